@@ -1,0 +1,55 @@
+"""hrvol: segment very large tomography volumes with features of frozen vision transformers.
+
+Importing this package imports neither torch, dask nor napari: names below load on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hrvol.features.featuriser import Featuriser, load_featuriser
+    from hrvol.recipe import Recipe
+    from hrvol.run.pipeline import extract_features, segment_volume, train_model
+    from hrvol.segment.model import Model, load_model, save_model
+    from hrvol.volume.store import Volume, open_volume
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Featuriser": "hrvol.features.featuriser",
+    "Model": "hrvol.segment.model",
+    "Recipe": "hrvol.recipe",
+    "Volume": "hrvol.volume.store",
+    "extract_features": "hrvol.run.pipeline",
+    "load_featuriser": "hrvol.features.featuriser",
+    "load_model": "hrvol.segment.model",
+    "open_volume": "hrvol.volume.store",
+    "save_model": "hrvol.segment.model",
+    "segment_volume": "hrvol.run.pipeline",
+    "train_model": "hrvol.run.pipeline",
+}
+
+__all__ = [
+    "Featuriser",
+    "Model",
+    "Recipe",
+    "Volume",
+    "__version__",
+    "extract_features",
+    "load_featuriser",
+    "load_model",
+    "open_volume",
+    "save_model",
+    "segment_volume",
+    "train_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'hrvol' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

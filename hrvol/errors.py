@@ -1,0 +1,68 @@
+"""Every error that hrvol raises on purpose.
+
+::
+
+    HrvolError                 exit code 1
+    ├── UsageError             exit code 2   the request itself makes no sense
+    │   ├── RecipeError                      a recipe has an unknown field or a bad value
+    │   └── MissingExtraError                an optional dependency is not installed
+    ├── InputError             exit code 1   a file or array is not what is needed
+    │   ├── StrokesError                     strokes do not fit their volume, or cannot train
+    │   └── ModelError                       a *.hrvol file is damaged or made with other weights
+    ├── WeightsError           exit code 1   network weights are not to be had, or are not the right ones
+    ├── OutputExistsError      exit code 1   an output is in the way
+    ├── BlockError             exit code 1   blocks of a run failed
+    └── StoppedError           exit code 75  stopped on request; can be resumed
+
+A message is one line that names the file, what was found and what was expected.
+"""
+
+
+class HrvolError(Exception):
+    """Base of all deliberate errors; the command line prints its message and no traceback."""
+
+    exit_code = 1
+
+
+class UsageError(HrvolError):
+    """The request itself makes no sense (exit code 2)."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe has an unknown field or a value out of range."""
+
+
+class MissingExtraError(UsageError):
+    """A feature needs an optional dependency; the message names the extra to install."""
+
+
+class InputError(HrvolError):
+    """A file or array is not what is needed."""
+
+
+class StrokesError(InputError):
+    """Strokes do not fit their volume, or hold too little to train on."""
+
+
+class ModelError(InputError):
+    """A model file is damaged, or does not fit what it is used with."""
+
+
+class WeightsError(HrvolError):
+    """Network weights are not to be had, or are not the ones expected."""
+
+
+class OutputExistsError(HrvolError):
+    """An output is in the way; nothing was written."""
+
+
+class BlockError(HrvolError):
+    """Blocks of a run failed; the message lists them."""
+
+
+class StoppedError(HrvolError):
+    """Stopped on request before the end; the run can be resumed (exit code 75)."""
+
+    exit_code = 75

@@ -1,0 +1,1 @@
+"""Pixels -> feature vectors. Knows no volumes and no Dask."""

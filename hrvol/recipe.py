@@ -1,0 +1,298 @@
+"""Recipes: everything that decides what a segmentation comes out as, in frozen, hashable specs.
+
+A recipe is read from YAML or taken by a preset's name, checked once, and written whole into every
+model file and every output, so that a result can always be made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hrvol.errors import RecipeError
+
+FilterName = Literal[
+    "gaussian",
+    "sobel",
+    "hessian",
+    "difference_of_gaussians",
+    "membrane",
+    "mean",
+    "minimum",
+    "maximum",
+    "median",
+    "bilateral",
+    "derivatives",
+    "structure",
+    "entropy",
+    "neighbours",
+]
+FeatureKind = Literal["deep", "classical", "hybrid"]
+ClassifierKind = Literal["forest", "logistic", "ridge", "mlp", "boosting"]
+Combine = Literal["concatenate", "product"]
+
+WEKA_FILTERS: tuple[FilterName, ...] = ("gaussian", "sobel", "hessian", "difference_of_gaussians", "membrane")
+"""The default set of Trainable Weka Segmentation, used by the paper (section 3.3)."""
+
+
+class Spec(BaseModel):
+    """A frozen, hashable group of settings that round-trips through a dict."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python values only, ready for JSON or YAML."""
+        return self.model_dump(mode="json")
+
+
+class IntensitySpec(Spec):
+    """How grey values become [0, 1]: one frozen window for the whole volume.
+
+    ``window`` is ``auto`` (8-bit data: 0..255; others: the 0.1 and 99.9 percentiles of a stratified
+    sample), ``dtype`` (the range of the integer type) or ``[lo, hi]`` in the volume's own units.
+    ``percentiles`` overrides it with two percentiles of the sample, in 0..100.
+    """
+
+    window: Literal["auto", "dtype"] | tuple[float, float] = "auto"
+    percentiles: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if isinstance(self.window, tuple) and not self.window[0] < self.window[1]:
+            raise ValueError(f"window must be [low, high] with low < high, got {list(self.window)}")
+        if self.percentiles is not None and not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ValueError(f"percentiles must rise within 0..100, got {list(self.percentiles)}")
+        return self
+
+
+class DeepSpec(Spec):
+    """How features are taken from a frozen ViT and put on pixels (paper, section 3.1).
+
+    Attributes
+    ----------
+    weights
+        Name of the network, see ``hrvol weights list``.
+    stride
+        ``native`` (the patch size) or a smaller stride in pixels (overlapping patches).
+    block
+        Whose tokens: ``last``, a block number from 1, or several numbers (concatenated). The network's
+        final norm is applied to each.
+    offsets
+        Interleaved sub-patch offsets per axis (with ``stride: native``): 4 gives 16 passes whose tokens
+        fill one grid of spacing P/4.
+    shifts
+        Pixel distances whose shifted views are averaged (the published way).
+    neighbourhood
+        Directions of the shifts: ``moore`` (8) or ``von_neumann`` (4).
+    flips
+        ``true`` averages over the four mirror images; ``published`` uses the paper's list (identity,
+        left-right, identity, up-down).
+    placement
+        ``aligned`` puts each token at the true centre of its patch; ``stretch`` stretches the token grid
+        over the image, as published.
+    interpolation
+        Between tokens: ``bilinear`` or ``nearest``.
+    input_scale
+        The image is resized by this factor before the network sees it.
+    precision
+        Arithmetic of the network; features always come out in float32.
+    """
+
+    weights: str = "dinov2_vits14"
+    stride: Literal["native"] | Annotated[int, Field(ge=1)] = "native"
+    block: Literal["last"] | Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] = "last"
+    offsets: Annotated[int, Field(ge=1, le=16)] = 4
+    shifts: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    neighbourhood: Literal["moore", "von_neumann"] = "moore"
+    flips: bool | Literal["published"] = False
+    placement: Literal["aligned", "stretch"] = "aligned"
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+    input_scale: Annotated[float, Field(gt=0, le=8)] = 1.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _one_way_to_density(self) -> Self:
+        if self.stride != "native" and self.offsets != 1:
+            raise ValueError(f"offsets: {self.offsets} needs stride: native; with stride: {self.stride} use 1")
+        if self.placement == "stretch" and self.offsets != 1:
+            raise ValueError("placement: stretch cannot interleave; use offsets: 1")
+        if isinstance(self.block, tuple) and not self.block:
+            raise ValueError("block needs at least one number")
+        return self
+
+
+class ClassicalSpec(Spec):
+    """Which classical filters, at which scales (pixels; doubling, as in Weka)."""
+
+    filters: tuple[FilterName, ...] = WEKA_FILTERS
+    sigmas: tuple[Annotated[float, Field(gt=0, le=64)], ...] = (1, 2, 4, 8, 16)
+
+    @field_validator("filters")
+    @classmethod
+    def _not_empty(cls, value: tuple[FilterName, ...]) -> tuple[FilterName, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError(f"filters must be a list of different names, got {list(value)}")
+        return value
+
+
+class FeatureSpec(Spec):
+    """Which features a pixel gets: ``deep``, ``classical`` or both (``hybrid``)."""
+
+    kind: FeatureKind = "hybrid"
+    deep: DeepSpec = DeepSpec()
+    classical: ClassicalSpec = ClassicalSpec()
+
+    @property
+    def uses_deep(self) -> bool:
+        """Whether the network is needed."""
+        return self.kind != "classical"
+
+    @property
+    def uses_classical(self) -> bool:
+        """Whether the filter bank is needed."""
+        return self.kind != "deep"
+
+
+class ClassifierSpec(Spec):
+    """The pixel classifier. Fields that a kind does not know are ignored by it.
+
+    ``samples_per_class`` caps how many labelled pixels of a class are used (null: all).
+    """
+
+    kind: ClassifierKind = "forest"
+    class_weight: Literal["balanced"] | None = "balanced"
+    samples_per_class: Annotated[int, Field(ge=1)] | None = 10_000
+    # forest and boosting
+    trees: Annotated[int, Field(ge=1)] = 200
+    max_features: Literal["sqrt", "log2"] | int | float | None = "sqrt"
+    max_depth: Annotated[int, Field(ge=1)] | None = None
+    min_samples_leaf: Annotated[int, Field(ge=1)] = 2
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    # linear models and MLP
+    regularisation: Annotated[float, Field(gt=0)] = 1.0
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (100, 100, 100)
+    max_iter: Annotated[int, Field(ge=1)] = 1000
+
+
+class TileSpec(Spec):
+    """How planes are cut: pixels and planes.
+
+    ``core`` is the side of the square a tile owns, ``overlap`` the context read around it. A block, the
+    unit of work and of storage, is ``planes`` planes of ``across`` x ``across`` tiles, whose overlaps are
+    blended.
+    """
+
+    core: Annotated[int, Field(ge=64)] = 448
+    overlap: Annotated[int, Field(ge=0)] = 35
+    planes: Annotated[int, Field(ge=1)] = 64
+    across: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> Self:
+        if 2 * self.overlap > self.core:
+            raise ValueError(f"overlap {self.overlap} is more than half of core {self.core}")
+        return self
+
+
+class Recipe(Spec):
+    """All settings of a segmentation; every field has a default (the ``balanced`` preset)."""
+
+    intensity: IntensitySpec = IntensitySpec()
+    features: FeatureSpec = FeatureSpec(deep=DeepSpec(block=9))
+    combine: Combine = "concatenate"
+    classifier: ClassifierSpec = ClassifierSpec()
+    tiles: TileSpec = TileSpec()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @model_validator(mode="after")
+    def _product_needs_hybrid(self) -> Self:
+        if self.combine == "product" and self.features.kind != "hybrid":
+            raise ValueError(f"combine: product needs features.kind: hybrid, got {self.features.kind}")
+        return self
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "recipe") -> Recipe:
+        """Check a nested mapping.
+
+        Parameters
+        ----------
+        values
+            Nested mapping as in a recipe file; missing fields take their defaults.
+        source
+            Name of the file for error messages.
+
+        Raises
+        ------
+        RecipeError
+            A field is unknown or out of range; the message names it.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-")) or "top level"
+            got = "" if isinstance(first["input"], Mapping) else f" (got {first['input']!r})"
+            raise RecipeError(f"{source}: {where}: {first['msg']}{got}") from None
+
+    @classmethod
+    def load(cls, source: str | Path | Recipe | None = None) -> Recipe:
+        """Return a recipe from a preset's name, a YAML file or a recipe; ``None`` is ``balanced``."""
+        if isinstance(source, Recipe):
+            return source
+        if source is None:
+            return PRESETS["balanced"]
+        if str(source) in PRESETS:
+            return PRESETS[str(source)]
+        path = Path(source)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            names = ", ".join(PRESETS)
+            raise RecipeError(f"{source}: no such recipe file ({error.strerror}); presets are {names}") from None
+        except UnicodeDecodeError:
+            raise RecipeError(f"{source}: not a text file; expected a YAML recipe") from None
+        try:
+            values = yaml.safe_load(text) or {}
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from None
+        if not isinstance(values, dict):
+            raise RecipeError(f"{source}: expected a mapping of recipe fields, found {type(values).__name__}")
+        return cls.from_dict(values, str(source))
+
+    def to_yaml(self) -> str:
+        """Return the whole recipe as YAML that :meth:`load` reads back."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None)
+
+    def with_(self, **changes: Any) -> Recipe:
+        """Return a checked copy with top-level or dotted fields changed, e.g. ``{"features.kind": "deep"}``."""
+        values = self.to_dict()
+        for name, value in changes.items():
+            *path, leaf = name.split(".")
+            place = values
+            for part in path:
+                place = place[part]
+            place[leaf] = value.to_dict() if isinstance(value, Spec) else value
+        return Recipe.from_dict(values)
+
+
+def _presets() -> dict[str, Recipe]:
+    paper_forest = ClassifierSpec(trees=200, max_features=2, max_depth=10, min_samples_leaf=1)
+    paper_deep = DeepSpec(
+        stride=4, offsets=1, shifts=(1, 2), neighbourhood="moore", placement="stretch", interpolation="nearest"
+    )
+    return {
+        "fast": Recipe(features=FeatureSpec(deep=DeepSpec(block=9, offsets=2))),
+        "balanced": Recipe(),
+        "best": Recipe(features=FeatureSpec(deep=DeepSpec(block=9, offsets=7))),
+        "paper": Recipe(features=FeatureSpec(deep=paper_deep), classifier=paper_forest),
+        "classical": Recipe(features=FeatureSpec(kind="classical")),
+        "deep": Recipe(features=FeatureSpec(kind="deep", deep=DeepSpec(block=9))),
+    }
+
+
+PRESETS: dict[str, Recipe] = _presets()
+"""Named recipes. ``balanced`` is the default; ``paper`` has the published settings."""

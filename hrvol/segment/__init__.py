@@ -1,0 +1,1 @@
+"""Feature vectors -> labels. Knows no volumes and no Dask."""

@@ -1,0 +1,1 @@
+"""The only code that opens stores, and the integer geometry of blocks and tiles."""
