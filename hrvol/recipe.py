@@ -114,6 +114,16 @@ class DeepSpec(Spec):
     input_scale: Annotated[float, Field(gt=0, le=8)] = 1.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _offsets_only_where_they_apply(cls, values: Any) -> Any:
+        """Strided and stretched recipes need not say ``offsets: 1``."""
+        if isinstance(values, Mapping) and "offsets" not in values:
+            strided = values.get("stride", "native") != "native"
+            if strided or values.get("placement") == "stretch":
+                return {**values, "offsets": 1}
+        return values
+
     @model_validator(mode="after")
     def _one_way_to_density(self) -> Self:
         if self.stride != "native" and self.offsets != 1:
