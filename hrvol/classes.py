@@ -1,0 +1,103 @@
+"""What a label value means: its name and its colour."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hrvol.errors import InputError, UsageError
+
+# Okabe & Ito's palette ("Color Universal Design", 2008), told apart with any common colour vision. Its
+# black and its yellow are left out: they vanish on a dark and on a light micrograph.
+_PALETTE: tuple[tuple[int, int, int], ...] = (
+    (86, 180, 233),
+    (230, 159, 0),
+    (0, 158, 115),
+    (213, 94, 0),
+    (204, 121, 167),
+    (0, 114, 178),
+)
+_GOLDEN = 0.6180339887498949
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """One class of a segmentation.
+
+    Attributes
+    ----------
+    value
+        Label value in strokes and outputs, 1 or more (0 is unlabelled).
+    name
+        What a person calls it.
+    colour
+        Red, green and blue in 0..255.
+    """
+
+    value: int
+    name: str
+    colour: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        if self.value < 1:
+            raise InputError(
+                f"class {self.name!r}: found value {self.value}, expected 1 or more (0 is unlabelled)"
+            )
+        if len(self.colour) != 3 or not all(0 <= part <= 255 for part in self.colour):
+            raise InputError(
+                f"class {self.name!r}: found colour {self.colour}, expected red, green, blue in 0..255"
+            )
+
+
+def default_colours(n: int) -> tuple[tuple[int, int, int], ...]:
+    """Return the colours of classes 1..n as (red, green, blue) in 0..255.
+
+    The first six are safe for colour-blind readers; further ones step round the hues by the golden ratio.
+    ``default_colours(n)`` starts with ``default_colours(n - 1)``, so a class keeps its colour.
+    """
+    further = []
+    for i in range(max(0, n - len(_PALETTE))):
+        # Lightness and saturation cycle too: neighbours in hue come late and then differ in both.
+        rgb = colorsys.hls_to_rgb(i * _GOLDEN % 1.0, (0.45, 0.65, 0.3)[i % 3], (0.8, 0.5)[i // 3 % 2])
+        further.append((round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])))
+    return _PALETTE[:n] + tuple(further)
+
+
+def default_classes(values: Sequence[int], names: Sequence[str] | None = None) -> tuple[ClassInfo, ...]:
+    """Return classes for label values, in rising order of value.
+
+    Parameters
+    ----------
+    values
+        Different label values, each 1 or more; gaps are fine. A value's colour does not depend on which
+        others are there.
+    names
+        Names in order of value: either one for each value, or one for each of 1..max (as a user writes
+        ``--classes`` when strokes skip a class). ``None`` names them ``class 1``, ``class 2``, ...
+
+    Raises
+    ------
+    UsageError
+        There are more or fewer names than classes, or a name comes twice.
+    InputError
+        A value is below 1 or comes twice.
+    """
+    ordered = sorted(int(value) for value in values)
+    if len(set(ordered)) != len(ordered):
+        raise InputError(f"classes: found values {ordered}, expected each value once")
+    if ordered and ordered[0] < 1:
+        raise InputError(f"classes: found value {ordered[0]}, expected 1 or more (0 is unlabelled)")
+    top = ordered[-1] if ordered else 0
+    if names is None:
+        of_value = {value: f"class {value}" for value in ordered}
+    elif len(set(names)) != len(names):
+        raise UsageError(f"classes: found names {list(names)}, expected each name once")
+    elif len(names) == len(ordered):
+        of_value = dict(zip(ordered, names, strict=True))
+    elif len(names) == top:
+        of_value = {value: names[value - 1] for value in ordered}
+    else:
+        raise UsageError(f"classes: found {len(names)} names, expected {len(ordered)}, for values {ordered}")
+    colours = default_colours(top)
+    return tuple(ClassInfo(value, of_value[value], colours[value - 1]) for value in ordered)
