@@ -1,0 +1,173 @@
+"""Serial and local engines behave alike: same outcomes, bounded work, failures reported."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hrvol.errors import InputError, UsageError
+from hrvol.run.engine import IN_FLIGHT, WORKER_DEATHS, LocalEngine, configuration, open_engine, tick
+
+
+def double(task):
+    tick([task, 1])
+    return configuration()["factor"] * task
+
+
+def fail_on_three(task):
+    if task == 3:
+        raise InputError(f"volume.zarr: found NaN in\nblock {task}")
+    if task == 4:
+        raise ZeroDivisionError("no reason")
+    return task
+
+
+def die_on_three(task):
+    if task == 3:
+        os._exit(1)
+    return task
+
+
+def process_id(task):
+    time.sleep(0.05)
+    return os.getpid()
+
+
+@pytest.fixture(scope="module")
+def local():
+    with open_engine("local", workers=2, configuration={"factor": 2}) as engine:
+        yield engine
+
+
+@pytest.fixture(params=["serial", "local"])
+def engine(request):
+    if request.param == "local":
+        yield request.getfixturevalue("local")
+    else:
+        with open_engine("serial", configuration={"factor": 2}) as serial:
+            yield serial
+
+
+def test_every_task_comes_back_once_with_the_configuration_seen_in_the_task(engine):
+    outcomes = list(engine.map_bounded(double, range(20)))
+    assert sorted((o.task, o.value) for o in outcomes) == [(n, 2 * n) for n in range(20)]
+    assert all(o.ok for o in outcomes)
+
+
+def test_no_tasks_is_no_outcomes(engine):
+    assert list(engine.map_bounded(double, [])) == []
+
+
+def test_ticks_arrive_from_inside_the_tasks(engine):
+    seen = []
+    list(engine.map_bounded(double, range(5), on_tick=seen.append))
+    deadline = time.monotonic() + 5
+    while len(seen) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert sorted(list(s) for s in seen) == [[n, 1] for n in range(5)]
+
+
+def test_a_failing_task_is_an_outcome_with_its_reason_and_the_others_go_on(engine):
+    outcomes = {o.task: o for o in engine.map_bounded(fail_on_three, range(6))}
+    assert {task for task, o in outcomes.items() if o.ok} == {0, 1, 2, 5}
+    assert outcomes[3].error == "volume.zarr: found NaN in block 3"
+    assert outcomes[4].error == "ZeroDivisionError: no reason"
+    assert "fail_on_three" in outcomes[4].details
+    assert outcomes[3].value is None
+
+
+def test_tasks_are_taken_only_when_there_is_room(engine):
+    taken = []
+
+    def tasks():
+        for n in range(50):
+            taken.append(n)
+            yield n
+
+    done = 0
+    for _ in engine.map_bounded(double, tasks()):
+        done += 1
+        assert len(taken) <= done + IN_FLIGHT * engine.workers
+    assert done == 50
+
+
+def test_local_engine_works_in_other_processes(local):
+    pids = {o.value for o in local.map_bounded(process_id, range(12))}
+    assert os.getpid() not in pids
+    assert len(pids) == 2
+
+
+def test_serial_configuration_ends_with_the_engine():
+    with open_engine("serial", configuration={"factor": 5}):
+        assert configuration() == {"factor": 5}
+    assert configuration() is None
+
+
+def test_a_lost_worker_fails_its_task_and_the_run_goes_on(capfd):
+    with LocalEngine(1, None) as engine:
+        outcomes = {o.task: o for o in engine.map_bounded(die_on_three, [0, 1, 2, 3])}
+        assert [outcomes[n].value for n in range(3)] == [0, 1, 2]
+        assert not outcomes[3].ok
+        assert f"died {WORKER_DEATHS + 1} times" in outcomes[3].error
+        after = list(engine.map_bounded(process_id, [0]))
+    assert after[0].ok
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("slurm", None), "engine"), (("local", 0), "workers"), (("serial", 3), "serial")],
+)
+def test_what_makes_no_sense_is_refused(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        open_engine(arguments[0], workers=arguments[1])
+
+
+def alive_in_group(group):
+    """Processes of a group that are not zombies, from /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(pgrp) == group and state != "Z":
+                found.append(stat.parent.name)
+    return found
+
+
+def test_an_interrupt_ends_the_workers_at_once(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time\n"
+        "from hrvol.run.engine import LocalEngine, tick\n"
+        "def sleep(task):\n"
+        "    tick('started')\n"
+        "    time.sleep(300)\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        "        with LocalEngine(2) as engine:\n"
+        "            list(engine.map_bounded(sleep, [1, 2, 3], on_tick=lambda m: print(m, flush=True)))\n"
+        "    except KeyboardInterrupt:\n"
+        "        raise SystemExit(130)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout.readline() == "started\n"
+        begun = time.monotonic()
+        os.killpg(process.pid, 2)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert time.monotonic() - begun < 20
+    assert "Traceback" not in errors
+    assert alive_in_group(process.pid) == []
