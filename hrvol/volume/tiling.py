@@ -293,11 +293,12 @@ def _profile(
 ) -> npt.NDArray[np.float64]:
     """Return the blend weight along one axis of a window."""
     pixels = np.arange(*window)
-    weight = ((pixels >= owned.start) & (pixels < owned.stop)).astype(np.float64)
+    inside = (pixels >= owned.start) & (pixels < owned.stop)
+    weight: npt.NDArray[np.float64] = np.where(inside, 1.0, 0.0)
     if core[0] > owned.start:
-        weight *= _rise(pixels, core[0], overlap)
+        weight = weight * _rise(pixels, core[0], overlap)
     if core[1] < owned.stop:
-        weight *= 1.0 - _rise(pixels, core[1], overlap)
+        weight = weight * (1.0 - _rise(pixels, core[1], overlap))
     return weight
 
 
