@@ -127,9 +127,13 @@ class DeepSpec(Spec):
     @model_validator(mode="after")
     def _one_way_to_density(self) -> Self:
         if self.stride != "native" and self.offsets != 1:
-            raise ValueError(f"offsets: {self.offsets} needs stride: native; with stride: {self.stride} use 1")
+            raise ValueError(
+                f"offsets: {self.offsets} needs stride: native; with stride: {self.stride} use 1"
+            )
         if self.placement == "stretch" and self.offsets != 1:
             raise ValueError("placement: stretch cannot interleave; use offsets: 1")
+        if self.placement == "stretch" and self.input_scale != 1:
+            raise ValueError(f"placement: stretch needs input_scale: 1, got {self.input_scale}")
         if isinstance(self.block, tuple) and not self.block:
             raise ValueError("block needs at least one number")
         return self
@@ -244,7 +248,10 @@ class Recipe(Spec):
             return cls.model_validate(dict(values))
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-")) or "top level"
+            where = (
+                ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+                or "top level"
+            )
             got = "" if isinstance(first["input"], Mapping) else f" (got {first['input']!r})"
             raise RecipeError(f"{source}: {where}: {first['msg']}{got}") from None
 
@@ -262,7 +269,9 @@ class Recipe(Spec):
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             names = ", ".join(PRESETS)
-            raise RecipeError(f"{source}: no such recipe file ({error.strerror}); presets are {names}") from None
+            raise RecipeError(
+                f"{source}: no such recipe file ({error.strerror}); presets are {names}"
+            ) from None
         except UnicodeDecodeError:
             raise RecipeError(f"{source}: not a text file; expected a YAML recipe") from None
         try:
@@ -278,7 +287,7 @@ class Recipe(Spec):
         return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None)
 
     def with_(self, **changes: Any) -> Recipe:
-        """Return a checked copy with top-level or dotted fields changed, e.g. ``{"features.kind": "deep"}``."""
+        """Return a checked copy with fields changed, nested ones by dotted name."""
         values = self.to_dict()
         for name, value in changes.items():
             *path, leaf = name.split(".")
@@ -292,7 +301,12 @@ class Recipe(Spec):
 def _presets() -> dict[str, Recipe]:
     paper_forest = ClassifierSpec(trees=200, max_features=2, max_depth=10, min_samples_leaf=1)
     paper_deep = DeepSpec(
-        stride=4, offsets=1, shifts=(1, 2), neighbourhood="moore", placement="stretch", interpolation="nearest"
+        stride=4,
+        offsets=1,
+        shifts=(1, 2),
+        neighbourhood="moore",
+        placement="stretch",
+        interpolation="nearest",
     )
     return {
         "fast": Recipe(features=FeatureSpec(deep=DeepSpec(block=9, offsets=2))),

@@ -79,14 +79,14 @@ def backbone_from_onnx(graph: bytes, source: str) -> dict[str, Tensor]:
             matrices[int(match[1]), _MATRICES[match[2]]] = arrays[operands[0]].T
         for operand in operands:
             if operand.startswith("onnx::Concat_"):
-                tokens["class"] = arrays[operand]  # the class token with its position added
+                tokens["class"] = arrays[operand]  # the position of the class token
             elif operand.startswith("onnx::Reshape_"):
                 tokens["positions"] = arrays[operand]
 
     class_token = arrays["backbone.embeddings.cls_token"]
     state = {
         "cls_token": class_token,
-        "pos_embed": np.concatenate([tokens["class"] - class_token, tokens["positions"]], axis=1),
+        "pos_embed": np.concatenate([tokens["class"], tokens["positions"]], axis=1),
         "patch_embed.proj.weight": arrays["backbone.embeddings.patch_embeddings.projection.weight"],
         "patch_embed.proj.bias": arrays["backbone.embeddings.patch_embeddings.projection.bias"],
         "norm.weight": arrays["backbone.layernorm.weight"],

@@ -1,0 +1,165 @@
+"""One call from an image to features per pixel: deep, classical or hybrid, from a hashable spec."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hrvol.errors import InputError
+from hrvol.features import classical
+from hrvol.features.backbone import Backbone, load_backbone
+from hrvol.features.upsample import Linear, Upsampled, upsample
+from hrvol.recipe import FeatureSpec
+
+
+class Featuriser:
+    """Features of single images (planes or tiles of planes); has the network loaded.
+
+    Parameters
+    ----------
+    spec
+        What to compute.
+    backbone
+        The network, needed unless ``spec.kind`` is ``classical``.
+
+    Attributes
+    ----------
+    channels
+        Names of the feature channels, deep ones first.
+    groups
+        Where each kind lies among the channels: ``{"deep": slice, "classical": slice}``, those present.
+    halo
+        Pixels of context that classical features need; the network sees the whole image at once.
+    """
+
+    def __init__(self, spec: FeatureSpec, backbone: Backbone | None = None) -> None:
+        if spec.uses_deep and backbone is None:
+            raise ValueError(f"features.kind: {spec.kind} needs a backbone")
+        self.spec = spec
+        self.backbone = backbone if spec.uses_deep else None
+        names: list[str] = []
+        self.groups: dict[str, slice] = {}
+        if self.backbone is not None:
+            for block in self.backbone.block_numbers(spec.deep.block):
+                names += [f"{spec.deep.weights}/block{block}/{i}" for i in range(self.backbone.channels)]
+            self.groups["deep"] = slice(0, len(names))
+        if spec.uses_classical:
+            start = len(names)
+            names += classical.channel_names(spec.classical)
+            self.groups["classical"] = slice(start, len(names))
+        self.channels = tuple(names)
+        self.halo = classical.halo(spec.classical) if spec.uses_classical else 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where features are computed."""
+        return self.backbone.device if self.backbone is not None else torch.device("cpu")
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Content SHA-256 of the network's weights; ``None`` without a network."""
+        return self.backbone.sha256 if self.backbone is not None else None
+
+    def __call__(self, image: np.ndarray, *, batch_size: int = 4) -> Tensor:
+        """Return the features of every pixel.
+
+        Parameters
+        ----------
+        image
+            ``(Y, X)`` float32 in [0, 1].
+        batch_size
+            Images per pass of the network.
+
+        Returns
+        -------
+        Tensor
+            ``(C, Y, X)`` float32. The memory holds pixel after pixel, so that
+            ``features.permute(1, 2, 0).reshape(-1, C)`` is the estimators' ``(n, C)`` without a copy.
+        """
+        plane = _checked(image)
+        features = torch.empty((*plane.shape, len(self.channels)), device=self.device)
+        if self.backbone is not None:
+            deep = features[:, :, self.groups["deep"]]
+            upsample(self.backbone, torch.from_numpy(plane), self.spec.deep, batch_size=batch_size, out=deep)
+        if self.spec.uses_classical:
+            values = classical.classical_features(_for_filters(plane, self.device), self.spec.classical)
+            features[:, :, self.groups["classical"]] = torch.as_tensor(values).permute(1, 2, 0)
+        return features.permute(2, 0, 1)
+
+    def upsampled(self, image: np.ndarray, *, linear: Linear | None = None, **options: Any) -> Upsampled:
+        """Return deep features with attention, or mapped linearly before they are spread.
+
+        Parameters
+        ----------
+        image
+            ``(Y, X)`` float32 in [0, 1].
+        linear
+            See :func:`hrvol.features.upsample.upsample`, which also takes the other options.
+        """
+        if self.backbone is None:
+            raise InputError(f"features.kind: {self.spec.kind} has no attention; expected deep or hybrid")
+        return upsample(
+            self.backbone, torch.from_numpy(_checked(image)), self.spec.deep, linear=linear, **options
+        )
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
+    if image.ndim != 2 or 0 in image.shape:
+        raise InputError(f"expected a grey image (Y, X), found an array of shape {image.shape}")
+    return np.ascontiguousarray(image, dtype=np.float32)
+
+
+def _for_filters(plane: np.ndarray, device: torch.device) -> Any:
+    """Hand the plane to the array library of the device: NumPy, or CuPy on a GPU."""
+    if device.type == "cpu":
+        return plane
+    import cupy
+
+    return cupy.asarray(plane)
+
+
+_LOCK = threading.Lock()
+_LOADED: dict[tuple[Any, ...], Featuriser] = {}
+
+
+def load_featuriser(
+    spec: FeatureSpec, *, device: str = "auto", weights_path: str | None = None, offline: bool = False
+) -> Featuriser:
+    """Return a featuriser, loaded once per process for each spec, device and weights.
+
+    Parameters
+    ----------
+    spec
+        What to compute.
+    device
+        ``cpu``, ``cuda``, ``cuda:0``..., or ``auto``: a GPU where torch sees one.
+    weights_path
+        File to take the network's weights from instead of the cache.
+    offline
+        Do not look for weights on the network.
+
+    Raises
+    ------
+    WeightsError
+        The weights cannot be had.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    key = (spec, device, weights_path)
+    with _LOCK:
+        if key not in _LOADED:
+            backbone = None
+            if spec.uses_deep:
+                backbone = load_backbone(
+                    spec.deep.weights,
+                    device=device,
+                    precision=spec.deep.precision,
+                    weights_path=weights_path,
+                    offline=offline,
+                )
+            _LOADED[key] = Featuriser(spec, backbone)
+        return _LOADED[key]
