@@ -1,0 +1,278 @@
+"""How well a segmentation agrees with the truth, with the boxes of objects, and with itself at seams.
+
+Label 0 in a truth is unlabelled and ignored. Label 0 in a prediction, where there is truth, is a miss of the
+true class. Everything is counted in integers first, so chunks of any size add up to the same figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.errors import InputError
+
+BoundingBox = tuple[float, float, float, float]
+"""``(y0, x0, y1, x1)`` in pixels, half-open: ``y0 <= y < y1``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """Counts of (true, predicted) labels; add those of chunks to get those of the whole.
+
+    Attributes
+    ----------
+    matrix
+        ``(K + 1, K + 1)`` int64: pixels of true label (row) and predicted label (column), the index being the
+        label. Row 0 is zero; column 0 holds pixels that have a true class but no predicted one.
+    """
+
+    matrix: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, pred: NDArray[Any], truth: NDArray[Any], n_classes: int | None = None) -> Confusion:
+        """Count two label arrays of the same shape; ``n_classes`` defaults to the largest label of both."""
+        if n_classes is None:
+            n_classes = max(int(labels.max(initial=0)) for labels in (pred, truth))
+        return cls(confusion_matrix(pred, truth, n_classes))
+
+    def __add__(self, other: Confusion) -> Confusion:
+        size = max(len(self.matrix), len(other.matrix))
+        total = np.zeros((size, size), np.int64)
+        for matrix in (self.matrix, other.matrix):
+            total[: len(matrix), : len(matrix)] += matrix
+        return Confusion(total)
+
+    def to_dict(self, class_names: Sequence[str] | Mapping[int, str] | None = None) -> dict[str, Any]:
+        """Return all figures as JSON values.
+
+        Parameters
+        ----------
+        class_names
+            Names of classes 1..K, or by value. Others are called by their number.
+
+        Returns
+        -------
+        dict
+            ``miou`` (float); ``iou`` and ``dice`` (class name -> float, or ``None`` for a class that the
+            truth lacks); ``accuracy`` (float); ``confusion`` (K rows of K counts: true, predicted);
+            ``unlabelled`` (count of pixels with a true class and predicted label 0).
+
+        Raises
+        ------
+        InputError
+            The truth has no labelled pixel, or two classes have one name.
+        """
+        if not self.matrix.any():
+            raise InputError("truth: found no labelled pixels, expected labels 1 and above")
+        names = _names(len(self.matrix) - 1, class_names)
+        return {
+            "miou": mean_iou(self.matrix),
+            "iou": _named(names, iou_per_class(self.matrix)),
+            "dice": _named(names, dice(self.matrix)),
+            "accuracy": pixel_accuracy(self.matrix),
+            "confusion": self.matrix[1:, 1:].tolist(),
+            "unlabelled": int(self.matrix[1:, 0].sum()),
+        }
+
+
+def confusion_matrix(pred: NDArray[Any], truth: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
+    """Count pixels by true and predicted label.
+
+    Parameters
+    ----------
+    pred, truth
+        Integer labels in 0..n_classes, of one shape. Where ``truth`` is 0 a pixel is ignored.
+    n_classes
+        Number of classes K.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        ``(K + 1, K + 1)``; see :class:`Confusion`.
+
+    Raises
+    ------
+    InputError
+        Shapes differ, or a label is no integer or out of range.
+    """
+    if pred.shape != truth.shape:
+        raise InputError(f"prediction: found shape {pred.shape}, expected the truth's {truth.shape}")
+    for name, labels in (("prediction", pred), ("truth", truth)):
+        if labels.dtype.kind not in "iub":
+            raise InputError(f"{name}: found values of type {labels.dtype}, expected integer labels")
+        if labels.size and not (labels.min() >= 0 and labels.max() <= n_classes):
+            raise InputError(
+                f"{name}: found labels {labels.min()}..{labels.max()}, expected them in 0..{n_classes}"
+            )
+    known = truth != 0
+    size = n_classes + 1
+    pairs = truth[known].astype(np.int64) * size + pred[known].astype(np.int64)
+    return np.bincount(pairs, minlength=size * size).astype(np.int64, copy=False).reshape(size, size)
+
+
+def iou_per_class(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return intersection over union of classes 1..K, ``(K,)``; NaN for a class that the truth lacks.
+
+    Pixels wrongly given to such a class still count, as misses of their true class.
+    """
+    right, true, predicted = _sums(confusion)
+    return _ratio(right, true + predicted - right, true > 0)
+
+
+def dice(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return Dice's coefficient (F1) of classes 1..K, ``(K,)``; NaN for a class that the truth lacks."""
+    right, true, predicted = _sums(confusion)
+    return _ratio(2 * right, true + predicted, true > 0)
+
+
+def mean_iou(confusion: NDArray[np.int64]) -> float:
+    """Return the mean IoU over the classes that the truth has; NaN if it has none."""
+    ious = iou_per_class(confusion)
+    present = ious[~np.isnan(ious)]
+    return float(present.mean()) if present.size else float("nan")
+
+
+def pixel_accuracy(confusion: NDArray[np.int64]) -> float:
+    """Return the share of labelled pixels that are right; NaN if there are none."""
+    total = int(confusion[1:].sum())
+    return int(np.trace(confusion[1:, 1:])) / total if total else float("nan")
+
+
+def evaluate(
+    pred: NDArray[Any], truth: NDArray[Any], class_names: Sequence[str] | Mapping[int, str] | None = None
+) -> dict[str, Any]:
+    """Return the figures of one prediction; see :meth:`Confusion.to_dict`."""
+    return Confusion.of(pred, truth).to_dict(class_names)
+
+
+def cor_loc(
+    boxes_pred: Sequence[BoundingBox | None],
+    boxes_true: Sequence[Sequence[BoundingBox]],
+    threshold: float = 0.5,
+) -> float:
+    """Return CorLoc: the share of images whose box overlaps one of the true boxes enough.
+
+    Parameters
+    ----------
+    boxes_pred
+        One box for each image, ``None`` where nothing was found (wrong).
+    boxes_true
+        The true boxes of each image, at least one.
+    threshold
+        Least intersection over union of a hit, as in LOST (Simeoni et al., 2021).
+
+    Raises
+    ------
+    InputError
+        There are no images, or the sequences differ in length.
+    """
+    if len(boxes_pred) != len(boxes_true) or not boxes_true:
+        raise InputError(
+            f"boxes: found {len(boxes_pred)} predictions, expected {len(boxes_true)}, at least one"
+        )
+    hits = [
+        found is not None and any(_box_iou(found, true) >= threshold for true in truths)
+        for found, truths in zip(boxes_pred, boxes_true, strict=True)
+    ]
+    return sum(hits) / len(hits)
+
+
+@dataclass(frozen=True)
+class SeamDisagreement:
+    """How much two neighbouring tiles differ where both saw the same pixels; add up over seams.
+
+    Attributes
+    ----------
+    pixels
+        Pixels compared.
+    labels_differ
+        Of these, pixels with different labels.
+    probability_change
+        Sum over the pixels of the mean absolute difference of their class probabilities.
+    """
+
+    pixels: int = 0
+    labels_differ: int = 0
+    probability_change: float = 0.0
+
+    @property
+    def label_share(self) -> float:
+        """Share of pixels whose labels differ, in 0..1; 0 if none was compared."""
+        return self.labels_differ / self.pixels if self.pixels else 0.0
+
+    @property
+    def mean_probability_difference(self) -> float:
+        """Mean absolute difference of probabilities over pixels and classes, in 0..1."""
+        return self.probability_change / self.pixels if self.pixels else 0.0
+
+    def __add__(self, other: SeamDisagreement) -> SeamDisagreement:
+        return SeamDisagreement(
+            self.pixels + other.pixels,
+            self.labels_differ + other.labels_differ,
+            self.probability_change + other.probability_change,
+        )
+
+
+def seam_disagreement(
+    a_labels: NDArray[Any], b_labels: NDArray[Any], a_prob: NDArray[np.float32], b_prob: NDArray[np.float32]
+) -> SeamDisagreement:
+    """Compare what two tiles say about the region that both saw.
+
+    Parameters
+    ----------
+    a_labels, b_labels
+        Labels of one shape; a pixel that either leaves at 0 is not compared.
+    a_prob, b_prob
+        ``(K, ...)`` probabilities in [0, 1] of the same pixels.
+
+    Raises
+    ------
+    InputError
+        Shapes do not fit.
+    """
+    if not (a_labels.shape == b_labels.shape == a_prob.shape[1:] and a_prob.shape == b_prob.shape):
+        raise InputError(
+            f"seam: found labels {a_labels.shape} and {b_labels.shape} with probabilities {a_prob.shape} and "
+            f"{b_prob.shape}, expected the same pixels"
+        )
+    both = (a_labels != 0) & (b_labels != 0)
+    change = np.abs(a_prob[:, both].astype(np.float64) - b_prob[:, both]).mean(axis=0)
+    return SeamDisagreement(int(both.sum()), int((a_labels != b_labels)[both].sum()), float(change.sum()))
+
+
+def _sums(confusion: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    return np.diagonal(confusion)[1:], confusion[1:].sum(axis=1), confusion[:, 1:].sum(axis=0)
+
+
+def _ratio(
+    part: NDArray[np.int64], whole: NDArray[np.int64], where: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    ratio: NDArray[np.float64] = np.full(len(part), np.nan)
+    np.divide(part, whole, out=ratio, where=where)
+    return ratio
+
+
+def _names(n: int, given: Sequence[str] | Mapping[int, str] | None) -> list[str]:
+    by_value = given if isinstance(given, Mapping) else dict(enumerate(given or (), start=1))
+    names = [by_value.get(value, str(value)) for value in range(1, n + 1)]
+    if len(set(names)) != n:
+        raise InputError(f"classes: found names {names}, expected each name once")
+    return names
+
+
+def _named(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float | None]:
+    return {
+        name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)
+    }
+
+
+def _box_iou(a: BoundingBox, b: BoundingBox) -> float:
+    height = min(a[2], b[2]) - max(a[0], b[0])
+    width = min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(0.0, height) * max(0.0, width)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return shared / union if union > 0 else 0.0
