@@ -1,0 +1,303 @@
+"""The one door to scikit-learn: classifiers made, fitted, asked and checked by kind.
+
+Five kinds, named in :class:`hrvol.recipe.ClassifierSpec`:
+
+===========  ==================================================================================
+forest       random forest, as in Trainable Weka Segmentation and the paper (section 3.3)
+logistic     standardised columns, L2 logistic regression
+ridge        standardised columns, ridge regression on +-1 targets; see :func:`probabilities`
+mlp          standardised columns, multi-layer perceptron
+boosting     histogram gradient boosting
+===========  ==================================================================================
+
+Everything is seeded, and a fit does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
+from threadpoolctl import threadpool_limits
+
+from hrvol.errors import RecipeError
+from hrvol.recipe import ClassifierKind, ClassifierSpec
+
+TRUSTED_TYPES: tuple[str, ...] = (
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+)
+"""Types a stored classifier may hold beyond the ones skops trusts by itself.
+
+skops leaves them out because their node numbers are followed unchecked; :func:`check_fitted` checks them.
+"""
+
+_MLP_ALPHA = 1e-4  # scikit-learn's default; `regularisation` scales it, so that 1 is the default of each kind
+_TYPES: dict[ClassifierKind, type] = {
+    "forest": RandomForestClassifier,
+    "logistic": LogisticRegression,
+    "ridge": RidgeClassifier,
+    "mlp": MLPClassifier,
+    "boosting": HistGradientBoostingClassifier,
+}
+_one_limit_at_a_time = threading.RLock()
+
+
+def make_classifier(spec: ClassifierSpec, n_features: int, seed: int, n_jobs: int = 1) -> Any:
+    """Return an unfitted classifier.
+
+    Parameters
+    ----------
+    spec
+        Kind and settings. A kind ignores what it does not know: only ``forest`` reads ``max_features``;
+        ``trees``, ``max_depth`` and ``min_samples_leaf`` are for ``forest`` and ``boosting``;
+        ``regularisation`` is the strength of the penalty (logistic: ``1 / C``, ridge: ``alpha``, mlp: a
+        factor on ``alpha`` = 1e-4).
+    n_features
+        Number of columns; a larger ``max_features`` means all of them.
+    seed
+        Random seed.
+    n_jobs
+        Threads the fit of a forest may use, -1 for all cores.
+
+    Raises
+    ------
+    RecipeError
+        ``max_features`` is not above 0.
+    """
+    if spec.kind == "forest":
+        return RandomForestClassifier(
+            n_estimators=spec.trees,
+            max_features=_max_features(spec.max_features, n_features),
+            max_depth=spec.max_depth,
+            min_samples_leaf=spec.min_samples_leaf,
+            class_weight=spec.class_weight,
+            random_state=seed,
+            n_jobs=n_jobs,
+        )
+    if spec.kind == "boosting":
+        return HistGradientBoostingClassifier(
+            max_iter=spec.trees,
+            learning_rate=spec.learning_rate,
+            max_depth=spec.max_depth,
+            min_samples_leaf=spec.min_samples_leaf,
+            class_weight=spec.class_weight,
+            # Early stopping would hold back pixels next to training pixels, and so tell nothing.
+            early_stopping=False,
+            random_state=seed,
+        )
+    last: Any
+    if spec.kind == "logistic":
+        last = LogisticRegression(
+            C=1.0 / spec.regularisation,
+            class_weight=spec.class_weight,
+            max_iter=spec.max_iter,
+            random_state=seed,
+        )
+    elif spec.kind == "ridge":
+        last = RidgeClassifier(alpha=spec.regularisation, class_weight=spec.class_weight, random_state=seed)
+    else:
+        last = MLPClassifier(
+            hidden_layer_sizes=spec.hidden,
+            alpha=_MLP_ALPHA * spec.regularisation,
+            max_iter=spec.max_iter,
+            random_state=seed,
+        )
+    return Pipeline([("scaler", StandardScaler()), ("classifier", last)])
+
+
+def fit_classifier(
+    spec: ClassifierSpec, features: NDArray[np.float32], labels: NDArray[Any], seed: int, n_jobs: int = 1
+) -> Any:
+    """Make and fit a classifier.
+
+    Parameters
+    ----------
+    spec
+        Kind and settings.
+    features
+        ``(n, C)`` float32, finite.
+    labels
+        ``(n,)`` integers, at least two different values.
+    seed
+        Random seed.
+    n_jobs
+        Threads a forest or boosting may use, -1 for all cores. The result does not depend on it.
+
+    Returns
+    -------
+    Any
+        The fitted estimator; ``classes_`` of its last step are the values of ``labels`` in rising order.
+    """
+    estimator = make_classifier(spec, features.shape[1], seed, n_jobs)
+    if spec.kind == "forest":
+        estimator.fit(features, labels)
+        # Stored models must not depend on the machine they were trained on. Nor may prediction: with several
+        # jobs scikit-learn adds up the trees in the order in which they finish.
+        return estimator.set_params(n_jobs=1)
+    if spec.kind == "boosting":
+        with _threads(None if n_jobs == -1 else n_jobs):
+            return estimator.fit(features, labels)
+    with _threads(1):
+        if spec.kind != "mlp":
+            # Solvers stall in single precision.
+            return estimator.fit(features.astype(np.float64), labels)
+        balanced = spec.class_weight == "balanced"
+        weights = compute_sample_weight("balanced", labels) if balanced else None
+        estimator.fit(features, labels, classifier__sample_weight=weights)
+    # The optimiser's moments are twice the size of the network and serve training only.
+    vars(estimator[-1]).pop("_optimizer", None)
+    return estimator
+
+
+def probabilities(estimator: Any, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return class probabilities ``(n, K)`` in order of class value, float64.
+
+    Ridge regression knows no probabilities: its are the softmax of the decision function, which ranks classes
+    as the classifier does but is not calibrated (two classes: of -d and +d).
+    """
+    if hasattr(estimator, "predict_proba"):
+        return np.asarray(estimator.predict_proba(features), dtype=np.float64)
+    scores = np.asarray(estimator.decision_function(features), dtype=np.float64)
+    if scores.ndim == 1:
+        scores = np.stack([-scores, scores], axis=1)
+    return np.asarray(softmax(scores, axis=1), dtype=np.float64)
+
+
+def uses_blas(kind: ClassifierKind) -> bool:
+    """Whether predictions are matrix products, whose last bits depend on the number of rows and threads."""
+    return kind in ("logistic", "ridge", "mlp")
+
+
+@contextmanager
+def prediction_threads(kind: ClassifierKind) -> Iterator[None]:
+    """Hold BLAS and OpenMP to one thread while predictions run, so that their bits never vary.
+
+    The limit belongs to the process; concurrent holders of it wait for each other. Forests need none.
+    """
+    if kind == "forest":
+        yield
+    else:
+        with _threads(1):
+            yield
+
+
+def hold_threads(kind: ClassifierKind) -> None:
+    """Start a thread that predicts within :func:`prediction_threads`: OpenMP's limit is each thread's own."""
+    if kind != "forest":
+        threadpool_limits(1)
+
+
+def check_fitted(estimator: Any, kind: ClassifierKind, n_features: int, classes: tuple[int, ...]) -> None:
+    """Check that an estimator read from a file is what it claims to be and cannot send prediction astray.
+
+    Trees are stored as arrays of node numbers that scikit-learn follows without looking. Here each child
+    must exist and come after its parent, and each tested column must exist: so prediction ends and stays in
+    bounds.
+
+    Raises
+    ------
+    ValueError
+        What was found and what was expected.
+    """
+    last = estimator
+    if uses_blas(kind):
+        steps = [type(step) for step in estimator] if type(estimator) is Pipeline else [type(estimator)]
+        if steps != [StandardScaler, _TYPES[kind]]:
+            raise ValueError(
+                f"found a classifier of {[step.__name__ for step in steps]}, expected kind {kind}"
+            )
+        last = estimator[-1]
+    elif type(estimator) is not _TYPES[kind]:
+        raise ValueError(f"found a {type(estimator).__name__}, expected a classifier of kind {kind}")
+    found = tuple(int(value) for value in last.classes_)
+    if found != classes:
+        raise ValueError(f"found a classifier of classes {found}, expected {classes}")
+    if estimator.n_features_in_ != n_features:
+        raise ValueError(f"found a classifier of {estimator.n_features_in_} columns, expected {n_features}")
+    if kind == "forest":
+        _check_forest(estimator, n_features, len(classes))
+    elif kind == "boosting":
+        _check_boosting(estimator, n_features)
+    answer = probabilities(estimator, np.zeros((1, n_features), np.float32))
+    if answer.shape != (1, len(classes)) or not np.isfinite(answer).all():
+        raise ValueError(
+            f"found a classifier that answers {answer.tolist()}, expected {len(classes)} probabilities"
+        )
+
+
+def _max_features(value: str | float | None, n_features: int) -> str | int | float | None:
+    if value is None or isinstance(value, str):
+        return value
+    if value <= 0:
+        raise RecipeError(f"classifier.max_features: found {value}, expected sqrt, log2, null or more than 0")
+    # A fraction stays a fraction; a count is at most what there is.
+    return value if isinstance(value, float) and value <= 1 else min(int(value), n_features)
+
+
+@contextmanager
+def _threads(limit: int | None) -> Iterator[None]:
+    with _one_limit_at_a_time, threadpool_limits(limit):
+        yield
+
+
+def _check_forest(forest: RandomForestClassifier, n_features: int, n_classes: int) -> None:
+    if forest.n_classes_ != n_classes or forest.n_outputs_ != 1 or not forest.estimators_:
+        raise ValueError(f"found a forest of {forest.n_classes_} classes, expected {n_classes}")
+    for member in forest.estimators_:
+        tree = member.tree_
+        # First the count: the arrays below are views of that length.
+        if not 0 < tree.node_count <= tree.capacity:
+            raise ValueError(f"found a tree of {tree.node_count} nodes, expected 1..{tree.capacity}")
+        if tree.n_features != n_features or tree.value.shape[1:] != (1, n_classes):
+            raise ValueError(
+                f"found a tree of {tree.n_features} columns and {tree.value.shape[1:]} values a leaf, "
+                f"expected {n_features} and {(1, n_classes)}"
+            )
+        is_leaf = tree.children_left == -1
+        _check_nodes(is_leaf, tree.children_left, tree.children_right, tree.feature, n_features)
+
+
+def _check_boosting(boosting: HistGradientBoostingClassifier, n_features: int) -> None:
+    for predictors in boosting._predictors:
+        if len(predictors) != boosting.n_trees_per_iteration_:
+            raise ValueError(
+                f"found {len(predictors)} trees in a round, expected {boosting.n_trees_per_iteration_}"
+            )
+        for predictor in predictors:
+            nodes = predictor.nodes
+            if nodes.ndim != 1 or not len(nodes) or nodes["is_categorical"].any():
+                raise ValueError("found a tree without nodes or with categories, expected splits by value")
+            _check_nodes(
+                nodes["is_leaf"].astype(bool), nodes["left"], nodes["right"], nodes["feature_idx"], n_features
+            )
+
+
+def _check_nodes(
+    is_leaf: NDArray[np.bool_],
+    left: NDArray[Any],
+    right: NDArray[Any],
+    column: NDArray[Any],
+    n_features: int,
+) -> None:
+    inner = np.flatnonzero(~is_leaf)
+    for children in (left[inner].astype(np.int64), right[inner].astype(np.int64)):
+        if (children <= inner).any() or (children >= len(is_leaf)).any():
+            raise ValueError(
+                f"found a tree with a child out of place, expected children within {len(is_leaf)} nodes"
+            )
+    if (column[inner] < 0).any() or (column[inner] >= n_features).any():
+        raise ValueError(
+            f"found a tree that tests a column out of range, expected columns below {n_features}"
+        )

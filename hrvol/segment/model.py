@@ -1,0 +1,331 @@
+"""Model files: a zip of JSON, arrays and estimators from which the same predictions come out, bit for bit.
+
+::
+
+    info.json              what this is: format version, channels, weights' SHA-256, versions, training data
+    recipe.json            all settings
+    classes.json           values, names, colours
+    window.npy             intensity window, float64 (2,)
+    estimator_<name>.skops one or more estimators
+
+There is no pickle in it: arrays are read without, and estimators go through skops, which makes objects of
+known types only. A file that asks for another type is refused, and so is one whose trees lead out of bounds.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skops.io
+from numpy.typing import NDArray
+
+import hrvol
+from hrvol.classes import ClassInfo
+from hrvol.errors import HrvolError, ModelError
+from hrvol.recipe import Recipe
+from hrvol.segment.estimators import TRUSTED_TYPES, check_fitted
+from hrvol.segment.weak import Member, PixelClassifier
+
+FORMAT = "hrvol model"
+FORMAT_VERSION = 1
+
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "skops", "torch", "timm")
+_COMPRESSION_LEVEL = 1  # level 6 takes three times as long for a sixth less
+# What zipfile is known to raise on damaged archives.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+
+
+def current_versions() -> dict[str, str]:
+    """Return the versions of hrvol and of the packages that decide its numbers (those installed)."""
+    versions = {"hrvol": hrvol.__version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+@dataclass(frozen=True)
+class Model:
+    """All that is frozen at training and needed to segment.
+
+    Attributes
+    ----------
+    recipe
+        All settings.
+    classes
+        Values, names and colours, in order of value: the order of probabilities.
+    window
+        Grey values that become 0 and 1, in the volume's units.
+    classifier
+        The fitted classifier.
+    weights_sha256
+        Of the network's weights; ``None`` without deep features.
+    channels
+        Names of the feature columns.
+    versions
+        Versions of the packages it was made with.
+    trained_on
+        One mapping for each image: JSON values, such as its name and the count of samples of each class.
+    source
+        Name for messages: the file it was read from.
+    """
+
+    recipe: Recipe
+    classes: tuple[ClassInfo, ...]
+    window: tuple[float, float]
+    classifier: PixelClassifier
+    weights_sha256: str | None
+    channels: tuple[str, ...]
+    versions: Mapping[str, str] = field(default_factory=current_versions)
+    trained_on: tuple[Mapping[str, Any], ...] = ()
+    source: str = field(default="model", compare=False)
+
+    def __post_init__(self) -> None:
+        values = tuple(info.value for info in self.classes)
+        if values != self.classifier.classes:
+            raise ModelError(f"{self.source}: found classes {values}, expected {self.classifier.classes}")
+        if len(self.channels) != self.classifier.n_features:
+            raise ModelError(
+                f"{self.source}: found {len(self.channels)} channels, expected {self.classifier.n_features}"
+            )
+
+
+def save_model(model: Model, path: str | Path) -> None:
+    """Write a model file; a reader sees the old file or the whole new one, never half.
+
+    Raises
+    ------
+    ModelError
+        The file cannot be written.
+    """
+    path = Path(path)
+    info = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "weights_sha256": model.weights_sha256,
+        "channels": list(model.channels),
+        "members": [
+            {"name": member.name, "columns": [member.columns.start, member.columns.stop]}
+            for member in model.classifier.members
+        ],
+        "versions": dict(model.versions),
+        "trained_on": [dict(entry) for entry in model.trained_on],
+    }
+    window = io.BytesIO()
+    np.save(window, np.asarray(model.window, np.float64), allow_pickle=False)
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr("info.json", json.dumps(info, indent=1))
+                archive.writestr("recipe.json", json.dumps(model.recipe.to_dict(), indent=1))
+                archive.writestr(
+                    "classes.json", json.dumps([asdict(entry) for entry in model.classes], indent=1)
+                )
+                archive.writestr("window.npy", window.getvalue())
+                for member in model.classifier.members:
+                    data = skops.io.dumps(
+                        member.estimator, compression=zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION_LEVEL
+                    )
+                    archive.writestr(f"estimator_{member.name}.skops", data, zipfile.ZIP_STORED)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # temporary files are private, models are not
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def load_model(path: str | Path) -> Model:
+    """Read a model file.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, damaged, no model, of another format version, or asks for types that a model
+        does not need.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            try:
+                archive = zipfile.ZipFile(file)
+            except _DAMAGE as error:
+                found = f"a damaged file or no model ({_line(error)})"
+                raise ModelError(f"{path}: found {found}, expected a *.hrvol file") from None
+            return _read(archive, str(path))
+    except FileNotFoundError:
+        raise ModelError(f"{path}: found no such file, expected a *.hrvol file") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def check_weights(model: Model, sha256: str | None, name: str) -> None:
+    """Refuse network weights other than those the model was trained with.
+
+    Parameters
+    ----------
+    model
+        The model.
+    sha256
+        Of the weights at hand; ``None`` if there are none.
+    name
+        Of the weights at hand, for the message.
+
+    Raises
+    ------
+    ModelError
+        The SHA-256 differs. A model without deep features accepts anything.
+    """
+    if model.weights_sha256 is not None and sha256 != model.weights_sha256:
+        raise ModelError(
+            f"{model.source}: found weights {name} with SHA-256 {sha256}, "
+            f"expected {model.weights_sha256} with which it was trained"
+        )
+
+
+def _read(archive: zipfile.ZipFile, source: str) -> Model:
+    info = _mapping(archive, "info.json", source)
+    if info.get("format") != FORMAT:
+        raise ModelError(f"{source}: info.json: found format {info.get('format')!r}, expected {FORMAT!r}")
+    if info.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"{source}: found format version {info.get('format_version')!r}, expected {FORMAT_VERSION} "
+            f"(this is hrvol {hrvol.__version__})"
+        )
+    recipe = _recipe(_mapping(archive, "recipe.json", source), source)
+    entries = _json(archive, "classes.json", source)
+    window = _window(archive, source)
+    try:
+        classes = tuple(ClassInfo(e["value"], e["name"], (*e["colour"],)) for e in entries)
+        values = tuple(entry.value for entry in classes)
+        channels = tuple(str(name) for name in info["channels"])
+        parts = {str(part["name"]): slice(*map(int, part["columns"])) for part in info["members"]}
+        versions, trained_on = dict(info["versions"]), tuple(info["trained_on"])
+        weights = info["weights_sha256"]
+    except (KeyError, TypeError, ValueError, HrvolError) as error:
+        raise ModelError(f"{source}: found damaged entries ({_line(error)}), expected a model's") from None
+    expected = {"all"} if recipe.combine == "concatenate" else {"classical", "deep", "hybrid"}
+    if set(parts) != expected:
+        raise ModelError(f"{source}: found estimators {sorted(parts)}, expected {sorted(expected)}")
+    members = tuple(
+        Member(
+            name, columns, _estimator(archive, name, columns, recipe, values, len(channels), versions, source)
+        )
+        for name, columns in parts.items()
+    )
+    classifier = PixelClassifier(recipe.classifier, values, len(channels), members)
+    return Model(recipe, classes, window, classifier, weights, channels, versions, trained_on, source)
+
+
+def _member(archive: zipfile.ZipFile, name: str, source: str) -> bytes:
+    try:
+        return archive.read(name)
+    except KeyError:
+        raise ModelError(f"{source}: found no {name}, expected one in a model file") from None
+    except _DAMAGE as error:
+        raise ModelError(
+            f"{source}: {name}: found damaged data ({_line(error)}), expected a whole file"
+        ) from None
+
+
+def _json(archive: zipfile.ZipFile, name: str, source: str) -> Any:
+    data = _member(archive, name, source)
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise ModelError(f"{source}: {name}: found {_line(error)}, expected JSON") from None
+
+
+def _mapping(archive: zipfile.ZipFile, name: str, source: str) -> dict[str, Any]:
+    values = _json(archive, name, source)
+    if not isinstance(values, dict):
+        raise ModelError(f"{source}: {name}: found a {type(values).__name__}, expected a mapping")
+    return values
+
+
+def _recipe(values: dict[str, Any], source: str) -> Recipe:
+    try:
+        return Recipe.from_dict(values, f"{source}: recipe.json")
+    except HrvolError as error:
+        raise ModelError(str(error)) from None
+
+
+def _window(archive: zipfile.ZipFile, source: str) -> tuple[float, float]:
+    data = _member(archive, "window.npy", source)
+    try:
+        window: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+        low, high = (float(value) for value in window)
+    except (ValueError, TypeError, EOFError, OSError) as error:
+        raise ModelError(f"{source}: window.npy: found {_line(error)}, expected two numbers") from None
+    if not low < high:
+        raise ModelError(f"{source}: window.npy: found {low} and {high}, expected a rising pair")
+    return low, high
+
+
+def _estimator(
+    archive: zipfile.ZipFile,
+    name: str,
+    columns: slice,
+    recipe: Recipe,
+    values: tuple[int, ...],
+    n_features: int,
+    versions: Mapping[str, str],
+    source: str,
+) -> Any:
+    """Read one estimator, of known types only, and check that it can be used on its columns."""
+    where = f"{source}: estimator_{name}.skops"
+    data = _member(archive, f"estimator_{name}.skops", source)
+    try:
+        foreign = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
+        if foreign:
+            raise ModelError(f"{where}: found types {', '.join(foreign)}, expected a classifier's only")
+        estimator = skops.io.loads(data, trusted=list(TRUSTED_TYPES))
+        if not 0 <= columns.start < columns.stop <= n_features:
+            raise ValueError(f"found columns {columns.start}..{columns.stop}, expected some of {n_features}")
+        check_fitted(estimator, recipe.classifier.kind, columns.stop - columns.start, values)
+    except ModelError:
+        raise
+    except (
+        Exception
+    ) as error:  # what a foreign or damaged estimator makes skops or scikit-learn raise is open
+        made, here = versions.get("scikit-learn"), version("scikit-learn")
+        note = "" if made == here else f" (made with scikit-learn {made}, this is {here})"
+        raise ModelError(
+            f"{where}: {_line(error)}{note}; expected a {recipe.classifier.kind} classifier"
+        ) from None
+    return estimator
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
