@@ -278,7 +278,7 @@ def _recipe(values: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.from_dict(values, f"{source}: recipe.json")
     except HrvolError as error:
-        raise ModelError(str(error)) from None
+        raise ModelError(f"{error}; expected a recipe of hrvol {hrvol.__version__}") from None
 
 
 def _window(archive: zipfile.ZipFile, source: str) -> tuple[float, float]:
@@ -311,8 +311,11 @@ def _estimator(
         if foreign:
             raise ModelError(f"{where}: found types {', '.join(foreign)}, expected a classifier's only")
         estimator = skops.io.loads(data, trusted=list(TRUSTED_TYPES))
-        if not 0 <= columns.start < columns.stop <= n_features:
-            raise ValueError(f"found columns {columns.start}..{columns.stop}, expected some of {n_features}")
+        whole = name in ("all", "hybrid")
+        start, stop = (0, n_features) if whole else (columns.start, columns.stop)
+        if not 0 <= start < stop <= n_features or columns != slice(start, stop):
+            expected = "all" if whole else "some"
+            raise ValueError(f"found columns {columns.start}..{columns.stop} for {expected} of {n_features}")
         check_fitted(estimator, recipe.classifier.kind, columns.stop - columns.start, values)
     except ModelError:
         raise
