@@ -1,0 +1,155 @@
+"""One frozen window that maps a whole volume's grey values to [0, 1].
+
+Never per tile or per image: that would draw seams, and make predictions depend on the tile.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hrvol.errors import InputError
+from hrvol.recipe import IntensitySpec
+from hrvol.volume.store import Volume
+from hrvol.volume.tiling import Box, whole
+
+AUTO_PERCENTILES = (0.1, 99.9)
+
+# Small volumes are sampled whole; of others, one box is read from each of 64 strata.
+_WHOLE = 2**22
+_STRATA = 64
+_BOX = (4, 128, 128)
+
+
+def intensity_window(volume: Volume, spec: IntensitySpec, seed: int = 0) -> tuple[float, float]:
+    """Choose the window of grey values that becomes [0, 1].
+
+    Parameters
+    ----------
+    volume
+        The volume. Only a sample of it is read, and nothing where the type or the spec decides.
+    spec
+        The recipe's settings.
+    seed
+        Of the sample; the same seed gives the same window.
+
+    Returns
+    -------
+    tuple of float
+        Low and high, low < high, in the volume's own units.
+
+    Raises
+    ------
+    InputError
+        The sample holds NaN or infinity; or the range of the type is asked for and the type has none.
+    """
+    if spec.percentiles is None:
+        if isinstance(spec.window, tuple):
+            return spec.window
+        integer = volume.dtype.kind in "iu"
+        if spec.window == "dtype" and not integer:
+            raise InputError(f"{volume.source}: intensity.window: dtype needs integers, found {volume.dtype}")
+        if integer and (spec.window == "dtype" or volume.dtype.itemsize == 1):
+            limits = np.iinfo(volume.dtype)
+            return float(limits.min), float(limits.max)
+    sample = np.concatenate([_finite(volume, box).ravel() for box in sample_boxes(volume.shape, seed)])
+    low, high = (float(value) for value in np.percentile(sample, spec.percentiles or AUTO_PERCENTILES))
+    if not low < high:  # nearly all voxels are equal: the few others are what there is to see
+        low, high = float(sample.min()), float(sample.max())
+    return (low, high) if low < high else (low, low + 1.0)
+
+
+def sample_boxes(shape: tuple[int, int, int], seed: int) -> tuple[Box, ...]:
+    """Return boxes that stand for a volume: all of it if it is small, else one from each of 64 strata.
+
+    Parameters
+    ----------
+    shape
+        Of the volume, (z, y, x).
+    seed
+        Of the places inside the strata.
+    """
+    if np.prod(shape, dtype=np.int64) <= _WHOLE:
+        return (whole(shape),)
+    depth = min(4, shape[0])
+    across = round((_STRATA / depth) ** 0.5)
+    rng = np.random.default_rng(seed)
+    boxes = []
+    for cell in product(range(depth), range(across), range(across)):
+        spans = []
+        for i, n, length, side in zip(cell, (depth, across, across), shape, _BOX, strict=True):
+            start, stop = i * length // n, (i + 1) * length // n
+            side = min(side, stop - start)
+            first = int(rng.integers(start, stop - side + 1))
+            spans.append(slice(first, first + side))
+        boxes.append((spans[0], spans[1], spans[2]))
+    # A plane narrower than the number of strata leaves some of them empty.
+    return tuple(box for box in boxes if all(span.stop > span.start for span in box))
+
+
+def to_unit(
+    array: npt.NDArray[Any],
+    window: tuple[float, float],
+    *,
+    source: str = "image",
+    origin: tuple[int, ...] = (0, 0, 0),
+) -> npt.NDArray[np.float32]:
+    """Map grey values to [0, 1].
+
+    Parameters
+    ----------
+    array
+        Grey values of any real type, (z, y, x) or (y, x).
+    window
+        Low and high: what becomes 0 and 1. Values outside are clipped.
+    source, origin
+        Name of the volume, and position (z, y, x) in it of the array's first value, for error messages.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float32 of the same shape.
+
+    Raises
+    ------
+    InputError
+        A value is NaN or infinite; the message says where the first is.
+    """
+    check_finite(array, source, origin)
+    low, high = window
+    # Types with more digits than float32 lose them only after the low end is taken off.
+    exact: npt.NDArray[Any] = array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
+    exact -= low
+    exact /= high - low
+    unit: npt.NDArray[np.float32] = np.clip(exact, 0.0, 1.0, out=exact).astype(np.float32, copy=False)
+    return unit
+
+
+def check_finite(array: npt.NDArray[Any], source: str, origin: tuple[int, ...] = (0, 0, 0)) -> None:
+    """Raise an :class:`InputError` that names the first NaN or infinity, if there is one.
+
+    Parameters
+    ----------
+    array
+        (z, y, x), or (y, x) of one plane.
+    source, origin
+        As for :func:`to_unit`.
+    """
+    if array.dtype.kind != "f":
+        return
+    finite = np.isfinite(array)
+    if finite.all():
+        return
+    first = np.unravel_index(int(np.argmin(finite)), array.shape)
+    position = (0,) * (3 - array.ndim) + tuple(int(i) for i in first)
+    z, y, x = (o + p for o, p in zip((0,) * (3 - len(origin)) + tuple(origin), position, strict=True))
+    raise InputError(f"{source}: found {array[first]} at z={z}, y={y}, x={x}, expected finite grey values")
+
+
+def _finite(volume: Volume, box: Box) -> npt.NDArray[Any]:
+    values = volume.read(box)
+    check_finite(values, volume.source, tuple(span.start for span in box))
+    return values
