@@ -188,6 +188,11 @@ def _attempt_on_worker(function: Callable[[T], R], task: T, topic: str) -> Outco
     return _attempt(function, task, lambda message: worker.log_event(topic, message))
 
 
+def cpus() -> int:
+    """Return the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class LocalEngine:
     """Worker processes on this machine (Dask ``LocalCluster``, one thread each).
 
@@ -203,7 +208,7 @@ class LocalEngine:
     """
 
     def __init__(self, workers: int | None = None, configuration: Any = None) -> None:
-        self.workers = workers if workers is not None else len(os.sched_getaffinity(0))
+        self.workers = workers if workers is not None else cpus()
         self._configuration = configuration
         self._cluster: Any = None
         self._client: Any = None
@@ -325,14 +330,15 @@ def open_engine(name: str = "serial", *, workers: int | None = None, configurati
     UsageError
         The name is unknown, or ``workers`` does not fit it.
     """
+    check_engine(name, workers)
+    return SerialEngine(configuration) if name == "serial" else LocalEngine(workers, configuration)
+
+
+def check_engine(name: str, workers: int | None = None) -> None:
+    """Refuse what :func:`open_engine` would, before anything is begun."""
     if workers is not None and workers < 1:
         raise UsageError(f"workers: expected a number of processes from 1, got {workers}")
-    if name == "serial":
-        if workers is not None and workers != 1:
-            raise UsageError(
-                f"the serial engine works in this process alone, got workers: {workers}; use engine: local"
-            )
-        return SerialEngine(configuration)
-    if name == "local":
-        return LocalEngine(workers, configuration)
-    raise UsageError(f"engine: expected one of {', '.join(ENGINES)}, got {name!r}")
+    if name not in ENGINES:
+        raise UsageError(f"engine: expected one of {', '.join(ENGINES)}, got {name!r}")
+    if name == "serial" and workers not in (None, 1):
+        raise UsageError(f"engine: serial works in one process, got workers: {workers}; use engine: local")

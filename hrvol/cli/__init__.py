@@ -1,0 +1,100 @@
+"""The command line: ``hrvol --help``.
+
+Each command is a thin skin over a public function. The modules that need torch, Dask or stores are
+imported inside the commands, so that ``hrvol --help`` answers at once; this is the one documented
+exception to imports at the top.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from hrvol import __version__
+from hrvol.cli.look import demo, info, weights
+from hrvol.cli.work import evaluate, features, segment, train
+from hrvol.errors import HrvolError
+
+INTERRUPTED = 130
+
+
+class _Program(click.Group):
+    """The group of commands, with one way to end: a line on standard error and an exit code.
+
+    0 done, 1 failed, 2 the request makes no sense, 75 stopped but resumable, 130 interrupted.
+    """
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the program; standalone it ends the process, else it is click's own."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        try:
+            code = super().main(args, prog_name or "hrvol", complete_var, standalone_mode=False, **extra)
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else "hrvol"
+            _fail(f"{error.format_message()} (see: {where} --help)", error.exit_code)
+        except click.ClickException as error:
+            _fail(error.format_message(), error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            _fail("interrupted", INTERRUPTED, kind="hrvol")
+        except HrvolError as error:
+            _fail(str(error), error.exit_code)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            _fail(f"unexpected {what} (a fault in hrvol; HRVOL_DEBUG=1 shows where)", 1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int, kind: str = "hrvol: error") -> NoReturn:
+    """Print one line (and the traceback if asked for) and end with an exit code."""
+    if os.environ.get("HRVOL_DEBUG", "") not in ("", "0"):
+        click.echo(traceback.format_exc(), err=True)
+    click.echo(f"{kind}: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+@click.group(
+    cls=_Program,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="hrvol")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Segment very large tomography volumes from a few strokes.
+
+    \b
+    See it work, on data it makes itself (a few minutes):
+        hrvol demo
+
+    \b
+    On your own volume: draw a few strokes per class on a few planes (an integer image as large as the
+    volume, 0 = not drawn), then
+        hrvol info    volume.ome.zarr
+        hrvol train   volume.ome.zarr strokes.tif -o phases.hrvol --classes pore,binder,particle
+        hrvol segment volume.ome.zarr labels.ome.zarr -m phases.hrvol --engine local
+        hrvol evaluate labels.ome.zarr truth.tif
+
+    Volumes, strokes and labels may be Zarr 2 or 3 arrays, OME-Zarr images, or TIFF images and stacks; 2D
+    images work everywhere.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped but resumable, 130 interrupted.
+    """  # noqa: D301 (click needs the escape)
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for _command in (demo, info, weights, train, segment, evaluate, features):
+    main.add_command(_command)

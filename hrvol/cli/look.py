@@ -1,0 +1,134 @@
+"""Commands that show things: info, weights, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hrvol.cli.options import echo_json, echo_table, json_option, score
+
+
+@click.command()
+@click.argument("path")
+@json_option
+def info(path: str, as_json: bool) -> None:
+    """Say what a volume, labels or a model is.
+
+    \b
+    Examples:
+        hrvol info volume.ome.zarr
+        hrvol info labels.ome.zarr --json
+        hrvol info phases.hrvol
+    """  # noqa: D301 (click needs the escape)
+    from hrvol.run.describe import describe
+
+    values = describe(path)
+    if as_json:
+        echo_json(values)
+        return
+    width = max(len(name) for name in values)
+    for name, value in values.items():
+        if value is not None:
+            click.echo(f"{name.replace('_', ' '):<{width}}  {_in_words(value)}")
+
+
+def _in_words(value: Any) -> str:
+    """Return a JSON value as a person would write it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_in_words(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        if all(isinstance(part, int) for part in value):
+            return " x ".join(str(part) for part in value)
+        return ", ".join(_in_words(part) for part in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@click.group(no_args_is_help=False)
+def weights() -> None:
+    """Fetch and find the weights of networks.
+
+    \b
+    Examples:
+        hrvol weights list
+        hrvol weights fetch dinov2_vits14
+        hrvol weights path dinov2_vits14
+    """  # noqa: D301 (click needs the escape)
+
+
+@weights.command("list")
+def weights_list() -> None:
+    """List the networks that recipes may name."""
+    from hrvol.features.weights import list_weights
+
+    rows = [[known.name, known.licence, "yes" if known.cached else "no"] for known in list_weights()]
+    echo_table(["network", "licence", "in the cache"], rows)
+
+
+@weights.command("fetch")
+@click.argument("name")
+@click.option("--weights", "file", metavar="PATH", help="Take them from this file.")
+@click.option("--offline", is_flag=True, help="Look on this machine only.")
+def weights_fetch(name: str, file: str | None, offline: bool) -> None:
+    """Put a network's weights into the cache, and print where."""
+    from hrvol.features.weights import fetch_weights
+
+    click.echo(fetch_weights(name, offline=offline, path=file))
+
+
+@weights.command("path")
+@click.argument("name")
+def weights_path(name: str) -> None:
+    """Print the cached file of a network."""
+    from hrvol.features import weights as known
+
+    click.echo(known.weights_path(name))
+
+
+@click.command()
+@click.option(
+    "--out",
+    default="hrvol-demo",
+    show_default=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where to put the volume, the models, the results and the pictures.",
+)
+@click.option("--classical-only", is_flag=True, help="Leave the network out: needs no weights.")
+@click.option("--weights", "file", metavar="PATH", help="Take the network's weights from this file.")
+@click.option("--offline", is_flag=True, help="Look for network weights on this machine only.")
+def demo(out: Path, classical_only: bool, file: str | None, offline: bool) -> None:
+    """Segment a synthetic battery electrode, from strokes to pictures, in a few minutes.
+
+    Makes a volume with particles, pores, binder and cracks, draws strokes on two of its planes, trains a
+    classifier on classical filters and one on filters and network features, segments the whole volume with
+    both, and compares them with the truth.
+
+    \b
+    Example:
+        hrvol demo --out /tmp/hrvol-demo
+    """  # noqa: D301 (click needs the escape)
+    from hrvol.run.demo import run_demo
+    from hrvol.run.progress import display
+
+    with display() as progress:
+        report = run_demo(
+            out, classical_only=classical_only, weights_path=file, offline=offline, progress=progress
+        )
+    names = list(next(iter(report.scores.values()))["iou"])
+    rows = [
+        [method, *(score(figures["iou"][name]) for name in names), score(figures["miou"])]
+        for method, figures in report.scores.items()
+    ]
+    echo_table(
+        ["features", *names, "mIoU"], rows, title="IoU with the truth, planes without strokes included"
+    )
+    click.echo("")
+    for picture in report.pictures:
+        click.echo(f"picture: {picture}")
+    click.echo("\nWhat to try next:")
+    for line in report.commands:
+        click.echo(f"  {line}")

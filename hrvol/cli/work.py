@@ -1,0 +1,252 @@
+"""Commands that compute: train, segment, features, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hrvol.cli.options import (
+    Roi,
+    classes_option,
+    echo_json,
+    echo_table,
+    json_option,
+    recipe_option,
+    roi_option,
+    score,
+    weights_options,
+)
+from hrvol.errors import BlockError, OutputExistsError
+
+FAILURES_SHOWN = 5
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True, metavar="VOLUME STROKES [VOLUME STROKES ...]")
+@click.option("-o", "--output", required=True, metavar="MODEL.hrvol", help="The model file to write.")
+@recipe_option
+@classes_option
+@click.option("--seed", type=click.IntRange(0), help="Overrides the recipe's seed (0).")
+@click.option("--fresh", is_flag=True, help="Replace a model that exists.")
+@weights_options
+def train(
+    data: tuple[str, ...],
+    output: str,
+    recipe: str | None,
+    classes: tuple[str, ...] | None,
+    seed: int | None,
+    fresh: bool,
+    weights_path: str | None,
+    offline: bool,
+) -> None:
+    """Train a pixel classifier on strokes.
+
+    STROKES is an integer image or volume of the same shape as its VOLUME: 0 where nothing is drawn, 1, 2,
+    ... for the classes. A few strokes per class on a few planes are enough. Several pairs train one model.
+
+    \b
+    Examples:
+        hrvol train volume.ome.zarr strokes.tif -o phases.hrvol --classes pore,binder,particle
+        hrvol train a.tif a_strokes.tif b.tif b_strokes.tif -o cells.hrvol --recipe fast
+        hrvol train volume.zarr strokes.zarr -o quick.hrvol --recipe classical
+
+    Files: Zarr 2 or 3, OME-Zarr (its labels are taken as strokes), TIFF image or stack.
+    """  # noqa: D301 (click needs the escape)
+    if len(data) % 2:
+        raise click.UsageError(
+            f"found {len(data)} paths, expected pairs: VOLUME STROKES [VOLUME STROKES ...]"
+        )
+    from hrvol.run.pipeline import train_model
+    from hrvol.run.progress import display
+    from hrvol.segment.model import save_model
+
+    if Path(output).exists() and not fresh:
+        raise OutputExistsError(
+            f"{output}: exists already; choose another name or pass --fresh to replace it"
+        )
+    with display() as progress:
+        model = train_model(
+            list(zip(data[::2], data[1::2], strict=True)),
+            recipe=recipe,
+            classes=classes,
+            seed=seed,
+            weights_path=weights_path,
+            offline=offline,
+            progress=progress,
+        )
+    save_model(model, output)
+    counts: dict[int, int] = {}
+    for entry in model.trained_on:
+        for value, n in entry["samples"].items():
+            counts[int(value)] = counts.get(int(value), 0) + n
+    rows = [[info.name, str(info.value), str(counts.get(info.value, 0))] for info in model.classes]
+    echo_table(["class", "value", "pixels used"], rows)
+    click.echo(f"{output}: {len(model.channels)} features, {len(model.classes)} classes")
+
+
+@click.command()
+@click.argument("volume")
+@click.argument("output", metavar="OUT.ome.zarr")
+@click.option("-m", "--model", required=True, metavar="MODEL.hrvol", help="A model made by hrvol train.")
+@click.option(
+    "--engine",
+    type=click.Choice(["serial", "local"]),
+    default="local",
+    show_default=True,
+    help="serial: in this process; local: worker processes on this machine. The labels are the same.",
+)
+@click.option("--workers", type=click.IntRange(1), help="Worker processes of the local engine [one per CPU].")
+@click.option("--probabilities", is_flag=True, help="Also write each class's probability (uint8, 255 = 1).")
+@click.option("--uncertainty", is_flag=True, help="Also write how unsure the labels are (uint8, 0 = sure).")
+@roi_option
+@click.option("--fresh", is_flag=True, help="Replace labels that exist.")
+@weights_options
+def segment(
+    volume: str,
+    output: str,
+    model: str,
+    engine: str,
+    workers: int | None,
+    probabilities: bool,
+    uncertainty: bool,
+    roi: Roi | None,
+    fresh: bool,
+    weights_path: str | None,
+    offline: bool,
+) -> None:
+    """Label a volume with a trained model.
+
+    The result is an OME-Zarr whose labels/hrvol has the volume's shape, voxel size, class names and
+    colours, and coarser levels for viewers. Label 0 means not processed.
+
+    \b
+    Examples:
+        hrvol segment volume.ome.zarr labels.ome.zarr -m phases.hrvol
+        hrvol segment volume.ome.zarr labels.ome.zarr -m phases.hrvol --workers 8 --uncertainty
+        hrvol segment volume.zarr trial.ome.zarr -m phases.hrvol --roi 100:110,:,:
+
+    A block that fails does not end the run: it is named at the end, and the exit code is 1.
+    """  # noqa: D301 (click needs the escape)
+    from hrvol.run.pipeline import segment_volume
+    from hrvol.run.progress import count, display, duration
+
+    with display() as progress:
+        report = segment_volume(
+            volume,
+            output,
+            model,
+            engine=engine,
+            workers=workers,
+            probabilities=probabilities,
+            uncertainty=uncertainty,
+            roi=roi,
+            overwrite=fresh,
+            weights_path=weights_path,
+            offline=offline,
+            progress=progress,
+        )
+    if report.failed:
+        for failure in report.failed[:FAILURES_SHOWN] if len(report.failed) > 1 else ():
+            click.echo(f"block {failure.index} failed: {failure.reason}", err=True)
+        if len(report.failed) > FAILURES_SHOWN:
+            click.echo(f"... and {len(report.failed) - FAILURES_SHOWN} more", err=True)
+        state = "is not complete" if report.blocks else "was not written"
+        first = report.failed[0]
+        raise BlockError(
+            f"{len(report.failed)} of {report.blocks + len(report.failed)} blocks failed, {output} {state};"
+            f" block {first.index}: {first.reason}"
+        )
+    rows = [[name, f"{100 * share:.2f} %"] for name, share in report.fractions.items()]
+    echo_table(["class", "share"], rows)
+    if report.seams.pixels:
+        click.echo(f"tiles disagree on {100 * report.seams.label_share:.2f} % of the pixels they share")
+    click.echo(
+        f"{output}: {count(report.voxels)} voxels in {duration(report.seconds)}"
+        f" ({count(report.voxels_per_s)} voxels/s)"
+    )
+
+
+@click.command()
+@click.argument("volume")
+@click.argument("output", metavar="OUT.zarr")
+@recipe_option
+@click.option("--components", type=click.IntRange(1), help="Principal components to keep [16].")
+@click.option("--full", is_flag=True, help="Keep every channel (hundreds; mind the size).")
+@click.option("--attention", is_flag=True, help="Add the CLS attention of each head of the network.")
+@roi_option
+@click.option("--fresh", is_flag=True, help="Replace an output that exists.")
+@weights_options
+def features(
+    volume: str,
+    output: str,
+    recipe: str | None,
+    components: int | None,
+    full: bool,
+    attention: bool,
+    roi: Roi | None,
+    fresh: bool,
+    weights_path: str | None,
+    offline: bool,
+) -> None:
+    """Store the features of a region, reduced by a PCA.
+
+    Writes one Zarr array (channel, z, y, x), or (channel, y, x) for an image. The PCA is fitted once, on
+    pixels spread over the region.
+
+    \b
+    Examples:
+        hrvol features volume.ome.zarr features.zarr --roi 40:44,0:512,0:512 --components 8
+        hrvol features image.tif features.zarr --recipe deep --full --attention
+    """  # noqa: D301 (click needs the escape)
+    if full and components is not None:
+        raise click.UsageError("--full keeps every channel and --components some: choose one")
+    from hrvol.run.pipeline import extract_features
+    from hrvol.run.progress import display
+
+    with display() as progress:
+        report = extract_features(
+            volume,
+            output,
+            recipe=recipe,
+            components=components,
+            full=full,
+            attention=attention,
+            roi=roi,
+            overwrite=fresh,
+            weights_path=weights_path,
+            offline=offline,
+            progress=progress,
+        )
+    kept = f", {100 * report.explained:.1f} % of the variance" if report.explained is not None else ""
+    click.echo(f"{output}: shape {'x'.join(map(str, report.shape))}{kept}")
+
+
+@click.command()
+@click.argument("pred")
+@click.argument("truth")
+@classes_option
+@json_option
+def evaluate(pred: str, truth: str, classes: tuple[str, ...] | None, as_json: bool) -> None:
+    """Compare labels with a ground truth.
+
+    Both are integer volumes or images of one shape. Where TRUTH is 0 nothing is counted.
+
+    \b
+    Examples:
+        hrvol evaluate labels.ome.zarr truth.tif
+        hrvol evaluate labels.ome.zarr truth.ome.zarr --json
+    """  # noqa: D301 (click needs the escape)
+    from hrvol.run.pipeline import evaluate_volumes
+    from hrvol.run.progress import display
+
+    with display() as progress:
+        figures = evaluate_volumes(pred, truth, classes=classes, progress=progress)
+    if as_json:
+        echo_json(figures)
+        return
+    rows = [[name, score(iou), score(figures["dice"][name])] for name, iou in figures["iou"].items()]
+    echo_table(["class", "IoU", "Dice"], rows)
+    click.echo(f"mIoU {score(figures['miou'])}, pixel accuracy {score(figures['accuracy'])}")
+    if figures["unlabelled"]:
+        click.echo(f"{figures['unlabelled']} voxels have a truth but no label; they count as wrong")

@@ -1,0 +1,80 @@
+"""What a path holds: a volume, labels or a model, as plain values."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from hrvol.errors import InputError
+from hrvol.segment.model import Model, load_model
+from hrvol.volume.labels import open_label_store
+from hrvol.volume.store import class_info, open_volume
+
+
+def describe(path: str) -> dict[str, Any]:
+    """Say what a file or store is; nothing but its metadata is read.
+
+    Parameters
+    ----------
+    path
+        A volume, labels or a ``*.hrvol`` model.
+
+    Returns
+    -------
+    dict
+        JSON values. ``kind`` is ``model``, ``labels`` or ``volume``; lengths are ``[z, y, x]`` or ``[y, x]``.
+
+    Raises
+    ------
+    InputError
+        Nothing is there, or it is none of these.
+    """
+    file = Path(path)
+    if file.suffix == ".hrvol" or (file.is_file() and zipfile.is_zipfile(file)):
+        return _model(load_model(path))
+    volume = open_volume(path)
+    shape, chunks, size = (list(v)[-volume.ndim :] for v in (volume.shape, volume.chunks, volume.voxel_size))
+    classes = class_info(path)
+    values: dict[str, Any] = {
+        "kind": "labels" if classes else "volume",
+        "path": path,
+        "shape": shape,
+        "dtype": str(volume.dtype),
+        "chunks": chunks,
+        "voxel_size": size,
+        "unit": volume.unit,
+        "gigavoxels": volume.shape[0] * volume.shape[1] * volume.shape[2] / 1e9,
+    }
+    if classes:
+        values["classes"] = {str(info.value): info.name for info in classes}
+    try:
+        said = open_label_store(path).attributes
+    except InputError:
+        return values
+    return values | {
+        "kind": "labels",
+        "complete": bool(said.get("complete")),
+        "made_from": said.get("input", {}).get("source"),
+        "model": said.get("model", {}).get("source"),
+        "made_with": said.get("versions"),
+    }
+
+
+def _model(model: Model) -> dict[str, Any]:
+    """Describe a model."""
+    recipe = model.recipe
+    return {
+        "kind": "model",
+        "path": model.source,
+        "classes": {str(info.value): info.name for info in model.classes},
+        "features": recipe.features.kind,
+        "channels": len(model.channels),
+        "classifier": recipe.classifier.kind,
+        "combine": recipe.combine,
+        "window": list(model.window),
+        "weights": recipe.features.deep.weights if recipe.features.uses_deep else None,
+        "weights_sha256": model.weights_sha256,
+        "trained_on": [str(entry.get("source")) for entry in model.trained_on],
+        "made_with": dict(model.versions),
+    }

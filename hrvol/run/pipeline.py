@@ -1,0 +1,388 @@
+"""The story on one page: train on strokes, segment a volume, store features, compare labels.
+
+Everything global (intensity window, classifier) is fitted once, on a sample, and frozen in the model. Then
+each block of a volume is predicted on its own, by whatever engine, and written by the task that owns it.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrvol.errors import InputError, UsageError
+from hrvol.quality.metrics import Confusion
+from hrvol.recipe import Recipe
+from hrvol.run.engine import check_engine, cpus
+from hrvol.run.predict import SegmentJob, Tools, load_tools
+from hrvol.run.progress import ProgressCallback, Tally
+from hrvol.run.region import fit_projection, region_tiles, sample_features, tile_features
+from hrvol.run.request import Region, keep_input, model_file, name_classes, provenance, region_box, text
+from hrvol.run.sweep import SegmentReport, level_progress, sweep
+from hrvol.run.train import Drawn, check_pairs, common_window, gather, stroke_blocks
+from hrvol.segment.model import Model, current_versions
+from hrvol.segment.weak import PixelClassifier, choose_pixels
+from hrvol.volume.feature_array import create_features
+from hrvol.volume.labels import create_labels
+from hrvol.volume.store import class_info, open_labels, open_volume
+from hrvol.volume.tiling import block_shape, blocks, box_shape, grid, intersection
+
+DEFAULT_COMPONENTS = 16
+"""Principal components that :func:`extract_features` keeps."""
+
+EVALUATE = (64, 512, 512)
+"""Voxels (z, y, x) of labels compared at once."""
+
+
+def train_model(
+    data: Sequence[tuple[Any, Any]],
+    *,
+    recipe: str | Path | Recipe | None = None,
+    classes: Sequence[str] | None = None,
+    seed: int | None = None,
+    weights_path: str | Path | None = None,
+    offline: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Model:
+    """Train a pixel classifier on strokes.
+
+    Only tiles with strokes are read. The model holds one intensity window, which covers the windows of all
+    training volumes, and applies it to whatever it segments.
+
+    Parameters
+    ----------
+    data
+        Pairs of a volume and its strokes: paths, or numpy, Dask, xarray or Zarr arrays, ``(Z, Y, X)`` or
+        ``(Y, X)``. Strokes are integers of the volume's shape; 0 is not drawn, classes are 1 and above.
+    recipe
+        A recipe, its file, or a preset's name; ``None`` for ``balanced``.
+    classes
+        Names in order of value. ``None``: those in the strokes' OME-Zarr metadata, else ``class 1``, ...
+    seed
+        Overrides the recipe's seed. Same data, recipe and seed give the same model.
+    weights_path
+        File with the network's weights, instead of the cache.
+    offline
+        Look for weights on this machine only.
+    progress
+        Called with stage, voxels done, all voxels.
+
+    Returns
+    -------
+    Model
+        To be used in :func:`segment_volume`, or written with ``save_model``.
+
+    Raises
+    ------
+    InputError
+        A volume or strokes cannot be used (:class:`StrokesError`: they do not fit, or have one class only).
+    WeightsError
+        The network's weights are not to be had.
+    """
+    from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
+
+    spec = Recipe.load(recipe)
+    spec = spec if seed is None else spec.with_(seed=seed)
+    if not data:
+        raise UsageError("train: found no volumes, expected pairs of a volume and its strokes")
+    pairs = [Drawn(open_volume(volume), open_labels(strokes)) for volume, strokes in data]
+    check_pairs(pairs)
+    sources = ", ".join(pair.strokes.source for pair in pairs)
+    positions = choose_pixels(
+        stroke_blocks(pairs), spec.classifier.samples_per_class, spec.seed, source=sources
+    )
+    infos = name_classes(sorted(positions.drawn), classes, [strokes for _, strokes in data])
+
+    featuriser = load_featuriser(spec.features, weights_path=text(weights_path), offline=offline)
+    window = common_window([pair.volume for pair in pairs], spec.intensity, spec.seed)
+    samples = gather(pairs, positions, featuriser, window, spec.tiles, progress)
+    if progress is not None:
+        progress("fit", 0, len(positions))
+    classifier = PixelClassifier.fit(
+        samples,
+        spec.classifier,
+        combine=spec.combine,
+        groups=featuriser.groups,
+        seed=spec.seed,
+        n_jobs=cpus(),
+    )
+    if progress is not None:
+        progress("fit", len(positions), len(positions))
+    return Model(
+        recipe=spec,
+        classes=infos,
+        window=window,
+        classifier=classifier,
+        weights_sha256=featuriser.weights_sha256,
+        channels=featuriser.channels,
+        trained_on=tuple(
+            pair.volume.identity()
+            | {"strokes": pair.strokes.source, "samples": {str(k): n for k, n in samples.counts(i).items()}}
+            for i, pair in enumerate(pairs)
+        ),
+    )
+
+
+def segment_volume(
+    volume: Any,
+    out: str | Path,
+    model: str | Path | Model,
+    *,
+    engine: str = "serial",
+    workers: int | None = None,
+    probabilities: bool = False,
+    uncertainty: bool = False,
+    roi: Region | None = None,
+    overwrite: bool = False,
+    name: str = "hrvol",
+    weights_path: str | Path | None = None,
+    offline: bool = False,
+    progress: ProgressCallback | None = None,
+) -> SegmentReport:
+    """Label a volume with a trained model, block by block, into an OME-Zarr.
+
+    Parameters
+    ----------
+    volume
+        A path, or a numpy, Dask, xarray or Zarr array, ``(Z, Y, X)`` or ``(Y, X)``. The local engine sends
+        what is not a path to each worker as it is: large arrays belong on disk.
+    out
+        The OME-Zarr group to write; ``labels/<name>`` in it holds the result, in the volume's shape.
+    model
+        A model or its file.
+    engine, workers
+        ``serial``, or ``local`` with a number of worker processes (``None``: one per CPU). The labels are
+        the same, bit for bit. A script that asks for ``local`` must keep its work under
+        ``if __name__ == "__main__":``.
+    probabilities
+        Also write the classes' probabilities, uint8: 255 is certain.
+    uncertainty
+        Also write the entropy of the probabilities, uint8: 0 is certain, 255 is all classes equally likely.
+    roi
+        Label this region only, as ``(z, y, x)`` slices in voxels; the rest of the output stays 0. The same
+        labels come out as from the whole volume.
+    overwrite
+        Replace an output that exists.
+    name
+        Of the labels in ``out``.
+    weights_path
+        File with the network's weights, instead of the cache.
+    offline
+        Look for weights on this machine only.
+    progress
+        Called with stage, voxels done, all voxels.
+
+    Returns
+    -------
+    SegmentReport
+        Look at ``failed``: a block that fails does not end the run, but it is not in the output, and the
+        output is not marked complete. If no block could be done, the output is removed.
+
+    Raises
+    ------
+    InputError
+        The volume cannot be read, or the model (:class:`ModelError`) is damaged or made with other weights.
+    OutputExistsError
+        ``out`` holds labels of that name already.
+    """
+    check_engine(engine, workers)
+    opened = open_volume(volume)
+    region = region_box(roi, opened)
+    keep_input(opened, out)
+    with ExitStack() as stack:
+        file, digest = model_file(model, stack)
+        tools = Tools(str(file), digest, text(weights_path), offline)
+        known, _ = load_tools(tools)  # a wrong model or missing weights show before anything is written
+        store = create_labels(
+            out,
+            opened,
+            classes=known.classes,
+            block_shape=block_shape(opened.shape, known.recipe.tiles),
+            name=name,
+            attributes=provenance(known, digest, opened, region),
+            probabilities=probabilities,
+            uncertainty=uncertainty,
+            overwrite=overwrite,
+        )
+        job = SegmentJob(
+            volume=opened,
+            store=store,
+            tools=tools,
+            probabilities=probabilities,
+            uncertainty=uncertainty,
+            region=region,
+            threads=cpus() if engine == "serial" else 1,
+        )
+        pieces = [b for b in blocks(opened.shape, known.recipe.tiles) if intersection(b.core, region)]
+        report = sweep(pieces, job, known.classes, engine, workers, progress)
+    if not report.failed:
+        store.finish(level_progress(progress, store.block_shape))
+    elif not report.blocks:
+        shutil.rmtree(store.path, ignore_errors=True)
+    return report
+
+
+@dataclass(frozen=True)
+class FeaturesReport:
+    """What was stored: the array's ``shape``, and the share of variance in it (``None``: all channels)."""
+
+    shape: tuple[int, ...]
+    explained: float | None
+
+
+def extract_features(
+    volume: Any,
+    out: str | Path,
+    *,
+    recipe: str | Path | Recipe | None = None,
+    components: int | None = None,
+    full: bool = False,
+    attention: bool = False,
+    roi: Region | None = None,
+    overwrite: bool = False,
+    weights_path: str | Path | None = None,
+    offline: bool = False,
+    progress: ProgressCallback | None = None,
+) -> FeaturesReport:
+    """Store the features of a region as one Zarr array.
+
+    The features are those that a segmentation sees: the same tiles are read, and a pixel's features come
+    from the tile whose core owns it.
+
+    Parameters
+    ----------
+    volume
+        A path, or a numpy, Dask, xarray or Zarr array, ``(Z, Y, X)`` or ``(Y, X)``.
+    out
+        The Zarr to write: float32 ``(K, Z, Y, X)``, or ``(K, Y, X)`` for a 2D image.
+    recipe
+        A recipe, its file, or a preset's name; ``None`` for ``balanced``. Its intensity window is fitted on
+        this volume.
+    components
+        Principal components to keep, of standardised features; ``None``: 16. The PCA is fitted once, on
+        pixels spread over the region.
+    full
+        Keep every channel instead.
+    attention
+        Add the attention of the network's CLS token, times uniform, one channel per head.
+    roi
+        ``(z, y, x)`` slices in voxels; ``None``: everything.
+    overwrite
+        Replace an output that exists.
+    weights_path, offline, progress
+        As in :func:`segment_volume`.
+
+    Returns
+    -------
+    FeaturesReport
+
+    Raises
+    ------
+    UsageError
+        More components are asked for than there are channels, or attention without a network.
+    OutputExistsError
+        ``out`` is in the way.
+    """
+    from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
+
+    spec = Recipe.load(recipe)
+    opened = open_volume(volume)
+    region = region_box(roi, opened)
+    keep_input(opened, out)
+    if attention and not spec.features.uses_deep:
+        raise UsageError("attention: classical features have none; use a deep or hybrid recipe")
+    featuriser = load_featuriser(spec.features, weights_path=text(weights_path), offline=offline)
+    window = common_window([opened], spec.intensity, spec.seed)
+    channels, projection = list(featuriser.channels), None
+    if not full:
+        kept = min(DEFAULT_COMPONENTS, len(channels)) if components is None else components
+        samples = sample_features(opened, region, featuriser, window, spec.tiles, spec.seed)
+        projection = fit_projection(samples, kept)
+        channels = [f"pca/{i}" for i in range(kept)]
+    if attention and featuriser.backbone is not None:
+        channels += [f"attention/{i}" for i in range(featuriser.backbone.heads)]
+    shape = (len(channels), *box_shape(region)[-opened.ndim :])
+    explained = None if projection is None else float(projection.explained.sum())
+    writer = create_features(
+        out,
+        shape,
+        channels=channels,
+        voxel_size=opened.voxel_size,
+        unit=opened.unit,
+        attributes={
+            "recipe": spec.to_dict(),
+            "versions": current_versions(),
+            "weights_sha256": featuriser.weights_sha256,
+            "window": list(window),
+            "input": opened.identity(),
+            "region": [[span.start, span.stop] for span in region],
+            "explained_variance": None if projection is None else projection.explained.tolist(),
+        },
+        # Planes are written one by one, a tile at a time.
+        chunk=(1, *block_shape(opened.shape, spec.tiles.model_copy(update={"across": 1}))[1:]),
+        overwrite=overwrite,
+    )
+    tally = Tally(progress, "features", math.prod(box_shape(region)))
+    for owned, tile in region_tiles(opened.shape, region, spec.tiles):
+        for z, found in tile_features(opened, owned, tile, featuriser, window, projection, attention):
+            here = (slice(z, z + 1), owned[1], owned[2])
+            inside = [slice(s.start - r.start, s.stop - r.start) for s, r in zip(here, region, strict=True)]
+            writer.write((inside[0], inside[1], inside[2]), found[:, None])
+            tally.finish((z, tile.core), found[0].size)
+    writer.finish()
+    return FeaturesReport(shape, explained)
+
+
+def evaluate_volumes(
+    pred: Any,
+    truth: Any,
+    *,
+    classes: Sequence[str] | None = None,
+    progress: ProgressCallback | None = None,
+) -> dict[str, Any]:
+    """Compare two label volumes, block by block: neither is ever whole in memory.
+
+    Parameters
+    ----------
+    pred, truth
+        Paths (OME-Zarr with labels, Zarr, TIFF) or arrays of integers, of one shape. Where the truth is 0
+        nothing is counted.
+    classes
+        Names in order of value. ``None``: those in the metadata of ``pred``, else of ``truth``.
+    progress
+        Called with stage, voxels done, all voxels.
+
+    Returns
+    -------
+    dict
+        ``miou``, ``iou`` and ``dice`` (name -> value, ``None`` for a class that the truth lacks),
+        ``accuracy``, ``confusion`` (rows: true class), ``unlabelled``.
+
+    Raises
+    ------
+    InputError
+        The shapes differ, or the truth has no labels.
+    """
+    found, true = open_labels(pred), open_labels(truth)
+    if found.shape != true.shape:
+        raise InputError(
+            f"{found.source}: labels have shape {found.shape}, expected {true.shape} (Z, Y, X)"
+            f" as {true.source}"
+        )
+    names: Sequence[str] | dict[int, str] | None = classes
+    if names is None:
+        infos = class_info(pred) or class_info(truth) or ()
+        names = {info.value: info.name for info in infos}
+    total = Confusion(np.zeros((1, 1), np.int64))
+    pieces = grid(found.shape, EVALUATE)
+    tally = Tally(progress, "evaluate", math.prod(found.shape))
+    for piece in pieces:
+        total += Confusion.of(found.read(piece.core), true.read(piece.core))
+        tally.finish(piece.index, math.prod(piece.shape))
+    return total.to_dict(names)

@@ -1,0 +1,269 @@
+"""One block, from grey values to labels on disk: the task that engines hand to workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
+from hrvol.run.engine import configuration, tick
+from hrvol.segment.model import Model, check_weights, load_model
+from hrvol.volume.intensity import check_finite, to_unit
+from hrvol.volume.labels import LabelStore
+from hrvol.volume.store import Volume
+from hrvol.volume.tiling import (
+    Block,
+    Box,
+    Tile,
+    blend_weight,
+    box_shape,
+    intersection,
+    overlap_pairs,
+    tiles_of,
+)
+
+if TYPE_CHECKING:
+    from hrvol.features.featuriser import Featuriser
+
+STRIPE = 64
+"""Rows of a tile that are classified at once."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Which model and weights to load: ``model_file`` and its SHA-256, and where weights come from."""
+
+    model_file: str
+    model_sha256: str
+    weights_path: str | None = None
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class SegmentJob:
+    """All that a worker must know to predict any block of a run; plain data, sent to each worker once.
+
+    Attributes
+    ----------
+    volume, store
+        Where to read and where to write.
+    tools
+        The model and the weights.
+    probabilities, uncertainty
+        What to write besides labels.
+    region
+        Only this part of the volume is computed.
+    threads
+        Threads that share the classifier's work within one block.
+    """
+
+    volume: Volume
+    store: LabelStore
+    tools: Tools
+    probabilities: bool
+    uncertainty: bool
+    region: Box
+    threads: int
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """What was done to a block.
+
+    Attributes
+    ----------
+    index
+        Its place in the grid of blocks.
+    voxels, seconds
+        Voxels labelled, and how long that took.
+    counts
+        Class value -> voxels.
+    seams
+        How far tiles of the block disagreed where they overlap, before they were blended.
+    """
+
+    index: tuple[int, int, int]
+    voxels: int
+    seconds: float
+    counts: Mapping[int, int]
+    seams: SeamDisagreement
+
+
+_models: dict[str, Model] = {}  # at most one: a process works for one run at a time
+_models_lock = threading.Lock()
+
+
+def keep_model(sha256: str, model: Model) -> None:
+    """Keep a model for the blocks that this process will predict."""
+    with _models_lock:
+        _models.clear()
+        _models[sha256] = model
+
+
+def load_tools(tools: Tools) -> tuple[Model, Featuriser]:
+    """Return the model and its featuriser, loaded when first asked for and kept by this process.
+
+    Raises
+    ------
+    ModelError
+        The model is damaged, or was made with other weights than those found here.
+    WeightsError
+        The network's weights are not to be had.
+    """
+    from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
+
+    with _models_lock:
+        model = _models.get(tools.model_sha256)
+    if model is None:
+        model = load_model(tools.model_file)
+        keep_model(tools.model_sha256, model)
+    spec = model.recipe.features
+    featuriser = load_featuriser(spec, weights_path=tools.weights_path, offline=tools.offline)
+    check_weights(model, featuriser.weights_sha256, tools.weights_path or spec.deep.weights)
+    return model, featuriser
+
+
+def predict_block(block: Block) -> BlockReport:
+    """Predict one block (its part inside the job's region) and write it.
+
+    Parameters
+    ----------
+    block
+        One of ``blocks(volume.shape, recipe.tiles)``; this task is the only writer of its shard.
+    """
+    began = time.monotonic()
+    job: SegmentJob = configuration()
+    model, featuriser = load_tools(job.tools)
+    part = intersection(block.core, job.region)
+    if part is None:
+        return BlockReport(block.index, 0, 0.0, {}, SeamDisagreement())
+    views = _views(block, part, job.volume.shape, model)
+    top, bottom = (end(view.tile.window[i] for view in views) for i, end in ((0, min), (1, max)))
+    left, right = (end(view.tile.window[i] for view in views) for i, end in ((2, min), (3, max)))
+    raw = job.volume.read((part[0], slice(top, bottom), slice(left, right)))
+    check_finite(raw, job.volume.source, (part[0].start, top, left))
+
+    neighbours = [(i, j) for i, j, _ in overlap_pairs([view.tile for view in views])]
+    seams = SeamDisagreement()
+    depth, height, width = box_shape(part)
+    values = np.asarray([info.value for info in model.classes])
+    values = values.astype(np.min_scalar_type(values.max()))  # uint8 up to 255 classes
+    labels = np.zeros((depth, height, width), values.dtype)
+    several = (len(values), depth, height, width)
+    probabilities = np.zeros(several, np.uint8) if job.probabilities else None
+    uncertainty = np.zeros((depth, height, width), np.uint8) if job.uncertainty else None
+    for k in range(depth):
+        found = []
+        for view in views:
+            y0, y1, x0, x1 = view.tile.window
+            image = to_unit(raw[k, y0 - top : y1 - top, x0 - left : x1 - left], model.window)
+            found.append(_classify(image, view, model, featuriser, job.threads))
+        seams += _seams(views, found, neighbours)
+        plane = np.zeros((height, width, len(values)), np.float32)
+        for view, proba in zip(views, found, strict=True):
+            plane[view.in_part] += view.weight[..., None] * proba
+        # The weights add up to 1 but for rounding.
+        plane /= plane.sum(axis=-1, keepdims=True)
+        labels[k] = values[plane.argmax(axis=-1)]
+        if probabilities is not None:
+            probabilities[:, k] = np.rint(255 * plane.transpose(2, 0, 1)).astype(np.uint8)
+        if uncertainty is not None:
+            uncertainty[k] = np.rint(255 * entropy(plane)).astype(np.uint8)
+        tick([list(block.index), (k + 1) * height * width])
+    job.store.write(part, labels, probabilities, uncertainty)
+    present, counts = np.unique(labels, return_counts=True)
+    of_value = dict(zip(present.tolist(), counts.tolist(), strict=True))
+    return BlockReport(block.index, labels.size, time.monotonic() - began, of_value, seams)
+
+
+def entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how unsure probabilities (..., K) are: entropy over log K, 0 sure, 1 all classes equal."""
+    classes = probabilities.shape[-1]
+    logs = np.log(np.maximum(probabilities, np.float32(1e-12)))
+    share: NDArray[np.float32] = -(probabilities * logs).sum(axis=-1) / np.float32(np.log(classes))
+    return np.clip(share, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class _View:
+    """A tile and the pixels of it that count in a part of a block.
+
+    Attributes
+    ----------
+    tile
+        The tile.
+    in_window, in_part
+        Those pixels, as slices of the tile's window and of the part's planes.
+    weight
+        Their blend weights, float32.
+    """
+
+    tile: Tile
+    in_window: tuple[slice, slice]
+    in_part: tuple[slice, slice]
+    weight: NDArray[np.float32]
+
+
+def _views(block: Block, part: Box, shape: tuple[int, int, int], model: Model) -> list[_View]:
+    """Return the tiles that reach into a part of a block, blend ramps included."""
+    views = []
+    for tile in tiles_of(block, shape[1:], model.recipe.tiles):
+        weight = blend_weight(tile, block)
+        rows, columns = (np.flatnonzero(weight.any(axis=axis)) for axis in (1, 0))
+        y0, _, x0, _ = tile.window
+        reach = (
+            part[0],
+            slice(y0 + int(rows[0]), y0 + int(rows[-1]) + 1),
+            slice(x0 + int(columns[0]), x0 + int(columns[-1]) + 1),
+        )
+        shared = intersection(reach, part)
+        if shared is None:
+            continue
+        in_window = (_shift(shared[1], y0), _shift(shared[2], x0))
+        in_part = (_shift(shared[1], part[1].start), _shift(shared[2], part[2].start))
+        views.append(_View(tile, in_window, in_part, np.ascontiguousarray(weight[in_window])))
+    return views
+
+
+def _shift(span: slice, origin: int) -> slice:
+    return slice(span.start - origin, span.stop - origin)
+
+
+def _classify(
+    image: NDArray[np.float32], view: _View, model: Model, featuriser: Featuriser, threads: int
+) -> NDArray[np.float32]:
+    """Return the probabilities (y, x, K) of a view's pixels, from its whole window (Y, X)."""
+    features = np.moveaxis(featuriser(image).numpy(force=True), 0, -1)[view.in_window]
+    height, width, channels = features.shape
+    found = np.empty((height, width, len(model.classes)), np.float32)
+    for row in range(0, height, STRIPE):  # features in rows of pixels are a copy: never of the whole tile
+        stripe = features[row : row + STRIPE].reshape(-1, channels)
+        proba = model.classifier.predict_proba(stripe, threads=threads)
+        found[row : row + STRIPE] = proba.reshape(-1, width, len(model.classes))
+    return found
+
+
+def _seams(
+    views: Sequence[_View], found: Sequence[NDArray[np.float32]], neighbours: Sequence[tuple[int, int]]
+) -> SeamDisagreement:
+    """Compare the probabilities (y, x, K) that neighbouring tiles give where both count."""
+    total = SeamDisagreement()
+    for i, j in neighbours:
+        spans = zip(views[i].in_part, views[j].in_part, strict=True)
+        shared = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in spans]
+        if any(span.start >= span.stop for span in shared):
+            continue
+        a, b = (
+            np.moveaxis(
+                proba[tuple(_shift(s, o.start) for s, o in zip(shared, view.in_part, strict=True))], -1, 0
+            )
+            for view, proba in ((views[i], found[i]), (views[j], found[j]))
+        )
+        total += seam_disagreement(a.argmax(axis=0) + 1, b.argmax(axis=0) + 1, a, b)
+    return total

@@ -1,0 +1,150 @@
+"""Features of a region, reduced by a PCA that is fitted once, tile by tile into a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.errors import UsageError
+from hrvol.recipe import TileSpec
+from hrvol.run.train import Window, read_unit
+from hrvol.volume.intensity import to_unit
+from hrvol.volume.store import Volume
+from hrvol.volume.tiling import Box, Tile, blocks, box_shape, intersection, tiles_of
+
+if TYPE_CHECKING:
+    from hrvol.features.featuriser import Featuriser
+
+SAMPLE_TILES = 16
+SAMPLE_PIXELS = 20_000
+"""The PCA sees this many pixels, from this many tiles, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """A PCA of standardised features.
+
+    Attributes
+    ----------
+    mean, scale
+        ``(C,)`` float32: what is taken off each channel, and what it is divided by.
+    components
+        ``(C, K)`` float32, orthonormal columns in falling order of variance.
+    explained
+        ``(K,)`` float64: share of the variance of the standardised features, in 0..1.
+    """
+
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    components: NDArray[np.float32]
+    explained: NDArray[np.float64]
+
+    def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Project features ``(n, C)`` to ``(n, K)`` float32."""
+        projected: NDArray[Any] = ((features - self.mean) / self.scale) @ self.components
+        return projected.astype(np.float32, copy=False)
+
+
+def fit_projection(samples: NDArray[np.float32], components: int) -> Projection:
+    """Fit a PCA.
+
+    Channels are standardised first, because deep and classical ones have different units. Each component's
+    sign is such that its largest loading is positive, so that the same samples give the same axes.
+
+    Parameters
+    ----------
+    samples
+        ``(n, C)`` float32.
+    components
+        Number of components K.
+
+    Raises
+    ------
+    UsageError
+        K is not in 1..C.
+    """
+    channels = samples.shape[1]
+    if not 1 <= components <= channels:
+        raise UsageError(f"components: expected 1..{channels} for these features, got {components}")
+    exact = samples.astype(np.float64)
+    mean, scale = exact.mean(axis=0), exact.std(axis=0)
+    scale[scale == 0] = 1.0  # a constant channel stays zero
+    standard = (exact - mean) / scale
+    variances, vectors = np.linalg.eigh(standard.T @ standard / len(standard))
+    vectors = vectors[:, ::-1][:, :components]
+    largest = np.abs(vectors).argmax(axis=0)
+    vectors = vectors * np.where(vectors[largest, np.arange(components)] < 0, -1.0, 1.0)
+    explained = np.maximum(variances[::-1], 0.0) / max(float(variances.sum()), 1e-12)
+    return Projection(
+        mean.astype(np.float32), scale.astype(np.float32), vectors.astype(np.float32), explained[:components]
+    )
+
+
+def sample_features(
+    volume: Volume, region: Box, featuriser: Featuriser, window: Window, tiles: TileSpec, seed: int
+) -> NDArray[np.float32]:
+    """Return features ``(n, C)`` of pixels spread over a region.
+
+    The region's tiles, in order of depth, are cut into runs of equal length; a tile is drawn from each run,
+    and pixels from each tile.
+    """
+    rng = np.random.default_rng(seed)
+    layout = [(box, tile) for box, tile in region_tiles(volume.shape, region, tiles)]
+    planes = sorted((z, i) for i, (box, _) in enumerate(layout) for z in range(box[0].start, box[0].stop))
+    runs = np.array_split(np.asarray(planes), min(SAMPLE_TILES, len(planes)))
+    found = []
+    for run in runs:
+        z, i = run[rng.integers(len(run))]
+        (_, rows, columns), tile = layout[i]
+        features = featuriser(read_unit(volume, int(z), tile, window))
+        n = -(-SAMPLE_PIXELS // len(runs))
+        y = rng.integers(rows.start, rows.stop, n) - tile.window[0]
+        x = rng.integers(columns.start, columns.stop, n) - tile.window[2]
+        found.append(features[:, y, x].numpy(force=True).T)
+    return np.concatenate(found)
+
+
+def region_tiles(shape: tuple[int, int, int], region: Box, tiles: TileSpec) -> Iterator[tuple[Box, Tile]]:
+    """Yield the tiles of a volume that own voxels of a region, and the box (z, y, x) of those voxels."""
+    for block in blocks(shape, tiles):
+        if intersection(block.core, region) is None:
+            continue
+        for tile in tiles_of(block, shape[1:], tiles):
+            owned = intersection((block.core[0], *tile.core_slices), region)
+            if owned is not None:
+                yield owned, tile
+
+
+def tile_features(
+    volume: Volume,
+    owned: Box,
+    tile: Tile,
+    featuriser: Featuriser,
+    window: Window,
+    projection: Projection | None,
+    attention: bool,
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield plane number and features ``(K, y, x)`` float32 of the voxels that a tile owns, plane by plane.
+
+    The heads' attention, if asked for, comes after the features.
+    """
+    planes, rows, columns = owned
+    y0, _, x0, _ = tile.window
+    inside = (slice(rows.start - y0, rows.stop - y0), slice(columns.start - x0, columns.stop - x0))
+    raw = volume.read((planes, *tile.window_slices))
+    _, height, width = box_shape(owned)
+    for z, plane in zip(range(planes.start, planes.stop), raw, strict=True):
+        image = to_unit(plane, window, source=volume.source, origin=(z, y0, x0))
+        found: Any = featuriser(image).numpy(force=True)[:, inside[0], inside[1]]
+        if projection is not None:
+            flat = np.moveaxis(found, 0, -1).reshape(height * width, -1)
+            found = np.moveaxis(projection(flat).reshape(height, width, -1), -1, 0)
+        if attention:
+            heads = featuriser.upsampled(image, attention=True).attention
+            assert heads is not None
+            found = np.concatenate([found, heads[:, inside[0], inside[1]].numpy(force=True)])
+        yield z, found
