@@ -20,6 +20,7 @@ from hrvol.volume import ome
 from hrvol.volume.axes import spacing, spatial_axes
 from hrvol.volume.feature_array import FeatureStore, create_features
 from hrvol.volume.labels import LabelStore, create_labels, open_label_store
+from hrvol.volume.nodes import image_around, is_url, labels_of, open_zarr
 from hrvol.volume.ome import DEFAULT_LABELS, Triple
 from hrvol.volume.tiff import SUFFIXES, open_tiff
 from hrvol.volume.tiling import Box, box_shape, whole
@@ -224,7 +225,7 @@ def open_labels(source: Any, *, name: str | None = None) -> Volume:
     if isinstance(source, str | Path):
         labels = _open_path(str(source), name or "", 0)
     elif isinstance(source, zarr.Group):
-        labels = _from_node(_labels_of(source, str(source.store_path), name), str(source.store_path), 0, None)
+        labels = _from_node(labels_of(source, str(source.store_path), name), str(source.store_path), 0, None)
     else:
         labels = open_volume(source)
     if labels.dtype.kind not in "iu":
@@ -246,13 +247,13 @@ def class_info(source: Any, *, name: str | None = None) -> tuple[ClassInfo, ...]
         source, name = source.origin[0], source.origin[1] or name
     if isinstance(source, str | Path):
         text = str(source)
-        if not _is_url(text) and Path(text).suffix.lower() in SUFFIXES:
+        if not is_url(text) and Path(text).suffix.lower() in SUFFIXES:
             return None
-        source = _open_zarr(text)
+        source = open_zarr(text)
     if not isinstance(source, zarr.Group):
         return None
     where = str(source.store_path)
-    return ome.read_classes(_labels_of(source, where, name).attrs.asdict(), where)
+    return ome.read_classes(labels_of(source, where, name).attrs.asdict(), where)
 
 
 def _reopen(source: str, labels: str | None, level: int) -> Volume:
@@ -263,7 +264,7 @@ def _open_path(source: str, labels: str | None, level: int) -> Volume:
     """Open a path or URL; ``labels`` is ``None`` for a volume, or the labels' name or ``""`` for labels."""
     origin = (source, labels, level)
     path = Path(source)
-    if not _is_url(source):
+    if not is_url(source):
         if not path.exists():
             raise InputError(f"{source}: no such file or folder")
         if path.is_file() and path.suffix.lower() in SUFFIXES:
@@ -271,49 +272,19 @@ def _open_path(source: str, labels: str | None, level: int) -> Volume:
             size = dict(zip("zyx", image.voxel_size, strict=True))
             scale = tuple(size.get(axis, 1.0) for axis in image.axes)
             return _build(source, image.array, image.axes, scale, image.unit, origin)
-    node = _open_zarr(source)
+    node = open_zarr(source)
     if labels is not None and isinstance(node, zarr.Group):
-        node = _labels_of(node, source, labels or None)
+        node = labels_of(node, source, labels or None)
     return _from_node(node, source, level, origin)
-
-
-def _open_zarr(source: str) -> zarr.Array[Any] | zarr.Group:
-    try:
-        return zarr.open(source, mode="r")
-    except MemoryError:
-        raise
-    except Exception as error:  # a URL can fail in as many ways as there are file systems
-        reason = "" if "No group found" in str(error) else f" ({' '.join(str(error).split())})"
-        raise InputError(
-            f"{source}: found neither a Zarr array or group nor a TIFF image ({', '.join(SUFFIXES)}){reason}"
-        ) from None
-
-
-def _labels_of(group: zarr.Group, source: str, name: str | None) -> zarr.Group:
-    """Return the group of the labels in an image (or in its ``labels`` group), or the group itself."""
-    names = ome.label_names(group.attrs.asdict())
-    inside = "" if names else "labels/"
-    if not names:
-        inner = group.get("labels")
-        names = ome.label_names(inner.attrs.asdict()) if isinstance(inner, zarr.Group) else ()
-    if not names:
-        if name is not None:
-            raise InputError(f"{source}: found no labels, expected labels named {name!r}")
-        return group
-    if name is None:
-        if DEFAULT_LABELS not in names and len(names) > 1:
-            raise InputError(f"{source}: found labels {', '.join(names)}; say which")
-        name = DEFAULT_LABELS if DEFAULT_LABELS in names else names[0]
-    chosen = group.get(inside + name) if name in names else None
-    if not isinstance(chosen, zarr.Group):
-        raise InputError(f"{source}: found labels {', '.join(names)}, expected {name!r}")
-    return chosen
 
 
 def _from_node(
     node: zarr.Array[Any] | zarr.Group, source: str, level: int, origin: tuple[str, str | None, int] | None
 ) -> Volume:
     if isinstance(node, zarr.Array):
+        around = image_around(node)
+        if around is not None:
+            return _from_level(node, source, *around, origin)
         names = getattr(node.metadata, "dimension_names", None)
         axes = tuple(str(axis).lower() for axis in names) if names and all(names) else None
         return _build(source, node, axes, None, None, origin)
@@ -336,8 +307,18 @@ def _from_node(
     array = node.get(chosen.path)
     if not isinstance(array, zarr.Array):
         raise InputError(f"{source}: found no array at {chosen.path!r}, which the OME-Zarr metadata names")
+    return _from_level(array, source, multiscale, chosen, origin)
+
+
+def _from_level(
+    array: zarr.Array[Any],
+    source: str,
+    multiscale: ome.Multiscale,
+    level: ome.Level,
+    origin: tuple[str, str | None, int] | None,
+) -> Volume:
     units = dict(zip(multiscale.axes, multiscale.units, strict=True))
-    return _build(source, array, multiscale.axes, chosen.scale, units, origin, chosen.translation)
+    return _build(source, array, multiscale.axes, level.scale, units, origin, level.translation)
 
 
 def _from_array(array: Any) -> Volume:
@@ -392,7 +373,3 @@ def _native(dtype: Any) -> np.dtype[Any]:
 
 def _is_dask(array: Any) -> bool:
     return type(array).__module__.split(".")[0] == "dask"
-
-
-def _is_url(source: str) -> bool:
-    return "://" in source

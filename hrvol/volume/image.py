@@ -1,0 +1,63 @@
+"""Writing grey volumes as OME-Zarr 0.5, block by block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import zarr
+
+from hrvol.volume import ome
+from hrvol.volume.ome import Level
+from hrvol.volume.output import make_way
+from hrvol.volume.pyramid import build_levels
+from hrvol.volume.store import Volume, open_volume
+from hrvol.volume.tiling import grid, shard_and_chunk
+
+_BLOCK = (64, 512, 512)
+
+
+def write_image(path: str | Path, volume: Volume, *, overwrite: bool = False) -> Volume:
+    """Copy a volume to an OME-Zarr image with coarser levels.
+
+    Parameters
+    ----------
+    path
+        Of the OME-Zarr group to make.
+    volume
+        The volume; its type, voxel size, unit and position are kept. One block is in memory at a time.
+    overwrite
+        Whether to delete a Zarr array or group that is in the way.
+
+    Returns
+    -------
+    Volume
+        The copy.
+
+    Raises
+    ------
+    OutputExistsError
+        Something is in the way.
+    """
+    target = str(path)
+    make_way(target, overwrite)
+    n = volume.ndim
+    axes, name = "zyx"[-n:], Path(target).name.removesuffix(".ome.zarr")
+    first = Level("0", volume.voxel_size[-n:], volume.translation[-n:])
+    shards, chunks = shard_and_chunk(volume.shape[-n:], _BLOCK[-n:])
+    group = zarr.create_group(target, zarr_format=3)
+    array = group.create_array(
+        "0",
+        shape=volume.shape[-n:],
+        dtype=volume.dtype,
+        chunks=chunks,
+        shards=shards,
+        fill_value=0,
+        dimension_names=list(axes),
+    )
+    for block in grid(volume.shape, _BLOCK):
+        array[block.core[-n:]] = volume.read(block.core).reshape(block.shape[-n:])
+    levels = build_levels(group, axes, first, _BLOCK, "mean")
+    # Metadata last: half a copy is not taken for an image.
+    entry = ome.write_multiscale(name, axes, volume.unit, levels, "mean")
+    group.attrs["ome"] = {"version": ome.VERSION, "multiscales": [entry]}
+    return open_volume(target)
