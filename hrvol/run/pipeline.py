@@ -7,7 +7,6 @@ each block of a volume is predicted on its own, by whatever engine, and written 
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -224,7 +223,7 @@ def segment_volume(
     if not report.failed:
         store.finish(level_progress(progress, store.block_shape))
     elif not report.blocks:
-        shutil.rmtree(store.path, ignore_errors=True)
+        store.discard()
     return report
 
 

@@ -153,7 +153,7 @@ def predict_block(block: Block) -> BlockReport:
     seams = SeamDisagreement()
     depth, height, width = box_shape(part)
     values = np.asarray([info.value for info in model.classes])
-    values = values.astype(np.min_scalar_type(values.max()))  # uint8 up to 255 classes
+    values = values.astype(job.store.dtype)
     labels = np.zeros((depth, height, width), values.dtype)
     several = (len(values), depth, height, width)
     probabilities = np.zeros(several, np.uint8) if job.probabilities else None
