@@ -164,13 +164,14 @@ def _texture(labels: npt.NDArray[np.uint8], rng: np.random.Generator) -> _Field:
     """Give each phase its grey values, 0 to 1: granular and fibrous binder, faintly mottled particles."""
     shape = labels.shape
     table = np.zeros(max(_GREY) + 1, np.float32)
-    for value, grey in _GREY.items():
-        table[value] = grey
-    grey = table[labels]
+    for value, level in _GREY.items():
+        table[value] = level
+    grey: _Field = table[labels]
     granular = _noise(shape, 1.3, rng) - 0.6 * _noise(shape, 3.0, rng)
     fibres = np.exp(-((_noise(shape, 2.2, rng) / 0.35) ** 2))
-    grey += np.where(labels == BINDER, 0.075 * granular + 0.13 * (fibres - 0.33), 0.0)
-    grey += np.where(labels == PARTICLE, 0.03 * _noise(shape, 7.0, rng), 0.0)
+    binder, particle = labels == BINDER, labels == PARTICLE
+    grey[binder] += (0.075 * granular + 0.13 * (fibres - 0.33))[binder]
+    grey[particle] += 0.03 * _noise(shape, 7.0, rng)[particle]
     return grey
 
 
@@ -193,7 +194,8 @@ def _scan(grey: _Field, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
     ring = np.stack([np.interp(radius, np.arange(bins), row) for row in profile])
     noise = ndimage.gaussian_filter(rng.standard_normal(grey.shape, dtype=np.float32), (0, 0.5, 0.5))
     seen += ring.astype(np.float32) + 0.05 * noise / noise.std()
-    return np.clip(_OFFSET + _GAIN * seen, 0, 65535).astype(np.uint16)
+    image: npt.NDArray[np.uint16] = np.clip(_OFFSET + _GAIN * seen, 0, 65535).astype(np.uint16)
+    return image
 
 
 def _noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> _Field:
@@ -224,7 +226,7 @@ def _stroke(
         angle += rng.normal(0, 0.15)
         # Straight on if that stays inside, else the smallest turn that does.
         for turn in (0.0, 0.4, -0.4, 0.9, -0.9, 1.5, -1.5, 2.2, -2.2):
-            ahead = position + (np.sin(angle + turn), np.cos(angle + turn))
+            ahead = position + np.array([np.sin(angle + turn), np.cos(angle + turn)])
             if 0 <= ahead[0] < height and 0 <= ahead[1] < width and mask[int(ahead[0]), int(ahead[1])]:
                 position, angle = ahead, angle + turn
                 break
