@@ -122,6 +122,15 @@ def test_saving_is_all_or_nothing(saved, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_reader_of_the_old_file_is_not_disturbed(saved, tmp_path):
+    path = tmp_path / "m.hrvol"
+    path.write_bytes(saved.read_bytes())
+    with path.open("rb") as reader:
+        save_model(_model(trees=2), path)
+        assert reader.read() == saved.read_bytes()
+    assert path.stat().st_size < saved.stat().st_size
+
+
 def test_model_files_have_ordinary_permissions(saved):
     mask = os.umask(0)
     os.umask(mask)

@@ -193,3 +193,21 @@ def test_misfits_are_refused():
         PixelClassifier.fit(_samples(values=(1,)), ClassifierSpec())
     with pytest.raises(InputError, match="expected classical and deep"):
         PixelClassifier.fit(samples, ClassifierSpec(), combine="product", groups={"deep": slice(0, 6)})
+
+
+def test_the_number_of_pixels_asked_for_does_not_change_a_matrix_product():
+    # As many columns as real features have: fewer do not reach the code paths of BLAS that differ.
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(600, 446)).astype(np.float32)
+    labels = (1 + (features[:, 0] > 0)).astype(np.uint16)
+    samples = Samples(features, labels, np.zeros(600, np.int32))
+    for kind in ("logistic", "ridge", "mlp"):
+        classifier = PixelClassifier.fit(samples, ClassifierSpec(kind=kind, max_iter=200))
+        whole = classifier.predict_proba(features)
+        for n in (1, 2, 3, 17, 333):
+            assert np.array_equal(whole[:n], classifier.predict_proba(features[:n])), (kind, n)
+
+
+def test_forests_predict_on_one_job_however_they_were_fitted():
+    # Several jobs add up the trees in the order in which they finish.
+    assert _fit(n_jobs=2).members[0].estimator.n_jobs == 1
