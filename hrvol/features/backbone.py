@@ -161,7 +161,7 @@ class Backbone:
         stacked = torch.cat([found[number] for number in wanted], dim=-1)
 
         def on_grid(flat: Tensor | None) -> Tensor | None:
-            return None if flat is None else flat.transpose(1, 2).unflatten(2, grid)
+            return None if flat is None else flat.transpose(1, 2).reshape(len(flat), -1, *grid)
 
         features = on_grid(stacked)
         assert features is not None
@@ -195,7 +195,7 @@ class Backbone:
         attn, prefix = block.attn, int(self.net.num_prefix_tokens)
         if getattr(self.net, "rope", None) is not None or not hasattr(attn, "qkv"):
             raise UsageError(f"attention maps are not available for {self.name} (rotary positions)")
-        qkv = attn.qkv(block.norm1(x)).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        qkv = attn.qkv(block.norm1(x)).reshape(*x.shape[:2], 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.float().unbind(0)  # each (B, heads, N, head_dim)
         weights = (attn.q_norm(q[:, :, :1]) @ attn.k_norm(k).transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(
             dim=-1
@@ -217,7 +217,7 @@ def _resize_positions(table: Tensor, grid: tuple[int, int], how: Positions) -> T
     side = round(table.shape[1] ** 0.5)
     if grid == (side, side):
         return table
-    square = table.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    square = table.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
     if how == "exact":
         resized = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
     else:

@@ -30,7 +30,7 @@ def stretched_centres(count: int, length: int) -> np.ndarray:
 def interleaved_offsets(patch: int, count: int) -> tuple[int, ...]:
     """Return ``count`` whole-pixel offsets that divide a patch evenly, centred on zero.
 
-    With patch 14 and count 4: -5, -1, 2, 6. Their tokens together have a spacing of patch / count.
+    With patch 14 and count 4: -5, -1, 2, 5. Their tokens together have a spacing of patch / count.
     """
     offsets = [round(patch * j / count) for j in range(count)]
     middle = round(sum(offsets) / count)

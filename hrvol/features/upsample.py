@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrvol.errors import InputError
-from hrvol.features.backbone import HeadMap, Tokens
+from hrvol.features.backbone import HeadMap, Positions, Tokens
 from hrvol.features.placement import (
     axis_weights,
     interleaved_offsets,
@@ -46,7 +46,16 @@ class TokenSource(Protocol):
         """Return block numbers for a recipe's ``block`` field."""
         ...
 
-    def tokens(self, images: Tensor, **options: Any) -> Tokens:
+    def tokens(
+        self,
+        images: Tensor,
+        *,
+        stride: int | None,
+        blocks: Sequence[int] | None,
+        attention: bool,
+        head_map: HeadMap | None,
+        positions: Positions,
+    ) -> Tokens:
         """Return the tokens of ``(B, 1, Y, X)`` images."""
         ...
 
@@ -187,12 +196,16 @@ def _plan(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> _Plan:
             pad, window, starts = (0, 0), side, [0]
             centres = stretched_centres(count, side)
         else:
-            count = 1 + max(0, -(-(side - patch) // stride))
+            # Overlapping patches begin half a patch outside, so that the first centre is at the border;
+            # whole patches stay as many as the image needs: the grid the network was trained on.
+            rim = 0 if stride == patch else patch // 2
+            count = 1 + max(0, -(-(side + 2 * rim - patch) // stride))
             window = patch + (count - 1) * stride
             before = (window - side) // 2
-            after = window - side - before
-            pad = (before - offsets[0] + margin, after + offsets[-1] + margin)
-            starts = [margin + offset - offsets[0] for offset in offsets]
+            # the same on both sides: a mirrored canvas is then the canvas of the mirrored image
+            each = margin + max(before - offsets[0], window - side - before + offsets[-1])
+            pad = (each, each)
+            starts = [each - before + offset for offset in offsets]
             centres = np.sort(np.concatenate([token_centres(count, patch, stride, s) for s in starts]))
         pixels = pad[0] + (np.arange(original) + 0.5) * (side / original)
         axes.append((side, pad, window, starts, centres, pixels))
@@ -240,15 +253,15 @@ def _run(
     backbone: TokenSource, windows: Sequence[Tensor], spec: DeepSpec, batch_size: int, **wanted: Any
 ) -> Tokens:
     """Run all windows of one view through the network, ``(n, C, h, w)`` each."""
-    options = {
-        "stride": None if spec.stride == "native" else spec.stride,
-        "blocks": backbone.block_numbers(spec.block),
-        "positions": "published" if spec.placement == "stretch" else "exact",
-        **wanted,
-    }
 
     def run(batch: Tensor) -> Tokens:
-        return backbone.tokens(batch, **options)
+        return backbone.tokens(
+            batch,
+            stride=None if spec.stride == "native" else spec.stride,
+            blocks=backbone.block_numbers(spec.block),
+            positions="published" if spec.placement == "stretch" else "exact",
+            **wanted,
+        )
 
     batches = [
         torch.stack(list(windows[i : i + batch_size]))[:, None] for i in range(0, len(windows), batch_size)
@@ -265,8 +278,9 @@ def _run(
 
 def _interleave(passes: Tensor, per_axis: int) -> Tensor:
     """Weave ``(k*k, C, h, w)`` tokens of k x k offsets into one grid ``(h*k, w*k, C)``."""
-    woven = passes.unflatten(0, (per_axis, per_axis)).permute(3, 0, 4, 1, 2)
-    return woven.flatten(2, 3).flatten(0, 1).contiguous()
+    _, channels, height, width = passes.shape
+    woven = passes.reshape(per_axis, per_axis, channels, height, width).permute(3, 0, 4, 1, 2)
+    return woven.reshape(height * per_axis, width * per_axis, channels)
 
 
 def _add_view(
@@ -274,7 +288,8 @@ def _add_view(
 ) -> None:
     """Spread one view's tokens where their patches lie in the image, and add its share."""
     y, x = view.where(*plan.pixels, plan.canvas)
-    axes = (axis_weights(c, p, spec.interpolation) for c, p in zip(plan.centres, (y, x), strict=True))
+    rows = axis_weights(plan.centres[0], y, spec.interpolation)
+    cols = axis_weights(plan.centres[1], x, spec.interpolation)
 
     def put(start: int, stop: int, values: Tensor) -> None:
         if first:
@@ -282,4 +297,4 @@ def _add_view(
         else:
             result[start:stop].add_(values, alpha=share)
 
-    spread(grid, *axes, put)
+    spread(grid, rows, cols, put)

@@ -123,7 +123,7 @@ class Chain:
         """Through the views in order."""
         for view in self.views:
             y, x = view.where(y, x, shape)
-            if isinstance(view, Rotate90) and view.quarters % 2:
+            if _transposes(view):
                 shape = (shape[1], shape[0])
         return y, x
 
@@ -158,11 +158,11 @@ def combine(*sets: Iterable[View]) -> tuple[View, ...]:
     return tuple(Chain(views) for views in product(*sets))
 
 
-def is_separable(view: View) -> bool:
-    """Whether rows stay rows: true of shifts and mirrors, false of quarter turns."""
+def _transposes(view: View) -> bool:
+    """Whether rows and columns change places."""
     if isinstance(view, Chain):
-        return all(is_separable(part) for part in view.views)
-    return not (isinstance(view, Rotate90) and view.quarters % 2)
+        return sum(_transposes(part) for part in view.views) % 2 == 1
+    return isinstance(view, Rotate90) and view.quarters % 2 == 1
 
 
 def _roll(x: Any, dy: int, dx: int) -> Any:

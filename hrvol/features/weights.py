@@ -192,8 +192,8 @@ def fetch_weights(name: str, *, offline: bool = False, path: str | Path | None =
         ) from None
     # One process fetches, the others wait and then find the file.
     with FileLock(f"{target}.lock"):
-        if info.cached is not None:
-            return info.cached
+        if target.is_file():
+            return target
         tried = [f"cache {target}: absent"]
         for place, read in _sources(info, offline):
             try:
@@ -329,7 +329,7 @@ def _from_path(info: WeightsInfo, file: Path) -> Path:
 def _safetensors_keys(file: Path) -> list[str]:
     from safetensors import safe_open
 
-    with safe_open(file, framework="pt") as handle:
+    with safe_open(file, framework="pt") as handle:  # type: ignore[no-untyped-call]
         return list(handle.keys())
 
 

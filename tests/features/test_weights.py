@@ -1,0 +1,131 @@
+import json
+import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hrvol.errors import WeightsError
+from hrvol.features import weights
+from hrvol.features.backbone import random_backbone
+
+CONVERTED = "2e8c00abee02cf1f2c3ed9b78ab698f5e05b9692d19ebdfd34baf69adb683ab8"
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HRVOL_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def state():
+    return {key: value.clone() for key, value in random_backbone("dinov2_vits14").net.state_dict().items()}
+
+
+def test_names_and_errors():
+    names = [info.name for info in weights.list_weights()]
+    assert {"dinov2_vits14", "dinov2_vitl14_reg", "dino_vits8", "deit_small_patch16", "dinov3_vits16"} <= set(
+        names
+    )
+    with pytest.raises(WeightsError, match="'resnet50' are not known; expected one of dinov2_vits14"):
+        weights.fetch_weights("resnet50")
+
+
+def test_an_offline_miss_names_every_place_and_the_remedy(empty_cache):
+    with pytest.raises(WeightsError) as caught:
+        weights.fetch_weights("dinov2_vits14", offline=True)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (
+        str(empty_cache / "cache"),
+        "torch-hub cache",
+        "Hugging Face",
+        "hrvol weights fetch dinov2_vits14",
+    ):
+        assert part in message
+    with pytest.raises(WeightsError, match="hrvol weights fetch dinov2_vits14"):
+        weights.weights_path("dinov2_vits14")
+
+
+def test_the_torch_hub_cache_is_used(empty_cache, state):
+    folder = empty_cache / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save({**state, "mask_token": torch.zeros(1, 384)}, folder / "dinov2_vits14_pretrain.pth")
+    file = weights.fetch_weights("dinov2_vits14", offline=True)
+    assert file == weights.weights_path("dinov2_vits14")
+    assert weights.content_sha256(load_file(file)) == weights.content_sha256(state)
+    assert weights.verify_weights("dinov2_vits14") == weights.content_sha256(state)
+
+
+def test_a_changed_or_truncated_cache_file_is_told(empty_cache, state, tmp_path):
+    folder = weights.cache_dir()
+    folder.mkdir(parents=True)
+    file = folder / "dinov2_vits14.safetensors"
+    save_file(state, file)
+    file.with_suffix(".json").write_text(json.dumps({"content_sha256": weights.content_sha256(state)}))
+    assert weights.verify_weights("dinov2_vits14") == weights.content_sha256(state)
+    save_file({**state, "norm.bias": state["norm.bias"] + 1}, file)
+    with pytest.raises(WeightsError, match="content SHA-256 is .* expected"):
+        weights.verify_weights("dinov2_vits14")
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+        weights.load_state("dinov2_vits14")
+
+
+def test_a_users_file_is_checked_against_the_architecture(empty_cache, state):
+    good = empty_cache / "good.safetensors"
+    save_file(state, good)
+    assert weights.fetch_weights("dinov2_vits14", path=good) == good
+    for name, problem in (
+        ("dino_vits8", r"patch_embed.proj.weight is \(384, 3, 14, 14\), expected shape \(384, 3, 8, 8\)"),
+        ("dinov2_vitb14", "does not hold dinov2_vitb14"),
+    ):
+        with pytest.raises(WeightsError, match=problem):
+            weights.fetch_weights(name, path=good)
+    with pytest.raises(WeightsError, match="no such weights file"):
+        weights.fetch_weights("dinov2_vits14", path=empty_cache / "absent.pth")
+    for suffix in (".pth", ".safetensors", ".whl", ".onnx"):
+        bad = empty_cache / f"bad{suffix}"
+        bad.write_bytes(b"nonsense")
+        with pytest.raises(WeightsError, match=f"bad{suffix}"):
+            weights.fetch_weights("dinov2_vits14", path=bad)
+
+
+def _fetch(queue):
+    queue.put(str(weights.fetch_weights("dinov2_vits14", offline=True)))
+
+
+def test_two_processes_at_once_leave_one_whole_file(empty_cache, state):
+    folder = empty_cache / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(state, folder / "dinov2_vits14_pretrain.pth")
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [context.Process(target=_fetch, args=(queue,)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    paths = {queue.get(timeout=120) for _ in processes}
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert paths == {str(weights.weights_path("dinov2_vits14"))}
+    assert weights.verify_weights("dinov2_vits14") == weights.content_sha256(state)
+    assert not list(weights.cache_dir().glob("*.part"))
+
+
+@pytest.mark.weights
+def test_the_real_weights_are_the_real_ones():
+    assert weights.content_sha256(weights.load_state("dinov2_vits14")) == CONVERTED
+
+
+def test_importing_weights_imports_no_torch():
+    code = "import sys, hrvol.features.weights; sys.exit('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parent).returncode == 0
+    )
