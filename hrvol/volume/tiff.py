@@ -19,6 +19,9 @@ SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 # they save a stack without saying that it is one.
 _STACKING = ("Q", "I", "R", "T")
 
+# ImageJ shows no more channels than this at once: what has more is a stack that was not said to be one.
+_MOST_CHANNELS = 7
+
 
 @dataclass(frozen=True)
 class TiffImage:
@@ -84,7 +87,11 @@ def _axes(letters: str, shape: tuple[int, ...], shaped: bool) -> tuple[str, ...]
     if shaped and names[0] == "S" and shape[0] > 1:
         names[0] = "Q"
     if "Z" not in names:
-        stacked = [i for i, name in enumerate(names) if name in _STACKING and shape[i] > 1]
+        stacked = [
+            i
+            for i, name in enumerate(names)
+            if (name in _STACKING and shape[i] > 1) or (name == "C" and shape[i] > _MOST_CHANNELS)
+        ]
         if len(stacked) == 1:
             names[stacked[0]] = "Z"
     return tuple(name.lower() for name in names)
