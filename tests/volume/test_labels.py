@@ -79,6 +79,7 @@ def test_output_is_valid_and_holds_what_was_written(tmp_path, shape, more):
     if more:
         Image.from_zarr(root["probabilities"])
         Image.from_zarr(root["uncertainty"])
+        assert root["probabilities/0"].chunks[0] == 1  # a viewer reads a class without the others
         stored = np.asarray(root["probabilities/0"]).reshape((3, *volume.shape))
         np.testing.assert_array_equal(stored, np.stack([truth, truth + 50, truth + 100]))
         np.testing.assert_array_equal(open_volume(tmp_path / "o.ome.zarr" / "uncertainty").read(), truth + 7)

@@ -12,6 +12,7 @@ import zarr
 
 from hrvol.classes import ClassInfo
 from hrvol.errors import InputError
+from hrvol.volume.ome import Level, read_multiscale
 from hrvol.volume.store import class_info, open_labels, open_volume
 
 VALUES = np.random.default_rng(0).integers(0, 60_000, (5, 6, 7)).astype(np.uint16)
@@ -108,6 +109,16 @@ def test_scale_of_the_whole_image_and_translation(tmp_path):
     volume = open_volume(tmp_path / "v.zarr")
     assert volume.voxel_size == (2.0, 3.0, 2.0)
     assert volume.translation == (10.0, 20.0, 30.0)
+
+
+def test_transforms_apply_level_first_then_image():
+    def moves(scale, step):
+        return [{"type": "scale", "scale": [scale] * 2}, {"type": "translation", "translation": [step] * 2}]
+
+    level = {"path": "0", "coordinateTransformations": moves(2.0, 5.0)}
+    image = {"axes": ["y", "x"], "datasets": [level], "coordinateTransformations": moves(10.0, 1.0)}
+    found = read_multiscale({"multiscales": [image]}, "v")
+    assert found.levels == (Level("0", (20.0, 20.0), (51.0, 51.0)),)
 
 
 def test_mixed_units_become_that_of_x(tmp_path):
