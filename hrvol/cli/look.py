@@ -123,9 +123,7 @@ def demo(out: Path, classical_only: bool, file: str | None, offline: bool) -> No
         [method, *(score(figures["iou"][name]) for name in names), score(figures["miou"])]
         for method, figures in report.scores.items()
     ]
-    echo_table(
-        ["features", *names, "mIoU"], rows, title="IoU with the truth, planes without strokes included"
-    )
+    echo_table(["features", *names, "mIoU"], rows, title="IoU with the truth, over the whole volume")
     click.echo("")
     for picture in report.pictures:
         click.echo(f"picture: {picture}")

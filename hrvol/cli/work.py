@@ -237,7 +237,7 @@ def evaluate(pred: str, truth: str, classes: tuple[str, ...] | None, as_json: bo
         hrvol evaluate labels.ome.zarr truth.tif
         hrvol evaluate labels.ome.zarr truth.ome.zarr --json
     """  # noqa: D301 (click needs the escape)
-    from hrvol.run.pipeline import evaluate_volumes
+    from hrvol.run.compare import evaluate_volumes
     from hrvol.run.progress import display
 
     with display() as progress:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hrvol.errors import InputError
-from hrvol.segment.model import Model, load_model
 from hrvol.volume.labels import open_label_store
 from hrvol.volume.store import class_info, open_volume
+
+if TYPE_CHECKING:
+    from hrvol.segment.model import Model
 
 
 def describe(path: str) -> dict[str, Any]:
@@ -32,6 +34,8 @@ def describe(path: str) -> dict[str, Any]:
     """
     file = Path(path)
     if file.suffix == ".hrvol" or (file.is_file() and zipfile.is_zipfile(file)):
+        from hrvol.segment.model import load_model  # scikit-learn: seconds that a volume need not wait for
+
         return _model(load_model(path))
     volume = open_volume(path)
     shape, chunks, size = (list(v)[-volume.ndim :] for v in (volume.shape, volume.chunks, volume.voxel_size))

@@ -22,6 +22,7 @@ from hrvol.errors import InputError
 
 DPI = 110
 _PANEL_INCHES = 3.2
+_SPARSE = 0.2
 
 
 def coloured(
@@ -41,7 +42,7 @@ def coloured(
     classes
         Which value has which colour.
     opacity
-        Of the colours, in 0..1.
+        Of the colours, in 0..1. Sparse labels (strokes) are opaque: thin lines would vanish.
 
     Returns
     -------
@@ -61,6 +62,8 @@ def coloured(
         return picture
     if labels.shape != image.shape:
         raise InputError(f"picture: labels have shape {labels.shape}, expected the image's {image.shape}")
+    if np.count_nonzero(labels) < _SPARSE * labels.size:
+        opacity = 1.0
     for info in classes:
         there = labels == info.value
         picture[there] = (1 - opacity) * picture[there] + opacity * np.asarray(info.colour, np.float32) / 255

@@ -13,30 +13,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hrvol.errors import InputError, UsageError
-from hrvol.quality.metrics import Confusion
+from hrvol.errors import UsageError
 from hrvol.recipe import Recipe
+from hrvol.run.compare import evaluate_volumes
 from hrvol.run.engine import check_engine, cpus
 from hrvol.run.predict import SegmentJob, Tools, load_tools
 from hrvol.run.progress import ProgressCallback, Tally
 from hrvol.run.region import fit_projection, region_tiles, sample_features, tile_features
 from hrvol.run.request import Region, keep_input, model_file, name_classes, provenance, region_box, text
-from hrvol.run.sweep import SegmentReport, level_progress, sweep
+from hrvol.run.sweep import FailedBlock, SegmentReport, level_progress, sweep
 from hrvol.run.train import Drawn, check_pairs, common_window, gather, stroke_blocks
 from hrvol.segment.model import Model, current_versions
 from hrvol.segment.weak import PixelClassifier, choose_pixels
 from hrvol.volume.feature_array import create_features
 from hrvol.volume.labels import create_labels
-from hrvol.volume.store import class_info, open_labels, open_volume
-from hrvol.volume.tiling import block_shape, blocks, box_shape, grid, intersection
+from hrvol.volume.store import open_labels, open_volume
+from hrvol.volume.tiling import block_shape, blocks, box_shape, intersection
+
+__all__ = [
+    "FailedBlock",
+    "FeaturesReport",
+    "SegmentReport",
+    "evaluate_volumes",
+    "extract_features",
+    "segment_volume",
+    "train_model",
+]
 
 DEFAULT_COMPONENTS = 16
 """Principal components that :func:`extract_features` keeps."""
-
-EVALUATE = (64, 512, 512)
-"""Voxels (z, y, x) of labels compared at once."""
 
 
 def train_model(
@@ -336,52 +341,3 @@ def extract_features(
             tally.finish((z, tile.core), found[0].size)
     writer.finish()
     return FeaturesReport(shape, explained)
-
-
-def evaluate_volumes(
-    pred: Any,
-    truth: Any,
-    *,
-    classes: Sequence[str] | None = None,
-    progress: ProgressCallback | None = None,
-) -> dict[str, Any]:
-    """Compare two label volumes, block by block: neither is ever whole in memory.
-
-    Parameters
-    ----------
-    pred, truth
-        Paths (OME-Zarr with labels, Zarr, TIFF) or arrays of integers, of one shape. Where the truth is 0
-        nothing is counted.
-    classes
-        Names in order of value. ``None``: those in the metadata of ``pred``, else of ``truth``.
-    progress
-        Called with stage, voxels done, all voxels.
-
-    Returns
-    -------
-    dict
-        ``miou``, ``iou`` and ``dice`` (name -> value, ``None`` for a class that the truth lacks),
-        ``accuracy``, ``confusion`` (rows: true class), ``unlabelled``.
-
-    Raises
-    ------
-    InputError
-        The shapes differ, or the truth has no labels.
-    """
-    found, true = open_labels(pred), open_labels(truth)
-    if found.shape != true.shape:
-        raise InputError(
-            f"{found.source}: labels have shape {found.shape}, expected {true.shape} (Z, Y, X)"
-            f" as {true.source}"
-        )
-    names: Sequence[str] | dict[int, str] | None = classes
-    if names is None:
-        infos = class_info(pred) or class_info(truth) or ()
-        names = {info.value: info.name for info in infos}
-    total = Confusion(np.zeros((1, 1), np.int64))
-    pieces = grid(found.shape, EVALUATE)
-    tally = Tally(progress, "evaluate", math.prod(found.shape))
-    for piece in pieces:
-        total += Confusion.of(found.read(piece.core), true.read(piece.core))
-        tally.finish(piece.index, math.prod(piece.shape))
-    return total.to_dict(names)

@@ -32,6 +32,14 @@ def test_labels_are_coloured_and_the_rest_stays_grey():
     assert picture[15, -1, 0] == 1
 
 
+def test_strokes_are_opaque_whatever_the_opacity():
+    image, labels = plane()
+    strokes = np.where(np.arange(40) == 20, labels, 0)
+    picture = coloured(image, strokes, CLASSES, opacity=0.3)
+    np.testing.assert_allclose(picture[0, 20], np.array(CLASSES[0].colour) / 255, atol=1e-6)
+    assert abs(coloured(image, labels, CLASSES, opacity=0.3)[0, 20] - picture[0, 20]).max() > 0.1
+
+
 def test_a_flat_image_is_drawn():
     assert np.isfinite(coloured(np.full((5, 6), 7, np.uint8), None, CLASSES)).all()
 

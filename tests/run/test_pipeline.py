@@ -8,7 +8,7 @@ import zarr
 from run_data import QUICK, draw, make_volume
 
 from hrvol.errors import InputError, ModelError, OutputExistsError, RecipeError, StrokesError, UsageError
-from hrvol.run import pipeline
+from hrvol.run import compare
 from hrvol.run.pipeline import evaluate_volumes, segment_volume, train_model
 from hrvol.segment.model import save_model
 from hrvol.volume.labels import open_label_store
@@ -338,7 +338,7 @@ def test_evaluation_in_pieces_is_that_of_the_whole(data, monkeypatch):
     truth = data[1].copy()
     truth[:, :20] = 0
     found = make_volume(seed=3)[1]
-    monkeypatch.setattr(pipeline, "EVALUATE", (2, 37, 41))
+    monkeypatch.setattr(compare, "EVALUATE", (2, 37, 41))
     assert evaluate_volumes(found, truth) == evaluate(found, truth)
 
 
