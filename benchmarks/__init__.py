@@ -1,0 +1,1 @@
+"""Measurements on real micrographs; not part of the installed package."""

@@ -1,0 +1,269 @@
+"""Measure segmentation quality on the shared micrographs: ``python -m benchmarks.quality``.
+
+Writes a Markdown document, the figures behind it as JSON, and a picture, side by side. With ``--add`` both
+keep the figures of data sets that are not measured now.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.contest import CLASSIFIERS, KINDS, PRODUCT, Entry
+from benchmarks.data import DENSE, REFERENCED, STROKED, Dense, load_dense, load_stroked
+from benchmarks.dense import DenseResult, measure_dense
+from benchmarks.figure import Row, save_overview
+from benchmarks.sparse import label_image, leave_one_out
+from benchmarks.strokes import draw
+from benchmarks.tables import render
+from hrvol.errors import HrvolError, UsageError
+from hrvol.features.featuriser import Featuriser, load_featuriser
+from hrvol.quality.metrics import Confusion, iou_per_class, mean_iou, pixel_accuracy
+from hrvol.recipe import PRESETS, FeatureSpec
+from hrvol.run.engine import cpus
+from hrvol.segment.model import current_versions
+
+ALL = (*DENSE, STROKED, *REFERENCED)
+_REFERENCE = {"classical": "rf_nocrf", "deep": "dv2_nocrf", "hybrid": "hybrid_nocrf", PRODUCT: "hybrid_nocrf"}
+_NOTES = {"vnc": " Classes 4 and 5 are counted as class 1."}
+_BEGAN = time.monotonic()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    try:
+        return _run(args)
+    except HrvolError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(args: argparse.Namespace) -> int:
+    torch.set_num_threads(args.threads)
+    figures = args.output.with_suffix(".json")
+    parts: dict[str, Any] = {}
+    if args.add and figures.is_file():
+        parts = json.loads(figures.read_text(encoding="utf-8"))
+        for name, part in parts.items():
+            if name not in args.datasets and part["options"] != _options(args):
+                raise UsageError(
+                    f"{figures}: {name} was measured with {part['options']}, expected {_options(args)}"
+                )
+    rows = []
+    for name in args.datasets:
+        began = time.monotonic()
+        if name in DENSE:
+            parts[name], row = _dense(name, args)
+            rows.append(row)
+        elif name == STROKED:
+            parts[name] = _stroked(name, args)
+        else:
+            parts[name] = _referenced(name, args)
+        parts[name] |= {
+            "options": _options(args),
+            "machine": _machine(args.threads),
+            "seconds": round(time.monotonic() - began),
+        }
+        parts = {key: parts[key] for key in ALL if key in parts}
+        # After every data set: what is done is not lost with what is not.
+        figures.write_text(_compact(parts), encoding="utf-8")
+        args.output.write_text(render(parts, _command(args, parts)), encoding="utf-8")
+        if rows:
+            save_overview(rows, args.output.with_suffix(".png"))
+        log(f"{name}: done in {time.monotonic() - began:.0f} s, {args.output} written")
+    return 0
+
+
+def _dense(name: str, args: argparse.Namespace) -> tuple[dict[str, Any], Row]:
+    data = load_dense(name)
+    step = 1 if name == "super1" else args.step
+    strokes = {seed: draw(data, seed) for seed in args.seeds}
+    result = DenseResult()
+    for preset in args.presets:
+        found = measure_dense(
+            data,
+            strokes,
+            _featuriser(preset),
+            _classifiers(args),
+            preset=preset,
+            step=step,
+            threads=args.threads,
+            log=log,
+        )
+        result.update(found)
+    rows = []
+    for entry in _sorted(result.confusions):
+        matrices = [confusion.matrix for confusion in result.confusions[entry].values()]
+        ious = [[round(float(iou), 5) for iou in iou_per_class(matrix)] for matrix in matrices]
+        rows.append(_row(entry) | {"miou": [round(mean_iou(m), 5) for m in matrices], "iou": ious})
+    total = sum(confusion.matrix.sum() for confusion in next(iter(result.confusions.values())).values())
+    part = {
+        "what": "dense",
+        "classes": data.classes,
+        "seeds": args.seeds,
+        "train": len(data.train),
+        "test": len(data.test),
+        "step": step,
+        "compared": int(total) // len(args.seeds),
+        "note": _NOTES.get(name, ""),
+        "rows": rows,
+    }
+    return part, _picture(data, result, args.seeds[0], step)
+
+
+def _picture(data: Dense, result: DenseResult, seed: int, step: int) -> Row:
+    """Show the first test plane, with the last of the classifiers that are forests."""
+    preset = next(iter(result.maps)).preset
+    shown = [entry for entry in result.maps if entry.preset == preset]
+    forests = [entry.classifier for entry in shown if "forest" in entry.classifier]
+    classifier = forests[-1] if forests else shown[-1].classifier
+    z = data.test[0]
+    maps = {"truth": data.truth[z]}
+    scores = {}
+    for entry in _sorted(shown):
+        if entry.classifier == classifier:
+            maps[entry.features] = result.maps[entry]
+            seen = Confusion.of(result.maps[entry], data.truth[z, ::step, ::step], len(data.classes))
+            scores[entry.features] = mean_iou(seen.matrix)
+    return Row(f"{data.name}: {classifier}, seed {seed}", data.images[z], maps, scores)
+
+
+def _stroked(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    data = load_stroked(name)
+    found: dict[Entry, list[Confusion]] = {}
+    for preset in args.presets:
+        found |= leave_one_out(
+            data,
+            _featuriser(preset),
+            _classifiers(args),
+            preset=preset,
+            threads=args.threads,
+            log=log,
+        )
+    rows = [
+        _row(entry)
+        | {
+            "miou": [round(mean_iou(confusion.matrix), 5) for confusion in found[entry]],
+            "accuracy": [round(pixel_accuracy(confusion.matrix), 5) for confusion in found[entry]],
+        }
+        for entry in _sorted(found)
+    ]
+    return {"what": "stroked", "classes": data.classes, "images": len(data.images), "rows": rows}
+
+
+def _referenced(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    data = load_stroked(name)
+    rows = []
+    for preset in args.presets:
+        found = label_image(
+            data,
+            _featuriser(preset),
+            _classifiers(args),
+            seeds=args.seeds,
+            preset=preset,
+            threads=args.threads,
+            log=log,
+        )
+        for entry in _sorted(found):
+            reference = _REFERENCE[entry.features]
+            truth = data.references[reference]
+            equal = [round(float((labels == truth).mean()), 5) for labels in found[entry]]
+            rows.append(_row(entry) | {"reference": reference, "equal": equal})
+    return {"what": "referenced", "classes": data.classes, "seeds": args.seeds, "rows": rows}
+
+
+def log(message: str) -> None:
+    print(f"{time.monotonic() - _BEGAN:7.0f} s  {message}", flush=True)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what must be the same for figures to stand in one document."""
+    return {name: getattr(args, name) for name in ("seeds", "presets", "classifiers", "step")}
+
+
+def _classifiers(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: CLASSIFIERS[name] for name in CLASSIFIERS if name in args.classifiers}
+
+
+def _featuriser(preset: str) -> Featuriser:
+    return load_featuriser(FeatureSpec(kind="hybrid", deep=PRESETS[preset].features.deep))
+
+
+def _sorted(entries: Mapping[Entry, Any] | Sequence[Entry]) -> list[Entry]:
+    """Return entries by preset, classifier and kind of features, without classical ones of later presets.
+
+    Classical features are the same with every preset.
+    """
+    entries = list(entries)
+    presets = list(dict.fromkeys(entry.preset for entry in entries))
+    order = [*KINDS, PRODUCT]
+    kept = [entry for entry in entries if entry.features != "classical" or entry.preset == presets[0]]
+    names = list(CLASSIFIERS)
+    return sorted(
+        kept,
+        key=lambda e: (presets.index(e.preset), names.index(e.classifier), order.index(e.features)),
+    )
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {"preset": entry.preset, "features": entry.features, "classifier": entry.classifier}
+
+
+def _machine(threads: int) -> str:
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass  # not Linux: what platform knows has to do
+    versions = ", ".join(f"{name} {version}" for name, version in current_versions().items())
+    return f"{model}, {os.cpu_count()} cores, {threads} threads used; {platform.system()}; {versions}."
+
+
+def _command(args: argparse.Namespace, parts: Mapping[str, Any]) -> str:
+    """Return the command that makes all parts in one go."""
+    words = ["python", "-m", "benchmarks.quality", "--datasets", *parts]
+    words += ["--seeds", *map(str, args.seeds), "--presets", *args.presets]
+    if args.step != 1:
+        words += ["--step", str(args.step)]
+    if set(args.classifiers) != set(CLASSIFIERS):
+        words += ["--classifiers", *args.classifiers]
+    return shlex.join(words)
+
+
+def _compact(parts: Mapping[str, Any]) -> str:
+    """Return JSON with one line per row of figures."""
+    text = []
+    for name, part in parts.items():
+        head = json.dumps({key: value for key, value in part.items() if key != "rows"}, ensure_ascii=False)
+        rows = ",\n".join("    " + json.dumps(row) for row in part["rows"])
+        text.append(f'"{name}": {head[:-1]}, "rows": [\n{rows}\n]}}')
+    return "{\n" + ",\n".join(text) + "\n}\n"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    add = parser.add_argument
+    add("--datasets", nargs="+", choices=ALL, default=list(ALL), metavar="NAME", help=", ".join(ALL))
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of strokes and classifiers")
+    add("--presets", nargs="+", choices=("fast", "balanced", "best", "paper"), default=["balanced"])
+    add("--classifiers", nargs="+", choices=tuple(CLASSIFIERS), default=list(CLASSIFIERS), metavar="NAME")
+    add("--step", type=int, default=1, help="compare every n-th row and column of ebc2 and vnc only")
+    add("--threads", type=int, default=cpus())
+    add("--add", action="store_true", help="keep the figures of other data sets in the JSON")
+    add("-o", "--output", type=Path, default=Path("benchmarks/quality.md"), help="the Markdown document")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Reproducible brush strokes: those of ``tools/scribbles.py`` beside the shared data, and no others."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.data import Dense, data_dir
+from hrvol.errors import InputError
+
+
+def draw(data: Dense, seed: int) -> NDArray[np.uint8]:
+    """Draw strokes on the training planes, with the tool's defaults: 10 of 40 steps per class and plane.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        ``(Z, Y, X)``; 0 is not drawn.
+    """
+    strokes: NDArray[np.uint8] = _tool().scribble(data.truth, list(data.train), seed=seed)
+    return strokes
+
+
+def _tool() -> ModuleType:
+    path = data_dir().parent / "tools" / "scribbles.py"
+    spec = importlib.util.spec_from_file_location("scribbles", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise InputError(f"{path}: no such file; expected the tool that draws strokes beside the shared data")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
