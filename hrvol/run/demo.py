@@ -26,14 +26,14 @@ from hrvol.volume.labels import create_labels
 from hrvol.volume.store import Volume, open_labels, open_volume
 from hrvol.volume.tiling import whole
 
-SHAPE = (16, 256, 256)
+SHAPE = (12, 256, 256)
 VOXEL_SIZE = (0.2, 0.2, 0.2)
-STROKE_PLANES = (3, 12)
+STROKE_PLANES = (2, 9)
 STROKES = 6
 """Strokes per class and plane."""
 
-PICTURE_PLANE = 8
-PLANES_PER_BLOCK = 4
+PICTURE_PLANE = 6
+PLANES_PER_BLOCK = 3
 SEED = 0
 MARKER = "hrvol-demo.json"
 """File that tells a folder of the demo from others; holds the scores in the end."""
