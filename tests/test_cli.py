@@ -290,7 +290,9 @@ def test_a_missing_weight_offline(place, offline, tmp_path):
 
 
 def test_an_output_that_exists(place):
-    assert "out.ome.zarr: exists" in fails(*segment_of(place, place / "volume.zarr", place / "out.ome.zarr"))
+    line = fails(*segment_of(place, place / "volume.zarr", place / "out.ome.zarr"))
+    assert "out.ome.zarr: exists" in line
+    assert "--fresh" in line
     line = fails("train", place / "volume.zarr", place / "strokes.tif", "-o", place / "m.hrvol")
     assert "m.hrvol: exists" in line
     assert "--fresh" in line

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 from rich.table import Table
+
+from hrvol.errors import OutputExistsError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,6 +47,15 @@ def parse_names(ctx: click.Context, param: click.Parameter, value: str | None) -
     if not all(names):
         raise click.BadParameter(f"found an empty name in {value!r}, expected names with commas between")
     return names
+
+
+@contextmanager
+def suggest_fresh() -> Iterator[None]:
+    """Say how to replace an output that is in the way."""
+    try:
+        yield
+    except OutputExistsError as error:
+        raise OutputExistsError(f"{error} (--fresh replaces an earlier output)") from None
 
 
 def weights_options(command: F) -> F:

@@ -15,6 +15,7 @@ from hrvol.cli.options import (
     recipe_option,
     roi_option,
     score,
+    suggest_fresh,
     weights_options,
 )
 from hrvol.errors import BlockError, OutputExistsError
@@ -131,7 +132,7 @@ def segment(
     from hrvol.run.pipeline import segment_volume
     from hrvol.run.progress import count, display, duration
 
-    with display() as progress:
+    with suggest_fresh(), display() as progress:
         report = segment_volume(
             volume,
             output,
@@ -204,7 +205,7 @@ def features(
     from hrvol.run.pipeline import extract_features
     from hrvol.run.progress import display
 
-    with display() as progress:
+    with suggest_fresh(), display() as progress:
         report = extract_features(
             volume,
             output,
