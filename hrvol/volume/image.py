@@ -44,7 +44,7 @@ def write_image(path: str | Path, volume: Volume, *, overwrite: bool = False) ->
     axes, name = "zyx"[-n:], Path(target).name.removesuffix(".ome.zarr")
     first = Level("0", volume.voxel_size[-n:], volume.translation[-n:])
     shards, chunks = shard_and_chunk(volume.shape[-n:], _BLOCK[-n:])
-    group = zarr.create_group(target, zarr_format=3)
+    group = zarr.create_group(target, zarr_format=3, attributes={"hrvol": {"complete": False}})
     array = group.create_array(
         "0",
         shape=volume.shape[-n:],
@@ -59,5 +59,5 @@ def write_image(path: str | Path, volume: Volume, *, overwrite: bool = False) ->
     levels = build_levels(group, axes, first, _BLOCK, "mean")
     # Metadata last: half a copy is not taken for an image.
     entry = ome.write_multiscale(name, axes, volume.unit, levels, "mean")
-    group.attrs["ome"] = {"version": ome.VERSION, "multiscales": [entry]}
+    group.attrs.update({"ome": {"version": ome.VERSION, "multiscales": [entry]}, "hrvol": {"complete": True}})
     return open_volume(target)

@@ -37,19 +37,23 @@ def write_box(array: zarr.Array[Any], box: Box, values: npt.NDArray[Any], path: 
 
 
 def make_way(target: str, overwrite: bool) -> None:
-    """Make sure that nothing is at a path or URL, deleting a Zarr array or group if that is wished.
+    """Make sure that nothing is at a path or URL, deleting an earlier output if that is wished.
+
+    Only what hrvol wrote is ever deleted: a volume given by mistake for an output stays.
 
     Raises
     ------
     OutputExistsError
-        Something is in the way: anything without ``overwrite``, anything but Zarr with it.
+        Something is in the way: anything without ``overwrite``, anything but an output of hrvol's with it.
     """
-    if not (_is_zarr(target) if "://" in target else Path(target).exists()):
+    attributes = _attributes(target)
+    if attributes is None and ("://" in target or not Path(target).exists()):
         return
     if not overwrite:
         raise OutputExistsError(f"{target}: exists already, expected nothing there")
-    if not _is_zarr(target):
-        raise OutputExistsError(f"{target}: exists and is no Zarr array or group, so it is not overwritten")
+    if attributes is None or "hrvol" not in attributes:
+        found = "no Zarr" if attributes is None else "Zarr that hrvol did not write"
+        raise OutputExistsError(f"{target}: found {found}, expected an earlier output; it is not overwritten")
     remove(target)
 
 
@@ -61,9 +65,9 @@ def remove(target: str) -> None:
         shutil.rmtree(target)
 
 
-def _is_zarr(target: str) -> bool:
+def _attributes(target: str) -> dict[str, Any] | None:
+    """Return the attributes of a Zarr array or group, ``None`` where there is neither."""
     try:
-        zarr.open(target, mode="r")
+        return dict(zarr.open(target, mode="r").attrs)
     except (FileNotFoundError, ValueError):
-        return False
-    return True
+        return None

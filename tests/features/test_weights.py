@@ -71,7 +71,7 @@ def test_a_changed_or_truncated_cache_file_is_told(empty_cache, state, tmp_path)
     file.with_suffix(".json").write_text(json.dumps({"content_sha256": weights.content_sha256(state)}))
     assert weights.verify_weights("dinov2_vits14") == weights.content_sha256(state)
     save_file({**state, "norm.bias": state["norm.bias"] + 1}, file)
-    with pytest.raises(WeightsError, match="content SHA-256 is .* expected"):
+    with pytest.raises(WeightsError, match=r"content SHA-256 is .* expected"):
         weights.verify_weights("dinov2_vits14")
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="not a whole safetensors file"):

@@ -160,10 +160,18 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     assert not open_labels(tmp_path / "o.ome.zarr").read().any()
 
 
+def test_a_volume_is_never_overwritten_by_an_output(tmp_path):
+    path = tmp_path / "beamtime.zarr"
+    zarr.create_array(str(path), shape=(4, 5), dtype="u1")[:] = 7
+    with pytest.raises(OutputExistsError, match="found Zarr that hrvol did not write"):
+        create(path, volume_of((4, 5)), overwrite=True)
+    assert (zarr.open_array(str(path))[:] == 7).all()
+
+
 def test_what_is_not_zarr_is_never_deleted(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
-    with pytest.raises(OutputExistsError, match="is no Zarr"):
+    with pytest.raises(OutputExistsError, match="found no Zarr, expected an earlier output"):
         create(tmp_path / "thesis", volume_of((4, 5)), overwrite=True)
     assert (tmp_path / "thesis" / "chapter1.tex").exists()
 
