@@ -61,7 +61,7 @@ def _run(args: argparse.Namespace) -> int:
                 )
     rows = []
     for name in args.datasets:
-        began = time.monotonic()
+        began = time.process_time()
         if name in DENSE:
             parts[name], row = _dense(name, args)
             rows.append(row)
@@ -72,16 +72,22 @@ def _run(args: argparse.Namespace) -> int:
         parts[name] |= {
             "options": _options(args),
             "machine": _machine(args.threads),
-            "seconds": round(time.monotonic() - began),
+            "cpu_seconds": round(time.process_time() - began),
         }
         parts = {key: parts[key] for key in ALL if key in parts}
         # After every data set: what is done is not lost with what is not.
         figures.write_text(_compact(parts), encoding="utf-8")
-        args.output.write_text(render(parts, _command(args, parts)), encoding="utf-8")
+        _write(parts, args)
         if rows:
             save_overview(rows, args.output.with_suffix(".png"))
-        log(f"{name}: done in {time.monotonic() - began:.0f} s, {args.output} written")
+        log(f"{name}: {args.output} written")
+    if not args.datasets:
+        _write(parts, args)
     return 0
+
+
+def _write(parts: Mapping[str, Any], args: argparse.Namespace) -> None:
+    args.output.write_text(render(parts, _command(args, parts)), encoding="utf-8")
 
 
 def _dense(name: str, args: argparse.Namespace) -> tuple[dict[str, Any], Row]:
@@ -251,10 +257,17 @@ def _compact(parts: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(text) + "\n}\n"
 
 
+def _data_set(name: str) -> str:
+    if name not in ALL:
+        raise argparse.ArgumentTypeError(f"found {name}, expected one of {', '.join(ALL)}")
+    return name
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     add = parser.add_argument
-    add("--datasets", nargs="+", choices=ALL, default=list(ALL), metavar="NAME", help=", ".join(ALL))
+    names = f"of {', '.join(ALL)}; default all; with --add also none, to write the document anew"
+    add("--datasets", nargs="*", type=_data_set, default=list(ALL), metavar="NAME", help=names)
     add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of strokes and classifiers")
     add("--presets", nargs="+", choices=("fast", "balanced", "best", "paper"), default=["balanced"])
     add("--classifiers", nargs="+", choices=tuple(CLASSIFIERS), default=list(CLASSIFIERS), metavar="NAME")

@@ -42,7 +42,7 @@ _DENSE = """
 
 Strokes drawn by `tools/scribbles.py` (10 of 40 steps per class and plane, seeds {seeds}) on {train} training
 planes; IoU on {pixels} of {test} other planes ({compared:.2f} million). Mean and standard deviation
-over {drawings} drawings (a drawing's seed is the classifier's, too).{note}
+over {drawings} drawing(s) (a drawing's seed is the classifier's, too).{note}
 """
 
 _STROKED = """
@@ -58,8 +58,8 @@ _REFERENCED = """
 
 Share of pixels equal to the paper's result on the same strokes without CRF (`reference_*_nocrf`), mean and
 standard deviation over seeds {seeds} of the forests; the reference is the one of the same features (for the
-product: the hybrid one). The paper's deep features came from another network (DINOv2 at stride 4, averaged
-over shifts, stretched), so equality is agreement, not accuracy.
+product: the hybrid one). The paper took its deep features otherwise (stride 4, averaged over shifts,
+stretched) and its results are not the truth: equality is agreement, not accuracy.
 """
 
 
@@ -95,8 +95,11 @@ def _machines(parts: Mapping[str, Part]) -> str:
     """Describe the machines, together where they are the same."""
     of: dict[str, list[str]] = {}
     for name, part in parts.items():
-        of.setdefault(part["machine"], []).append(f"{name} {part['seconds'] / 60:.0f} min")
-    lines = [f"Machine: {machine} Time: {', '.join(times)}." for machine, times in of.items()]
+        of.setdefault(part["machine"], []).append(f"{name} {part['cpu_seconds'] / 60:.0f} min")
+    lines = [
+        f"Machine: {machine} CPU time, of all cores together: {', '.join(times)}."
+        for machine, times in of.items()
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -161,7 +161,7 @@ def dense_part(hybrid):
         "compared": 2_000_000,
         "note": "",
         "machine": "one.",
-        "seconds": 60,
+        "cpu_seconds": 60,
         "rows": rows,
     }
 
