@@ -1,0 +1,55 @@
+"""However a plane is cut, a local featuriser gives the same labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hrvol.features.classical import halo
+from hrvol.phantom import draw_strokes, make_phantom
+from hrvol.recipe import ClassicalSpec, ClassifierSpec, FeatureSpec, Recipe, TileSpec
+from hrvol.run.pipeline import segment_volume, train_model
+from hrvol.volume.store import open_labels
+
+RECIPE = Recipe(
+    features=FeatureSpec(kind="classical", classical=ClassicalSpec(sigmas=(1, 2, 4, 8, 16))),
+    classifier=ClassifierSpec(trees=10, samples_per_class=500),
+    tiles=TileSpec(core=448),
+)
+
+
+@pytest.fixture(scope="module")
+def untiled(tmp_path_factory):
+    phantom = make_phantom((2, 150, 170), seed=3)
+    strokes = draw_strokes(phantom.labels, (0,), strokes=3)
+    model = train_model([(phantom.image, strokes)], recipe=RECIPE)
+    out = tmp_path_factory.mktemp("untiled") / "out.ome.zarr"
+    report = segment_volume(phantom.image, out, model, probabilities=True)
+    assert report.blocks == 1
+    return phantom.image, model, open_labels(out).read()
+
+
+@pytest.mark.parametrize("across", [1, 2])
+@pytest.mark.parametrize("overlap", [28, 35])
+def test_tiled_equals_untiled(untiled, tmp_path, across, overlap):
+    image, model, expected = untiled
+    assert halo(RECIPE.features.classical) <= overlap
+    tiles = TileSpec(core=80, overlap=overlap, planes=1, across=across)
+    # A tile of a block also counts in the ramp that reaches into its neighbour, where it lacks context.
+    ramp = 0 if across == 1 else 2
+    cut = replace(model, recipe=model.recipe.model_copy(update={"tiles": tiles}))
+    report = segment_volume(image, tmp_path / "out.ome.zarr", cut)
+    assert report.blocks > 1
+    found = open_labels(tmp_path / "out.ome.zarr").read()
+    if ramp:
+        assert np.mean(found != expected) < 0.01
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_too_little_context_would_be_noticed(untiled, tmp_path):
+    image, model, expected = untiled
+    tiles = TileSpec(core=80, overlap=4, planes=1)
+    cut = replace(model, recipe=model.recipe.model_copy(update={"tiles": tiles}))
+    segment_volume(image, tmp_path / "out.ome.zarr", cut)
+    assert (open_labels(tmp_path / "out.ome.zarr").read() != expected).any()
