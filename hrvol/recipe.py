@@ -196,12 +196,14 @@ class TileSpec(Spec):
     """How planes are cut: pixels and planes.
 
     ``core`` is the side of the square a tile owns, ``overlap`` the context read around it. A block, the
-    unit of work and of storage, is ``planes`` planes of ``across`` x ``across`` tiles, whose overlaps are
-    blended.
+    unit of work and of storage, is ``planes`` planes of ``across`` x ``across`` tiles. These are blended over
+    ``blend`` pixels on either side of their common face, so that at least ``overlap - blend`` pixels of
+    context are left to every pixel that counts: by default 28, the reach of the default filters.
     """
 
     core: Annotated[int, Field(ge=64)] = 448
     overlap: Annotated[int, Field(ge=0)] = 35
+    blend: Annotated[int, Field(ge=0)] = 7
     planes: Annotated[int, Field(ge=1)] = 64
     across: Annotated[int, Field(ge=1)] = 1
 

@@ -59,12 +59,15 @@ class Tile:
         Pixels to read (y0, y1, x0, x1); it covers the core and ``overlap`` pixels around it as far as the
         plane goes.
     overlap
+        Pixels of context around the core.
+    blend
         Half-width in pixels of the ramp by which two tiles of a block are blended.
     """
 
     core: Rectangle
     window: Rectangle
     overlap: int
+    blend: int
 
     @property
     def window_shape(self) -> tuple[int, int]:
@@ -183,14 +186,15 @@ def tiles_of(block: Block, plane_shape: tuple[int, int], tiles: TileSpec) -> tup
     for owned, side in zip(block.core[1:], plane_shape, strict=True):
         cores = _cut(owned.start, owned.stop, core_side(side, tiles))
         spans.append([(core, _window(core, side, tiles)) for core in cores])
-    return tuple(Tile((*y, *x), (*wy, *wx), tiles.overlap) for (y, wy), (x, wx) in product(*spans))
+    blend = min(tiles.blend, tiles.overlap)
+    return tuple(Tile((*y, *x), (*wy, *wx), tiles.overlap, blend) for (y, wy), (x, wx) in product(*spans))
 
 
 def blend_weight(tile: Tile, block: Block) -> npt.NDArray[np.float32]:
     """Return how much each pixel of a tile's window counts in its block.
 
     Around a face between two tiles of the block the weight falls along a raised cosine from 1 to 0 over
-    ``overlap`` pixels on either side; elsewhere inside the block it is 1 over the tile's own ground. It is
+    ``blend`` pixels on either side; elsewhere inside the block it is 1 over the tile's own ground. It is
     0 outside the block, so that blocks need not know each other.
 
     Returns
@@ -202,8 +206,8 @@ def blend_weight(tile: Tile, block: Block) -> npt.NDArray[np.float32]:
     y0, y1, x0, x1 = tile.core
     top, bottom, left, right = tile.window
     _, rows, columns = block.core
-    vertical = _profile((y0, y1), (top, bottom), rows, tile.overlap)
-    horizontal = _profile((x0, x1), (left, right), columns, tile.overlap)
+    vertical = _profile((y0, y1), (top, bottom), rows, tile.blend)
+    horizontal = _profile((x0, x1), (left, right), columns, tile.blend)
     return (vertical[:, None] * horizontal[None, :]).astype(np.float32)
 
 
@@ -289,23 +293,23 @@ def _window(core: tuple[int, int], plane_side: int, tiles: TileSpec) -> tuple[in
 
 
 def _profile(
-    core: tuple[int, int], window: tuple[int, int], owned: slice, overlap: int
+    core: tuple[int, int], window: tuple[int, int], owned: slice, blend: int
 ) -> npt.NDArray[np.float64]:
     """Return the blend weight along one axis of a window."""
     pixels = np.arange(*window)
     inside = (pixels >= owned.start) & (pixels < owned.stop)
     weight: npt.NDArray[np.float64] = np.where(inside, 1.0, 0.0)
     if core[0] > owned.start:
-        weight = weight * _rise(pixels, core[0], overlap)
+        weight = weight * _rise(pixels, core[0], blend)
     if core[1] < owned.stop:
-        weight = weight * (1.0 - _rise(pixels, core[1], overlap))
+        weight = weight * (1.0 - _rise(pixels, core[1], blend))
     return weight
 
 
-def _rise(pixels: npt.NDArray[np.int_], face: int, overlap: int) -> npt.NDArray[np.float64]:
-    """Rise from 0 to 1 around a face that lies before pixel ``face``; a step without overlap."""
-    if overlap == 0:
+def _rise(pixels: npt.NDArray[np.int_], face: int, blend: int) -> npt.NDArray[np.float64]:
+    """Rise from 0 to 1 around a face that lies before pixel ``face``; a step without blend."""
+    if blend == 0:
         return np.where(pixels >= face, 1.0, 0.0)
-    phase: npt.NDArray[np.float64] = np.clip((pixels + 0.5 - face) / overlap, -1.0, 1.0)
+    phase: npt.NDArray[np.float64] = np.clip((pixels + 0.5 - face) / blend, -1.0, 1.0)
     rise: npt.NDArray[np.float64] = 0.5 + 0.5 * np.sin(0.5 * np.pi * phase)
     return rise

@@ -26,6 +26,7 @@ def layouts(draw):
     spec = TileSpec(
         core=core,
         overlap=draw(st.integers(0, core // 2)),
+        blend=draw(st.integers(0, core // 2)),
         planes=draw(st.integers(1, 5)),
         across=draw(st.integers(1, 3)),
     )
@@ -109,8 +110,8 @@ def test_blending_tiles_that_agree_changes_nothing(layout, seed):
     np.testing.assert_allclose(blended, truth, atol=1e-6)
 
 
-def test_blend_is_even_at_the_face_and_over_at_the_end_of_the_overlap():
-    spec = TileSpec(core=64, overlap=10, across=2)
+def test_blend_is_even_at_the_face_and_over_at_the_end_of_the_ramp():
+    spec = TileSpec(core=64, overlap=20, blend=10, across=2)
     block = blocks((1, 60, 200), spec)[0]
     left, right = tiles_of(block, (60, 200), spec)
     on_left = blend_weight(left, block)[30]
