@@ -2,10 +2,11 @@
 
     python -m benchmarks.registration [--columns 12] [-o registration.md]
 
-A noisy step edge is put at many columns. The features are projected on the difference between the two sides,
-and the edge is where the profile crosses the middle. Each column is measured with both polarities: half the sum
-of the two errors is the *lean* (a displacement, whatever the contrast), half the difference how far the bright
-side *grows* into the dark one (a property of what the network says of an edge, not of where tokens are put).
+A noisy step edge is put at many columns. The features are projected on the difference between the two
+sides, and the edge is where the profile crosses the middle. Each column is measured with both polarities:
+half the sum of the two errors is the *lean* (a displacement, whatever the contrast), half the difference
+how far the bright side *grows* into the dark one (a property of what the network says of an edge, not of
+where tokens are put).
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     columns = np.linspace(100, 418, options.columns).round().astype(int)
     backbone = load_backbone("dinov2_vits14")
     lines = [
-        "| deep features | axis | lean, mean +- sd over columns (px) | least, most | bright side grows (px) |",
+        "| deep features | axis | lean, mean +- sd (px) | least, most | bright side grows (px) |",
         "|---|---|---|---|---|",
     ]
     for name in options.only:

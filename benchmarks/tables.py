@@ -38,11 +38,12 @@ _PRESETS = {
 }
 
 _DENSE = """
-## {name}: every pixel of test planes
+## {name}: dense truth on test planes
 
-Strokes drawn by `tools/scribbles.py` (10 of 40 steps per class and plane, seeds {seeds}) on {train} training
-planes; IoU on {pixels} of {test} other planes ({compared:.2f} million). Mean and standard deviation
-over {drawings} drawing(s) (a drawing's seed is the classifier's, too).{note}
+Strokes drawn by `tools/scribbles.py` (10 of 40 steps per class and plane, seeds {seeds}) on {train}
+training planes, at most {per_class} samples of a class; IoU on {pixels} of {test} other planes
+({compared:.2f} million). Mean and standard deviation over {drawings} drawing(s) (a drawing's seed is the
+classifier's, too).{note}
 """
 
 _STROKED = """
@@ -167,6 +168,7 @@ def _dense(name: str, part: Part) -> str:
         name=name,
         seeds=", ".join(map(str, part["seeds"])),
         train=part["train"],
+        per_class=part["options"]["per_class"],
         test=part["test"],
         pixels=pixels,
         compared=part["compared"] / 1e6,

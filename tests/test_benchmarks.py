@@ -153,6 +153,7 @@ def dense_part(hybrid):
     ]
     return {
         "what": "dense",
+        "options": {"per_class": 2000},
         "classes": ["a", "b"],
         "seeds": [0, 1],
         "train": 2,
