@@ -298,6 +298,32 @@ def test_an_output_that_exists(place):
     assert "--fresh" in line
 
 
+def test_a_place_where_no_model_can_be_is_refused_before_the_work(place, tmp_path):
+    train = ("train", place / "volume.zarr", place / "strokes.tif", "--recipe", place / "recipe.yaml", "-o")
+    assert "no such folder" in fails(*train, tmp_path / "none" / "m.hrvol", code=2)
+    before = (place / "truth.tif").read_bytes()
+    assert "truth.tif: found no model" in fails(*train, place / "truth.tif", "--fresh")
+    assert (place / "truth.tif").read_bytes() == before
+    assert "found no model" in fails(*train, tmp_path, "--fresh")
+    (tmp_path / "m.hrvol").write_bytes(b"cut short")
+    run(*train, tmp_path / "m.hrvol", "--fresh")
+
+
+def test_what_the_system_refuses_is_no_fault_of_hrvol(place):
+    line = fails(*segment_of(place, place / "volume.zarr", place / "truth.tif" / "out.ome.zarr"))
+    assert line.endswith("out.ome.zarr: Not a directory")
+
+
+def test_label_values_with_gaps_are_shown_without_the_gaps(tmp_path):
+    truth = np.array([[10, 10, 200, 200]], np.uint8)
+    tifffile.imwrite(tmp_path / "truth.tif", truth)
+    tifffile.imwrite(tmp_path / "pred.tif", np.array([[10, 7, 200, 200]], np.uint8))
+    shown = run("evaluate", tmp_path / "pred.tif", tmp_path / "truth.tif").stdout.splitlines()
+    assert [line.split()[0] for line in shown] == ["class", "7", "10", "200", "mIoU"]
+    shown = run("evaluate", tmp_path / "truth.tif", tmp_path / "truth.tif", "--classes", "a,b").stdout
+    assert [line.split()[0] for line in shown.splitlines()] == ["class", "a", "b", "mIoU"]
+
+
 def test_labels_of_other_shapes_are_not_compared(place, tmp_path):
     tifffile.imwrite(tmp_path / "t.tif", np.ones((3, 70, 99), np.uint8), photometric="minisblack")
     assert "(3, 70, 99)" in fails("evaluate", place / "out.ome.zarr", tmp_path / "t.tif")

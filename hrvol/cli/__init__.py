@@ -51,6 +51,9 @@ class _Program(click.Group):
             _fail("interrupted", INTERRUPTED, kind="hrvol")
         except HrvolError as error:
             _fail(str(error), error.exit_code)
+        except OSError as error:  # a full disk, a folder that may not be written: the system's word, no fault
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(f"{where}{error.strerror or str(error) or type(error).__name__}", 1)
         except Exception as error:
             what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             _fail(f"unexpected {what} (a fault in hrvol; HRVOL_DEBUG=1 shows where)", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ from hrvol.cli.options import (
     suggest_fresh,
     weights_options,
 )
-from hrvol.errors import BlockError, OutputExistsError
+from hrvol.errors import BlockError, OutputExistsError, UsageError
 
 FAILURES_SHOWN = 5
 
@@ -62,10 +63,7 @@ def train(
     from hrvol.run.progress import display
     from hrvol.segment.model import save_model
 
-    if Path(output).exists() and not fresh:
-        raise OutputExistsError(
-            f"{output}: exists already; choose another name or pass --fresh to replace it"
-        )
+    _check_place(Path(output), fresh)  # before the work, not after it
     with display() as progress:
         model = train_model(
             list(zip(data[::2], data[1::2], strict=True)),
@@ -84,6 +82,20 @@ def train(
     rows = [[info.name, str(info.value), str(counts.get(info.value, 0))] for info in model.classes]
     echo_table(["class", "value", "pixels used"], rows)
     click.echo(f"{output}: {len(model.channels)} features, {len(model.classes)} classes")
+
+
+def _check_place(output: Path, fresh: bool) -> None:
+    """Refuse a place where a model cannot be written, or would replace something that is no model."""
+    if not output.parent.is_dir():
+        raise UsageError(f"{output}: no such folder {output.parent}, expected one to write the model to")
+    if not output.exists():
+        return
+    if not fresh:
+        raise OutputExistsError(
+            f"{output}: exists already; choose another name or pass --fresh to replace it"
+        )
+    if output.is_dir() or (output.suffix != ".hrvol" and not zipfile.is_zipfile(output)):
+        raise OutputExistsError(f"{output}: found no model, expected an earlier one; it is not overwritten")
 
 
 @click.command()
@@ -246,7 +258,13 @@ def evaluate(pred: str, truth: str, classes: tuple[str, ...] | None, as_json: bo
     if as_json:
         echo_json(figures)
         return
-    rows = [[name, score(iou), score(figures["dice"][name])] for name, iou in figures["iou"].items()]
+    rows = [
+        [name, score(iou), score(figures["dice"][name])]
+        for (name, iou), found in zip(
+            figures["iou"].items(), zip(*figures["confusion"], strict=True), strict=True
+        )
+        if iou is not None or any(found)  # label values may have gaps
+    ]
     echo_table(["class", "IoU", "Dice"], rows)
     click.echo(f"mIoU {score(figures['miou'])}, pixel accuracy {score(figures['accuracy'])}")
     if figures["unlabelled"]:

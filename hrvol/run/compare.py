@@ -33,7 +33,8 @@ def evaluate_volumes(
         Paths (OME-Zarr with labels, Zarr, TIFF) or arrays of integers, of one shape. Where the truth is 0
         nothing is counted.
     classes
-        Names in order of value. ``None``: those in the metadata of ``pred``, else of ``truth``.
+        Names in order of value: one for each value there is, or one for each of 1, 2, ... ``None``: those in
+        the metadata of ``pred``, else of ``truth``.
     progress
         Called with stage, voxels done, all voxels.
 
@@ -64,4 +65,8 @@ def evaluate_volumes(
     for piece in pieces:
         total += Confusion.of(found.read(piece.core), true.read(piece.core))
         tally.finish(piece.index, math.prod(piece.shape))
+    if classes is not None:  # as in training: a name for each value there is, or for each of 1, 2, ...
+        counts = total.matrix
+        values = [int(v) for v in np.flatnonzero(counts.any(axis=0) | counts.any(axis=1)) if v]
+        names = dict(zip(values, classes, strict=True)) if len(values) == len(classes) else classes
     return total.to_dict(names)
