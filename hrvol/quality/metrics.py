@@ -18,6 +18,9 @@ from hrvol.errors import InputError
 BoundingBox = tuple[float, float, float, float]
 """``(y0, x0, y1, x1)`` in pixels, half-open: ``y0 <= y < y1``."""
 
+MOST_CLASSES = 4095
+"""Largest label that is counted: the counts are a matrix of label by label."""
+
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
@@ -34,9 +37,19 @@ class Confusion:
 
     @classmethod
     def of(cls, pred: NDArray[Any], truth: NDArray[Any], n_classes: int | None = None) -> Confusion:
-        """Count two label arrays of the same shape; ``n_classes`` defaults to the largest label of both."""
+        """Count two label arrays of the same shape; ``n_classes`` defaults to the largest label of both.
+
+        Raises
+        ------
+        InputError
+            As for :func:`confusion_matrix`; or a label is above :data:`MOST_CLASSES`.
+        """
         if n_classes is None:
             n_classes = max(int(labels.max(initial=0)) for labels in (pred, truth))
+        if n_classes > MOST_CLASSES:
+            raise InputError(
+                f"labels: found a label {n_classes}, expected at most {MOST_CLASSES} (classes, not objects)"
+            )
         return cls(confusion_matrix(pred, truth, n_classes))
 
     def __add__(self, other: Confusion) -> Confusion:

@@ -30,6 +30,7 @@ CHUNK = 4096
 
 _FLOOR = 1e-6  # of a factor of a product: one forest that has not met a class must not make it impossible
 _MAX_CLASS = np.iinfo(np.uint16).max
+_MOST_CLASSES = 1000  # nobody draws so many: a grey volume was given for strokes
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def choose_pixels(
     Raises
     ------
     StrokesError
-        No labelled pixel, or one class only, or a value that is no class.
+        No labelled pixel, or one class only, or a value that is no class, or more classes than anyone draws.
     """
     kept: dict[int, tuple[NDArray[np.uint64], NDArray[np.int64]]] = {}
     drawn: dict[int, int] = {}
@@ -136,6 +137,11 @@ def choose_pixels(
                         f"{source}: found label {value}, expected 0 or classes 1..{_MAX_CLASS}"
                     )
                 drawn[value] = drawn.get(value, 0) + count
+                if len(drawn) > _MOST_CLASSES:
+                    raise StrokesError(
+                        f"{source}: found more than {_MOST_CLASSES} different labels (a grey image?),"
+                        " expected strokes: 0 where nothing is drawn, and a value for each class"
+                    )
                 rank, place = ranks[labels == value], where[labels == value]
                 if value in kept:
                     rank = np.concatenate([kept[value][0], rank])

@@ -92,6 +92,8 @@ def test_what_cannot_be_compared_is_refused():
         evaluate(labels, np.zeros_like(labels))
     with pytest.raises(InputError, match="each name once"):
         evaluate(labels, labels, ["a", "a", "b", "c"])
+    with pytest.raises(InputError, match="found a label 60000"):  # its matrix would fill 29 GB
+        evaluate(labels, np.full(labels.shape, 60000, np.uint16))
 
 
 def test_corloc_counts_images_with_a_hit():

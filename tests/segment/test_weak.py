@@ -93,6 +93,12 @@ def test_strokes_that_cannot_train_are_refused(labels, message):
         choose_pixels([StrokeBlock(0, (0, 0, 0), labels)], 10, 0, "a.tif")
 
 
+def test_a_grey_image_is_not_taken_for_strokes():
+    grey = np.arange(1, 2001, dtype=np.uint16).reshape(1, 40, 50)
+    with pytest.raises(StrokesError, match="grey image"):
+        choose_pixels([StrokeBlock(0, (0, 0, 0), grey)], 10, 0)
+
+
 def test_no_blocks_at_all_is_an_error_and_a_class_may_be_missing_in_one_volume():
     with pytest.raises(StrokesError, match="no labelled pixels"):
         choose_pixels([], 10, 0)
