@@ -90,8 +90,9 @@ def mean_reduce(image: npt.NDArray[Any], factor: Factor) -> npt.NDArray[Any]:
     padded = _pad(image, factor)
     fz, fy, fx = factor
     whole_numbers = image.dtype.kind in "iu"
+    exact = {"i": np.int64, "u": np.uint64}.get(image.dtype.kind, np.float64)
     shape = tuple(n // f for n, f in zip(padded.shape, factor, strict=True))
-    total = np.zeros(shape, np.int64 if whole_numbers else np.float64)
+    total = np.zeros(shape, exact)
     for a, b, c in product(range(fz), range(fy), range(fx)):
         total += padded[a::fz, b::fy, c::fx]
     cell = fz * fy * fx

@@ -64,6 +64,13 @@ def test_mean_of_floats_and_negative_numbers():
     assert mean_reduce(np.array([[[-3, -3], [-3, -2]]], np.int16), (1, 2, 2)) == -3
 
 
+@pytest.mark.parametrize("dtype", "bBhHiIlL")
+def test_mean_of_every_integer_type(dtype):
+    found = mean_reduce(np.array([[[100, 101], [101, 101]]], dtype), (1, 2, 2))
+    assert found == 101
+    assert found.dtype == np.dtype(dtype)
+
+
 @pytest.mark.parametrize(
     ("shape", "size", "factor"),
     [
