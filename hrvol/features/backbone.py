@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrvol.errors import UsageError
+from hrvol.errors import UsageError, WeightsError
 from hrvol.features.checkpoints import content_sha256
 from hrvol.features.weights import load_state, weights_info
 
@@ -244,11 +244,17 @@ def load_backbone(
     Raises
     ------
     WeightsError
-        The name is unknown, or the weights cannot be had.
+        The name is unknown, or the weights cannot be had or are another network's.
     """
     state = load_state(name, offline=offline, path=weights_path)
     net, settings = _build(name)
-    net.load_state_dict(state)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError:  # its many lines name every tensor
+        raise WeightsError(
+            f"weights {name}: {weights_path or weights_info(name).cached} holds another network;"
+            " remove it and fetch again"
+        ) from None
     return Backbone(net, name, device=device, precision=precision, sha256=content_sha256(state), **settings)
 
 

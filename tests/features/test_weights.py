@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from hrvol.errors import WeightsError
 from hrvol.features import weights
-from hrvol.features.backbone import random_backbone
+from hrvol.features.backbone import load_backbone, random_backbone
 
 CONVERTED = "2e8c00abee02cf1f2c3ed9b78ab698f5e05b9692d19ebdfd34baf69adb683ab8"
 
@@ -51,6 +51,16 @@ def test_an_offline_miss_names_every_place_and_the_remedy(empty_cache):
         assert part in message
     with pytest.raises(WeightsError, match="hrvol weights fetch dinov2_vits14"):
         weights.weights_path("dinov2_vits14")
+
+
+def test_another_network_in_the_cache_is_one_line(empty_cache):
+    file = empty_cache / "cache" / "weights" / "dinov2_vits14.safetensors"
+    file.parent.mkdir(parents=True)
+    save_file({"cls_token": torch.zeros(1, 1, 768)}, file)
+    with pytest.raises(WeightsError, match="holds another network") as caught:
+        load_backbone("dinov2_vits14", offline=True)
+    assert "\n" not in str(caught.value)
+    assert str(file) in str(caught.value)
 
 
 def test_the_torch_hub_cache_is_used(empty_cache, state):
