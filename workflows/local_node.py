@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="worker processes; default: one per core")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # else workers that end are "lost"
 
     model = hrvol.train_model(
         [(arguments.volume, arguments.strokes)], recipe=arguments.recipe, classes=CLASSES, progress=tell
