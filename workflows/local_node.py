@@ -11,12 +11,13 @@ import logging
 
 import hrvol
 
+LOG = logging.getLogger("local_node")
 CLASSES = ["pore", "binder", "particle"]  # names of the values 1, 2, 3; None: "class 1", ...
 
 
 def tell(stage: str, done: float, total: float) -> None:
     """Log what has been done; called often."""
-    logging.info("%s: %.0f %%", stage, 100 * done / max(total, 1))
+    LOG.info("%s: %.0f %%", stage, 100 * done / max(total, 1))
 
 
 def main() -> None:
@@ -30,8 +31,11 @@ def main() -> None:
     parser.add_argument("--recipe", default="balanced", help="preset or YAML file")
     parser.add_argument("--workers", type=int, help="worker processes; default: one per core")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    logging.getLogger("distributed").setLevel(logging.ERROR)  # else workers that end are "lost"
+    # A handler of its own: with a root handler Dask would tell of workers that are "lost" when they end.
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
 
     model = hrvol.train_model(
         [(arguments.volume, arguments.strokes)], recipe=arguments.recipe, classes=CLASSES, progress=tell
@@ -48,7 +52,7 @@ def main() -> None:
         progress=tell,
     )
     for failure in report.failed:
-        logging.error("%s", failure)
+        LOG.error("%s", failure)
     raise SystemExit(1 if report.failed else 0)
 
 
