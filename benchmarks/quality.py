@@ -39,6 +39,9 @@ _REFERENCE = {"classical": "rf_nocrf", "deep": "dv2_nocrf", "hybrid": "hybrid_no
 _NOTES = {"vnc": " Classes 4 and 5 are counted as class 1."}
 _BEGAN = time.monotonic()
 
+PER_CLASS = 2000
+"""Samples of a class on dense data and tcells: a few strokes' worth, and a fifth of what the product caps at."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
@@ -251,7 +254,7 @@ def _command(args: argparse.Namespace, parts: Mapping[str, Any]) -> str:
     words += ["--seeds", *map(str, args.seeds), "--presets", *args.presets]
     if args.step != 1:
         words += ["--step", str(args.step)]
-    if args.per_class != SAMPLING.classifier.samples_per_class:
+    if args.per_class != PER_CLASS:
         words += ["--per-class", str(args.per_class)]
     if set(args.classifiers) != set(CLASSIFIERS):
         words += ["--classifiers", *args.classifiers]

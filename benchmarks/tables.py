@@ -49,8 +49,8 @@ classifier's, too).{note}
 _STROKED = """
 ## {name}: stroke pixels of an image left out
 
-Trained on a person's strokes on the other images, compared with the strokes of the one left out: mean
-and standard deviation over the {count} images. A figure of stroke pixels flatters: people draw where they are
+Trained on a person's strokes on the other images, at most {per_class} samples of a class, compared with the
+strokes of the one left out: mean and standard deviation over the {count} images. A figure of stroke pixels flatters: people draw where they are
 sure.
 """
 
@@ -187,7 +187,7 @@ def _stroked(name: str, part: Part) -> str:
     def cells(row: Mapping[str, Any]) -> list[str]:
         return [_spread(row["miou"]), _spread(row["accuracy"])]
 
-    text = _STROKED.format(name=name, count=part["images"])
+    text = _STROKED.format(name=name, count=part["images"], per_class=part["options"]["per_class"])
     return text + "\n" + _table(["mIoU", "accuracy"], part["rows"], cells)
 
 
