@@ -22,7 +22,13 @@ TARGETS = {
 _ABOUT = """\
 # Quality
 
-Made by `{command}`. The micrographs are not part of the project (`$HRVOL_DATA` says where they are).
+Made by
+
+```
+{command}
+```
+
+The micrographs are not part of the project (`$HRVOL_DATA` says where they are).
 {machines}
 Features are computed tile by tile as `hrvol train` and `hrvol segment` do. *deep* is the network, *classical*
 the filters, *hybrid* both side by side, *hybrid product* the normalised product of a classical, a deep and a
@@ -49,9 +55,9 @@ classifier's, too).{note}
 _STROKED = """
 ## {name}: stroke pixels of an image left out
 
-Trained on a person's strokes on the other images, at most {per_class} samples of a class, compared with the
-strokes of the one left out: mean and standard deviation over the {count} images. A figure of stroke pixels flatters: people draw where they are
-sure.
+Trained on a person's strokes on the other images, at most {per_class} samples of a class, and compared with
+the strokes of the one left out: mean and standard deviation over the {count} images. A figure of stroke
+pixels flatters: people draw where they are sure.
 """
 
 _REFERENCED = """
