@@ -22,7 +22,7 @@ from hrvol.run.progress import ProgressCallback, Tally
 from hrvol.run.region import fit_projection, region_tiles, sample_features, tile_features
 from hrvol.run.request import Region, keep_input, model_file, name_classes, provenance, region_box, text
 from hrvol.run.sweep import FailedBlock, SegmentReport, level_progress, sweep
-from hrvol.run.train import Drawn, check_pairs, common_window, gather, stroke_blocks
+from hrvol.run.train import Drawn, check_context, check_pairs, common_window, gather, stroke_blocks
 from hrvol.segment.model import Model, current_versions
 from hrvol.segment.weak import PixelClassifier, choose_pixels
 from hrvol.volume.feature_array import create_features
@@ -104,6 +104,7 @@ def train_model(
     infos = name_classes(sorted(positions.drawn), classes, [strokes for _, strokes in data])
 
     featuriser = load_featuriser(spec.features, weights_path=text(weights_path), offline=offline)
+    check_context(featuriser, [pair.volume for pair in pairs], spec.tiles)
     window = common_window([pair.volume for pair in pairs], spec.intensity, spec.seed)
     samples = gather(pairs, positions, featuriser, window, spec.tiles, progress)
     if progress is not None:

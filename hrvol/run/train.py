@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.errors import StrokesError
+from hrvol.errors import RecipeError, StrokesError
 from hrvol.recipe import IntensitySpec, TileSpec
 from hrvol.run.progress import ProgressCallback, Tally
 from hrvol.segment.weak import Positions, Samples, StrokeBlock, collect_samples
@@ -42,6 +42,22 @@ def check_pairs(pairs: Sequence[Drawn]) -> None:
                 f"{pair.strokes.source}: strokes have shape {pair.strokes.shape}, expected"
                 f" {pair.volume.shape} (Z, Y, X) as {pair.volume.source}"
             )
+
+
+def check_context(featuriser: Featuriser, volumes: Sequence[Volume], tiles: TileSpec) -> None:
+    """Refuse filters that reach further than the context of tiles: they would draw seams.
+
+    Raises
+    ------
+    RecipeError
+        A plane needs several tiles, and ``tiles.overlap`` is less than the filters' reach.
+    """
+    side = max(max(volume.shape[1:]) for volume in volumes)
+    if featuriser.halo > tiles.overlap and side > tiles.core + 2 * tiles.overlap:
+        raise RecipeError(
+            f"tiles.overlap: filters reach {featuriser.halo} px, found an overlap of {tiles.overlap} px;"
+            f" expected at least {featuriser.halo}, or smaller sigmas"
+        )
 
 
 def stroke_blocks(pairs: Sequence[Drawn]) -> Iterator[StrokeBlock]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hrvol.errors import RecipeError
 from hrvol.features.classical import halo
 from hrvol.phantom import draw_strokes, make_phantom
 from hrvol.recipe import ClassicalSpec, ClassifierSpec, FeatureSpec, Recipe, TileSpec
@@ -48,3 +49,12 @@ def test_too_little_context_would_be_noticed(untiled, tmp_path):
     cut = replace(model, recipe=model.recipe.model_copy(update={"tiles": tiles}))
     segment_volume(image, tmp_path / "out.ome.zarr", cut)
     assert (open_labels(tmp_path / "out.ome.zarr").read() != expected).any()
+
+
+def test_filters_that_reach_beyond_the_context_are_refused():
+    image = np.zeros((600, 20), np.uint8)
+    strokes = np.zeros_like(image)
+    strokes[:2], strokes[-2:] = 1, 2
+    wide = RECIPE.with_(**{"features.classical.filters": ["structure"]})
+    with pytest.raises(RecipeError, match=r"filters reach \d+ px, found an overlap of 35 px"):
+        train_model([(image, strokes)], recipe=wide)
