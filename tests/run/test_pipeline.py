@@ -1,5 +1,7 @@
 """From strokes to a labelled volume: what is read, what comes out, and what is refused."""
 
+from dataclasses import replace
+
 import dask.array
 import numpy as np
 import pytest
