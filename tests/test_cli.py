@@ -406,6 +406,11 @@ def test_the_program_ends_with_the_code_and_one_line(tmp_path):
     assert result.stderr.splitlines() == [f"hrvol: error: {tmp_path}/none.zarr: no such file or folder"]
 
 
+def listen_to_interrupts():
+    """Undo what a shell does to jobs in the background, whose children would ignore Ctrl-C too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_is_exit_130_and_leaves_no_output_that_looks_whole(place, tmp_path):
     out = tmp_path / "o.ome.zarr"
     zarr.save_array(tmp_path / "big.zarr", np.zeros((40, 600, 600), np.uint8))
@@ -414,6 +419,7 @@ def test_an_interrupt_is_exit_130_and_leaves_no_output_that_looks_whole(place, t
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=listen_to_interrupts,
     )
     try:
         deadline = time.monotonic() + 60

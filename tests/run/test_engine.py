@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -138,6 +139,11 @@ def alive_in_group(group):
     return found
 
 
+def listen_to_interrupts():
+    """Undo what a shell does to jobs in the background, whose children would ignore Ctrl-C too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_ends_the_workers_at_once(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -159,6 +165,7 @@ def test_an_interrupt_ends_the_workers_at_once(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=listen_to_interrupts,
     )
     try:
         assert process.stdout.readline() == "started\n"
