@@ -168,8 +168,8 @@ def _compare(three: Mapping[str, Sequence[float]], where: str) -> str:
 
 def _dense(name: str, part: Part) -> str:
     step = part["step"]
-    note = "" if step == 1 else f" Only every {step}th row and column was compared."
-    pixels = "all pixels" if step == 1 else f"every {step}th row and column"
+    ordinal = {1: "", 2: "2nd", 3: "3rd"}.get(step, f"{step}th")
+    pixels = "all pixels" if step == 1 else f"every {ordinal} row and column"
     text = _DENSE.format(
         name=name,
         seeds=", ".join(map(str, part["seeds"])),
@@ -179,7 +179,7 @@ def _dense(name: str, part: Part) -> str:
         pixels=pixels,
         compared=part["compared"] / 1e6,
         drawings=len(part["seeds"]),
-        note=note + part["note"],
+        note=part["note"],
     )
     iou = [f"{i} {label}" for i, label in enumerate(part["classes"], start=1)]
 
