@@ -64,6 +64,18 @@ def test_a_bad_recipe_is_one_clear_line(text, problem, tmp_path):
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["seed: 0", "features: {kind: hybrid}", "features: {deep: {flips: false}}", "features: {deep: {}}"],
+)
+def test_a_recipe_that_says_little_is_the_default_in_all_else(text, tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    assert Recipe.load(file) == PRESETS["balanced"]
+    file.write_text("features: {deep: {block: last}}")
+    assert Recipe.load(file).features.deep.block == "last"
+
+
 def test_strided_recipes_need_not_turn_interleaving_off(tmp_path):
     assert DeepSpec.model_validate({"stride": 4}).offsets == 1
     assert DeepSpec.model_validate({}).offsets == 4
