@@ -195,6 +195,74 @@ class ClassifierSpec(Spec):
     max_iter: Annotated[int, Field(ge=1)] = 1000
 
 
+class ClusterSpec(Spec):
+    """How classes are found where nothing is drawn (paper, section 3.2, algorithm 2).
+
+    Attributes
+    ----------
+    clusters
+        Clusters C of the first, fine partition (k-means); ``merge`` or ``classes`` makes classes of them.
+    samples
+        Pixels that k-means and the attention of clusters are measured on, spread over ``sample_tiles`` tiles
+        at most.
+    sample_tiles
+        Tiles that the network sees to find the clusters.
+    merge
+        Factor lambda on the semantic distance: below 1 merges less, above 1 merges more.
+    classes
+        Merge until so many classes are left, instead of up to the semantic distance.
+    distance
+        Between centroids: ``cosine``, or ``euclidean`` for features whose length has a meaning.
+    bins, edge
+        The semantic distance is the mode of the distances between foreground and background clusters: the
+        ``lower`` or ``upper`` edge, or the ``centre``, of the fullest of so many bins between the smallest and
+        the largest. The published code takes 20 bins and the upper edge.
+    """
+
+    clusters: Annotated[int, Field(ge=2, le=4095)] = 80
+    samples: Annotated[int, Field(ge=2)] = 50_000
+    sample_tiles: Annotated[int, Field(ge=1)] = 16
+    merge: Annotated[float, Field(gt=0)] = 1.0
+    classes: Annotated[int, Field(ge=1)] | None = None
+    distance: Literal["cosine", "euclidean"] = "cosine"
+    bins: Annotated[int, Field(ge=1)] = 20
+    edge: Literal["lower", "centre", "upper"] = "upper"
+
+    @model_validator(mode="after")
+    def _enough_clusters(self) -> Self:
+        if self.classes is not None and self.classes > self.clusters:
+            raise ValueError(
+                f"classes: found {self.classes}, expected at most the number of clusters, {self.clusters}"
+            )
+        return self
+
+
+class CrfSpec(Spec):
+    """Dense CRF that draws labels towards edges of the image; defaults as in the paper's code.
+
+    Attributes
+    ----------
+    sxy_gauss, sxy_bilateral
+        Standard deviations in pixels of the smoothness and of the appearance kernel.
+    srgb
+        Standard deviation of the appearance kernel in grey values, of 0..255.
+    compat_gauss, compat_bilateral
+        Weights of the two kernels.
+    iterations
+        Of the mean-field inference.
+    confidence
+        How far labels without probabilities are trusted, in 0..1.
+    """
+
+    sxy_gauss: Annotated[float, Field(gt=0)] = 3
+    sxy_bilateral: Annotated[float, Field(gt=0)] = 80
+    srgb: Annotated[float, Field(gt=0)] = 13
+    compat_gauss: Annotated[float, Field(ge=0)] = 10
+    compat_bilateral: Annotated[float, Field(ge=0)] = 10
+    iterations: Annotated[int, Field(ge=1)] = 10
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.6
+
+
 class TileSpec(Spec):
     """How planes are cut: pixels and planes.
 
@@ -224,6 +292,8 @@ class Recipe(Spec):
     features: FeatureSpec = FeatureSpec(deep=DeepSpec(block=DEFAULT_BLOCK))
     combine: Combine = "concatenate"
     classifier: ClassifierSpec = ClassifierSpec()
+    cluster: ClusterSpec = ClusterSpec()
+    crf: CrfSpec | None = None
     tiles: TileSpec = TileSpec()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
