@@ -215,8 +215,7 @@ class ClusterSpec(Spec):
         Between centroids: ``cosine``, or ``euclidean`` for features whose length has a meaning.
     bins, edge
         The semantic distance is the mode of the distances between foreground and background clusters: the
-        ``lower`` or ``upper`` edge, or the ``centre``, of the fullest of so many bins between the smallest and
-        the largest. The published code takes 20 bins and the upper edge.
+        ``lower`` or ``upper`` edge, or the ``centre``, of the fullest of so many equal bins. The published code takes 20 bins and the upper edge.
     """
 
     clusters: Annotated[int, Field(ge=2, le=4095)] = 80

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from hrvol.errors import InputError
 from hrvol.features import classical
 from hrvol.features.backbone import Backbone, load_backbone
-from hrvol.features.upsample import Linear, Upsampled, upsample
+from hrvol.features.upsample import Linear, Upsampled, project, upsample
 from hrvol.recipe import FeatureSpec
 
 
@@ -105,6 +106,70 @@ class Featuriser:
         return upsample(
             self.backbone, torch.from_numpy(_checked(image)), self.spec.deep, linear=linear, **options
         )
+
+    def pixels(
+        self, image: np.ndarray, y: np.ndarray, x: np.ndarray, *, unit: bool = False, attention: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the features of some pixels, and the attention they get.
+
+        Parameters
+        ----------
+        image
+            ``(Y, X)`` float32 in [0, 1].
+        y, x
+            ``(n,)`` integer positions.
+        unit
+            Scale tokens to length 1 before they are spread, see :func:`hrvol.features.upsample.upsample`.
+        attention
+            Whether attention is wanted.
+
+        Returns
+        -------
+        tuple
+            ``(n, C)`` float32, and ``(n,)`` float32: mean over heads, times uniform (``None`` if not wanted,
+            or if there is no network).
+        """
+        plane = _checked(image)
+        found = np.empty((len(y), len(self.channels)), np.float32)
+        paid = None
+        if self.backbone is not None:
+            deep = self.upsampled(plane, unit=unit, attention=attention)
+            found[:, self.groups["deep"]] = deep.features[:, y, x].T.numpy(force=True)
+            if deep.attention is not None:
+                paid = deep.attention[:, y, x].mean(dim=0).numpy(force=True)
+        if self.spec.uses_classical:
+            values = classical.classical_features(_for_filters(plane, self.device), self.spec.classical)
+            found[:, self.groups["classical"]] = torch.as_tensor(values)[:, y, x].T.numpy(force=True)
+        return found, paid
+
+    def scores(self, image: np.ndarray, maps: Mapping[str, Linear], *, batch_size: int = 4) -> Tensor:
+        """Return a linear map of the features of every pixel, without those features ever being there.
+
+        Parameters
+        ----------
+        image
+            ``(Y, X)`` float32 in [0, 1].
+        maps
+            Linear map of each of :attr:`groups`; their results are added. Deep features are of tokens scaled
+            to length 1, and are mapped before they are spread: K channels instead of hundreds.
+        batch_size
+            Images per pass of the network.
+
+        Returns
+        -------
+        Tensor
+            ``(K, Y, X)`` float32, channels innermost in memory.
+        """
+        plane = _checked(image)
+        total: Tensor | None = None
+        if self.backbone is not None:
+            total = self.upsampled(plane, linear=maps["deep"], unit=True, batch_size=batch_size).features
+        if self.spec.uses_classical:
+            values = classical.classical_features(_for_filters(plane, self.device), self.spec.classical)
+            mapped = project(torch.as_tensor(values), maps["classical"])
+            total = mapped if total is None else total.add_(mapped)
+        assert total is not None
+        return total
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

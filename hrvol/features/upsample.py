@@ -103,6 +103,7 @@ def upsample(
     spec: DeepSpec,
     *,
     linear: Linear | None = None,
+    unit: bool = False,
     batch_size: int = 4,
     attention: bool = False,
     head_map: HeadMap | None = None,
@@ -120,6 +121,8 @@ def upsample(
         Stride or offsets, views, placement, interpolation.
     linear
         Map applied to tokens before they are spread; the result then has its K channels.
+    unit
+        Scale each token to length 1 first, before ``linear``: directions are what similarity is about.
     batch_size
         Images per pass of the network; 1 needs the least memory. Results do not depend on how many
         threads run, but may differ by rounding between batch sizes.
@@ -152,6 +155,8 @@ def upsample(
             if passes is None:
                 continue
             grid = _interleave(passes, plan.per_axis)
+            if unit and name == "features":
+                grid = _in_pool(F.normalize, grid, 2.0, -1)
             if linear is not None and name == "features":
                 grid = _in_pool(F.linear, grid, linear.weight.to(grid), linear.bias.to(grid))
             if name not in results:
@@ -159,6 +164,23 @@ def upsample(
             _add_view(results[name], grid, plan, view, spec, first=number == 0, share=1 / len(views))
     by_channel = {name: values.permute(2, 0, 1) for name, values in results.items()}
     return Upsampled(by_channel["features"], by_channel.get("attention"), by_channel.get("head_map"))
+
+
+def project(features: Tensor, linear: Linear) -> Tensor:
+    """Return a linear map ``(K, Y, X)`` of features ``(C, Y, X)``, row by row, channels innermost in memory.
+
+    The same bits on any number of cores.
+    """
+
+    def rows() -> Tensor:
+        weight, bias = linear.weight.to(features), linear.bias.to(features)
+        mapped = torch.empty((*features.shape[1:], len(weight)), device=features.device)
+        for row in range(features.shape[1]):
+            mapped[row] = F.linear(features[:, row].T, weight, bias)
+        return mapped.permute(2, 0, 1)
+
+    found: Tensor = _in_pool(rows)
+    return found
 
 
 @dataclass(frozen=True)

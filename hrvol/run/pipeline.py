@@ -19,8 +19,9 @@ from hrvol.run.compare import evaluate_volumes
 from hrvol.run.engine import check_engine, cpus
 from hrvol.run.predict import SegmentJob, Tools, load_tools
 from hrvol.run.progress import ProgressCallback, Tally
-from hrvol.run.region import fit_projection, region_tiles, sample_features, tile_features
+from hrvol.run.region import fit_projection, tile_features
 from hrvol.run.request import Region, keep_input, model_file, name_classes, provenance, region_box, text
+from hrvol.run.sample import region_tiles, sample_pixels
 from hrvol.run.sweep import FailedBlock, SegmentReport, level_progress, sweep
 from hrvol.run.train import Drawn, check_context, check_pairs, common_window, gather, stroke_blocks
 from hrvol.segment.model import Model, current_versions
@@ -42,6 +43,10 @@ __all__ = [
 
 DEFAULT_COMPONENTS = 16
 """Principal components that :func:`extract_features` keeps."""
+
+PCA_PIXELS = 20_000
+PCA_TILES = 16
+"""The PCA sees this many pixels, from this many tiles, at most."""
 
 
 def train_model(
@@ -307,8 +312,18 @@ def extract_features(
     channels, projection = list(featuriser.channels), None
     if not full:
         kept = min(DEFAULT_COMPONENTS, len(channels)) if components is None else components
-        samples = sample_features(opened, region, featuriser, window, spec.tiles, spec.seed)
-        projection = fit_projection(samples, kept)
+        sample = sample_pixels(
+            opened,
+            region,
+            featuriser,
+            window,
+            spec.tiles,
+            pixels=PCA_PIXELS,
+            most_tiles=PCA_TILES,
+            seed=spec.seed,
+            progress=progress,
+        )
+        projection = fit_projection(sample.features, kept)
         channels = [f"pca/{i}" for i in range(kept)]
     if attention and featuriser.backbone is not None:
         channels += [f"attention/{i}" for i in range(featuriser.backbone.heads)]

@@ -10,18 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.errors import UsageError
-from hrvol.recipe import TileSpec
-from hrvol.run.train import Window, read_unit
+from hrvol.run.train import Window
 from hrvol.volume.intensity import to_unit
 from hrvol.volume.store import Volume
-from hrvol.volume.tiling import Box, Tile, blocks, box_shape, intersection, tiles_of
+from hrvol.volume.tiling import Box, Tile, box_shape
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
-
-SAMPLE_TILES = 16
-SAMPLE_PIXELS = 20_000
-"""The PCA sees this many pixels, from this many tiles, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,41 +77,6 @@ def fit_projection(samples: NDArray[np.float32], components: int) -> Projection:
     return Projection(
         mean.astype(np.float32), scale.astype(np.float32), vectors.astype(np.float32), explained[:components]
     )
-
-
-def sample_features(
-    volume: Volume, region: Box, featuriser: Featuriser, window: Window, tiles: TileSpec, seed: int
-) -> NDArray[np.float32]:
-    """Return features ``(n, C)`` of pixels spread over a region.
-
-    The region's tiles, in order of depth, are cut into runs of equal length; a tile is drawn from each run,
-    and pixels from each tile.
-    """
-    rng = np.random.default_rng(seed)
-    layout = [(box, tile) for box, tile in region_tiles(volume.shape, region, tiles)]
-    planes = sorted((z, i) for i, (box, _) in enumerate(layout) for z in range(box[0].start, box[0].stop))
-    runs = np.array_split(np.asarray(planes), min(SAMPLE_TILES, len(planes)))
-    found = []
-    for run in runs:
-        z, i = run[rng.integers(len(run))]
-        (_, rows, columns), tile = layout[i]
-        features = featuriser(read_unit(volume, int(z), tile, window))
-        n = -(-SAMPLE_PIXELS // len(runs))
-        y = rng.integers(rows.start, rows.stop, n) - tile.window[0]
-        x = rng.integers(columns.start, columns.stop, n) - tile.window[2]
-        found.append(features[:, y, x].numpy(force=True).T)
-    return np.concatenate(found)
-
-
-def region_tiles(shape: tuple[int, int, int], region: Box, tiles: TileSpec) -> Iterator[tuple[Box, Tile]]:
-    """Yield the tiles of a volume that own voxels of a region, and the box (z, y, x) of those voxels."""
-    for block in blocks(shape, tiles):
-        if intersection(block.core, region) is None:
-            continue
-        for tile in tiles_of(block, shape[1:], tiles):
-            owned = intersection((block.core[0], *tile.core_slices), region)
-            if owned is not None:
-                yield owned, tile
 
 
 def tile_features(

@@ -1,4 +1,4 @@
-"""The one door to scikit-learn: classifiers made, fitted, asked and checked by kind.
+"""The one door to scikit-learn: classifiers made, fitted, asked and checked by kind; and k-means.
 
 Five kinds, named in :class:`hrvol.recipe.ClassifierSpec`:
 
@@ -16,6 +16,7 @@ Everything is seeded, and a fit does not depend on the number of threads.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
+from sklearn.cluster import KMeans
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
@@ -51,6 +54,7 @@ _TYPES: dict[ClassifierKind, type] = {
     "mlp": MLPClassifier,
     "boosting": HistGradientBoostingClassifier,
 }
+_ROWS = 16_384  # rows whose distances to centroids are held at once
 _one_limit_at_a_time = threading.RLock()
 
 
@@ -173,6 +177,29 @@ def probabilities(estimator: Any, features: NDArray[np.float32]) -> NDArray[np.f
     if scores.ndim == 1:
         scores = np.stack([-scores, scores], axis=1)
     return np.asarray(softmax(scores, axis=1), dtype=np.float64)
+
+
+def kmeans(features: NDArray[np.float32], n_clusters: int, seed: int) -> NDArray[np.float32]:
+    """Return the centroids ``(n_clusters, C)`` that k-means finds in ``(n, C)``, one start with k-means++.
+
+    The same bits on any number of cores. Where fewer than ``n_clusters`` rows differ, centroids repeat.
+    """
+    estimator = KMeans(n_clusters, n_init=1, random_state=seed)
+    with _threads(1), warnings.catch_warnings():  # threads add up their parts in the order they finish
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of repeated centroids; the caller counts
+        centroids: NDArray[np.float32] = estimator.fit(features).cluster_centers_
+    return centroids.astype(np.float32, copy=False)
+
+
+def nearest(centroids: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the number of the centroid ``(C, F)`` nearest to each row of ``(n, F)``, or the first of several."""
+    found = np.empty(len(features), np.int64)
+    lengths = (centroids**2).sum(axis=1)
+    with _threads(1):
+        for start in range(0, len(features), _ROWS):
+            scores = 2 * (features[start : start + _ROWS] @ centroids.T) - lengths
+            found[start : start + _ROWS] = scores.argmax(axis=1)
+    return found
 
 
 def uses_blas(kind: ClassifierKind) -> bool:

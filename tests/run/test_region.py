@@ -8,7 +8,8 @@ from run_data import QUICK
 from hrvol.errors import UsageError
 from hrvol.features.featuriser import load_featuriser
 from hrvol.run.pipeline import extract_features
-from hrvol.run.region import fit_projection, region_tiles
+from hrvol.run.region import fit_projection
+from hrvol.run.sample import region_tiles
 
 
 def samples(seed=0):
