@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.errors import InputError
+from hrvol.quality.matching import majority_classes, match_classes, relabel
 
 BoundingBox = tuple[float, float, float, float]
 """``(y0, x0, y1, x1)`` in pixels, half-open: ``y0 <= y < y1``."""
@@ -58,6 +59,24 @@ class Confusion:
         for matrix in (self.matrix, other.matrix):
             total[: len(matrix), : len(matrix)] += matrix
         return Confusion(total)
+
+    def matched(self) -> Confusion:
+        """Return the counts after each predicted class is taken for at most one true class.
+
+        The classes are paired by :func:`hrvol.quality.matching.match_classes`, on these counts: add up all
+        chunks before, not after. The pixels of a predicted class that is left over go to label 0. So they
+        miss their true class, whose IoU they lower, and no surplus class is taken for right; the mean IoU is
+        the same as if they had kept a label that the truth lacks.
+        """
+        return Confusion(relabel(self.matrix, match_classes(self.matrix)))
+
+    def many_to_one(self) -> Confusion:
+        """Return the counts after each predicted class is taken for the true class that most of it is.
+
+        For over-segmentations. The pixel accuracy of the result is
+        :func:`hrvol.quality.matching.purity`, and rises with the number of predicted classes.
+        """
+        return Confusion(relabel(self.matrix, majority_classes(self.matrix)))
 
     def to_dict(self, class_names: Sequence[str] | Mapping[int, str] | None = None) -> dict[str, Any]:
         """Return all figures as JSON values.
@@ -162,17 +181,49 @@ def evaluate(
     return Confusion.of(pred, truth).to_dict(class_names)
 
 
+def binary_iou(pred: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Return intersection over union of two foregrounds, as for saliency maps (paper, section 3.5).
+
+    Parameters
+    ----------
+    pred, truth
+        Masks of one shape: booleans, or integers that are 0 in the background. Unlike in
+        :class:`Confusion`, 0 in the truth counts: it is background, not unlabelled.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1 if both foregrounds are empty, for they agree.
+
+    Raises
+    ------
+    InputError
+        The shapes differ, or the values are neither boolean nor integer.
+    """
+    if pred.shape != truth.shape:
+        raise InputError(f"prediction: found shape {pred.shape}, expected the truth's {truth.shape}")
+    for name, mask in (("prediction", pred), ("truth", truth)):
+        if mask.dtype.kind not in "iub":
+            raise InputError(f"{name}: found values of type {mask.dtype}, expected a mask")
+    found, true = pred != 0, truth != 0
+    union = np.count_nonzero(found | true)
+    return np.count_nonzero(found & true) / union if union else 1.0
+
+
 def cor_loc(
-    boxes_pred: Sequence[BoundingBox | None],
+    boxes_pred: Sequence[BoundingBox | Sequence[BoundingBox] | None],
     boxes_true: Sequence[Sequence[BoundingBox]],
     threshold: float = 0.5,
 ) -> float:
-    """Return CorLoc: the share of images whose box overlaps one of the true boxes enough.
+    """Return CorLoc: the share of images of which a predicted box overlaps one of the true boxes enough.
+
+    With one box for an image this is single-object localisation; with several ("multi" in the paper's table
+    2) one that hits is enough, so boxes that miss cost nothing.
 
     Parameters
     ----------
     boxes_pred
-        One box for each image, ``None`` where nothing was found (wrong).
+        For each image one box, or any number of boxes; ``None`` or none where nothing was found (wrong).
     boxes_true
         The true boxes of each image, at least one.
     threshold
@@ -181,14 +232,14 @@ def cor_loc(
     Raises
     ------
     InputError
-        There are no images, or the sequences differ in length.
+        There are no images, the sequences differ in length, or a box has not four numbers.
     """
     if len(boxes_pred) != len(boxes_true) or not boxes_true:
         raise InputError(
             f"boxes: found {len(boxes_pred)} predictions, expected {len(boxes_true)}, at least one"
         )
     hits = [
-        found is not None and any(_box_iou(found, true) >= threshold for true in truths)
+        any(_box_iou(one, true) >= threshold for one in _boxes(found) for true in truths)
         for found, truths in zip(boxes_pred, boxes_true, strict=True)
     ]
     return sum(hits) / len(hits)
@@ -281,6 +332,14 @@ def _named(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float
     return {
         name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)
     }
+
+
+def _boxes(found: BoundingBox | Sequence[BoundingBox] | None) -> list[BoundingBox]:
+    """Return the boxes of an image, of which there may be none, one or several."""
+    boxes = np.asarray(() if found is None else found, dtype=np.float64)
+    if boxes.size and (boxes.ndim > 2 or boxes.shape[-1] != 4):
+        raise InputError(f"boxes: found an array of shape {boxes.shape}, expected y0, x0, y1, x1 of each")
+    return [(y0, x0, y1, x1) for y0, x0, y1, x1 in boxes.reshape(-1, 4).tolist()]
 
 
 def _box_iou(a: BoundingBox, b: BoundingBox) -> float:
