@@ -177,17 +177,18 @@ def top_matches(heat: Values, k: int, min_distance: int) -> tuple[Match, ...]:
     _check_finite(values, "similarity map")
     # A window longer than the image sees no more than one that reaches all of it from any pixel.
     window = [2 * min(min_distance, length) + 1 for length in values.shape]
-    places = np.argwhere(values == maximum_filter(values, window, mode="nearest"))  # row-major
-    heights = values[tuple(places.T)]
-    order = np.argsort(-heights, kind="stable")
-    places, heights = places[order], heights[order]
+    peaks = values == maximum_filter(values, window, mode="nearest")
+    places = np.flatnonzero(peaks)  # row-major
     matches: list[Match] = []
-    while len(places) and len(matches) < k:
-        y, x = places[0].tolist()
-        matches.append(Match(y, x, float(heights[0])))
-        # Peaks this near are as high, or neither would be one: the first stands for all of them.
-        apart = (np.abs(places - places[0]) > min_distance).any(axis=1)
-        places, heights = places[apart], heights[apart]
+    for place in places[np.argsort(-values.ravel()[places], kind="stable")]:
+        y, x = divmod(int(place), values.shape[1])
+        if len(matches) == k:
+            break
+        if peaks[y, x]:
+            matches.append(Match(y, x, float(values[y, x])))
+            # Peaks this near are as high, or neither would be one: the first stands for all of them.
+            near = tuple(slice(max(0, i - min_distance), i + min_distance + 1) for i in (y, x))
+            peaks[near] = False
     return tuple(matches)
 
 
