@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FLOOR = 1e-12
 """Least probability of a class. The kernels of the default spec weigh up to about 22 nats; this is 27.6, so
-what is certain stays. The paper's code clips at 1e-5; on its images that changes under 0.1 % of the pixels."""
+what is certain stays. The paper's code clips at 1e-5; on its images that alters hardly a pixel."""
 
 _GREY = 255
 _LATTICE = 32_000  # the lattice numbers its points in 16 bits; past them pydensecrf corrupts memory
