@@ -214,8 +214,9 @@ class ClusterSpec(Spec):
     distance
         Between centroids: ``cosine``, or ``euclidean`` for features whose length has a meaning.
     bins, edge
-        The semantic distance is the mode of the distances between foreground and background clusters: the
-        ``lower`` or ``upper`` edge, or the ``centre``, of the fullest of so many equal bins. The published code takes 20 bins and the upper edge.
+        The semantic distance is the mode of the distances between foreground and background clusters:
+        the ``lower`` or ``upper`` edge, or the ``centre``, of the fullest of so many equal bins. The
+        published code takes 20 bins and the upper edge.
     """
 
     clusters: Annotated[int, Field(ge=2, le=4095)] = 80
@@ -253,11 +254,11 @@ class CrfSpec(Spec):
         How far labels without probabilities are trusted, in 0..1.
     """
 
-    sxy_gauss: Annotated[float, Field(gt=0)] = 3
-    sxy_bilateral: Annotated[float, Field(gt=0)] = 80
-    srgb: Annotated[float, Field(gt=0)] = 13
-    compat_gauss: Annotated[float, Field(ge=0)] = 10
-    compat_bilateral: Annotated[float, Field(ge=0)] = 10
+    sxy_gauss: Annotated[float, Field(gt=0, le=1e4)] = 3
+    sxy_bilateral: Annotated[float, Field(gt=0, le=1e4)] = 80
+    srgb: Annotated[float, Field(gt=0, le=1e4)] = 13
+    compat_gauss: Annotated[float, Field(ge=0, le=1e4)] = 10
+    compat_bilateral: Annotated[float, Field(ge=0, le=1e4)] = 10
     iterations: Annotated[int, Field(ge=1)] = 10
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.6
 

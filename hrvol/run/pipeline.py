@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hrvol.errors import UsageError
-from hrvol.recipe import Recipe
+from hrvol.recipe import CrfSpec, Recipe
 from hrvol.run.compare import evaluate_volumes
 from hrvol.run.engine import check_engine, cpus
 from hrvol.run.predict import SegmentJob, Tools, load_tools
@@ -24,6 +24,7 @@ from hrvol.run.request import Region, keep_input, model_file, name_classes, prov
 from hrvol.run.sample import region_tiles, sample_pixels
 from hrvol.run.sweep import FailedBlock, SegmentReport, level_progress, sweep
 from hrvol.run.train import Drawn, check_context, check_pairs, common_window, gather, stroke_blocks
+from hrvol.segment.crf import check_available
 from hrvol.segment.model import Model, current_versions
 from hrvol.segment.weak import PixelClassifier, choose_pixels
 from hrvol.volume.feature_array import create_features
@@ -148,6 +149,7 @@ def segment_volume(
     workers: int | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
+    crf: bool = False,
     roi: Region | None = None,
     overwrite: bool = False,
     name: str = "hrvol",
@@ -174,6 +176,9 @@ def segment_volume(
         Also write the classes' probabilities, uint8: 255 is certain.
     uncertainty
         Also write the entropy of the probabilities, uint8: 0 is certain, 255 is all classes equally likely.
+    crf
+        Refine each tile with a dense CRF, with the settings of the model's recipe or else the published ones.
+        A recipe that has such settings is refined anyway. Needs the extra ``crf``.
     roi
         Label this region only, as ``(z, y, x)`` slices in voxels; the rest of the output stays 0. The same
         labels come out as from the whole volume.
@@ -209,13 +214,16 @@ def segment_volume(
         file, digest = model_file(model, stack)
         tools = Tools(str(file), digest, text(weights_path), offline)
         known, _ = load_tools(tools)  # a wrong model or missing weights show before anything is written
+        refining = known.recipe.crf or (CrfSpec() if crf else None)
+        if refining is not None:
+            check_available()
         store = create_labels(
             out,
             opened,
             classes=known.classes,
             block_shape=block_shape(opened.shape, known.recipe.tiles),
             name=name,
-            attributes=provenance(known, digest, opened, region),
+            attributes=provenance(known, digest, opened, region, refining),
             probabilities=probabilities,
             uncertainty=uncertainty,
             overwrite=overwrite,
@@ -227,6 +235,7 @@ def segment_volume(
             probabilities=probabilities,
             uncertainty=uncertainty,
             region=region,
+            crf=refining,
             threads=cpus() if engine == "serial" else 1,
         )
         pieces = [b for b in blocks(opened.shape, known.recipe.tiles) if intersection(b.core, region)]

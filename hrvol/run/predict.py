@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
+from hrvol.recipe import CrfSpec
+from hrvol.run.classify import classify
 from hrvol.run.engine import configuration, tick
 from hrvol.segment.model import Model, check_weights, load_model
 from hrvol.volume.intensity import check_finite, to_unit
@@ -30,9 +32,6 @@ from hrvol.volume.tiling import (
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
-
-STRIPE = 64
-"""Rows of a tile that are classified at once."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ class SegmentJob:
         What to write besides labels.
     region
         Only this part of the volume is computed.
+    crf
+        Refine the probabilities of each tile with a CRF.
     threads
         Threads that share the classifier's work within one block.
     """
@@ -69,6 +70,7 @@ class SegmentJob:
     probabilities: bool
     uncertainty: bool
     region: Box
+    crf: CrfSpec | None
     threads: int
 
 
@@ -163,7 +165,7 @@ def predict_block(block: Block) -> BlockReport:
         for view in views:
             y0, y1, x0, x1 = view.tile.window
             image = to_unit(raw[k, y0 - top : y1 - top, x0 - left : x1 - left], model.window)
-            found.append(_classify(image, view, model, featuriser, job.threads))
+            found.append(classify(image, view.in_window, model, featuriser, crf=job.crf, threads=job.threads))
         seams += _seams(views, found, neighbours)
         plane = np.zeros((height, width, len(values)), np.float32)
         for view, proba in zip(views, found, strict=True):
@@ -233,20 +235,6 @@ def _views(block: Block, part: Box, shape: tuple[int, int, int], model: Model) -
 
 def _shift(span: slice, origin: int) -> slice:
     return slice(span.start - origin, span.stop - origin)
-
-
-def _classify(
-    image: NDArray[np.float32], view: _View, model: Model, featuriser: Featuriser, threads: int
-) -> NDArray[np.float32]:
-    """Return the probabilities (y, x, K) of a view's pixels, from its whole window (Y, X)."""
-    features = np.moveaxis(featuriser(image).numpy(force=True), 0, -1)[view.in_window]
-    height, width, channels = features.shape
-    found = np.empty((height, width, len(model.classes)), np.float32)
-    for row in range(0, height, STRIPE):  # features in rows of pixels are a copy: never of the whole tile
-        stripe = features[row : row + STRIPE].reshape(-1, channels)
-        proba = model.classifier.predict_proba(stripe, threads=threads)
-        found[row : row + STRIPE] = proba.reshape(-1, width, len(model.classes))
-    return found
 
 
 def _seams(

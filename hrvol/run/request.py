@@ -9,9 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hrvol.classes import ClassInfo, default_classes
 from hrvol.errors import ModelError, UsageError
+from hrvol.recipe import CrfSpec
 from hrvol.run.predict import keep_model
+from hrvol.segment.cas import ClusterClassifier
 from hrvol.segment.model import Model, current_versions, save_model
 from hrvol.volume.store import Volume, class_info
 from hrvol.volume.tiling import Box, whole
@@ -83,16 +87,37 @@ def name_classes(
     return tuple(known.get(info.value, info) for info in infos)
 
 
-def provenance(model: Model, sha256: str, volume: Volume, region: Box) -> dict[str, Any]:
+def provenance(
+    model: Model, sha256: str, volume: Volume, region: Box, crf: CrfSpec | None = None
+) -> dict[str, Any]:
     """Return what an output must say about how it was made, as JSON values."""
-    return {
-        "recipe": model.recipe.to_dict(),
+    said: dict[str, Any] = {
+        "recipe": model.recipe.with_(crf=crf).to_dict(),
         "versions": current_versions(),
         "weights_sha256": model.weights_sha256,
         "model": {"source": model.source, "sha256": sha256, "versions": dict(model.versions)},
         "window": list(model.window),
         "input": volume.identity(),
         "region": [[span.start, span.stop] for span in region],
+    }
+    if isinstance(model.classifier, ClusterClassifier):
+        said["clusters"] = describe_clusters(model.classifier)
+    return said
+
+
+def describe_clusters(clusters: ClusterClassifier) -> dict[str, Any]:
+    """Return how classes were told apart without strokes, and which stand out, as JSON values."""
+    tally, below = clusters.class_tally, clusters.semantic_distance
+    shares = tally.pixels / tally.pixels.sum()
+    return {
+        "count": len(clusters.of_cluster),
+        "semantic_distance": None if np.isnan(below) else below,
+        "foreground": list(clusters.foreground),
+        "share": {str(v): float(s) for v, s in zip(clusters.classes, shares, strict=True)},
+        "attention_density": {
+            str(v): None if np.isnan(d) else float(d)
+            for v, d in zip(clusters.classes, tally.density, strict=True)
+        },
     }
 
 

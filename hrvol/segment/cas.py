@@ -52,7 +52,7 @@ class ClusterTally:
         pixels = np.bincount(flat, minlength=n_clusters).astype(np.int64, copy=False)
         if attention is None:
             return cls(pixels, None)
-        return cls(pixels, np.bincount(flat, attention.ravel().astype(np.float64), n_clusters))
+        return cls(pixels, _weighted(flat, attention.ravel().astype(np.float64), n_clusters))
 
     def __add__(self, other: ClusterTally) -> ClusterTally:
         both = None
@@ -62,10 +62,10 @@ class ClusterTally:
 
     def merged(self, group: NDArray[np.int64], n_groups: int) -> ClusterTally:
         """Return the tally of groups of clusters; ``group[c]`` is the group of cluster c, from 0."""
-        pixels = np.bincount(group, self.pixels, n_groups).astype(np.int64)
+        pixels = _weighted(group, self.pixels.astype(np.float64), n_groups).astype(np.int64)
         if self.attention is None:
             return ClusterTally(pixels, None)
-        return ClusterTally(pixels, np.bincount(group, self.attention, n_groups))
+        return ClusterTally(pixels, _weighted(group, self.attention, n_groups))
 
     @property
     def density(self) -> NDArray[np.float64]:
@@ -79,6 +79,13 @@ class ClusterTally:
         density = np.full(len(self.pixels), np.nan)
         np.divide(self.attention, self.pixels, out=density, where=self.pixels > 0)
         return density
+
+
+def _weighted(
+    group: NDArray[np.integer[Any]], weights: NDArray[np.float64], n_groups: int
+) -> NDArray[np.float64]:
+    """Return the sum of weights in each group."""
+    return np.bincount(group, weights, n_groups).astype(np.float64, copy=False)
 
 
 def foreground(density: NDArray[np.float64]) -> NDArray[np.bool_]:

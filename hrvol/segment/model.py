@@ -6,7 +6,8 @@
     recipe.json            all settings
     classes.json           values, names, colours
     window.npy             intensity window, float64 (2,)
-    estimator_<name>.skops one or more estimators
+    estimator_<name>.skops one or more estimators; or, where classes were found without strokes,
+    <name>.npy             the arrays of a ClusterClassifier
 
 There is no pickle in it: arrays are read without, and estimators go through skops, which makes objects of
 known types only. A file that asks for another type is refused, and so is one whose trees lead out of bounds.
@@ -14,13 +15,10 @@ known types only. A file that asks for another type is refused, and so is one wh
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -29,12 +27,22 @@ from typing import Any
 
 import numpy as np
 import skops.io
-from numpy.typing import NDArray
 
 import hrvol
 from hrvol.classes import ClassInfo
 from hrvol.errors import HrvolError, ModelError
 from hrvol.recipe import Recipe
+from hrvol.segment.archive import (
+    DAMAGE,
+    array_bytes,
+    one_line,
+    read_array,
+    read_json,
+    read_mapping,
+    read_member,
+)
+from hrvol.segment.cas import ClusterClassifier
+from hrvol.segment.cluster_file import cluster_members, read_clusters
 from hrvol.segment.estimators import TRUSTED_TYPES, check_fitted
 from hrvol.segment.weak import Member, PixelClassifier
 
@@ -43,18 +51,6 @@ FORMAT_VERSION = 1
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "skops", "torch", "timm")
 _COMPRESSION_LEVEL = 1  # level 6 takes three times as long for a sixth less
-# What zipfile is known to raise on damaged archives.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
 
 
 def current_versions() -> dict[str, str]:
@@ -81,7 +77,7 @@ class Model:
     window
         Grey values that become 0 and 1, in the volume's units.
     classifier
-        The fitted classifier.
+        The fitted classifier, or the clusters and their classes.
     weights_sha256
         Of the network's weights; ``None`` without deep features.
     channels
@@ -97,7 +93,7 @@ class Model:
     recipe: Recipe
     classes: tuple[ClassInfo, ...]
     window: tuple[float, float]
-    classifier: PixelClassifier
+    classifier: PixelClassifier | ClusterClassifier
     weights_sha256: str | None
     channels: tuple[str, ...]
     versions: Mapping[str, str] = field(default_factory=current_versions)
@@ -123,22 +119,18 @@ def save_model(model: Model, path: str | Path) -> None:
         The file cannot be written.
     """
     path = Path(path)
-    info = {
+    info: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "weights_sha256": model.weights_sha256,
         "channels": list(model.channels),
-        "members": [
-            {"name": member.name, "columns": [member.columns.start, member.columns.stop]}
-            for member in model.classifier.members
-        ],
         "versions": dict(model.versions),
         "trained_on": [dict(entry) for entry in model.trained_on],
     }
-    window = io.BytesIO()
-    np.save(window, np.asarray(model.window, np.float64), allow_pickle=False)
     temporary = None
     try:
+        fitted, about = _fitted(model.classifier)
+        info |= about
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -147,12 +139,10 @@ def save_model(model: Model, path: str | Path) -> None:
                 archive.writestr(
                     "classes.json", json.dumps([asdict(entry) for entry in model.classes], indent=1)
                 )
-                archive.writestr("window.npy", window.getvalue())
-                for member in model.classifier.members:
-                    data = skops.io.dumps(
-                        member.estimator, compression=zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION_LEVEL
-                    )
-                    archive.writestr(f"estimator_{member.name}.skops", data, zipfile.ZIP_STORED)
+                archive.writestr("window.npy", array_bytes(np.asarray(model.window, np.float64)))
+                for name, data in fitted.items():  # estimators are compressed already
+                    stored = zipfile.ZIP_STORED if name.endswith(".skops") else zipfile.ZIP_DEFLATED
+                    archive.writestr(name, data, stored)
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
@@ -164,6 +154,24 @@ def save_model(model: Model, path: str | Path) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _fitted(classifier: PixelClassifier | ClusterClassifier) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return what was fitted as members of the zip, and what ``info.json`` says about it."""
+    if isinstance(classifier, ClusterClassifier):
+        arrays, about = cluster_members(classifier)
+        return arrays, {"clusters": about}
+    estimators = {
+        f"estimator_{member.name}.skops": skops.io.dumps(
+            member.estimator, compression=zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION_LEVEL
+        )
+        for member in classifier.members
+    }
+    columns = [
+        {"name": member.name, "columns": [member.columns.start, member.columns.stop]}
+        for member in classifier.members
+    ]
+    return estimators, {"members": columns}
 
 
 def load_model(path: str | Path) -> Model:
@@ -180,8 +188,8 @@ def load_model(path: str | Path) -> Model:
         with path.open("rb") as file:
             try:
                 archive = zipfile.ZipFile(file)
-            except _DAMAGE as error:
-                found = f"a damaged file or no model ({_line(error)})"
+            except DAMAGE as error:
+                found = f"a damaged file or no model ({one_line(error)})"
                 raise ModelError(f"{path}: found {found}, expected a *.hrvol file") from None
             return _read(archive, str(path))
     except FileNotFoundError:
@@ -215,7 +223,7 @@ def check_weights(model: Model, sha256: str | None, name: str) -> None:
 
 
 def _read(archive: zipfile.ZipFile, source: str) -> Model:
-    info = _mapping(archive, "info.json", source)
+    info = read_mapping(archive, "info.json", source)
     if info.get("format") != FORMAT:
         raise ModelError(f"{source}: info.json: found format {info.get('format')!r}, expected {FORMAT!r}")
     if info.get("format_version") != FORMAT_VERSION:
@@ -223,55 +231,55 @@ def _read(archive: zipfile.ZipFile, source: str) -> Model:
             f"{source}: found format version {info.get('format_version')!r}, expected {FORMAT_VERSION} "
             f"(this is hrvol {hrvol.__version__})"
         )
-    recipe = _recipe(_mapping(archive, "recipe.json", source), source)
-    entries = _json(archive, "classes.json", source)
+    recipe = _recipe(read_mapping(archive, "recipe.json", source), source)
+    entries = read_json(archive, "classes.json", source)
     window = _window(archive, source)
     try:
         classes = tuple(ClassInfo(e["value"], e["name"], (*e["colour"],)) for e in entries)
         values = tuple(entry.value for entry in classes)
         channels = tuple(str(name) for name in info["channels"])
-        parts = {str(part["name"]): slice(*map(int, part["columns"])) for part in info["members"]}
         versions, trained_on = dict(info["versions"]), tuple(info["trained_on"])
         weights = info["weights_sha256"]
     except (KeyError, TypeError, ValueError, HrvolError) as error:
-        raise ModelError(f"{source}: found damaged entries ({_line(error)}), expected a model's") from None
-    expected = {"all"} if recipe.combine == "concatenate" else {"classical", "deep", "hybrid"}
-    if set(parts) != expected:
-        raise ModelError(f"{source}: found estimators {sorted(parts)}, expected {sorted(expected)}")
-    members = tuple(
-        Member(
-            name, columns, _estimator(archive, name, columns, recipe, values, len(channels), versions, source)
-        )
-        for name, columns in parts.items()
-    )
-    classifier = PixelClassifier(recipe.classifier, values, len(channels), members)
+        raise ModelError(f"{source}: found damaged entries ({one_line(error)}), expected a model's") from None
+    classifier: PixelClassifier | ClusterClassifier
+    if "clusters" in info:
+        classifier = read_clusters(archive, info["clusters"], len(channels), source)
+    else:
+        members = _members(archive, info, recipe, values, len(channels), versions, source)
+        classifier = PixelClassifier(recipe.classifier, values, len(channels), members)
     return Model(recipe, classes, window, classifier, weights, channels, versions, trained_on, source)
 
 
-def _member(archive: zipfile.ZipFile, name: str, source: str) -> bytes:
+def _members(
+    archive: zipfile.ZipFile,
+    info: Mapping[str, Any],
+    recipe: Recipe,
+    values: tuple[int, ...],
+    n_features: int,
+    versions: Mapping[str, str],
+    source: str,
+) -> tuple[Member, ...]:
     try:
-        return archive.read(name)
-    except KeyError:
-        raise ModelError(f"{source}: found no {name}, expected one in a model file") from None
-    except _DAMAGE as error:
-        raise ModelError(
-            f"{source}: {name}: found damaged data ({_line(error)}), expected a whole file"
-        ) from None
+        parts = {str(part["name"]): slice(*map(int, part["columns"])) for part in info["members"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{source}: found damaged entries ({one_line(error)}), expected a model's") from None
+    expected = {"all"} if recipe.combine == "concatenate" else {"classical", "deep", "hybrid"}
+    if set(parts) != expected:
+        raise ModelError(f"{source}: found estimators {sorted(parts)}, expected {sorted(expected)}")
+    return tuple(
+        Member(
+            name, columns, _estimator(archive, name, columns, recipe, values, n_features, versions, source)
+        )
+        for name, columns in parts.items()
+    )
 
 
-def _json(archive: zipfile.ZipFile, name: str, source: str) -> Any:
-    data = _member(archive, name, source)
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise ModelError(f"{source}: {name}: found {_line(error)}, expected JSON") from None
-
-
-def _mapping(archive: zipfile.ZipFile, name: str, source: str) -> dict[str, Any]:
-    values = _json(archive, name, source)
-    if not isinstance(values, dict):
-        raise ModelError(f"{source}: {name}: found a {type(values).__name__}, expected a mapping")
-    return values
+def _window(archive: zipfile.ZipFile, source: str) -> tuple[float, float]:
+    low, high = (float(value) for value in read_array(archive, "window.npy", "f", (2,), source))
+    if not low < high:
+        raise ModelError(f"{source}: window.npy: found {low} and {high}, expected a rising pair")
+    return low, high
 
 
 def _recipe(values: dict[str, Any], source: str) -> Recipe:
@@ -279,18 +287,6 @@ def _recipe(values: dict[str, Any], source: str) -> Recipe:
         return Recipe.from_dict(values, f"{source}: recipe.json")
     except HrvolError as error:
         raise ModelError(f"{error}; expected a recipe of hrvol {hrvol.__version__}") from None
-
-
-def _window(archive: zipfile.ZipFile, source: str) -> tuple[float, float]:
-    data = _member(archive, "window.npy", source)
-    try:
-        window: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-        low, high = (float(value) for value in window)
-    except (ValueError, TypeError, EOFError, OSError) as error:
-        raise ModelError(f"{source}: window.npy: found {_line(error)}, expected two numbers") from None
-    if not low < high:
-        raise ModelError(f"{source}: window.npy: found {low} and {high}, expected a rising pair")
-    return low, high
 
 
 def _estimator(
@@ -305,7 +301,7 @@ def _estimator(
 ) -> Any:
     """Read one estimator, of known types only, and check that it can be used on its columns."""
     where = f"{source}: estimator_{name}.skops"
-    data = _member(archive, f"estimator_{name}.skops", source)
+    data = read_member(archive, f"estimator_{name}.skops", source)
     try:
         foreign = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
         if foreign:
@@ -325,10 +321,6 @@ def _estimator(
         made, here = versions.get("scikit-learn"), version("scikit-learn")
         note = "" if made == here else f" (made with scikit-learn {made}, this is {here})"
         raise ModelError(
-            f"{where}: {_line(error)}{note}; expected a {recipe.classifier.kind} classifier"
+            f"{where}: {one_line(error)}{note}; expected a {recipe.classifier.kind} classifier"
         ) from None
     return estimator
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

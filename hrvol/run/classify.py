@@ -1,0 +1,104 @@
+"""A tile's pixels to probabilities: by a classifier trained on strokes, or by clusters; refined by a CRF."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.recipe import CrfSpec
+from hrvol.segment.cas import ClusterClassifier
+from hrvol.segment.crf import refine, unary_from_probabilities
+from hrvol.segment.model import Model
+from hrvol.segment.weak import PixelClassifier
+
+if TYPE_CHECKING:
+    from hrvol.features.featuriser import Featuriser
+    from hrvol.features.upsample import Linear
+
+STRIPE = 64
+"""Rows of a tile that are classified at once."""
+
+Inside = tuple[slice, slice]
+"""Rows and columns of a window."""
+
+
+def classify(
+    image: NDArray[np.float32],
+    inside: Inside,
+    model: Model,
+    featuriser: Featuriser,
+    *,
+    crf: CrfSpec | None = None,
+    threads: int = 1,
+) -> NDArray[np.float32]:
+    """Return the probabilities of the pixels inside a window.
+
+    Parameters
+    ----------
+    image
+        ``(Y, X)`` float32 in [0, 1], the whole window with its context.
+    inside
+        Which pixels of it are wanted.
+    model, featuriser
+        The model and its features.
+    crf
+        Refine with a CRF, which sees the context too.
+    threads
+        Threads that share a classifier's work.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        ``(y, x, K)``, in order of classes; they add up to 1.
+    """
+    wanted = inside if crf is None else (slice(0, image.shape[0]), slice(0, image.shape[1]))
+    if isinstance(model.classifier, ClusterClassifier):
+        found = _by_clusters(image, wanted, model.classifier, featuriser)
+    else:
+        found = _by_strokes(image, wanted, model.classifier, featuriser, threads)
+    if crf is None:
+        return found
+    return refine(unary_from_probabilities(found), image, crf)[inside]
+
+
+def cluster_maps(clusters: ClusterClassifier, featuriser: Featuriser) -> dict[str, Linear]:
+    """Return the maps from each kind of features to the scores of clusters."""
+    import torch
+
+    from hrvol.features.upsample import Linear  # torch: only where features are made
+
+    maps = {}
+    for name, columns in featuriser.groups.items():
+        weight, bias = clusters.linear(columns)
+        maps[name] = Linear(torch.from_numpy(weight), torch.from_numpy(bias))
+    return maps
+
+
+def _by_clusters(
+    image: NDArray[np.float32], wanted: Inside, clusters: ClusterClassifier, featuriser: Featuriser
+) -> NDArray[np.float32]:
+    scores = featuriser.scores(image, cluster_maps(clusters, featuriser)).numpy(force=True)
+    pixels = np.moveaxis(scores, 0, -1)[wanted]
+    found = np.empty((*pixels.shape[:2], len(clusters.classes)), np.float32)
+    for row in range(0, len(found), STRIPE):
+        found[row : row + STRIPE] = clusters.class_probabilities(pixels[row : row + STRIPE])
+    return found
+
+
+def _by_strokes(
+    image: NDArray[np.float32],
+    wanted: Inside,
+    classifier: PixelClassifier,
+    featuriser: Featuriser,
+    threads: int,
+) -> NDArray[np.float32]:
+    features = np.moveaxis(featuriser(image).numpy(force=True), 0, -1)[wanted]
+    height, width, channels = features.shape
+    found = np.empty((height, width, len(classifier.classes)), np.float32)
+    for row in range(0, height, STRIPE):  # features in rows of pixels are a copy: never of the whole tile
+        stripe = features[row : row + STRIPE].reshape(-1, channels)
+        proba = classifier.predict_proba(stripe, threads=threads)
+        found[row : row + STRIPE] = proba.reshape(-1, width, len(classifier.classes))
+    return found

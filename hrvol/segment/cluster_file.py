@@ -1,0 +1,77 @@
+"""Clusters and their classes in a model file: arrays and two numbers, checked when they are read."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.errors import ModelError
+from hrvol.segment.archive import array_bytes, one_line, read_array
+from hrvol.segment.cas import ClusterClassifier, ClusterTally
+
+
+def cluster_members(classifier: ClusterClassifier) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return what is stored: members of the zip, and JSON values for its ``info.json``."""
+    arrays: dict[str, NDArray[Any]] = {
+        "centroids": classifier.centroids,
+        "of_cluster": classifier.of_cluster,
+        "mean": classifier.mean,
+        "scale": classifier.scale,
+        "pixels": classifier.tally.pixels,
+    }
+    if classifier.tally.attention is not None:
+        arrays["attention"] = classifier.tally.attention
+    below = classifier.semantic_distance
+    about = {
+        "count": len(classifier.of_cluster),
+        "attention": classifier.tally.attention is not None,
+        "temperature": classifier.temperature,
+        "semantic_distance": None if np.isnan(below) else below,
+    }
+    return {f"{name}.npy": array_bytes(values) for name, values in arrays.items()}, about
+
+
+def read_clusters(archive: zipfile.ZipFile, about: Any, n_features: int, source: str) -> ClusterClassifier:
+    """Read what :func:`cluster_members` stored.
+
+    Raises
+    ------
+    ModelError
+        Something is missing, damaged, or does not fit the rest.
+    """
+    try:
+        count, temperature = int(about["count"]), float(about["temperature"])
+        below = float("nan") if about["semantic_distance"] is None else float(about["semantic_distance"])
+        attended = bool(about["attention"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{source}: found damaged entries ({one_line(error)}), expected a model's") from None
+    of_cluster = read_array(archive, "of_cluster.npy", "i", (count,), source).astype(np.int64)
+    values = np.unique(of_cluster)
+    if (
+        not count
+        or (np.diff(of_cluster) < 0).any()
+        or not np.array_equal(values, np.arange(1, len(values) + 1))
+    ):
+        raise ModelError(
+            f"{source}: of_cluster.npy: found classes out of order, expected them to rise from 1"
+        )
+    scale = read_array(archive, "scale.npy", "f", (n_features,), source).astype(np.float32)
+    if not (scale > 0).all() or not temperature > 0:
+        raise ModelError(f"{source}: found a scale or temperature of 0 or less, expected more than 0")
+    attention = None
+    if attended:
+        attention = read_array(archive, "attention.npy", "f", (count,), source).astype(np.float64)
+    return ClusterClassifier(
+        centroids=read_array(archive, "centroids.npy", "f", (count, n_features), source).astype(np.float32),
+        of_cluster=of_cluster,
+        mean=read_array(archive, "mean.npy", "f", (n_features,), source).astype(np.float32),
+        scale=scale,
+        temperature=temperature,
+        tally=ClusterTally(
+            read_array(archive, "pixels.npy", "i", (count,), source).astype(np.int64), attention
+        ),
+        semantic_distance=below,
+    )
