@@ -192,7 +192,7 @@ def kmeans(features: NDArray[np.float32], n_clusters: int, seed: int) -> NDArray
 
 
 def nearest(centroids: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the number of the centroid ``(C, F)`` nearest to each row of ``(n, F)``, or the first of several."""
+    """Return the number of the centroid ``(C, F)`` nearest to each row ``(n, F)``, or the first."""
     found = np.empty(len(features), np.int64)
     lengths = (centroids**2).sum(axis=1)
     with _threads(1):

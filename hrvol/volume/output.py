@@ -46,15 +46,21 @@ def make_way(target: str, overwrite: bool) -> None:
     OutputExistsError
         Something is in the way: anything without ``overwrite``, anything but an output of hrvol's with it.
     """
+    if check_way(target, overwrite):
+        remove(target)
+
+
+def check_way(target: str, overwrite: bool) -> bool:
+    """Return whether something of hrvol's has to be deleted first; raise as :func:`make_way` does."""
     attributes = _attributes(target)
     if attributes is None and ("://" in target or not Path(target).exists()):
-        return
+        return False
     if not overwrite:
         raise OutputExistsError(f"{target}: exists already, expected nothing there")
     if attributes is None or "hrvol" not in attributes:
         found = "no Zarr" if attributes is None else "Zarr that hrvol did not write"
         raise OutputExistsError(f"{target}: found {found}, expected an earlier output; it is not overwritten")
-    remove(target)
+    return True
 
 
 def remove(target: str) -> None:

@@ -1,0 +1,296 @@
+"""Classes from nothing, over a whole volume: fitted once on a sample, then every block is labelled alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrvol.classes import ClassInfo, default_classes
+from hrvol.errors import InputError, UsageError
+from hrvol.recipe import CrfSpec, Recipe
+from hrvol.run.boxes import find_boxes, write_boxes
+from hrvol.run.engine import check_engine
+from hrvol.run.pipeline import segment_volume
+from hrvol.run.progress import ProgressCallback
+from hrvol.run.request import Region, keep_input, region_box, text
+from hrvol.run.sample import sample_pixels
+from hrvol.run.sweep import SegmentReport
+from hrvol.run.train import check_context, common_window
+from hrvol.segment.cas import ClusterClassifier, fit_clusters
+from hrvol.segment.crf import check_available
+from hrvol.segment.model import Model, save_model
+from hrvol.segment.objects import Object
+from hrvol.volume.intensity import sample_boxes
+from hrvol.volume.labels import open_label_store
+from hrvol.volume.output import check_way
+from hrvol.volume.store import Volume, open_labels, open_volume
+from hrvol.volume.tiling import Box
+
+DEFAULT_RECIPE = "cas"
+MIN_SIZE = 200
+"""Voxels of the smallest object that gets a box (the paper's code: more than 200 pixels)."""
+
+
+def fit_classes(
+    volume: Any,
+    *,
+    recipe: str | Path | Recipe | None = None,
+    clusters: int | None = None,
+    merge: float | None = None,
+    classes: int | None = None,
+    seed: int | None = None,
+    roi: Region | None = None,
+    weights_path: str | Path | None = None,
+    offline: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Model:
+    """Find the classes of a volume without any labels (paper, section 3.2, algorithm 2).
+
+    A sample of pixels, spread over the volume, is cut into clusters; their attention tells foreground from
+    background, and they are merged up to the semantic distance. All that is frozen in the model, so that a
+    class means the same in the first plane and in the last.
+
+    Parameters
+    ----------
+    volume
+        A path, or a numpy, Dask, xarray or Zarr array, ``(Z, Y, X)`` or ``(Y, X)``.
+    recipe
+        A recipe, its file, or a preset's name; ``None`` for ``cas``. Features may be of any kind; classical
+        ones have no attention, so that ``classes`` must be given.
+    clusters, merge, classes, seed
+        Override the recipe's ``cluster.clusters``, ``cluster.merge`` (lambda), ``cluster.classes`` and seed.
+    roi
+        Look at this region only, as ``(z, y, x)`` slices in voxels.
+    weights_path
+        File with the network's weights, instead of the cache.
+    offline
+        Look for weights on this machine only.
+    progress
+        Called with stage, voxels done, all voxels.
+
+    Returns
+    -------
+    Model
+        To be used in :func:`hrvol.segment_volume`. Classes are numbered in falling order of their share of
+        the sample, and named ``background 1``, ``foreground 2``, ... by their attention.
+
+    Raises
+    ------
+    InputError
+        The volume cannot be read, shows one grey value only, or has fewer different pixels than clusters.
+    UsageError
+        More classes than clusters are asked for; or features without attention need ``classes``.
+    WeightsError
+        The network's weights are not to be had.
+    """
+    from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
+
+    spec = cluster_recipe(recipe, clusters, merge, classes, seed)
+    opened = open_volume(volume)
+    region = region_box(roi, opened)
+    _check_structure(opened, region, spec.seed)
+    if not spec.features.uses_deep and spec.cluster.classes is None:
+        raise UsageError(
+            "cluster: classical features have no attention to tell how far to merge;"
+            " expected the number of classes (--classes N), or a deep recipe"
+        )
+    featuriser = load_featuriser(spec.features, weights_path=text(weights_path), offline=offline)
+    check_context(featuriser, [opened], spec.tiles)
+    window = common_window([opened], spec.intensity, spec.seed)
+    sample = sample_pixels(
+        opened,
+        region,
+        featuriser,
+        window,
+        spec.tiles,
+        pixels=spec.cluster.samples,
+        most_tiles=spec.cluster.sample_tiles,
+        seed=spec.seed,
+        unit=True,
+        attention=spec.features.uses_deep,
+        progress=progress,
+    )
+    count = len(sample.features)
+    if progress is not None:
+        progress("fit", 0, count)
+    found = fit_clusters(
+        sample.features,
+        sample.attention,
+        spec.cluster,
+        directions=featuriser.groups.get("deep"),
+        seed=spec.seed,
+        source=opened.source,
+    )
+    if progress is not None:
+        progress("fit", count, count)
+    return Model(
+        recipe=spec,
+        classes=name_clusters(found),
+        window=window,
+        classifier=found,
+        weights_sha256=featuriser.weights_sha256,
+        channels=featuriser.channels,
+        trained_on=(opened.identity() | {"pixels": count},),
+    )
+
+
+@dataclass(frozen=True)
+class ClusterReport:
+    """What was found.
+
+    Attributes
+    ----------
+    model
+        The clusters and their classes.
+    segmentation
+        What became of the blocks.
+    objects
+        Boxes of foreground objects, if they were asked for and all blocks were done.
+    """
+
+    model: Model
+    segmentation: SegmentReport
+    objects: tuple[Object, ...] | None
+
+
+def cluster_volume(
+    volume: Any,
+    out: str | Path,
+    *,
+    recipe: str | Path | Recipe | None = None,
+    clusters: int | None = None,
+    merge: float | None = None,
+    classes: int | None = None,
+    crf: bool = False,
+    boxes: str | Path | None = None,
+    min_size: int = MIN_SIZE,
+    model: str | Path | None = None,
+    seed: int | None = None,
+    engine: str = "serial",
+    workers: int | None = None,
+    probabilities: bool = False,
+    uncertainty: bool = False,
+    roi: Region | None = None,
+    overwrite: bool = False,
+    weights_path: str | Path | None = None,
+    offline: bool = False,
+    progress: ProgressCallback | None = None,
+) -> ClusterReport:
+    """Find the classes of a volume without any labels, and label all of it, into an OME-Zarr.
+
+    Parameters
+    ----------
+    volume, recipe, clusters, merge, classes, seed
+        As in :func:`fit_classes`.
+    out
+        The OME-Zarr group to write.
+    crf
+        Refine each tile with a dense CRF (extra ``crf``).
+    boxes
+        CSV file to write with a box around each connected component of each foreground class, and the
+        superbox around the largest component of all of them (section 4.3.1); 3D boxes of a volume.
+    min_size
+        Voxels that an object has at least to get a box.
+    model
+        File to keep the model in; it labels other volumes with :func:`hrvol.segment_volume`.
+    engine, workers, probabilities, uncertainty, roi, overwrite, weights_path, offline, progress
+        As in :func:`hrvol.segment_volume`. With ``roi`` the classes are found in that region too.
+
+    Raises
+    ------
+    InputError, UsageError, WeightsError
+        As in :func:`fit_classes`.
+    OutputExistsError
+        ``out`` is in the way.
+    """
+    spec = cluster_recipe(recipe, clusters, merge, classes, seed)
+    if crf:
+        spec = spec.with_(crf=spec.crf or CrfSpec())
+    opened = open_volume(volume)
+    # What can be refused is refused before the minutes of fitting.
+    check_engine(engine, workers)
+    keep_input(opened, out)
+    check_way(str(out), overwrite)
+    for file in (boxes, model):
+        if file is not None and not Path(file).parent.is_dir():
+            raise UsageError(f"{file}: no such folder {Path(file).parent}, expected one to write to")
+    if spec.crf is not None:
+        check_available()
+    found = fit_classes(
+        opened, recipe=spec, roi=roi, weights_path=weights_path, offline=offline, progress=progress
+    )
+    if model is not None:
+        save_model(found, model)
+    report = segment_volume(
+        opened,
+        out,
+        found,
+        engine=engine,
+        workers=workers,
+        probabilities=probabilities,
+        uncertainty=uncertainty,
+        roi=roi,
+        overwrite=overwrite,
+        weights_path=weights_path,
+        offline=offline,
+        progress=progress,
+    )
+    if boxes is None or report.failed:
+        return ClusterReport(found, report, None)
+    assert isinstance(found.classifier, ClusterClassifier)
+    objects = find_boxes(
+        open_labels(out),
+        found.classifier.foreground,
+        open_label_store(out).block_shape,
+        min_size=min_size,
+        engine=engine,
+        workers=workers,
+        progress=progress,
+    )
+    write_boxes(boxes, objects, {info.value: info.name for info in found.classes}, opened.ndim)
+    return ClusterReport(found, report, objects)
+
+
+def cluster_recipe(
+    recipe: str | Path | Recipe | None,
+    clusters: int | None = None,
+    merge: float | None = None,
+    classes: int | None = None,
+    seed: int | None = None,
+) -> Recipe:
+    """Return a recipe with what was asked for; :class:`RecipeError` where that makes no sense."""
+    spec = Recipe.load(DEFAULT_RECIPE if recipe is None else recipe)
+    wanted = {"clusters": clusters, "merge": merge, "classes": classes}
+    changes = spec.cluster.to_dict() | {name: value for name, value in wanted.items() if value is not None}
+    spec = spec.with_(cluster=changes)
+    return spec if seed is None else spec.with_(seed=seed)
+
+
+def name_clusters(found: ClusterClassifier) -> tuple[ClassInfo, ...]:
+    """Return names and colours for classes that nobody named."""
+    front = found.foreground
+    attended = found.tally.attention is not None
+    names = [
+        f"{('foreground' if value in front else 'background') if attended else 'class'} {value}"
+        for value in found.classes
+    ]
+    return default_classes(found.classes, names)
+
+
+def _check_structure(volume: Volume, region: Box, seed: int) -> None:
+    """Refuse a region that shows one grey value only: its clusters would be those of positions."""
+    shape = tuple(span.stop - span.start for span in region)
+    first = None
+    for box in sample_boxes((shape[0], shape[1], shape[2]), seed):
+        z, y, x = (
+            slice(part.start + span.start, part.stop + span.start)
+            for part, span in zip(box, region, strict=True)
+        )
+        values = volume.read((z, y, x))
+        first = values.flat[0] if first is None else first
+        if np.any(values != first):
+            return
+    raise InputError(f"{volume.source}: found one grey value ({first}) everywhere, expected structure to see")
