@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from hrvol.volume.tiling import (
     intersection,
     overlap_pairs,
     tiles_of,
+    whole,
 )
 
 if TYPE_CHECKING:
@@ -145,27 +146,94 @@ def predict_block(block: Block) -> BlockReport:
     part = intersection(block.core, job.region)
     if part is None:
         return BlockReport(block.index, 0, 0.0, {}, SeamDisagreement())
-    views = _views(block, part, job.volume.shape, model)
+    _, height, width = box_shape(part)
+    found = predict_part(
+        job.volume,
+        block,
+        part,
+        model,
+        featuriser,
+        crf=job.crf,
+        probabilities=job.probabilities,
+        uncertainty=job.uncertainty,
+        threads=job.threads,
+        on_plane=lambda planes: tick([list(block.index), planes * height * width]),
+    )
+    labels = found.labels.astype(job.store.dtype, copy=False)
+    job.store.write(part, labels, found.probabilities, found.uncertainty)
+    present, counts = np.unique(labels, return_counts=True)
+    of_value = dict(zip(present.tolist(), counts.tolist(), strict=True))
+    return BlockReport(block.index, labels.size, time.monotonic() - began, of_value, found.seams)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What was found in a part of a block.
+
+    Attributes
+    ----------
+    labels
+        ``(z, y, x)`` uint16 class values.
+    probabilities
+        ``(K, z, y, x)`` uint8, 255 = certain, or ``None``.
+    uncertainty
+        ``(z, y, x)`` uint8, 0 = certain, or ``None``.
+    seams
+        How far tiles disagreed where they overlap, before they were blended.
+    """
+
+    labels: NDArray[np.uint16]
+    probabilities: NDArray[np.uint8] | None
+    uncertainty: NDArray[np.uint8] | None
+    seams: SeamDisagreement
+
+
+def predict_part(
+    volume: Volume,
+    block: Block,
+    part: Box,
+    model: Model,
+    featuriser: Featuriser,
+    *,
+    crf: CrfSpec | None = None,
+    probabilities: bool = False,
+    uncertainty: bool = False,
+    threads: int = 1,
+    on_plane: Callable[[int], None] | None = None,
+) -> Prediction:
+    """Predict a part of a block, plane by plane, tile by tile, blending tiles of the block.
+
+    Parameters
+    ----------
+    volume, block, part
+        The voxels: ``part`` lies in the block.
+    model, featuriser, crf, threads
+        As for :func:`hrvol.run.classify.classify`.
+    probabilities, uncertainty
+        What is wanted besides labels.
+    on_plane
+        Called with the number of planes done.
+    """
+    views = _views(block, part, volume.shape, model)
     top, bottom = (end(view.tile.window[i] for view in views) for i, end in ((0, min), (1, max)))
     left, right = (end(view.tile.window[i] for view in views) for i, end in ((2, min), (3, max)))
-    raw = job.volume.read((part[0], slice(top, bottom), slice(left, right)))
-    check_finite(raw, job.volume.source, (part[0].start, top, left))
+    raw = volume.read((part[0], slice(top, bottom), slice(left, right)))
+    check_finite(raw, volume.source, (part[0].start, top, left))
 
     neighbours = [(i, j) for i, j, _ in overlap_pairs([view.tile for view in views])]
     seams = SeamDisagreement()
     depth, height, width = box_shape(part)
-    values = np.asarray([info.value for info in model.classes])
-    values = values.astype(job.store.dtype)
-    labels = np.zeros((depth, height, width), values.dtype)
+    values = np.asarray([info.value for info in model.classes], np.uint16)
+    labels = np.zeros((depth, height, width), np.uint16)
     several = (len(values), depth, height, width)
-    probabilities = np.zeros(several, np.uint8) if job.probabilities else None
-    uncertainty = np.zeros((depth, height, width), np.uint8) if job.uncertainty else None
+    chances = np.zeros(several, np.uint8) if probabilities else None
+    doubts = np.zeros((depth, height, width), np.uint8) if uncertainty else None
     for k in range(depth):
         found = []
         for view in views:
             y0, y1, x0, x1 = view.tile.window
             image = to_unit(raw[k, y0 - top : y1 - top, x0 - left : x1 - left], model.window)
-            found.append(classify(image, view.in_window, model, featuriser, crf=job.crf, threads=job.threads))
+            found.append(classify(image, view.in_window, model, featuriser, crf=crf, threads=threads))
         seams += _seams(views, found, neighbours)
         plane = np.zeros((height, width, len(values)), np.float32)
         for view, proba in zip(views, found, strict=True):
@@ -173,22 +241,29 @@ def predict_block(block: Block) -> BlockReport:
         # The weights add up to 1 but for rounding.
         plane /= plane.sum(axis=-1, keepdims=True)
         labels[k] = values[plane.argmax(axis=-1)]
-        if probabilities is not None:
-            probabilities[:, k] = np.rint(255 * plane.transpose(2, 0, 1)).astype(np.uint8)
-        if uncertainty is not None:
-            uncertainty[k] = np.rint(255 * entropy(plane)).astype(np.uint8)
-        tick([list(block.index), (k + 1) * height * width])
-    job.store.write(part, labels, probabilities, uncertainty)
-    present, counts = np.unique(labels, return_counts=True)
-    of_value = dict(zip(present.tolist(), counts.tolist(), strict=True))
-    return BlockReport(block.index, labels.size, time.monotonic() - began, of_value, seams)
+        if chances is not None:
+            chances[:, k] = np.rint(255 * plane.transpose(2, 0, 1)).astype(np.uint8)
+        if doubts is not None:
+            doubts[k] = np.rint(255 * entropy(plane)).astype(np.uint8)
+        if on_plane is not None:
+            on_plane(k + 1)
+    return Prediction(labels, chances, doubts, seams)
+
+
+def label_plane(
+    volume: Volume, z: int, model: Model, featuriser: Featuriser, *, crf: CrfSpec | None = None
+) -> NDArray[np.uint16]:
+    """Return the labels (Y, X) of one whole plane in memory: all its tiles, blended."""
+    _, rows, columns = whole(volume.shape)
+    part = (slice(z, z + 1), rows, columns)
+    return predict_part(volume, Block((0, 0, 0), part), part, model, featuriser, crf=crf).labels[0]
 
 
 def entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return how unsure probabilities (..., K) are: entropy over log K, 0 sure, 1 all classes equal."""
     classes = probabilities.shape[-1]
     logs = np.log(np.maximum(probabilities, np.float32(1e-12)))
-    share: NDArray[np.float32] = -(probabilities * logs).sum(axis=-1) / np.float32(np.log(classes))
+    share: NDArray[np.float32] = -(probabilities * logs).sum(axis=-1) / np.float32(np.log(max(classes, 2)))
     return np.clip(share, 0.0, 1.0)
 
 
