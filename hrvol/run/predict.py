@@ -256,7 +256,10 @@ def label_plane(
     """Return the labels (Y, X) of one whole plane in memory: all its tiles, blended."""
     _, rows, columns = whole(volume.shape)
     part = (slice(z, z + 1), rows, columns)
-    return predict_part(volume, Block((0, 0, 0), part), part, model, featuriser, crf=crf).labels[0]
+    labels: NDArray[np.uint16] = predict_part(
+        volume, Block((0, 0, 0), part), part, model, featuriser, crf=crf
+    ).labels[0]
+    return labels
 
 
 def entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
