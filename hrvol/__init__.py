@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser, load_featuriser
     from hrvol.recipe import Recipe
+    from hrvol.run.cluster import cluster_volume, fit_classes
     from hrvol.run.pipeline import extract_features, segment_volume, train_model
     from hrvol.segment.model import Model, load_model, save_model
     from hrvol.volume.store import Volume, open_volume
@@ -20,7 +21,9 @@ _HOME = {
     "Model": "hrvol.segment.model",
     "Recipe": "hrvol.recipe",
     "Volume": "hrvol.volume.store",
+    "cluster_volume": "hrvol.run.cluster",
     "extract_features": "hrvol.run.pipeline",
+    "fit_classes": "hrvol.run.cluster",
     "load_featuriser": "hrvol.features.featuriser",
     "load_model": "hrvol.segment.model",
     "open_volume": "hrvol.volume.store",
@@ -35,7 +38,9 @@ __all__ = [
     "Recipe",
     "Volume",
     "__version__",
+    "cluster_volume",
     "extract_features",
+    "fit_classes",
     "load_featuriser",
     "load_model",
     "open_volume",

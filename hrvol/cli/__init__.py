@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from hrvol import __version__
+from hrvol.cli.cluster import cluster
 from hrvol.cli.look import demo, info, weights
 from hrvol.cli.work import evaluate, features, segment, train
 from hrvol.errors import HrvolError
@@ -90,6 +91,10 @@ def main(context: click.Context) -> None:
         hrvol segment volume.ome.zarr labels.ome.zarr -m phases.hrvol --engine local
         hrvol evaluate labels.ome.zarr truth.tif
 
+    \b
+    Or draw nothing:
+        hrvol cluster volume.ome.zarr classes.ome.zarr
+
     Volumes, strokes and labels may be Zarr 2 or 3 arrays, OME-Zarr images, or TIFF images and stacks; 2D
     images work everywhere.
 
@@ -99,5 +104,5 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (demo, info, weights, train, segment, evaluate, features):
+for _command in (demo, info, weights, train, segment, cluster, evaluate, features):
     main.add_command(_command)

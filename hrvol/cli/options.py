@@ -6,13 +6,18 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from hrvol.errors import OutputExistsError
+from hrvol.errors import BlockError, OutputExistsError
+
+if TYPE_CHECKING:
+    from hrvol.run.sweep import SegmentReport
+
+FAILURES_SHOWN = 5
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,10 +76,39 @@ def weights_options(command: F) -> F:
     )(command)
 
 
+def engine_options(command: F) -> F:
+    """Add where blocks are labelled, and what is written besides labels."""
+    for option in (
+        click.option(
+            "--uncertainty", is_flag=True, help="Also write how unsure the labels are (uint8, 0 = sure)."
+        ),
+        click.option(
+            "--probabilities", is_flag=True, help="Also write each class's probability (uint8, 255 = 1)."
+        ),
+        click.option(
+            "--workers", type=click.IntRange(1), help="Worker processes of the local engine [one per CPU]."
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["serial", "local"]),
+            default="local",
+            show_default=True,
+            help="serial: in this process; local: worker processes on this machine. The labels are the same.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+crf_option = click.option(
+    "--crf",
+    is_flag=True,
+    help="Refine with a dense CRF (extra crf): smooth edges, but fine phases may vanish.",
+)
 recipe_option = click.option(
     "--recipe",
     metavar="FILE|PRESET",
-    help="A recipe file (YAML), or fast, balanced (default), best, paper, classical, deep.",
+    help="A recipe file (YAML), or fast, balanced (default), best, paper, classical, deep, cas.",
 )
 roi_option = click.option(
     "--roi",
@@ -86,6 +120,35 @@ classes_option = click.option(
     "--classes", callback=parse_names, metavar="a,b,c", help="Names of classes 1, 2, ... in order."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def check_blocks(report: SegmentReport, output: str) -> None:
+    """Name the blocks that failed, and raise a :class:`BlockError` if there are any."""
+    if not report.failed:
+        return
+    for failure in report.failed[:FAILURES_SHOWN] if len(report.failed) > 1 else ():
+        click.echo(f"block {failure.index} failed: {failure.reason}", err=True)
+    if len(report.failed) > FAILURES_SHOWN:
+        click.echo(f"... and {len(report.failed) - FAILURES_SHOWN} more", err=True)
+    state = "is not complete" if report.blocks else "was not written"
+    first = report.failed[0]
+    raise BlockError(
+        f"{len(report.failed)} of {report.blocks + len(report.failed)} blocks failed, {output} {state};"
+        f" block {first.index}: {first.reason}"
+    )
+
+
+def echo_segmentation(report: SegmentReport, output: str) -> None:
+    """Print what a segmentation found, how far tiles agreed, and how fast it was."""
+    from hrvol.run.progress import count, duration
+
+    echo_table(["class", "share"], [[name, f"{100 * part:.2f} %"] for name, part in report.fractions.items()])
+    if report.seams.pixels:
+        click.echo(f"tiles disagree on {100 * report.seams.label_share:.2f} % of the pixels they share")
+    click.echo(
+        f"{output}: {count(report.voxels)} voxels in {duration(report.seconds)}"
+        f" ({count(report.voxels_per_s)} voxels/s)"
+    )
 
 
 def echo_json(values: Any) -> None:

@@ -9,9 +9,13 @@ import click
 
 from hrvol.cli.options import (
     Roi,
+    check_blocks,
     classes_option,
+    crf_option,
     echo_json,
+    echo_segmentation,
     echo_table,
+    engine_options,
     json_option,
     recipe_option,
     roi_option,
@@ -19,9 +23,7 @@ from hrvol.cli.options import (
     suggest_fresh,
     weights_options,
 )
-from hrvol.errors import BlockError, OutputExistsError, UsageError
-
-FAILURES_SHOWN = 5
+from hrvol.errors import OutputExistsError, UsageError
 
 
 @click.command()
@@ -102,16 +104,8 @@ def _check_place(output: Path, fresh: bool) -> None:
 @click.argument("volume")
 @click.argument("output", metavar="OUT.ome.zarr")
 @click.option("-m", "--model", required=True, metavar="MODEL.hrvol", help="A model made by hrvol train.")
-@click.option(
-    "--engine",
-    type=click.Choice(["serial", "local"]),
-    default="local",
-    show_default=True,
-    help="serial: in this process; local: worker processes on this machine. The labels are the same.",
-)
-@click.option("--workers", type=click.IntRange(1), help="Worker processes of the local engine [one per CPU].")
-@click.option("--probabilities", is_flag=True, help="Also write each class's probability (uint8, 255 = 1).")
-@click.option("--uncertainty", is_flag=True, help="Also write how unsure the labels are (uint8, 0 = sure).")
+@engine_options
+@crf_option
 @roi_option
 @click.option("--fresh", is_flag=True, help="Replace labels that exist.")
 @weights_options
@@ -123,6 +117,7 @@ def segment(
     workers: int | None,
     probabilities: bool,
     uncertainty: bool,
+    crf: bool,
     roi: Roi | None,
     fresh: bool,
     weights_path: str | None,
@@ -142,7 +137,7 @@ def segment(
     A block that fails does not end the run: it is named at the end, and the exit code is 1.
     """  # noqa: D301 (click needs the escape)
     from hrvol.run.pipeline import segment_volume
-    from hrvol.run.progress import count, display, duration
+    from hrvol.run.progress import display
 
     with suggest_fresh(), display() as progress:
         report = segment_volume(
@@ -153,31 +148,15 @@ def segment(
             workers=workers,
             probabilities=probabilities,
             uncertainty=uncertainty,
+            crf=crf,
             roi=roi,
             overwrite=fresh,
             weights_path=weights_path,
             offline=offline,
             progress=progress,
         )
-    if report.failed:
-        for failure in report.failed[:FAILURES_SHOWN] if len(report.failed) > 1 else ():
-            click.echo(f"block {failure.index} failed: {failure.reason}", err=True)
-        if len(report.failed) > FAILURES_SHOWN:
-            click.echo(f"... and {len(report.failed) - FAILURES_SHOWN} more", err=True)
-        state = "is not complete" if report.blocks else "was not written"
-        first = report.failed[0]
-        raise BlockError(
-            f"{len(report.failed)} of {report.blocks + len(report.failed)} blocks failed, {output} {state};"
-            f" block {first.index}: {first.reason}"
-        )
-    rows = [[name, f"{100 * share:.2f} %"] for name, share in report.fractions.items()]
-    echo_table(["class", "share"], rows)
-    if report.seams.pixels:
-        click.echo(f"tiles disagree on {100 * report.seams.label_share:.2f} % of the pixels they share")
-    click.echo(
-        f"{output}: {count(report.voxels)} voxels in {duration(report.seconds)}"
-        f" ({count(report.voxels_per_s)} voxels/s)"
-    )
+    check_blocks(report, output)
+    echo_segmentation(report, output)
 
 
 @click.command()

@@ -155,6 +155,12 @@ class ClusterReport:
     segmentation: SegmentReport
     objects: tuple[Object, ...] | None
 
+    @property
+    def clusters(self) -> ClusterClassifier:
+        """The clusters behind the classes."""
+        assert isinstance(self.model.classifier, ClusterClassifier)
+        return self.model.classifier
+
 
 def cluster_volume(
     volume: Any,
@@ -240,10 +246,9 @@ def cluster_volume(
     )
     if boxes is None or report.failed:
         return ClusterReport(found, report, None)
-    assert isinstance(found.classifier, ClusterClassifier)
     objects = find_boxes(
         open_labels(out),
-        found.classifier.foreground,
+        ClusterReport(found, report, None).clusters.foreground,
         open_label_store(out).block_shape,
         min_size=min_size,
         engine=engine,
@@ -265,6 +270,8 @@ def cluster_recipe(
     spec = Recipe.load(DEFAULT_RECIPE if recipe is None else recipe)
     wanted = {"clusters": clusters, "merge": merge, "classes": classes}
     changes = spec.cluster.to_dict() | {name: value for name, value in wanted.items() if value is not None}
+    if merge is not None and classes is None:
+        changes["classes"] = None
     spec = spec.with_(cluster=changes)
     return spec if seed is None else spec.with_(seed=seed)
 

@@ -67,15 +67,20 @@ def describe(path: str) -> dict[str, Any]:
 
 def _model(model: Model) -> dict[str, Any]:
     """Describe a model."""
+    from hrvol.run.request import describe_clusters
+    from hrvol.segment.cas import ClusterClassifier
+
     recipe = model.recipe
+    clusters = model.classifier if isinstance(model.classifier, ClusterClassifier) else None
     return {
         "kind": "model",
         "path": model.source,
         "classes": {str(info.value): info.name for info in model.classes},
         "features": recipe.features.kind,
         "channels": len(model.channels),
-        "classifier": recipe.classifier.kind,
-        "combine": recipe.combine,
+        "classifier": "clusters" if clusters else recipe.classifier.kind,
+        "combine": None if clusters else recipe.combine,
+        "clusters": describe_clusters(clusters) if clusters else None,
         "window": list(model.window),
         "weights": recipe.features.deep.weights if recipe.features.uses_deep else None,
         "weights_sha256": model.weights_sha256,

@@ -1,0 +1,117 @@
+"""The command that finds classes where nothing is drawn: cluster."""
+
+from __future__ import annotations
+
+import click
+
+from hrvol.cli.options import (
+    Roi,
+    check_blocks,
+    crf_option,
+    echo_segmentation,
+    engine_options,
+    recipe_option,
+    roi_option,
+    suggest_fresh,
+    weights_options,
+)
+
+
+@click.command()
+@click.argument("volume")
+@click.argument("output", metavar="OUT.ome.zarr")
+@recipe_option
+@click.option("--clusters", type=click.IntRange(2), help="Clusters that classes are merged from [80].")
+@click.option(
+    "--merge",
+    type=click.FloatRange(0, min_open=True),
+    metavar="LAMBDA",
+    help="Below 1 merges less, above 1 more [1].",
+)
+@click.option("--classes", type=click.IntRange(1), metavar="N", help="Merge until N classes are left.")
+@crf_option
+@click.option("--boxes", metavar="FILE.csv", help="Write boxes around the objects of foreground classes.")
+@click.option(
+    "--min-size",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="Voxels of the smallest object that gets a box.",
+)
+@click.option(
+    "--model", metavar="OUT.hrvol", help="Keep the classes, to label other volumes with segment -m."
+)
+@click.option("--seed", type=click.IntRange(0), help="Overrides the recipe's seed (0).")
+@engine_options
+@roi_option
+@click.option("--fresh", is_flag=True, help="Replace labels that exist.")
+@weights_options
+def cluster(
+    volume: str,
+    output: str,
+    recipe: str | None,
+    clusters: int | None,
+    merge: float | None,
+    classes: int | None,
+    crf: bool,
+    boxes: str | None,
+    min_size: int,
+    model: str | None,
+    seed: int | None,
+    engine: str,
+    workers: int | None,
+    probabilities: bool,
+    uncertainty: bool,
+    roi: Roi | None,
+    fresh: bool,
+    weights_path: str | None,
+    offline: bool,
+) -> None:
+    """Find the classes of a volume where nothing is drawn, and label all of it.
+
+    A sample of the volume is cut into clusters of alike pixels; what the network attends to is foreground;
+    clusters nearer to each other than foreground is to background become one class. It is decided once, so
+    a class means the same everywhere. Without --recipe the features are those of the preset cas.
+
+    \b
+    Examples:
+        hrvol cluster volume.ome.zarr classes.ome.zarr
+        hrvol cluster volume.ome.zarr classes.ome.zarr --classes 4 --model phases.hrvol
+        hrvol cluster image.tif objects.ome.zarr --merge 1.1 --boxes boxes.csv
+    """  # noqa: D301 (click needs the escape)
+    if merge is not None and classes is not None:
+        raise click.UsageError("--merge goes up to a distance and --classes to a number: choose one")
+    from hrvol.run.cluster import cluster_volume
+    from hrvol.run.progress import display
+
+    with suggest_fresh(), display() as progress:
+        report = cluster_volume(
+            volume,
+            output,
+            recipe=recipe,
+            clusters=clusters,
+            merge=merge,
+            classes=classes,
+            crf=crf,
+            boxes=boxes,
+            min_size=min_size,
+            model=model,
+            seed=seed,
+            engine=engine,
+            workers=workers,
+            probabilities=probabilities,
+            uncertainty=uncertainty,
+            roi=roi,
+            overwrite=fresh,
+            weights_path=weights_path,
+            offline=offline,
+            progress=progress,
+        )
+    check_blocks(report.segmentation, output)
+    echo_segmentation(report.segmentation, output)
+    if report.objects is not None:
+        click.echo(f"{boxes}: {len(report.objects)} boxes")
+    if model is not None:
+        click.echo(
+            f"{model}: {len(report.model.classes)} classes from {len(report.clusters.of_cluster)} clusters"
+        )
