@@ -51,7 +51,7 @@ def stratified_tiles(
 ) -> tuple[tuple[int, Box, Tile], ...]:
     """Choose tiles that stand for a region: spread evenly in depth, and over the places in a plane.
 
-    How planes are grouped into blocks makes no difference.
+    How tiles are grouped into blocks makes no difference.
 
     Returns
     -------
@@ -62,16 +62,20 @@ def stratified_tiles(
     rng = np.random.default_rng(seed)
     depth = region[0].stop - region[0].start
     one = (slice(0, 1), *region[1:])
-    layout = list(region_tiles((1, *shape[1:]), one, tiles))
+    layout = sorted(region_tiles((1, *shape[1:]), one, tiles), key=lambda entry: entry[1].core)
     total = depth * len(layout)
     if count >= total:
         places = [(z, i) for z in range(depth) for i in range(len(layout))]
     else:
-        # One draw from each of `count` slabs; the places in the plane take turns in a random order. With more
-        # draws than planes the middle of a slab is taken: no plane then shows one place twice.
-        where = rng.random(count) if count <= depth else np.full(count, 0.5)
+        # One draw from each of `count` slabs; the places in the plane take turns in a random order. Slabs are
+        # whole planes, so that no two draws meet in one. With more draws than planes the middle of a slab is
+        # taken: no plane then shows one place twice.
         turns = rng.permutation(len(layout))
-        planes = ((np.arange(count) + where) * depth / count).astype(int)
+        if count <= depth:
+            edges = np.arange(count + 1) * depth // count
+            planes = rng.integers(edges[:-1], edges[1:])
+        else:
+            planes = (2 * np.arange(count) + 1) * depth // (2 * count)
         places = [(int(z), int(turns[i % len(turns)])) for i, z in enumerate(planes)]
     chosen = []
     for z, i in places:
