@@ -128,6 +128,8 @@ def semantic_distance(between: NDArray[np.float64], bins: int = 20, edge: Edge =
     """
     if not between.size:
         return float("nan")
+    if between.min() == between.max():  # numpy would make up a range of 1 around it
+        return float(between.min())
     counts, edges = np.histogram(between, bins=bins)
     fullest = int(counts.argmax())
     low, high = float(edges[fullest]), float(edges[fullest + 1])
@@ -368,6 +370,7 @@ def _scaling(
         exact = features[:, others].astype(np.float64)
         mean[others] = exact.mean(axis=0)
         spread = exact.std(axis=0)
-        spread[spread == 0] = 1.0  # a constant column stays zero
+        # A column that is constant, or varies by rounding only, stays as good as zero.
+        spread[spread <= 1e-5 * np.abs(mean[others])] = 1.0
         scale[others] = spread * np.sqrt(others.sum())
     return mean.astype(np.float32), scale.astype(np.float32)
