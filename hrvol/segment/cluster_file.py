@@ -46,7 +46,7 @@ def read_clusters(archive: zipfile.ZipFile, about: Any, n_features: int, source:
         count, temperature = int(about["count"]), float(about["temperature"])
         below = float("nan") if about["semantic_distance"] is None else float(about["semantic_distance"])
         attended = bool(about["attention"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"{source}: found damaged entries ({one_line(error)}), expected a model's") from None
     of_cluster = read_array(archive, "of_cluster.npy", "i", (count,), source).astype(np.int64)
     values = np.unique(of_cluster)
@@ -59,8 +59,13 @@ def read_clusters(archive: zipfile.ZipFile, about: Any, n_features: int, source:
             f"{source}: of_cluster.npy: found classes out of order, expected them to rise from 1"
         )
     scale = read_array(archive, "scale.npy", "f", (n_features,), source).astype(np.float32)
-    if not (scale > 0).all() or not temperature > 0:
-        raise ModelError(f"{source}: found a scale or temperature of 0 or less, expected more than 0")
+    if not (scale > 0).all() or not 0 < temperature < np.inf:
+        raise ModelError(f"{source}: found a scale or temperature that cannot divide, expected more than 0")
+    pixels = read_array(archive, "pixels.npy", "i", (count,), source).astype(np.int64)
+    if not (pixels > 0).all():
+        raise ModelError(
+            f"{source}: pixels.npy: found a cluster of {pixels.min()} pixels, expected at least 1"
+        )
     attention = None
     if attended:
         attention = read_array(archive, "attention.npy", "f", (count,), source).astype(np.float64)
@@ -70,8 +75,6 @@ def read_clusters(archive: zipfile.ZipFile, about: Any, n_features: int, source:
         mean=read_array(archive, "mean.npy", "f", (n_features,), source).astype(np.float32),
         scale=scale,
         temperature=temperature,
-        tally=ClusterTally(
-            read_array(archive, "pixels.npy", "i", (count,), source).astype(np.int64), attention
-        ),
+        tally=ClusterTally(pixels, attention),
         semantic_distance=below,
     )
