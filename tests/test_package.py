@@ -9,7 +9,7 @@ import pytest
 
 import hrvol
 from hrvol.errors import HrvolError, RecipeError
-from hrvol.recipe import PRESETS, DeepSpec, Recipe
+from hrvol.recipe import PRESETS, ClusterSpec, CrfSpec, DeepSpec, Recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,6 +50,25 @@ def test_presets_are_hashable_and_round_trip(name, tmp_path):
         ("tiles: {core: 64, overlap: 40}", "more than half of core"),
         ("combine: product\nfeatures: {kind: deep}", "needs features.kind: hybrid"),
         ("features: {deep: {stride: 4, offsets: 4}}", "needs stride: native"),
+        ("cluster: {classes: 81}", "classes: found 81, expected at most the number of clusters, 80"),
+        ("cluster: {clusters: 5, classes: 6}", r"cluster: .*found 6, .*clusters, 5"),
+        ("cluster: {clusters: 1}", r"cluster\.clusters: .*greater than or equal to 2.*got 1"),
+        ("cluster: {clusters: 5000}", r"cluster\.clusters: .*less than or equal to 4095"),
+        ("cluster: {merge: 0}", r"cluster\.merge: .*greater than 0.*got 0"),
+        ("cluster: {classes: 0}", r"cluster\.classes: .*greater than or equal to 1"),
+        ("cluster: {distance: manhattan}", r"cluster\.distance: .*'cosine' or 'euclidean'"),
+        ("cluster: {edge: middle}", r"cluster\.edge: .*'lower', 'centre' or 'upper'"),
+        ("cluster: {samples: 1}", r"cluster\.samples: .*greater than or equal to 2"),
+        ("cluster: {sample_tiles: 0}", r"cluster\.sample_tiles: .*greater than or equal to 1"),
+        ("cluster: {bins: 0}", r"cluster\.bins: .*greater than or equal to 1"),
+        ("cluster: {cluster: 5}", r"cluster\.cluster: Extra inputs are not permitted"),
+        ("crf: {sxy_gauss: 0}", r"crf\.sxy_gauss: .*greater than 0.*got 0"),
+        ("crf: {srgb: -1}", r"crf\.srgb: .*greater than 0"),
+        ("crf: {compat_bilateral: -1}", r"crf\.compat_bilateral: .*greater than or equal to 0"),
+        ("crf: {iterations: 0}", r"crf\.iterations: .*greater than or equal to 1"),
+        ("crf: {confidence: 1}", r"crf\.confidence: .*less than 1"),
+        ("crf: {colour: 3}", r"crf\.colour: Extra inputs are not permitted"),
+        ("crf: yes", r"crf: .*got True"),
         ("- a list", "expected a mapping"),
         ("a: [", "not valid YAML"),
     ],
@@ -81,6 +100,17 @@ def test_strided_recipes_need_not_turn_interleaving_off(tmp_path):
     assert DeepSpec.model_validate({}).offsets == 4
     with pytest.raises(RecipeError, match="presets are fast, balanced"):
         Recipe.load("no-such-preset")
+
+
+def test_a_recipe_says_how_classes_are_found_and_refined(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("cluster: {clusters: 40, classes: 40, distance: euclidean}\ncrf: {}")
+    recipe = Recipe.load(file)
+    assert recipe.cluster == ClusterSpec(clusters=40, classes=40, distance="euclidean")
+    assert recipe.crf == CrfSpec()
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    assert {PRESETS[name].crf for name in PRESETS} == {None}
+    assert {PRESETS[name].features.deep.block for name in ("cas", "cas-paper")} == {"last"}
 
 
 def test_every_error_has_an_exit_code_and_a_doc():

@@ -8,6 +8,7 @@ from hrvol.features.classical import classical_features
 from hrvol.features.featuriser import Featuriser, load_featuriser
 from hrvol.features.upsample import Linear, upsample
 from hrvol.recipe import DeepSpec, FeatureSpec
+from hrvol.segment.cas import ClusterTally
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,98 @@ def test_attention_and_projection_come_apart_from_features(backbone, image):
     assert float(result.attention.mean()) == pytest.approx(1, abs=0.3)
     with pytest.raises(InputError, match="classical has no attention"):
         Featuriser(FeatureSpec(kind="classical")).upsampled(image)
+
+
+KINDS = ["deep", "classical", "hybrid"]
+
+
+def featuriser_of(kind, backbone):
+    spec = FeatureSpec(kind=kind, deep=DEEP)
+    return Featuriser(spec, backbone if spec.uses_deep else None)
+
+
+@pytest.mark.parametrize("unit", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_some_pixels_are_those_of_the_whole_image(backbone, image, kind, unit):
+    featuriser = featuriser_of(kind, backbone)
+    y, x = np.array([0, 39, 7, 7]), np.array([0, 51, 20, 20])
+    found, paid = featuriser.pixels(image, y, x, unit=unit, attention=True)
+    assert found.dtype == np.float32
+    assert found.shape == (4, len(featuriser.channels))
+    expected = featuriser(image)
+    if featuriser.backbone is not None:
+        whole = featuriser.upsampled(image, unit=unit, attention=True)
+        expected[featuriser.groups["deep"]] = whole.features
+        assert paid.dtype == np.float32
+        np.testing.assert_array_equal(paid, whole.attention[:, y, x].mean(dim=0).numpy())
+        assert featuriser.pixels(image, y, x)[1] is None
+    else:
+        assert paid is None
+    np.testing.assert_array_equal(found, expected[:, y, x].T.numpy())
+
+
+def random_maps(featuriser, count=6):
+    rng = np.random.default_rng(3)
+    return {
+        name: Linear(
+            torch.from_numpy(rng.normal(size=(count, part.stop - part.start)).astype(np.float32)),
+            torch.from_numpy(rng.normal(size=count).astype(np.float32)),
+        )
+        for name, part in featuriser.groups.items()
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_are_a_linear_map_of_unit_features(backbone, image, kind):
+    featuriser = featuriser_of(kind, backbone)
+    maps = random_maps(featuriser)
+    found = featuriser.scores(image, maps)
+    assert found.shape == (6, 40, 52)
+    assert found.permute(1, 2, 0).is_contiguous()
+    y, x = np.indices(image.shape).reshape(2, -1)
+    features, _ = featuriser.pixels(image, y, x, unit=True)
+    expected = 0
+    for name, part in featuriser.groups.items():
+        weight, bias = (values.double().numpy() for values in (maps[name].weight, maps[name].bias))
+        expected = expected + features[:, part].astype(np.float64) @ weight.T + bias
+    np.testing.assert_allclose(found.permute(1, 2, 0).reshape(-1, 6).numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_are_the_same_bits_each_time_and_leave_the_image_alone(backbone, image, kind):
+    featuriser = featuriser_of(kind, backbone)
+    maps, kept = random_maps(featuriser), image.copy()
+    assert torch.equal(featuriser.scores(image, maps), featuriser.scores(image, maps))
+    np.testing.assert_array_equal(image, kept)
+
+
+def two_textures(side):
+    """Patches of two textures, one of the first for three of the second; which pixel is of which."""
+    first, second = (np.random.default_rng(seed).random((14, 14)) for seed in (0, 1))
+    count = side // 14
+    odd = np.arange(count) % 2 == 1
+    texture = np.kron(odd[:, None] & odd, np.ones((14, 14), int))
+    image = np.where(texture, np.tile(first, (count, count)), np.tile(second / 3, (count, count)))
+    return image.astype(np.float32), texture
+
+
+def test_attention_density_of_a_texture_is_the_same_in_tiles_of_any_size():
+    net = random_backbone("dinov2_vits14")
+    net.net.pos_embed.zero_()  # the same patch is then the same token, wherever it is
+    net.net.blocks[-1].attn.qkv.weight.mul_(200)  # random weights attend to all alike
+    featuriser = Featuriser(
+        FeatureSpec(kind="deep", deep=DeepSpec(block=1, offsets=1, interpolation="nearest")), net
+    )
+    densities = {}
+    for side in (56, 84, 168):
+        image, texture = two_textures(side)
+        y, x = np.indices(image.shape).reshape(2, -1)
+        _, attention = featuriser.pixels(image, y, x, unit=True, attention=True)
+        densities[side] = ClusterTally.of(texture, attention, 2).density
+    assert max(densities[56]) > 1.5 * min(densities[56])
+    # The CLS token's attention to itself is a smaller part of more tokens: that is all that differs.
+    for side in (56, 84):
+        np.testing.assert_allclose(densities[side], densities[168], rtol=0.1)
 
 
 def test_only_planes_are_taken(backbone):

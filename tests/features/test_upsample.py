@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hrvol.errors import InputError, UsageError
 from hrvol.features.backbone import Tokens
-from hrvol.features.upsample import Linear, upsample, views_of
+from hrvol.features.upsample import Linear, project, upsample, views_of
 from hrvol.recipe import DeepSpec
 
 
@@ -96,21 +97,67 @@ def test_a_scaled_input_stays_registered():
         assert np.abs(errors).max() <= 0.5 / min(scale, 1)
 
 
+class Three(PatchMean):
+    """Three channels a token, so that tokens have a direction."""
+
+    def tokens(self, images, **options):
+        found = super().tokens(images, **options)
+        means = found.features
+        return Tokens(torch.cat([means, means**2, means.sin()], dim=1), found.attention, None)
+
+
 @pytest.mark.parametrize("spec", [DeepSpec(offsets=2), DeepSpec(stride=4, shifts=(1,), placement="stretch")])
 def test_a_linear_map_commutes_with_spreading(spec):
     generator = torch.Generator().manual_seed(1)
-
-    class Three(PatchMean):
-        def tokens(self, images, **options):
-            means = super().tokens(images, **options).features
-            return Tokens(torch.cat([means, means**2, means.sin()], dim=1), None, None)
-
     linear = Linear(torch.randn(5, 3, generator=generator), torch.randn(5, generator=generator))
     image = torch.rand(60, 61, generator=generator)
     before = upsample(Three(), image, spec, linear=linear).features
     plain = upsample(Three(), image, spec).features
     after = torch.einsum("kc,cyx->kyx", linear.weight, plain) + linear.bias[:, None, None]
     torch.testing.assert_close(before, after, atol=1e-5, rtol=1e-5)
+
+
+UNIT = [
+    DeepSpec(offsets=1, interpolation="nearest"),
+    DeepSpec(offsets=2, flips=True),
+    DeepSpec(stride=4, shifts=(1,), placement="stretch"),
+]
+
+
+@pytest.mark.parametrize("spec", UNIT)
+def test_unit_scales_tokens_before_they_are_spread(spec):
+    class Scaled(Three):
+        def tokens(self, images, **options):
+            found = super().tokens(images, **options)
+            return Tokens(F.normalize(found.features, dim=1), found.attention, None)
+
+    image = torch.rand(60, 61, generator=torch.Generator().manual_seed(2))
+    found = upsample(Three(), image, spec, unit=True, attention=True)
+    expected = upsample(Scaled(), image, spec, attention=True)
+    torch.testing.assert_close(found.features, expected.features)
+    assert torch.equal(found.attention, expected.attention)  # which has no direction
+    lengths = found.features.norm(dim=0)
+    assert lengths.max() <= 1 + 1e-6
+    # Averages of directions are shorter than 1: only tokens themselves are of length 1.
+    assert (lengths.min() > 1 - 1e-6) == (spec == UNIT[0])
+
+
+@pytest.mark.parametrize("spec", UNIT)
+def test_a_linear_map_of_unit_tokens_commutes_too(spec):
+    generator = torch.Generator().manual_seed(1)
+    linear = Linear(torch.randn(5, 3, generator=generator), torch.randn(5, generator=generator))
+    image = torch.rand(60, 61, generator=generator)
+    before = upsample(Three(), image, spec, unit=True, linear=linear).features
+    plain = upsample(Three(), image, spec, unit=True).features
+    after = torch.einsum("kc,cyx->kyx", linear.weight, plain) + linear.bias[:, None, None]
+    torch.testing.assert_close(before, after, atol=1e-5, rtol=1e-5)
+    without = upsample(Three(), image, spec, linear=linear).features
+    assert not torch.allclose(before, without, atol=0.1)
+
+
+def test_a_token_of_nothing_stays_nothing():
+    result = upsample(Three(), torch.zeros(28, 28), DeepSpec(offsets=2), unit=True)
+    assert (result.features == 0).all()
 
 
 @pytest.mark.parametrize("way", ["interleaved 4", "strided 4, shifts"])
@@ -123,6 +170,18 @@ def test_batches_and_buffers_change_nothing(way):
     torch.testing.assert_close(buffer[:, :, 1], expected[0])
     assert (buffer[:, :, 0] == -1).all()
     assert (buffer[:, :, 2:] == -1).all()
+
+
+def test_a_projection_of_pixels_is_the_matrix_product():
+    generator = torch.Generator().manual_seed(3)
+    features = torch.rand(4, 9, 7, generator=generator)
+    linear = Linear(torch.randn(3, 4, generator=generator), torch.randn(3, generator=generator))
+    found = project(features, linear)
+    expected = torch.einsum("kc,cyx->kyx", linear.weight, features) + linear.bias[:, None, None]
+    torch.testing.assert_close(found, expected)
+    assert found.permute(1, 2, 0).is_contiguous()
+    by_pixel = features.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # however they lie in memory
+    torch.testing.assert_close(project(by_pixel, linear), expected)
 
 
 def test_views_of_the_published_settings():

@@ -4,7 +4,16 @@ from sklearn.ensemble import RandomForestClassifier
 
 from hrvol.errors import RecipeError
 from hrvol.recipe import ClassifierSpec
-from hrvol.segment.estimators import check_fitted, fit_classifier, make_classifier, probabilities, uses_blas
+from hrvol.segment import estimators as module
+from hrvol.segment.estimators import (
+    check_fitted,
+    fit_classifier,
+    kmeans,
+    make_classifier,
+    nearest,
+    probabilities,
+    uses_blas,
+)
 
 KINDS = ["forest", "logistic", "ridge", "mlp", "boosting"]
 pytestmark = pytest.mark.filterwarnings("error")
@@ -163,3 +172,55 @@ def test_check_fitted_refuses_boosted_trees_that_lead_astray(name, value):
     boosting._predictors[2][1].nodes[name][0] = value
     with pytest.raises(ValueError, match="out of"):
         check_fitted(boosting, "boosting", 5, (1, 3, 4))
+
+
+def _blobs(n=600, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 4, n)
+    centres = np.array([[0, 0, 0], [9, 0, 0], [0, 9, 0], [0, 0, 9]])
+    return (centres[truth] + rng.normal(size=(n, 3))).astype(np.float32), truth
+
+
+def test_kmeans_finds_the_middle_of_blobs():
+    features, truth = _blobs()
+    centroids = kmeans(features, 4, seed=0)
+    assert centroids.dtype == np.float32
+    assert centroids.shape == (4, 3)
+    found = nearest(centroids, features)
+    for number in range(4):
+        assert len(set(found[truth == number])) == 1
+        np.testing.assert_allclose(
+            centroids[found[truth == number][0]], features[truth == number].mean(axis=0), atol=1e-4
+        )
+
+
+def test_kmeans_depends_on_the_seed_and_on_nothing_else():
+    features, _ = _blobs()
+    kept = features.copy()
+    one, again, other = (kmeans(features, 20, seed) for seed in (0, 0, 1))
+    assert one.tobytes() == again.tobytes()
+    assert not np.array_equal(one, other)
+    np.testing.assert_array_equal(features, kept)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_kmeans_of_few_different_rows_repeats_centroids(count):
+    features = np.tile(_blobs(count)[0], (50, 1))
+    centroids = kmeans(features, 8, seed=0)
+    assert centroids.shape == (8, 3)
+    assert len(np.unique(nearest(centroids, features))) == count
+    assert np.isfinite(kmeans(np.ones((30, 3), np.float32), 4, 0)).all()
+
+
+def test_the_nearest_centroid_is_the_nearest_and_of_equals_the_first(monkeypatch):
+    rng = np.random.default_rng(0)
+    centroids, features = (rng.normal(size=(n, 7)).astype(np.float32) for n in (13, 1000))
+    found = nearest(centroids, features)
+    assert found.dtype == np.int64
+    distances = ((features[:, None].astype(np.float64) - centroids[None]) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(found, distances.argmin(axis=1))
+    monkeypatch.setattr(module, "_ROWS", 64)
+    np.testing.assert_array_equal(nearest(centroids, features), found)
+    twice = np.concatenate([centroids, centroids])
+    np.testing.assert_array_equal(nearest(twice, features), found)
+    assert nearest(centroids, features[:0]).shape == (0,)
