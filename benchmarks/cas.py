@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.cas_cache import Cache, pixels_key
+from benchmarks.cas_cache import Cache, pixels_key, scoring_key
 from benchmarks.cas_data import Scene, load_scenes, reduced_scenes
 from benchmarks.cas_fit import KINDS, Fit, fit_scene, look_of
 from benchmarks.cas_pictures import draw_scene
@@ -64,7 +64,8 @@ class Bench:
     def result(self, scene: Scene, kind: str, part: str) -> dict[str, Any]:
         """Return what is known of a scene with some features, measured now or before."""
         name = _name(scene, kind, part)
-        key = self._key(scene, kind) | {"truths": pixels_key(scene)["truths"], "lambdas": LAMBDAS}
+        how = {"truths": pixels_key(scene)["truths"], "lambdas": LAMBDAS, "scoring": scoring_key()}
+        key = self._key(scene, kind) | how
         found = self.cache.result(name, key)
         if found is not None:
             log(f"{name}: measured before")

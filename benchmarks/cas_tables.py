@@ -239,7 +239,8 @@ def _boxes(results: Sequence[Result]) -> str:
     text = (
         "## Boxes\n\nTrue boxes are around strokes, which are sparse: on cell or nucleus (*cell*), and on the"
         " nucleus alone. **They are mostly smaller than the cell and the nucleus are**, so that an IoU of 1"
-        " is out of reach. *multi*: all boxes of foreground classes and the superbox; *single*: the superbox.\n\n"
+        " is out of reach. *multi*: all boxes of foreground classes and the superbox; *single*: the"
+        " superbox.\n\n"
         "CorLoc: share of images with a box of IoU 0.5 or more; *boxes*: how many of them *multi* has to"
         " hit with; *whole image*: one box around all of it.\n\n"
     )

@@ -236,7 +236,7 @@ def bench(tmp_path, monkeypatch):
     return cas.Bench(Cache(tmp_path / "cache"), (0,), "a machine."), looked
 
 
-def test_what_was_measured_is_not_measured_again(bench, scene):
+def test_what_was_measured_is_not_measured_again(bench, scene, monkeypatch):
     one, looked = bench
     first = {kind: one.result(scene, kind, "whole") for kind in ("deep", "intensity")}
     assert len(looked) == 2
@@ -244,9 +244,12 @@ def test_what_was_measured_is_not_measured_again(bench, scene):
     assert {kind: again.result(scene, kind, "whole") for kind in first} == json.loads(json.dumps(first))
     (one.cache.folder / "tcells-0-deep.json").unlink()  # clusters are still there
     assert again.result(scene, "deep", "whole")["machine"] == "a machine."
+    monkeypatch.setattr(cas, "scoring_key", lambda: "other code")
+    monkeypatch.setattr(cas, "alone", lambda scene: "scored anew")
+    assert again.result(scene, "deep", "whole")["alone"] == "scored anew"
     other = replace(scene, truths={"strokes": scene.truths["strokes"] % 3 + 1})
     assert again.result(other, "deep", "whole")["rows"] != first["deep"]["rows"]
-    assert len(looked) == 2
+    assert len(looked) == 2  # nor where the code that scores is another
     assert list(one.fit(scene, "deep", "whole").partitions) == [0]
 
 
