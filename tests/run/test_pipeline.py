@@ -1,5 +1,6 @@
 """From strokes to a labelled volume: what is read, what comes out, and what is refused."""
 
+import sys
 from dataclasses import replace
 
 import dask.array
@@ -9,12 +10,25 @@ import xarray
 import zarr
 from run_data import QUICK, draw, make_volume
 
-from hrvol.errors import InputError, ModelError, OutputExistsError, RecipeError, StrokesError, UsageError
+from hrvol.errors import (
+    InputError,
+    MissingExtraError,
+    ModelError,
+    OutputExistsError,
+    RecipeError,
+    StrokesError,
+    UsageError,
+)
+from hrvol.features.featuriser import load_featuriser
+from hrvol.recipe import CrfSpec
 from hrvol.run import compare
+from hrvol.run.classify import classify
 from hrvol.run.pipeline import evaluate_volumes, segment_volume, train_model
+from hrvol.segment.crf import refine_probabilities
 from hrvol.segment.model import save_model
 from hrvol.volume.labels import open_label_store
 from hrvol.volume.store import Volume, class_info, open_labels, open_volume
+from hrvol.volume.tiling import blocks, tiles_of
 
 
 def labels_of(path):
@@ -147,6 +161,67 @@ def test_a_region_of_blended_tiles_is_that_of_the_whole(data, blended, tmp_path)
     segment_volume(data[0], tmp_path / "part.ome.zarr", blended, roi=roi)
     found, expected = (labels_of(tmp_path / f"{name}.ome.zarr")[roi] for name in ("part", "whole"))
     np.testing.assert_array_equal(found, expected)
+
+
+ONE_TILE = (slice(2, 3), slice(64, 128), slice(64, 128))
+
+
+@pytest.fixture(scope="module")
+def refined(data, model, tmp_path_factory):
+    """One tile of a plane, refined by a CRF."""
+    pytest.importorskip("pydensecrf.densecrf", reason="needs the extra crf")
+    out = tmp_path_factory.mktemp("refined") / "out.ome.zarr"
+    segment_volume(data[0], out, model, crf=True, roi=ONE_TILE, probabilities=True, uncertainty=True)
+    return out
+
+
+def test_a_tile_is_refined_with_its_context(refined, data, model):
+    shape = data[0].shape
+    tiles = [tile for block in blocks(shape, QUICK.tiles) for tile in tiles_of(block, shape[1:], QUICK.tiles)]
+    tile = next(tile for tile in tiles if tile.core == (64, 128, 64, 128))
+    image = data[0][2][tile.window_slices].astype(np.float32) / 255
+    everything = (slice(0, image.shape[0]), slice(0, image.shape[1]))
+    probabilities = classify(image, everything, model, load_featuriser(QUICK.features))
+    expected = refine_probabilities(probabilities, image, CrfSpec())[tile.core_in_window]
+    np.testing.assert_array_equal(labels_of(refined)[ONE_TILE][0], expected)
+    assert (probabilities[tile.core_in_window].argmax(axis=2) + 1 != expected).any()
+
+
+def test_probabilities_and_uncertainty_are_refined_too(refined):
+    group = zarr.open_group(refined, mode="r")
+    probabilities = group["probabilities/0"][(slice(None), *ONE_TILE)].astype(int)
+    assert abs(probabilities.sum(axis=0) - 255).max() <= 1
+    clear = abs(probabilities[0] - probabilities[1]) > 1
+    assert ((probabilities.argmax(axis=0) + 1 == labels_of(refined)[ONE_TILE]) | ~clear).all()
+    uncertainty = group["uncertainty/0"][ONE_TILE]
+    assert uncertainty[probabilities.max(axis=0) == 255].max() <= 5  # 255 begins at 1 - 1 / 510
+    assert uncertainty.max() > 100
+
+
+def test_what_was_refined_says_so_and_the_recipe_decides(refined, whole, data, model, tmp_path):
+    said = [open_label_store(out).attributes["recipe"]["crf"] for out in (whole[0], refined)]
+    assert said == [None, CrfSpec().to_dict()]
+    mild = CrfSpec(iterations=1, compat_bilateral=0)
+    kept = replace(model, recipe=model.recipe.with_(crf=mild))
+    for name, options in (("asked", {"crf": True}), ("not", {})):  # a recipe with a CRF is refined anyway
+        segment_volume(data[0], tmp_path / name, kept, roi=ONE_TILE, **options)
+        assert open_label_store(tmp_path / name).attributes["recipe"]["crf"] == mild.to_dict()
+    asked, unasked = (labels_of(tmp_path / name) for name in ("asked", "not"))
+    np.testing.assert_array_equal(asked, unasked)
+    assert (asked[ONE_TILE] != labels_of(whole[0])[ONE_TILE]).any()
+    assert (asked[ONE_TILE] != labels_of(refined)[ONE_TILE]).any()
+
+
+@pytest.mark.parametrize("in_recipe", [False, True])
+def test_without_the_extra_a_crf_is_refused_before_anything_is_written(
+    data, model, tmp_path, monkeypatch, in_recipe
+):
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    asked = replace(model, recipe=model.recipe.with_(crf=CrfSpec())) if in_recipe else model
+    with pytest.raises(MissingExtraError, match=r"hrvol\[crf\]"):
+        segment_volume(data[0], tmp_path / "out.ome.zarr", asked, crf=not in_recipe)
+    assert not list(tmp_path.iterdir())
 
 
 def test_images_work_like_volumes(quick, tmp_path):
