@@ -173,6 +173,10 @@ def _presets() -> dict[str, Recipe]:
         "classical": Recipe(features=FeatureSpec(kind="classical")),
         "deep": Recipe(features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK))),
         "cas": Recipe(features=FeatureSpec(kind="deep", deep=DeepSpec(offsets=2, flips=True))),
+        "cas-volume": Recipe(
+            features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2)),
+            cluster=ClusterSpec(position_directions=32),
+        ),
         "cas-paper": Recipe(
             features=FeatureSpec(kind="deep", deep=paper_deep.model_copy(update={"flips": "published"}))
         ),
@@ -180,6 +184,9 @@ def _presets() -> dict[str, Recipe]:
 
 
 PRESETS: dict[str, Recipe] = _presets()
-"""Named recipes. ``balanced`` is the default; ``paper`` has the published settings. ``cas`` is the default
-where classes are found without strokes, with flips, which average out what tokens know of their position;
-``cas-paper`` has the published settings for that."""
+"""Named recipes. ``balanced`` is the default; ``paper`` has the published settings.
+
+Where classes are found without strokes, ``cas`` is the default for images of one tile, with flips, which
+average out some of what tokens know of their position; ``cas-volume`` for larger ones: there the tiles must
+agree, so the directions that tell the position are left out. ``cas-paper`` has the published settings.
+"""

@@ -108,7 +108,7 @@ crf_option = click.option(
 recipe_option = click.option(
     "--recipe",
     metavar="FILE|PRESET",
-    help="A recipe file (YAML), or fast, balanced (default), best, paper, classical, deep, cas.",
+    help="A recipe file (YAML), or fast, balanced, best, paper, classical, deep, cas, cas-volume, cas-paper.",
 )
 roi_option = click.option(
     "--roi",

@@ -16,20 +16,23 @@ from hrvol.run.engine import check_engine
 from hrvol.run.pipeline import segment_volume
 from hrvol.run.progress import ProgressCallback
 from hrvol.run.request import Region, keep_input, region_box, text
-from hrvol.run.sample import sample_pixels
+from hrvol.run.sample import pixel_pairs, sample_pixels
 from hrvol.run.sweep import SegmentReport
 from hrvol.run.train import check_context, common_window
 from hrvol.segment.cas import ClusterClassifier, fit_clusters
 from hrvol.segment.crf import check_available
 from hrvol.segment.model import Model, save_model
 from hrvol.segment.objects import Object
+from hrvol.segment.positions import position_directions, without
 from hrvol.volume.intensity import sample_boxes
 from hrvol.volume.labels import open_label_store
 from hrvol.volume.output import check_way
 from hrvol.volume.store import Volume, open_labels, open_volume
-from hrvol.volume.tiling import Box
+from hrvol.volume.tiling import Box, window_side
 
-DEFAULT_RECIPE = "cas"
+IMAGE_RECIPE, VOLUME_RECIPE = "cas", "cas-volume"
+"""Default for what fits one tile a plane, and for what does not."""
+
 MIN_SIZE = 200
 """Voxels of the smallest object that gets a box (the paper's code: more than 200 pixels)."""
 
@@ -58,8 +61,9 @@ def fit_classes(
     volume
         A path, or a numpy, Dask, xarray or Zarr array, ``(Z, Y, X)`` or ``(Y, X)``.
     recipe
-        A recipe, its file, or a preset's name; ``None`` for ``cas``. Features may be of any kind; classical
-        ones have no attention, so that ``classes`` must be given.
+        A recipe, its file, or a preset's name; ``None`` for ``cas`` if a plane fits one tile, else
+        ``cas-volume``. Features may be of any kind; classical ones have no attention, so that ``classes``
+        must be given.
     clusters, merge, classes, seed
         Override the recipe's ``cluster.clusters``, ``cluster.merge`` (lambda), ``cluster.classes`` and seed.
     roi
@@ -88,8 +92,10 @@ def fit_classes(
     """
     from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
 
-    spec = cluster_recipe(recipe, clusters, merge, classes, seed)
     opened = open_volume(volume)
+    spec = cluster_recipe(
+        default_recipe(opened) if recipe is None else recipe, clusters, merge, classes, seed
+    )
     region = region_box(roi, opened)
     _check_structure(opened, region, spec.seed)
     if not spec.features.uses_deep and spec.cluster.classes is None:
@@ -113,11 +119,28 @@ def fit_classes(
         attention=spec.features.uses_deep,
         progress=progress,
     )
-    count = len(sample.features)
+    features = sample.features
+    if spec.cluster.position_directions and "deep" in featuriser.groups:
+        pairs = pixel_pairs(
+            opened,
+            region,
+            featuriser,
+            window,
+            spec.tiles,
+            pixels=spec.cluster.samples // 4,
+            most_tiles=spec.cluster.sample_tiles,
+            seed=spec.seed,
+            progress=progress,
+        )
+        deep = featuriser.groups["deep"]
+        features[:, deep] = without(
+            features[:, deep], position_directions(pairs, spec.cluster.position_directions)
+        )
+    count = len(features)
     if progress is not None:
         progress("fit", 0, count)
     found = fit_clusters(
-        sample.features,
+        features,
         sample.attention,
         spec.cluster,
         directions=featuriser.groups.get("deep"),
@@ -212,10 +235,12 @@ def cluster_volume(
     OutputExistsError
         ``out`` is in the way.
     """
-    spec = cluster_recipe(recipe, clusters, merge, classes, seed)
+    opened = open_volume(volume)
+    spec = cluster_recipe(
+        default_recipe(opened) if recipe is None else recipe, clusters, merge, classes, seed
+    )
     if crf:
         spec = spec.with_(crf=spec.crf or CrfSpec())
-    opened = open_volume(volume)
     # What can be refused is refused before the minutes of fitting.
     check_engine(engine, workers)
     keep_input(opened, out)
@@ -259,6 +284,13 @@ def cluster_volume(
     return ClusterReport(found, report, objects)
 
 
+def default_recipe(volume: Volume) -> str:
+    """Return the preset for a volume that no recipe is given for: are its planes larger than a tile?"""
+    tiles = Recipe.load(VOLUME_RECIPE).tiles
+    fits = all(window_side(side, tiles) == side for side in volume.shape[1:])
+    return IMAGE_RECIPE if fits else VOLUME_RECIPE
+
+
 def cluster_recipe(
     recipe: str | Path | Recipe | None,
     clusters: int | None = None,
@@ -267,7 +299,7 @@ def cluster_recipe(
     seed: int | None = None,
 ) -> Recipe:
     """Return a recipe with what was asked for; :class:`RecipeError` where that makes no sense."""
-    spec = Recipe.load(DEFAULT_RECIPE if recipe is None else recipe)
+    spec = Recipe.load(IMAGE_RECIPE if recipe is None else recipe)
     wanted = {"clusters": clusters, "merge": merge, "classes": classes}
     changes = spec.cluster.to_dict() | {name: value for name, value in wanted.items() if value is not None}
     if merge is not None and classes is None:
