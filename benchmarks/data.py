@@ -120,9 +120,9 @@ def load_stroked(name: str) -> Stroked:
     """Return ``tcells``, ``superalloy`` or ``needle_block``."""
     folder = data_dir() / name
     names = {
-        "tcells": ("background", "cell", "nucleus"),
+        "tcells": ("nucleus", "cell", "background"),
         "superalloy": ("matrix", "secondary", "tertiary"),
-        "needle_block": ("liquor", "alpha blocks", "beta needles"),
+        "needle_block": ("alpha blocks", "liquor", "beta needles"),
     }[name]
     images = _read(folder / ("images.tif" if name == STROKED else "image.tif"))
     strokes = _read(folder / "sparse_labels.tif")
