@@ -285,7 +285,7 @@ def cluster_volume(
 
 
 def default_recipe(volume: Volume) -> str:
-    """Return the preset for a volume that no recipe is given for: are its planes larger than a tile?"""
+    """Return the preset where no recipe is given: by whether a plane fits one tile."""
     tiles = Recipe.load(VOLUME_RECIPE).tiles
     fits = all(window_side(side, tiles) == side for side in volume.shape[1:])
     return IMAGE_RECIPE if fits else VOLUME_RECIPE

@@ -2,8 +2,8 @@
 
 A transformer's tokens carry their position and the mood of the whole window. Seen through a displaced
 window, the same pixel has other features; the directions of feature space in which it differs most are
-*position directions*. Features are clustered in the space orthogonal to them. Centroids then lie in that space,
-so that ``2 mu.F`` is the same for whole features: labelling costs nothing more.
+*position directions*. Features are clustered in the space orthogonal to them. Centroids then lie in that
+space, so that ``2 mu.F`` is the same for whole features: labelling costs nothing more.
 """
 
 from __future__ import annotations
