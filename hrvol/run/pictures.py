@@ -25,6 +25,17 @@ _PANEL_INCHES = 3.2
 _SPARSE = 0.2
 
 
+def grey(image: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    """Return a grey picture (Y, X, 3) float32 in [0, 1] of an image (Y, X) of any number type.
+
+    It is shown between its 0.5 and 99.5 percentiles.
+    """
+    values = image.astype(np.float32)
+    low, high = np.percentile(values, [0.5, 99.5])
+    shown = np.clip((values - low) / max(float(high - low), 1e-9), 0.0, 1.0)
+    return np.repeat(shown[..., None], 3, axis=-1)
+
+
 def coloured(
     image: npt.NDArray[np.generic],
     labels: npt.NDArray[np.integer[Any]] | None,
@@ -54,10 +65,7 @@ def coloured(
     InputError
         The labels have another shape than the image.
     """
-    values = image.astype(np.float32)
-    low, high = np.percentile(values, [0.5, 99.5])
-    grey = np.clip((values - low) / max(float(high - low), 1e-9), 0.0, 1.0)
-    picture = np.repeat(grey[..., None], 3, axis=-1)
+    picture = grey(image)
     if labels is None:
         return picture
     if labels.shape != image.shape:
