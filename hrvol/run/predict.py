@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.errors import ModelError
 from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
 from hrvol.recipe import CrfSpec
 from hrvol.run.classify import classify
@@ -115,7 +116,8 @@ def load_tools(tools: Tools) -> tuple[Model, Featuriser]:
     Raises
     ------
     ModelError
-        The model is damaged, or was made with other weights than those found here.
+        The model is damaged, was made with other weights than those found here, or with other features than
+        its recipe says.
     WeightsError
         The network's weights are not to be had.
     """
@@ -129,6 +131,11 @@ def load_tools(tools: Tools) -> tuple[Model, Featuriser]:
     spec = model.recipe.features
     featuriser = load_featuriser(spec, weights_path=tools.weights_path, offline=tools.offline)
     check_weights(model, featuriser.weights_sha256, tools.weights_path or spec.deep.weights)
+    if featuriser.channels != model.channels:
+        raise ModelError(
+            f"{model.source}: found {len(model.channels)} channels, expected the {len(featuriser.channels)}"
+            f" of its recipe, from {featuriser.channels[0]} to {featuriser.channels[-1]}"
+        )
     return model, featuriser
 
 

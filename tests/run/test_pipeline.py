@@ -386,6 +386,14 @@ def test_models_of_other_weights_and_missing_files_are_refused(data, model, tmp_
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("filters", [["gaussian"], ["gaussian", "sobel", "mean"]])
+def test_a_recipe_of_other_features_is_refused(data, model, tmp_path, filters):
+    edited = replace(model, recipe=model.recipe.with_(**{"features.classical.filters": filters}))
+    with pytest.raises(ModelError, match=r"model: found \d+ channels, expected the \d+ of its recipe"):
+        segment_volume(data[0], tmp_path / "out.ome.zarr", edited)
+    assert not list(tmp_path.iterdir())
+
+
 def test_strokes_that_cannot_train_are_refused(data, quick):
     image, _, strokes = data
     with pytest.raises(StrokesError, match=r"\(5, 149, 130\).*expected.*\(5, 150, 130\)"):
