@@ -320,6 +320,24 @@ def test_the_same_seed_gives_the_same_model_however_tiles_are_grouped():
     assert not np.array_equal(different.classifier.centroids, expected.classifier.centroids)
 
 
+def test_position_directions_are_left_out_however_tiles_are_grouped(stub):
+    image, _ = make_volume()
+    recipe = DEEP.with_(**{"cluster.position_directions": 1, "cluster.sample_tiles": 6})
+    expected = fit_classes(image, recipe=recipe)
+    grouped = recipe.with_(**{"tiles.planes": 5, "tiles.across": 2})
+    assert_same_model(fit_classes(image, recipe=grouped), expected)
+    whole = fit_classes(image, recipe=recipe.with_(**{"cluster.position_directions": 0}))
+    ranks = [np.linalg.matrix_rank(m.classifier.centroids, tol=1e-4) for m in (expected, whole)]
+    assert ranks == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("shape", "preset"), [((4, 518, 518), "cas"), ((519, 40), "cas-volume"), ((2, 40, 519), "cas-volume")]
+)
+def test_the_default_recipe_is_for_one_tile_or_for_several(shape, preset):
+    assert cluster.default_recipe(open_volume(np.zeros(shape, np.uint8))) == preset
+
+
 def test_what_stands_out_is_foreground(stub, tmp_path):
     image, inside = two_textures()
     report = cluster_volume(

@@ -11,7 +11,7 @@ from run_data import QUICK
 from hrvol.errors import InputError
 from hrvol.features.featuriser import Featuriser
 from hrvol.recipe import TileSpec
-from hrvol.run.sample import region_tiles, sample_pixels, stratified_tiles
+from hrvol.run.sample import pixel_pairs, region_tiles, sample_pixels, stratified_tiles
 from hrvol.run.train import read_unit
 from hrvol.volume.store import open_volume
 from hrvol.volume.tiling import whole
@@ -195,3 +195,47 @@ def test_what_is_not_finite_is_named():
     image[2, 70, 5] = np.nan
     with pytest.raises(InputError, match="found nan at z=2, y=70, x=5"):
         take(open_volume(image), (0.0, 1.0), whole(SHAPE), most_tiles=50)
+
+
+class TellPlace:
+    """Deep features that are the grey value of a pixel and its place in the window."""
+
+    def __init__(self):
+        self.groups = {"deep": slice(0, 3)}
+
+    def pixels(self, image, y, x, *, unit):
+        assert unit
+        return np.stack([image[y, x], y, x], axis=1).astype(np.float32), None
+
+
+def pairs(volume, window, region, tiles=TILES, **options):
+    options = {"pixels": 200, "most_tiles": 8, "seed": 0, **options}
+    return pixel_pairs(volume, region, TellPlace(), window, tiles, **options)
+
+
+def test_pairs_show_the_same_pixel_at_different_places(numbered):
+    volume, window = numbered
+    seen = []
+    found = pairs(volume, window, whole(SHAPE), progress=lambda *event: seen.append(event))
+    assert found.dtype == np.float32
+    assert 200 <= len(found) < 220
+    assert (found[:, 0] == 0).all()
+    moves = np.unique(found[:, 1:], axis=0)
+    assert 4 < len(moves) <= 8  # one for each tile
+    assert (np.abs(moves).max(axis=1) > 0).all()
+    assert np.abs(moves).max() <= 0.75 * 74
+    assert seen[-1][1] == seen[-1][2]
+
+
+def test_pairs_are_the_same_however_tiles_are_grouped(numbered):
+    volume, window = numbered
+    expected = pairs(volume, window, whole(SHAPE))
+    for planes, across in ((1, 1), (5, 3)):
+        tiles = TILES.model_copy(update={"planes": planes, "across": across})
+        np.testing.assert_array_equal(pairs(volume, window, whole(SHAPE), tiles), expected)
+    assert not np.array_equal(pairs(volume, window, whole(SHAPE), seed=1), expected)
+
+
+def test_planes_of_one_window_have_no_pairs():
+    volume = open_volume(np.zeros((4, 74, 60), np.uint8))
+    assert pairs(volume, (0.0, 255.0), whole(volume.shape)).shape == (0, 3)
