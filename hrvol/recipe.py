@@ -172,13 +172,18 @@ def _presets() -> dict[str, Recipe]:
         "paper": Recipe(features=FeatureSpec(deep=paper_deep), classifier=paper_forest),
         "classical": Recipe(features=FeatureSpec(kind="classical")),
         "deep": Recipe(features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK))),
-        "cas": Recipe(features=FeatureSpec(kind="deep", deep=DeepSpec(offsets=2, flips=True))),
+        # The paper speaks of cosine distances, its code takes Euclidean ones of unit vectors.
+        "cas": Recipe(
+            features=FeatureSpec(kind="deep", deep=DeepSpec(offsets=2, flips=True)),
+            cluster=ClusterSpec(distance="euclidean"),
+        ),
         "cas-volume": Recipe(
             features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2)),
             cluster=ClusterSpec(position_directions=32),
         ),
         "cas-paper": Recipe(
-            features=FeatureSpec(kind="deep", deep=paper_deep.model_copy(update={"flips": "published"}))
+            features=FeatureSpec(kind="deep", deep=paper_deep.model_copy(update={"flips": "published"})),
+            cluster=ClusterSpec(distance="euclidean"),
         ),
     }
 
