@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser, load_featuriser
     from hrvol.recipe import Recipe
     from hrvol.run.cluster import cluster_volume, fit_classes
+    from hrvol.run.detect import detect_objects
+    from hrvol.run.pca import pca_picture
     from hrvol.run.pipeline import extract_features, segment_volume, train_model
+    from hrvol.run.similar import find_similar
     from hrvol.segment.model import Model, load_model, save_model
     from hrvol.volume.store import Volume, open_volume
 
@@ -22,11 +25,14 @@ _HOME = {
     "Recipe": "hrvol.recipe",
     "Volume": "hrvol.volume.store",
     "cluster_volume": "hrvol.run.cluster",
+    "detect_objects": "hrvol.run.detect",
     "extract_features": "hrvol.run.pipeline",
+    "find_similar": "hrvol.run.similar",
     "fit_classes": "hrvol.run.cluster",
     "load_featuriser": "hrvol.features.featuriser",
     "load_model": "hrvol.segment.model",
     "open_volume": "hrvol.volume.store",
+    "pca_picture": "hrvol.run.pca",
     "save_model": "hrvol.segment.model",
     "segment_volume": "hrvol.run.pipeline",
     "train_model": "hrvol.run.pipeline",
@@ -39,11 +45,14 @@ __all__ = [
     "Volume",
     "__version__",
     "cluster_volume",
+    "detect_objects",
     "extract_features",
+    "find_similar",
     "fit_classes",
     "load_featuriser",
     "load_model",
     "open_volume",
+    "pca_picture",
     "save_model",
     "segment_volume",
     "train_model",

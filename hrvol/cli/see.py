@@ -103,7 +103,8 @@ def detect(
     Each image is looked at by itself: its classes are found as by hrvol cluster, those that the network
     attends to are its foreground, and each connected piece of a foreground class gets a box. The superbox
     is around the largest piece of all foreground together. Without --recipe the features are those of the
-    preset cas. A stack of planes needs --plane; hrvol cluster labels and boxes a whole volume.
+    preset cas, or cas-volume for an image larger than one tile. A stack of planes needs --plane; hrvol
+    cluster labels and boxes a whole volume.
 
     \b
     Examples:
@@ -120,7 +121,7 @@ def detect(
     from hrvol.run.detect import detect_objects, detection_files, detection_recipe, write_detection
     from hrvol.run.progress import display
 
-    spec = detection_recipe(recipe, clusters, merge, classes, crf, seed)
+    detection_recipe(recipe, clusters, merge, classes, crf, seed)  # before any image is looked at
     with suggest_fresh():
         files = {} if output is None else detection_files(images, output, overwrite=fresh)
     failed: list[HrvolError | OSError] = []
@@ -131,9 +132,14 @@ def detect(
                 found = detect_objects(
                     image,
                     plane=plane,
-                    recipe=spec,
+                    recipe=recipe,
+                    clusters=clusters,
+                    merge=merge,
+                    classes=classes,
                     single=single,
                     min_size=min_size,
+                    crf=crf,
+                    seed=seed,
                     weights_path=weights_path,
                     offline=offline,
                     progress=progress if len(named) == 1 else _named(progress, Path(image).name),

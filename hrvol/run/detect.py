@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hrvol.errors import UsageError
 from hrvol.recipe import CrfSpec, Recipe
-from hrvol.run.cluster import MIN_SIZE, cluster_recipe, fit_classes
+from hrvol.run.cluster import MIN_SIZE, cluster_recipe, default_recipe, fit_classes
 from hrvol.run.outputs import check_file, whole_file
 from hrvol.run.overlays import draw_detection
 from hrvol.run.planes import find_plane, name_of, read_plane
@@ -132,8 +132,9 @@ def detect_objects(
     """
     from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
 
-    spec = detection_recipe(recipe, clusters, merge, classes, crf, seed)
     volume = open_volume(image)
+    base = default_recipe(volume) if recipe is None else recipe
+    spec = detection_recipe(base, clusters, merge, classes, crf, seed)
     z = find_plane(volume, plane, "choose it with --plane z, or label all of them with hrvol cluster")
     _, height, width = volume.shape
     model = fit_classes(
