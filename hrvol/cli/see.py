@@ -209,7 +209,7 @@ def _echo_detection(found: Detection) -> None:
     "--top", type=click.IntRange(1), default=5, show_default=True, help="Matches of a point in a target."
 )
 @click.option(
-    "--apart", type=click.IntRange(0), default=14, show_default=True, help="Pixels between matches."
+    "--apart", type=click.IntRange(0), help="Pixels between matches [14, or 5 % of the longer side if more]."
 )
 @click.option(
     "--plane",
@@ -229,7 +229,7 @@ def similar(
     points: tuple[tuple[int, ...], ...],
     output: str | None,
     top: int,
-    apart: int,
+    apart: int | None,
     planes: tuple[int, ...],
     recipe: str | None,
     as_json: bool,

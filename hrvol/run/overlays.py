@@ -35,7 +35,7 @@ MOST_PIXELS = 1500
 MOST_ROWS = 100
 """Planes of one picture of components."""
 
-_PANEL_INCHES = 3.6
+_PANEL_INCHES = 4.2
 _TITLE_INCHES, _BAR_INCHES = 0.3, 1.0
 _SIMILAR, _ATTENTION = "coolwarm", "magma"
 _SUPERBOX = "#ffffff"

@@ -33,8 +33,9 @@ position: it would make the same thing at another place less similar. Those of t
 things from their surroundings, but hardly their parts."""
 
 TOP = 5
-APART = 14
-"""Pixels between matches: a patch of the default network. What is nearer shares a token."""
+APART = 14, 0.05
+"""Distance between matches: a patch of the default network, for what is nearer shares a token; but at least
+this share of the target's longer side, so that matches are not all of one thing."""
 
 Point = Sequence[int]
 
@@ -116,7 +117,7 @@ def find_similar(
     *,
     planes: Sequence[int] = (),
     top: int = TOP,
-    apart: int = APART,
+    apart: int | None = None,
     picture: str | Path | None = None,
     overwrite: bool = False,
     recipe: str | Path | Recipe | None = None,
@@ -143,7 +144,8 @@ def find_similar(
     top
         Most matches of a point in a target.
     apart
-        Matches of a point are more than so many pixels apart in y or in x.
+        Matches of a point are more than so many pixels apart in y or in x. ``None``: a patch, or a twentieth
+        of the target's longer side if that is more.
     picture
         PNG to write: the image with its points, and each target with its similarity map and its matches.
     overwrite
@@ -170,7 +172,7 @@ def find_similar(
     spec = Recipe.load(DEFAULT_RECIPE if recipe is None else recipe)
     if not spec.features.uses_deep:
         raise UsageError("similar: classical features are not compared; expected a deep or hybrid recipe")
-    if top < 1 or apart < 0:
+    if top < 1 or (apart is not None and apart < 0):
         raise UsageError(f"similar: found top {top}, apart {apart}, expected at least 1 and 0")
     opened = open_volume(image)
     z, places = _place(opened, points, planes)
@@ -200,7 +202,8 @@ def find_similar(
             compared = similarity(features[:, rows, columns], queries)
             maps[:, *tile.core_slices] = compared
             tally.finish((number, tile.core), compared[0].size)
-        matches = tuple(top_matches(heat, top, apart) for heat in maps)
+        distance = max(APART[0], round(APART[1] * max(seen.shape))) if apart is None else apart
+        matches = tuple(top_matches(heat, top, distance) for heat in maps)
         found.append(Target(volume.source, plane, name_of(volume, plane), seen, maps[0].copy(), matches))
     report = Similar(opened.source, z, name_of(opened, z), shown, places, tuple(found))
     if picture is not None:

@@ -126,6 +126,17 @@ def test_attention_is_the_mean_over_heads_and_changes_no_colour(kind, drawn, tmp
     assert np.abs(drawn[0].colours.astype(int) - drawn[1].colours).max() <= 1
 
 
+def test_tiles_are_put_where_they_are(drawn, tmp_path, monkeypatch):
+    kept = []
+    fit = Palette.fit
+    monkeypatch.setattr(Palette, "fit", lambda samples: kept.append(fit(samples)) or kept[0])
+    for number, recipe in enumerate((ONE_TILE, RECIPE)):
+        pca_picture([IMAGE], tmp_path / f"{number}.png", recipe=recipe, attention=True)
+    whole, cut = (row.colours.astype(float) / 255 for row in drawn)
+    assert np.abs(whole - cut).mean() < 0.1
+    assert np.corrcoef(drawn[0].attention.ravel(), drawn[1].attention.ravel())[0, 1] > 0.9
+
+
 def test_no_more_than_a_tile_is_seen_at_once(drawn, network, tmp_path):
     pca_picture([IMAGE], tmp_path / "p.png", recipe=RECIPE, attention=True)
     side = RECIPE.tiles.core + 2 * RECIPE.tiles.overlap

@@ -25,13 +25,14 @@ def network(monkeypatch):
     return use(monkeypatch)
 
 
-def test_a_point_is_most_like_itself(network):
-    report = find_similar(IMAGE, [POINT], recipe=RECIPE)
+@pytest.mark.parametrize("point", [POINT, DISCS[1][:2], (129, 169)])
+def test_a_point_is_most_like_itself_whatever_tile_it_is_in(network, point):
+    report = find_similar(IMAGE, [point], recipe=RECIPE)
     (target,) = report.targets
     best = target.matches[0][0]
-    assert (best.y, best.x) == POINT
+    assert (best.y, best.x) == point
     assert best.similarity == pytest.approx(1, abs=1e-6)
-    assert target.heat[POINT] == best.similarity
+    assert target.heat[point] == best.similarity
     assert target.heat.shape == IMAGE.shape
     assert target.heat.min() >= -1
     np.testing.assert_allclose(report.image, IMAGE / 255, atol=1e-6)
@@ -50,8 +51,9 @@ def test_the_same_thing_is_found_in_another_image(network):
 
 
 def test_matches_are_apart(network):
-    for apart in (3, 20):
-        report = find_similar(IMAGE, [POINT], top=50, apart=apart, recipe=RECIPE)
+    wide = np.tile(IMAGE, (1, 3))  # 510 px, a twentieth of which is 25.5
+    for image, apart, said in ((IMAGE, 3, 3), (IMAGE, 20, 20), (IMAGE, 14, None), (wide, 25, None)):
+        report = find_similar(image, [POINT], top=50, apart=said, recipe=RECIPE)
         where = np.array([(m.y, m.x) for m in report.targets[0].matches[0]])
         away = np.abs(where[:, None] - where[None]).max(axis=-1)
         assert away[~np.eye(len(where), dtype=bool)].min() > apart
