@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hrvol.classes import ClassInfo, default_classes
-from hrvol.errors import InputError, UsageError
+from hrvol.errors import InputError, OutputExistsError, UsageError
 from hrvol.recipe import CrfSpec, Recipe
 from hrvol.run.boxes import find_boxes, write_boxes
 from hrvol.run.engine import check_engine
@@ -246,8 +246,8 @@ def cluster_volume(
     keep_input(opened, out)
     check_way(str(out), overwrite)
     for file in (boxes, model):
-        if file is not None and not Path(file).parent.is_dir():
-            raise UsageError(f"{file}: no such folder {Path(file).parent}, expected one to write to")
+        if file is not None:
+            _check_file(Path(file), overwrite)
     if spec.crf is not None:
         check_available()
     found = fit_classes(
@@ -282,6 +282,15 @@ def cluster_volume(
     )
     write_boxes(boxes, objects, {info.value: info.name for info in found.classes}, opened.ndim)
     return ClusterReport(found, report, objects)
+
+
+def _check_file(path: Path, overwrite: bool) -> None:
+    """Refuse a place where a file cannot be written, or would replace another that nobody gave up."""
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: no such folder {path.parent}, expected one to write to")
+    if path.is_dir() or (path.exists() and not overwrite):
+        found = "a folder" if path.is_dir() else "a file"
+        raise OutputExistsError(f"{path}: found {found}, expected nothing there")
 
 
 def default_recipe(volume: Volume) -> str:
@@ -332,4 +341,7 @@ def _check_structure(volume: Volume, region: Box, seed: int) -> None:
         first = values.flat[0] if first is None else first
         if np.any(values != first):
             return
-    raise InputError(f"{volume.source}: found one grey value ({first}) everywhere, expected structure to see")
+    raise InputError(
+        f"{volume.source}: found one grey value ({first}) everywhere, expected structure to see"
+        " (a large volume is sampled: --roi chooses where)"
+    )

@@ -606,3 +606,22 @@ def test_the_real_network_tells_two_textures_apart(vits14, tmp_path):
     assert report.clusters.tally.attention.sum() / report.clusters.tally.pixels.sum() == pytest.approx(
         1, abs=0.3
     )
+
+
+def test_files_in_the_way_are_refused_before_any_fitting(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (32, 32)).astype(np.uint8)
+    for name in ("boxes", "model"):
+        taken = tmp_path / f"{name}.file"
+        taken.write_text("mine")
+        with pytest.raises(OutputExistsError, match="found a file, expected nothing"):
+            cluster_volume(image, tmp_path / "out.ome.zarr", recipe="classical", classes=2, **{name: taken})
+        with pytest.raises(OutputExistsError, match="found a folder"):
+            cluster_volume(
+                image,
+                tmp_path / "out.ome.zarr",
+                recipe="classical",
+                classes=2,
+                overwrite=True,
+                **{name: tmp_path},
+            )
+        assert taken.read_text() == "mine"
