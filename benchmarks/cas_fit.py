@@ -62,10 +62,10 @@ class Kind:
 
 
 KINDS = {
-    "deep": Kind(RECIPE.features, "cosine"),
+    "deep": Kind(RECIPE.features, RECIPE.cluster.distance),
     "classical": Kind(FeatureSpec(kind="classical"), "euclidean"),
     "intensity": Kind(None, "euclidean"),
-    "strided": Kind(PRESETS["cas-paper"].features, "cosine"),
+    "strided": Kind(PRESETS["cas-paper"].features, PRESETS["cas-paper"].cluster.distance),
 }
 
 Look = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32] | None]]
