@@ -11,6 +11,7 @@ from matplotlib.image import imread
 
 from hrvol.classes import default_classes
 from hrvol.errors import InputError
+from hrvol.run import overlays
 from hrvol.run.overlays import (
     MOST_PIXELS,
     ComponentRow,
@@ -106,6 +107,19 @@ def test_boxes_are_drawn_in_the_colours_of_their_classes(tmp_path):
     for colour in (np.array(CLASSES[0].colour) / 255, np.ones(3)):
         distance = [(np.abs(imread(p)[..., :3] - colour).max(axis=-1) < 0.02).sum() for p in (boxed, plain)]
         assert distance[0] > distance[1] + 100
+
+
+def test_boxes_are_around_their_pixels_and_the_superbox_is_dashed(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(overlays, "_save", lambda figure, path: figures.append(figure))
+    drawn_detection(tmp_path / "d.png")
+    boxes = [axis.patches for axis in figures[0].axes if axis.patches]
+    assert [patch.get_linestyle() for patch in boxes[0]] == ["--", "-"]
+    # Edges of pixels are half a pixel from their centres, where matplotlib puts them.
+    assert [patch.get_bbox().extents.tolist() for patch in boxes[0]] == [
+        [1.5, 1.5, 37.5, 27.5],
+        [2.5, 1.5, 36.5, 9.5],
+    ]
 
 
 def test_attention_density_is_that_of_the_classes(tmp_path):
