@@ -179,7 +179,7 @@ def _presets() -> dict[str, Recipe]:
         ),
         "cas-volume": Recipe(
             features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2)),
-            cluster=ClusterSpec(position_directions=32),
+            cluster=ClusterSpec(position_degree=6, distance="euclidean"),
         ),
         "cas-paper": Recipe(
             features=FeatureSpec(kind="deep", deep=paper_deep.model_copy(update={"flips": "published"})),
@@ -193,5 +193,5 @@ PRESETS: dict[str, Recipe] = _presets()
 
 Where classes are found without strokes, ``cas`` is the default for images of one tile, with flips, which
 average out some of what tokens know of their position; ``cas-volume`` for larger ones: there the tiles must
-agree, so the directions that tell the position are left out. ``cas-paper`` has the published settings.
+agree, so what tells the position is taken off. ``cas-paper`` has the published settings.
 """

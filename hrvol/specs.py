@@ -200,11 +200,10 @@ class ClusterSpec(Spec):
         Factor lambda on the semantic distance: below 1 merges less, above 1 merges more.
     classes
         Merge until so many classes are left, instead of up to the semantic distance.
-    position_directions
-        Directions of the space of deep features that are left out: those in which one and the same pixel
-        differs most between windows that show it at different places. A network's tokens say where in the
-        window they are as well as what they are; without this, neighbouring tiles disagree. Needs planes
-        larger than one window to be found.
+    position_degree
+        Degree of the polynomial over the window that is taken off deep features, because it tells where in
+        the window a token lies and not what it shows; 0 leaves it in. Without it neighbouring tiles disagree.
+        Needs planes larger than one window to be found.
     distance
         Between centroids: ``cosine``, or ``euclidean`` for features whose length has a meaning.
     bins, edge
@@ -218,7 +217,7 @@ class ClusterSpec(Spec):
     sample_tiles: Annotated[int, Field(ge=1)] = 16
     merge: Annotated[float, Field(gt=0)] = 1.0
     classes: Annotated[int, Field(ge=1)] | None = None
-    position_directions: Annotated[int, Field(ge=0)] = 0
+    position_degree: Annotated[int, Field(ge=0, le=12)] = 0
     distance: Literal["cosine", "euclidean"] = "cosine"
     bins: Annotated[int, Field(ge=1)] = 20
     edge: Literal["lower", "centre", "upper"] = "upper"

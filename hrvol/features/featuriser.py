@@ -107,6 +107,11 @@ class Featuriser:
             self.backbone, torch.from_numpy(_checked(image)), self.spec.deep, linear=linear, **options
         )
 
+    def one_offset(self) -> Featuriser:
+        """Return a featuriser of the deep features alone, with one pass for each view: coarse and quick."""
+        deep = self.spec.deep.model_copy(update={"shifts": (), "offsets": 1})
+        return Featuriser(self.spec.model_copy(update={"kind": "deep", "deep": deep}), self.backbone)
+
     def pixels(
         self, image: np.ndarray, y: np.ndarray, x: np.ndarray, *, unit: bool = False, attention: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:

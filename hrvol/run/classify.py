@@ -83,7 +83,13 @@ def _by_clusters(
     pixels = np.moveaxis(scores, 0, -1)[wanted]
     found = np.empty((*pixels.shape[:2], len(clusters.classes)), np.float32)
     for row in range(0, len(found), STRIPE):
-        found[row : row + STRIPE] = clusters.class_probabilities(pixels[row : row + STRIPE])
+        stripe = pixels[row : row + STRIPE]
+        if "deep" in featuriser.groups:
+            start = wanted[0].start + row
+            rows = slice(start, start + len(stripe))
+            place = clusters.position_scores(featuriser.groups["deep"], rows, wanted[1], image.shape[:2])
+            stripe = stripe if place is None else stripe - place
+        found[row : row + STRIPE] = clusters.class_probabilities(stripe)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,18 @@ from hrvol.errors import InputError, OutputExistsError, UsageError
 from hrvol.recipe import CrfSpec, Recipe
 from hrvol.run.boxes import find_boxes, write_boxes
 from hrvol.run.engine import check_engine
+from hrvol.run.pairs import pixel_pairs
 from hrvol.run.pipeline import segment_volume
 from hrvol.run.progress import ProgressCallback
 from hrvol.run.request import Region, keep_input, region_box, text
-from hrvol.run.sample import pixel_pairs, sample_pixels
+from hrvol.run.sample import sample_pixels
 from hrvol.run.sweep import SegmentReport
 from hrvol.run.train import check_context, common_window
 from hrvol.segment.cas import ClusterClassifier, fit_clusters
 from hrvol.segment.crf import check_available
 from hrvol.segment.model import Model, save_model
 from hrvol.segment.objects import Object
-from hrvol.segment.positions import position_directions, without
+from hrvol.segment.positions import fit_field
 from hrvol.volume.intensity import sample_boxes
 from hrvol.volume.labels import open_label_store
 from hrvol.volume.output import check_way
@@ -119,23 +120,21 @@ def fit_classes(
         attention=spec.features.uses_deep,
         progress=progress,
     )
-    features = sample.features
-    if spec.cluster.position_directions and "deep" in featuriser.groups:
+    features, position = sample.features, None
+    if spec.cluster.position_degree and "deep" in featuriser.groups:
         pairs = pixel_pairs(
             opened,
             region,
-            featuriser,
+            featuriser.one_offset(),
             window,
             spec.tiles,
-            pixels=spec.cluster.samples // 4,
             most_tiles=spec.cluster.sample_tiles,
             seed=spec.seed,
             progress=progress,
         )
-        deep = featuriser.groups["deep"]
-        features[:, deep] = without(
-            features[:, deep], position_directions(pairs, spec.cluster.position_directions)
-        )
+        if len(pairs):
+            position = fit_field(pairs.differences, pairs.here, pairs.there, spec.cluster.position_degree)
+            features[:, featuriser.groups["deep"]] -= position.at(sample.places)
     count = len(features)
     if progress is not None:
         progress("fit", 0, count)
@@ -153,7 +152,7 @@ def fit_classes(
         recipe=spec,
         classes=name_clusters(found),
         window=window,
-        classifier=found,
+        classifier=replace(found, position=position),
         weights_sha256=featuriser.weights_sha256,
         channels=featuriser.channels,
         trained_on=(opened.identity() | {"pixels": count},),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from hrvol.recipe import TileSpec
 from hrvol.run.progress import ProgressCallback, Tally
 from hrvol.run.train import Window, read_unit
+from hrvol.segment.positions import relative
 from hrvol.volume.store import Volume
 from hrvol.volume.tiling import Box, Tile, blocks, box_shape, intersection, tiles_of
 
@@ -30,10 +30,13 @@ class PixelSample:
         ``(n, C)`` float32.
     attention
         ``(n,)`` float32, times uniform, or ``None``.
+    places
+        ``(n, 2)`` float64, (y, x) in the tiles' windows, -1..1 from border to border.
     """
 
     features: NDArray[np.float32]
     attention: NDArray[np.float32] | None
+    places: NDArray[np.float64]
 
 
 def region_tiles(shape: tuple[int, int, int], region: Box, tiles: TileSpec) -> Iterator[tuple[Box, Tile]]:
@@ -124,7 +127,7 @@ def sample_pixels(
     areas = np.array([np.prod(box_shape(owned)) for _, owned, _ in chosen])
     ends = np.minimum(pixels, areas.sum()) * np.cumsum(areas) // areas.sum()
     tally = Tally(progress, "sample", int(areas.sum()))
-    features, paid = [], []
+    features, paid, places = [], [], []
     for (z, owned, tile), count, area in zip(chosen, np.diff(ends, prepend=0), areas, strict=True):
         _, rows, columns = owned
         width = columns.stop - columns.start
@@ -136,61 +139,15 @@ def sample_pixels(
         )
         features.append(found)
         paid.append(attended)
+        places.append(places_of(y, x, tile))
         tally.finish((z, tile.core), int(area))
     heard = [part for part in paid if part is not None]
-    return PixelSample(np.concatenate(features), np.concatenate(heard) if heard else None)
+    return PixelSample(
+        np.concatenate(features), np.concatenate(heard) if heard else None, np.concatenate(places)
+    )
 
 
-def pixel_pairs(
-    volume: Volume,
-    region: Box,
-    featuriser: Featuriser,
-    window: Window,
-    tiles: TileSpec,
-    *,
-    pixels: int,
-    most_tiles: int,
-    seed: int,
-    progress: ProgressCallback | None = None,
-) -> NDArray[np.float32]:
-    """Return how deep features of a pixel differ between two windows that show it at different places.
-
-    Each of some tiles is seen again through a window displaced by up to three quarters of its side.
-
-    Returns
-    -------
-    NDArray[np.float32]
-        ``(n, C)`` differences of features of tokens of length 1; n is 0 where planes are not larger than a
-        window.
-    """
-    rng = np.random.default_rng([seed, 2])
-    chosen = stratified_tiles(volume.shape, region, tiles, most_tiles, seed)
-    deep = featuriser.groups["deep"]
-    moved = [(z, tile, _displaced(tile, volume.shape, rng)) for z, _, tile in chosen]
-    moved = [(z, tile, other) for z, tile, other in moved if other.window != tile.window]
-    tally = Tally(progress, "position", sum(2 * math.prod(tile.window_shape) for _, tile, _ in moved))
-    found = [np.empty((0, deep.stop - deep.start), np.float32)]
-    for z, tile, other in moved:
-        low = [max(tile.window[i], other.window[i]) for i in (0, 2)]
-        high = [min(tile.window[i], other.window[i]) for i in (1, 3)]
-        y, x = (rng.integers(a, b, -(-pixels // len(moved))) for a, b in zip(low, high, strict=True))
-        both = []
-        for number, seen in enumerate((tile, other)):
-            image = read_unit(volume, z, seen, window)
-            at = (y - seen.window[0], x - seen.window[2])
-            both.append(featuriser.pixels(image, *at, unit=True)[0][:, deep])
-            tally.finish((z, tile.core, number), math.prod(seen.window_shape))
-        found.append(both[0] - both[1])
-    return np.concatenate(found)
-
-
-def _displaced(tile: Tile, shape: tuple[int, int, int], rng: np.random.Generator) -> Tile:
-    """Return a tile whose window is displaced within the plane, as far as there is room."""
-    y0, y1, x0, x1 = tile.window
-    starts = []
-    for start, stop, side in ((y0, y1, shape[1]), (x0, x1, shape[2])):
-        reach = 3 * (stop - start) // 4
-        low, high = max(0, start - reach), min(side - (stop - start), start + reach)
-        starts.append(int(rng.integers(low, high + 1)))
-    top, left = starts
-    return replace(tile, window=(top, top + y1 - y0, left, left + x1 - x0))
+def places_of(y: NDArray[np.integer], x: NDArray[np.integer], tile: Tile) -> NDArray[np.float64]:
+    """Return where pixels ``(n,)`` of a window lie in it, ``(n, 2)`` in -1..1."""
+    height, width = tile.window_shape
+    return np.stack([relative(y, height), relative(x, width)], axis=1)

@@ -22,7 +22,8 @@ from scipy.spatial.distance import squareform
 
 from hrvol.errors import InputError, UsageError
 from hrvol.recipe import ClusterSpec
-from hrvol.segment.estimators import kmeans, nearest
+from hrvol.segment.estimators import kmeans, nearest, one_thread
+from hrvol.segment.positions import PositionField
 
 Edge = Literal["lower", "centre", "upper"]
 Distance = Literal["cosine", "euclidean"]
@@ -187,6 +188,8 @@ class ClusterClassifier:
     semantic_distance
         Distance below which clusters were merged (lambda included); NaN if the number of classes was given,
         or nothing stood out from the background.
+    position
+        What is taken off deep features for their place in the window; ``None`` for nothing.
     """
 
     centroids: NDArray[np.float32]
@@ -196,6 +199,7 @@ class ClusterClassifier:
     temperature: float
     tally: ClusterTally
     semantic_distance: float
+    position: PositionField | None = None
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -229,6 +233,30 @@ class ClusterClassifier:
         weight = 2 * mu / scale
         bias = -(mu**2).sum(axis=1) - weight @ mean
         return weight.astype(np.float32), bias.astype(np.float32)
+
+    def position_scores(
+        self, columns: slice, rows: slice, across: slice, shape: tuple[int, int]
+    ) -> NDArray[np.float32] | None:
+        """Return what the place in the window adds to the scores of clusters.
+
+        Parameters
+        ----------
+        columns
+            The deep features among all.
+        rows, across
+            Which pixels of the window: rows and columns of it.
+        shape
+            Of the window, (y, x).
+
+        Returns
+        -------
+        NDArray[np.float32] or None
+            ``(y, x, C)``, to be taken off; ``None`` for nothing.
+        """
+        if self.position is None:
+            return None
+        with one_thread():
+            return self.position.mapped(self.linear(columns)[0], rows, across, shape)
 
     def class_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probabilities of classes from the scores of clusters.

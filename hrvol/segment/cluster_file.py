@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hrvol.errors import ModelError
 from hrvol.segment.archive import array_bytes, one_line, read_array
 from hrvol.segment.cas import ClusterClassifier, ClusterTally
+from hrvol.segment.positions import PositionField, n_terms
 
 
 def cluster_members(classifier: ClusterClassifier) -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -24,8 +25,13 @@ def cluster_members(classifier: ClusterClassifier) -> tuple[dict[str, bytes], di
     }
     if classifier.tally.attention is not None:
         arrays["attention"] = classifier.tally.attention
+    if classifier.position is not None:
+        arrays["position"] = classifier.position.coefficients
     below = classifier.semantic_distance
     about = {
+        "position": None
+        if classifier.position is None
+        else {"degree": classifier.position.degree, "columns": classifier.position.coefficients.shape[1]},
         "count": len(classifier.of_cluster),
         "attention": classifier.tally.attention is not None,
         "temperature": classifier.temperature,
@@ -46,6 +52,9 @@ def read_clusters(archive: zipfile.ZipFile, about: Any, n_features: int, source:
         count, temperature = int(about["count"]), float(about["temperature"])
         below = float("nan") if about["semantic_distance"] is None else float(about["semantic_distance"])
         attended = bool(about["attention"])
+        field = None if about["position"] is None else {k: int(v) for k, v in about["position"].items()}
+        if field is not None and not (1 <= field["degree"] <= 12 and 1 <= field["columns"] <= n_features):
+            raise ValueError(f"position field of {field}")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"{source}: found damaged entries ({one_line(error)}), expected a model's") from None
     of_cluster = read_array(archive, "of_cluster.npy", "i", (count,), source).astype(np.int64)
@@ -69,6 +78,11 @@ def read_clusters(archive: zipfile.ZipFile, about: Any, n_features: int, source:
     attention = None
     if attended:
         attention = read_array(archive, "attention.npy", "f", (count,), source).astype(np.float64)
+    position = None
+    if field is not None:
+        shape = (n_terms(field["degree"]), field["columns"])
+        terms = read_array(archive, "position.npy", "f", shape, source).astype(np.float32)
+        position = PositionField(field["degree"], terms)
     return ClusterClassifier(
         centroids=read_array(archive, "centroids.npy", "f", (count, n_features), source).astype(np.float32),
         of_cluster=of_cluster,
@@ -77,4 +91,5 @@ def read_clusters(archive: zipfile.ZipFile, about: Any, n_features: int, source:
         temperature=temperature,
         tally=ClusterTally(pixels, attention),
         semantic_distance=below,
+        position=position,
     )

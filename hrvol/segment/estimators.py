@@ -202,6 +202,13 @@ def nearest(centroids: NDArray[np.float32], features: NDArray[np.float32]) -> ND
     return found
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Hold BLAS and OpenMP to one thread, so that sums have the same bits on any number of cores."""
+    with _threads(1):
+        yield
+
+
 def uses_blas(kind: ClassifierKind) -> bool:
     """Whether predictions are matrix products, whose last bits depend on the number of rows and threads."""
     return kind in ("logistic", "ridge", "mlp")

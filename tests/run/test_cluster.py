@@ -22,8 +22,9 @@ from hrvol.run.pipeline import segment_volume
 from hrvol.run.predict import label_plane
 from hrvol.run.sample import stratified_tiles
 from hrvol.segment.cas import fit_clusters
-from hrvol.segment.model import load_model
+from hrvol.segment.model import load_model, save_model
 from hrvol.segment.objects import find_objects
+from hrvol.segment.positions import relative
 from hrvol.volume.labels import open_label_store
 from hrvol.volume.store import class_info, open_labels, open_volume
 from hrvol.volume.tiling import whole
@@ -320,15 +321,31 @@ def test_the_same_seed_gives_the_same_model_however_tiles_are_grouped():
     assert not np.array_equal(different.classifier.centroids, expected.classifier.centroids)
 
 
-def test_position_directions_are_left_out_however_tiles_are_grouped(stub):
+def test_the_position_field_is_the_same_however_tiles_are_grouped(stub, tmp_path):
     image, _ = make_volume()
-    recipe = DEEP.with_(**{"cluster.position_directions": 1, "cluster.sample_tiles": 6})
+    recipe = DEEP.with_(**{"cluster.position_degree": 2, "cluster.sample_tiles": 6})
     expected = fit_classes(image, recipe=recipe)
-    grouped = recipe.with_(**{"tiles.planes": 5, "tiles.across": 2})
-    assert_same_model(fit_classes(image, recipe=grouped), expected)
-    whole = fit_classes(image, recipe=recipe.with_(**{"cluster.position_directions": 0}))
-    ranks = [np.linalg.matrix_rank(m.classifier.centroids, tol=1e-4) for m in (expected, whole)]
-    assert ranks == [2, 3]
+    field = expected.classifier.position
+    assert field.coefficients.shape == (5, expected.classifier.n_features)
+    assert np.abs(field.coefficients).max() > 0
+    grouped = fit_classes(image, recipe=recipe.with_(**{"tiles.planes": 5, "tiles.across": 2}))
+    assert_same_model(grouped, expected)
+    np.testing.assert_array_equal(grouped.classifier.position.coefficients, field.coefficients)
+    # it is part of the model's file, and of what labels come out
+    save_model(expected, tmp_path / "m.hrvol")
+    stored = load_model(tmp_path / "m.hrvol")
+    np.testing.assert_array_equal(stored.classifier.position.coefficients, field.coefficients)
+    featuriser = featuriser_module.load_featuriser(recipe.features)
+    tile = np.random.default_rng(0).random((64, 70)).astype(np.float32)
+    inside = (slice(3, 60), slice(5, 64))
+    places = np.stack(
+        np.meshgrid(relative(np.arange(64), 64), relative(np.arange(70), 70), indexing="ij"), -1
+    )
+    y, x = (grid.ravel() for grid in np.mgrid[inside])
+    features = featuriser.pixels(tile, y, x, unit=True)[0] - field.at(places[inside].reshape(-1, 2))
+    classes = stored.classifier.of_cluster[stored.classifier.assign(features)]
+    found = classify(tile, inside, stored, featuriser).argmax(axis=-1).ravel() + 1
+    assert (found == classes).mean() > 0.999  # but for rounding
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from run_data import QUICK
 from hrvol.errors import InputError
 from hrvol.features.featuriser import Featuriser
 from hrvol.recipe import TileSpec
-from hrvol.run.sample import pixel_pairs, region_tiles, sample_pixels, stratified_tiles
+from hrvol.run.pairs import PIXELS, pixel_pairs
+from hrvol.run.sample import region_tiles, sample_pixels, stratified_tiles
 from hrvol.run.train import read_unit
 from hrvol.volume.store import open_volume
 from hrvol.volume.tiling import whole
@@ -209,7 +210,7 @@ class TellPlace:
 
 
 def pairs(volume, window, region, tiles=TILES, **options):
-    options = {"pixels": 200, "most_tiles": 8, "seed": 0, **options}
+    options = {"most_tiles": 8, "seed": 0, **options}
     return pixel_pairs(volume, region, TellPlace(), window, tiles, **options)
 
 
@@ -217,13 +218,16 @@ def test_pairs_show_the_same_pixel_at_different_places(numbered):
     volume, window = numbered
     seen = []
     found = pairs(volume, window, whole(SHAPE), progress=lambda *event: seen.append(event))
-    assert found.dtype == np.float32
-    assert 200 <= len(found) < 220
-    assert (found[:, 0] == 0).all()
-    moves = np.unique(found[:, 1:], axis=0)
-    assert 4 < len(moves) <= 8  # one for each tile
-    assert (np.abs(moves).max(axis=1) > 0).all()
-    assert np.abs(moves).max() <= 0.75 * 74
+    assert found.differences.dtype == np.float32
+    assert len(found) == len(found.here) == len(found.there)
+    assert 8 * 2 * PIXELS < len(found) <= 8 * 3 * PIXELS  # of three windows not all need to meet
+    assert (found.differences[:, 0] == 0).all()
+    # the stub says where in the window it is, in pixels: places agree with that
+    moves = found.differences[:, 1:]
+    np.testing.assert_allclose((found.here - found.there) * 74 / 2, moves, atol=1e-4)
+    assert len(np.unique(moves, axis=0)) > 12
+    assert np.abs(moves).max() < 74
+    assert np.abs(found.here).max() < 1
     assert seen[-1][1] == seen[-1][2]
 
 
@@ -232,10 +236,14 @@ def test_pairs_are_the_same_however_tiles_are_grouped(numbered):
     expected = pairs(volume, window, whole(SHAPE))
     for planes, across in ((1, 1), (5, 3)):
         tiles = TILES.model_copy(update={"planes": planes, "across": across})
-        np.testing.assert_array_equal(pairs(volume, window, whole(SHAPE), tiles), expected)
-    assert not np.array_equal(pairs(volume, window, whole(SHAPE), seed=1), expected)
+        found = pairs(volume, window, whole(SHAPE), tiles)
+        np.testing.assert_array_equal(found.differences, expected.differences)
+        np.testing.assert_array_equal(found.there, expected.there)
+    assert not np.array_equal(pairs(volume, window, whole(SHAPE), seed=1).here, expected.here)
 
 
 def test_planes_of_one_window_have_no_pairs():
     volume = open_volume(np.zeros((4, 74, 60), np.uint8))
-    assert pairs(volume, (0.0, 255.0), whole(volume.shape)).shape == (0, 3)
+    found = pairs(volume, (0.0, 255.0), whole(volume.shape))
+    assert len(found) == 0
+    assert found.differences.shape == (0, 3)

@@ -5,65 +5,85 @@ from hypothesis import strategies as st
 
 from hrvol.recipe import ClusterSpec
 from hrvol.segment.cas import fit_clusters
-from hrvol.segment.estimators import nearest
-from hrvol.segment.positions import position_directions, without
+from hrvol.segment.positions import PositionField, fit_field, n_terms, relative, terms
+
+SIDE, PLANE, CHANNELS = 40, 90, 6
 
 
-def _scene(n=4000, channels=24, seed=0):
-    """Pixels of four kinds, each seen twice with a strong part that tells where the window lies."""
+def _pairs(content, field, n=4000, seed=0):
+    """Pixels of a plane through two windows at random places: what a network that adds a field says."""
     rng = np.random.default_rng(seed)
-    kinds = rng.normal(size=(4, channels))
-    places, _ = np.linalg.qr(rng.normal(size=(channels, 3)))
-    kind = rng.integers(4, size=n)
-    seen = [
-        kinds[kind] + 6 * rng.normal(size=(n, 3)) @ places.T + 0.05 * rng.normal(size=(n, channels))
-        for _ in range(2)
-    ]
-    return kind, [values.astype(np.float32) for values in seen], places
+    corners = rng.integers(0, PLANE - SIDE, (n, 2, 2))
+    corners[:, 1] = np.clip(corners[:, 0] + rng.integers(-20, 21, (n, 2)), 0, PLANE - SIDE)
+    low, high = corners.max(axis=1), corners.min(axis=1) + SIDE
+    pixel = rng.integers(low, high)
+    places = [relative(pixel - corners[:, i], SIDE) for i in (0, 1)]
+    seen = [content[pixel[:, 0], pixel[:, 1]] + field.at(place) for place in places]
+    return pixel, places, [values.astype(np.float32) for values in seen]
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 1000))
-def test_planted_directions_are_found_and_taken_off(seed):
-    _, (a, b), places = _scene(seed=seed)
-    found = position_directions(a - b, 3)
-    # the same space: its projection of the planted directions is all of them
-    assert np.linalg.norm(found.T @ places, "fro") ** 2 == pytest.approx(3, abs=1e-2)
-    np.testing.assert_allclose(found.T @ found, np.eye(3), atol=1e-5)
-    assert np.abs(without(a, found) @ places).max() < 0.05 * np.abs(a @ places).max()
-    np.testing.assert_allclose(without(without(a, found), found), without(a, found), atol=1e-4)
+def _field(seed=0, degree=3):
+    rng = np.random.default_rng(seed)
+    return PositionField(degree, rng.normal(size=(n_terms(degree), CHANNELS)).astype(np.float32))
 
 
-def test_without_them_both_windows_say_the_same():
-    kind, (a, b), _ = _scene()
-    spec = ClusterSpec(clusters=4, classes=4)
-    shares = {}
-    for count in (0, 3):
-        directions = position_directions(a - b, count)
-        model = fit_clusters(without(a, directions), None, spec, directions=slice(0, a.shape[1]))
-        # whole features: what was taken off the sample need not be taken off what is labelled
-        shares[count] = (model.assign(a) != model.assign(b)).mean()
-        if count:
-            pure = np.bincount(kind * 4 + model.assign(a), minlength=16).reshape(4, 4).max(axis=1).sum()
-            assert pure == len(kind)
-    assert shares[0] > 0.3
-    assert shares[3] == 0
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 4))
+def test_a_planted_field_is_found_whatever_the_windows_show(seed, degree):
+    field = _field(seed, degree)
+    rng = np.random.default_rng(seed + 1)
+    for content in (np.zeros((PLANE, PLANE, CHANNELS)), 5 * rng.normal(size=(PLANE, PLANE, CHANNELS))):
+        _, (here, there), (a, b) = _pairs(content, field, seed=seed)
+        found = fit_field(a - b, here, there, degree)
+        np.testing.assert_allclose(found.coefficients, field.coefficients, atol=0.02)
 
 
-def test_centroids_of_what_is_left_give_the_same_labels_to_whole_features():
-    _, (a, b), _ = _scene()
-    directions = position_directions(a - b, 3)
-    rest = without(a, directions)
-    model = fit_clusters(rest, None, ClusterSpec(clusters=6, classes=2), directions=slice(0, a.shape[1]))
-    differ = nearest(model.centroids, a) != nearest(model.centroids, rest)
-    assert differ.sum() <= 4  # of 4000: pixels half-way between two centroids, by rounding
+def test_content_that_goes_with_the_place_is_not_taken_for_the_field():
+    # always bright in the middle of the plane, as a sample in its container
+    y, x = np.mgrid[:PLANE, :PLANE] - PLANE / 2
+    content = np.repeat(3.0 * (np.hypot(y, x) < 30)[..., None], CHANNELS, axis=2)
+    _, (here, there), (a, b) = _pairs(content, PositionField(2, np.zeros((5, CHANNELS), np.float32)))
+    found = fit_field(a - b, here, there, 2)
+    assert np.abs(found.coefficients).max() < 1e-4
 
 
-def test_no_differences_no_directions():
-    assert position_directions(np.empty((0, 5), np.float32), 3).shape == (5, 0)
-    assert position_directions(np.ones((7, 5), np.float32), 0).shape == (5, 0)
-    assert position_directions(np.zeros((7, 5), np.float32), 3).shape == (5, 0)
-    # differences along one direction only
-    assert position_directions(np.outer(np.arange(7), np.eye(5)[2]).astype(np.float32), 3).shape == (5, 1)
-    values = np.arange(10, dtype=np.float32).reshape(2, 5)
-    np.testing.assert_array_equal(without(values, np.zeros((5, 0), np.float32)), values)
+def test_without_the_field_two_windows_say_the_same():
+    rng = np.random.default_rng(0)
+    kinds = rng.normal(size=(4, CHANNELS))
+    kind = rng.integers(4, size=(PLANE, PLANE))
+    content = kinds[kind] + 0.02 * rng.normal(size=(PLANE, PLANE, CHANNELS))
+    pixel, (here, there), (a, b) = _pairs(content, _field())
+    found = fit_field(a - b, here, there, 3)
+    shares = []
+    for left, right in ((a, b), (a - found.at(here), b - found.at(there))):
+        model = fit_clusters(left, None, ClusterSpec(clusters=4, classes=4), directions=slice(0, CHANNELS))
+        shares.append((model.assign(left) != model.assign(right)).mean())
+    assert shares[0] > 0.2
+    assert shares[1] == 0
+    pure = np.bincount(kind[pixel[:, 0], pixel[:, 1]] * 4 + model.assign(left), minlength=16).reshape(4, 4)
+    assert pure.max(axis=1).sum() == len(pixel)
+
+
+@pytest.mark.parametrize("degree", [1, 3, 6])
+def test_the_mapped_field_is_the_map_of_the_field(degree):
+    field = _field(degree=degree)
+    weight = np.random.default_rng(1).normal(size=(5, CHANNELS)).astype(np.float32)
+    shape = (21, 33)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    places = np.stack([relative(y.ravel(), shape[0]), relative(x.ravel(), shape[1])], axis=1)
+    expected = (field.at(places) @ weight.T).reshape(*shape, 5)
+    whole = field.mapped(weight, slice(0, 21), slice(0, 33), shape)
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(whole, expected, atol=1e-4)
+    np.testing.assert_allclose(
+        field.mapped(weight, slice(4, 9), slice(7, 30), shape), whole[4:9, 7:30], atol=1e-6
+    )
+    np.testing.assert_allclose(whole.mean(axis=(0, 1)), 0, atol=0.3)  # of the integral, not of few pixels
+
+
+def test_places_and_terms():
+    np.testing.assert_allclose(relative(np.arange(4), 4), [-0.75, -0.25, 0.25, 0.75])
+    assert n_terms(2) == 5
+    assert terms(np.zeros((3, 2)), 2).shape == (3, 5)
+    nothing = fit_field(np.empty((0, 3), np.float32), np.empty((0, 2)), np.empty((0, 2)), 2)
+    np.testing.assert_array_equal(nothing.coefficients, np.zeros((5, 3)))

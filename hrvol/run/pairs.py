@@ -1,0 +1,138 @@
+"""Pixels seen through several windows: from them follows what features say about places in a window."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.recipe import TileSpec
+from hrvol.run.progress import ProgressCallback, Tally
+from hrvol.run.sample import places_of, stratified_tiles
+from hrvol.run.train import Window, read_unit
+from hrvol.volume.store import Volume
+from hrvol.volume.tiling import Box, Tile
+
+if TYPE_CHECKING:
+    from hrvol.features.featuriser import Featuriser
+
+WINDOWS = 3
+"""Windows through which a tile's surroundings are seen."""
+
+PIXELS = 500
+"""Pixels compared of each two windows."""
+
+
+@dataclass(frozen=True, eq=False)
+class PixelPairs:
+    """The same pixels seen through two windows.
+
+    Attributes
+    ----------
+    differences
+        ``(n, C)`` float32: deep features in the first window minus those in the second, of tokens of
+        length 1.
+    here, there
+        ``(n, 2)`` places in the two windows, -1..1.
+    """
+
+    differences: NDArray[np.float32]
+    here: NDArray[np.float64]
+    there: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.differences)
+
+
+def pixel_pairs(
+    volume: Volume,
+    region: Box,
+    featuriser: Featuriser,
+    window: Window,
+    tiles: TileSpec,
+    *,
+    most_tiles: int,
+    seed: int,
+    progress: ProgressCallback | None = None,
+) -> PixelPairs:
+    """See pixels of a volume through windows that are displaced by up to three quarters of their side.
+
+    Parameters
+    ----------
+    volume, region, window, tiles
+        Where, and what tiles look like.
+    featuriser
+        Of the deep features. Those of one offset are enough (:meth:`Featuriser.one_offset`): the windows lie
+        at all sub-patch offsets to each other.
+    most_tiles
+        Tiles whose surroundings are seen, at most.
+    seed
+        The same seed sees the same.
+    progress
+        Called with stage, voxels seen, all voxels.
+
+    Returns
+    -------
+    PixelPairs
+        None (n is 0) where planes are not larger than a window.
+    """
+    rng = np.random.default_rng([seed, 2])
+    deep = featuriser.groups["deep"]
+    chosen = stratified_tiles(volume.shape, region, tiles, most_tiles, seed)
+    seen = [
+        (z, [tile, *(_displaced(tile, volume.shape, rng) for _ in range(WINDOWS - 1))])
+        for z, _, tile in chosen
+    ]
+    seen = [(z, views) for z, views in seen if len({view.window for view in views}) == WINDOWS]
+    tally = Tally(progress, "position", sum(WINDOWS * math.prod(views[0].window_shape) for _, views in seen))
+    differences = [np.empty((0, deep.stop - deep.start), np.float32)]
+    places = [[np.empty((0, 2))], [np.empty((0, 2))]]
+    for z, views in seen:
+        shared = [(i, j, *_shared(views[i], views[j], rng)) for i, j in combinations(range(WINDOWS), 2)]
+        found = {}
+        for number, view in enumerate(views):
+            at = [
+                (k, y - view.window[0], x - view.window[2])
+                for k, (i, j, y, x) in enumerate(shared)
+                if number in (i, j)
+            ]
+            y, x = (np.concatenate([entry[axis] for entry in at]) for axis in (1, 2))
+            features = featuriser.pixels(read_unit(volume, z, view, window), y, x, unit=True)[0][:, deep]
+            ends = np.cumsum([len(entry[1]) for entry in at])[:-1]
+            for (k, _, _), values, place in zip(
+                at, np.split(features, ends), np.split(places_of(y, x, view), ends), strict=True
+            ):
+                found[number, k] = (values, place)
+            tally.finish((z, number, view.core), math.prod(view.window_shape))
+        for k, (i, j, _, _) in enumerate(shared):
+            (first, here), (second, there) = found[i, k], found[j, k]
+            differences.append(first - second)
+            places[0].append(here)
+            places[1].append(there)
+    return PixelPairs(np.concatenate(differences), *(np.concatenate(side) for side in places))
+
+
+def _shared(a: Tile, b: Tile, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return pixels (y, x) of the plane that two windows show; none where they do not meet."""
+    low = [max(a.window[i], b.window[i]) for i in (0, 2)]
+    high = [min(a.window[i], b.window[i]) for i in (1, 3)]
+    count = PIXELS if high[0] > low[0] and high[1] > low[1] else 0
+    return rng.integers(low[0], max(high[0], low[0] + 1), count), rng.integers(
+        low[1], max(high[1], low[1] + 1), count
+    )
+
+
+def _displaced(tile: Tile, shape: tuple[int, int, int], rng: np.random.Generator) -> Tile:
+    """Return a tile whose window is displaced within the plane, as far as there is room."""
+    y0, y1, x0, x1 = tile.window
+    starts = []
+    for start, stop, side in ((y0, y1, shape[1]), (x0, x1, shape[2])):
+        reach = 3 * (stop - start) // 4
+        low, high = max(0, start - reach), min(side - (stop - start), start + reach)
+        starts.append(int(rng.integers(low, high + 1)))
+    top, left = starts
+    return replace(tile, window=(top, top + y1 - y0, left, left + x1 - x0))
