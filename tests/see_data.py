@@ -17,6 +17,7 @@ class Looker:
 
     def __init__(self):
         self.seen = []
+        self.drift = 0.0  # how much tokens say of their row in the window
 
     def block_numbers(self, block):
         return (1,)
@@ -29,7 +30,8 @@ class Looker:
         slopes = [
             pool(F.pad(images.diff(dim=axis).abs(), pad)) for axis, pad in ((2, (0, 0, 0, 1)), (3, (0, 1)))
         ]
-        features = torch.cat([mean - 0.4, 2 * spread, *slopes, 0.1 + 0 * mean], dim=1)
+        rows = torch.linspace(-1, 1, mean.shape[2])[:, None]
+        features = torch.cat([mean - 0.4, 2 * spread, *slopes, 0.1 + self.drift * rows + 0 * mean], dim=1)
         paid = torch.cat([mean / mean.mean(), mean**2 / (mean**2).mean()], dim=1)
         return Tokens(features, paid if attention else None, None)
 

@@ -184,6 +184,7 @@ def test_pca_draws_planes(place, tmp_path):
         (("pca", "a.tif"), "--output"),
         (("pca", "a.tif", "-o", "p.png", "--planes", "1,x"), "'1,x'"),
         (("pca", "a.tif", "-o", "p.png", "--planes", ""), "how many planes"),
+        (("pca", "a.tif", "-o", "p.png", "--planes", "0"), "'0,' is plane 0"),
         (("pca", "{stack}", "-o", "p.png", "--planes", "7,8"), "found plane 7"),
         (("pca", "{a}", "-o", "no/such/p.png"), "no such folder"),
     ],

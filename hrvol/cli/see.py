@@ -40,16 +40,16 @@ def parse_points(
 
 
 def parse_planes(ctx: click.Context, param: click.Parameter, value: str) -> int | tuple[int, ...]:
-    """Return a number of planes, or the planes of a list with commas: ``5,`` is plane 5."""
+    """Return a number of planes, or the planes of a list with commas: ``0,`` is plane 0."""
     parts = [part.strip() for part in value.split(",")]
     several = len(parts) > 1
     if several and not parts[-1]:
         parts = parts[:-1]
-    if not all(part.isdecimal() for part in parts):
+    numbers = tuple(int(part) for part in parts if part.isdecimal())
+    if len(numbers) != len(parts) or not (several or numbers[0]):
         raise click.BadParameter(
-            f"found {value!r}, expected how many planes, or which, with commas between (5, is plane 5)"
+            f"found {value!r}, expected how many planes, or which, with commas between ('0,' is plane 0)"
         )
-    numbers = tuple(map(int, parts))
     return numbers if several else numbers[0]
 
 
@@ -292,7 +292,7 @@ def similar(
     show_default=True,
     callback=parse_planes,
     metavar="N|a,b,c",
-    help="How many planes of each volume, evenly spaced, or which.",
+    help="How many planes of each volume, evenly spaced, or which ('0,' is plane 0).",
 )
 @click.option("--attention", is_flag=True, help="Also draw where the network's CLS token looks.")
 @recipe_option
@@ -312,7 +312,8 @@ def pca(
 
     The components are fitted once, on a sample of all the volumes, so a colour means the same in every
     plane of every volume of the picture. Attention is in units of what uniform attention would give.
-    Without --recipe the features are those of the preset deep.
+    What deep features say of the place in a tile is taken off. Without --recipe the features are those of
+    the preset deep, with flips.
 
     \b
     Examples:

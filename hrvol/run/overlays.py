@@ -252,8 +252,9 @@ def _panels(rows: int, columns: int, shape: tuple[int, ...]) -> tuple[Figure, An
 
 def _bar(figure: Figure, axes: list[Axes], scale: Normalize, colours: str, label: str) -> None:
     share = 0.35 / figure.get_figwidth()  # a third of an inch, however wide the picture is
+    aspect = 0.8 * figure.get_figheight() / 0.2
     shown = ScalarMappable(scale, colormaps[colours])
-    figure.colorbar(shown, ax=axes, label=label, fraction=share, shrink=0.8, aspect=30)
+    figure.colorbar(shown, ax=axes, label=label, fraction=share, shrink=0.8, aspect=aspect)
 
 
 def _save(figure: Figure, path: str | Path) -> Path:

@@ -15,12 +15,14 @@ from hrvol.errors import InputError, UsageError
 from hrvol.recipe import Recipe, TileSpec
 from hrvol.run.outputs import check_file, whole_file
 from hrvol.run.overlays import MOST_ROWS, ComponentRow, draw_components, thin
-from hrvol.run.planes import find_plane, name_of, plane_tiles, read_plane, unit_windows
+from hrvol.run.pairs import pixel_pairs
+from hrvol.run.planes import LOOK_RECIPE, find_plane, name_of, plane_tiles, read_plane, unit_windows
 from hrvol.run.progress import ProgressCallback, Tally
 from hrvol.run.region import Projection, fit_projection
 from hrvol.run.request import keep_input, text
 from hrvol.run.sample import sample_pixels
 from hrvol.run.train import Window, check_context
+from hrvol.segment.positions import PositionField, fit_field
 from hrvol.volume.store import Volume, open_volume
 from hrvol.volume.tiling import whole
 
@@ -28,12 +30,14 @@ if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
     from hrvol.features.upsample import Linear
 
-DEFAULT_RECIPE = "deep"
 DEFAULT_PLANES = 4
 SAMPLE_PIXELS = 20_000
 SAMPLE_TILES = 8
 """The components are fitted on so many pixels, from so many tiles, of all volumes together; but on one tile
 of each."""
+
+POSITION_DEGREE = 6
+"""Of the polynomial over a tile's window that is taken off, see :mod:`hrvol.segment.positions`."""
 
 RANGE = (1.0, 99.0)
 """Percentiles of the sample that become the least and the most of a colour."""
@@ -116,7 +120,8 @@ def pca_picture(
     """Draw three principal components of features as red, green and blue.
 
     They are fitted once, on pixels spread over all volumes: a colour means the same everywhere in the
-    picture. Features are projected before they are spread over pixels, tile by tile.
+    picture. Features are projected before they are spread over pixels, tile by tile. What deep features say
+    of the place in a tile is taken off first, else colours would be of places; attention stays each tile's.
 
     Parameters
     ----------
@@ -129,7 +134,7 @@ def pca_picture(
     attention
         Also draw the attention that the network's CLS token pays, mean over heads, times uniform.
     recipe
-        A recipe, its file, or a preset's name; ``None`` for ``deep``.
+        A recipe, its file, or a preset's name; ``None`` for :data:`hrvol.run.planes.LOOK_RECIPE`.
     overwrite
         Replace a picture that exists.
     weights_path, offline, progress
@@ -148,7 +153,7 @@ def pca_picture(
     """
     from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
 
-    spec = Recipe.load(DEFAULT_RECIPE if recipe is None else recipe)
+    spec = Recipe.load(LOOK_RECIPE if recipe is None else recipe)
     if attention and not spec.features.uses_deep:
         raise UsageError("attention: classical features have none; use a deep or hybrid recipe")
     if not volumes:
@@ -179,16 +184,21 @@ def pca_picture(
             seed=spec.seed,
             unit=True,
             progress=_part(progress, number, count),
-        ).features
+        )
         for number, volume in enumerate(opened, start=1)
     ]
-    palette = Palette.fit(np.concatenate(samples))
+    features = np.concatenate([sample.features for sample in samples])
+    field = _position(opened, windows, featuriser, spec, progress)
+    if field is not None:
+        places = np.concatenate([sample.places for sample in samples])
+        features[:, featuriser.groups["deep"]] -= field.at(places)
+    palette = Palette.fit(features)
     maps = palette.maps(featuriser.groups)
     tally = Tally(progress, "components", sum(math.prod(volume.shape[1:]) for volume, _ in chosen))
     rows = []
     for volume, z in chosen:
         image = read_plane(volume, z, windows[volume])
-        colours, paid = _plane(image, palette, maps, featuriser, spec.tiles, attention)
+        colours, paid = _plane(image, palette, maps, field, featuriser, spec.tiles, attention)
         heard = None if paid is None else thin(paid)
         rows.append(ComponentRow(name_of(volume, z), thin(image), thin(colours), heard))
         tally.finish(len(rows), image.size)
@@ -219,10 +229,42 @@ def choose_planes(volume: Volume, planes: int | Sequence[int]) -> tuple[int, ...
     return tuple((2 * i + 1) * depth // (2 * count) for i in range(count))
 
 
+def _position(
+    volumes: Sequence[Volume],
+    windows: Mapping[Volume, Window],
+    featuriser: Featuriser,
+    spec: Recipe,
+    progress: ProgressCallback | None,
+) -> PositionField | None:
+    """Return what deep features say of the place in a tile; ``None`` if that cannot be told."""
+    if "deep" not in featuriser.groups:
+        return None
+    quick = featuriser.one_offset()
+    most = math.ceil(SAMPLE_TILES / len(volumes))
+    found = [
+        pixel_pairs(
+            volume,
+            whole(volume.shape),
+            quick,
+            windows[volume],
+            spec.tiles,
+            most_tiles=most,
+            seed=spec.seed,
+            progress=_part(progress, number, len(volumes)),
+        )
+        for number, volume in enumerate(volumes, start=1)
+    ]
+    differences, here, there = (
+        np.concatenate([getattr(pairs, name) for pairs in found]) for name in ("differences", "here", "there")
+    )
+    return fit_field(differences, here, there, POSITION_DEGREE) if len(differences) else None
+
+
 def _plane(
     image: NDArray[np.float32],
     palette: Palette,
     maps: Mapping[str, Linear],
+    field: PositionField | None,
     featuriser: Featuriser,
     tiles: TileSpec,
     attention: bool,
@@ -234,13 +276,17 @@ def _plane(
         window = image[tile.window_slices]
         here, inside = tile.core_slices, tile.core_in_window
         if paid is None:
-            components = featuriser.scores(window, maps)
+            mapped = featuriser.scores(window, maps)
         else:
             seen = featuriser.upsampled(window, linear=maps["deep"], unit=True, attention=True)
             assert seen.attention is not None
             paid[here] = seen.attention.mean(dim=0).numpy(force=True)[inside]
-            components = featuriser.scores(window, maps) if len(maps) > 1 else seen.features
-        colours[here] = palette.colours(components.numpy(force=True)[:, *inside])
+            mapped = featuriser.scores(window, maps) if len(maps) > 1 else seen.features
+        components: NDArray[np.float32] = mapped.numpy(force=True)[:, *inside]
+        if field is not None:
+            place = field.mapped(maps["deep"].weight.numpy(force=True), *inside, window.shape)
+            components = components - np.moveaxis(place, -1, 0)
+        colours[here] = palette.colours(components)
     return colours, paid
 
 

@@ -12,10 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.errors import UsageError
-from hrvol.recipe import DEFAULT_BLOCK, DeepSpec, FeatureSpec, Recipe, TileSpec
+from hrvol.recipe import Recipe, TileSpec
 from hrvol.run.outputs import check_file, whole_file
 from hrvol.run.overlays import HeatPanel, draw_similar
-from hrvol.run.planes import check_seen, find_plane, name_of, plane_tiles, read_plane, unit_windows
+from hrvol.run.planes import (
+    LOOK_RECIPE,
+    check_seen,
+    find_plane,
+    name_of,
+    plane_tiles,
+    read_plane,
+    unit_windows,
+)
 from hrvol.run.progress import ProgressCallback, Tally
 from hrvol.run.request import keep_input, text
 from hrvol.segment.retrieval import Match, query_vectors, similarity, top_matches
@@ -24,13 +32,6 @@ from hrvol.volume.tiling import Tile
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
-
-DEFAULT_RECIPE = Recipe(
-    features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2, flips=True))
-)
-"""Like the preset ``deep``, at the same cost, but with flips, which average out what tokens know of their
-position: it would make the same thing at another place less similar. Those of the last block (``cas``) tell
-things from their surroundings, but hardly their parts."""
 
 TOP = 5
 APART = 14, 0.05
@@ -151,8 +152,8 @@ def find_similar(
     overwrite
         Replace a picture that exists.
     recipe
-        A recipe, its file, or a preset's name; ``None`` for :data:`DEFAULT_RECIPE`. Of hybrid features
-        the deep ones are compared.
+        A recipe, its file, or a preset's name; ``None`` for :data:`hrvol.run.planes.LOOK_RECIPE`. Of hybrid
+        features the deep ones are compared.
     weights_path, offline, progress
         As in :func:`hrvol.segment_volume`.
 
@@ -169,7 +170,7 @@ def find_similar(
     """
     from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
 
-    spec = Recipe.load(DEFAULT_RECIPE if recipe is None else recipe)
+    spec = Recipe.load(LOOK_RECIPE if recipe is None else recipe)
     if not spec.features.uses_deep:
         raise UsageError("similar: classical features are not compared; expected a deep or hybrid recipe")
     if top < 1 or (apart is not None and apart < 0):

@@ -108,6 +108,7 @@ def test_colours_are_those_of_the_features_projected_after_spreading(drawn, tmp_
     kept = []
     fit = Palette.fit
     monkeypatch.setattr(Palette, "fit", lambda samples: kept.append(fit(samples)) or kept[0])
+    monkeypatch.setattr(pca, "_position", lambda *arguments: None)
     pca_picture([IMAGE], tmp_path / "p.png", recipe=ONE_TILE)
     featuriser = load_featuriser(ONE_TILE.features)
     features = featuriser.upsampled(IMAGE.astype(np.float32) / 255, unit=True).features.numpy()
@@ -135,6 +136,23 @@ def test_tiles_are_put_where_they_are(drawn, tmp_path, monkeypatch):
     whole, cut = (row.colours.astype(float) / 255 for row in drawn)
     assert np.abs(whole - cut).mean() < 0.1
     assert np.corrcoef(drawn[0].attention.ravel(), drawn[1].attention.ravel())[0, 1] > 0.9
+
+
+def test_what_features_say_of_the_place_in_a_tile_is_taken_off(drawn, network, tmp_path, monkeypatch):
+    image = np.tile(IMAGE, (2, 2))
+
+    def colours(drift, name):
+        network.drift = drift
+        pca_picture([image], tmp_path / name, recipe=RECIPE)
+        found = drawn[-1].colours.astype(int)
+        border = RECIPE.tiles.core * np.arange(1, len(image) // RECIPE.tiles.core + 1)
+        jumps = np.abs(np.diff(found, axis=0)).mean(axis=(1, 2))
+        return jumps[border - 1].mean() / np.delete(jumps, border - 1).mean()
+
+    taken_off = colours(0.3, "1.png")
+    monkeypatch.setattr(pca, "_position", lambda *arguments: None)
+    left = colours(0.3, "2.png")
+    assert left > 2 * taken_off
 
 
 def test_no_more_than_a_tile_is_seen_at_once(drawn, network, tmp_path):
