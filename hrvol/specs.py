@@ -203,7 +203,6 @@ class ClusterSpec(Spec):
     position_degree
         Degree of the polynomial over the window that is taken off deep features, because it tells where in
         the window a token lies and not what it shows; 0 leaves it in. Without it neighbouring tiles disagree.
-        Needs planes larger than one window to be found.
     distance
         Between centroids: ``cosine``, or ``euclidean`` for features whose length has a meaning.
     bins, edge

@@ -61,6 +61,9 @@ def pixel_pairs(
 ) -> PixelPairs:
     """See pixels of a volume through windows that are displaced by up to three quarters of their side.
 
+    Where planes are no larger than a window, windows are displaced by up to half their side beyond the plane,
+    which is reflected there; only pixels of the plane itself are compared.
+
     Parameters
     ----------
     volume, region, window, tiles
@@ -78,7 +81,7 @@ def pixel_pairs(
     Returns
     -------
     PixelPairs
-        None (n is 0) where planes are not larger than a window.
+        None (n is 0) where windows cannot be displaced, or do not meet.
     """
     rng = np.random.default_rng([seed, 2])
     deep = featuriser.groups["deep"]
@@ -92,7 +95,10 @@ def pixel_pairs(
     differences = [np.empty((0, deep.stop - deep.start), np.float32)]
     places = [[np.empty((0, 2))], [np.empty((0, 2))]]
     for z, views in seen:
-        shared = [(i, j, *_shared(views[i], views[j], rng)) for i, j in combinations(range(WINDOWS), 2)]
+        shared = [
+            (i, j, *_shared(views[i], views[j], volume.shape, rng))
+            for i, j in combinations(range(WINDOWS), 2)
+        ]
         found = {}
         for number, view in enumerate(views):
             at = [
@@ -101,7 +107,7 @@ def pixel_pairs(
                 if number in (i, j)
             ]
             y, x = (np.concatenate([entry[axis] for entry in at]) for axis in (1, 2))
-            features = featuriser.pixels(read_unit(volume, z, view, window), y, x, unit=True)[0][:, deep]
+            features = featuriser.pixels(_read(volume, z, view, window), y, x, unit=True)[0][:, deep]
             ends = np.cumsum([len(entry[1]) for entry in at])[:-1]
             for (k, _, _), values, place in zip(
                 at, np.split(features, ends), np.split(places_of(y, x, view), ends), strict=True
@@ -116,23 +122,36 @@ def pixel_pairs(
     return PixelPairs(np.concatenate(differences), *(np.concatenate(side) for side in places))
 
 
-def _shared(a: Tile, b: Tile, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _shared(
+    a: Tile, b: Tile, shape: tuple[int, int, int], rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return pixels (y, x) of the plane that two windows show; none where they do not meet."""
-    low = [max(a.window[i], b.window[i]) for i in (0, 2)]
-    high = [min(a.window[i], b.window[i]) for i in (1, 3)]
-    count = PIXELS if high[0] > low[0] and high[1] > low[1] else 0
-    return rng.integers(low[0], max(high[0], low[0] + 1), count), rng.integers(
-        low[1], max(high[1], low[1] + 1), count
-    )
+    low = [max(a.window[i], b.window[i], 0) for i in (0, 2)]
+    high = [min(a.window[i], b.window[i], side) for i, side in zip((1, 3), shape[1:], strict=True)]
+    if high[0] <= low[0] or high[1] <= low[1]:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    return rng.integers(low[0], high[0], PIXELS), rng.integers(low[1], high[1], PIXELS)
 
 
 def _displaced(tile: Tile, shape: tuple[int, int, int], rng: np.random.Generator) -> Tile:
-    """Return a tile whose window is displaced within the plane, as far as there is room."""
+    """Return a tile whose window is displaced: within the plane, or beyond it where it is no larger."""
     y0, y1, x0, x1 = tile.window
     starts = []
     for start, stop, side in ((y0, y1, shape[1]), (x0, x1, shape[2])):
-        reach = 3 * (stop - start) // 4
-        low, high = max(0, start - reach), min(side - (stop - start), start + reach)
+        length = stop - start
+        if side > length:
+            low, high = max(0, start - 3 * length // 4), min(side - length, start + 3 * length // 4)
+        else:
+            low, high = -(length // 2), length // 2
         starts.append(int(rng.integers(low, high + 1)))
     top, left = starts
     return replace(tile, window=(top, top + y1 - y0, left, left + x1 - x0))
+
+
+def _read(volume: Volume, z: int, tile: Tile, window: Window) -> NDArray[np.float32]:
+    """Return a tile's window (Y, X) in [0, 1], the plane reflected where the window goes beyond it."""
+    y0, y1, x0, x1 = tile.window
+    _, height, width = volume.shape
+    inside = replace(tile, window=(max(y0, 0), min(y1, height), max(x0, 0), min(x1, width)))
+    beyond = ((max(-y0, 0), max(y1 - height, 0)), (max(-x0, 0), max(x1 - width, 0)))
+    return np.pad(read_unit(volume, z, inside, window), beyond, mode="reflect")

@@ -242,8 +242,18 @@ def test_pairs_are_the_same_however_tiles_are_grouped(numbered):
     assert not np.array_equal(pairs(volume, window, whole(SHAPE), seed=1).here, expected.here)
 
 
-def test_planes_of_one_window_have_no_pairs():
-    volume = open_volume(np.zeros((4, 74, 60), np.uint8))
+@pytest.mark.parametrize("shape", [(4, 74, 60), (1, 20, 200)])
+def test_planes_of_one_window_are_seen_through_windows_that_reach_beyond_them(shape):
+    volume = open_volume(np.arange(np.prod(shape), dtype=np.uint16).reshape(shape))
+    found = pairs(volume, (0.0, 65535.0), whole(shape))
+    assert len(found) > PIXELS
+    assert (found.differences[:, 0] == 0).all()  # the same pixel, and one of the plane: nothing reflected
+    sides = np.minimum(shape[1:], 74)
+    np.testing.assert_allclose((found.here - found.there) * sides / 2, found.differences[:, 1:], atol=1e-3)
+
+
+def test_a_plane_of_one_pixel_has_no_pairs():
+    volume = open_volume(np.zeros((4, 1, 1), np.uint8))
     found = pairs(volume, (0.0, 255.0), whole(volume.shape))
     assert len(found) == 0
     assert found.differences.shape == (0, 3)
