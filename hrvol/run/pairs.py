@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +19,8 @@ from hrvol.volume.tiling import Box, Tile
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
 
-WINDOWS = 3
-"""Windows through which a tile's surroundings are seen."""
+WINDOWS, IN_ALL = 3, 16
+"""Windows through which a tile's surroundings are seen: more where tiles are few."""
 
 PIXELS = 500
 """Pixels compared of each two windows."""
@@ -86,19 +85,19 @@ def pixel_pairs(
     rng = np.random.default_rng([seed, 2])
     deep = featuriser.groups["deep"]
     chosen = stratified_tiles(volume.shape, region, tiles, most_tiles, seed)
-    seen = [
-        (z, [tile, *(_displaced(tile, volume.shape, rng) for _ in range(WINDOWS - 1))])
-        for z, _, tile in chosen
-    ]
-    seen = [(z, views) for z, views in seen if len({view.window for view in views}) == WINDOWS]
-    tally = Tally(progress, "position", sum(WINDOWS * math.prod(views[0].window_shape) for _, views in seen))
+    count = max(WINDOWS, -(-IN_ALL // len(chosen)))
+    seen = []
+    for z, _, tile in chosen:
+        views = [tile, *(_displaced(tile, volume.shape, rng) for _ in range(count - 1))]
+        views = list({view.window: view for view in views}.values())
+        if len(views) > 1:
+            seen.append((z, views))
+    area = sum(math.prod(view.window_shape) for _, views in seen for view in views)
+    tally = Tally(progress, "position", area)
     differences = [np.empty((0, deep.stop - deep.start), np.float32)]
     places = [[np.empty((0, 2))], [np.empty((0, 2))]]
     for z, views in seen:
-        shared = [
-            (i, j, *_shared(views[i], views[j], volume.shape, rng))
-            for i, j in combinations(range(WINDOWS), 2)
-        ]
+        shared = [(i, j, *_shared(views[i], views[j], volume.shape, rng)) for i, j in _partners(len(views))]
         found = {}
         for number, view in enumerate(views):
             at = [
@@ -120,6 +119,11 @@ def pixel_pairs(
             places[0].append(here)
             places[1].append(there)
     return PixelPairs(np.concatenate(differences), *(np.concatenate(side) for side in places))
+
+
+def _partners(count: int) -> list[tuple[int, int]]:
+    """Return which windows are compared: each with the first and with the next."""
+    return [(i, j) for i in range(count) for j in range(i + 1, count) if i == 0 or j == i + 1]
 
 
 def _shared(
