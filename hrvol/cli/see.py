@@ -242,7 +242,7 @@ def similar(
     The network's features at the point are compared with those of every pixel of each TARGET (IMAGE itself
     if there is none). The similarity is the cosine of the angle between them: 1 is alike. The picture shows
     the map of the first point, red for similar; further points are keypoints, with their best match each.
-    Without --recipe the features are those of the preset deep, with flips.
+    Without --recipe the features are those of the preset deep, less what they say of the place in the image.
 
     \b
     Examples:
@@ -312,8 +312,7 @@ def pca(
 
     The components are fitted once, on a sample of all the volumes, so a colour means the same in every
     plane of every volume of the picture. Attention is in units of what uniform attention would give.
-    What deep features say of the place in a tile is taken off. Without --recipe the features are those of
-    the preset deep, with flips.
+    Without --recipe the features are those of the preset deep, less what they say of the place in the image.
 
     \b
     Examples:

@@ -15,14 +15,14 @@ from hrvol.errors import InputError, UsageError
 from hrvol.recipe import Recipe, TileSpec
 from hrvol.run.outputs import check_file, whole_file
 from hrvol.run.overlays import MOST_ROWS, ComponentRow, draw_components, thin
-from hrvol.run.pairs import pixel_pairs
 from hrvol.run.planes import LOOK_RECIPE, find_plane, name_of, plane_tiles, read_plane, unit_windows
+from hrvol.run.position import part_of, position_field
 from hrvol.run.progress import ProgressCallback, Tally
 from hrvol.run.region import Projection, fit_projection
 from hrvol.run.request import keep_input, text
 from hrvol.run.sample import sample_pixels
 from hrvol.run.train import Window, check_context
-from hrvol.segment.positions import PositionField, fit_field
+from hrvol.segment.positions import PositionField
 from hrvol.volume.store import Volume, open_volume
 from hrvol.volume.tiling import whole
 
@@ -35,9 +35,6 @@ SAMPLE_PIXELS = 20_000
 SAMPLE_TILES = 8
 """The components are fitted on so many pixels, from so many tiles, of all volumes together; but on one tile
 of each."""
-
-POSITION_DEGREE = 6
-"""Of the polynomial over a tile's window that is taken off, see :mod:`hrvol.segment.positions`."""
 
 RANGE = (1.0, 99.0)
 """Percentiles of the sample that become the least and the most of a colour."""
@@ -120,8 +117,9 @@ def pca_picture(
     """Draw three principal components of features as red, green and blue.
 
     They are fitted once, on pixels spread over all volumes: a colour means the same everywhere in the
-    picture. Features are projected before they are spread over pixels, tile by tile. What deep features say
-    of the place in a tile is taken off first, else colours would be of places; attention stays each tile's.
+    picture. Features are projected before they are spread over pixels, tile by tile. With the recipe's
+    ``cluster.position_degree``, what deep features say of the place in a tile is taken off: else colours are
+    of places, and tiles show. Attention stays each tile's own.
 
     Parameters
     ----------
@@ -183,12 +181,13 @@ def pca_picture(
             most_tiles=math.ceil(SAMPLE_TILES / count),
             seed=spec.seed,
             unit=True,
-            progress=_part(progress, number, count),
+            progress=part_of(progress, number, count),
         )
         for number, volume in enumerate(opened, start=1)
     ]
     features = np.concatenate([sample.features for sample in samples])
-    field = _position(opened, windows, featuriser, spec, progress)
+    regions = [(volume, whole(volume.shape)) for volume in opened]
+    field = position_field(regions, windows, featuriser, spec, progress)
     if field is not None:
         places = np.concatenate([sample.places for sample in samples])
         features[:, featuriser.groups["deep"]] -= field.at(places)
@@ -229,37 +228,6 @@ def choose_planes(volume: Volume, planes: int | Sequence[int]) -> tuple[int, ...
     return tuple((2 * i + 1) * depth // (2 * count) for i in range(count))
 
 
-def _position(
-    volumes: Sequence[Volume],
-    windows: Mapping[Volume, Window],
-    featuriser: Featuriser,
-    spec: Recipe,
-    progress: ProgressCallback | None,
-) -> PositionField | None:
-    """Return what deep features say of the place in a tile; ``None`` if that cannot be told."""
-    if "deep" not in featuriser.groups:
-        return None
-    quick = featuriser.one_offset()
-    most = math.ceil(SAMPLE_TILES / len(volumes))
-    found = [
-        pixel_pairs(
-            volume,
-            whole(volume.shape),
-            quick,
-            windows[volume],
-            spec.tiles,
-            most_tiles=most,
-            seed=spec.seed,
-            progress=_part(progress, number, len(volumes)),
-        )
-        for number, volume in enumerate(volumes, start=1)
-    ]
-    differences, here, there = (
-        np.concatenate([getattr(pairs, name) for pairs in found]) for name in ("differences", "here", "there")
-    )
-    return fit_field(differences, here, there, POSITION_DEGREE) if len(differences) else None
-
-
 def _plane(
     image: NDArray[np.float32],
     palette: Palette,
@@ -294,11 +262,3 @@ def _check_structure(volume: Volume, planes: Sequence[int], window: Window) -> N
     """Refuse a volume whose planes in the picture all show one grey value: colours would be of positions."""
     if all(np.ptp(read_plane(volume, z, window)) == 0 for z in planes):
         raise InputError(f"{volume.source}: found one grey value in every plane, expected structure to see")
-
-
-def _part(progress: ProgressCallback | None, number: int, count: int) -> ProgressCallback | None:
-    """Say which of several volumes a stage is of."""
-    if progress is None or count == 1:
-        return progress
-    told = progress
-    return lambda stage, done, total: told(f"{stage} {number} of {count}", done, total)

@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.errors import InputError, UsageError
-from hrvol.recipe import DEFAULT_BLOCK, DeepSpec, FeatureSpec, IntensitySpec, Recipe, TileSpec
+from hrvol.recipe import (
+    DEFAULT_BLOCK,
+    ClusterSpec,
+    DeepSpec,
+    FeatureSpec,
+    IntensitySpec,
+    Recipe,
+    TileSpec,
+)
 from hrvol.run.sample import region_tiles
 from hrvol.run.train import Window, common_window
 from hrvol.volume.intensity import to_unit
@@ -17,12 +25,12 @@ from hrvol.volume.store import Volume
 from hrvol.volume.tiling import Tile, whole
 
 LOOK_RECIPE = Recipe(
-    features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2, flips=True))
+    features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2, flips=True)),
+    cluster=ClusterSpec(position_degree=6),
 )
-"""Whose features are looked at unless a recipe is given. It costs what the preset ``deep`` does, but has
-flips, which average out some of what tokens know of their position: that makes the same thing at another
-place look different. Tokens of the last block (``cas``) tell things from their surroundings, but hardly their
-parts."""
+"""Whose features are looked at unless a recipe is given: at the cost of the preset ``deep``, with less of
+what tokens know of their position, which makes the same thing at another place look different. Tokens of the
+last block (``cas``) tell things from their surroundings, but hardly their parts."""
 
 
 def find_plane(volume: Volume, plane: int | None, advice: str = "choose it with --plane z") -> int:

@@ -24,11 +24,13 @@ from hrvol.run.planes import (
     read_plane,
     unit_windows,
 )
+from hrvol.run.position import position_field, take_off
 from hrvol.run.progress import ProgressCallback, Tally
 from hrvol.run.request import keep_input, text
+from hrvol.segment.positions import PositionField
 from hrvol.segment.retrieval import Match, query_vectors, similarity, top_matches
 from hrvol.volume.store import Volume, open_volume
-from hrvol.volume.tiling import Tile
+from hrvol.volume.tiling import Tile, whole
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
@@ -128,7 +130,9 @@ def find_similar(
 ) -> Similar:
     """Look for points of one image in others, by the cosine of the angle between features.
 
-    Features are those of the network, tile by tile: no more than one tile's are in memory at a time.
+    Features are those of the network, tile by tile: no more than one tile's are in memory at a time. With
+    ``cluster.position_degree``, as in the default recipe, what they say of the place in the tile is taken
+    off: else a thing is most like another at the same place. With 0 (the preset ``deep``), it is not.
 
     Parameters
     ----------
@@ -191,16 +195,18 @@ def find_similar(
     shown = _read(opened, z, windows[opened])
     featuriser = load_featuriser(spec.features, weights_path=text(weights_path), offline=offline)
 
-    queries = _queries(shown, places, featuriser, spec.tiles)
+    seen_planes = list(dict.fromkeys([(opened, z), *searched]))
+    regions = [(volume, (slice(i, i + 1), *whole(volume.shape)[1:])) for volume, i in seen_planes]
+    field = position_field(regions, windows, featuriser, spec, progress)
+
+    queries = _queries(shown, places, featuriser, field, spec.tiles)
     tally = Tally(progress, "compare", sum(math.prod(volume.shape[1:]) for volume, _ in searched))
     found = []
     for number, (volume, plane) in enumerate(searched):
         seen = _read(volume, plane, windows[volume])
         maps = np.empty((len(places), *seen.shape), np.float32)
         for tile in plane_tiles(seen.shape, spec.tiles):
-            features = _features(seen, tile, featuriser)
-            rows, columns = tile.core_in_window
-            compared = similarity(features[:, rows, columns], queries)
+            compared = similarity(_features(seen, tile, featuriser, field), queries)
             maps[:, *tile.core_slices] = compared
             tally.finish((number, tile.core), compared[0].size)
         distance = max(APART[0], round(APART[1] * max(seen.shape))) if apart is None else apart
@@ -258,6 +264,7 @@ def _queries(
     plane: NDArray[np.float32],
     points: Sequence[tuple[int, int]],
     featuriser: Featuriser,
+    field: PositionField | None,
     tiles: TileSpec,
 ) -> NDArray[np.float32]:
     """Return the directions ``(n, C)`` of points' features, each from the tile that owns it."""
@@ -266,12 +273,17 @@ def _queries(
         y0, y1, x0, x1 = tile.core
         mine = [(y, x) for y, x in points if y0 <= y < y1 and x0 <= x < x1]
         if mine:
-            local = [(y - tile.window[0], x - tile.window[2]) for y, x in mine]
-            vectors = query_vectors(_features(plane, tile, featuriser), local)
-            found.update(zip(mine, vectors, strict=True))
+            features = _features(plane, tile, featuriser, field)
+            found.update(zip(mine, query_vectors(features, [(y - y0, x - x0) for y, x in mine]), strict=True))
     return np.stack([found[point] for point in points])
 
 
-def _features(plane: NDArray[np.float32], tile: Tile, featuriser: Featuriser) -> Any:
-    """Return the features ``(C, y, x)`` of a tile's window."""
-    return featuriser.upsampled(plane[tile.window_slices], unit=True).features
+def _features(
+    plane: NDArray[np.float32], tile: Tile, featuriser: Featuriser, field: PositionField | None
+) -> Any:
+    """Return the features ``(C, y, x)`` of a tile's core."""
+    window = featuriser.upsampled(plane[tile.window_slices], unit=True).features
+    features = window[:, *tile.core_in_window]
+    if field is not None:
+        take_off(field, features, tile)
+    return features

@@ -72,6 +72,23 @@ def test_tiles_agree_about_a_thing_that_both_see(network):
     assert np.corrcoef(cut.ravel(), uncut.ravel())[0, 1] > 0.95
 
 
+def test_a_thing_is_as_like_at_another_place_in_the_tile(network):
+    network.drift = 1.0
+    image = np.tile(IMAGE, (2, 2))
+    again = (POINT[0] + IMAGE.shape[0], POINT[1])
+    heats = [
+        find_similar(image, [POINT], recipe=RECIPE.with_(**{"cluster.position_degree": degree}))
+        .targets[0]
+        .heat
+        for degree in (0, 2)
+    ]
+    left, taken_off = (heat[again] for heat in heats)
+    assert left < 0.8
+    assert taken_off > 0.95
+    for heat in heats:
+        assert heat[POINT] == pytest.approx(1, abs=1e-6)
+
+
 def test_the_figures_are_plain_json(network):
     said = find_similar(IMAGE, [POINT, (5, 6)], [OTHER, IMAGE], top=2, recipe=RECIPE).to_dict()
     assert json.loads(json.dumps(said, allow_nan=False)) == said

@@ -1,0 +1,100 @@
+"""What deep features say of the place in a tile, learnt from the planes that are looked at, and taken off."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hrvol.recipe import Recipe
+from hrvol.run.pairs import pixel_pairs
+from hrvol.run.progress import ProgressCallback
+from hrvol.run.train import Window
+from hrvol.segment.estimators import one_thread
+from hrvol.segment.positions import PositionField, fit_field
+from hrvol.volume.store import Volume
+from hrvol.volume.tiling import Box, Tile
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hrvol.features.featuriser import Featuriser
+
+POSITION_TILES = 8
+"""Tiles that are seen through displaced windows, of all regions together; but one of each."""
+
+_STRIPE = 64  # rows of the field at once: its channels are in float64 on the way
+
+
+def position_field(
+    regions: Sequence[tuple[Volume, Box]],
+    windows: Mapping[Volume, Window],
+    featuriser: Featuriser,
+    spec: Recipe,
+    progress: ProgressCallback | None = None,
+) -> PositionField | None:
+    """Fit what deep features say of the place in a tile, one field for all regions.
+
+    Parameters
+    ----------
+    regions
+        Where to learn it.
+    windows
+        Intensity window of each volume.
+    featuriser
+        The features, which may be of any kind.
+    spec
+        The recipe; its ``cluster.position_degree`` is the degree of the field.
+    progress
+        Called with stage, voxels seen, all voxels.
+
+    Returns
+    -------
+    PositionField or None
+        ``None`` if the degree is 0, there are no deep features, or it cannot be told.
+    """
+    degree = spec.cluster.position_degree
+    if not degree or "deep" not in featuriser.groups:
+        return None
+    quick, count = featuriser.one_offset(), len(regions)
+    found = [
+        pixel_pairs(
+            volume,
+            region,
+            quick,
+            windows[volume],
+            spec.tiles,
+            most_tiles=math.ceil(POSITION_TILES / count),
+            seed=spec.seed,
+            progress=part_of(progress, number, count),
+        )
+        for number, (volume, region) in enumerate(regions, start=1)
+    ]
+    differences, here, there = (
+        np.concatenate([getattr(pairs, name) for pairs in found]) for name in ("differences", "here", "there")
+    )
+    return fit_field(differences, here, there, degree) if len(differences) else None
+
+
+def take_off(field: PositionField, features: Tensor, tile: Tile) -> None:
+    """Subtract a field from deep features ``(C, y, x)`` of a tile's core, in place."""
+    import torch
+
+    rows, columns = tile.core_in_window
+    each = np.eye(len(features), dtype=np.float32)
+    for start in range(rows.start, rows.stop, _STRIPE):
+        stripe = slice(start, min(start + _STRIPE, rows.stop))
+        with one_thread():
+            place = field.mapped(each, stripe, columns, tile.window_shape)
+        here = slice(start - rows.start, stripe.stop - rows.start)
+        features[:, here] -= torch.from_numpy(place).permute(2, 0, 1).to(features.device)
+
+
+def part_of(progress: ProgressCallback | None, number: int, count: int) -> ProgressCallback | None:
+    """Say which of several volumes or planes a stage is of."""
+    if progress is None or count == 1:
+        return progress
+    told = progress
+    return lambda stage, done, total: told(f"{stage} {number} of {count}", done, total)
