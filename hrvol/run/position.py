@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from hrvol.run.pairs import pixel_pairs
 from hrvol.run.progress import ProgressCallback
 from hrvol.run.train import Window
 from hrvol.segment.estimators import one_thread
-from hrvol.segment.positions import PositionField, fit_field
+from hrvol.segment.positions import PositionField, fit_field, terms
 from hrvol.volume.store import Volume
 from hrvol.volume.tiling import Box, Tile
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from hrvol.features.featuriser import Featuriser
 
-POSITION_TILES = 8
-"""Tiles that are seen through displaced windows, of all regions together; but one of each."""
+POSITION_TILES, POSITION_REGIONS = 8, 4
+"""The field is learnt in so many regions at most, evenly among those given; of so many tiles in all."""
 
 _STRIPE = 64  # rows of the field at once: its channels are in float64 on the way
 
@@ -58,7 +59,9 @@ def position_field(
     degree = spec.cluster.position_degree
     if not degree or "deep" not in featuriser.groups:
         return None
-    quick, count = featuriser.one_offset(), len(regions)
+    quick = _one_view(featuriser)
+    count = min(len(regions), POSITION_REGIONS)
+    chosen = [regions[i * len(regions) // count] for i in range(count)]
     found = [
         pixel_pairs(
             volume,
@@ -70,12 +73,15 @@ def position_field(
             seed=spec.seed,
             progress=part_of(progress, number, count),
         )
-        for number, (volume, region) in enumerate(regions, start=1)
+        for number, (volume, region) in enumerate(chosen, start=1)
     ]
     differences, here, there = (
         np.concatenate([getattr(pairs, name) for pairs in found]) for name in ("differences", "here", "there")
     )
-    return fit_field(differences, here, there, degree) if len(differences) else None
+    if not len(differences):
+        return None
+    field = fit_field(differences, here, there, degree)
+    return _mirrored(field) if featuriser.spec.deep.flips is True else field
 
 
 def take_off(field: PositionField, features: Tensor, tile: Tile) -> None:
@@ -90,6 +96,24 @@ def take_off(field: PositionField, features: Tensor, tile: Tile) -> None:
             place = field.mapped(each, stripe, columns, tile.window_shape)
         here = slice(start - rows.start, stripe.stop - rows.start)
         features[:, here] -= torch.from_numpy(place).permute(2, 0, 1).to(features.device)
+
+
+def _one_view(featuriser: Featuriser) -> Featuriser:
+    """Return a featuriser of one offset; and without flips, whose part is known (:func:`_mirrored`)."""
+    quick = featuriser.one_offset()
+    if quick.spec.deep.flips is not True:
+        return quick
+    deep = quick.spec.deep.model_copy(update={"flips": False})
+    return type(featuriser)(quick.spec.model_copy(update={"deep": deep}), featuriser.backbone)
+
+
+def _mirrored(field: PositionField) -> PositionField:
+    """Return the mean of a field and its mirror images: what is left of it where flips are averaged."""
+    place = np.array([[0.3, 0.7]])  # any, but on an axis or at a zero of a polynomial
+    own = terms(place, field.degree)
+    views = [terms(place * flip, field.degree) for flip in ((1, 1), (-1, 1), (1, -1), (-1, -1))]
+    kept = np.rint(sum(views) / (4 * own)).astype(np.float32)  # 1 for terms even in y and in x, else 0
+    return replace(field, coefficients=field.coefficients * kept.T)
 
 
 def part_of(progress: ProgressCallback | None, number: int, count: int) -> ProgressCallback | None:
