@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.data import load_stroked
 from hrvol.features.backbone import Tokens
-from hrvol.features.featuriser import Featuriser, load_featuriser
+from hrvol.features.featuriser import load_featuriser
 from hrvol.features.upsample import Linear, project, upsample
 from hrvol.recipe import Recipe
 from hrvol.segment.estimators import kmeans
@@ -64,12 +64,12 @@ class Recorded:
         self._backbone = None
 
 
-def scores_of_clusters(source: Any, image: torch.Tensor, recipe: Recipe) -> Linear:
-    """Return the scores of the clusters that k-means finds in a sample of the image's pixels."""
-    features = upsample(source, image, recipe.features.deep, unit=True).features.flatten(1)
-    chosen = np.random.default_rng(0).choice(features.shape[1], SAMPLES, replace=False)
-    mu = torch.from_numpy(kmeans(features[:, np.sort(chosen)].T.numpy(), CLUSTERS, seed=0))
-    return Linear(2 * mu, -(mu**2).sum(dim=1))
+def find_centroids(plane: torch.Tensor, out: Path) -> None:
+    """Keep the centroids of the clusters that k-means finds in a sample of an image's pixels."""
+    recipe = Recipe.load("cas")
+    y, x = np.divmod(np.random.default_rng(0).choice(plane.numel(), SAMPLES, replace=False), plane.shape[1])
+    found, _ = load_featuriser(recipe.features).pixels(plane.numpy(), y, x, unit=True)
+    np.save(out, kmeans(found, CLUSTERS, seed=0))
 
 
 def labels_of(way: str, source: Any, image: torch.Tensor, recipe: Recipe, linear: Linear) -> np.ndarray:
@@ -84,24 +84,23 @@ def labels_of(way: str, source: Any, image: torch.Tensor, recipe: Recipe, linear
     )
 
 
-def measure(way: str, side: int, with_network: bool, out: Path) -> dict[str, float]:
+def measure(way: str, plane: torch.Tensor, network: bool, centroids: Path, out: Path) -> dict[str, float]:
     """Run one way in this process; return seconds (least of several) and MB beyond what was there."""
     recipe = Recipe.load("cas")
-    featuriser: Featuriser = load_featuriser(recipe.features)
-    backbone = featuriser.backbone
+    backbone = load_featuriser(recipe.features).backbone
     assert backbone is not None
-    image = load_stroked("tcells").images[0].astype(np.float32) / 255
-    plane = torch.from_numpy(np.ascontiguousarray(image[:side, :side]))
+    mu = torch.from_numpy(np.load(centroids))
+    linear = Linear(2 * mu, -(mu**2).sum(dim=1))
     source: Any = Recorded(backbone)
-    upsample(source, plane, recipe.features.deep)  # warm, and recorded
+    # Warm, and recorded; one channel, so that no large memory is left behind to be used again unseen.
+    upsample(source, plane, recipe.features.deep, linear=Linear(mu[:1], mu[:1, 0]))
     source.replay()
-    linear = scores_of_clusters(source, plane, recipe)
-    if with_network:
-        source = backbone
+    labels: list[np.ndarray] = []
     seconds, peak = timed(
-        lambda: labels_of(way, source, plane, recipe, linear), 1 if with_network else REPEATS
+        lambda: labels.append(labels_of(way, backbone if network else source, plane, recipe, linear)),
+        1 if network else REPEATS,
     )
-    np.save(out, labels_of(way, source, plane, recipe, linear) if not with_network else np.zeros(0))
+    np.save(out, labels[-1])
     return {"seconds": seconds, "peak_mb": peak}
 
 
@@ -128,40 +127,47 @@ def main() -> None:
     """Run both ways and print the comparison as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--side", type=int, nargs="+", default=[224, 518])
-    parser.add_argument(
-        "--worker", nargs=4, metavar=("WAY", "SIDE", "NETWORK", "OUT"), help=argparse.SUPPRESS
-    )
+    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        way, side, network, out = arguments.worker
-        print(json.dumps(measure(way, int(side), network == "1", Path(out))))
+        way, side, network, *files = arguments.worker
+        image = load_stroked("tcells").images[0].astype(np.float32) / 255
+        plane = torch.from_numpy(np.ascontiguousarray(image[: int(side), : int(side)]))
+        centroids, out = map(Path, files)
+        if way == "centroids":
+            find_centroids(plane, centroids)
+        else:
+            print(json.dumps(measure(way, plane, network == "1", centroids, out)))
         return
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"K = {CLUSTERS}, preset cas, T-cell image 0\n")
     print("| side | part | before: s | MB | after: s | MB | time ratio | memory ratio | pixels that differ |")
     print("|---|---|---|---|---|---|---|---|---|")
     for side in arguments.side:
-        for network in ("0", "1"):
-            with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder:
+            centroids = Path(folder) / "centroids.npy"
+            _in_process("centroids", side, "0", centroids, centroids)
+            for network, part in (("0", "without the network"), ("1", "whole, with the network")):
                 files = {way: Path(folder) / f"{way}.npy" for way in WAYS}
-                found = {way: _in_process(way, side, network, files[way]) for way in WAYS}
-                a, b = (np.load(files[way]) for way in WAYS)
-            before, after = found["before"], found["after"]
-            differ = f"{(a != b).sum()} of {a.size}" if a.size else "-"
-            print(
-                f"| {side} | {'whole, with the network' if network == '1' else 'without the network'} "
-                f"| {before['seconds']:.2f} | {before['peak_mb']:.0f} | {after['seconds']:.2f} "
-                f"| {after['peak_mb']:.0f} | {after['seconds'] / before['seconds']:.1f} "
-                f"| {after['peak_mb'] / before['peak_mb']:.1f} | {differ} |",
-                flush=True,
-            )
+                before, after = (
+                    json.loads(_in_process(way, side, network, centroids, file))
+                    for way, file in files.items()
+                )
+                a, b = (np.load(file) for file in files.values())
+                print(
+                    f"| {side} | {part} | {before['seconds']:.2f} | {before['peak_mb']:.0f} "
+                    f"| {after['seconds']:.2f} | {after['peak_mb']:.0f} "
+                    f"| {after['seconds'] / before['seconds']:.1f} "
+                    f"| {after['peak_mb'] / before['peak_mb']:.1f} | {(a != b).sum()} of {a.size} |",
+                    flush=True,
+                )
 
 
-def _in_process(way: str, side: int, network: str, out: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.projection", "--worker", way, str(side), network, str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    values: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return values
+def _in_process(way: str, side: int, network: str, centroids: Path, out: Path) -> str:
+    """Run this module in a process of its own and return the last line it prints."""
+    command = [sys.executable, "-m", "benchmarks.projection", "--worker", way, str(side), network]
+    done = subprocess.run([*command, str(centroids), str(out)], stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.splitlines()[-1] if done.stdout else ""
 
 
 if __name__ == "__main__":
