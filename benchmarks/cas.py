@@ -23,7 +23,7 @@ from benchmarks.cas_fit import KINDS, Fit, fit_scene, look_of
 from benchmarks.cas_pictures import draw_scene
 from benchmarks.cas_scores import LAMBDAS, alone, score, true_boxes
 from benchmarks.cas_tables import render
-from benchmarks.quality import _machine as describe_machine
+from benchmarks.quality import describe_machine
 from hrvol.errors import HrvolError, UsageError
 from hrvol.features.weights import cache_dir
 from hrvol.run.engine import cpus

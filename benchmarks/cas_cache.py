@@ -21,7 +21,7 @@ from benchmarks.cas_data import Scene
 from benchmarks.cas_fit import Fit, Partition
 from hrvol.quality import matching, metrics
 from hrvol.segment import cas, objects
-from hrvol.segment.cas import ClusterTally
+from hrvol.segment.density import ClusterTally
 
 FORMAT = 1
 """Rises when features, samples or clusters change: then nothing that was kept counts."""

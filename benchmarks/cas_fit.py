@@ -22,7 +22,8 @@ from hrvol.features.featuriser import load_featuriser
 from hrvol.recipe import PRESETS, ClusterSpec, FeatureSpec, Recipe
 from hrvol.run.sample import sample_pixels
 from hrvol.run.train import common_window, read_unit
-from hrvol.segment.cas import ClusterTally, Distance, fit_clusters
+from hrvol.segment.cas import Distance, fit_clusters
+from hrvol.segment.density import ClusterTally
 from hrvol.volume.store import open_volume
 from hrvol.volume.tiling import whole
 

@@ -14,7 +14,8 @@ from benchmarks.cas_fit import Fit, Partition
 from hrvol.quality.matching import match_classes, purity, relabel
 from hrvol.quality.metrics import Confusion, binary_iou, iou_per_class, mean_iou
 from hrvol.recipe import ClusterSpec
-from hrvol.segment.cas import foreground, merge_clusters
+from hrvol.segment.cas import merge_clusters
+from hrvol.segment.density import foreground
 from hrvol.segment.objects import Object, box_iou, find_objects, foreground_mask
 
 LAMBDAS = (0.95, 1.0, 1.1)

@@ -70,7 +70,7 @@ def _run(args: argparse.Namespace) -> int:
             parts[name] = _referenced(name, args)
         parts[name] |= {
             "options": _options(args),
-            "machine": _machine(args.threads),
+            "machine": describe_machine(args.threads),
             "cpu_seconds": round(time.process_time() - began),
         }
         parts = {key: parts[key] for key in ALL if key in parts}
@@ -231,7 +231,8 @@ def _row(entry: Entry) -> dict[str, Any]:
     return {"preset": entry.preset, "features": entry.features, "classifier": entry.classifier}
 
 
-def _machine(threads: int) -> str:
+def describe_machine(threads: int) -> str:
+    """Return what a benchmark ran on: processor, cores, threads, versions."""
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

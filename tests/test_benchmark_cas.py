@@ -22,7 +22,7 @@ from hrvol.errors import InputError, UsageError
 from hrvol.features.featuriser import load_featuriser
 from hrvol.run.cluster import fit_classes
 from hrvol.run.predict import label_plane
-from hrvol.segment.cas import ClusterTally
+from hrvol.segment.density import ClusterTally
 from hrvol.volume.store import open_volume
 
 

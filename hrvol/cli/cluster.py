@@ -7,9 +7,11 @@ import click
 from hrvol.cli.options import (
     Roi,
     check_blocks,
+    cluster_options,
     crf_option,
     echo_segmentation,
     engine_options,
+    one_way_to_merge,
     recipe_option,
     roi_option,
     suggest_fresh,
@@ -21,27 +23,12 @@ from hrvol.cli.options import (
 @click.argument("volume")
 @click.argument("output", metavar="OUT.ome.zarr")
 @recipe_option
-@click.option("--clusters", type=click.IntRange(2), help="Clusters that classes are merged from [80].")
-@click.option(
-    "--merge",
-    type=click.FloatRange(0, min_open=True),
-    metavar="LAMBDA",
-    help="Below 1 merges less, above 1 more [1].",
-)
-@click.option("--classes", type=click.IntRange(1), metavar="N", help="Merge until N classes are left.")
+@cluster_options
 @crf_option
 @click.option("--boxes", metavar="FILE.csv", help="Write boxes around the objects of foreground classes.")
 @click.option(
-    "--min-size",
-    type=click.IntRange(1),
-    default=200,
-    show_default=True,
-    help="Voxels of the smallest object that gets a box.",
-)
-@click.option(
     "--model", metavar="OUT.hrvol", help="Keep the classes, to label other volumes with segment -m."
 )
-@click.option("--seed", type=click.IntRange(0), help="Overrides the recipe's seed (0).")
 @engine_options
 @roi_option
 @click.option("--fresh", is_flag=True, help="Replace labels that exist.")
@@ -79,8 +66,7 @@ def cluster(
         hrvol cluster volume.ome.zarr classes.ome.zarr --classes 4 --model phases.hrvol
         hrvol cluster image.tif objects.ome.zarr --merge 1.1 --boxes boxes.csv
     """  # noqa: D301 (click needs the escape)
-    if merge is not None and classes is not None:
-        raise click.UsageError("--merge goes up to a distance and --classes to a number: choose one")
+    one_way_to_merge(merge, classes)
     from hrvol.run.cluster import cluster_volume
     from hrvol.run.progress import display
 

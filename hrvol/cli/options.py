@@ -100,6 +100,36 @@ def engine_options(command: F) -> F:
     return command
 
 
+def cluster_options(command: F) -> F:
+    """Add how classes are found where nothing is drawn, and which of their objects get boxes."""
+    for option in (
+        click.option("--seed", type=click.IntRange(0), help="Overrides the recipe's seed (0)."),
+        click.option(
+            "--min-size",
+            type=click.IntRange(1),
+            default=200,
+            show_default=True,
+            help="Voxels (pixels in an image) of the smallest object that gets a box.",
+        ),
+        click.option("--classes", type=click.IntRange(1), metavar="N", help="Merge until so many are left."),
+        click.option(
+            "--merge",
+            type=click.FloatRange(0, min_open=True),
+            metavar="LAMBDA",
+            help="Below 1 merges less, above 1 more [1].",
+        ),
+        click.option("--clusters", type=click.IntRange(2), help="Clusters to merge classes from [80]."),
+    ):
+        command = option(command)
+    return command
+
+
+def one_way_to_merge(merge: float | None, classes: int | None) -> None:
+    """Refuse both ``--merge`` and ``--classes``."""
+    if merge is not None and classes is not None:
+        raise click.UsageError("--merge goes up to a distance and --classes to a number: choose one")
+
+
 crf_option = click.option(
     "--crf",
     is_flag=True,
@@ -108,7 +138,8 @@ crf_option = click.option(
 recipe_option = click.option(
     "--recipe",
     metavar="FILE|PRESET",
-    help="A recipe file (YAML), or fast, balanced, best, paper, classical, deep, cas, cas-volume, cas-paper.",
+    help="A recipe file (YAML), or fast, balanced (default of train), best, paper, classical, deep,"
+    " cas (default of cluster and detect), cas-volume, cas-paper.",
 )
 roi_option = click.option(
     "--roi",

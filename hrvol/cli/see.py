@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from hrvol.cli.options import (
+    cluster_options,
     crf_option,
     echo_json,
     echo_table,
     json_option,
+    one_way_to_merge,
     recipe_option,
     suggest_fresh,
     weights_options,
@@ -60,24 +62,9 @@ def parse_planes(ctx: click.Context, param: click.Parameter, value: str) -> int 
 )
 @click.option("--plane", type=click.IntRange(0), metavar="z", help="Which plane of a stack.")
 @recipe_option
-@click.option("--clusters", type=click.IntRange(2), help="Clusters that classes are merged from [80].")
-@click.option(
-    "--merge",
-    type=click.FloatRange(0, min_open=True),
-    metavar="LAMBDA",
-    help="Below 1 merges less, above 1 more [1].",
-)
-@click.option("--classes", type=click.IntRange(1), metavar="N", help="Merge until N classes are left.")
+@cluster_options
 @click.option("--single", is_flag=True, help="One box only, around the largest piece of foreground.")
-@click.option(
-    "--min-size",
-    type=click.IntRange(1),
-    default=200,
-    show_default=True,
-    help="Pixels of the smallest object that gets a box.",
-)
 @crf_option
-@click.option("--seed", type=click.IntRange(0), help="Overrides the recipe's seed (0).")
 @json_option
 @fresh_option
 @weights_options
@@ -116,8 +103,7 @@ def detect(
     With --json each image is one line. An image that fails does not end the run: it is named at the end,
     and the exit code is 1.
     """  # noqa: D301 (click needs the escape)
-    if merge is not None and classes is not None:
-        raise click.UsageError("--merge goes up to a distance and --classes to a number: choose one")
+    one_way_to_merge(merge, classes)
     from hrvol.run.detect import detect_objects, detection_files, detection_recipe, write_detection
     from hrvol.run.progress import display
 

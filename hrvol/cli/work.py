@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-from pathlib import Path
-
 import click
 
 from hrvol.cli.options import (
@@ -23,7 +20,6 @@ from hrvol.cli.options import (
     suggest_fresh,
     weights_options,
 )
-from hrvol.errors import OutputExistsError, UsageError
 
 
 @click.command()
@@ -61,11 +57,13 @@ def train(
         raise click.UsageError(
             f"found {len(data)} paths, expected pairs: VOLUME STROKES [VOLUME STROKES ...]"
         )
+    from hrvol.run.outputs import MODEL, check_file
     from hrvol.run.pipeline import train_model
     from hrvol.run.progress import display
     from hrvol.segment.model import save_model
 
-    _check_place(Path(output), fresh)  # before the work, not after it
+    with suggest_fresh():
+        check_file(output, MODEL, fresh)  # before the work, not after it
     with display() as progress:
         model = train_model(
             list(zip(data[::2], data[1::2], strict=True)),
@@ -84,20 +82,6 @@ def train(
     rows = [[info.name, str(info.value), str(counts.get(info.value, 0))] for info in model.classes]
     echo_table(["class", "value", "pixels used"], rows)
     click.echo(f"{output}: {len(model.channels)} features, {len(model.classes)} classes")
-
-
-def _check_place(output: Path, fresh: bool) -> None:
-    """Refuse a place where a model cannot be written, or would replace something that is no model."""
-    if not output.parent.is_dir():
-        raise UsageError(f"{output}: no such folder {output.parent}, expected one to write the model to")
-    if not output.exists():
-        return
-    if not fresh:
-        raise OutputExistsError(
-            f"{output}: exists already; choose another name or pass --fresh to replace it"
-        )
-    if output.is_dir() or (output.suffix != ".hrvol" and not zipfile.is_zipfile(output)):
-        raise OutputExistsError(f"{output}: found no model, expected an earlier one; it is not overwritten")
 
 
 @click.command()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hrvol.errors import BlockError
 from hrvol.run.engine import configuration, cpus, open_engine
+from hrvol.run.outputs import whole_file
 from hrvol.run.progress import ProgressCallback, Tally
 from hrvol.segment.objects import BlockObjects, Object, as_rows, join_blocks, label_block
 from hrvol.volume.store import Volume
@@ -106,14 +107,16 @@ def block_objects(block: Block) -> BlockObjects:
 
 
 def write_boxes(path: str | Path, objects: Iterable[Object], names: Mapping[int, str], ndim: int) -> None:
-    """Write objects as CSV: class, name, superbox, size in voxels, and half-open boxes in voxels."""
+    """Write objects as CSV: class, name, superbox, size in voxels, and half-open boxes in voxels.
+
+    The file is not there before it is whole.
+    """
     axes = "zyx"[-ndim:]
     fields = ["class", "name", "superbox", "size", *(f"{axis}{end}" for end in (0, 1) for axis in axes)]
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
+    with whole_file(Path(path)) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
-        for row in as_rows(objects):
-            writer.writerow(row | {"name": names.get(int(row["class"]), "all foreground")})
+        writer.writerows(as_rows(objects, names))
 
 
 def _flat(item: Object) -> Object:

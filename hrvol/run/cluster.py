@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from hrvol.classes import ClassInfo, default_classes
-from hrvol.errors import InputError, OutputExistsError, UsageError
+from hrvol.errors import InputError, UsageError
 from hrvol.recipe import CrfSpec, Recipe
 from hrvol.run.boxes import find_boxes, write_boxes
 from hrvol.run.engine import check_engine
-from hrvol.run.pairs import pixel_pairs
+from hrvol.run.outputs import BOXES, MODEL, check_file
 from hrvol.run.pipeline import segment_volume
+from hrvol.run.position import position_field
 from hrvol.run.progress import ProgressCallback
 from hrvol.run.request import Region, keep_input, region_box, text
 from hrvol.run.sample import sample_pixels
@@ -24,7 +25,6 @@ from hrvol.segment.cas import ClusterClassifier, fit_clusters
 from hrvol.segment.crf import check_available
 from hrvol.segment.model import Model, save_model
 from hrvol.segment.objects import Object
-from hrvol.segment.positions import fit_field
 from hrvol.volume.intensity import sample_boxes
 from hrvol.volume.labels import open_label_store
 from hrvol.volume.output import check_way
@@ -120,21 +120,17 @@ def fit_classes(
         attention=spec.features.uses_deep,
         progress=progress,
     )
-    features, position = sample.features, None
-    if spec.cluster.position_degree and "deep" in featuriser.groups:
-        pairs = pixel_pairs(
-            opened,
-            region,
-            featuriser.one_offset(),
-            window,
-            spec.tiles,
-            most_tiles=spec.cluster.sample_tiles,
-            seed=spec.seed,
-            progress=progress,
-        )
-        if len(pairs):
-            position = fit_field(pairs.differences, pairs.here, pairs.there, spec.cluster.position_degree)
-            features[:, featuriser.groups["deep"]] -= position.at(sample.places)
+    position = position_field(
+        [(opened, region)],
+        {opened: window},
+        featuriser,
+        spec,
+        progress,
+        most_tiles=spec.cluster.sample_tiles,
+    )
+    features = sample.features
+    if position is not None:
+        features[:, featuriser.groups["deep"]] -= position.at(sample.places)
     count = len(features)
     if progress is not None:
         progress("fit", 0, count)
@@ -244,9 +240,10 @@ def cluster_volume(
     check_engine(engine, workers)
     keep_input(opened, out)
     check_way(str(out), overwrite)
-    for file in (boxes, model):
+    for file, kind in ((boxes, BOXES), (model, MODEL)):
         if file is not None:
-            _check_file(Path(file), overwrite)
+            keep_input(opened, file)
+            check_file(file, kind, overwrite)
     if spec.crf is not None:
         check_available()
     found = fit_classes(
@@ -281,15 +278,6 @@ def cluster_volume(
     )
     write_boxes(boxes, objects, {info.value: info.name for info in found.classes}, opened.ndim)
     return ClusterReport(found, report, objects)
-
-
-def _check_file(path: Path, overwrite: bool) -> None:
-    """Refuse a place where a file cannot be written, or would replace another that nobody gave up."""
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: no such folder {path.parent}, expected one to write to")
-    if path.is_dir() or (path.exists() and not overwrite):
-        found = "a folder" if path.is_dir() else "a file"
-        raise OutputExistsError(f"{path}: found {found}, expected nothing there")
 
 
 def default_recipe(volume: Volume) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hrvol.errors import UsageError
 from hrvol.recipe import CrfSpec, Recipe
 from hrvol.run.cluster import MIN_SIZE, cluster_recipe, default_recipe, fit_classes
-from hrvol.run.outputs import check_file, whole_file
+from hrvol.run.outputs import check_picture, whole_file
 from hrvol.run.overlays import draw_detection
 from hrvol.run.planes import find_plane, name_of, read_plane
 from hrvol.run.predict import label_plane
@@ -25,8 +25,6 @@ from hrvol.segment.model import Model
 from hrvol.segment.objects import Object, as_rows, find_objects, foreground_mask
 from hrvol.volume.mask import write_mask
 from hrvol.volume.store import Volume, open_volume
-
-NAME_OF_SUPERBOX = "all foreground"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +67,7 @@ class Detection:
         """Return classes, foreground and boxes as JSON values; the name of a box is that of its class."""
         below = self.clusters.semantic_distance
         names = {info.value: info.name for info in self.model.classes}
-        boxes = [
-            row | {"name": names.get(int(row["class"]), NAME_OF_SUPERBOX), "superbox": bool(row["superbox"])}
-            for row in as_rows(self.objects)
-        ]
+        boxes = [row | {"superbox": bool(row["superbox"])} for row in as_rows(self.objects, names)]
         return {
             "image": self.volume.source,
             "plane": self.plane,
@@ -232,7 +227,7 @@ def detection_files(
             if any(path == whole or path in whole.parents for path in inputs.values()):
                 raise UsageError(f"{file}: is one of the images, or inside of one; choose another folder")
             if place.is_dir():
-                check_file(file, overwrite)
+                check_picture(file, overwrite)
     return found
 
 

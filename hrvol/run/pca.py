@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hrvol.errors import InputError, UsageError
 from hrvol.recipe import Recipe, TileSpec
-from hrvol.run.outputs import check_file, whole_file
+from hrvol.run.outputs import check_picture, whole_file
 from hrvol.run.overlays import MOST_ROWS, ComponentRow, draw_components, thin
 from hrvol.run.planes import LOOK_RECIPE, find_plane, name_of, plane_tiles, read_plane, unit_windows
 from hrvol.run.position import part_of, position_field
@@ -156,7 +156,7 @@ def pca_picture(
         raise UsageError("attention: classical features have none; use a deep or hybrid recipe")
     if not volumes:
         raise UsageError("pca: found no volume, expected at least one")
-    file = check_file(out, overwrite)
+    file = check_picture(out, overwrite)
     opened = [open_volume(volume) for volume in volumes]
     for volume in opened:
         keep_input(volume, file)

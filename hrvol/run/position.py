@@ -13,7 +13,6 @@ from hrvol.recipe import Recipe
 from hrvol.run.pairs import pixel_pairs
 from hrvol.run.progress import ProgressCallback
 from hrvol.run.train import Window
-from hrvol.segment.estimators import one_thread
 from hrvol.segment.positions import PositionField, fit_field, terms
 from hrvol.volume.store import Volume
 from hrvol.volume.tiling import Box, Tile
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
 
 POSITION_TILES, POSITION_REGIONS = 8, 4
-"""The field is learnt in so many regions at most, evenly among those given; of so many tiles in all."""
+"""The field is learnt from so many tiles by default; in so many regions at most, evenly among those given."""
 
 _STRIPE = 64  # rows of the field at once: its channels are in float64 on the way
 
@@ -35,6 +34,8 @@ def position_field(
     featuriser: Featuriser,
     spec: Recipe,
     progress: ProgressCallback | None = None,
+    *,
+    most_tiles: int = POSITION_TILES,
 ) -> PositionField | None:
     """Fit what deep features say of the place in a tile, one field for all regions.
 
@@ -50,6 +51,8 @@ def position_field(
         The recipe; its ``cluster.position_degree`` is the degree of the field.
     progress
         Called with stage, voxels seen, all voxels.
+    most_tiles
+        Tiles whose surroundings are seen, in all regions together.
 
     Returns
     -------
@@ -69,7 +72,7 @@ def position_field(
             quick,
             windows[volume],
             spec.tiles,
-            most_tiles=math.ceil(POSITION_TILES / count),
+            most_tiles=math.ceil(most_tiles / count),
             seed=spec.seed,
             progress=part_of(progress, number, count),
         )
@@ -92,8 +95,7 @@ def take_off(field: PositionField, features: Tensor, tile: Tile) -> None:
     each = np.eye(len(features), dtype=np.float32)
     for start in range(rows.start, rows.stop, _STRIPE):
         stripe = slice(start, min(start + _STRIPE, rows.stop))
-        with one_thread():
-            place = field.mapped(each, stripe, columns, tile.window_shape)
+        place = field.mapped(each, stripe, columns, tile.window_shape)
         here = slice(start - rows.start, stripe.stop - rows.start)
         features[:, here] -= torch.from_numpy(place).permute(2, 0, 1).to(features.device)
 

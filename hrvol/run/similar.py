@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hrvol.errors import UsageError
 from hrvol.recipe import Recipe, TileSpec
-from hrvol.run.outputs import check_file, whole_file
+from hrvol.run.outputs import check_picture, whole_file
 from hrvol.run.overlays import HeatPanel, draw_similar
 from hrvol.run.planes import (
     LOOK_RECIPE,
@@ -188,7 +188,7 @@ def find_similar(
     ]
     volumes = [opened, *(volume for volume, _ in searched)]
     if picture is not None:
-        picture = check_file(picture, overwrite)
+        picture = check_picture(picture, overwrite)
         for volume in volumes:
             keep_input(volume, picture)
     windows = unit_windows(volumes, spec.intensity, spec.seed)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hrvol.errors import ModelError
 from hrvol.segment.archive import array_bytes, one_line, read_array
-from hrvol.segment.cas import ClusterClassifier, ClusterTally
+from hrvol.segment.cas import ClusterClassifier
+from hrvol.segment.density import ClusterTally
 from hrvol.segment.positions import PositionField, n_terms
 
 

@@ -32,6 +32,8 @@ Triple = tuple[int, int, int]
 Contact = tuple[Triple, Triple]
 """First voxel (z, y, x) of a contact of two blocks, and for each axis 1 if they differ along it, else 0."""
 
+NAME_OF_SUPERBOX = "all foreground"
+
 _FAR = np.iinfo(np.int32).max  # where a box without voxels starts, so that any other box takes over
 _COMPACT = 200_000  # components held before those that nothing can touch any more are let go
 
@@ -184,13 +186,20 @@ def box_iou(a: Sequence[int], b: Sequence[int]) -> float:
     return common / total if total else 0.0
 
 
-def as_rows(objects: Iterable[Object]) -> list[dict[str, int | str]]:
-    """Return rows of a table: ``class``, ``superbox`` (0 or 1), ``size``, ``z0`` (not in 2D) .. ``x1``."""
+def as_rows(
+    objects: Iterable[Object], classes: Mapping[int, str] | None = None
+) -> list[dict[str, int | str]]:
+    """Return rows of a table: ``class``, ``superbox`` (0 or 1), ``size``, ``z0`` (not in 2D) .. ``x1``.
+
+    With names of classes, ``name`` is that of the class; of the superbox :data:`NAME_OF_SUPERBOX`.
+    """
     rows: list[dict[str, int | str]] = []
     for item in objects:
         axes = "zyx" if len(item.box) == 6 else "yx"
         names = [f"{axis}{end}" for end in (0, 1) for axis in axes]
         row: dict[str, int | str] = {"class": item.label, "superbox": int(item.superbox), "size": item.size}
+        if classes is not None:
+            row["name"] = classes.get(item.label, NAME_OF_SUPERBOX)
         rows.append(row | dict(zip(names, item.box, strict=True)))
     return rows
 

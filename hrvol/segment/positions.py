@@ -7,6 +7,8 @@ same, so what differs is the field. What the windows show does not matter, as it
 
 The field is subtracted. Scores of clusters ``2 mu.(F - M(p)) - |mu|^2`` stay linear, so tokens are still
 mapped before they are spread; ``2 mu.M(p)`` is a small map of its own (:meth:`PositionField.mapped`).
+
+All products run on one thread: how many cores there are must not change a bit of them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import legendre
 from numpy.typing import NDArray
+
+from hrvol.segment.estimators import one_thread
 
 _RIDGE = 1e-4  # of the mean square of a term: keeps terms finite that no pair tells apart
 
@@ -38,7 +42,8 @@ class PositionField:
 
     def at(self, places: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return the field ``(n, C)`` at places ``(n, 2)``, see :func:`relative`."""
-        values: NDArray[np.float32] = terms(places, self.degree).astype(np.float32) @ self.coefficients
+        with one_thread():
+            values: NDArray[np.float32] = terms(places, self.degree).astype(np.float32) @ self.coefficients
         return values
 
     def mapped(
@@ -60,17 +65,18 @@ class PositionField:
         NDArray[np.float32]
             ``(y, x, K)``.
         """
-        short = self.coefficients @ weight.T
         y, x = (
             legendre.legvander(relative(np.arange(span.start, span.stop), side), self.degree)
             for span, side in zip((rows, columns), shape, strict=True)
         )
-        # Separable: first along x, for every power of y.
         cube = np.zeros((self.degree + 1, self.degree + 1, len(weight)))
-        for (a, b), values in zip(_powers(self.degree), short, strict=True):
-            cube[a, b] = values
-        along = np.tensordot(x, cube, axes=(1, 1))
-        found: NDArray[np.float32] = np.tensordot(y, along, axes=(1, 1)).astype(np.float32)
+        with one_thread():
+            short = self.coefficients @ weight.T
+            for (a, b), values in zip(_powers(self.degree), short, strict=True):
+                cube[a, b] = values
+            # Separable: first along x, for every power of y.
+            along = np.tensordot(x, cube, axes=(1, 1))
+            found: NDArray[np.float32] = np.tensordot(y, along, axes=(1, 1)).astype(np.float32)
         return found
 
 
@@ -108,9 +114,10 @@ def fit_field(
         Of the polynomials.
     """
     apart = terms(here, degree) - terms(there, degree)
-    gram = apart.T @ apart
-    gram += _RIDGE * max(float(np.trace(gram)) / len(gram), 1e-12) * np.eye(len(gram))
-    found = np.linalg.solve(gram, apart.T @ differences.astype(np.float64))
+    with one_thread():
+        gram = apart.T @ apart
+        gram += _RIDGE * max(float(np.trace(gram)) / len(gram), 1e-12) * np.eye(len(gram))
+        found = np.linalg.solve(gram, apart.T @ differences.astype(np.float64))
     return PositionField(degree, found.astype(np.float32))
 
 

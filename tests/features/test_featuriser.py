@@ -8,7 +8,7 @@ from hrvol.features.classical import classical_features
 from hrvol.features.featuriser import Featuriser, load_featuriser
 from hrvol.features.upsample import Linear, upsample
 from hrvol.recipe import DeepSpec, FeatureSpec
-from hrvol.segment.cas import ClusterTally
+from hrvol.segment.density import ClusterTally
 
 
 @pytest.fixture(scope="module")

@@ -630,15 +630,28 @@ def test_files_in_the_way_are_refused_before_any_fitting(tmp_path):
     for name in ("boxes", "model"):
         taken = tmp_path / f"{name}.file"
         taken.write_text("mine")
-        with pytest.raises(OutputExistsError, match="found a file, expected nothing"):
+        with pytest.raises(OutputExistsError, match="exists already, expected nothing"):
             cluster_volume(image, tmp_path / "out.ome.zarr", recipe="classical", classes=2, **{name: taken})
-        with pytest.raises(OutputExistsError, match="found a folder"):
-            cluster_volume(
-                image,
-                tmp_path / "out.ome.zarr",
-                recipe="classical",
-                classes=2,
-                overwrite=True,
-                **{name: tmp_path},
-            )
+        for other in (taken, tmp_path):
+            with pytest.raises(OutputExistsError, match=r"found no .*expected an earlier one"):
+                cluster_volume(
+                    image,
+                    tmp_path / "out.ome.zarr",
+                    recipe="classical",
+                    classes=2,
+                    overwrite=True,
+                    **{name: other},
+                )
         assert taken.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["boxes", "model"])
+def test_the_input_is_never_replaced_by_a_file(volume, unfitted, tmp_path, name):
+    with pytest.raises(UsageError, match="input"):
+        cluster_volume(
+            str(volume),
+            tmp_path / "out.ome.zarr",
+            recipe=DEEP,
+            overwrite=True,
+            **{name: volume / "zarr.json"},
+        )

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from hrvol.errors import InputError, UsageError
 from hrvol.recipe import ClusterSpec
 from hrvol.segment.cas import (
-    ClusterTally,
     centroid_distances,
     fit_clusters,
-    foreground,
     merge,
     merge_clusters,
     semantic_distance,
 )
+from hrvol.segment.density import ClusterTally, foreground
 
 pytestmark = pytest.mark.filterwarnings("error")
 

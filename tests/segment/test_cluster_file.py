@@ -11,7 +11,8 @@ import pytest
 from hrvol.classes import default_classes
 from hrvol.errors import ModelError
 from hrvol.recipe import ClusterSpec, Recipe
-from hrvol.segment.cas import ClusterTally, fit_clusters
+from hrvol.segment.cas import fit_clusters
+from hrvol.segment.density import ClusterTally
 from hrvol.segment.model import Model, load_model, save_model
 
 ARRAYS = ("centroids", "of_cluster", "mean", "scale", "pixels", "attention")
