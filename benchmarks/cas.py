@@ -29,8 +29,8 @@ from hrvol.features.weights import cache_dir
 from hrvol.run.engine import cpus
 from hrvol.segment.model import current_versions
 
-FEATURES = ("deep", "classical", "intensity")
-DENSITIES = ("deep", "strided")
+FEATURES = ("deep", "last", "classical", "intensity")
+DENSITIES = ("deep", "last", "strided")
 _BEGAN = time.monotonic()
 
 

@@ -64,6 +64,7 @@ class Kind:
 
 KINDS = {
     "deep": Kind(RECIPE.features, RECIPE.cluster.distance),
+    "last": Kind(RECIPE.with_(**{"features.deep.block": "last"}).features, RECIPE.cluster.distance),
     "classical": Kind(FeatureSpec(kind="classical"), "euclidean"),
     "intensity": Kind(None, "euclidean"),
     "strided": Kind(PRESETS["cas-paper"].features, PRESETS["cas-paper"].cluster.distance),

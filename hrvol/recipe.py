@@ -174,7 +174,7 @@ def _presets() -> dict[str, Recipe]:
         "deep": Recipe(features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK))),
         # The paper speaks of cosine distances, its code takes Euclidean ones of unit vectors.
         "cas": Recipe(
-            features=FeatureSpec(kind="deep", deep=DeepSpec(offsets=2, flips=True)),
+            features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2, flips=True)),
             cluster=ClusterSpec(distance="euclidean"),
         ),
         "cas-volume": Recipe(

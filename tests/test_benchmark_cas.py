@@ -289,9 +289,11 @@ def test_a_run_writes_all_that_can_be_measured(bench, scene, tmp_path, monkeypat
     assert stored == json.loads(capsys.readouterr().out)
     assert [(r["part"], r["features"]) for r in stored["results"]] == [
         ("whole", "deep"),
+        ("whole", "last"),
         ("whole", "classical"),
         ("whole", "intensity"),
         ("48 px", "deep"),
+        ("48 px", "last"),
         ("48 px", "strided"),
     ]
     assert sorted(file.name for file in (tmp_path / "p").iterdir()) == ["tcells-0-48px.png", "tcells-0.png"]

@@ -110,7 +110,8 @@ def test_a_recipe_says_how_classes_are_found_and_refined(tmp_path):
     assert recipe.crf == CrfSpec()
     assert Recipe.from_dict(recipe.to_dict()) == recipe
     assert {PRESETS[name].crf for name in PRESETS} == {None}
-    assert {PRESETS[name].features.deep.block for name in ("cas", "cas-paper")} == {"last"}
+    assert {PRESETS[name].features.deep.block for name in ("cas", "cas-volume")} == {9}
+    assert PRESETS["cas-paper"].features.deep.block == "last"
 
 
 def test_every_error_has_an_exit_code_and_a_doc():
