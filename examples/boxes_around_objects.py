@@ -20,8 +20,8 @@ def main(source: str = "", out: str = "boxes.png") -> None:
     image = source or make_phantom((1, 256, 256), seed=1).image[0]
 
     # Asks for three classes. Without, they are merged up to the semantic distance: `merge=0.9` gives more of
-    # them, `merge=1.1` fewer. For one thing on a background, leave the recipe out too.
-    found = hrvol.detect_objects(image, recipe="cas-volume", classes=3)
+    # them, `merge=1.1` fewer.
+    found = hrvol.detect_objects(image, classes=3)
 
     for box in found.to_dict()["boxes"]:
         print(f"{box['name']}: {box['size']} px, y {box['y0']}..{box['y1']}, x {box['x0']}..{box['x1']}")

@@ -22,10 +22,9 @@ def main(source: str = "", out: str = "classes.png") -> None:
         slices = {"seen": 1, "not seen": 2}
         images = {name: hrvol.open_volume(make_phantom((1, 256, 256), s).image) for name, s in slices.items()}
 
-    # Many small clusters, merged into classes: up to the semantic distance, or to a number, as here. The
-    # recipe takes off what features say of the place in the image: that suits a material.
+    # Many small clusters, merged into classes: up to the semantic distance, or to a number, as here.
     first = next(iter(images.values()))
-    model = hrvol.fit_classes(first, recipe="cas-volume", classes=4)
+    model = hrvol.fit_classes(first, classes=4)
     featuriser = hrvol.load_featuriser(model.recipe.features)
 
     panels = {}

@@ -193,5 +193,6 @@ PRESETS: dict[str, Recipe] = _presets()
 
 Where classes are found without strokes, ``cas`` is the default for images of one tile, with flips, which
 average out some of what tokens know of their position; ``cas-volume`` for larger ones: there the tiles must
-agree, so what tells the position is taken off. ``cas-paper`` has the published settings.
+agree, so what tells the position is taken off, at a quarter of the cost. ``cas-paper`` has the published
+settings.
 """

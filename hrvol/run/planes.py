@@ -29,8 +29,7 @@ LOOK_RECIPE = Recipe(
     cluster=ClusterSpec(position_degree=6),
 )
 """Whose features are looked at unless a recipe is given: at the cost of the preset ``deep``, with less of
-what tokens know of their position, which makes the same thing at another place look different. Tokens of the
-last block (``cas``) tell things from their surroundings, but hardly their parts."""
+what tokens know of their position, which makes the same thing at another place look different."""
 
 
 def find_plane(volume: Volume, plane: int | None, advice: str = "choose it with --plane z") -> int:
