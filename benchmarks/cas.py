@@ -29,7 +29,7 @@ from hrvol.features.weights import cache_dir
 from hrvol.run.engine import cpus
 from hrvol.segment.model import current_versions
 
-FEATURES = ("deep", "last", "classical", "intensity")
+FEATURES = ("deep", "classical", "intensity")
 DENSITIES = ("deep", "last", "strided")
 _BEGAN = time.monotonic()
 
@@ -95,7 +95,7 @@ class Bench:
         if fit is None:
             log(f"{name}: clustering {' x '.join(map(str, scene.images.shape))}")
             attention = None if KINDS[kind].attends else self.fit(scene, FEATURES[0], part).attention
-            look = look_of(KINDS[kind])
+            look = look_of(KINDS[kind], scene)
             fit = fit_scene(scene, KINDS[kind], look, seeds=self.seeds, attention=attention, log=log)
             fit = replace(fit, machine=self.machine)
             self.cache.keep_fit(name, self._key(scene, kind), fit)

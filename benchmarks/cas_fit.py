@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as default
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,14 @@ from benchmarks.sampling import plane_tiles
 from hrvol.errors import InputError
 from hrvol.features.featuriser import load_featuriser
 from hrvol.recipe import PRESETS, ClusterSpec, FeatureSpec, Recipe
+from hrvol.run.position import position_field, take_off
 from hrvol.run.sample import sample_pixels
 from hrvol.run.train import common_window, read_unit
 from hrvol.segment.cas import Distance, fit_clusters
 from hrvol.segment.density import ClusterTally
+from hrvol.segment.positions import PositionField
 from hrvol.volume.store import open_volume
-from hrvol.volume.tiling import whole
+from hrvol.volume.tiling import Tile, whole
 
 RECIPE = PRESETS["cas"]
 """Intensity window, tiles, number of clusters and of sampled pixels are those of this preset."""
@@ -41,10 +45,13 @@ class Kind:
         What is computed; ``None`` for the grey value itself.
     distance
         Between centroids.
+    position_degree
+        Of the field of places that is taken off deep features; 0 for none.
     """
 
     features: FeatureSpec | None
     distance: Distance
+    position_degree: int = 0
 
     @property
     def attends(self) -> bool:
@@ -54,7 +61,8 @@ class Kind:
     @property
     def cluster(self) -> ClusterSpec:
         """How classes are found."""
-        return RECIPE.cluster.model_copy(update={"distance": self.distance})
+        how = {"distance": self.distance, "position_degree": self.position_degree}
+        return RECIPE.cluster.model_copy(update=how)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what decides the clusters, as JSON values."""
@@ -63,7 +71,7 @@ class Kind:
 
 
 KINDS = {
-    "deep": Kind(RECIPE.features, RECIPE.cluster.distance),
+    "deep": Kind(RECIPE.features, RECIPE.cluster.distance, RECIPE.cluster.position_degree),
     "last": Kind(RECIPE.with_(**{"features.deep.block": "last"}).features, RECIPE.cluster.distance),
     "classical": Kind(FeatureSpec(kind="classical"), "euclidean"),
     "intensity": Kind(None, "euclidean"),
@@ -111,17 +119,27 @@ class Fit:
 
     partitions: dict[int, Partition]
     attention: NDArray[np.float32]
-    seconds: dict[str, float] = field(default_factory=dict)
-    cpu: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = default(default_factory=dict)
+    cpu: dict[str, float] = default(default_factory=dict)
     machine: str = ""
 
 
-def look_of(kind: Kind) -> Look:
-    """Return the function that computes features of a kind; loads the network, if there is one."""
+def look_of(kind: Kind, scene: Scene, recipe: Recipe = RECIPE) -> Look:
+    """Return what computes features of a kind for a scene; it loads the network, if there is one."""
     spec = kind.features
     if spec is None:
         return lambda image: (image[..., None], None)
     featuriser = load_featuriser(spec)
+
+    @cache
+    def field() -> PositionField | None:
+        volume = open_volume(scene.images)
+        window = common_window([volume], recipe.intensity, recipe.seed)
+        how = recipe.model_copy(update={"features": spec, "cluster": kind.cluster})
+        most = kind.cluster.sample_tiles
+        return position_field(
+            [(volume, whole(volume.shape))], {volume: window}, featuriser, how, most_tiles=most
+        )
 
     def look(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         if not kind.attends:
@@ -129,6 +147,11 @@ def look_of(kind: Kind) -> Look:
         seen = featuriser.upsampled(image, unit=True, attention=True)
         assert seen.attention is not None
         attention = seen.attention.mean(dim=0).numpy(force=True)
+        place = field() if kind.position_degree else None
+        if place is not None:
+            _, height, width = seen.features.shape
+            inside = Tile((0, height, 0, width), (0, height, 0, width), 0, 0)
+            take_off(place, seen.features, inside)
         return np.moveaxis(seen.features.numpy(force=True), 0, -1), attention
 
     return look

@@ -175,7 +175,7 @@ def _presets() -> dict[str, Recipe]:
         # The paper speaks of cosine distances, its code takes Euclidean ones of unit vectors.
         "cas": Recipe(
             features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2, flips=True)),
-            cluster=ClusterSpec(distance="euclidean"),
+            cluster=ClusterSpec(position_degree=2, distance="euclidean"),
         ),
         "cas-volume": Recipe(
             features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2)),

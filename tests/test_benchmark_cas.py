@@ -98,7 +98,7 @@ def test_classes_are_those_of_the_product(scene, seed):
     """Same sample, clusters, merging and labels as ``fit_classes`` and ``label_plane``."""
     kind = KINDS["classical"]
     nothing = np.ones(scene.images.shape, np.float32)
-    fit = fit_scene(scene, kind, look_of(kind), seeds=[seed], attention=nothing, log=quiet)
+    fit = fit_scene(scene, kind, look_of(kind, scene), seeds=[seed], attention=nothing, log=quiet)
     found = merged(fit.partitions[seed], merges(kind.cluster, 3)[GIVEN])
     recipe = RECIPE.with_(features=kind.features, cluster=kind.cluster)
     model = fit_classes(scene.images, recipe=recipe, classes=3, seed=seed)
@@ -132,7 +132,12 @@ def test_grey_values_make_no_more_clusters_than_there_are_levels(scene):
     levels = len(np.unique(coarse.images))
     attention = look(scene.images[0] / np.float32(255))[1][None]
     fit = fit_scene(
-        coarse, KINDS["intensity"], look_of(KINDS["intensity"]), seeds=[0], attention=attention, log=quiet
+        coarse,
+        KINDS["intensity"],
+        look_of(KINDS["intensity"], coarse),
+        seeds=[0],
+        attention=attention,
+        log=quiet,
     )
     assert levels < 17
     assert len(fit.partitions[0].centroids) == levels
@@ -140,7 +145,7 @@ def test_grey_values_make_no_more_clusters_than_there_are_levels(scene):
 
 def test_features_without_attention_are_refused(scene):
     with pytest.raises(InputError, match="tcells-0: found features without attention"):
-        fit_scene(scene, KINDS["intensity"], look_of(KINDS["intensity"]), seeds=[0], log=quiet)
+        fit_scene(scene, KINDS["intensity"], look_of(KINDS["intensity"], scene), seeds=[0], log=quiet)
 
 
 def fit_of(assigned, density, distance=1.0):
@@ -225,7 +230,7 @@ def bench(tmp_path, monkeypatch):
     """A bench whose features need no network, and the images that it looked at."""
     looked = []
 
-    def fake(kind):
+    def fake(kind, scene):
         def told(image):
             looked.append(kind)
             return look(image) if kind.attends else (image[..., None], None)
@@ -289,7 +294,6 @@ def test_a_run_writes_all_that_can_be_measured(bench, scene, tmp_path, monkeypat
     assert stored == json.loads(capsys.readouterr().out)
     assert [(r["part"], r["features"]) for r in stored["results"]] == [
         ("whole", "deep"),
-        ("whole", "last"),
         ("whole", "classical"),
         ("whole", "intensity"),
         ("48 px", "deep"),
