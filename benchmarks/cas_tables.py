@@ -29,14 +29,14 @@ The micrographs are not part of the project (`$HRVOL_DATA` says where they are).
 {machines}
 
 *deep*: tokens of the preset `cas` (native stride, 2 x 2 interleaved offsets, flips, block 9, less a
-position field of degree 2). *last*: the same of the last block, as published. *classical*: the default
-filters, standardised, Euclidean distance between centroids. *intensity*: the grey value alone, Euclidean.
-All go through the same k-means (80 clusters of 50 000 sampled pixels; of grey values fewer, where the
-sample has not as many levels), the same merging and the same seeds (of sample and k-means). Classical and
-intensity features have no attention of their own: **they are given the network's attention map**, for the
-foreground decision and for the semantic distance, so that only the features differ. *lambda*: clusters
-nearer than lambda times the semantic distance become one class. *given*: merged until as many classes are
-left as the truth of the image has, which needs no attention.
+position field of degree 2). *last* (reduced images only): the same of the last block. *classical*: the
+default filters, standardised, Euclidean distance between centroids. *intensity*: the grey value alone,
+Euclidean. All go through the same k-means (80 clusters of 50 000 sampled pixels; of grey values fewer,
+where the sample has not as many levels), the same merging and the same seeds (of sample and k-means).
+Classical and intensity features have no attention of their own: **they are given the network's attention
+map**, for the foreground decision and for the semantic distance, so that only the features differ.
+*lambda*: clusters nearer than lambda times the semantic distance become one class. *given*: merged until as
+many classes are left as the truth of the image has, which needs no attention.
 
 Every pixel is labelled; IoU and purity are on all pixels with a truth. Classes are matched to the true ones
 one to one (Hungarian); a surplus class counts as missed. Purity: share of pixels of the majority class of
