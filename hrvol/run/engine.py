@@ -224,6 +224,8 @@ class LocalEngine:
             }
         )
         self._settings.__enter__()
+        # What a connection says of its own end: heard when all is over and the cluster silences no more.
+        logging.getLogger("distributed.batched").setLevel(logging.CRITICAL)
         try:
             self._cluster = LocalCluster(
                 n_workers=self.workers,
