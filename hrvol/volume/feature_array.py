@@ -11,6 +11,7 @@ from typing import Any
 import numpy.typing as npt
 import zarr
 
+from hrvol.volume.location import Location
 from hrvol.volume.ome import Triple
 from hrvol.volume.output import CHANNELS_PER_SHARD, make_way, write_box
 from hrvol.volume.tiling import Box, shard_and_chunk
@@ -20,28 +21,28 @@ from hrvol.volume.tiling import Box, shard_and_chunk
 class FeatureStore:
     """An array of features that is being written; cheap to pickle. Writers must not share a chunk."""
 
-    path: str
+    location: Location
 
     def write(self, box: Box, features: npt.NDArray[Any]) -> None:
         """Write features (C, z, y, x) of a box (z, y, x); for a 2D output z is 1."""
-        write_box(self._array, box, features, self.path)
+        write_box(self._array, box, features, str(self.location))
 
     def finish(self) -> None:
         """Mark the output as complete."""
-        array = zarr.open_array(self.path, mode="r+")
+        array = self.location.open_array(mode="r+")
         said: Any = array.attrs.asdict()["hrvol"]
         array.attrs["hrvol"] = {**said, "complete": True}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureStore, (self.path,)
+        return FeatureStore, (self.location,)
 
     @cached_property
     def _array(self) -> zarr.Array[Any]:
-        return zarr.open_array(self.path, mode="r+")
+        return self.location.open_array(mode="r+")
 
 
 def create_features(
-    path: str | Path,
+    path: str | Path | Location,
     shape: tuple[int, ...],
     channels: Sequence[str],
     voxel_size: Triple,
@@ -80,13 +81,13 @@ def create_features(
     """
     if len(channels) != shape[0]:
         raise ValueError(f"{path}: found {len(channels)} channel names for {shape[0]} channels")
-    target = str(path)
-    make_way(target, overwrite)
+    location = Location.of(path)
+    make_way(location, overwrite)
     spatial = len(shape) - 1
     shards, chunks = shard_and_chunk(shape[1:], chunk[-spatial:])
     few, one = min(shape[0], CHANNELS_PER_SHARD), 1
     zarr.create_array(
-        target,
+        location.store(read_only=False),
         shape=shape,
         dtype=dtype,
         chunks=(one, *chunks),
@@ -101,4 +102,4 @@ def create_features(
             "hrvol": {**attributes, "complete": False},
         },
     )
-    return FeatureStore(target)
+    return FeatureStore(location)

@@ -7,6 +7,7 @@ from pathlib import Path
 import zarr
 
 from hrvol.volume import ome
+from hrvol.volume.location import Location
 from hrvol.volume.ome import Level
 from hrvol.volume.output import make_way
 from hrvol.volume.pyramid import build_levels
@@ -16,7 +17,7 @@ from hrvol.volume.tiling import grid, shard_and_chunk
 _BLOCK = (64, 512, 512)
 
 
-def write_image(path: str | Path, volume: Volume, *, overwrite: bool = False) -> Volume:
+def write_image(path: str | Path | Location, volume: Volume, *, overwrite: bool = False) -> Volume:
     """Copy a volume to an OME-Zarr image with coarser levels.
 
     Parameters
@@ -38,13 +39,15 @@ def write_image(path: str | Path, volume: Volume, *, overwrite: bool = False) ->
     OutputExistsError
         Something is in the way.
     """
-    target = str(path)
-    make_way(target, overwrite)
+    location = Location.of(path)
+    make_way(location, overwrite)
     n = volume.ndim
-    axes, name = "zyx"[-n:], Path(target).name.removesuffix(".ome.zarr")
+    axes, name = "zyx"[-n:], Path(location.url).name.removesuffix(".ome.zarr")
     first = Level("0", volume.voxel_size[-n:], volume.translation[-n:])
     shards, chunks = shard_and_chunk(volume.shape[-n:], _BLOCK[-n:])
-    group = zarr.create_group(target, zarr_format=3, attributes={"hrvol": {"complete": False}})
+    group = zarr.create_group(
+        location.store(read_only=False), zarr_format=3, attributes={"hrvol": {"complete": False}}
+    )
     array = group.create_array(
         "0",
         shape=volume.shape[-n:],
@@ -60,4 +63,4 @@ def write_image(path: str | Path, volume: Volume, *, overwrite: bool = False) ->
     # Metadata last: half a copy is not taken for an image.
     entry = ome.write_multiscale(name, axes, volume.unit, levels, "mean")
     group.attrs.update({"ome": {"version": ome.VERSION, "multiscales": [entry]}, "hrvol": {"complete": True}})
-    return open_volume(target)
+    return open_volume(location)

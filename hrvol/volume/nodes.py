@@ -8,11 +8,12 @@ import zarr
 
 from hrvol.errors import InputError
 from hrvol.volume import ome
+from hrvol.volume.location import Location
 from hrvol.volume.ome import DEFAULT_LABELS
 from hrvol.volume.tiff import SUFFIXES
 
 
-def open_zarr(source: str) -> zarr.Array[Any] | zarr.Group:
+def open_zarr(source: Location) -> zarr.Array[Any] | zarr.Group:
     """Open a path or URL for reading.
 
     Raises
@@ -21,11 +22,12 @@ def open_zarr(source: str) -> zarr.Array[Any] | zarr.Group:
         There is no Zarr array or group.
     """
     try:
-        return zarr.open(source, mode="r")
+        return source.open()
     except MemoryError:
         raise
     except Exception as error:  # a URL can fail in as many ways as there are file systems
-        reason = "" if "No group found" in str(error) else f" ({' '.join(str(error).split())})"
+        empty = isinstance(error, FileNotFoundError) or "No group found" in str(error)
+        reason = "" if empty else f" ({' '.join(str(error).split())})"
         raise InputError(
             f"{source}: found neither a Zarr array or group nor a TIFF image ({', '.join(SUFFIXES)}){reason}"
         ) from None
@@ -67,22 +69,27 @@ def labels_of(group: zarr.Group, source: str, name: str | None) -> zarr.Group:
     return chosen
 
 
-def image_around(array: zarr.Array[Any]) -> tuple[ome.Multiscale, ome.Level] | None:
-    """Return the OME-Zarr image, and the level of it, that an array opened by its own path belongs to."""
-    where = str(array.store_path)
-    parent, _, name = where.rstrip("/").rpartition("/")
-    if not where.startswith("file://"):  # elsewhere each look costs a request
+def image_around(
+    array: zarr.Array[Any], location: Location | None
+) -> tuple[ome.Multiscale, ome.Level] | None:
+    """Return the OME-Zarr image, and the level of it, that an array opened by its own path belongs to.
+
+    Parameters
+    ----------
+    array
+        The array.
+    location
+        Where it was opened; ``None`` if that is not known: then only local folders are looked at.
+    """
+    where = location.url if location is not None else str(array.store_path)
+    if location is None and not where.startswith("file://"):
         return None
+    parent, _, name = where.rstrip("/").rpartition("/")
     try:
-        group = zarr.open_group(parent, mode="r")
-        multiscale = ome.read_multiscale(group.attrs.asdict(), parent)
-    except (FileNotFoundError, ValueError, InputError):
+        attributes = Location.of(parent, location.options if location is not None else None).attributes()
+        multiscale = ome.read_multiscale(attributes or {}, parent)
+    except (OSError, InputError):
         return None
     levels = multiscale.levels if multiscale is not None else ()
     found = next((level for level in levels if level.path == name), None)
     return None if multiscale is None or found is None else (multiscale, found)
-
-
-def is_url(source: str) -> bool:
-    """Whether a source is a URL and not a path."""
-    return "://" in source

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.errors import ContainsArrayError, ContainsGroupError
 
 from hrvol.errors import OutputExistsError
+from hrvol.volume.location import Location
 from hrvol.volume.tiling import Box, box_shape
 
 CHANNELS_PER_SHARD = 16
@@ -36,8 +37,8 @@ def write_box(array: zarr.Array[Any], box: Box, values: npt.NDArray[Any], path: 
     array[(slice(None),) * lead + box[flat:]] = trimmed.astype(array.dtype, copy=False)
 
 
-def make_way(target: str, overwrite: bool) -> None:
-    """Make sure that nothing is at a path or URL, deleting an earlier output if that is wished.
+def make_way(location: Location, overwrite: bool) -> None:
+    """Make sure that nothing is at a location, deleting an earlier output if that is wished.
 
     Only what hrvol wrote is ever deleted: a volume given by mistake for an output stays.
 
@@ -46,34 +47,54 @@ def make_way(target: str, overwrite: bool) -> None:
     OutputExistsError
         Something is in the way: anything without ``overwrite``, anything but an output of hrvol's with it.
     """
-    if check_way(target, overwrite):
-        remove(target)
+    if check_way(location, overwrite):
+        location.remove()
 
 
-def check_way(target: str, overwrite: bool) -> bool:
+def check_way(location: Location, overwrite: bool) -> bool:
     """Return whether something of hrvol's has to be deleted first; raise as :func:`make_way` does."""
-    attributes = _attributes(target)
-    if attributes is None and ("://" in target or not Path(target).exists()):
+    attributes = location.attributes()
+    if attributes is None and not location.occupied():
         return False
     if not overwrite:
-        raise OutputExistsError(f"{target}: exists already, expected nothing there")
+        raise OutputExistsError(f"{location}: exists already, expected nothing there")
     if attributes is None or "hrvol" not in attributes:
         found = "no Zarr" if attributes is None else "Zarr that hrvol did not write"
-        raise OutputExistsError(f"{target}: found {found}, expected an earlier output; it is not overwritten")
+        raise OutputExistsError(
+            f"{location}: found {found}, expected an earlier output; it is not overwritten"
+        )
     return True
 
 
-def remove(target: str) -> None:
-    """Delete a Zarr array or group, and all that is in it."""
-    if "://" in target:
-        zarr.open_group(target, mode="w")  # empties it: a URL has no folder to take away
-    else:
-        shutil.rmtree(target)
+def ensure_group(parent: zarr.Group, path: str, attributes: Mapping[str, Any]) -> zarr.Group:
+    """Return a group of the hierarchy, made with these attributes unless it is there.
 
-
-def _attributes(target: str) -> dict[str, Any] | None:
-    """Return the attributes of a Zarr array or group, ``None`` where there is neither."""
+    Several processes may do it at once: none deletes what another has made.
+    """
     try:
-        return dict(zarr.open(target, mode="r").attrs)
-    except (FileNotFoundError, ValueError):
-        return None
+        return parent.create_group(path, attributes=dict(attributes))
+    except ContainsGroupError:
+        found = parent[path]
+        assert isinstance(found, zarr.Group)
+        return found
+
+
+def ensure_array(parent: zarr.Group, path: str, **wanted: Any) -> zarr.Array[Any]:
+    """Return an array of the hierarchy, made with these properties unless it is there.
+
+    Raises
+    ------
+    OutputExistsError
+        An array of another shape, type or chunking is there.
+    """
+    try:
+        return parent.create_array(path, **wanted)
+    except ContainsArrayError:
+        found = parent[path]
+        assert isinstance(found, zarr.Array)
+    for name in ("shape", "dtype", "chunks", "shards"):
+        if getattr(found, name) != wanted[name]:
+            raise OutputExistsError(
+                f"{parent.store_path}/{path}: found {name} {getattr(found, name)}, expected {wanted[name]}"
+            )
+    return found

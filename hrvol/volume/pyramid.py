@@ -1,12 +1,15 @@
 """Coarser levels of images and labels, made from the level before on disk.
 
-Memory is bounded whatever the size of the volume: one shard of the coarser level is made at a time, from
-the eight (or four) times larger box of the finer one.
+Memory is bounded whatever the size of the volume: one shard of the coarser level is made at a time, from the
+eight (or four) times larger box of the finer one. Parts of a level may be made by several processes, in any
+order, and again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, TypeVar
 
@@ -16,7 +19,8 @@ import zarr
 
 from hrvol.errors import InputError
 from hrvol.volume.ome import Level, Triple
-from hrvol.volume.tiling import Box, grid, shard_and_chunk
+from hrvol.volume.output import ensure_array
+from hrvol.volume.tiling import shard_and_chunk
 
 Reduction = Literal["mode", "mean"]
 Factor = tuple[int, int, int]
@@ -100,6 +104,159 @@ def mean_reduce(image: npt.NDArray[Any], factor: Factor) -> npt.NDArray[Any]:
     return mean.astype(image.dtype)
 
 
+@dataclass(frozen=True)
+class LevelPlan:
+    """A coarser level that is to be made, in parts that are each one shard (of each row of channels).
+
+    Attributes
+    ----------
+    axes
+        Of its array: ``zyx`` or ``yx``, with ``c`` before them or not.
+    finer
+        Path of the level that it is made of.
+    level
+        Its path, voxel size and position. A coarser voxel's centre is that of its cell.
+    shape, shards, chunks
+        Of its array, as stored.
+    factor
+        By how much it is coarser, (z, y, x).
+    """
+
+    axes: str
+    finer: str
+    level: Level
+    shape: tuple[int, ...]
+    shards: tuple[int, ...]
+    chunks: tuple[int, ...]
+    factor: Factor
+
+    @property
+    def lead(self) -> int:
+        """Number of axes before the spatial ones."""
+        return self.axes.count("c")
+
+    @property
+    def parts(self) -> int:
+        """Number of parts."""
+        return math.prod(self._counts)
+
+    def box(self, part: int) -> tuple[slice, ...]:
+        """Return the voxels of a part, as slices of the spatial axes."""
+        index = np.unravel_index(part, self._counts)
+        spatial = zip(index, self.shards[self.lead :], self.shape[self.lead :], strict=True)
+        return tuple(slice(int(i) * step, min((int(i) + 1) * step, side)) for i, step, side in spatial)
+
+    @property
+    def _counts(self) -> tuple[int, ...]:
+        spatial = zip(self.shape[self.lead :], self.shards[self.lead :], strict=True)
+        return tuple(-(-side // step) for side, step in spatial)
+
+
+def plan_levels(
+    shape: tuple[int, ...],
+    axes: str,
+    first: Level,
+    block: tuple[int, int, int],
+    channels_per_shard: int = 1,
+) -> tuple[LevelPlan, ...]:
+    """Plan the coarser levels ``1``, ``2``, ... of an array.
+
+    Parameters
+    ----------
+    shape, axes
+        Of the array, as stored: ``zyx`` or ``yx``, with ``c`` before them or not.
+    first
+        Its level, the finest.
+    block
+        Shape (z, y, x) of shards.
+    channels_per_shard
+        Channels that share a shard, if there are channels.
+    """
+    lead = axes.count("c")
+    flat = 3 - (len(axes) - lead)
+    plans: list[LevelPlan] = []
+    previous, sides = first, _triple((1,) * flat + shape[lead:])
+    while True:
+        factor = next_factor(sides, _triple((1.0,) * flat + previous.scale[lead:]))
+        if factor is None:
+            return tuple(plans)
+        sides = _triple(tuple(-(-n // f) for n, f in zip(sides, factor, strict=True)))
+        shards, chunks = shard_and_chunk(sides, block)
+        cell = (1,) * lead + factor[flat:]
+        moved = (
+            t + 0.5 * (f - 1) * s for t, s, f in zip(previous.translation, previous.scale, cell, strict=True)
+        )
+        scale = (s * f for s, f in zip(previous.scale, cell, strict=True))
+        level = Level(str(len(plans) + 1), tuple(scale), tuple(moved))
+        plans.append(
+            LevelPlan(
+                axes,
+                previous.path,
+                level,
+                shape[:lead] + sides[flat:],
+                (min(channels_per_shard, shape[0]),) * lead + shards[flat:],
+                (1,) * lead + chunks[flat:],
+                factor,
+            )
+        )
+        previous = level
+
+
+def make_level(group: zarr.Group, plan: LevelPlan) -> None:
+    """Make the empty array of a level, unless it is there already, as planned.
+
+    Parameters
+    ----------
+    group
+        Group that holds the levels; opened for writing.
+    plan
+        The level.
+    """
+    wanted = {"shape": plan.shape, "chunks": plan.chunks, "shards": plan.shards}
+    finer = group[plan.finer]
+    if not isinstance(finer, zarr.Array):
+        raise InputError(f"{group.store_path}: found no array at {plan.finer!r}")
+    ensure_array(
+        group, plan.level.path, **wanted, dtype=finer.dtype, fill_value=0, dimension_names=list(plan.axes)
+    )
+
+
+def make_part(group: zarr.Group, plan: LevelPlan, part: int, reduction: Reduction) -> None:
+    """Make one part of a level from the finer one; done twice it comes out the same.
+
+    Parameters
+    ----------
+    group, plan
+        The level, whose array is there already.
+    part
+        Its number, 0 to ``plan.parts - 1``.
+    reduction
+        ``mode`` for labels, ``mean`` for images.
+    """
+    reduce = mode_reduce if reduction == "mode" else mean_reduce
+    fine, coarse = group[plan.finer], group[plan.level.path]
+    assert isinstance(fine, zarr.Array)
+    assert isinstance(coarse, zarr.Array)
+    target = plan.box(part)
+    flat = 3 - len(target)
+    source = tuple(slice(s.start * f, s.stop * f) for s, f in zip(target, plan.factor[flat:], strict=True))
+
+    def reduced(*channel: int) -> npt.NDArray[Any]:
+        selection: tuple[int | slice, ...] = (*channel, *source)
+        values = np.asarray(fine[selection])
+        result = reduce(values.reshape((1,) * flat + values.shape), plan.factor)
+        return result.reshape(result.shape[flat:])
+
+    if not plan.lead:
+        coarse[target] = reduced()
+        return
+    for start in range(0, plan.shape[0], plan.shards[0]):  # channels of one shard are written together
+        together = range(start, min(start + plan.shards[0], plan.shape[0]))
+        coarse[(slice(together.start, together.stop), *target)] = np.stack(
+            [reduced(channel) for channel in together]
+        )
+
+
 def build_levels(
     group: zarr.Group,
     axes: str,
@@ -108,94 +265,35 @@ def build_levels(
     reduction: Reduction,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Level, ...]:
-    """Make coarser levels ``1``, ``2``, ... of an array, replacing those that are there.
+    """Make all coarser levels of an array, one part after the other.
 
     Parameters
     ----------
     group
         Group that holds the array; opened for writing.
-    axes
-        Of the array: ``zyx`` or ``yx``, with ``c`` before them or not.
-    first
-        The finest level.
-    block
-        Shape (z, y, x) of shards.
+    axes, first, block
+        As for :func:`plan_levels`.
     reduction
         ``mode`` for labels, ``mean`` for images.
     progress
-        Called with shards done and shards in all of a level.
+        Called with parts done and parts in all of a level.
 
     Returns
     -------
     tuple of Level
-        All levels, the first included. A coarser voxel's centre is that of its cell, which the
-        translation says.
+        All levels, the first included.
     """
-    lead = axes.count("c")
-    flat = 3 - (len(axes) - lead)
-    levels = [first]
-    while True:
-        fine, previous = group[levels[-1].path], levels[-1]
-        if not isinstance(fine, zarr.Array):
-            raise InputError(f"{group.store_path}: found no array at {previous.path!r}")
-        shape = _triple((1,) * flat + fine.shape[lead:])
-        factor = next_factor(shape, _triple((1.0,) * flat + previous.scale[lead:]))
-        if factor is None:
-            return tuple(levels)
-        smaller = _triple(tuple(-(-n // f) for n, f in zip(shape, factor, strict=True)))
-        shards, chunks = shard_and_chunk(smaller, block)
-        coarse = group.create_array(
-            str(len(levels)),
-            shape=fine.shape[:lead] + smaller[flat:],
-            dtype=fine.dtype,
-            chunks=(1,) * lead + chunks[flat:],
-            shards=(fine.shards or fine.shape)[:lead] + shards[flat:],
-            fill_value=0,
-            dimension_names=list(axes),
-            overwrite=True,
-        )
-        parts = grid(smaller, _triple(shards))
-        for done, part in enumerate(parts, start=1):
-            _fill(fine, coarse, part.core, factor, lead, reduction)
+    fine = group[first.path]
+    if not isinstance(fine, zarr.Array):
+        raise InputError(f"{group.store_path}: found no array at {first.path!r}")
+    plans = plan_levels(fine.shape, axes, first, block, (fine.shards or fine.shape)[0])
+    for plan in plans:
+        make_level(group, plan)
+        for part in range(plan.parts):
+            make_part(group, plan, part, reduction)
             if progress is not None:
-                progress(done, len(parts))
-        cell = (1,) * lead + factor[flat:]
-        moved = (
-            t + 0.5 * (f - 1) * s for t, s, f in zip(previous.translation, previous.scale, cell, strict=True)
-        )
-        scale = (s * f for s, f in zip(previous.scale, cell, strict=True))
-        levels.append(Level(str(len(levels)), tuple(scale), tuple(moved)))
-
-
-def _fill(
-    fine: zarr.Array[Any],
-    coarse: zarr.Array[Any],
-    target: Box,
-    factor: Factor,
-    lead: int,
-    reduction: Reduction,
-) -> None:
-    """Make one box of a coarser level; channels of one shard are written together."""
-    reduce = mode_reduce if reduction == "mode" else mean_reduce
-    flat = 3 - (fine.ndim - lead)
-    depth, height, width = (slice(s.start * f, s.stop * f) for s, f in zip(target, factor, strict=True))
-    source = (depth, height, width)[flat:]
-
-    def reduced(*channel: int) -> npt.NDArray[Any]:
-        selection: tuple[int | slice, ...] = (*channel, *source)
-        values = np.asarray(fine[selection])
-        result = reduce(values.reshape((1,) * flat + values.shape), factor)
-        return result.reshape(result.shape[flat:])
-
-    if not lead:
-        coarse[target[flat:]] = reduced()
-        return
-    step = (coarse.shards or coarse.chunks)[0]
-    for start in range(0, fine.shape[0], step):
-        together = slice(start, min(start + step, fine.shape[0]))
-        coarse[(together, *target[flat:])] = np.stack(
-            [reduced(channel) for channel in range(together.start, together.stop)]
-        )
+                progress(part + 1, plan.parts)
+    return (first, *(plan.level for plan in plans))
 
 
 def _vote(cells: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -6,6 +6,7 @@ Nothing is read before it is asked for, box by box.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ import numpy.typing as npt
 import zarr
 
 from hrvol.classes import ClassInfo
-from hrvol.errors import InputError
+from hrvol.errors import InputError, UnreadableError
 from hrvol.volume import ome
 from hrvol.volume.axes import spacing, spatial_axes
 from hrvol.volume.feature_array import FeatureStore, create_features
 from hrvol.volume.labels import LabelStore, create_labels, open_label_store
-from hrvol.volume.nodes import image_around, is_url, labels_of, open_zarr
+from hrvol.volume.location import Location
+from hrvol.volume.nodes import image_around, labels_of, open_zarr
 from hrvol.volume.ome import DEFAULT_LABELS, Triple
 from hrvol.volume.tiff import SUFFIXES, open_tiff
 from hrvol.volume.tiling import Box, box_shape, whole
@@ -39,6 +41,8 @@ __all__ = [
 ]
 
 Shape = tuple[int, int, int]
+Origin = tuple[Location, str | None, int]
+Reader = Callable[["zarr.Array[Any]", tuple[Any, ...]], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +70,7 @@ class Volume:
     translation
         Position (z, y, x) of the centre of the first voxel, in ``unit``.
     origin
-        Arguments that open it again (source, labels' name, level), or ``None``.
+        Arguments that open it again (location, labels' name, level), or ``None``.
     """
 
     source: str
@@ -77,7 +81,7 @@ class Volume:
     ndim: int
     name: str
     translation: Triple = (0.0, 0.0, 0.0)
-    origin: tuple[str, str | None, int] | None = None
+    origin: Origin | None = None
 
     @property
     def shape(self) -> Shape:
@@ -95,13 +99,15 @@ class Volume:
         chunks = getattr(self.array, "chunks", None) or self.array.shape
         return self._spatial(tuple(max(c) if isinstance(c, tuple) else int(c) for c in chunks), 1)
 
-    def read(self, box: Box | None = None) -> npt.NDArray[Any]:
+    def read(self, box: Box | None = None, reader: Reader | None = None) -> npt.NDArray[Any]:
         """Read a box.
 
         Parameters
         ----------
         box
             Slices (z, y, x) with explicit bounds inside the volume; ``None`` is all of it.
+        reader
+            Reads a selection of a Zarr array in place of Zarr itself: to keep decoded chunks, say.
 
         Returns
         -------
@@ -128,7 +134,7 @@ class Volume:
         elif self.origin is None:
             values = np.array(self.array[selection])
         else:
-            values = self._read_stored(selection, box)
+            values = self._read_stored(selection, box, reader)
         kept = [axis for axis in self.axes if axis]
         order = [kept.index(axis) for axis in "zyx" if axis in kept]
         values = np.asarray(values).transpose(order).reshape(box_shape(box))
@@ -165,15 +171,17 @@ class Volume:
         fields = (getattr(self, name) for name in self.__dataclass_fields__)
         return Volume, tuple(fields)
 
-    def _read_stored(self, selection: tuple[Any, ...], box: Box) -> npt.NDArray[Any]:
+    def _read_stored(self, selection: tuple[Any, ...], box: Box, reader: Reader | None) -> npt.NDArray[Any]:
         try:
+            if reader is not None and isinstance(self.array, zarr.Array):
+                return reader(self.array, selection)
             return np.array(self.array[selection])
         except MemoryError:
             raise
         except Exception as error:  # what a codec or a file system raises is not ours to list
             where = ", ".join(f"{axis} {s.start}:{s.stop}" for axis, s in zip("zyx", box, strict=True))
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"{self.source}: cannot read {where}: {reason}") from error
+            raise UnreadableError(f"{self.source}: cannot read {where}: {reason}") from error
 
     def _spatial(self, stored: tuple[int, ...], missing: int) -> Shape:
         sides = dict(zip(self.axes, stored, strict=True))
@@ -186,9 +194,10 @@ def open_volume(source: Any, *, level: int = 0) -> Volume:
     Parameters
     ----------
     source
-        Path or URL of a Zarr array (version 2 or 3), of a group that holds one array, of an OME-Zarr image,
-        or of a TIFF image or stack; a Zarr array or group; a NumPy, Dask or xarray array; or a volume,
-        which is returned as it is. Axes of length 1 beside z, y and x are dropped.
+        Path, URL or :class:`~hrvol.volume.location.Location` of a Zarr array (version 2 or 3), of a group
+        that holds one array, of an OME-Zarr image, or of a TIFF image or stack; a Zarr array or group; a
+        NumPy, Dask or xarray array; or a volume, which is returned as it is. Axes of length 1 beside z, y and
+        x are dropped.
     level
         Resolution of an OME-Zarr image or a pyramidal TIFF, 0 the finest.
 
@@ -199,8 +208,8 @@ def open_volume(source: Any, *, level: int = 0) -> Volume:
     """
     if isinstance(source, Volume):
         return source
-    if isinstance(source, str | Path):
-        return _open_path(str(source), None, level)
+    if isinstance(source, str | Path | Location):
+        return _open_path(Location.of(source), None, level)
     if isinstance(source, zarr.Array | zarr.Group):
         return _from_node(source, str(source.store_path), level, None)
     return _from_array(source)
@@ -222,8 +231,8 @@ def open_labels(source: Any, *, name: str | None = None) -> Volume:
         As for :func:`open_volume`; or the type is not integer; or the labels' name is not there, or is
         needed.
     """
-    if isinstance(source, str | Path):
-        labels = _open_path(str(source), name or "", 0)
+    if isinstance(source, str | Path | Location):
+        labels = _open_path(Location.of(source), name or "", 0)
     elif isinstance(source, zarr.Group):
         labels = _from_node(labels_of(source, str(source.store_path), name), str(source.store_path), 0, None)
     else:
@@ -245,26 +254,26 @@ def class_info(source: Any, *, name: str | None = None) -> tuple[ClassInfo, ...]
         if source.origin is None:
             return None
         source, name = source.origin[0], source.origin[1] or name
-    if isinstance(source, str | Path):
-        text = str(source)
-        if not is_url(text) and Path(text).suffix.lower() in SUFFIXES:
+    if isinstance(source, str | Path | Location):
+        location = Location.of(source)
+        if location.path is not None and location.path.suffix.lower() in SUFFIXES:
             return None
-        source = open_zarr(text)
+        source = open_zarr(location)
     if not isinstance(source, zarr.Group):
         return None
     where = str(source.store_path)
     return ome.read_classes(labels_of(source, where, name).attrs.asdict(), where)
 
 
-def _reopen(source: str, labels: str | None, level: int) -> Volume:
+def _reopen(source: Location, labels: str | None, level: int) -> Volume:
     return _open_path(source, labels, level)
 
 
-def _open_path(source: str, labels: str | None, level: int) -> Volume:
+def _open_path(location: Location, labels: str | None, level: int) -> Volume:
     """Open a path or URL; ``labels`` is ``None`` for a volume, or the labels' name or ``""`` for labels."""
-    origin = (source, labels, level)
-    path = Path(source)
-    if not is_url(source):
+    origin = (location, labels, level)
+    source, path = location.url, location.path
+    if path is not None:
         if not path.exists():
             raise InputError(f"{source}: no such file or folder")
         if path.is_file() and path.suffix.lower() in SUFFIXES:
@@ -272,17 +281,15 @@ def _open_path(source: str, labels: str | None, level: int) -> Volume:
             size = dict(zip("zyx", image.voxel_size, strict=True))
             scale = tuple(size.get(axis, 1.0) for axis in image.axes)
             return _build(source, image.array, image.axes, scale, image.unit, origin)
-    node = open_zarr(source)
+    node = open_zarr(location)
     if labels is not None and isinstance(node, zarr.Group):
         node = labels_of(node, source, labels or None)
     return _from_node(node, source, level, origin)
 
 
-def _from_node(
-    node: zarr.Array[Any] | zarr.Group, source: str, level: int, origin: tuple[str, str | None, int] | None
-) -> Volume:
+def _from_node(node: zarr.Array[Any] | zarr.Group, source: str, level: int, origin: Origin | None) -> Volume:
     if isinstance(node, zarr.Array):
-        around = image_around(node)
+        around = image_around(node, None if origin is None else origin[0])
         if around is not None:
             return _from_level(node, source, *around, origin)
         names = getattr(node.metadata, "dimension_names", None)
@@ -315,7 +322,7 @@ def _from_level(
     source: str,
     multiscale: ome.Multiscale,
     level: ome.Level,
-    origin: tuple[str, str | None, int] | None,
+    origin: Origin | None,
 ) -> Volume:
     units = dict(zip(multiscale.axes, multiscale.units, strict=True))
     return _build(source, array, multiscale.axes, level.scale, units, origin, level.translation)
@@ -344,7 +351,7 @@ def _build(
     axes: tuple[str, ...] | None,
     scale: tuple[float, ...] | None,
     unit: str | dict[str, str | None] | None,
-    origin: tuple[str, str | None, int] | None,
+    origin: Origin | None,
     translation: tuple[float, ...] | None = None,
 ) -> Volume:
     """Check an array and find z, y and x among its axes.
