@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hrvol.errors import BlockError
-from hrvol.run.engine import configuration, cpus, open_engine
+from hrvol.run.engine import EngineSpec, open_engine
 from hrvol.run.outputs import whole_file
 from hrvol.run.progress import ProgressCallback, Tally
+from hrvol.run.task import configuration
 from hrvol.segment.objects import BlockObjects, Object, as_rows, join_blocks, label_block
 from hrvol.volume.store import Volume
 from hrvol.volume.tiling import Block, grid
@@ -44,8 +45,7 @@ def find_boxes(
     block_shape: Triple,
     *,
     min_size: int = 200,
-    engine: str = "serial",
-    workers: int | None = None,
+    engine: EngineSpec | None = None,
     progress: ProgressCallback | None = None,
 ) -> tuple[Object, ...]:
     """Find the objects of a labelled volume: connected components of its foreground classes.
@@ -63,8 +63,8 @@ def find_boxes(
         Voxels (z, y, x) of the blocks that are read.
     min_size
         Voxels that an object has at least.
-    engine, workers
-        As for a segmentation.
+    engine
+        Where the work is done; ``None``: in this process.
     progress
         Called with stage, voxels done, all voxels.
 
@@ -78,11 +78,9 @@ def find_boxes(
     pieces = grid(labels.shape, block_shape)
     job = BoxesJob(labels, tuple(foreground), pieces[-1].index)
     tally = Tally(progress, "boxes", math.prod(labels.shape))
-    if engine != "serial":
-        workers = min(workers or cpus(), len(pieces))
 
     def reports() -> Iterator[BlockObjects]:
-        with open_engine(engine, workers=workers, configuration=job) as where:
+        with open_engine((engine or EngineSpec()).limited(len(pieces)), job) as where:
             for outcome in where.map_bounded(block_objects, pieces):
                 if outcome.value is None:
                     raise BlockError(f"{labels.source}: block {outcome.task.index}: {outcome.error}")

@@ -32,6 +32,7 @@ def classify(
     *,
     crf: CrfSpec | None = None,
     threads: int = 1,
+    batch_size: int = 4,
 ) -> NDArray[np.float32]:
     """Return the probabilities of the pixels inside a window.
 
@@ -47,6 +48,8 @@ def classify(
         Refine with a CRF, which sees the context too.
     threads
         Threads that share a classifier's work.
+    batch_size
+        Images per pass of the network; fewer need less memory.
 
     Returns
     -------
@@ -55,9 +58,9 @@ def classify(
     """
     wanted = inside if crf is None else (slice(0, image.shape[0]), slice(0, image.shape[1]))
     if isinstance(model.classifier, ClusterClassifier):
-        found = _by_clusters(image, wanted, model.classifier, featuriser)
+        found = _by_clusters(image, wanted, model.classifier, featuriser, batch_size)
     else:
-        found = _by_strokes(image, wanted, model.classifier, featuriser, threads)
+        found = _by_strokes(image, wanted, model.classifier, featuriser, threads, batch_size)
     if crf is None:
         return found
     return refine(unary_from_probabilities(found), image, crf)[inside]
@@ -77,9 +80,14 @@ def cluster_maps(clusters: ClusterClassifier, featuriser: Featuriser) -> dict[st
 
 
 def _by_clusters(
-    image: NDArray[np.float32], wanted: Inside, clusters: ClusterClassifier, featuriser: Featuriser
+    image: NDArray[np.float32],
+    wanted: Inside,
+    clusters: ClusterClassifier,
+    featuriser: Featuriser,
+    batch_size: int,
 ) -> NDArray[np.float32]:
-    scores = featuriser.scores(image, cluster_maps(clusters, featuriser)).numpy(force=True)
+    maps = cluster_maps(clusters, featuriser)
+    scores = featuriser.scores(image, maps, batch_size=batch_size).numpy(force=True)
     pixels = np.moveaxis(scores, 0, -1)[wanted]
     found = np.empty((*pixels.shape[:2], len(clusters.classes)), np.float32)
     for row in range(0, len(found), STRIPE):
@@ -99,8 +107,9 @@ def _by_strokes(
     classifier: PixelClassifier,
     featuriser: Featuriser,
     threads: int,
+    batch_size: int,
 ) -> NDArray[np.float32]:
-    features = np.moveaxis(featuriser(image).numpy(force=True), 0, -1)[wanted]
+    features = np.moveaxis(featuriser(image, batch_size=batch_size).numpy(force=True), 0, -1)[wanted]
     height, width, channels = features.shape
     found = np.empty((height, width, len(classifier.classes)), np.float32)
     for row in range(0, height, STRIPE):  # features in rows of pixels are a copy: never of the whole tile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,24 @@ from hrvol.classes import ClassInfo, default_classes
 from hrvol.errors import InputError, UsageError
 from hrvol.recipe import CrfSpec, Recipe
 from hrvol.run.boxes import find_boxes, write_boxes
-from hrvol.run.engine import check_engine
+from hrvol.run.engine import EngineSpec
 from hrvol.run.outputs import BOXES, MODEL, check_file
-from hrvol.run.pipeline import segment_volume
 from hrvol.run.position import position_field
+from hrvol.run.predict import MODEL_FILE
 from hrvol.run.progress import ProgressCallback
 from hrvol.run.request import Region, keep_input, region_box, text
 from hrvol.run.sample import sample_pixels
+from hrvol.run.segment import located, segment_volume
+from hrvol.run.stop import Stop
 from hrvol.run.sweep import SegmentReport
 from hrvol.run.train import check_context, common_window
 from hrvol.segment.cas import ClusterClassifier, fit_clusters
 from hrvol.segment.crf import check_available
-from hrvol.segment.model import Model, save_model
+from hrvol.segment.model import Model, read_model, save_model
 from hrvol.segment.objects import Object
 from hrvol.volume.intensity import sample_boxes
-from hrvol.volume.labels import open_label_store
+from hrvol.volume.labels import LabelStore, open_label_store
+from hrvol.volume.location import Location
 from hrvol.volume.output import check_way
 from hrvol.volume.store import Volume, open_labels, open_volume
 from hrvol.volume.tiling import Box, window_side
@@ -182,7 +186,7 @@ class ClusterReport:
 
 def cluster_volume(
     volume: Any,
-    out: str | Path,
+    out: str | Path | Location,
     *,
     recipe: str | Path | Recipe | None = None,
     clusters: int | None = None,
@@ -195,12 +199,18 @@ def cluster_volume(
     seed: int | None = None,
     engine: str = "serial",
     workers: int | None = None,
+    scheduler_file: str | Path | None = None,
+    engine_options: Mapping[str, Any] | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
     roi: Region | None = None,
+    mask: Any = None,
+    level: int = 0,
     overwrite: bool = False,
     weights_path: str | Path | None = None,
     offline: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    stop: Stop | None = None,
     progress: ProgressCallback | None = None,
 ) -> ClusterReport:
     """Find the classes of a volume without any labels, and label all of it, into an OME-Zarr.
@@ -220,8 +230,11 @@ def cluster_volume(
         Voxels that an object has at least to get a box.
     model
         File to keep the model in; it labels other volumes with :func:`hrvol.segment_volume`.
-    engine, workers, probabilities, uncertainty, roi, overwrite, weights_path, offline, progress
-        As in :func:`hrvol.segment_volume`. With ``roi`` the classes are found in that region too.
+    engine, workers, scheduler_file, engine_options, probabilities, uncertainty, roi, mask, level, overwrite
+        As in :func:`hrvol.segment_volume`. With ``roi`` the classes are found in that region too. An
+        unfinished output is gone on with, with the classes that were found for it.
+    weights_path, offline, storage_options, stop, progress
+        As in :func:`hrvol.segment_volume`.
 
     Raises
     ------
@@ -230,54 +243,76 @@ def cluster_volume(
     OutputExistsError
         ``out`` is in the way.
     """
-    opened = open_volume(volume)
+    opened = open_volume(located(volume, storage_options), level=level)
     spec = cluster_recipe(
         default_recipe(opened) if recipe is None else recipe, clusters, merge, classes, seed
     )
     if crf:
         spec = spec.with_(crf=spec.crf or CrfSpec())
     # What can be refused is refused before the minutes of fitting.
-    check_engine(engine, workers)
-    keep_input(opened, out)
-    check_way(str(out), overwrite)
+    where = EngineSpec(engine, workers, text(scheduler_file), dict(engine_options or {}))
+    location = Location.of(out, storage_options)
+    keep_input(opened, location)
+    region = region_box(roi, opened)
+    kept = None if overwrite else _kept_model(location, spec, opened, region)
+    if kept is None:
+        check_way(location, overwrite)
     for file, kind in ((boxes, BOXES), (model, MODEL)):
         if file is not None:
             keep_input(opened, file)
-            check_file(file, kind, overwrite)
+            check_file(file, kind, overwrite or kept is not None)
     if spec.crf is not None:
         check_available()
-    found = fit_classes(
+    found = kept or fit_classes(
         opened, recipe=spec, roi=roi, weights_path=weights_path, offline=offline, progress=progress
     )
     if model is not None:
         save_model(found, model)
     report = segment_volume(
         opened,
-        out,
+        location,
         found,
         engine=engine,
         workers=workers,
+        scheduler_file=scheduler_file,
+        engine_options=engine_options,
         probabilities=probabilities,
         uncertainty=uncertainty,
         roi=roi,
+        mask=located(mask, storage_options),
+        level=level,
         overwrite=overwrite,
         weights_path=weights_path,
         offline=offline,
+        stop=stop,
         progress=progress,
     )
     if boxes is None or report.failed:
         return ClusterReport(found, report, None)
     objects = find_boxes(
-        open_labels(out),
+        open_labels(location),
         ClusterReport(found, report, None).clusters.foreground,
-        open_label_store(out).block_shape,
+        open_label_store(location).block_shape,
         min_size=min_size,
-        engine=engine,
-        workers=workers,
+        engine=where,
         progress=progress,
     )
     write_boxes(boxes, objects, {info.value: info.name for info in found.classes}, opened.ndim)
     return ClusterReport(found, report, objects)
+
+
+def _kept_model(location: Location, spec: Recipe, volume: Volume, region: Box) -> Model | None:
+    """Return the model of a run that can be gone on with: found with the same recipe, in the same place."""
+    said = (location.attributes() or {}).get("hrvol")
+    if not isinstance(said, Mapping) or "clusters" not in said:
+        return None
+    kept = LabelStore(location).read_file(MODEL_FILE)
+    if kept is None:
+        return None
+    model = read_model(kept, f"{location}/{MODEL_FILE}")
+    seen = volume.identity()
+    same = model.recipe == spec and said.get("region") == [[span.start, span.stop] for span in region]
+    return model if same and said.get("input", {}).get("sha256") == seen["sha256"] else None
 
 
 def default_recipe(volume: Volume) -> str:

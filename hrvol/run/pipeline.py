@@ -7,30 +7,28 @@ each block of a volume is predicted on its own, by whatever engine, and written 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hrvol.errors import UsageError
-from hrvol.recipe import CrfSpec, Recipe
+from hrvol.recipe import Recipe
 from hrvol.run.compare import evaluate_volumes
-from hrvol.run.engine import check_engine, cpus
-from hrvol.run.predict import SegmentJob, Tools, load_tools
+from hrvol.run.engine import cpus
 from hrvol.run.progress import ProgressCallback, Tally
 from hrvol.run.region import fit_projection, tile_features
-from hrvol.run.request import Region, keep_input, model_file, name_classes, provenance, region_box, text
+from hrvol.run.request import Region, keep_input, name_classes, region_box, text
 from hrvol.run.sample import region_tiles, sample_pixels
-from hrvol.run.sweep import FailedBlock, SegmentReport, level_progress, sweep
+from hrvol.run.segment import located, segment_volume
+from hrvol.run.sweep import FailedBlock, SegmentReport
 from hrvol.run.train import Drawn, check_context, check_pairs, common_window, gather, stroke_blocks
-from hrvol.segment.crf import check_available
 from hrvol.segment.model import Model, current_versions
 from hrvol.segment.weak import PixelClassifier, choose_pixels
 from hrvol.volume.feature_array import create_features
-from hrvol.volume.labels import create_labels
+from hrvol.volume.location import Location
 from hrvol.volume.store import open_labels, open_volume
-from hrvol.volume.tiling import block_shape, blocks, box_shape, intersection
+from hrvol.volume.tiling import block_shape, box_shape
 
 __all__ = [
     "FailedBlock",
@@ -58,6 +56,7 @@ def train_model(
     seed: int | None = None,
     weights_path: str | Path | None = None,
     offline: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Model:
     """Train a pixel classifier on strokes.
@@ -80,6 +79,8 @@ def train_model(
         File with the network's weights, instead of the cache.
     offline
         Look for weights on this machine only.
+    storage_options
+        Keywords of the fsspec file system of URLs.
     progress
         Called with stage, voxels done, all voxels.
 
@@ -101,6 +102,7 @@ def train_model(
     spec = spec if seed is None else spec.with_(seed=seed)
     if not data:
         raise UsageError("train: found no volumes, expected pairs of a volume and its strokes")
+    data = [(located(a, storage_options), located(b, storage_options)) for a, b in data]
     pairs = [Drawn(open_volume(volume), open_labels(strokes)) for volume, strokes in data]
     check_pairs(pairs)
     sources = ", ".join(pair.strokes.source for pair in pairs)
@@ -140,113 +142,6 @@ def train_model(
     )
 
 
-def segment_volume(
-    volume: Any,
-    out: str | Path,
-    model: str | Path | Model,
-    *,
-    engine: str = "serial",
-    workers: int | None = None,
-    probabilities: bool = False,
-    uncertainty: bool = False,
-    crf: bool = False,
-    roi: Region | None = None,
-    overwrite: bool = False,
-    name: str = "hrvol",
-    weights_path: str | Path | None = None,
-    offline: bool = False,
-    progress: ProgressCallback | None = None,
-) -> SegmentReport:
-    """Label a volume with a trained model, block by block, into an OME-Zarr.
-
-    Parameters
-    ----------
-    volume
-        A path, or a numpy, Dask, xarray or Zarr array, ``(Z, Y, X)`` or ``(Y, X)``. The local engine sends
-        what is not a path to each worker as it is: large arrays belong on disk.
-    out
-        The OME-Zarr group to write; ``labels/<name>`` in it holds the result, in the volume's shape.
-    model
-        A model or its file.
-    engine, workers
-        ``serial``, or ``local`` with a number of worker processes (``None``: one per CPU). The labels are
-        the same, bit for bit. A script that asks for ``local`` must keep its work under
-        ``if __name__ == "__main__":``.
-    probabilities
-        Also write the classes' probabilities, uint8: 255 is certain.
-    uncertainty
-        Also write the entropy of the probabilities, uint8: 0 is certain, 255 is all classes equally likely.
-    crf
-        Refine each tile with a dense CRF, with the settings of the model's recipe or else the published ones.
-        A recipe that has such settings is refined anyway. Needs the extra ``crf``.
-    roi
-        Label this region only, as ``(z, y, x)`` slices in voxels; the rest of the output stays 0. The same
-        labels come out as from the whole volume.
-    overwrite
-        Replace an output that exists.
-    name
-        Of the labels in ``out``.
-    weights_path
-        File with the network's weights, instead of the cache.
-    offline
-        Look for weights on this machine only.
-    progress
-        Called with stage, voxels done, all voxels.
-
-    Returns
-    -------
-    SegmentReport
-        Look at ``failed``: a block that fails does not end the run, but it is not in the output, and the
-        output is not marked complete. If no block could be done, the output is removed.
-
-    Raises
-    ------
-    InputError
-        The volume cannot be read, or the model (:class:`ModelError`) is damaged or made with other weights.
-    OutputExistsError
-        ``out`` holds labels of that name already.
-    """
-    check_engine(engine, workers)
-    opened = open_volume(volume)
-    region = region_box(roi, opened)
-    keep_input(opened, out)
-    with ExitStack() as stack:
-        file, digest = model_file(model, stack)
-        tools = Tools(str(file), digest, text(weights_path), offline)
-        known, _ = load_tools(tools)  # a wrong model or missing weights show before anything is written
-        refining = known.recipe.crf or (CrfSpec() if crf else None)
-        if refining is not None:
-            check_available()
-        store = create_labels(
-            out,
-            opened,
-            classes=known.classes,
-            block_shape=block_shape(opened.shape, known.recipe.tiles),
-            name=name,
-            attributes=provenance(known, digest, opened, region, refining),
-            probabilities=probabilities,
-            uncertainty=uncertainty,
-            overwrite=overwrite,
-        )
-        job = SegmentJob(
-            volume=opened,
-            store=store,
-            tools=tools,
-            probabilities=probabilities,
-            uncertainty=uncertainty,
-            region=region,
-            crf=refining,
-            threads=cpus() if engine == "serial" else 1,
-        )
-        pieces = [b for b in blocks(opened.shape, known.recipe.tiles) if intersection(b.core, region)]
-        report = sweep(pieces, job, known.classes, engine, workers, progress)
-    if not report.failed:
-        store.finish(level_progress(progress, store.block_shape))
-    elif not report.blocks:
-        store.discard()
-    return report
-
-
 @dataclass(frozen=True)
 class FeaturesReport:
     """What was stored: the array's ``shape``, and the share of variance in it (``None``: all channels)."""
@@ -257,7 +152,7 @@ class FeaturesReport:
 
 def extract_features(
     volume: Any,
-    out: str | Path,
+    out: str | Path | Location,
     *,
     recipe: str | Path | Recipe | None = None,
     components: int | None = None,
@@ -267,6 +162,7 @@ def extract_features(
     overwrite: bool = False,
     weights_path: str | Path | None = None,
     offline: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: ProgressCallback | None = None,
 ) -> FeaturesReport:
     """Store the features of a region as one Zarr array.
@@ -294,7 +190,7 @@ def extract_features(
         ``(z, y, x)`` slices in voxels; ``None``: everything.
     overwrite
         Replace an output that exists.
-    weights_path, offline, progress
+    weights_path, offline, storage_options, progress
         As in :func:`segment_volume`.
 
     Returns
@@ -311,9 +207,10 @@ def extract_features(
     from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
 
     spec = Recipe.load(recipe)
-    opened = open_volume(volume)
+    opened = open_volume(located(volume, storage_options))
     region = region_box(roi, opened)
-    keep_input(opened, out)
+    location = Location.of(out, storage_options)
+    keep_input(opened, location)
     if attention and not spec.features.uses_deep:
         raise UsageError("attention: classical features have none; use a deep or hybrid recipe")
     featuriser = load_featuriser(spec.features, weights_path=text(weights_path), offline=offline)
@@ -339,7 +236,7 @@ def extract_features(
     shape = (len(channels), *box_shape(region)[-opened.ndim :])
     explained = None if projection is None else float(projection.explained.sum())
     writer = create_features(
-        out,
+        location,
         shape,
         channels=channels,
         voxel_size=opened.voxel_size,

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.errors import ModelError
 from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
-from hrvol.recipe import CrfSpec
+from hrvol.recipe import CrfSpec, TileSpec
 from hrvol.run.classify import classify
-from hrvol.run.engine import configuration, tick
-from hrvol.segment.model import Model, check_weights, load_model
+from hrvol.run.task import attempt, computing, configuration, tick
+from hrvol.segment.model import Model, check_weights, load_model, read_model
+from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
 from hrvol.volume.intensity import check_finite, to_unit
 from hrvol.volume.labels import LabelStore
-from hrvol.volume.store import Volume
+from hrvol.volume.order import BlockGrid
+from hrvol.volume.store import Reader, Volume
 from hrvol.volume.tiling import (
     Block,
     Box,
@@ -38,12 +43,56 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tools:
-    """Which model and weights to load: ``model_file`` and its SHA-256, and where weights come from."""
+    """Which model and weights to load.
+
+    Attributes
+    ----------
+    model_file, model_sha256
+        The model's file and what it must hold. Where the file is not to be found, on another machine, the
+        model is taken from the output, if it is kept there.
+    weights_path, offline
+        Where the network's weights come from.
+    """
 
     model_file: str
     model_sha256: str
     weights_path: str | None = None
     offline: bool = False
+
+    def load(self, store: LabelStore | None = None) -> tuple[Model, Featuriser]:
+        """Return the model and its featuriser, loaded when first asked for and kept by this process.
+
+        Parameters
+        ----------
+        store
+            The output, where the model may be kept.
+
+        Raises
+        ------
+        ModelError
+            The model is damaged, was made with other weights than those found here, or with other features
+            than its recipe says.
+        WeightsError
+            The network's weights are not to be had.
+        """
+        from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
+
+        with _models_lock:
+            model = _models.get(self.model_sha256)
+        if model is None:
+            kept = None if store is None or Path(self.model_file).is_file() else store.read_file(MODEL_FILE)
+            model = load_model(self.model_file) if kept is None else read_model(kept, self.model_file)
+            keep_model(self.model_sha256, model)
+        spec = model.recipe.features
+        featuriser = load_featuriser(spec, weights_path=self.weights_path, offline=self.offline)
+        check_weights(model, featuriser.weights_sha256, self.weights_path or spec.deep.weights)
+        if featuriser.channels != model.channels:
+            raise ModelError(
+                f"{model.source}: found {len(model.channels)} channels, expected the"
+                f" {len(featuriser.channels)} of its recipe, from {featuriser.channels[0]} to"
+                f" {featuriser.channels[-1]}"
+            )
+        return model, featuriser
 
 
 @dataclass(frozen=True)
@@ -64,6 +113,8 @@ class SegmentJob:
         Refine the probabilities of each tile with a CRF.
     threads
         Threads that share the classifier's work within one block.
+    mask
+        Only voxels where it is not 0 are labelled; of the volume's shape.
     """
 
     volume: Volume
@@ -74,6 +125,7 @@ class SegmentJob:
     region: Box
     crf: CrfSpec | None
     threads: int
+    mask: Volume | None = None
 
 
 @dataclass(frozen=True)
@@ -85,11 +137,17 @@ class BlockReport:
     index
         Its place in the grid of blocks.
     voxels, seconds
-        Voxels labelled, and how long that took.
+        Voxels labelled, and how long computing that took.
     counts
         Class value -> voxels.
     seams
         How far tiles of the block disagreed where they overlap, before they were blended.
+    stamp
+        Checksum of what was stored.
+    read
+        Bytes of input chunks that were decoded since the worker's report before.
+    peak
+        Most bytes of memory that the worker process has held so far.
     """
 
     index: tuple[int, int, int]
@@ -97,10 +155,21 @@ class BlockReport:
     seconds: float
     counts: Mapping[int, int]
     seams: SeamDisagreement
+    stamp: str
+    read: int
+    peak: int
 
+
+MODEL_FILE = "model"
+"""Where an output keeps the model that it was made with."""
+
+BATCH = 4
+"""Images that the network sees at once; halved each time that a block failed."""
 
 _models: dict[str, Model] = {}  # at most one: a process works for one run at a time
 _models_lock = threading.Lock()
+_readers: dict[str, _Reader] = {}  # at most one
+_readers_lock = threading.Lock()
 
 
 def keep_model(sha256: str, model: Model) -> None:
@@ -110,67 +179,102 @@ def keep_model(sha256: str, model: Model) -> None:
         _models[sha256] = model
 
 
-def load_tools(tools: Tools) -> tuple[Model, Featuriser]:
-    """Return the model and its featuriser, loaded when first asked for and kept by this process.
+class _Reader:
+    """Reads the volume of a job, and keeps decoded chunks for the blocks to come."""
 
-    Raises
-    ------
-    ModelError
-        The model is damaged, was made with other weights than those found here, or with other features than
-        its recipe says.
-    WeightsError
-        The network's weights are not to be had.
-    """
-    from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
+    def __init__(self, job: SegmentJob, tiles: TileSpec) -> None:
+        grid = BlockGrid(job.volume.shape, tiles, job.volume.chunks)
+        self._cache = ChunkCache()
+        self._uses = chunk_uses(grid, job.volume.chunks, job.region).along(job.volume.axes)
+        self._told = 0
+        self._lock = threading.Lock()
 
-    with _models_lock:
-        model = _models.get(tools.model_sha256)
-    if model is None:
-        model = load_model(tools.model_file)
-        keep_model(tools.model_sha256, model)
-    spec = model.recipe.features
-    featuriser = load_featuriser(spec, weights_path=tools.weights_path, offline=tools.offline)
-    check_weights(model, featuriser.weights_sha256, tools.weights_path or spec.deep.weights)
-    if featuriser.channels != model.channels:
-        raise ModelError(
-            f"{model.source}: found {len(model.channels)} channels, expected the {len(featuriser.channels)}"
-            f" of its recipe, from {featuriser.channels[0]} to {featuriser.channels[-1]}"
-        )
-    return model, featuriser
+    def __call__(self, array: Any, selection: tuple[Any, ...]) -> NDArray[Any]:
+        """Read a selection of the volume's array."""
+        return self._cache.read(array, selection, self._uses)
+
+    def news(self) -> int:
+        """Return how many bytes of chunks were decoded since this was asked before."""
+        with self._lock:
+            before, self._told = self._told, self._cache.decoded_bytes
+            return self._told - before
+
+
+def _reader(job: SegmentJob, tiles: TileSpec) -> _Reader:
+    """Return this process's reader of the job's volume."""
+    key = f"{job.volume.source} {job.volume.shape} {job.region} {tiles}"
+    with _readers_lock:
+        if key not in _readers:
+            _readers.clear()
+            _readers[key] = _Reader(job, tiles)
+        return _readers[key]
 
 
 def predict_block(block: Block) -> BlockReport:
     """Predict one block (its part inside the job's region) and write it.
+
+    Input is read and output written outside this process's turn to compute, so that the next block's input is
+    there when this one is done.
 
     Parameters
     ----------
     block
         One of ``blocks(volume.shape, recipe.tiles)``; this task is the only writer of its shard.
     """
-    began = time.monotonic()
     job: SegmentJob = configuration()
-    model, featuriser = load_tools(job.tools)
     part = intersection(block.core, job.region)
     if part is None:
-        return BlockReport(block.index, 0, 0.0, {}, SeamDisagreement())
+        raise ValueError(f"block {block.index} is outside the region {job.region}")
+    mask = None if job.mask is None else job.mask.read(part) != 0
+    if mask is not None and not mask.any():
+        return BlockReport(block.index, 0, 0.0, {}, SeamDisagreement(), _stamp(job, block), 0, peak_memory())
+    with computing():  # one process loads it once
+        model, featuriser = job.tools.load(job.store)
+    reader = _reader(job, model.recipe.tiles)
+    raw = read_window(job.volume, block, part, model, reader)
     _, height, width = box_shape(part)
-    found = predict_part(
-        job.volume,
-        block,
-        part,
-        model,
-        featuriser,
-        crf=job.crf,
-        probabilities=job.probabilities,
-        uncertainty=job.uncertainty,
-        threads=job.threads,
-        on_plane=lambda planes: tick([list(block.index), planes * height * width]),
-    )
+    with computing():
+        began = time.monotonic()
+        found = predict_part(
+            raw,
+            job.volume,
+            block,
+            part,
+            model,
+            featuriser,
+            crf=job.crf,
+            probabilities=job.probabilities,
+            uncertainty=job.uncertainty,
+            mask=mask,
+            threads=job.threads,
+            batch_size=max(1, BATCH >> attempt()),
+            on_plane=lambda planes: tick([list(block.index), planes * height * width]),
+        )
+        seconds = time.monotonic() - began
     labels = found.labels.astype(job.store.dtype, copy=False)
     job.store.write(part, labels, found.probabilities, found.uncertainty)
-    present, counts = np.unique(labels, return_counts=True)
-    of_value = dict(zip(present.tolist(), counts.tolist(), strict=True))
-    return BlockReport(block.index, labels.size, time.monotonic() - began, of_value, found.seams)
+    counts = np.bincount(labels.ravel())
+    of_value = {int(value): int(counts[value]) for value in np.flatnonzero(counts) if value}
+    return BlockReport(
+        block.index,
+        sum(of_value.values()),
+        seconds,
+        of_value,
+        found.seams,
+        _stamp(job, block),
+        reader.news(),
+        peak_memory(),
+    )
+
+
+def _stamp(job: SegmentJob, block: Block) -> str:
+    return job.store.stamps([block.index])[0]
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has held."""
+    kilobyte = 1024 if sys.platform != "darwin" else 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +299,36 @@ class Prediction:
     seams: SeamDisagreement
 
 
+def read_window(
+    volume: Volume, block: Block, part: Box, model: Model, reader: Reader | None = None
+) -> NDArray[Any]:
+    """Read the grey values that a part of a block is predicted from, context included.
+
+    Parameters
+    ----------
+    volume, block, part, model
+        As for :func:`predict_part`.
+    reader
+        As for :meth:`hrvol.volume.store.Volume.read`.
+
+    Returns
+    -------
+    NDArray
+        ``(z, y, x)``: the windows of all tiles that reach into the part.
+
+    Raises
+    ------
+    InputError
+        A grey value is not finite, or cannot be read.
+    """
+    bounds = _bounds(_views(block, part, volume.shape, model))
+    raw = volume.read((part[0], *bounds), reader)
+    check_finite(raw, volume.source, (part[0].start, bounds[0].start, bounds[1].start))
+    return raw
+
+
 def predict_part(
+    raw: NDArray[Any],
     volume: Volume,
     block: Block,
     part: Box,
@@ -205,28 +338,30 @@ def predict_part(
     crf: CrfSpec | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
+    mask: NDArray[np.bool_] | None = None,
     threads: int = 1,
+    batch_size: int = BATCH,
     on_plane: Callable[[int], None] | None = None,
 ) -> Prediction:
     """Predict a part of a block, plane by plane, tile by tile, blending tiles of the block.
 
     Parameters
     ----------
+    raw
+        What :func:`read_window` returned for it.
     volume, block, part
         The voxels: ``part`` lies in the block.
-    model, featuriser, crf, threads
+    model, featuriser, crf, threads, batch_size
         As for :func:`hrvol.run.classify.classify`.
     probabilities, uncertainty
         What is wanted besides labels.
+    mask
+        ``(z, y, x)`` of the part: where it is false everything stays 0, and planes without it are left out.
     on_plane
         Called with the number of planes done.
     """
     views = _views(block, part, volume.shape, model)
-    top, bottom = (end(view.tile.window[i] for view in views) for i, end in ((0, min), (1, max)))
-    left, right = (end(view.tile.window[i] for view in views) for i, end in ((2, min), (3, max)))
-    raw = volume.read((part[0], slice(top, bottom), slice(left, right)))
-    check_finite(raw, volume.source, (part[0].start, top, left))
-
+    top, left = (bound.start for bound in _bounds(views))
     neighbours = [(i, j) for i, j, _ in overlap_pairs([view.tile for view in views])]
     seams = SeamDisagreement()
     depth, height, width = box_shape(part)
@@ -236,25 +371,55 @@ def predict_part(
     chances = np.zeros(several, np.uint8) if probabilities else None
     doubts = np.zeros((depth, height, width), np.uint8) if uncertainty else None
     for k in range(depth):
-        found = []
-        for view in views:
-            y0, y1, x0, x1 = view.tile.window
-            image = to_unit(raw[k, y0 - top : y1 - top, x0 - left : x1 - left], model.window)
-            found.append(classify(image, view.in_window, model, featuriser, crf=crf, threads=threads))
-        seams += _seams(views, found, neighbours)
-        plane = np.zeros((height, width, len(values)), np.float32)
-        for view, proba in zip(views, found, strict=True):
-            plane[view.in_part] += view.weight[..., None] * proba
-        # The weights add up to 1 but for rounding.
-        plane /= plane.sum(axis=-1, keepdims=True)
-        labels[k] = values[plane.argmax(axis=-1)]
-        if chances is not None:
-            chances[:, k] = np.rint(255 * plane.transpose(2, 0, 1)).astype(np.uint8)
-        if doubts is not None:
-            doubts[k] = np.rint(255 * entropy(plane)).astype(np.uint8)
+        if mask is None or mask[k].any():
+            found = []
+            for view in views:
+                y0, y1, x0, x1 = view.tile.window
+                image = to_unit(raw[k, y0 - top : y1 - top, x0 - left : x1 - left], model.window)
+                found.append(
+                    classify(
+                        image,
+                        view.in_window,
+                        model,
+                        featuriser,
+                        crf=crf,
+                        threads=threads,
+                        batch_size=batch_size,
+                    )
+                )
+            seams += _seams(views, found, neighbours)
+            plane = _blend(views, found, (height, width))
+            labels[k] = values[plane.argmax(axis=-1)]
+            if chances is not None:
+                chances[:, k] = np.rint(255 * plane.transpose(2, 0, 1)).astype(np.uint8)
+            if doubts is not None:
+                doubts[k] = np.rint(255 * entropy(plane)).astype(np.uint8)
         if on_plane is not None:
             on_plane(k + 1)
+    if mask is not None:
+        for written in (labels, chances, doubts):
+            if written is not None:
+                written[..., ~mask] = 0
     return Prediction(labels, chances, doubts, seams)
+
+
+def _blend(
+    views: Sequence[_View], found: Sequence[NDArray[np.float32]], shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return the probabilities (y, x, K) of a plane from those of its tiles; they add up to 1."""
+    plane = np.zeros((*shape, found[0].shape[-1]), np.float32)
+    for view, proba in zip(views, found, strict=True):
+        plane[view.in_part] += view.weight[..., None] * proba
+    # The weights add up to 1 but for rounding.
+    plane /= plane.sum(axis=-1, keepdims=True)
+    return plane
+
+
+def _bounds(views: Sequence[_View]) -> tuple[slice, slice]:
+    """Return the rows and columns that all windows together cover."""
+    top, bottom = (end(view.tile.window[i] for view in views) for i, end in ((0, min), (1, max)))
+    left, right = (end(view.tile.window[i] for view in views) for i, end in ((2, min), (3, max)))
+    return slice(top, bottom), slice(left, right)
 
 
 def label_plane(
@@ -263,9 +428,9 @@ def label_plane(
     """Return the labels (Y, X) of one whole plane in memory: all its tiles, blended."""
     _, rows, columns = whole(volume.shape)
     part = (slice(z, z + 1), rows, columns)
-    labels: NDArray[np.uint16] = predict_part(
-        volume, Block((0, 0, 0), part), part, model, featuriser, crf=crf
-    ).labels[0]
+    block = Block((0, 0, 0), part)
+    raw = read_window(volume, block, part, model)
+    labels: NDArray[np.uint16] = predict_part(raw, volume, block, part, model, featuriser, crf=crf).labels[0]
     return labels
 
 

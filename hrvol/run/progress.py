@@ -21,6 +21,9 @@ ProgressCallback = Callable[[str, int, int], None]
 """``progress(stage, done, total)``: what is done, voxels done (in this and earlier runs), all voxels."""
 
 
+_LATE = 4096  # finished tasks whose late reports are told apart
+
+
 class Display(Protocol):
     """A progress callback that is shown while its ``with`` statement lasts."""
 
@@ -52,7 +55,7 @@ class Tally:
     def __init__(self, progress: ProgressCallback | None, stage: str, total: int, done: int = 0) -> None:
         self._progress, self._stage, self._total, self.done = progress, stage, total, done
         self._partial: dict[Hashable, int] = {}
-        self._over: set[Hashable] = set()
+        self._over: dict[Hashable, None] = {}  # the latest: older ones have nothing on the way
         self._lock = threading.Lock()
         self._show()
 
@@ -68,7 +71,9 @@ class Tally:
         """Note that ``task`` is over, having done ``voxels`` (0 where it failed)."""
         with self._lock:
             self._partial.pop(task, None)
-            self._over.add(task)
+            self._over[task] = None
+            if len(self._over) > _LATE:
+                del self._over[next(iter(self._over))]
             self.done += voxels
             self._show()
 

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from hrvol.recipe import CrfSpec
 from hrvol.run.predict import keep_model
 from hrvol.segment.cas import ClusterClassifier
 from hrvol.segment.model import Model, current_versions, save_model
+from hrvol.volume.location import Location
 from hrvol.volume.store import Volume, class_info
 from hrvol.volume.tiling import Box, whole
 
@@ -45,11 +46,16 @@ def region_box(roi: Region | None, volume: Volume) -> Box:
     return box[0], box[1], box[2]
 
 
-def keep_input(volume: Volume, out: str | Path) -> None:
+def keep_input(volume: Volume, out: str | Path | Location) -> None:
     """Refuse an output that would replace the volume it is made from, whatever the user wants replaced."""
-    if volume.origin is None or "://" in volume.source:
+    if volume.origin is None:
         return
-    source, target = Path(volume.source).resolve(), Path(out).resolve()
+    here, there = volume.origin[0].path, Location.of(out).path
+    if here is not None and there is not None:
+        here, there = here.resolve(), there.resolve()
+    source, target = (
+        PurePosixPath(place or str(name).rstrip("/")) for place, name in ((here, volume.source), (there, out))
+    )
     if target == source or target in source.parents or source in target.parents:
         raise UsageError(
             f"{out}: is (or holds, or is inside) the input {volume.source}; choose another place"

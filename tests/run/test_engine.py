@@ -1,17 +1,23 @@
 """Serial and local engines behave alike: same outcomes, bounded work, failures reported."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from hrvol.errors import InputError, UsageError
-from hrvol.run.engine import IN_FLIGHT, WORKER_DEATHS, LocalEngine, configuration, open_engine, tick
+from hrvol.errors import InputError, ModelError, UsageError
+from hrvol.run import engine as engine_module
+from hrvol.run.dask_engine import IN_FLIGHT, DaskEngine
+from hrvol.run.engine import TRIES, EngineSpec, open_engine
+from hrvol.run.stop import Stop
+from hrvol.run.task import attempt, configuration, tick
 
 
 def double(task):
@@ -40,7 +46,7 @@ def process_id(task):
 
 @pytest.fixture(scope="module")
 def local():
-    with open_engine("local", workers=2, configuration={"factor": 2}) as engine:
+    with open_engine(EngineSpec("local", 2), {"factor": 2}) as engine:
         yield engine
 
 
@@ -49,7 +55,7 @@ def engine(request):
     if request.param == "local":
         yield request.getfixturevalue("local")
     else:
-        with open_engine("serial", configuration={"factor": 2}) as serial:
+        with open_engine(EngineSpec(), {"factor": 2}) as serial:
             yield serial
 
 
@@ -81,18 +87,27 @@ def test_a_failing_task_is_an_outcome_with_its_reason_and_the_others_go_on(engin
     assert outcomes[3].value is None
 
 
+class Watched(Sequence):
+    """Numbers that remember how often they were looked up."""
+
+    def __init__(self, count):
+        self.count, self.taken = count, []
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i):
+        self.taken.append(i)
+        return i
+
+
 def test_tasks_are_taken_only_when_there_is_room(engine):
-    taken = []
-
-    def tasks():
-        for n in range(50):
-            taken.append(n)
-            yield n
-
+    tasks = Watched(50)
     done = 0
-    for _ in engine.map_bounded(double, tasks()):
+    for _ in engine.map_bounded(double, tasks):
         done += 1
-        assert len(taken) <= done + IN_FLIGHT * engine.workers
+        # each is looked up when it is begun, and when it is over
+        assert len(set(tasks.taken)) <= done + IN_FLIGHT * engine.workers
     assert done == 50
 
 
@@ -103,17 +118,17 @@ def test_local_engine_works_in_other_processes(local):
 
 
 def test_serial_configuration_ends_with_the_engine():
-    with open_engine("serial", configuration={"factor": 5}):
+    with open_engine(EngineSpec(), {"factor": 5}):
         assert configuration() == {"factor": 5}
     assert configuration() is None
 
 
 def test_a_lost_worker_fails_its_task_and_the_run_goes_on(capfd):
-    with LocalEngine(1, None) as engine:
+    with DaskEngine(EngineSpec("local", 1)) as engine:
         outcomes = {o.task: o for o in engine.map_bounded(die_on_three, [0, 1, 2, 3])}
         assert [outcomes[n].value for n in range(3)] == [0, 1, 2]
         assert not outcomes[3].ok
-        assert f"died {WORKER_DEATHS + 1} times" in outcomes[3].error
+        assert f"died {TRIES} times" in outcomes[3].error
         after = list(engine.map_bounded(process_id, [0]))
     assert after[0].ok
     assert capfd.readouterr().err == ""
@@ -121,11 +136,57 @@ def test_a_lost_worker_fails_its_task_and_the_run_goes_on(capfd):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("slurm", None), "engine"), (("local", 0), "workers"), (("serial", 3), "serial")],
+    [
+        (("pbs", None), "engine"),
+        (("local", 0), "workers"),
+        (("serial", 3), "serial"),
+        (("local", 2, None, {"queue": "gpu"}), "options"),
+    ],
 )
 def test_what_makes_no_sense_is_refused(arguments, message):
     with pytest.raises(UsageError, match=message):
-        open_engine(arguments[0], workers=arguments[1])
+        EngineSpec(*arguments)
+
+
+def fail_twice(task):
+    if attempt() < 2:
+        raise OSError(f"try {attempt()}")
+    return attempt()
+
+
+def test_a_task_is_tried_again_after_growing_pauses(engine, monkeypatch):
+    monkeypatch.setattr(engine_module, "BACK_OFF", 0.1)
+    begun = time.monotonic()
+    outcomes = list(engine.map_bounded(fail_twice, range(3)))
+    assert [(o.value, o.tries) for o in outcomes] == [(2, 3)] * 3
+    assert time.monotonic() - begun >= 0.1 + 0.4
+    (failed,) = engine.map_bounded(fail_twice, [0], tries=2)
+    assert (failed.error, failed.tries) == ("OSError: try 1", 2)
+
+
+def fill_disk(task):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def refuse(task):
+    raise ModelError("phases.hrvol: found other weights") if task else InputError("found NaN")
+
+
+def test_what_no_other_try_can_help_is_not_tried_again(engine):
+    (full,) = engine.map_bounded(fill_disk, [0])
+    assert (full.fatal, full.tries) == (True, 1)
+    outcomes = {o.task: o for o in engine.map_bounded(refuse, [0, 1])}
+    assert (outcomes[0].again, outcomes[0].fatal, outcomes[0].tries) == (False, False, 1)
+    assert outcomes[1].fatal
+
+
+def test_once_stopped_no_other_task_is_begun(engine):
+    stop, tasks = Stop(), Watched(100)
+    done = []
+    for outcome in engine.map_bounded(process_id, tasks, stop=stop):
+        done.append(outcome.task)
+        stop.request()
+    assert len(set(tasks.taken)) == len(done) <= 1 + IN_FLIGHT * engine.workers
 
 
 def alive_in_group(group):
@@ -148,13 +209,14 @@ def test_an_interrupt_ends_the_workers_at_once(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import time\n"
-        "from hrvol.run.engine import LocalEngine, tick\n"
+        "from hrvol.run.engine import EngineSpec, open_engine\n"
+        "from hrvol.run.task import tick\n"
         "def sleep(task):\n"
         "    tick('started')\n"
         "    time.sleep(300)\n"
         "if __name__ == '__main__':\n"
         "    try:\n"
-        "        with LocalEngine(2) as engine:\n"
+        "        with open_engine(EngineSpec('local', 2)) as engine:\n"
         "            list(engine.map_bounded(sleep, [1, 2, 3], on_tick=lambda m: print(m, flush=True)))\n"
         "    except KeyboardInterrupt:\n"
         "        raise SystemExit(130)\n"

@@ -1,0 +1,93 @@
+"""Coarser levels of an output, made part by part on an engine; what is made already is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hrvol.errors import BlockError
+from hrvol.run.engine import Engine
+from hrvol.run.ledger import Ledger
+from hrvol.run.progress import ProgressCallback
+from hrvol.run.stop import Stop
+from hrvol.run.task import configuration
+from hrvol.volume.labels import LabelStore
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a coarser level: the ``level``-th coarser one of the ``image``-th image of an output."""
+
+    image: int
+    level: int
+    part: int
+
+
+def coarsen(
+    where: Engine,
+    store: LabelStore,
+    ledger: Ledger,
+    *,
+    stop: Stop | None = None,
+    progress: ProgressCallback | None = None,
+) -> bool:
+    """Make the coarser levels of an output whose blocks are settled.
+
+    Parameters
+    ----------
+    where
+        Engine whose configuration has the output as ``store``.
+    store, ledger
+        The output. Parts that were made of the same blocks are not made again.
+    stop
+        Once requested no other part is begun.
+    progress
+        Called with stage, parts done, all parts.
+
+    Returns
+    -------
+    bool
+        Whether all is made; ``False`` if it was stopped.
+
+    Raises
+    ------
+    BlockError
+        A part cannot be made.
+    """
+    made_of = ledger.book.digest()
+    depth = max((len(image.levels) for image in store.images), default=0)
+    total = sum(plan.parts for image in store.images for plan in image.levels)
+    done = 0
+    for level in range(depth):  # each is made of the one before
+        todo = []
+        for number, image in enumerate(store.images):
+            if level >= len(image.levels):
+                continue
+            store.make_level(number, level)
+            for part in range(image.levels[level].parts):
+                piece = Part(number, level, part)
+                if ledger.book.parts.get(_name(store, piece)) == made_of:
+                    done += 1
+                else:
+                    todo.append(piece)
+        for outcome in where.map_bounded(make_part, todo, stop=stop):
+            if not outcome.ok:
+                raise BlockError(
+                    f"{store.location}: cannot make {_name(store, outcome.task)}: {outcome.error}"
+                    " (the same command checks what is stored and goes on)"
+                )
+            ledger.part(_name(store, outcome.task), made_of)
+            done += 1
+            if progress is not None:
+                progress("coarser levels", done, total)
+        if stop is not None and stop.requested:
+            return False
+    return True
+
+
+def make_part(piece: Part) -> None:
+    """Make one part; the task that engines hand to workers."""
+    configuration().store.make_part(piece.image, piece.level, piece.part)
+
+
+def _name(store: LabelStore, piece: Part) -> str:
+    return f"{store.images[piece.image].path}/{piece.level + 1}/{piece.part}"

@@ -1,0 +1,375 @@
+"""Engines with Dask workers: processes of this machine, a cluster that runs already, or SLURM jobs.
+
+The driver deals tasks to workers itself, two at a time to each: one computes while the other reads its input
+or writes its result. So memory of driver and scheduler does not grow with the number of tasks, a slow worker
+holds up two tasks at most, and neighbouring tasks stay on one worker.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import pickle
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import uuid4
+
+import dask
+from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, get_worker
+
+from hrvol.errors import HrvolError, MissingExtraError, StoppedError
+from hrvol.run.deal import Dealer
+from hrvol.run.engine import TRIES, EngineSpec, cpus, pause
+from hrvol.run.stop import Stop
+from hrvol.run.task import Outcome, configure, one_line, run_task
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+LOG = logging.getLogger("hrvol.run")
+
+IN_FLIGHT = 2
+"""Tasks under way per worker: one computes, one reads or writes."""
+
+_LOOK = 0.5  # seconds between looks at what does not announce itself: stop signals, pauses that are over
+_CENSUS = 2.0  # seconds between looks at which workers there are
+_LONELY = 60.0  # seconds without workers before that is said
+_SETTINGS = {
+    # The death of a worker comes back to the driver at once, which counts for itself.
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.work-stealing": False,  # the driver deals
+    # Results are reports of a few bytes: nothing to profile, nothing to spill, nothing to look up later.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.admin.log-length": 100,
+    "distributed.comm.timeouts.connect": "60s",
+}
+
+
+class _Configure(WorkerPlugin):  # type: ignore[misc]
+    """Carries the configuration to each worker, and to a worker that replaces a lost one.
+
+    It loads nothing: models and networks are opened in the first task that needs them, so a worker
+    starts at once and a failure to load is the failure of a task, with its reason.
+    """
+
+    name = "hrvol-configuration"
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def setup(self, worker: Any) -> None:
+        configure(self._value)
+
+
+def _run_on_worker(function: Callable[[T], R], task: T, failed: int, topic: str, name: str) -> None:
+    """Run one task in a Dask worker; ticks and outcome go to the subscribers of ``topic``.
+
+    The outcome is not the Dask task's result: that would stay on the worker until it is fetched, and be lost,
+    with all that was done for it, if the worker dies in between.
+    """
+    worker = get_worker()
+    outcome: Outcome[Any, R] = run_task(
+        function, task, failed, lambda said: worker.log_event(topic, ["tick", said])
+    )
+    worker.log_event(topic, ["outcome", name, pickle.dumps(replace(outcome, task=None))])
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A task under way: its number, how often it failed before, on which worker, and whether alone there."""
+
+    number: int
+    failed: int
+    worker: str
+    alone: bool
+
+
+class DaskEngine:
+    """Worker processes of Dask.
+
+    Processes are spawned: a script that uses this engine must keep its work under
+    ``if __name__ == "__main__":``.
+
+    Parameters
+    ----------
+    spec
+        Which workers.
+    configuration
+        What :func:`hrvol.run.task.configuration` returns in the workers. Picklable.
+    """
+
+    def __init__(self, spec: EngineSpec, configuration: Any = None) -> None:
+        self.workers = spec.workers or (1 if spec.remote else cpus())
+        self._spec = spec
+        self._configuration = configuration
+        self._cluster: Any = None
+        self._client: Any = None
+        self._settings: Any = None
+
+    def __enter__(self) -> Self:
+        self._settings = dask.config.set(_SETTINGS)
+        self._settings.__enter__()
+        # What a connection says of its own end: heard when all is over and the cluster silences no more.
+        logging.getLogger("distributed.batched").setLevel(logging.CRITICAL)
+        try:
+            self._client = self._connect()
+            self._client.register_plugin(_Configure(self._configuration))
+        except BaseException:
+            self._close(quickly=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close(quickly=kind is not None)
+
+    def _connect(self) -> Client:
+        spec = self._spec
+        where = spec.scheduler_file or spec.name
+        if spec.scheduler_file is not None or "://" in spec.name:
+            logging.getLogger("distributed.client").setLevel(
+                logging.CRITICAL
+            )  # its lost scheduler: see _census
+            place = {"scheduler_file": where} if spec.scheduler_file else {"address": where}
+            try:
+                return Client(**place, set_as_default=False, timeout="60s")
+            except (OSError, ValueError) as error:
+                raise HrvolError(f"{where}: no Dask scheduler answers ({one_line(error)})") from None
+        self._cluster = _slurm_cluster(spec) if spec.name == "slurm" else _local_cluster(self.workers)
+        return Client(self._cluster, set_as_default=False)
+
+    def _close(self, quickly: bool) -> None:
+        """End the workers; ``quickly`` without waiting for tasks that are still running."""
+        with suppress(Exception):
+            if isinstance(self._cluster, LocalCluster) and quickly:
+                for nanny in list(self._cluster.workers.values()):
+                    process = getattr(getattr(nanny, "process", None), "process", None)
+                    if process is not None:
+                        nanny.auto_restart = False
+                        process._process.kill()
+        for closing in (self._client, self._cluster):
+            with suppress(Exception):
+                if closing is not None:
+                    closing.close(timeout=10)
+        self._client = self._cluster = None
+        if self._settings is not None:
+            self._settings.__exit__(None, None, None)
+            self._settings = None
+
+    def map_bounded(
+        self,
+        function: Callable[[T], R],
+        tasks: Sequence[T],
+        *,
+        on_tick: Callable[[Any], None] | None = None,
+        stop: Stop | None = None,
+        tries: int = TRIES,
+    ) -> Iterator[Outcome[T, R]]:
+        """See :meth:`hrvol.run.engine.Engine.map_bounded`.
+
+        Raises
+        ------
+        StoppedError
+            The scheduler was lost.
+        """
+        topic = f"hrvol-{uuid4().hex}"
+        outcomes: dict[str, Outcome[T, R]] = {}
+
+        def hear(event: tuple[float, list[Any]]) -> None:
+            kind, *said = event[1]
+            if kind == "outcome":
+                outcomes[said[0]] = pickle.loads(said[1])
+            elif on_tick is not None:
+                on_tick(said[0])
+
+        self._client.subscribe_topic(topic, hear)
+        ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+        desk = _Desk(len(tasks))
+        futures: dict[str, tuple[Any, _Job]] = {}
+
+        def submit(job: _Job) -> None:
+            name = f"{topic}-{uuid4().hex}"
+            future = self._client.submit(
+                _run_on_worker,
+                function,
+                tasks[job.number],
+                job.failed,
+                topic,
+                name,
+                key=name,
+                pure=False,
+                workers=[job.worker],
+                allow_other_workers=True,
+            )
+            futures[name] = (future, job)
+            future.add_done_callback(lambda _: ended.put(name))
+
+        try:
+            while True:
+                stopping = stop is not None and stop.requested
+                if desk.census_is_due():
+                    desk.take_census(self._census())
+                    for name, (_, job) in futures.items():
+                        if not desk.knows(job.worker):
+                            ended.put(name)
+                if not stopping:
+                    for job in desk.assign():
+                        submit(job)
+                if not futures and (stopping or desk.finished):
+                    return
+                with suppress(queue.Empty):
+                    name = ended.get(timeout=_LOOK)
+                    if name not in futures:  # its worker was found to be gone before
+                        continue
+                    future, job = futures.pop(name)
+                    heard = outcomes.pop(name, None)
+                    if heard is None:
+                        desk.take_census(self._census())  # first: with the scheduler gone nobody is to blame
+                        heard = _loss(future, job)
+                        future.cancel(force=True)
+                    outcome: Outcome[T, R] = replace(heard, task=tasks[job.number])
+                    desk.release(job)
+                    if outcome.ok or not outcome.again or outcome.fatal or outcome.tries >= tries:
+                        yield outcome
+                    else:
+                        desk.put_back(job, outcome.tries, alone=outcome.details is None)
+        finally:
+            with suppress(Exception):
+                self._client.cancel([future for future, _ in futures.values()], force=True)
+                self._client.unsubscribe_topic(topic)
+
+    def _census(self) -> list[str]:
+        """Return the addresses of the workers there are."""
+        if self._client.status == "running":
+            try:
+                return list(self._client.nthreads())
+            except Exception as error:  # whatever a broken connection raises: the scheduler is gone
+                LOG.debug("lost the scheduler: %s", error)
+        raise StoppedError(f"{self._spec.scheduler_file or self._spec.name}: the Dask scheduler was lost")
+
+
+def _loss(future: Any, job: _Job) -> Outcome[Any, Any]:
+    """Return what became of a task that nothing was heard of."""
+    error = future.exception() if future.status == "error" else None
+    if error is not None and not isinstance(error, KilledWorker):
+        return Outcome(None, error=one_line(error), details=repr(error), tries=job.failed + 1)
+    times = f"{job.failed + 1} times" if job.failed else "once"
+    return Outcome(None, error=f"its worker process died {times} (out of memory?)", tries=job.failed + 1)
+
+
+class _Desk:
+    """What is to be done by whom, and what has to wait; bookkeeping without Dask."""
+
+    def __init__(self, count: int) -> None:
+        self._dealer = Dealer(count)
+        self._load: dict[str, list[_Job]] = {}
+        self._again: list[tuple[float, int, int, bool]] = []  # when, number, failures so far, alone
+        self._seen = -1e9
+        self._idle_since = time.monotonic()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to be begun."""
+        return not self._again and not self._dealer.left
+
+    def census_is_due(self) -> bool:
+        """Whether it is time to look which workers there are."""
+        return time.monotonic() - self._seen >= _CENSUS
+
+    def knows(self, worker: str) -> bool:
+        """Whether a worker was there at the last census."""
+        return worker in self._load
+
+    def take_census(self, workers: Sequence[str]) -> None:
+        """Note which workers there are."""
+        self._seen = time.monotonic()
+        if workers:
+            self._idle_since = self._seen
+        elif self._seen - self._idle_since > _LONELY:
+            LOG.warning("waiting for workers: there are none")
+            self._idle_since = self._seen
+        for worker in set(self._load) - set(workers):
+            self._dealer.leave(worker)
+            del self._load[worker]
+        for worker in workers:
+            self._load.setdefault(worker, [])
+        self._dealer.share_out(list(self._load))
+
+    def assign(self) -> Iterator[_Job]:
+        """Yield jobs for workers that have room."""
+        now = time.monotonic()
+        while self._again and self._again[0][0] <= now:
+            when, number, failed, alone = heapq.heappop(self._again)
+            worker = min(self._load, key=lambda name: len(self._load[name]), default=None)
+            room = 0 if alone else IN_FLIGHT - 1
+            if worker is None or len(self._load[worker]) > room or self._lonely(worker):
+                heapq.heappush(self._again, (when, number, failed, alone))
+                # The emptiest worker is left to run dry for it; the others go on.
+                yield from self._deal(except_for=worker if alone else None)
+                return
+            yield self._charge(_Job(number, failed, worker, alone))
+        yield from self._deal()
+
+    def release(self, job: _Job) -> None:
+        """Note that a job is no longer under way."""
+        if job in self._load.get(job.worker, []):
+            self._load[job.worker].remove(job)
+
+    def put_back(self, job: _Job, failed: int, *, alone: bool = False) -> None:
+        """Note that a job's task has to be done again, after a pause if it failed."""
+        wait = pause(failed) if failed > job.failed else 0.0
+        heapq.heappush(self._again, (time.monotonic() + wait, job.number, failed, alone or job.alone))
+
+    def _deal(self, except_for: str | None = None) -> Iterator[_Job]:
+        # One each in turn: a worker must not be given two before another has one.
+        for room in range(IN_FLIGHT):
+            for worker, jobs in self._load.items():
+                if worker == except_for or len(jobs) > room or self._lonely(worker):
+                    continue
+                number = self._dealer.next(worker)
+                if number is None:
+                    return
+                yield self._charge(_Job(number, 0, worker, False))
+
+    def _charge(self, job: _Job) -> _Job:
+        self._load[job.worker].append(job)
+        return job
+
+    def _lonely(self, worker: str) -> bool:
+        return any(job.alone for job in self._load[worker])
+
+
+def _local_cluster(workers: int) -> LocalCluster:
+    return LocalCluster(
+        n_workers=workers,
+        threads_per_worker=IN_FLIGHT,
+        processes=True,
+        dashboard_address=":0",  # with the next line: any free port, and nothing served there
+        scheduler_kwargs={"dashboard": False},
+        silence_logs=logging.CRITICAL,
+        # A worker holds two blocks at a time and nothing between blocks. Dask's limit would pause
+        # it for good where the memory is the network's own; the system's limit still holds.
+        memory_limit=0,
+    )
+
+
+def _slurm_cluster(spec: EngineSpec) -> Any:
+    """Return SLURM jobs, one worker process each unless ``processes`` says otherwise."""
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise MissingExtraError("engine: slurm needs dask-jobqueue; pip install 'hrvol[slurm]'") from None
+    options = {"cores": 1, "processes": 1, "memory": "8GB", **spec.options}
+    # As many threads as tasks a worker is given, whatever the number of cores that a job asks for.
+    threads = ["--nthreads", str(IN_FLIGHT)]
+    options["worker_extra_args"] = [*threads, *options.get("worker_extra_args", [])]
+    cluster = SLURMCluster(silence_logs=logging.CRITICAL, **options)
+    cluster.scale(jobs=spec.workers or 1)
+    return cluster

@@ -1,0 +1,301 @@
+"""Which blocks of an output are done, written down in the output itself, so that any run can be continued.
+
+The ledger is made of small records (:mod:`hrvol.volume.records`) beside the labels, so it works wherever the
+output does, on a disk or in a bucket::
+
+    OUT.ome.zarr/ledger/<lane>          who is writing, since when, and a pulse
+    OUT.ome.zarr/ledger/<lane>/000000   what became of blocks, up to SEGMENT entries each
+    OUT.ome.zarr/ledger/<lane>/000001   ...
+
+A *lane* has one writer, the driver of a run: ``main``, or ``part-2-of-8`` where several drivers share the
+work. A block is written down only after its shards are on the disk, with a checksum of them, so that a shard
+which was damaged later is found when the run is continued. Whatever is not written down is done again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from hashlib import blake2b
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from hrvol.errors import BusyError
+from hrvol.volume.location import Location
+from hrvol.volume.records import Records
+
+LEDGER = "ledger"
+MAIN = "main"
+
+SEGMENT = 512
+"""Entries per record: a bucket sees one small object more for so many blocks."""
+
+FLUSH = 1.0
+"""Seconds that an entry may wait for others before it is written."""
+
+PULSE = 10.0
+"""Seconds between two signs of life of a driver."""
+
+LEFT, DONE, FAILED = 0, 1, 2
+"""States of a block."""
+
+Entry = dict[str, Any]
+Sleep = Callable[[float], None]
+
+
+class Book:
+    """What a ledger says about every block; 17 bytes a block, whatever happened.
+
+    Attributes
+    ----------
+    state
+        ``(n,)`` uint8: :data:`LEFT`, :data:`DONE` or :data:`FAILED`, by number of block.
+    stamp
+        ``(n,)`` uint64: checksum of what a done block wrote.
+    at
+        ``(n,)`` float64: when that was written down, seconds since the epoch.
+    reasons
+        Why blocks failed, by number.
+    parts
+        Parts of coarser levels that are made, and of which :meth:`digest` of the blocks.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.state: NDArray[np.uint8] = np.zeros(count, np.uint8)
+        self.stamp: NDArray[np.uint64] = np.zeros(count, np.uint64)
+        self.at: NDArray[np.float64] = np.zeros(count, np.float64)
+        self.reasons: dict[int, str] = {}
+        self.parts: dict[str, str] = {}
+
+    def take(self, entry: Mapping[str, Any]) -> None:
+        """Add an entry; of two about one block the later counts."""
+        if "part" in entry:
+            self.parts[entry["part"]] = entry["of"]
+            return
+        number, when = int(entry["block"]), float(entry["at"])
+        if not 0 <= number < len(self.state) or when < self.at[number]:
+            return
+        self.state[number], self.at[number] = entry["state"], when
+        self.stamp[number] = int(entry.get("stamp", "0"), 16)
+        self.reasons.pop(number, None)
+        if entry["state"] == FAILED:
+            self.reasons[number] = str(entry["reason"])
+
+    def current(self, entry: Mapping[str, Any]) -> bool:
+        """Whether an entry tells of a done block, and is the one that counts."""
+        if entry.get("state") != DONE:
+            return False
+        number = int(entry["block"])
+        return bool(self.state[number] == DONE and self.at[number] == entry["at"])
+
+    def digest(self) -> str:
+        """Return text that tells this state of the blocks from others."""
+        found = blake2b(self.state.tobytes(), digest_size=8)
+        found.update(self.stamp.tobytes())
+        return found.hexdigest()
+
+
+def lanes(location: Location) -> dict[str, Entry]:
+    """Return who writes or wrote: the head of each lane, by its name."""
+    records = Records(location)
+    names = records.children(LEDGER)
+    heads = records.get_all(f"{LEDGER}/{name}" for name in names)
+    return {name: head for name, head in zip(names, heads, strict=True) if head is not None}
+
+
+def entries(location: Location) -> Iterator[Entry]:
+    """Yield all entries of all lanes; one record after the other is in memory."""
+    records = Records(location)
+    for lane in records.children(LEDGER):
+        names = records.children(f"{LEDGER}/{lane}")
+        for start in range(0, len(names), 64):
+            for record in records.get_all(f"{LEDGER}/{lane}/{name}" for name in names[start : start + 64]):
+                yield from (record or {}).get("entries", ())
+
+
+def read_book(location: Location, count: int) -> Book:
+    """Return what the ledger of an output with ``count`` blocks says; an output without one has all left."""
+    book = Book(count)
+    for entry in entries(location):
+        book.take(entry)
+    return book
+
+
+class Ledger:
+    """The lane of one driver, to be used in a ``with`` statement; the one writer of it.
+
+    Parameters
+    ----------
+    location
+        Of the output.
+    count
+        Number of blocks.
+    lane
+        Of this driver.
+    about
+        What the head of the lane shall say besides: engine, workers, ...
+
+    Attributes
+    ----------
+    book
+        What all lanes said when this one began, and what this one wrote since.
+    """
+
+    def __init__(
+        self,
+        location: Location,
+        count: int,
+        lane: str = MAIN,
+        about: Mapping[str, Any] | None = None,
+        sleep: Sleep = time.sleep,
+    ) -> None:
+        self._location, self._count, self._lane, self._sleep = location, count, lane, sleep
+        self._records = Records(location, read_only=False)
+        self._head: Entry = {
+            **(about or {}),
+            "owner": uuid4().hex,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "born": psutil.Process().create_time(),
+            "began": time.time(),
+            "pulse": 0,
+            "state": "running",
+        }
+        self._entries: list[Entry] = []  # of the record that is being filled
+        self._segment = 0
+        self._unwritten = False
+        self._written = 0.0
+        self._lock = threading.RLock()
+        self._over = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="hrvol-ledger", daemon=True)
+        self.book = Book(count)
+
+    def __enter__(self) -> Self:
+        self._claim()
+        self.book = read_book(self._location, self._count)
+        names = self._records.children(f"{LEDGER}/{self._lane}")
+        self._segment = 1 + max((int(name) for name in names if name.isdecimal()), default=-1)
+        self._pulse()
+        self._heart.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._heart.join()
+        self._head["state"] = "ended" if kind is None else "stopped"
+        try:
+            self.flush()
+            self._pulse()
+        except OSError:
+            if kind is None:
+                raise
+
+    def done(self, number: int, stamp: str, **report: Any) -> None:
+        """Write down that a block is done: its shards are stored, and this is their checksum."""
+        self._add({"block": number, "state": DONE, "stamp": stamp, **report})
+
+    def failed(self, number: int, reason: str) -> None:
+        """Write down that a block was given up."""
+        self._add({"block": number, "state": FAILED, "reason": reason})
+
+    def left(self, number: int) -> None:
+        """Write down that a block has to be done again."""
+        self._add({"block": number, "state": LEFT})
+
+    def part(self, name: str, of: str) -> None:
+        """Write down that a part of a coarser level is made of blocks in the state that ``of`` tells."""
+        self._add({"part": name, "of": of})
+
+    def refresh(self) -> None:
+        """Read what other lanes have written since."""
+        with self._lock:
+            self.flush()
+            self.book = read_book(self._location, self._count)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._lock:
+            if not self._unwritten:
+                return
+            self._records.put(f"{LEDGER}/{self._lane}/{self._segment:06d}", {"entries": self._entries})
+            self._unwritten, self._written = False, time.monotonic()
+            if len(self._entries) >= SEGMENT:
+                self._segment, self._entries = self._segment + 1, []
+
+    def _add(self, entry: Entry) -> None:
+        with self._lock:
+            entry["at"] = round(time.time(), 3)
+            self._entries.append(entry)
+            self._unwritten = True
+            self.book.take(entry)
+            if len(self._entries) >= SEGMENT or time.monotonic() - self._written >= FLUSH:
+                self.flush()
+
+    def _pulse(self) -> None:
+        with self._lock:
+            self._head |= {"pulse": self._head["pulse"] + 1, "at": time.time()}
+            self._records.put(f"{LEDGER}/{self._lane}", self._head)
+
+    def _beat(self) -> None:
+        """Give signs of life, and write what has waited long enough."""
+        while not self._over.wait(min(FLUSH, PULSE)):
+            with suppress(OSError):  # the driver sees it when it writes itself
+                with self._lock:
+                    if time.monotonic() - self._written >= FLUSH:
+                        self.flush()
+                if time.time() - self._head["at"] >= PULSE:
+                    self._pulse()
+
+    def _claim(self) -> None:
+        """Make sure that nobody else is writing.
+
+        A driver on this machine is looked up; of one on another machine a pulse is waited for.
+
+        Raises
+        ------
+        BusyError
+            Somebody is.
+        """
+        rivals = {
+            name: head
+            for name, head in lanes(self._location).items()
+            if head.get("state") == "running" and self._excludes(name)
+        }
+        far = {}
+        for name, head in rivals.items():
+            if head.get("host") != self._head["host"]:
+                far[name] = head
+            elif _alive(head):
+                raise BusyError(f"{self._location}: process {head['pid']} is writing it, on this machine")
+        if not far:
+            return
+        self._sleep(2.5 * PULSE)
+        now = lanes(self._location)
+        for name, head in far.items():
+            if now.get(name, {}).get("pulse") != head["pulse"]:
+                raise BusyError(f"{self._location}: process {head['pid']} on {head['host']} is writing it")
+
+    def _excludes(self, other: str) -> bool:
+        """Whether a lane and this one must not be written at once: two parts of one cut may."""
+        both = [self._lane, other]
+        alike = all(name != MAIN for name in both) and len({name.rpartition("-")[2] for name in both}) == 1
+        return self._lane == other or not alike
+
+
+def _alive(head: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote a head on this machine still runs."""
+    try:
+        return bool(abs(psutil.Process(int(head["pid"])).create_time() - float(head["born"])) < 1)
+    except psutil.Error:
+        return False

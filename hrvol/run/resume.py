@@ -1,0 +1,148 @@
+"""Going on with an output that is there: it must have been begun with the very same settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.errors import OtherRunError, OutputExistsError
+from hrvol.run.ledger import DONE, Ledger
+from hrvol.run.progress import ProgressCallback
+from hrvol.volume.labels import LabelStore
+from hrvol.volume.location import Location
+from hrvol.volume.order import BlockGrid
+from hrvol.volume.output import make_way
+
+DIFFERENCES_SHOWN = 3
+
+_CHECKED_AT_ONCE = 128
+
+# Where things lie, and what a model was made with (its digest tells it from others), decide nothing.
+_NOT_COMPARED = ("input.source", "mask.source", "model.source", "model.versions", "clusters")
+
+
+def begin_output(
+    location: Location,
+    attributes: Mapping[str, Any],
+    create: Callable[[bool], LabelStore],
+    *,
+    overwrite: bool = False,
+) -> tuple[LabelStore, bool]:
+    """Make an output, or go on with the one that is there.
+
+    Parameters
+    ----------
+    location
+        Of the output.
+    attributes
+        What it says about how it is made; settings in it are compared.
+    create
+        Called with whether the output is there already; makes what it lacks.
+    overwrite
+        Whether to begin anew.
+
+    Returns
+    -------
+    tuple
+        The output, and whether it was there.
+
+    Raises
+    ------
+    OtherRunError
+        The output was begun with other settings; the message names the first differences.
+    OutputExistsError
+        Something else is in the way.
+    """
+    if overwrite:
+        make_way(location, True)
+    found = location.attributes()
+    if found is None and not location.occupied():
+        return create(False), False
+    said = (found or {}).get("hrvol")
+    if not isinstance(said, Mapping) or "model" not in said:
+        what = "no Zarr" if found is None else "something else than labels that hrvol writes"
+        raise OutputExistsError(f"{location}: found {what}, expected nothing there or a run to go on with")
+    other = list(differences(said, attributes))
+    if other:
+        more = f" and {len(other) - DIFFERENCES_SHOWN} more" if len(other) > DIFFERENCES_SHOWN else ""
+        raise OtherRunError(
+            f"{location}: was made with other settings, expected the same to go on with:"
+            f" {'; '.join(other[:DIFFERENCES_SHOWN])}{more}"
+        )
+    return create(True), True
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what differs between the settings of two runs, in words."""
+    there, here = _flat(found), _flat(json.loads(json.dumps(wanted)))
+    for name in sorted(here):
+        if there.get(name) != here[name]:
+            yield f"{name} was {_shown(there.get(name))}, now {_shown(here[name])}"
+
+
+def recheck(
+    ledger: Ledger,
+    store: LabelStore,
+    grid: BlockGrid,
+    numbers: NDArray[np.int64],
+    progress: ProgressCallback | None = None,
+) -> int:
+    """Look whether what the ledger says is done is stored unharmed; what is not is deleted and left to do.
+
+    Parameters
+    ----------
+    ledger, store, grid
+        Of the run.
+    numbers
+        Blocks to look at.
+    progress
+        Called with stage, blocks looked at, all blocks to look at.
+
+    Returns
+    -------
+    int
+        Number of blocks that have to be done again.
+    """
+    done = numbers[ledger.book.state[numbers] == DONE]
+    harmed = 0
+    for start in range(0, len(done), _CHECKED_AT_ONCE):
+        some = done[start : start + _CHECKED_AT_ONCE].tolist()
+        for number, found in zip(some, store.stamps([grid[n].index for n in some]), strict=True):
+            if int(found, 16) != int(ledger.book.stamp[number]):
+                store.erase(grid[number].index)
+                ledger.left(number)
+                harmed += 1
+        if progress is not None:
+            progress("check", min(start + _CHECKED_AT_ONCE, len(done)), len(done))
+    return harmed
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return settings by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        dotted = f"{before}{name}"
+        if dotted in _NOT_COMPARED:
+            continue
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{dotted}.")
+        else:
+            flat[dotted] = value
+    return flat
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def share(numbers: NDArray[np.int64], part: Sequence[int] | None) -> NDArray[np.int64]:
+    """Return a part (k, n) of blocks, the k-th of n, from 1; neighbours stay together."""
+    if part is None:
+        return numbers
+    k, n = part
+    return numbers[len(numbers) * (k - 1) // n : len(numbers) * k // n]
