@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from hrvol.run.cluster import cluster_volume, fit_classes
     from hrvol.run.detect import detect_objects
     from hrvol.run.pca import pca_picture
-    from hrvol.run.pipeline import extract_features, segment_volume, train_model
+    from hrvol.run.pipeline import extract_features, train_model
+    from hrvol.run.segment import segment_volume
     from hrvol.run.similar import find_similar
+    from hrvol.run.status import run_status
+    from hrvol.run.stop import stop_signals
     from hrvol.segment.model import Model, load_model, save_model
     from hrvol.volume.store import Volume, open_volume
 
@@ -33,8 +36,10 @@ _HOME = {
     "load_model": "hrvol.segment.model",
     "open_volume": "hrvol.volume.store",
     "pca_picture": "hrvol.run.pca",
+    "run_status": "hrvol.run.status",
     "save_model": "hrvol.segment.model",
-    "segment_volume": "hrvol.run.pipeline",
+    "segment_volume": "hrvol.run.segment",
+    "stop_signals": "hrvol.run.stop",
     "train_model": "hrvol.run.pipeline",
 }
 
@@ -53,8 +58,10 @@ __all__ = [
     "load_model",
     "open_volume",
     "pca_picture",
+    "run_status",
     "save_model",
     "segment_volume",
+    "stop_signals",
     "train_model",
 ]
 

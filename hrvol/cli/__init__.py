@@ -17,7 +17,7 @@ import click
 
 from hrvol import __version__
 from hrvol.cli.cluster import cluster
-from hrvol.cli.look import demo, info, weights
+from hrvol.cli.look import demo, info, status, weights
 from hrvol.cli.see import detect, pca, similar
 from hrvol.cli.work import evaluate, features, segment, train
 from hrvol.errors import HrvolError
@@ -105,5 +105,9 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (demo, info, weights, train, segment, cluster, detect, similar, pca, evaluate, features):
+_COMMANDS = (
+    *(demo, info, weights, train, segment, status),
+    *(cluster, detect, similar, pca, evaluate, features),
+)
+for _command in _COMMANDS:
     main.add_command(_command)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from hrvol.cli.options import (
     Roi,
     check_blocks,
     cluster_options,
+    confirm_fresh,
     crf_option,
     echo_segmentation,
     engine_options,
+    fresh_options,
+    input_options,
     one_way_to_merge,
     recipe_option,
-    roi_option,
+    storage_option,
     suggest_fresh,
     weights_options,
 )
@@ -30,8 +35,9 @@ from hrvol.cli.options import (
     "--model", metavar="OUT.hrvol", help="Keep the classes, to label other volumes with segment -m."
 )
 @engine_options
-@roi_option
-@click.option("--fresh", is_flag=True, help="Replace labels that exist.")
+@input_options
+@fresh_options
+@storage_option
 @weights_options
 def cluster(
     volume: str,
@@ -46,11 +52,17 @@ def cluster(
     model: str | None,
     seed: int | None,
     engine: str,
+    scheduler_file: str | None,
+    engine_options: dict[str, Any],
     workers: int | None,
     probabilities: bool,
     uncertainty: bool,
     roi: Roi | None,
+    mask: str | None,
+    level: int,
     fresh: bool,
+    yes: bool,
+    storage_options: dict[str, Any],
     weights_path: str | None,
     offline: bool,
 ) -> None:
@@ -58,7 +70,8 @@ def cluster(
 
     A sample of the volume is cut into clusters of alike pixels; what the network attends to is foreground;
     clusters nearer to each other than foreground is to background become one class. It is decided once, so
-    a class means the same everywhere. Without --recipe the features are those of the preset cas.
+    a class means the same everywhere. Without --recipe the features are those of the preset cas. A run that
+    was stopped or killed is gone on with by the same command.
 
     \b
     Examples:
@@ -69,8 +82,11 @@ def cluster(
     one_way_to_merge(merge, classes)
     from hrvol.run.cluster import cluster_volume
     from hrvol.run.progress import display
+    from hrvol.run.stop import stop_signals
 
-    with suggest_fresh(), display() as progress:
+    if fresh:
+        confirm_fresh(output, storage_options, yes)
+    with suggest_fresh(), stop_signals() as stop, display() as progress:
         report = cluster_volume(
             volume,
             output,
@@ -85,12 +101,18 @@ def cluster(
             seed=seed,
             engine=engine,
             workers=workers,
+            scheduler_file=scheduler_file,
+            engine_options=engine_options,
             probabilities=probabilities,
             uncertainty=uncertainty,
             roi=roi,
+            mask=mask,
+            level=level,
             overwrite=fresh,
             weights_path=weights_path,
             offline=offline,
+            storage_options=storage_options,
+            stop=stop,
             progress=progress,
         )
     check_blocks(report.segmentation, output)

@@ -86,18 +86,96 @@ def engine_options(command: F) -> F:
             "--probabilities", is_flag=True, help="Also write each class's probability (uint8, 255 = 1)."
         ),
         click.option(
-            "--workers", type=click.IntRange(1), help="Worker processes of the local engine [one per CPU]."
+            "--workers",
+            type=click.IntRange(1),
+            help="Worker processes of local [one per CPU], or jobs of slurm [1].",
+        ),
+        click.option(
+            "--engine-option",
+            "engine_options",
+            multiple=True,
+            metavar="KEY=VALUE",
+            callback=parse_pairs,
+            help="For slurm, e.g. queue=gpu, walltime=08:00:00, memory=32GB, cores=8; may be repeated.",
+        ),
+        click.option(
+            "--scheduler-file",
+            metavar="FILE",
+            help="Work on the Dask cluster whose scheduler wrote this file.",
         ),
         click.option(
             "--engine",
-            type=click.Choice(["serial", "local"]),
             default="local",
             show_default=True,
-            help="serial: in this process; local: worker processes on this machine. The labels are the same.",
+            metavar="NAME|ADDRESS",
+            help="serial: in this process; local: worker processes on this machine; slurm: SLURM jobs; or the"
+            " address of a Dask scheduler (tcp://host:8786). The labels are the same.",
         ),
     ):
         command = option(command)
     return command
+
+
+def input_options(command: F) -> F:
+    """Add what of the volume is worked on."""
+    for option in (
+        click.option(
+            "--level",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Resolution of a multiscale volume, 0 the finest; the output is as large as that.",
+        ),
+        click.option(
+            "--mask",
+            metavar="MASK",
+            help="Label only voxels where this volume is not 0 (of the same shape).",
+        ),
+        roi_option,
+    ):
+        command = option(command)
+    return command
+
+
+def fresh_options(command: F) -> F:
+    """Add how to begin anew."""
+    for option in (
+        click.option("--yes", is_flag=True, help="Do not ask whether --fresh is meant."),
+        click.option("--fresh", is_flag=True, help="Begin anew where an output is; else it is gone on with."),
+    ):
+        command = option(command)
+    return command
+
+
+def parse_part(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Return the numbers of ``k/n``."""
+    if value is None:
+        return None
+    k, slash, n = value.partition("/")
+    if not slash or not (k.isdecimal() and n.isdecimal()) or not 1 <= int(k) <= int(n):
+        raise click.BadParameter(f"found {value!r}, expected k/n with k from 1 to n, such as 3/8")
+    return int(k), int(n)
+
+
+def parse_pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, Any]:
+    """Return the mapping of ``key=value`` options."""
+    from hrvol.volume.location import parse_options
+
+    return parse_options(value)
+
+
+def confirm_fresh(output: str, options: dict[str, Any], yes: bool) -> None:
+    """Ask a person at a terminal before blocks that are done are thrown away."""
+    if yes or not sys.stdin.isatty():
+        return
+    from hrvol.errors import InputError
+    from hrvol.run.status import run_status
+
+    try:
+        status = run_status(output, storage_options=options)
+    except InputError:
+        return
+    click.confirm(f"{output}: {status['done']} of {status['total']} blocks are done. Begin anew?", abort=True)
 
 
 def cluster_options(command: F) -> F:
@@ -147,6 +225,14 @@ roi_option = click.option(
     metavar="z0:z1,y0:y1,x0:x1",
     help="Work on this region only, in voxels; ':' is a whole axis. E.g. 0:64,:,100:500.",
 )
+storage_option = click.option(
+    "--storage-option",
+    "storage_options",
+    multiple=True,
+    callback=parse_pairs,
+    metavar="KEY=VALUE",
+    help="For the file system of URLs, e.g. endpoint_url=http://host:9000, anon=true; may be repeated.",
+)
 classes_option = click.option(
     "--classes", callback=parse_names, metavar="a,b,c", help="Names of classes 1, 2, ... in order."
 )
@@ -176,9 +262,17 @@ def echo_segmentation(report: SegmentReport, output: str) -> None:
     echo_table(["class", "share"], [[name, f"{100 * part:.2f} %"] for name, part in report.fractions.items()])
     if report.seams.pixels:
         click.echo(f"tiles disagree on {100 * report.seams.label_share:.2f} % of the pixels they share")
+    if report.left:
+        click.echo(f"{output}: this part is done; {report.left} blocks are left to other parts")
+        return
+    if report.before == report.voxels and not report.left:
+        click.echo(f"{output}: was complete already")
+        return
+    fresh = report.voxels - report.before
+    earlier = f", {count(report.before)} by earlier runs" if report.before else ""
     click.echo(
-        f"{output}: {count(report.voxels)} voxels in {duration(report.seconds)}"
-        f" ({count(report.voxels_per_s)} voxels/s)"
+        f"{output}: {count(fresh)} voxels in {duration(report.seconds)}"
+        f" ({count(report.voxels_per_s)} voxels/s){earlier}"
     )
 
 

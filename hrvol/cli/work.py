@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from hrvol.cli.options import (
     Roi,
     check_blocks,
     classes_option,
+    confirm_fresh,
     crf_option,
     echo_json,
     echo_segmentation,
     echo_table,
     engine_options,
+    fresh_options,
+    input_options,
     json_option,
+    parse_part,
     recipe_option,
     roi_option,
     score,
+    storage_option,
     suggest_fresh,
     weights_options,
 )
@@ -29,6 +36,7 @@ from hrvol.cli.options import (
 @classes_option
 @click.option("--seed", type=click.IntRange(0), help="Overrides the recipe's seed (0).")
 @click.option("--fresh", is_flag=True, help="Replace a model that exists.")
+@storage_option
 @weights_options
 def train(
     data: tuple[str, ...],
@@ -37,6 +45,7 @@ def train(
     classes: tuple[str, ...] | None,
     seed: int | None,
     fresh: bool,
+    storage_options: dict[str, Any],
     weights_path: str | None,
     offline: bool,
 ) -> None:
@@ -72,6 +81,7 @@ def train(
             seed=seed,
             weights_path=weights_path,
             offline=offline,
+            storage_options=storage_options,
             progress=progress,
         )
     save_model(model, output)
@@ -89,21 +99,37 @@ def train(
 @click.argument("output", metavar="OUT.ome.zarr")
 @click.option("-m", "--model", required=True, metavar="MODEL.hrvol", help="A model made by hrvol train.")
 @engine_options
+@click.option(
+    "--part",
+    callback=parse_part,
+    metavar="k/n",
+    help="Do the k-th of n parts of the work, in array jobs that need no scheduler.",
+)
 @crf_option
-@roi_option
-@click.option("--fresh", is_flag=True, help="Replace labels that exist.")
+@input_options
+@fresh_options
+@click.option("--dry-run", is_flag=True, help="Only say what it would take, as hrvol plan does.")
+@storage_option
 @weights_options
 def segment(
     volume: str,
     output: str,
     model: str,
     engine: str,
+    scheduler_file: str | None,
+    engine_options: dict[str, Any],
     workers: int | None,
+    part: tuple[int, int] | None,
     probabilities: bool,
     uncertainty: bool,
     crf: bool,
     roi: Roi | None,
+    mask: str | None,
+    level: int,
     fresh: bool,
+    yes: bool,
+    dry_run: bool,
+    storage_options: dict[str, Any],
     weights_path: str | None,
     offline: bool,
 ) -> None:
@@ -112,31 +138,70 @@ def segment(
     The result is an OME-Zarr whose labels/hrvol has the volume's shape, voxel size, class names and
     colours, and coarser levels for viewers. Label 0 means not processed.
 
+    A run that was stopped or killed is gone on with by the same command. Ctrl-C stops after the blocks in
+    progress, a second one at once.
+
     \b
     Examples:
         hrvol segment volume.ome.zarr labels.ome.zarr -m phases.hrvol
         hrvol segment volume.ome.zarr labels.ome.zarr -m phases.hrvol --workers 8 --uncertainty
         hrvol segment volume.zarr trial.ome.zarr -m phases.hrvol --roi 100:110,:,:
+        hrvol segment s3://in/volume.zarr s3://out/labels.ome.zarr -m phases.hrvol --engine tcp://head:8786
 
-    A block that fails does not end the run: it is named at the end, and the exit code is 1.
+    A block that fails is tried three times. It does not end the run: it is named at the end, the exit code is
+    1, and the same command tries it again.
     """  # noqa: D301 (click needs the escape)
-    from hrvol.run.pipeline import segment_volume
-    from hrvol.run.progress import display
+    if dry_run:
+        from hrvol.cli.plan import plan
 
-    with suggest_fresh(), display() as progress:
+        plan.callback(  # type: ignore[misc]
+            volume=volume,
+            output=output,
+            model=model,
+            engine=engine,
+            scheduler_file=scheduler_file,
+            engine_options=engine_options,
+            workers=workers,
+            probabilities=probabilities,
+            uncertainty=uncertainty,
+            crf=crf,
+            roi=roi,
+            mask=mask,
+            level=level,
+            storage_options=storage_options,
+            weights_path=weights_path,
+            offline=offline,
+        )
+        return
+    if part is not None and fresh:
+        raise click.UsageError("--fresh would delete what other parts have done: delete the output first")
+    from hrvol.run.progress import display
+    from hrvol.run.segment import segment_volume
+    from hrvol.run.stop import stop_signals
+
+    if fresh:
+        confirm_fresh(output, storage_options, yes)
+    with suggest_fresh(), stop_signals() as stop, display() as progress:
         report = segment_volume(
             volume,
             output,
             model,
             engine=engine,
             workers=workers,
+            scheduler_file=scheduler_file,
+            engine_options=engine_options,
+            part=part,
             probabilities=probabilities,
             uncertainty=uncertainty,
             crf=crf,
             roi=roi,
+            mask=mask,
+            level=level,
             overwrite=fresh,
             weights_path=weights_path,
             offline=offline,
+            storage_options=storage_options,
+            stop=stop,
             progress=progress,
         )
     check_blocks(report, output)
@@ -152,6 +217,7 @@ def segment(
 @click.option("--attention", is_flag=True, help="Add the CLS attention of each head of the network.")
 @roi_option
 @click.option("--fresh", is_flag=True, help="Replace an output that exists.")
+@storage_option
 @weights_options
 def features(
     volume: str,
@@ -162,6 +228,7 @@ def features(
     attention: bool,
     roi: Roi | None,
     fresh: bool,
+    storage_options: dict[str, Any],
     weights_path: str | None,
     offline: bool,
 ) -> None:
@@ -192,6 +259,7 @@ def features(
             overwrite=fresh,
             weights_path=weights_path,
             offline=offline,
+            storage_options=storage_options,
             progress=progress,
         )
     kept = f", {100 * report.explained:.1f} % of the variance" if report.explained is not None else ""
@@ -207,8 +275,16 @@ def features(
     help="First match the predicted classes to the true ones, whatever their numbers.",
 )
 @classes_option
+@storage_option
 @json_option
-def evaluate(pred: str, truth: str, match: bool, classes: tuple[str, ...] | None, as_json: bool) -> None:
+def evaluate(
+    pred: str,
+    truth: str,
+    match: bool,
+    classes: tuple[str, ...] | None,
+    storage_options: dict[str, Any],
+    as_json: bool,
+) -> None:
     """Compare labels with a ground truth.
 
     Both are integer volumes or images of one shape. Where TRUTH is 0 nothing is counted.
@@ -227,7 +303,9 @@ def evaluate(pred: str, truth: str, match: bool, classes: tuple[str, ...] | None
     from hrvol.run.progress import display
 
     with display() as progress:
-        figures = evaluate_volumes(pred, truth, classes=classes, match=match, progress=progress)
+        figures = evaluate_volumes(
+            pred, truth, classes=classes, match=match, storage_options=storage_options, progress=progress
+        )
     if as_json:
         echo_json(figures)
         return

@@ -20,7 +20,7 @@ from hrvol.run.predict import MODEL_FILE
 from hrvol.run.progress import ProgressCallback
 from hrvol.run.request import Region, keep_input, region_box, text
 from hrvol.run.sample import sample_pixels
-from hrvol.run.segment import located, segment_volume
+from hrvol.run.segment import segment_volume
 from hrvol.run.stop import Stop
 from hrvol.run.sweep import SegmentReport
 from hrvol.run.train import check_context, common_window
@@ -30,7 +30,7 @@ from hrvol.segment.model import Model, read_model, save_model
 from hrvol.segment.objects import Object
 from hrvol.volume.intensity import sample_boxes
 from hrvol.volume.labels import LabelStore, open_label_store
-from hrvol.volume.location import Location
+from hrvol.volume.location import Location, located
 from hrvol.volume.output import check_way
 from hrvol.volume.store import Volume, open_labels, open_volume
 from hrvol.volume.tiling import Box, window_side

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from hrvol.errors import BlockError
@@ -41,7 +42,7 @@ def coarsen(
     stop
         Once requested no other part is begun.
     progress
-        Called with stage, parts done, all parts.
+        Called with stage, voxels done, all voxels: as many as parts of full size have.
 
     Returns
     -------
@@ -56,7 +57,7 @@ def coarsen(
     made_of = ledger.book.digest()
     depth = max((len(image.levels) for image in store.images), default=0)
     total = sum(plan.parts for image in store.images for plan in image.levels)
-    done = 0
+    done, voxels = 0, math.prod(store.block_shape)
     for level in range(depth):  # each is made of the one before
         todo = []
         for number, image in enumerate(store.images):
@@ -78,7 +79,7 @@ def coarsen(
             ledger.part(_name(store, outcome.task), made_of)
             done += 1
             if progress is not None:
-                progress("coarser levels", done, total)
+                progress("coarser levels", done * voxels, total * voxels)
         if stop is not None and stop.requested:
             return False
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from hrvol.errors import InputError
 from hrvol.quality.matching import match_classes, purity
 from hrvol.quality.metrics import Confusion
 from hrvol.run.progress import ProgressCallback, Tally
+from hrvol.volume.location import located
 from hrvol.volume.store import class_info, open_labels
 from hrvol.volume.tiling import grid
 
@@ -25,6 +26,7 @@ def evaluate_volumes(
     *,
     classes: Sequence[str] | None = None,
     match: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: ProgressCallback | None = None,
 ) -> dict[str, Any]:
     """Compare two label volumes, block by block: neither is ever whole in memory.
@@ -40,6 +42,8 @@ def evaluate_volumes(
     match
         Take each predicted class for the true one that it overlaps best, one to one, before anything is
         scored: for classes found without labels. The matching is one for the whole of the volumes.
+    storage_options
+        Keywords of the fsspec file system of URLs.
     progress
         Called with stage, voxels done, all voxels.
 
@@ -57,6 +61,7 @@ def evaluate_volumes(
     InputError
         The shapes differ, or the truth has no labels.
     """
+    pred, truth = located(pred, storage_options), located(truth, storage_options)
     found, true = open_labels(pred), open_labels(truth)
     if found.shape != true.shape:
         raise InputError(

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hrvol.errors import InputError
 from hrvol.volume.labels import open_label_store
+from hrvol.volume.location import Location
 from hrvol.volume.store import class_info, open_volume
 
 if TYPE_CHECKING:
     from hrvol.segment.model import Model
 
 
-def describe(path: str) -> dict[str, Any]:
+def describe(path: str, *, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Say what a file or store is; nothing but its metadata is read.
 
     Parameters
     ----------
     path
-        A volume, labels or a ``*.hrvol`` model.
+        A volume, labels or a ``*.hrvol`` model; a path or, but for models, a URL.
+    storage_options
+        Keywords of the fsspec file system of a URL.
 
     Returns
     -------
@@ -37,9 +41,10 @@ def describe(path: str) -> dict[str, Any]:
         from hrvol.segment.model import load_model  # scikit-learn: seconds that a volume need not wait for
 
         return _model(load_model(path))
-    volume = open_volume(path)
+    place = Location.of(path, storage_options)
+    volume = open_volume(place)
     shape, chunks, size = (list(v)[-volume.ndim :] for v in (volume.shape, volume.chunks, volume.voxel_size))
-    classes = class_info(path)
+    classes = class_info(place)
     values: dict[str, Any] = {
         "kind": "labels" if classes else "volume",
         "path": path,
@@ -53,7 +58,7 @@ def describe(path: str) -> dict[str, Any]:
     if classes:
         values["classes"] = {str(info.value): info.name for info in classes}
     try:
-        said = open_label_store(path).attributes
+        said = open_label_store(place).attributes
     except InputError:
         return values
     return values | {

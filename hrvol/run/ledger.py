@@ -181,6 +181,7 @@ class Ledger:
 
     def __enter__(self) -> Self:
         self._claim()
+        self._records.put(LEDGER, {})  # without it Zarr libraries warn of a folder that is no group
         self.book = read_book(self._location, self._count)
         names = self._records.children(f"{LEDGER}/{self._lane}")
         self._segment = 1 + max((int(name) for name in names if name.isdecimal()), default=-1)

@@ -20,13 +20,13 @@ from hrvol.run.progress import ProgressCallback, Tally
 from hrvol.run.region import fit_projection, tile_features
 from hrvol.run.request import Region, keep_input, name_classes, region_box, text
 from hrvol.run.sample import region_tiles, sample_pixels
-from hrvol.run.segment import located, segment_volume
+from hrvol.run.segment import segment_volume
 from hrvol.run.sweep import FailedBlock, SegmentReport
 from hrvol.run.train import Drawn, check_context, check_pairs, common_window, gather, stroke_blocks
 from hrvol.segment.model import Model, current_versions
 from hrvol.segment.weak import PixelClassifier, choose_pixels
 from hrvol.volume.feature_array import create_features
-from hrvol.volume.location import Location
+from hrvol.volume.location import Location, located
 from hrvol.volume.store import open_labels, open_volume
 from hrvol.volume.tiling import block_shape, box_shape
 

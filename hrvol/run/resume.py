@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -100,7 +101,7 @@ def recheck(
     numbers
         Blocks to look at.
     progress
-        Called with stage, blocks looked at, all blocks to look at.
+        Called with stage, voxels looked at, all voxels: as many as blocks of full size have.
 
     Returns
     -------
@@ -108,7 +109,7 @@ def recheck(
         Number of blocks that have to be done again.
     """
     done = numbers[ledger.book.state[numbers] == DONE]
-    harmed = 0
+    harmed, voxels = 0, math.prod(store.block_shape)
     for start in range(0, len(done), _CHECKED_AT_ONCE):
         some = done[start : start + _CHECKED_AT_ONCE].tolist()
         for number, found in zip(some, store.stamps([grid[n].index for n in some]), strict=True):
@@ -117,7 +118,8 @@ def recheck(
                 ledger.left(number)
                 harmed += 1
         if progress is not None:
-            progress("check", min(start + _CHECKED_AT_ONCE, len(done)), len(done))
+            looked_at = min(start + _CHECKED_AT_ONCE, len(done))
+            progress("check", looked_at * voxels, len(done) * voxels)
     return harmed
 
 

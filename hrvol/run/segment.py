@@ -26,7 +26,7 @@ from hrvol.segment.cas import ClusterClassifier
 from hrvol.segment.crf import check_available
 from hrvol.segment.model import Model
 from hrvol.volume.labels import LabelStore, create_labels
-from hrvol.volume.location import Location
+from hrvol.volume.location import Location, located
 from hrvol.volume.order import BlockGrid
 from hrvol.volume.store import Volume, open_labels, open_volume
 from hrvol.volume.tiling import block_shape
@@ -274,11 +274,6 @@ def prepare(
         mask=masked,
     )
     return Prepared(known, location, job, json.loads(json.dumps(attributes)))
-
-
-def located(source: Any, options: Mapping[str, Any] | None) -> Any:
-    """Return a path or URL with its options; anything else as it is."""
-    return Location.of(source, options) if isinstance(source, str | Path) else source
 
 
 def _mask(mask: Any, volume: Volume) -> Volume:

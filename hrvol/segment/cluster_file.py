@@ -14,6 +14,16 @@ from hrvol.segment.cas import ClusterClassifier
 from hrvol.segment.density import ClusterTally
 from hrvol.segment.positions import PositionField, n_terms
 
+_TYPES: dict[str, type[np.generic]] = {
+    "centroids": np.float32,
+    "of_cluster": np.int64,
+    "mean": np.float32,
+    "scale": np.float32,
+    "pixels": np.int64,
+    "attention": np.float64,
+    "position": np.float32,
+}
+
 
 def cluster_members(classifier: ClusterClassifier) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return what is stored: members of the zip, and JSON values for its ``info.json``."""
@@ -35,10 +45,11 @@ def cluster_members(classifier: ClusterClassifier) -> tuple[dict[str, bytes], di
         else {"degree": classifier.position.degree, "columns": classifier.position.coefficients.shape[1]},
         "count": len(classifier.of_cluster),
         "attention": classifier.tally.attention is not None,
-        "temperature": classifier.temperature,
-        "semantic_distance": None if np.isnan(below) else below,
+        "temperature": float(classifier.temperature),
+        "semantic_distance": None if np.isnan(below) else float(below),
     }
-    return {f"{name}.npy": array_bytes(values) for name, values in arrays.items()}, about
+    # In the types in which they are read: what was read and is written again are the same bytes.
+    return {f"{name}.npy": array_bytes(_typed(name, values)) for name, values in arrays.items()}, about
 
 
 def read_clusters(archive: zipfile.ZipFile, about: Any, n_features: int, source: str) -> ClusterClassifier:
@@ -58,7 +69,12 @@ def read_clusters(archive: zipfile.ZipFile, about: Any, n_features: int, source:
             raise ValueError(f"position field of {field}")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"{source}: found damaged entries ({one_line(error)}), expected a model's") from None
-    of_cluster = read_array(archive, "of_cluster.npy", "i", (count,), source).astype(np.int64)
+
+    def read(name: str, *shape: int) -> NDArray[Any]:
+        kind = np.dtype(_TYPES[name]).kind
+        return _typed(name, read_array(archive, f"{name}.npy", kind, shape, source))
+
+    of_cluster = read("of_cluster", count)
     values = np.unique(of_cluster)
     if (
         not count
@@ -68,29 +84,32 @@ def read_clusters(archive: zipfile.ZipFile, about: Any, n_features: int, source:
         raise ModelError(
             f"{source}: of_cluster.npy: found classes out of order, expected them to rise from 1"
         )
-    scale = read_array(archive, "scale.npy", "f", (n_features,), source).astype(np.float32)
+    scale = read("scale", n_features)
     if not (scale > 0).all() or not 0 < temperature < np.inf:
         raise ModelError(f"{source}: found a scale or temperature that cannot divide, expected more than 0")
-    pixels = read_array(archive, "pixels.npy", "i", (count,), source).astype(np.int64)
+    pixels = read("pixels", count)
     if not (pixels > 0).all():
         raise ModelError(
             f"{source}: pixels.npy: found a cluster of {pixels.min()} pixels, expected at least 1"
         )
     attention = None
     if attended:
-        attention = read_array(archive, "attention.npy", "f", (count,), source).astype(np.float64)
+        attention = read("attention", count)
     position = None
     if field is not None:
-        shape = (n_terms(field["degree"]), field["columns"])
-        terms = read_array(archive, "position.npy", "f", shape, source).astype(np.float32)
+        terms = read("position", n_terms(field["degree"]), field["columns"])
         position = PositionField(field["degree"], terms)
     return ClusterClassifier(
-        centroids=read_array(archive, "centroids.npy", "f", (count, n_features), source).astype(np.float32),
+        centroids=read("centroids", count, n_features),
         of_cluster=of_cluster,
-        mean=read_array(archive, "mean.npy", "f", (n_features,), source).astype(np.float32),
+        mean=read("mean", n_features),
         scale=scale,
         temperature=temperature,
         tally=ClusterTally(pixels, attention),
         semantic_distance=below,
         position=position,
     )
+
+
+def _typed(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    return values.astype(_TYPES[name], copy=False)

@@ -152,7 +152,9 @@ def fit_classifier(
         return estimator.set_params(n_jobs=1)
     if spec.kind == "boosting":
         with _threads(None if n_jobs == -1 else n_jobs):
-            return estimator.fit(features, labels)
+            estimator.fit(features, labels)
+        estimator._bin_mapper.n_threads = 1  # kept in the file, though prediction asks anew
+        return estimator
     with _threads(1):
         if spec.kind != "mlp":
             # Solvers stall in single precision.

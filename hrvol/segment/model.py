@@ -11,10 +11,14 @@
 
 There is no pickle in it: arrays are read without, and estimators go through skops, which makes objects of
 known types only. A file that asks for another type is refused, and so is one whose trees lead out of bounds.
+
+The same model is the same bytes, whether it is saved twice, loaded and saved again, or trained anew with the
+same versions of the packages. So a digest of the file tells whether two runs use the same model.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
@@ -40,6 +44,8 @@ from hrvol.segment.archive import (
     read_json,
     read_mapping,
     read_member,
+    settled_skops,
+    zip_bytes,
 )
 from hrvol.segment.cas import ClusterClassifier
 from hrvol.segment.cluster_file import cluster_members, read_clusters
@@ -50,7 +56,6 @@ FORMAT = "hrvol model"
 FORMAT_VERSION = 1
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "skops", "torch", "timm")
-_COMPRESSION_LEVEL = 1  # level 6 takes three times as long for a sixth less
 
 
 def current_versions() -> dict[str, str]:
@@ -110,6 +115,28 @@ class Model:
             )
 
 
+def model_bytes(model: Model) -> bytes:
+    """Return what a model file holds: a zip, the same bytes for the same model."""
+    fitted, about = _fitted(model.classifier)
+    info: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "weights_sha256": model.weights_sha256,
+        "channels": list(model.channels),
+        "versions": dict(model.versions),
+        "trained_on": [dict(entry) for entry in model.trained_on],
+    }
+    return zip_bytes(
+        {
+            "info.json": _json(info | about),
+            "recipe.json": _json(model.recipe.to_dict()),
+            "classes.json": _json([asdict(entry) for entry in model.classes]),
+            "window.npy": array_bytes(np.asarray(model.window, np.float64)),
+            **fitted,
+        }
+    )
+
+
 def save_model(model: Model, path: str | Path) -> None:
     """Write a model file; a reader sees the old file or the whole new one, never half.
 
@@ -119,30 +146,12 @@ def save_model(model: Model, path: str | Path) -> None:
         The file cannot be written.
     """
     path = Path(path)
-    info: dict[str, Any] = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "weights_sha256": model.weights_sha256,
-        "channels": list(model.channels),
-        "versions": dict(model.versions),
-        "trained_on": [dict(entry) for entry in model.trained_on],
-    }
+    data = model_bytes(model)
     temporary = None
     try:
-        fitted, about = _fitted(model.classifier)
-        info |= about
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr("info.json", json.dumps(info, indent=1))
-                archive.writestr("recipe.json", json.dumps(model.recipe.to_dict(), indent=1))
-                archive.writestr(
-                    "classes.json", json.dumps([asdict(entry) for entry in model.classes], indent=1)
-                )
-                archive.writestr("window.npy", array_bytes(np.asarray(model.window, np.float64)))
-                for name, data in fitted.items():  # estimators are compressed already
-                    stored = zipfile.ZIP_STORED if name.endswith(".skops") else zipfile.ZIP_DEFLATED
-                    archive.writestr(name, data, stored)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
@@ -156,15 +165,17 @@ def save_model(model: Model, path: str | Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def _json(values: Any) -> bytes:
+    return json.dumps(values, indent=1).encode()
+
+
 def _fitted(classifier: PixelClassifier | ClusterClassifier) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return what was fitted as members of the zip, and what ``info.json`` says about it."""
     if isinstance(classifier, ClusterClassifier):
         arrays, about = cluster_members(classifier)
         return arrays, {"clusters": about}
     estimators = {
-        f"estimator_{member.name}.skops": skops.io.dumps(
-            member.estimator, compression=zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION_LEVEL
-        )
+        f"estimator_{member.name}.skops": settled_skops(skops.io.dumps(member.estimator))
         for member in classifier.members
     }
     columns = [
@@ -185,17 +196,37 @@ def load_model(path: str | Path) -> Model:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            try:
-                archive = zipfile.ZipFile(file)
-            except DAMAGE as error:
-                found = f"a damaged file or no model ({one_line(error)})"
-                raise ModelError(f"{path}: found {found}, expected a *.hrvol file") from None
-            return _read(archive, str(path))
+        data = path.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"{path}: found no such file, expected a *.hrvol file") from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return read_model(data, str(path))
+
+
+def read_model(data: bytes, source: str) -> Model:
+    """Read a model from the bytes of its file.
+
+    Parameters
+    ----------
+    data
+        What :func:`model_bytes` returns, or a file holds.
+    source
+        Name for messages; becomes the model's.
+
+    Raises
+    ------
+    ModelError
+        The data are damaged, no model, of another format version, or ask for types that a model does not
+        need.
+    """
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except DAMAGE as error:
+        found = f"a damaged file or no model ({one_line(error)})"
+        raise ModelError(f"{source}: found {found}, expected a *.hrvol file") from None
+    with archive:
+        return _read(archive, source)
 
 
 def check_weights(model: Model, sha256: str | None, name: str) -> None:

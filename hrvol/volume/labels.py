@@ -265,7 +265,7 @@ class LabelStore:
             )
             group.attrs["ome"] = {**said, "multiscales": [entry]}
             if image.reduction == "mode":
-                root.attrs["ome"] = _root_entry(self.name, image.axes, image.unit, levels)
+                root.attrs["ome"] = _root_entry(self.name, image.axes, image.unit, levels, self.classes)
         self.update({"complete": complete})
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -354,7 +354,8 @@ def create_labels(
         count = len(classes)
         _create_image(root, PROBABILITIES, like, "c" + axes, by_class, block_shape, "uint8", about, count)
     if "ome" not in root.attrs:
-        root.update_attributes({"ome": _root_entry(name, axes, like.unit, (first,)), "hrvol": said})
+        entry = _root_entry(name, axes, like.unit, (first,), classes)
+        root.update_attributes({"ome": entry, "hrvol": said})
     return LabelStore(location, name)
 
 
@@ -405,7 +406,12 @@ def _create_image(
     )
 
 
-def _root_entry(name: str, axes: str, unit: str | None, levels: Sequence[Level]) -> dict[str, Any]:
+def _root_entry(
+    name: str, axes: str, unit: str | None, levels: Sequence[Level], classes: Sequence[ClassInfo]
+) -> dict[str, Any]:
     """Return the root's metadata: an image whose datasets are the labels' arrays."""
     there = [Level(f"labels/{name}/{level.path}", level.scale, level.translation) for level in levels]
-    return {"version": ome.VERSION, "multiscales": [ome.write_multiscale(name, axes, unit, there)]}
+    entry = ome.write_multiscale(name, axes, unit, there)
+    # Without a window viewers show classes 1, 2, 3 of 255, which is black.
+    window = ome.write_grey("classes", max((c.value for c in classes), default=1))
+    return {"version": ome.VERSION, "multiscales": [entry], "omero": window}

@@ -192,6 +192,11 @@ def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
     return options
 
 
+def located(source: Any, options: Mapping[str, Any] | None) -> Any:
+    """Return a path or URL with its options; anything else as it is."""
+    return Location.of(source, options) if isinstance(source, str | Path) else source
+
+
 def is_url(source: str) -> bool:
     """Whether a source is a URL and not a path."""
     return "://" in source

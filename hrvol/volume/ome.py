@@ -50,6 +50,14 @@ _SPELLINGS = {
     "metre": "meter",
 }
 
+# Lengths that OME-Zarr knows: napari and neuroglancer open nothing with another unit.
+_LENGTHS = frozenset(
+    ["angstrom", "foot", "inch", "mile", "parsec", "yard", "meter"]
+    + [f"{prefix}meter" for prefix in ("deci", "centi", "milli", "micro", "nano", "pico", "femto", "atto")]
+    + [f"{prefix}meter" for prefix in ("zepto", "yocto", "hecto", "kilo", "mega", "giga", "tera", "peta")]
+    + [f"{prefix}meter" for prefix in ("exa", "zetta", "yotta")]
+)
+
 
 @dataclass(frozen=True)
 class Level:
@@ -213,11 +221,11 @@ def read_classes(attributes: Mapping[str, Any], source: str) -> tuple[ClassInfo,
 
 
 def write_axes(axes: str, unit: str | None) -> list[dict[str, str]]:
-    """Return the axes' entry for names such as ``"czyx"``."""
+    """Return the axes' entry for names such as ``"czyx"``; a unit that is no length is left out."""
     entries = []
     for name in axes:
         entry = {"name": name, "type": "channel" if name == "c" else "space"}
-        if unit is not None and name != "c":
+        if unit in _LENGTHS and name != "c":
             entry["unit"] = unit
         entries.append(entry)
     return entries
@@ -261,3 +269,9 @@ def write_omero(classes: Sequence[ClassInfo]) -> dict[str, Any]:
             for c in classes
         ]
     }
+
+
+def write_grey(name: str, highest: int) -> dict[str, Any]:
+    """Return how a viewer should show an image without channels: from black, 0, to white, ``highest``."""
+    window = {"min": 0, "max": highest, "start": 0, "end": highest}
+    return {"channels": [{"label": name, "color": "FFFFFF", "active": True, "window": window}]}

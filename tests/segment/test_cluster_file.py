@@ -13,7 +13,8 @@ from hrvol.errors import ModelError
 from hrvol.recipe import ClusterSpec, Recipe
 from hrvol.segment.cas import fit_clusters
 from hrvol.segment.density import ClusterTally
-from hrvol.segment.model import Model, load_model, save_model
+from hrvol.segment.model import Model, load_model, model_bytes, read_model, save_model
+from hrvol.segment.positions import PositionField, n_terms
 
 ARRAYS = ("centroids", "of_cluster", "mean", "scale", "pixels", "attention")
 FEATURES = np.random.default_rng(0).normal(size=(400, 6)).astype(np.float32)
@@ -72,11 +73,35 @@ def test_there_is_no_pickle_in_the_file(saved):
             np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
 
 
-def test_a_loaded_model_can_be_saved_again(saved, tmp_path):
-    save_model(load_model(saved), tmp_path / "again.hrvol")
-    with zipfile.ZipFile(saved) as first, zipfile.ZipFile(tmp_path / "again.hrvol") as second:
-        for name in ARRAYS:
-            assert first.read(f"{name}.npy") == second.read(f"{name}.npy")
+def _placed():
+    """Return a model that takes off a field of places."""
+    model = _model(classes=4)
+    terms = np.random.default_rng(2).normal(size=(n_terms(2), 4)).astype(np.float32)
+    return replace(model, classifier=replace(model.classifier, position=PositionField(2, terms)))
+
+
+def test_the_same_model_is_the_same_bytes(saved):
+    for make in (_model, lambda: _model(classes=4), lambda: _model(False, classes=1), _placed):
+        data = model_bytes(make())
+        assert data == model_bytes(make()), "found anew"
+        loaded = read_model(data, "m")
+        loaded.classifier.assign(FEATURES)
+        assert model_bytes(loaded) == data, "loaded and used"
+    assert model_bytes(load_model(saved)) == saved.read_bytes() == model_bytes(_model(classes=4))
+
+
+def test_arrays_of_other_types_are_written_as_they_are_read():
+    model = _model(classes=4)
+    found = model.classifier
+    tally = ClusterTally(found.tally.pixels.astype(np.int32), found.tally.attention)
+    loose = replace(
+        found,
+        of_cluster=found.of_cluster.astype(np.uint8),
+        mean=found.mean.astype(np.float64),
+        tally=tally,
+        semantic_distance=np.float64(found.semantic_distance),
+    )
+    assert model_bytes(replace(model, classifier=loose)) == model_bytes(model)
 
 
 def _edited(source, folder, changes, drop=()):

@@ -1,7 +1,12 @@
+import functools
+import hashlib
 import io
 import json
 import os
+import runpy
 import stat
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +20,27 @@ from sklearn.preprocessing import FunctionTransformer
 from hrvol.classes import default_classes
 from hrvol.errors import ModelError
 from hrvol.recipe import ClassifierSpec, Recipe
-from hrvol.segment.model import Model, check_weights, load_model, save_model
+from hrvol.segment.archive import settled_skops, zip_bytes
+from hrvol.segment.estimators import TRUSTED_TYPES
+from hrvol.segment.model import Model, check_weights, load_model, model_bytes, read_model, save_model
 from hrvol.segment.weak import PixelClassifier, Samples
 
 KINDS = ["forest", "logistic", "ridge", "mlp", "boosting"]
+COMBINED = [*((kind, "concatenate") for kind in KINDS), ("forest", "product"), ("mlp", "product")]
 GROUPS = {"deep": slice(0, 4), "classical": slice(4, 6)}
 
 
-def _model(kind="forest", combine="concatenate", trees=12):
+def _model(kind="forest", combine="concatenate", trees=12, n_jobs=1):
     rng = np.random.default_rng(0)
     labels = rng.choice([1, 3, 7], 200).astype(np.uint16)
     features = (rng.normal(size=(200, 6)) + labels[:, None] * 0.3).astype(np.float32)
-    spec = ClassifierSpec(kind=kind, trees=trees, hidden=(12, 6))
+    spec = ClassifierSpec(kind=kind, trees=trees, hidden=(12, 6), max_iter=60 if kind == "mlp" else 1000)
     classifier = PixelClassifier.fit(
-        Samples(features, labels, np.zeros(200, np.int32)), spec, combine=combine, groups=GROUPS
+        Samples(features, labels, np.zeros(200, np.int32)),
+        spec,
+        combine=combine,
+        groups=GROUPS,
+        n_jobs=n_jobs,
     )
     return Model(
         recipe=Recipe(classifier=spec, combine=combine, seed=5),
@@ -41,6 +53,7 @@ def _model(kind="forest", combine="concatenate", trees=12):
     )
 
 
+_once = functools.cache(_model)
 QUERY = np.random.default_rng(1).normal(size=(500, 6)).astype(np.float32)
 
 
@@ -67,11 +80,9 @@ def _info(path, **changes):
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")  # too few pixels for the network to settle
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(
-    ("kind", "combine"), [*((k, "concatenate") for k in KINDS), ("forest", "product"), ("mlp", "product")]
-)
+@pytest.mark.parametrize(("kind", "combine"), COMBINED)
 def test_predictions_after_loading_are_the_same_bits(tmp_path, kind, combine):
-    model = _model(kind, combine)
+    model = _once(kind, combine)
     path = tmp_path / "m.hrvol"
     save_model(model, path)
     loaded = load_model(path)
@@ -95,6 +106,163 @@ def test_a_loaded_model_can_be_saved_again(saved, tmp_path):
     assert first.tobytes() == second.tobytes()
 
 
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+@pytest.mark.parametrize(("kind", "combine"), COMBINED)
+def test_the_same_model_is_the_same_bytes(tmp_path, kind, combine):
+    model = _once(kind, combine)
+    data = model_bytes(model)
+    assert data == model_bytes(model)
+    save_model(model, tmp_path / "m.hrvol")
+    assert (tmp_path / "m.hrvol").read_bytes() == data
+    loaded = read_model(data, "m")
+    assert model_bytes(loaded) == data, "loaded"
+    loaded.classifier.predict_proba(QUERY)
+    assert model_bytes(loaded) == data, "used"
+    assert model_bytes(read_model(model_bytes(loaded), "m")) == data, "loaded twice"
+    assert model_bytes(_model(kind, combine, n_jobs=2)) == data, "trained anew"
+
+
+def test_another_model_is_other_bytes():
+    model = _model(trees=2)
+    data = model_bytes(model)
+    for changes in ({"weights_sha256": "cd" * 32}, {"window": (0.1, 65535.4)}, {"trained_on": ()}):
+        assert model_bytes(replace(model, **changes)) != data
+    tree = model.classifier.members[0].estimator.estimators_[1].tree_
+    tree.value[0, 0, 0] = np.nextafter(tree.value[0, 0, 0], 1)
+    assert model_bytes(model) != data
+
+
+_ELSEWHERE = """
+import hashlib, runpy, sys
+tests, clusters = map(runpy.run_path, sys.argv[1:3])
+for model in (
+    *(tests["_model"](*each) for each in tests["COMBINED"]),
+    clusters["_model"](classes=4),
+    tests["load_model"](sys.argv[3]),
+):
+    print(hashlib.sha256(tests["model_bytes"](model)).hexdigest())
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_another_process_writes_the_same_bytes(saved):
+    clusters = Path(__file__).with_name("test_cluster_file.py")
+    models = [_once(*each) for each in COMBINED]
+    models += [runpy.run_path(str(clusters))["_model"](classes=4), load_model(saved)]
+    seed = "1" if os.environ.get("PYTHONHASHSEED") == "2" else "2"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _ELSEWHERE, __file__, clusters, saved],
+        env=os.environ | {"PYTHONHASHSEED": seed},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [hashlib.sha256(model_bytes(model)).hexdigest() for model in models]
+
+
+def test_a_file_tells_neither_time_nor_place(saved):
+    with zipfile.ZipFile(saved) as archive:
+        inner = zipfile.ZipFile(io.BytesIO(archive.read("estimator_all.skops")))
+        with inner:
+            entries = [*archive.infolist(), *inner.infolist()]
+            schema = inner.read("schema.json").decode()
+    assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
+    assert {(entry.create_system, entry.external_attr >> 16) for entry in entries} == {(3, 0o100644)}
+    numbers = []
+    json.loads(schema, object_hook=lambda node: numbers.append(node.get("__id__")))
+    numbers = {number for number in numbers if number is not None}
+    assert numbers == set(range(1, len(numbers) + 1))
+    arrays = {entry.filename for entry in entries if entry.filename[0].isdigit()}
+    assert arrays == {f"{number}.npy" for number in range(len(arrays))}
+
+
+def test_what_lies_between_the_fields_of_a_node_is_not_written():
+    model = _model(trees=2)
+    data = model_bytes(model)
+    tree = model.classifier.members[0].estimator.estimators_[0].tree_
+    state = tree.__getstate__()
+    nodes = state["nodes"].copy()
+    last, start, *_ = nodes.dtype.fields["missing_go_to_left"]
+    nodes.view(np.uint8).reshape(len(nodes), -1)[:, start + last.itemsize :] = 0xAB
+    tree.__setstate__({**state, "nodes": nodes})
+    assert b"\xab" * 7 in tree.__getstate__()["nodes"].tobytes(), "the test puts nothing there"
+    assert model_bytes(model) == data
+
+
+def test_equal_values_are_one_object_and_arrays_are_not():
+    text, array = "from a recipe", np.arange(3)
+    apart = settled_skops(skops.io.dumps([text, "".join([text[:4], text[4:]]), array, array.copy()]))
+    shared = settled_skops(skops.io.dumps([text, text, array, array]))
+    other = settled_skops(skops.io.dumps([text, "".join([text[:4], text[4:]]), array, array]))
+    assert shared == other != apart
+    first, second = skops.io.loads(shared)[2:]
+    assert first is second
+    first, second = skops.io.loads(apart)[2:]
+    assert first is not second
+    np.testing.assert_array_equal(first, second)
+
+
+def test_attributes_may_be_called_what_skops_calls_its_own():
+    values = {
+        "__id__": 7,
+        "file": "a.npy",
+        "content": {"__id__": "x", "file": b"\x00\xff"},
+        3: np.arange(4.0),
+    }
+    loaded = skops.io.loads(settled_skops(skops.io.dumps(values)))
+    np.testing.assert_equal(loaded, values)
+    assert settled_skops(skops.io.dumps(loaded)) == settled_skops(skops.io.dumps(values))
+
+
+def test_references_within_an_estimator_still_lead_to_what_they_meant():
+    with zipfile.ZipFile(io.BytesIO(skops.io.dumps(["one", "two", [1.5]]))) as archive:
+        schema = json.loads(archive.read("schema.json"))
+    for node in list(schema["content"]):  # written by no skops so far, but read by all
+        again = {"__loader__": "CachedNode", "__module__": None, "__class__": None, "__id__": node["__id__"]}
+        schema["content"].append(again)
+    loaded = skops.io.loads(settled_skops(zip_bytes({"schema.json": json.dumps(schema).encode()})))
+    assert loaded == ["one", "two", [1.5]] * 2
+    assert loaded[2] is loaded[5]
+
+
+@pytest.mark.parametrize("combine", ["concatenate", "product"])
+def test_files_from_before_still_load(tmp_path, combine):
+    model = _model(combine=combine)
+    save_model(model, tmp_path / "now.hrvol")
+    plain = {
+        f"estimator_{member.name}.skops": skops.io.dumps(
+            member.estimator, compression=zipfile.ZIP_DEFLATED, compresslevel=1
+        )
+        for member in model.classifier.members
+    }
+    loaded = load_model(_rewrite(tmp_path / "now.hrvol", tmp_path / "before.hrvol", plain))
+    before, after = (m.classifier.predict_proba(QUERY) for m in (model, loaded))
+    assert before.tobytes() == after.tobytes()
+    assert model_bytes(loaded) == model_bytes(model)
+
+
+def test_no_other_types_are_asked_for_than_plain_skops_asks_for():
+    for kind in ("forest", "boosting"):
+        plain = skops.io.dumps(_model(kind).classifier.members[0].estimator)
+        asked = skops.io.get_untrusted_types(data=plain)
+        assert asked == skops.io.get_untrusted_types(data=settled_skops(plain))
+        assert asked
+        assert set(asked) <= set(TRUSTED_TYPES)
+    foreign = settled_skops(skops.io.dumps(FunctionTransformer(func=os.path.join)))
+    assert "posixpath.join" in skops.io.get_untrusted_types(data=foreign)
+    with pytest.raises(skops.io.exceptions.UntrustedTypesFoundException):
+        skops.io.loads(foreign, trusted=list(TRUSTED_TYPES))
+
+
+def test_a_model_is_read_from_memory_as_from_a_file(saved):
+    model = read_model(saved.read_bytes(), "from somewhere")
+    assert model.source == "from somewhere"
+    assert model_bytes(model) == saved.read_bytes()
+    for data in (b"", saved.read_bytes()[:999]):
+        with pytest.raises(ModelError, match=r"^from somewhere: found a damaged file or no model"):
+            read_model(data, "from somewhere")
+
+
 def test_there_is_no_pickle_in_the_file(saved):
     with zipfile.ZipFile(saved) as archive:
         assert sorted(archive.namelist()) == [
@@ -115,7 +283,7 @@ def test_saving_is_all_or_nothing(saved, tmp_path, monkeypatch):
     def fail(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(skops.io, "dumps", fail)
+    monkeypatch.setattr(os, "fsync", fail)  # where a full disk may show
     with pytest.raises(ModelError, match=r"m\.hrvol: cannot be written: No space left on device"):
         save_model(_model(), path)
     assert path.read_bytes() == saved.read_bytes()

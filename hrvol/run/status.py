@@ -1,0 +1,118 @@
+"""How far a run is, read from its output: by anybody, from anywhere, while it goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrvol.errors import InputError
+from hrvol.recipe import Recipe
+from hrvol.run.ledger import DONE, FAILED, LEFT, PULSE, Book, entries, lanes
+from hrvol.volume.location import Location
+from hrvol.volume.order import BlockGrid
+from hrvol.volume.tiling import whole
+
+SILENT = 6 * PULSE
+"""Seconds without a pulse after which a driver counts as lost."""
+
+RECENT = 1800.0
+"""Seconds over which the rate is taken, of a run that goes on."""
+
+
+def run_status(
+    out: str | Path | Location, *, storage_options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Say how far a run is.
+
+    Parameters
+    ----------
+    out
+        An output of :func:`hrvol.segment_volume` or :func:`hrvol.cluster_volume`, path or URL.
+    storage_options
+        Keywords of the fsspec file system of a URL.
+
+    Returns
+    -------
+    dict
+        JSON values: ``state`` (``complete``, ``running``, ``stopped``, ``lost`` or ``failed``), blocks in
+        ``total``, ``done``, ``failed`` and ``left``, ``voxels`` labelled, ``voxels_per_s`` and ``eta_s`` of a
+        run that goes on (else ``None``), ``drivers`` (one mapping each) and ``failures`` (block, reason).
+
+    Raises
+    ------
+    InputError
+        There is no output of a run.
+    """
+    location = Location.of(out, storage_options)
+    said = (location.attributes() or {}).get("hrvol")
+    if not isinstance(said, Mapping) or "recipe" not in said or "input" not in said:
+        raise InputError(f"{location}: found no output of a run, expected one of hrvol segment or cluster")
+    grid, region = _grid(said)
+    numbers = grid.inside(region)
+    heads = lanes(location)
+    now = time.time()
+    alive = {
+        name: head for name, head in heads.items() if head["state"] == "running" and now - head["at"] < SILENT
+    }
+    book, voxels, recent = Book(len(grid)), 0, 0
+    since = max(now - RECENT, min((head["began"] for head in alive.values()), default=now))
+    for entry in entries(location):
+        book.take(entry)
+    for entry in entries(location):
+        if book.current(entry):
+            voxels += entry["voxels"]
+            recent += entry["voxels"] if entry["at"] >= since else 0
+    state = book.state[numbers]
+    done, failed, left = (int(np.count_nonzero(state == value)) for value in (DONE, FAILED, LEFT))
+    rate = recent / max(now - since, 1e-9) if alive and recent else None
+    per_block = voxels / done if done else 0.0
+    return {
+        "path": str(location),
+        "state": _state(bool(said.get("complete")), heads, alive, failed, left),
+        "total": len(numbers),
+        "done": done,
+        "failed": failed,
+        "left": left,
+        "voxels": voxels,
+        "voxels_per_s": rate,
+        "eta_s": left * per_block / rate if rate else None,
+        "drivers": [
+            {
+                "lane": name,
+                "host": head["host"],
+                "pid": head["pid"],
+                "state": head["state"] if name in alive or head["state"] != "running" else "lost",
+                "engine": head.get("engine"),
+                "workers": head.get("workers"),
+                "seen_s": round(now - head["at"], 1),
+            }
+            for name, head in sorted(heads.items())
+        ],
+        "failures": [
+            {"block": list(grid[int(n)].index), "reason": book.reasons[int(n)]}
+            for n in sorted(numbers[state == FAILED].tolist())
+        ],
+    }
+
+
+def _grid(said: Mapping[str, Any]) -> tuple[BlockGrid, Any]:
+    """Return the blocks of an output and its region, from its attributes."""
+    shape = tuple(said["input"]["shape"])
+    shape = (1,) * (3 - len(shape)) + shape
+    grid = BlockGrid(shape, Recipe.from_dict(said["recipe"]).tiles)
+    region = tuple(slice(*span) for span in said["region"]) if "region" in said else whole(grid.shape)
+    return grid, region
+
+
+def _state(complete: bool, heads: Mapping[str, Any], alive: Mapping[str, Any], failed: int, left: int) -> str:
+    if complete:
+        return "complete"
+    if alive:
+        return "running"
+    if failed and not left:
+        return "failed"
+    return "lost" if any(head["state"] == "running" for head in heads.values()) else "stopped"
