@@ -210,6 +210,12 @@ def _reader(job: SegmentJob, tiles: TileSpec) -> _Reader:
         return _readers[key]
 
 
+def forget_input() -> None:
+    """Give up what this process keeps of a volume: it may be rewritten before the next run."""
+    with _readers_lock:
+        _readers.clear()
+
+
 def predict_block(block: Block) -> BlockReport:
     """Predict one block (its part inside the job's region) and write it.
 

@@ -16,7 +16,7 @@ from hrvol.errors import BlockError, InputError, UsageError
 from hrvol.recipe import CrfSpec
 from hrvol.run.engine import EngineSpec, cpus
 from hrvol.run.ledger import DONE, MAIN, Ledger
-from hrvol.run.predict import MODEL_FILE, SegmentJob, Tools
+from hrvol.run.predict import MODEL_FILE, SegmentJob, Tools, forget_input
 from hrvol.run.progress import ProgressCallback
 from hrvol.run.request import Region, keep_input, model_file, provenance, region_box, text
 from hrvol.run.resume import begin_output, recheck, share
@@ -204,6 +204,8 @@ def segment_volume(
         except BlockError:
             _discard_if_empty(ledger, store, part)
             raise
+        finally:
+            forget_input()
     if report.failed:
         _discard_if_empty(ledger, store, part)
     return report
