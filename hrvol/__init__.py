@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hrvol.run.detect import detect_objects
     from hrvol.run.pca import pca_picture
     from hrvol.run.pipeline import extract_features, train_model
+    from hrvol.run.pyramid import build_pyramid
     from hrvol.run.segment import segment_volume
     from hrvol.run.similar import find_similar
     from hrvol.run.status import run_status
@@ -27,6 +28,7 @@ _HOME = {
     "Model": "hrvol.segment.model",
     "Recipe": "hrvol.recipe",
     "Volume": "hrvol.volume.store",
+    "build_pyramid": "hrvol.run.pyramid",
     "cluster_volume": "hrvol.run.cluster",
     "detect_objects": "hrvol.run.detect",
     "extract_features": "hrvol.run.pipeline",
@@ -49,6 +51,7 @@ __all__ = [
     "Recipe",
     "Volume",
     "__version__",
+    "build_pyramid",
     "cluster_volume",
     "detect_objects",
     "extract_features",

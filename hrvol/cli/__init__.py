@@ -17,7 +17,7 @@ import click
 
 from hrvol import __version__
 from hrvol.cli.cluster import cluster
-from hrvol.cli.look import demo, info, status, weights
+from hrvol.cli.look import demo, info, pyramid, status, weights
 from hrvol.cli.see import detect, pca, similar
 from hrvol.cli.work import evaluate, features, segment, train
 from hrvol.errors import HrvolError
@@ -106,7 +106,7 @@ def main(context: click.Context) -> None:
 
 
 _COMMANDS = (
-    *(demo, info, weights, train, segment, status),
+    *(demo, info, weights, train, segment, status, pyramid),
     *(cluster, detect, similar, pca, evaluate, features),
 )
 for _command in _COMMANDS:

@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from hrvol.cli.options import FAILURES_SHOWN, echo_json, echo_table, json_option, score, storage_option
+from hrvol.cli.options import (
+    FAILURES_SHOWN,
+    echo_json,
+    echo_table,
+    json_option,
+    place_options,
+    score,
+    storage_option,
+)
 
 
 @click.command()
@@ -83,6 +91,42 @@ def status(store: str, storage_options: dict[str, Any], as_json: bool) -> None:
         click.echo(f"failed  block {tuple(failure['block'])}: {failure['reason']}")
     if len(values["failures"]) > FAILURES_SHOWN:
         click.echo(f"        and {len(values['failures']) - FAILURES_SHOWN} more (--json has them all)")
+
+
+@click.command()
+@click.argument("image", metavar="IMAGE.ome.zarr")
+@place_options
+@storage_option
+def pyramid(
+    image: str,
+    engine: str,
+    scheduler_file: str | None,
+    engine_options: dict[str, Any],
+    workers: int | None,
+    storage_options: dict[str, Any],
+) -> None:
+    """Add coarser levels to an OME-Zarr image that has none, for viewers.
+
+    \b
+    Example:
+        hrvol pyramid volume.ome.zarr --workers 8
+    """  # noqa: D301 (click needs the escape)
+    from hrvol.run.progress import display
+    from hrvol.run.pyramid import build_pyramid
+    from hrvol.run.stop import stop_signals
+
+    with stop_signals() as stop, display() as progress:
+        levels = build_pyramid(
+            image,
+            engine=engine,
+            workers=workers,
+            scheduler_file=scheduler_file,
+            engine_options=engine_options,
+            storage_options=storage_options,
+            stop=stop,
+            progress=progress,
+        )
+    click.echo(f"{image}: {levels} levels")
 
 
 @click.group(no_args_is_help=False)

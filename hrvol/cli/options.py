@@ -85,6 +85,15 @@ def engine_options(command: F) -> F:
         click.option(
             "--probabilities", is_flag=True, help="Also write each class's probability (uint8, 255 = 1)."
         ),
+        place_options,
+    ):
+        command = option(command)
+    return command
+
+
+def place_options(command: F) -> F:
+    """Add where work is done."""
+    for option in (
         click.option(
             "--workers",
             type=click.IntRange(1),

@@ -11,7 +11,7 @@ from hrvol.run.ledger import Ledger
 from hrvol.run.progress import ProgressCallback
 from hrvol.run.stop import Stop
 from hrvol.run.task import configuration
-from hrvol.volume.labels import LabelStore
+from hrvol.volume.pyramid import HasLevels
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,20 @@ class Part:
 
 def coarsen(
     where: Engine,
-    store: LabelStore,
+    store: HasLevels,
     ledger: Ledger,
     *,
     stop: Stop | None = None,
     progress: ProgressCallback | None = None,
 ) -> bool:
-    """Make the coarser levels of an output whose blocks are settled.
+    """Make the coarser levels of a store whose finest ones are there.
 
     Parameters
     ----------
     where
         Engine whose configuration has the output as ``store``.
     store, ledger
-        The output. Parts that were made of the same blocks are not made again.
+        The images. Parts that were made of the same blocks are not made again.
     stop
         Once requested no other part is begun.
     progress
@@ -90,5 +90,5 @@ def make_part(piece: Part) -> None:
     configuration().store.make_part(piece.image, piece.level, piece.part)
 
 
-def _name(store: LabelStore, piece: Part) -> str:
+def _name(store: HasLevels, piece: Part) -> str:
     return f"{store.images[piece.image].path}/{piece.level + 1}/{piece.part}"

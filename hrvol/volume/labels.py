@@ -33,7 +33,7 @@ from hrvol.volume import ome
 from hrvol.volume.location import Location, stamp
 from hrvol.volume.ome import DEFAULT_LABELS, Level
 from hrvol.volume.output import CHANNELS_PER_SHARD, ensure_array, ensure_group, make_way, write_box
-from hrvol.volume.pyramid import LevelPlan, Reduction, make_level, make_part, plan_levels
+from hrvol.volume.pyramid import ImagePlan, Reduction, make_level, make_part, plan_levels
 from hrvol.volume.tiling import Box, shard_and_chunk
 
 if TYPE_CHECKING:
@@ -41,32 +41,6 @@ if TYPE_CHECKING:
 
 PROBABILITIES = "probabilities"
 UNCERTAINTY = "uncertainty"
-
-
-@dataclass(frozen=True)
-class ImagePlan:
-    """An image of the output, and the coarser levels it shall have.
-
-    Attributes
-    ----------
-    path
-        Of its group.
-    axes, unit
-        Of its arrays.
-    reduction
-        How a coarser level is made.
-    first
-        The finest level.
-    levels
-        The coarser ones.
-    """
-
-    path: str
-    axes: str
-    unit: str | None
-    reduction: Reduction
-    first: Level
-    levels: tuple[LevelPlan, ...]
 
 
 @dataclass(frozen=True)

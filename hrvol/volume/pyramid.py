@@ -11,13 +11,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.core.metadata import ArrayV2Metadata
 
 from hrvol.errors import InputError
+from hrvol.volume.location import Location
 from hrvol.volume.ome import Level, Triple
 from hrvol.volume.output import ensure_array
 from hrvol.volume.tiling import shard_and_chunk
@@ -152,6 +154,59 @@ class LevelPlan:
         return tuple(-(-side // step) for side, step in spatial)
 
 
+@dataclass(frozen=True)
+class ImagePlan:
+    """An image, and the coarser levels it shall have.
+
+    Attributes
+    ----------
+    path
+        Of its group.
+    axes, unit
+        Of its arrays.
+    reduction
+        How a coarser level is made.
+    first
+        The finest level.
+    levels
+        The coarser ones.
+    """
+
+    path: str
+    axes: str
+    unit: str | None
+    reduction: Reduction
+    first: Level
+    levels: tuple[LevelPlan, ...]
+
+
+class HasLevels(Protocol):
+    """A store whose images get coarser levels."""
+
+    @property
+    def location(self) -> Location:
+        """Where it is."""
+        ...
+
+    @property
+    def block_shape(self) -> tuple[int, int, int]:
+        """Voxels (z, y, x) of a part."""
+        ...
+
+    @property
+    def images(self) -> tuple[ImagePlan, ...]:
+        """What it holds, and what is to be made of it."""
+        ...
+
+    def make_level(self, image: int, level: int) -> None:
+        """Make the empty array of the ``level``-th coarser level of an image."""
+        ...
+
+    def make_part(self, image: int, level: int, part: int) -> None:
+        """Make one part of a coarser level; any number of processes may make different ones."""
+        ...
+
+
 def plan_levels(
     shape: tuple[int, ...],
     axes: str,
@@ -212,13 +267,18 @@ def make_level(group: zarr.Group, plan: LevelPlan) -> None:
     plan
         The level.
     """
-    wanted = {"shape": plan.shape, "chunks": plan.chunks, "shards": plan.shards}
     finer = group[plan.finer]
     if not isinstance(finer, zarr.Array):
         raise InputError(f"{group.store_path}: found no array at {plan.finer!r}")
-    ensure_array(
-        group, plan.level.path, **wanted, dtype=finer.dtype, fill_value=0, dimension_names=list(plan.axes)
-    )
+    wanted: dict[str, Any] = {"shape": plan.shape, "chunks": plan.chunks, "dtype": finer.dtype}
+    if isinstance(finer.metadata, ArrayV2Metadata):  # no shards there: a part is then many files
+        wanted |= {
+            "shards": None,
+            "chunk_key_encoding": {"name": "v2", "separator": finer.metadata.dimension_separator},
+        }
+    else:
+        wanted |= {"shards": plan.shards, "dimension_names": list(plan.axes)}
+    ensure_array(group, plan.level.path, **wanted, fill_value=0)
 
 
 def make_part(group: zarr.Group, plan: LevelPlan, part: int, reduction: Reduction) -> None:
