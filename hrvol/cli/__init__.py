@@ -21,8 +21,9 @@ from hrvol.cli.look import demo, info, pyramid, status, weights
 from hrvol.cli.see import detect, pca, similar
 from hrvol.cli.work import evaluate, features, segment, train
 from hrvol.errors import HrvolError
+from hrvol.run.stop import Abandoned
 
-INTERRUPTED = 130
+STOPPED, INTERRUPTED = 75, 130
 
 
 class _Program(click.Group):
@@ -51,6 +52,10 @@ class _Program(click.Group):
             _fail(error.format_message(), error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             _fail("interrupted", INTERRUPTED, kind="hrvol")
+        except Abandoned as error:
+            if str(error) == "SIGINT":
+                _fail("interrupted", INTERRUPTED, kind="hrvol")
+            _fail(f"stopped by {error}; the same command goes on", STOPPED, kind="hrvol")
         except HrvolError as error:
             _fail(str(error), error.exit_code)
         except OSError as error:  # a full disk, a folder that may not be written: the system's word, no fault

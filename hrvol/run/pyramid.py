@@ -77,6 +77,8 @@ def build_pyramid(
     spec = EngineSpec(engine, workers, scheduler_file, dict(engine_options or {})).limited(max(parts, 1))
     about = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
     with Ledger(location, 0, about=about) as ledger, open_engine(spec, PyramidJob(store)) as where:
+        if stop is not None:
+            stop.working = True
         if not coarsen(where, store, ledger, stop=stop, progress=progress):
             raise StoppedError(f"{location}: stopped before all levels were made; the same command goes on")
     store.declare()

@@ -20,8 +20,8 @@ from hrvol.run.predict import MODEL_FILE, SegmentJob, Tools, forget_input
 from hrvol.run.progress import ProgressCallback
 from hrvol.run.request import Region, keep_input, model_file, provenance, region_box, text
 from hrvol.run.resume import begin_output, recheck, share
-from hrvol.run.stop import Stop
-from hrvol.run.sweep import SegmentReport, sum_up, sweep
+from hrvol.run.stop import Abandoned, Stop
+from hrvol.run.sweep import SegmentReport, stopped, sum_up, sweep
 from hrvol.segment.cas import ClusterClassifier
 from hrvol.segment.crf import check_available
 from hrvol.segment.model import Model
@@ -192,6 +192,7 @@ def segment_volume(
         mine = share(numbers, _checked(part))
         lane = MAIN if part is None else f"part-{part[0]}-of-{part[1]}"
         about = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
+        asked = stop or Stop()
         ledger = Ledger(ready.location, len(grid), lane, about)
         try:
             with ledger:
@@ -199,8 +200,10 @@ def segment_volume(
                     if part is None:
                         ready.location.tidy()
                     recheck(ledger, store, grid, mine, progress)
-                sweep(grid, numbers, mine, job, ledger, spec, stop or Stop(), progress)
-            report = sum_up(grid, numbers, job, ledger, ready.model.classes, began)
+                sweep(grid, numbers, mine, job, ledger, spec, asked, progress)
+            report = sum_up(grid, numbers, mine, job, ledger, ready.model.classes, began)
+        except Abandoned:
+            raise stopped(asked, job, ledger, numbers) from None
         except BlockError:
             _discard_if_empty(ledger, store, part)
             raise

@@ -1,8 +1,8 @@
 """Stopping on request, so that a run can be resumed: SIGTERM, SIGUSR1 and Ctrl-C.
 
-The first signal lets the blocks in progress end and starts no others; after SIGTERM they have
-:data:`GRACE` seconds, because a job system kills soon after. A second signal abandons them. Abandoned blocks
-are done again when the run is resumed.
+The first signal lets the blocks in progress end and starts no others; after SIGTERM they have :data:`GRACE`
+seconds, because a job system kills soon after. A second signal abandons them, and so does the first one
+before there are any. Abandoned blocks are done again when the run is resumed.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ class Stop:
     ----------
     signal
         The first signal that came, or ``None``.
+    working
+        Whether there may be blocks in progress that are worth to be finished; set by the run.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.working = False
 
     @property
     def requested(self) -> bool:
@@ -46,10 +49,6 @@ class Stop:
     def request(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ask the run to stop after the blocks in progress."""
         self.signal = self.signal or number
-
-    def reset(self) -> None:
-        """Forget what was asked."""
-        self.signal = None
 
 
 @contextmanager
@@ -74,9 +73,11 @@ def stop_signals(grace: float = GRACE) -> Iterator[Stop]:
 
     def hear(number: int, frame: FrameType | None) -> None:
         heard = signal.Signals(number)
-        if stop.requested or heard == signal.SIGALRM:
+        if stop.signal is not None or heard == signal.SIGALRM:
             raise Abandoned(heard.name)
         stop.request(heard)
+        if not stop.working:
+            raise Abandoned(heard.name)
         if heard == signal.SIGTERM:
             signal.setitimer(signal.ITIMER_REAL, grace)
         limit = f"; {grace:.0f} s for them" if heard == signal.SIGTERM else ""

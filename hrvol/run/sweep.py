@@ -55,7 +55,7 @@ class SegmentReport:
         How far neighbouring tiles disagreed in the overlaps that were blended (inside blocks of several
         tiles; ``seams.pixels`` is 0 where there are none).
     failed
-        Blocks that were not done. With any, the output is not marked complete.
+        Blocks that were not done (of a part of a run: its own). With any, the output is not marked complete.
     before
         Number of voxels that earlier runs had labelled.
     left
@@ -149,6 +149,7 @@ def sweep(
     if not len(todo) and job.store.complete and not np.any(ledger.book.state[numbers] != DONE):
         return
     with open_engine(engine.limited(max(len(todo), 1)), job) as where:
+        stop.working = True
         succeeded = failed = 0
         for outcome in where.map_bounded(
             predict_block, todo, on_tick=lambda said: tally.report(tuple(said[0]), said[1]), stop=stop
@@ -199,11 +200,16 @@ def _write_down(
 
 
 def _end_if_stopped(stop: Stop, job: SegmentJob, ledger: Ledger, numbers: NDArray[np.int64]) -> None:
-    if stop.signal is None:
-        return
+    if stop.signal is not None:
+        raise stopped(stop, job, ledger, numbers)
+
+
+def stopped(stop: Stop, job: SegmentJob, ledger: Ledger, numbers: NDArray[np.int64]) -> StoppedError:
+    """Return the error that says how far a run came that was stopped; arguments as for :func:`sweep`."""
     done = int(np.count_nonzero(ledger.book.state[numbers] == DONE))
-    raise StoppedError(
-        f"{job.store.location}: stopped by {stop.signal.name} with {done} of {len(numbers)} blocks done;"
+    by = "" if stop.signal is None else f" by {stop.signal.name}"
+    return StoppedError(
+        f"{job.store.location}: stopped{by} with {done} of {len(numbers)} blocks done;"
         " the same command goes on",
         130 if stop.signal == signal.SIGINT else 75,
     )
@@ -212,6 +218,7 @@ def _end_if_stopped(stop: Stop, job: SegmentJob, ledger: Ledger, numbers: NDArra
 def sum_up(
     grid: BlockGrid,
     numbers: NDArray[np.int64],
+    mine: NDArray[np.int64],
     job: SegmentJob,
     ledger: Ledger,
     classes: Sequence[ClassInfo],
@@ -221,7 +228,7 @@ def sum_up(
 
     Parameters
     ----------
-    grid, numbers, job, ledger
+    grid, numbers, mine, job, ledger
         As for :func:`sweep`.
     classes
         Of the labels.
@@ -241,9 +248,7 @@ def sum_up(
         seams += SeamDisagreement(*entry["seams"])
         read, peak = read + entry["read"], max(peak, entry["peak"])
         wanted += entry["voxels"] * job.volume.dtype.itemsize
-    failed = [
-        FailedBlock(grid[int(n)].index, book.reasons[int(n)]) for n in numbers[book.state[numbers] == FAILED]
-    ]
+    failed = [FailedBlock(grid[int(n)].index, book.reasons[int(n)]) for n in mine[book.state[mine] == FAILED]]
     return SegmentReport(
         blocks=int(np.count_nonzero(book.state[numbers] == DONE)),
         voxels=voxels,
