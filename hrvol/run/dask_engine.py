@@ -36,6 +36,9 @@ LOG = logging.getLogger("hrvol.run")
 IN_FLIGHT = 2
 """Tasks under way per worker: one computes, one reads or writes."""
 
+CONNECT = "60s"
+"""How long a scheduler has to answer."""
+
 _LOOK = 0.5  # seconds between looks at what does not announce itself: stop signals, pauses that are over
 _CENSUS = 2.0  # seconds between looks at which workers there are
 _LONELY = 60.0  # seconds without workers before that is said
@@ -139,7 +142,7 @@ class DaskEngine:
             )  # its lost scheduler: see _census
             place = {"scheduler_file": where} if spec.scheduler_file else {"address": where}
             try:
-                return Client(**place, set_as_default=False, timeout="60s")
+                return Client(**place, set_as_default=False, timeout=CONNECT)
             except (OSError, ValueError) as error:
                 raise HrvolError(f"{where}: no Dask scheduler answers ({one_line(error)})") from None
         self._cluster = _slurm_cluster(spec) if spec.name == "slurm" else _local_cluster(self.workers)
@@ -361,15 +364,17 @@ def _local_cluster(workers: int) -> LocalCluster:
 
 
 def _slurm_cluster(spec: EngineSpec) -> Any:
-    """Return SLURM jobs, one worker process each unless ``processes`` says otherwise."""
+    """Return SLURM jobs, each with a worker process per core unless ``processes`` says otherwise."""
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError:
         raise MissingExtraError("engine: slurm needs dask-jobqueue; pip install 'hrvol[slurm]'") from None
-    options = {"cores": 1, "processes": 1, "memory": "8GB", **spec.options}
-    # As many threads as tasks a worker is given, whatever the number of cores that a job asks for.
-    threads = ["--nthreads", str(IN_FLIGHT)]
-    options["worker_extra_args"] = [*threads, *options.get("worker_extra_args", [])]
+    options = {"cores": 1, "memory": "8GB", **spec.options}
+    options.setdefault("processes", options["cores"])
+    # As many threads as tasks a worker is given, whatever the number of cores; and SLURM's limit of memory,
+    # not one of Dask's that would pause a worker for good.
+    always = ["--nthreads", str(IN_FLIGHT), "--memory-limit", "0"]
+    options["worker_extra_args"] = [*always, *options.get("worker_extra_args", [])]
     cluster = SLURMCluster(silence_logs=logging.CRITICAL, **options)
     cluster.scale(jobs=spec.workers or 1)
     return cluster
