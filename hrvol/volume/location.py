@@ -8,28 +8,35 @@ cut.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import zarr
 from zarr.abc.store import Store
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import LocalStore
 
 from hrvol.errors import UsageError
+from hrvol.volume.remote import RemoteStore
 
 PARTIAL = ".partial"
 """How files are named that a local write has not finished; left behind where its process was killed."""
 
+MARK = "zarr.json"
+"""What tells what a hierarchy is, and whose."""
+
 _STAMPS_AT_ONCE = 16
+_NO_WAY = {errno.EINVAL, errno.ENOTSUP, errno.EACCES}  # folders of some network disks, and of other people
 
 
 class DurableStore(LocalStore):
@@ -37,13 +44,18 @@ class DurableStore(LocalStore):
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write a value: whole or not at all, and durably."""
-        await super().set(key, value)
-        await asyncio.to_thread(_settle, self.root / key)
+        await asyncio.to_thread(self.set_sync, key, value)
 
     def set_sync(self, key: str, value: Buffer) -> None:
         """Write a value: whole or not at all, and durably."""
-        super().set_sync(key, value)
-        _settle(self.root / key)
+        self._check_writable()
+        _put(self.root, self.root / key, value)
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write a value likewise, unless there is one."""
+        self._check_writable()
+        with suppress(FileExistsError):
+            await asyncio.to_thread(_put, self.root, self.root / key, value, os.link)
 
 
 @dataclass(frozen=True)
@@ -82,13 +94,16 @@ class Location:
         """Return the Zarr store. A local folder that is not there is made unless ``read_only``."""
         if self.path is not None:
             return (LocalStore if read_only else DurableStore)(self.path, read_only=read_only)
-        return FsspecStore.from_url(self.url, storage_options=dict(self.options), read_only=read_only)
+        return RemoteStore.at(self.url, self.options, read_only=read_only)
 
     def open(self) -> zarr.Array[Any] | zarr.Group:
         """Open the array or group for reading; what Zarr and the file system raise is let through."""
-        if self.path is not None and not self.path.exists():
+        store = self.store()
+        if isinstance(store, RemoteStore):
+            return zarr.open(store, mode="r", zarr_format=3 if sync(store.holds(MARK)) else 2)
+        if not Path(self.url).exists():
             raise FileNotFoundError(self.url)
-        return zarr.open(self.store(), mode="r")
+        return zarr.open(store, mode="r")
 
     def open_group(self, mode: Any = "r", path: str = "") -> zarr.Group:
         """Open a group of the hierarchy: ``r`` to read, ``r+`` to write too."""
@@ -111,14 +126,24 @@ class Location:
             if not self.path.is_dir():
                 return self.path.exists() or self.path.is_symlink()
             return any(PARTIAL not in entry.name for entry in self.path.iterdir())
-        return sync(_any(self.store()))
+        return bool(sync(_names(self.store())))
 
-    def remove(self) -> None:
-        """Delete all that is there."""
-        if self.path is not None:
-            shutil.rmtree(self.path)
-        else:
-            sync(self.store(read_only=False).delete_dir(""))
+    def remove(self, inside: str = "") -> None:
+        """Delete all that is there, or what is below one name in it.
+
+        What tells whose it is goes last, so that one who is killed before can delete the rest. A bucket
+        stays, whatever was in it.
+        """
+        store = self.store(read_only=False)
+        names = [inside] if inside else sorted(sync(_names(store)), key=lambda name: name == MARK)
+        for name in names:
+            local = None if self.path is None else self.path / name
+            if local is not None and (local.is_symlink() or not local.is_dir()):
+                local.unlink(missing_ok=True)
+            else:
+                sync(store.delete_dir(name))
+        if self.path is not None and not (inside or self.path.is_symlink()):
+            self.path.rmdir()
 
     def read_bytes(self, key: str) -> bytes | None:
         """Return what is stored under a key, ``None`` where there is nothing."""
@@ -202,21 +227,42 @@ def is_url(source: str) -> bool:
     return "://" in source
 
 
-def _settle(path: Path) -> None:
-    """Wait until a file and its name are on the disk."""
-    for target in (path, path.parent):
-        handle = os.open(target, os.O_RDONLY)
+def _put(root: Path, path: Path, value: Buffer, place: Callable[..., None] = os.replace) -> None:
+    """Write a file, give it its name, and return when both are on the disk.
+
+    Its contents go first: a name may not come to be, in a power cut, before what it stands for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
+    try:
+        with partial.open("wb") as file:
+            file.write(value.as_buffer_like())
+            file.flush()
+            os.fsync(file.fileno())
+        place(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    for folder in path.parents:  # new folders are names, too
+        _settle(folder)
+        if folder == root.parent:
+            break
+
+
+def _settle(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where there is a way."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+    except OSError as error:
+        if error.errno not in _NO_WAY:
+            raise
 
 
-async def _any(store: Store) -> bool:
-    names: AsyncIterator[str] = store.list_dir("")
-    async for _ in names:
-        return True
-    return False
+async def _names(store: Store) -> list[str]:
+    return [name async for name in store.list_dir("")]
 
 
 def _side_by_side(function: Any, keys: Iterable[str]) -> list[Any]:

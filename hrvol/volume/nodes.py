@@ -6,7 +6,7 @@ from typing import Any
 
 import zarr
 
-from hrvol.errors import InputError
+from hrvol.errors import InputError, UnreadableError, UsageError
 from hrvol.volume import ome
 from hrvol.volume.location import Location
 from hrvol.volume.ome import DEFAULT_LABELS
@@ -19,14 +19,18 @@ def open_zarr(source: Location) -> zarr.Array[Any] | zarr.Group:
     Raises
     ------
     InputError
-        There is no Zarr array or group.
+        There is no Zarr array or group, or (:class:`UnreadableError`) what there is cannot be looked at.
+    UsageError
+        An option does not fit the file system of the URL, or that is not installed.
     """
     try:
         return source.open()
-    except MemoryError:
+    except (MemoryError, UsageError):
         raise
     except Exception as error:  # a URL can fail in as many ways as there are file systems
         empty = isinstance(error, FileNotFoundError) or "No group found" in str(error)
+        if isinstance(error, OSError) and not empty:
+            raise UnreadableError(f"{source}: cannot be opened: {error.strerror or error}") from None
         reason = "" if empty else f" ({' '.join(str(error).split())})"
         raise InputError(
             f"{source}: found neither a Zarr array or group nor a TIFF image ({', '.join(SUFFIXES)}){reason}"
