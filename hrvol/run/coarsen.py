@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hrvol.errors import BlockError
@@ -11,7 +12,11 @@ from hrvol.run.ledger import Ledger
 from hrvol.run.progress import ProgressCallback
 from hrvol.run.stop import Stop
 from hrvol.run.task import configuration
+from hrvol.volume.parts import erase_part, part_box, part_stamps, parts_made_of
 from hrvol.volume.pyramid import HasLevels
+from hrvol.volume.tiling import Box
+
+_CHECKED_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def coarsen(
             store.make_level(number, level)
             for part in range(image.levels[level].parts):
                 piece = Part(number, level, part)
-                if ledger.book.parts.get(_name(store, piece)) == made_of:
+                if ledger.book.parts.get(_name(store, piece), ("",))[0] == made_of:
                     done += 1
                 else:
                     todo.append(piece)
@@ -76,7 +81,7 @@ def coarsen(
                     f"{store.location}: cannot make {_name(store, outcome.task)}: {outcome.error}"
                     " (the same command checks what is stored and goes on)"
                 )
-            ledger.part(_name(store, outcome.task), made_of)
+            ledger.part(_name(store, outcome.task), made_of, str(outcome.value))
             done += 1
             if progress is not None:
                 progress("coarser levels", done * voxels, total * voxels)
@@ -85,9 +90,64 @@ def coarsen(
     return True
 
 
-def make_part(piece: Part) -> None:
-    """Make one part; the task that engines hand to workers."""
-    configuration().store.make_part(piece.image, piece.level, piece.part)
+def recheck_levels(
+    store: HasLevels, ledger: Ledger, harmed: Sequence[Box] = (), *, warn: Callable[[], None] = lambda: None
+) -> int:
+    """Look whether the parts that are made are stored unharmed; what is not is deleted and left to make.
+
+    What came of a harmed part, or a harmed block, is left to make again, too: nobody knows whether it was
+    harmed before.
+
+    Parameters
+    ----------
+    store, ledger
+        Of the run.
+    harmed
+        Blocks that were found to be harmed, (z, y, x).
+    warn
+        Called before the first part is deleted.
+
+    Returns
+    -------
+    int
+        Number of parts that have to be made again.
+    """
+    again: dict[Part, None] = {}
+    for number, image in enumerate(store.images):
+        for box in harmed:
+            again |= dict.fromkeys(Part(number, *place) for place in parts_made_of(image, box))
+        for piece in _harmed_parts(store, ledger, number):
+            again[piece] = None
+            box = part_box(image, piece.level, piece.part)
+            made_of_it = parts_made_of(image, box, piece.level)
+            again |= dict.fromkeys(Part(number, *place) for place in made_of_it)
+    known = [piece for piece in again if _name(store, piece) in ledger.book.parts]
+    if known:
+        warn()
+    for piece in known:
+        erase_part(store, piece.image, piece.level, piece.part)
+        ledger.part(_name(store, piece), "", "")
+    return len(known)
+
+
+def _harmed_parts(store: HasLevels, ledger: Ledger, image: int) -> Iterator[Part]:
+    """Yield the parts of an image that are not stored as they were made."""
+    for level, plan in enumerate(store.images[image].levels):
+        pieces = (Part(image, level, part) for part in range(plan.parts))
+        made = [piece for piece in pieces if ledger.book.parts.get(_name(store, piece), ("",))[0]]
+        for start in range(0, len(made), _CHECKED_AT_ONCE):
+            some = made[start : start + _CHECKED_AT_ONCE]
+            found = part_stamps(store, image, level, [piece.part for piece in some])
+            for piece, stamp in zip(some, found, strict=True):
+                if stamp != ledger.book.parts[_name(store, piece)][1]:
+                    yield piece
+
+
+def make_part(piece: Part) -> str:
+    """Make one part, and return the checksum of what was stored; the task that engines hand to workers."""
+    store: HasLevels = configuration().store
+    store.make_part(piece.image, piece.level, piece.part)
+    return part_stamps(store, piece.image, piece.level, [piece.part])[0]
 
 
 def _name(store: HasLevels, piece: Part) -> str:

@@ -11,16 +11,19 @@ import heapq
 import logging
 import pickle
 import queue
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import dask
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, get_worker
+from distributed.utils import LoopRunner
 
 from hrvol.errors import HrvolError, MissingExtraError, StoppedError
 from hrvol.run.deal import Dealer
@@ -113,6 +116,7 @@ class DaskEngine:
         self._configuration = configuration
         self._cluster: Any = None
         self._client: Any = None
+        self._runner: Any = None
         self._settings: Any = None
 
     def __enter__(self) -> Self:
@@ -145,23 +149,29 @@ class DaskEngine:
                 return Client(**place, set_as_default=False, timeout=CONNECT)
             except (OSError, ValueError) as error:
                 raise HrvolError(f"{where}: no Dask scheduler answers ({one_line(error)})") from None
-        self._cluster = _slurm_cluster(spec) if spec.name == "slurm" else _local_cluster(self.workers)
+        if spec.name == "slurm":
+            self._cluster = _slurm_cluster(spec)
+        else:
+            self._runner = _deaf_runner()
+            self._cluster = _local_cluster(self.workers, self._runner.loop)
         return Client(self._cluster, set_as_default=False)
 
     def _close(self, quickly: bool) -> None:
         """End the workers; ``quickly`` without waiting for tasks that are still running."""
-        with suppress(Exception):
-            if isinstance(self._cluster, LocalCluster) and quickly:
-                for nanny in list(self._cluster.workers.values()):
-                    process = getattr(getattr(nanny, "process", None), "process", None)
-                    if process is not None:
-                        nanny.auto_restart = False
-                        process._process.kill()
+        if isinstance(self._cluster, LocalCluster) and quickly:
+            for nanny in list(self._cluster.workers.values()):
+                with suppress(Exception):  # one that is being started, or has died, has no process
+                    nanny.auto_restart = False
+                    nanny.process.process._process.kill()
         for closing in (self._client, self._cluster):
             with suppress(Exception):
                 if closing is not None:
-                    closing.close(timeout=10)
-        self._client = self._cluster = None
+                    # Dask waits for processes that were killed while they started, although they never come.
+                    closing.close(timeout=2 if quickly else 10)
+        with suppress(Exception):
+            if self._runner is not None:
+                self._runner.stop(timeout=2)
+        self._client = self._cluster = self._runner = None
         if self._settings is not None:
             self._settings.__exit__(None, None, None)
             self._settings = None
@@ -349,8 +359,25 @@ class _Desk:
         return any(job.alone for job in self._load[worker])
 
 
-def _local_cluster(workers: int) -> LocalCluster:
+def _deaf_runner() -> Any:
+    """Return a running event loop whose processes do not hear Ctrl-C.
+
+    A terminal sends it to all processes, but what becomes of blocks in progress is for the driver to say. The
+    signals that a thread blocks are blocked in the processes that it starts, from their first moment.
+    """
+    resource_tracker.ensure_running()  # it unblocks them in the thread that starts it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        runner = LoopRunner()
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return runner
+
+
+def _local_cluster(workers: int, loop: Any) -> LocalCluster:
     return LocalCluster(
+        loop=loop,
         n_workers=workers,
         threads_per_worker=IN_FLIGHT,
         processes=True,

@@ -9,11 +9,14 @@ output does, on a disk or in a bucket::
 
 A *lane* has one writer, the driver of a run: ``main``, or ``part-2-of-8`` where several drivers share the
 work. A block is written down only after its shards are on the disk, with a checksum of them, so that a shard
-which was damaged later is found when the run is continued. Whatever is not written down is done again.
+which was damaged later is found when the run is continued. Whatever is not written down is done again, and so
+is what a record tells that does not fit its own checksum.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import socket
 import threading
@@ -30,8 +33,10 @@ import psutil
 from numpy.typing import NDArray
 
 from hrvol.errors import BusyError
-from hrvol.volume.location import Location
+from hrvol.volume.location import Location, stamp
 from hrvol.volume.records import Records
+
+LOG = logging.getLogger("hrvol.run")
 
 LEDGER = "ledger"
 MAIN = "main"
@@ -66,7 +71,8 @@ class Book:
     reasons
         Why blocks failed, by number.
     parts
-        Parts of coarser levels that are made, and of which :meth:`digest` of the blocks.
+        Parts of coarser levels that are made: of which :meth:`digest` of the blocks, and a checksum of what
+        was stored.
     """
 
     def __init__(self, count: int) -> None:
@@ -74,14 +80,18 @@ class Book:
         self.stamp: NDArray[np.uint64] = np.zeros(count, np.uint64)
         self.at: NDArray[np.float64] = np.zeros(count, np.float64)
         self.reasons: dict[int, str] = {}
-        self.parts: dict[str, str] = {}
+        self.parts: dict[str, tuple[str, str]] = {}
+        self._parts_at: dict[str, float] = {}
 
     def take(self, entry: Mapping[str, Any]) -> None:
         """Add an entry; of two about one block the later counts."""
+        when = float(entry["at"])
         if "part" in entry:
-            self.parts[entry["part"]] = entry["of"]
+            if when >= self._parts_at.get(entry["part"], when):
+                self.parts[entry["part"]] = entry["of"], entry["stamp"]
+                self._parts_at[entry["part"]] = when
             return
-        number, when = int(entry["block"]), float(entry["at"])
+        number = int(entry["block"])
         if not 0 <= number < len(self.state) or when < self.at[number]:
             return
         self.state[number], self.at[number] = entry["state"], when
@@ -97,6 +107,14 @@ class Book:
         number = int(entry["block"])
         return bool(self.state[number] == DONE and self.at[number] == entry["at"])
 
+    def moment(self, entry: Mapping[str, Any]) -> float:
+        """Return when an entry is written down: now, but after what it replaces, whatever the clocks say."""
+        if "part" in entry:
+            last = self._parts_at.get(entry["part"], 0.0)
+        else:
+            last = float(self.at[int(entry["block"])])
+        return max(round(time.time(), 3), round(last + 0.001, 3))
+
     def digest(self) -> str:
         """Return text that tells this state of the blocks from others."""
         found = blake2b(self.state.tobytes(), digest_size=8)
@@ -108,7 +126,7 @@ def lanes(location: Location) -> dict[str, Entry]:
     """Return who writes or wrote: the head of each lane, by its name."""
     records = Records(location)
     names = records.children(LEDGER)
-    heads = records.get_all(f"{LEDGER}/{name}" for name in names)
+    heads = map(unsealed, records.get_all(f"{LEDGER}/{name}" for name in names))
     return {name: head for name, head in zip(names, heads, strict=True) if head is not None}
 
 
@@ -119,7 +137,7 @@ def entries(location: Location) -> Iterator[Entry]:
         names = records.children(f"{LEDGER}/{lane}")
         for start in range(0, len(names), 64):
             for record in records.get_all(f"{LEDGER}/{lane}/{name}" for name in names[start : start + 64]):
-                yield from (record or {}).get("entries", ())
+                yield from (unsealed(record) or {}).get("entries", ())
 
 
 def read_book(location: Location, count: int) -> Book:
@@ -128,6 +146,45 @@ def read_book(location: Location, count: int) -> Book:
     for entry in entries(location):
         book.take(entry)
     return book
+
+
+def check_free(location: Location, lane: str = MAIN, sleep: Sleep = time.sleep) -> None:
+    """Make sure that nobody writes who must not while a lane is written.
+
+    A driver on this machine is looked up; of one on another machine a pulse is waited for.
+
+    Parameters
+    ----------
+    location
+        Of the output.
+    lane
+        That is to be written.
+    sleep
+        Waits so many seconds.
+
+    Raises
+    ------
+    BusyError
+        Somebody is writing.
+    """
+    rivals = {
+        name: head
+        for name, head in lanes(location).items()
+        if head["state"] == "running" and _excludes(lane, name)
+    }
+    far = {}
+    for name, head in rivals.items():
+        if head["host"] != socket.gethostname():
+            far[name] = head
+        elif _alive(head):
+            raise BusyError(f"{location}: process {head['pid']} is writing it, on this machine")
+    if not far:
+        return
+    sleep(2.5 * PULSE)
+    now = lanes(location)
+    for name, head in far.items():
+        if now.get(name, {}).get("pulse") != head["pulse"]:
+            raise BusyError(f"{location}: process {head['pid']} on {head['host']} is writing it")
 
 
 class Ledger:
@@ -160,6 +217,7 @@ class Ledger:
     ) -> None:
         self._location, self._count, self._lane, self._sleep = location, count, lane, sleep
         self._records = Records(location, read_only=False)
+        self._path = f"{LEDGER}/{lane}"
         self._head: Entry = {
             **(about or {}),
             "owner": uuid4().hex,
@@ -167,6 +225,7 @@ class Ledger:
             "pid": os.getpid(),
             "born": psutil.Process().create_time(),
             "began": time.time(),
+            "at": time.time(),
             "pulse": 0,
             "state": "running",
         }
@@ -180,12 +239,12 @@ class Ledger:
         self.book = Book(count)
 
     def __enter__(self) -> Self:
-        self._claim()
+        check_free(self._location, self._lane, self._sleep)
         self._records.put(LEDGER, {})  # without it Zarr libraries warn of a folder that is no group
         self.book = read_book(self._location, self._count)
-        names = self._records.children(f"{LEDGER}/{self._lane}")
+        names = self._records.children(self._path)
         self._segment = 1 + max((int(name) for name in names if name.isdecimal()), default=-1)
-        self._pulse()
+        self._records.put(self._path, sealed(self._head))
         self._heart.start()
         return self
 
@@ -198,7 +257,7 @@ class Ledger:
         try:
             self.flush()
             self._pulse()
-        except OSError:
+        except (OSError, BusyError):
             if kind is None:
                 raise
 
@@ -214,9 +273,12 @@ class Ledger:
         """Write down that a block has to be done again."""
         self._add({"block": number, "state": LEFT})
 
-    def part(self, name: str, of: str) -> None:
-        """Write down that a part of a coarser level is made of blocks in the state that ``of`` tells."""
-        self._add({"part": name, "of": of})
+    def part(self, name: str, of: str, stamp: str) -> None:
+        """Write down that a part of a coarser level is made of blocks in the state that ``of`` tells.
+
+        ``stamp`` is the checksum of what was stored; without both it has to be made again.
+        """
+        self._add({"part": name, "of": of, "stamp": stamp})
 
     def refresh(self) -> None:
         """Read what other lanes have written since."""
@@ -225,18 +287,24 @@ class Ledger:
             self.book = read_book(self._location, self._count)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits.
+
+        Raises
+        ------
+        BusyError
+            Another run has taken over, because this one was not heard of for long or began at the same time.
+        """
         with self._lock:
             if not self._unwritten:
                 return
-            self._records.put(f"{LEDGER}/{self._lane}/{self._segment:06d}", {"entries": self._entries})
+            self._put(f"{self._path}/{self._segment:06d}", {"entries": self._entries})
             self._unwritten, self._written = False, time.monotonic()
             if len(self._entries) >= SEGMENT:
                 self._segment, self._entries = self._segment + 1, []
 
     def _add(self, entry: Entry) -> None:
         with self._lock:
-            entry["at"] = round(time.time(), 3)
+            entry["at"] = self.book.moment(entry)
             self._entries.append(entry)
             self._unwritten = True
             self.book.take(entry)
@@ -246,52 +314,31 @@ class Ledger:
     def _pulse(self) -> None:
         with self._lock:
             self._head |= {"pulse": self._head["pulse"] + 1, "at": time.time()}
-            self._records.put(f"{LEDGER}/{self._lane}", self._head)
+            self._put(self._path, self._head)
+
+    def _put(self, path: str, values: Entry) -> None:
+        """Write a record of this lane, if it is still ours."""
+        head = unsealed(self._records.get(self._path)) or self._head
+        if head["owner"] != self._head["owner"]:
+            raise BusyError(f"{self._location}: process {head['pid']} on {head['host']} has taken over")
+        self._records.put(path, sealed(values))
 
     def _beat(self) -> None:
         """Give signs of life, and write what has waited long enough."""
         while not self._over.wait(min(FLUSH, PULSE)):
-            with suppress(OSError):  # the driver sees it when it writes itself
+            with suppress(OSError, BusyError):  # the driver sees it when it writes itself
                 with self._lock:
                     if time.monotonic() - self._written >= FLUSH:
                         self.flush()
                 if time.time() - self._head["at"] >= PULSE:
                     self._pulse()
 
-    def _claim(self) -> None:
-        """Make sure that nobody else is writing.
 
-        A driver on this machine is looked up; of one on another machine a pulse is waited for.
-
-        Raises
-        ------
-        BusyError
-            Somebody is.
-        """
-        rivals = {
-            name: head
-            for name, head in lanes(self._location).items()
-            if head.get("state") == "running" and self._excludes(name)
-        }
-        far = {}
-        for name, head in rivals.items():
-            if head.get("host") != self._head["host"]:
-                far[name] = head
-            elif _alive(head):
-                raise BusyError(f"{self._location}: process {head['pid']} is writing it, on this machine")
-        if not far:
-            return
-        self._sleep(2.5 * PULSE)
-        now = lanes(self._location)
-        for name, head in far.items():
-            if now.get(name, {}).get("pulse") != head["pulse"]:
-                raise BusyError(f"{self._location}: process {head['pid']} on {head['host']} is writing it")
-
-    def _excludes(self, other: str) -> bool:
-        """Whether a lane and this one must not be written at once: two parts of one cut may."""
-        both = [self._lane, other]
-        alike = all(name != MAIN for name in both) and len({name.rpartition("-")[2] for name in both}) == 1
-        return self._lane == other or not alike
+def _excludes(lane: str, other: str) -> bool:
+    """Whether two lanes must not be written at once: two parts of one cut may."""
+    both = [lane, other]
+    alike = all(name != MAIN for name in both) and len({name.rpartition("-")[2] for name in both}) == 1
+    return lane == other or not alike
 
 
 def _alive(head: Mapping[str, Any]) -> bool:
@@ -300,3 +347,23 @@ def _alive(head: Mapping[str, Any]) -> bool:
         return bool(abs(psutil.Process(int(head["pid"])).create_time() - float(head["born"])) < 1)
     except psutil.Error:
         return False
+
+
+def sealed(values: Mapping[str, Any]) -> Entry:
+    """Return the values of a record with their checksum: storage may change a digit, and it reads as well."""
+    return {**values, "seal": _seal(values)}
+
+
+def unsealed(record: Entry | None) -> Entry | None:
+    """Return the values of a sealed record; ``None`` for none, and for one that is not as it was written."""
+    if record is None or "seal" not in record:
+        return None
+    seal = record.pop("seal")
+    if seal == _seal(record):
+        return record
+    LOG.warning("found a damaged record in the ledger; what it said is done again")
+    return None
+
+
+def _seal(values: Mapping[str, Any]) -> str | None:
+    return stamp(json.dumps(values, sort_keys=True).encode())

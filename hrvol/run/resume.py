@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.errors import OtherRunError, OutputExistsError
-from hrvol.run.ledger import DONE, Ledger
+from hrvol.run.coarsen import recheck_levels
+from hrvol.run.ledger import DONE, Ledger, check_free
 from hrvol.run.progress import ProgressCallback
 from hrvol.volume.labels import LabelStore
 from hrvol.volume.location import Location
@@ -56,9 +57,10 @@ def begin_output(
     OtherRunError
         The output was begun with other settings; the message names the first differences.
     OutputExistsError
-        Something else is in the way.
+        Something else is in the way, or (:class:`BusyError`) somebody is writing what is to be deleted.
     """
     if overwrite:
+        check_free(location)
         make_way(location, True)
     found = location.attributes()
     if found is None and not location.occupied():
@@ -94,6 +96,8 @@ def recheck(
 ) -> int:
     """Look whether what the ledger says is done is stored unharmed; what is not is deleted and left to do.
 
+    Before anything is deleted the output is marked as not complete.
+
     Parameters
     ----------
     ledger, store, grid
@@ -106,21 +110,27 @@ def recheck(
     Returns
     -------
     int
-        Number of blocks that have to be done again.
+        Number of blocks, and of parts of coarser levels, that have to be done again.
     """
     done = numbers[ledger.book.state[numbers] == DONE]
-    harmed, voxels = 0, math.prod(store.block_shape)
+    harmed, voxels = [], math.prod(store.block_shape)
+
+    def mark() -> None:
+        if store.complete:
+            store.update({"complete": False})
+
     for start in range(0, len(done), _CHECKED_AT_ONCE):
         some = done[start : start + _CHECKED_AT_ONCE].tolist()
         for number, found in zip(some, store.stamps([grid[n].index for n in some]), strict=True):
             if int(found, 16) != int(ledger.book.stamp[number]):
+                mark()
                 store.erase(grid[number].index)
                 ledger.left(number)
-                harmed += 1
+                harmed.append(grid[number].core)
         if progress is not None:
             looked_at = min(start + _CHECKED_AT_ONCE, len(done))
             progress("check", looked_at * voxels, len(done) * voxels)
-    return harmed
+    return len(harmed) + recheck_levels(store, ledger, harmed, warn=mark)
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:

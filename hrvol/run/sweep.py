@@ -164,13 +164,17 @@ def sweep(
                     f"{job.store.location}: the first {failed} blocks all failed: {outcome.error}"
                 )
         _end_if_stopped(stop, job, ledger, numbers)
-        ledger.refresh()
-        if np.any(ledger.book.state[numbers] == LEFT):
-            return  # others are at it
-        if not np.any(ledger.book.state[numbers] == DONE):
-            return  # nothing came of it
-        if not coarsen(where, job.store, ledger, stop=stop, progress=progress):
-            _end_if_stopped(stop, job, ledger, numbers)
+        made_of = None
+        while made_of != ledger.book.digest():  # other parts of the run may redo meanwhile what had failed
+            ledger.refresh()
+            if np.any(ledger.book.state[numbers] == LEFT):
+                return  # others are at it
+            if not np.any(ledger.book.state[numbers] == DONE):
+                return  # nothing came of it
+            made_of = ledger.book.digest()
+            if not coarsen(where, job.store, ledger, stop=stop, progress=progress):
+                _end_if_stopped(stop, job, ledger, numbers)
+            ledger.refresh()
     job.store.declare(complete=not np.any(ledger.book.state[numbers] != DONE))
 
 
