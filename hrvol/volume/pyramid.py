@@ -8,9 +8,9 @@ order, and again.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -80,14 +80,9 @@ def mode_reduce(labels: npt.NDArray[Any], factor: Factor) -> npt.NDArray[Any]:
     padded = _pad(labels, factor)
     fz, fy, fx = factor
     out = np.empty(tuple(n // f for n, f in zip(padded.shape, factor, strict=True)), labels.dtype)
-    for k in range(len(out)):  # a plane at a time: votes of a whole shard would take 40 bytes a voxel
-        cells = np.stack(
-            [padded[k * fz + a, b::fy, c::fx] for a, b, c in product(range(fz), range(fy), range(fx))]
-        )
-        out[k] = cells[0]
-        mixed = (cells != cells[0]).any(axis=0)
-        if mixed.any():
-            out[k][mixed] = _vote(cells[:, mixed])
+    for k in range(len(out)):  # a plane at a time: all voters of a whole shard would take twice its memory
+        voters = (padded[k * fz + a, b::fy, c::fx] for a, b, c in product(range(fz), range(fy), range(fx)))
+        out[k] = _vote([np.ascontiguousarray(voter) for voter in voters])
     return out
 
 
@@ -97,13 +92,14 @@ def mean_reduce(image: npt.NDArray[Any], factor: Factor) -> npt.NDArray[Any]:
     fz, fy, fx = factor
     whole_numbers = image.dtype.kind in "iu"
     exact = {"i": np.int64, "u": np.uint64}.get(image.dtype.kind, np.float64)
-    shape = tuple(n // f for n, f in zip(padded.shape, factor, strict=True))
-    total = np.zeros(shape, exact)
-    for a, b, c in product(range(fz), range(fy), range(fx)):
-        total += padded[a::fz, b::fy, c::fx]
+    out = np.empty(tuple(n // f for n, f in zip(padded.shape, factor, strict=True)), image.dtype)
     cell = fz * fy * fx
-    mean = (2 * total + cell) // (2 * cell) if whole_numbers else total / cell
-    return mean.astype(image.dtype)
+    for k in range(len(out)):  # a plane at a time: sums of a whole shard would take three times its memory
+        total = np.zeros(out.shape[1:], exact)
+        for a, b, c in product(range(fz), range(fy), range(fx)):
+            total += padded[k * fz + a, b::fy, c::fx]
+        out[k] = (2 * total + cell) // (2 * cell) if whole_numbers else total / cell
+    return out
 
 
 @dataclass(frozen=True)
@@ -356,15 +352,18 @@ def build_levels(
     return (first, *(plan.level for plan in plans))
 
 
-def _vote(cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the winner of each column of (voters, cells)."""
-    votes = np.stack([(cells == row).sum(axis=0) for row in cells])
-    # By votes first; among equals a smaller label is better, and 0 is worst.
-    top = int(np.iinfo(cells.dtype).max)
-    merit = np.where(cells == 0, 0, top + 1 - cells.astype(np.int64))
-    winner = (votes * (top + 2) + merit).argmax(axis=0)
-    chosen: npt.NDArray[Any] = np.take_along_axis(cells, winner[None], axis=0)[0]
-    return chosen
+def _vote(voters: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return the winners (y, x) of an election at each pixel; each voter is a plane (y, x) of labels."""
+    votes = [np.ones(voters[0].shape, np.uint8) for _ in voters]
+    for (i, one), (j, other) in combinations(enumerate(voters), 2):
+        agree = (one == other).view(np.uint8)
+        votes[i] += agree
+        votes[j] += agree
+    most = np.maximum.reduce(votes)
+    # Unsigned numbers wrap: of negatives, that of the smallest label is the largest, and that of 0 is 0.
+    merits = [(count == most) * np.negative(label) for count, label in zip(votes, voters, strict=True)]
+    winner: npt.NDArray[Any] = np.negative(np.maximum.reduce(merits))
+    return winner
 
 
 def _pad(array: npt.NDArray[Any], factor: Factor) -> npt.NDArray[Any]:
