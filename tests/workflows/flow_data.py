@@ -1,0 +1,127 @@
+"""A folder as somebody who copies a workflow has it, and the commands that are run in it."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import yaml
+from click.testing import CliRunner
+
+from hrvol.cli import main
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+BIN = Path(sys.executable).parent
+PATIENCE = 300  # seconds; a busy machine takes a while to start a process
+SHAPE = (8, 150, 130)
+RECIPE = {
+    "features": {"kind": "classical", "classical": {"filters": ["gaussian", "sobel"], "sigmas": [1, 2]}},
+    "classifier": {"trees": 5, "samples_per_class": 500},
+    "tiles": {"core": 64, "overlap": 12, "planes": 1},
+}
+
+# hrvol, except that the first `segment` is told to stop when some blocks are done; what is done then is kept.
+INTERRUPTED = """#!{python}
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+hrvol, kept, words = "{hrvol}", Path("{kept}"), sys.argv[1:]
+if words[0] != "segment" or kept.exists():
+    os.execv(hrvol, [hrvol, *words])
+blocks = Path(words[2], "labels", "hrvol", "0", "c").resolve()
+files = lambda: {{str(file): file.stat().st_mtime_ns for file in blocks.rglob("*") if file.is_file()}}
+process = subprocess.Popen([hrvol, *words])
+while process.poll() is None and len(files()) < 8:
+    time.sleep(0.02)
+process.send_signal(signal.SIGTERM)
+code = process.wait()
+kept.write_text(json.dumps({{"code": code, "files": files()}}))
+sys.exit(code)
+"""
+
+
+def tool(name):
+    """Return where a program is, or skip the test."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not on the PATH")
+    return found
+
+
+def environment(*folders, **variables):
+    """Return this process's environment, with programs of these folders first, then this Python's."""
+    path = os.pathsep.join([*map(str, folders), str(BIN), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, **variables}
+
+
+def executable(path, text):
+    """Write a script that can be run."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def prepare(folder, **settings):
+    """Write a volume, strokes on it, its truth, a recipe, and the workflows' config.yaml."""
+    truth = np.ones(SHAPE, np.uint8)
+    truth[:, 30:90, 20:90] = 2
+    truth[:, 110:140] = 3
+    image = 60.0 * truth + np.random.default_rng(0).normal(0, 15, SHAPE)
+    strokes = np.zeros(SHAPE, np.uint8)
+    strokes[::4, :, 5::11] = truth[::4, :, 5::11]
+    for name, values in (("a", np.clip(image, 0, 255)), ("strokes", strokes), ("truth", truth)):
+        tifffile.imwrite(folder / f"{name}.tif", values.astype(np.uint8), photometric="minisblack")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    config = {
+        "recipe": "recipe.yaml",
+        "classes": ["pore", "binder", "particle"],
+        "workers": 1,
+        "volumes": {"a": "a.tif"},
+        "strokes": {"a": "strokes.tif"},
+        "truth": {"a": "truth.tif"},
+        **settings,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def status(labels):
+    """Return how many blocks are done, failed, left."""
+    said = CliRunner().invoke(main, ["status", str(labels), "--json"])
+    assert said.exit_code == 0, said.stderr
+    return json.loads(said.stdout)
+
+
+def block_files(labels):
+    """Return the files of blocks that are written so far."""
+    return [path for path in Path(labels, "labels", "hrvol", "0", "c").rglob("*") if path.is_file()]
+
+
+def wait_for(condition, process):
+    """Wait until something has come about while a process runs."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, f"ended with {process.returncode} before it came about"
+        assert time.monotonic() < end, "did not come about"
+        time.sleep(0.02)
+
+
+def interrupt_first_segment(folder):
+    """Return a folder with an ``hrvol`` that is stopped once, and the file that tells what was done then."""
+    kept = folder / "interrupted.json"
+    text = INTERRUPTED.format(python=sys.executable, hrvol=BIN / "hrvol", kept=kept)
+    executable(folder / "interrupted" / "hrvol", text)
+    return folder / "interrupted", kept
+
+
+def assert_went_on(kept):
+    """The stopped run was stopped in the middle, and what it had done was not done again."""
+    then = json.loads(kept.read_text())
+    assert then["code"] == 75
+    assert len(then["files"]) >= 8
+    for path, written in then["files"].items():
+        assert Path(path).stat().st_mtime_ns == written

@@ -1,0 +1,66 @@
+"""The Snakefile run by Snakemake as it stands, in whatever environment Snakemake lives."""
+
+import json
+import subprocess
+
+import pytest
+from flow_data import (
+    PATIENCE,
+    WORKFLOWS,
+    assert_went_on,
+    environment,
+    interrupt_first_segment,
+    prepare,
+    tool,
+)
+
+
+def snakemake(folder, *words, first=()):
+    command = [tool("snakemake"), "-s", str(WORKFLOWS / "Snakefile"), "--cores", "2", *words]
+    return subprocess.run(
+        command, cwd=folder, env=environment(*first), capture_output=True, text=True, timeout=2 * PATIENCE
+    )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder in which the workflow was run, its first segmentation having been stopped on the way."""
+    tool("snakemake")
+    folder = tmp_path_factory.mktemp("snakemake")
+    prepare(folder)
+    programs, kept = interrupt_first_segment(folder)
+    run = snakemake(folder, first=[programs])
+    assert run.returncode == 0, run.stderr
+    return folder, kept, run
+
+
+def test_a_volume_is_segmented_and_compared_with_its_truth(project):
+    folder, _, _ = project
+    said = json.loads((folder / "results" / "a.json").read_text())
+    assert said["state"] == "complete"
+    assert said["done"] == said["total"] == 72
+    assert json.loads((folder / "results" / "a.scores.json").read_text())["miou"] > 0.8
+
+
+def test_a_stopped_segmentation_is_tried_again_and_keeps_its_blocks(project):
+    _, kept, run = project
+    assert "Trying to restart job" in run.stderr
+    assert_went_on(kept)
+
+
+def test_when_all_is_there_nothing_is_done(project):
+    folder, _, _ = project
+    run = snakemake(folder)
+    assert run.returncode == 0
+    assert "Nothing to be done" in run.stderr
+
+
+def test_volumes_in_an_object_store_are_handed_on_and_not_looked_for(tmp_path):
+    far = "s3://bucket/far.ome.zarr"
+    prepare(tmp_path, volumes={"a": "a.tif", "far": far}, truth={"far": "s3://bucket/truth"})
+    run = snakemake(tmp_path, "--dry-run", "--printshellcmds")
+    assert run.returncode == 0, run.stderr
+    assert f"hrvol segment {far} results/far.ome.zarr -m results/model.hrvol" in run.stdout
+    assert "hrvol evaluate results/far.ome.zarr s3://bucket/truth --json" in run.stdout
+    assert "hrvol segment a.tif results/a.ome.zarr" in run.stdout
+    assert "hrvol evaluate results/a" not in run.stdout
