@@ -18,6 +18,7 @@ import click
 from hrvol import __version__
 from hrvol.cli.cluster import cluster
 from hrvol.cli.look import demo, info, pyramid, status, weights
+from hrvol.cli.plan import plan
 from hrvol.cli.see import detect, pca, similar
 from hrvol.cli.work import evaluate, features, segment, train
 from hrvol.errors import HrvolError
@@ -111,7 +112,7 @@ def main(context: click.Context) -> None:
 
 
 _COMMANDS = (
-    *(demo, info, weights, train, segment, status, pyramid),
+    *(demo, info, weights, train, plan, segment, status, pyramid),
     *(cluster, detect, similar, pca, evaluate, features),
 )
 for _command in _COMMANDS:

@@ -168,6 +168,8 @@ def segment(
             roi=roi,
             mask=mask,
             level=level,
+            part=part,
+            fresh=fresh,
             storage_options=storage_options,
             weights_path=weights_path,
             offline=offline,

@@ -1,0 +1,194 @@
+"""How well `hrvol plan` foretells a run: ``python -m benchmarks.forecast``.
+
+Plans are made of two runs, one with classical features on a synthetic volume, one with deep ones on vnc, and
+the runs follow at once, with two workers of the local engine. Time, memory of a worker, bytes decoded, bytes
+and files written are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.data import load_dense
+from hrvol.phantom import draw_strokes, make_phantom
+from hrvol.run.pipeline import train_model
+from hrvol.run.plan import Plan, check_room, plan_run
+from hrvol.run.progress import duration
+from hrvol.run.segment import segment_volume
+from hrvol.run.sweep import SegmentReport
+from hrvol.segment.model import save_model
+from hrvol.volume.image import write_image
+from hrvol.volume.store import open_volume
+
+WORKERS = 2
+AIM = 0.25
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run that is planned: what it is called, its files, and what else it is asked for."""
+
+    name: str
+    volume: Path
+    model: Path
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A plan, what the run then took, and load averages before the plan, between both, and after."""
+
+    case: str
+    plan: Plan
+    report: SegmentReport
+    nbytes: int
+    files: int
+    loads: tuple[float, float, float]
+
+
+def phantom_case(folder: Path, planes: int) -> Case:
+    """A phantom of 251 Mvoxel, which is a smaller one and its mirror images, and a model of it."""
+    phantom = make_phantom((32, 512, 512), seed=1)
+    model = train_model(
+        [(phantom.image, draw_strokes(phantom.labels, [8, 20]))],
+        recipe="classical",
+        classes=phantom.class_names,
+    )
+    large = np.pad(phantom.image, ((0, 96), (0, 888), (0, 888)), "symmetric")
+    write_image(folder / "phantom.ome.zarr", open_volume(large))
+    save_model(model, folder / "classical.hrvol")
+    roi = (slice(0, planes), slice(0, 960), slice(0, 960))
+    return Case(
+        f"phantom, classical, {planes} x 960 x 960 of 128 x 1400 x 1400",
+        folder / "phantom.ome.zarr",
+        folder / "classical.hrvol",
+        {"roi": roi, "uncertainty": True},
+    )
+
+
+def vnc_case(folder: Path, planes: int) -> Case:
+    """The first planes of vnc, and a model with deep features."""
+    data = load_dense("vnc")
+    strokes = draw_strokes(data.truth, data.train[:2])
+    model = train_model([(data.images, strokes)], recipe="fast", classes=data.classes)
+    write_image(folder / "vnc.ome.zarr", open_volume(data.images))
+    save_model(model, folder / "fast.hrvol")
+    roi = (slice(0, planes), slice(0, 1024), slice(0, 1024))
+    return Case(
+        f"vnc, fast, {planes} x 1024 x 1024",
+        folder / "vnc.ome.zarr",
+        folder / "fast.hrvol",
+        {"roi": roi, "probabilities": True},
+    )
+
+
+def run_case(case: Case, folder: Path, seconds: float) -> Result:
+    """Plan a run, and run it."""
+    out = folder / "out.ome.zarr"
+    before = os.getloadavg()[0]
+    where: dict[str, Any] = {"engine": "local", "workers": WORKERS}
+    plan = plan_run(case.volume, out, case.model, seconds=seconds, **where, **case.options)
+    check_room(plan)
+    between = os.getloadavg()[0]
+    report = segment_volume(case.volume, out, case.model, **where, **case.options)
+    files = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
+    return Result(case.name, plan, report, sum(files), len(files), (before, between, os.getloadavg()[0]))
+
+
+def render(results: Sequence[Result], options: argparse.Namespace) -> str:
+    """Return the document."""
+    held = [
+        (found.plan.seconds / found.report.seconds - 1, found.plan.worker_memory / found.report.peak - 1)
+        for found in results
+    ]
+    off = [max(abs(pair[i]) for pair in held) for i in (0, 1)]
+    rows = "".join(_row(found) for found in results)
+    return f"""# Forecasts
+
+Made by `{command(options)}`, on {os.cpu_count()} CPUs that other work shared. A plan
+tries blocks for about {options.seconds:g} s besides the start of the workers; the run follows at once,
+{WORKERS} workers of the local engine each. Load: processes that ran or waited, in the mean of a minute,
+before the plan, between, and after.
+
+The aim is to foretell time and memory within {100 * AIM:.0f} %. Farthest off here: time by
+{100 * off[0]:.0f} %, memory of a worker by {100 * off[1]:.0f} %.
+
+| run | load | time: plan, run | memory of a worker | decoded | output | files |
+| --- | --- | --- | --- | --- | --- | --- |
+{rows}"""
+
+
+def _row(found: Result) -> str:
+    plan, report = found.plan, found.report
+    load = ", ".join(f"{value:.1f}" for value in found.loads)
+    cells = [
+        found.case,
+        load,
+        f"{duration(plan.seconds)}, {duration(report.seconds)} ({_off(plan.seconds, report.seconds)})",
+        _pair(plan.worker_memory, report.peak),
+        _pair(plan.read, report.read),
+        _pair(plan.output_bytes, found.nbytes),
+        f"{plan.files}, {found.files}",
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _pair(planned: float, found: float) -> str:
+    """Return two numbers of bytes in MiB, and how far the first is off."""
+    return f"{planned / 2**20:.0f}, {found / 2**20:.0f} MiB ({_off(planned, found)})"
+
+
+def _off(planned: float, found: float) -> str:
+    return f"{100 * (planned / found - 1):+.0f} %"
+
+
+def command(options: argparse.Namespace) -> str:
+    """Return the command that makes these figures."""
+    default = parser().parse_args([])
+    words = ["python -m benchmarks.forecast"]
+    for name in ("planes", "vnc_planes", "repeats", "seconds"):
+        value = getattr(options, name)
+        words += [f"--{name.replace('_', '-')} {value:g}"] * (value != getattr(default, name))
+    return " ".join(words)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    found = argparse.ArgumentParser(
+        prog="benchmarks.forecast",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    found.add_argument("--planes", type=int, default=12, help="of the phantom that are labelled")
+    found.add_argument("--vnc-planes", type=int, default=6)
+    found.add_argument("--repeats", type=int, default=2)
+    found.add_argument("--seconds", type=float, default=30, help="that a plan tries blocks")
+    found.add_argument("-o", "--out", type=Path, default=Path("benchmarks/forecast.md"))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write the document."""
+    options = parser().parse_args(arguments)
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for case in (phantom_case(folder, options.planes), vnc_case(folder, options.vnc_planes)):
+            for repeat in range(options.repeats):
+                place = folder / f"{case.volume.name}-{repeat}"
+                place.mkdir()
+                results.append(run_case(case, place, options.seconds))
+                print(_row(results[-1]), end="", flush=True)
+    options.out.write_text(render(results, options), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""What a run will take, before it begins: time, memory, disk; and whether there is room for it.
+
+A few blocks are tried for real (:mod:`hrvol.run.trial`); the rest is arithmetic
+(:mod:`hrvol.run.estimate`, :mod:`hrvol.run.forecast`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrvol.errors import HrvolError, RoomError, UsageError
+from hrvol.run import room
+from hrvol.run.engine import EngineSpec, cpus
+from hrvol.run.estimate import Task, estimate
+from hrvol.run.ledger import DONE, read_book
+from hrvol.run.outlook import Plan, check_room
+from hrvol.run.request import Region, text
+from hrvol.run.resume import begin_output, share
+from hrvol.run.segment import Prepared, prepare
+from hrvol.segment.model import Model
+from hrvol.volume.labels import LabelStore
+from hrvol.volume.location import Location
+from hrvol.volume.order import BlockGrid
+from hrvol.volume.output import check_way
+
+__all__ = ["SECONDS", "Plan", "check_room", "plan_run"]
+
+SECONDS = 30.0
+"""How long blocks are tried by default, besides the time that workers take to start."""
+
+
+def plan_run(
+    volume: Any,
+    out: str | Path | Location,
+    model: str | Path | Model,
+    *,
+    engine: str = "serial",
+    workers: int | None = None,
+    scheduler_file: str | Path | None = None,
+    engine_options: Mapping[str, Any] | None = None,
+    part: tuple[int, int] | None = None,
+    probabilities: bool = False,
+    uncertainty: bool = False,
+    crf: bool = False,
+    roi: Region | None = None,
+    mask: Any = None,
+    level: int = 0,
+    overwrite: bool = False,
+    name: str = "hrvol",
+    weights_path: str | Path | None = None,
+    offline: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    seconds: float = SECONDS,
+) -> Plan:
+    """Work out what :func:`hrvol.segment_volume` will take, trying a few blocks; nothing is left behind.
+
+    What is stored on trial goes into a folder beside the output, which is removed, so that it is the output's
+    disk that is measured; for URLs, and where there is no room, into the system's folder for such files.
+
+    Parameters
+    ----------
+    seconds
+        How long to try blocks, about, besides the time that workers take to start. A plane is always
+        finished.
+    volume, out, model, engine, workers, scheduler_file, engine_options, part, probabilities, uncertainty,
+    crf, roi, mask, level, overwrite, name, weights_path, offline, storage_options
+        As for :func:`hrvol.segment_volume`. Engines whose workers are elsewhere are not started: blocks are
+        tried on this machine. An output that is there, unfinished, is gone on with: what is left is planned.
+
+    Returns
+    -------
+    Plan
+        Give it to :func:`check_room`.
+
+    Raises
+    ------
+    RoomError
+        The input may not be read, or the output not be written.
+    HrvolError
+        Whatever :func:`hrvol.segment_volume` would refuse before it begins.
+    """
+    spec = EngineSpec(engine, workers, text(scheduler_file), dict(engine_options or {}))
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise UsageError(f"part: found {part[0]}/{part[1]}, expected k/n with k from 1 to n")
+    if seconds <= 0:
+        raise UsageError(f"seconds: found {seconds:g}, expected more than 0")
+    location = Location.of(out, storage_options)
+    room.check_readable(
+        *(given for given in (volume, mask, model) if isinstance(given, str | Path | Location))
+    )
+    began = time.monotonic()
+    with ExitStack() as stack:
+        try:
+            ready = prepare(
+                volume,
+                location,
+                model,
+                stack,
+                threads=cpus() if spec.serial else 1,
+                probabilities=probabilities,
+                uncertainty=uncertainty,
+                crf=crf,
+                roi=roi,
+                mask=mask,
+                level=level,
+                name=name,
+                weights_path=weights_path,
+                offline=offline,
+                storage_options=storage_options,
+            )
+            was_there = _is_there(ready, name, overwrite)
+        except (HrvolError, PermissionError) as error:
+            if room.permission_denied(error):
+                raise RoomError(" ".join(str(error).split())) from None
+            raise
+        prepare_s = time.monotonic() - began
+        grid = BlockGrid(ready.job.volume.shape, ready.model.recipe.tiles, ready.job.volume.chunks)
+        numbers = grid.inside(ready.job.region)
+        mine = share(numbers, part)
+        state = read_book(location, len(grid)).state if was_there else np.zeros(len(grid), np.uint8)
+        todo, done = mine[state[mine] != DONE], mine[state[mine] == DONE]
+        if len(todo):
+            room.check_writable(location)
+        return estimate(Task(ready, spec, grid, numbers, todo, done, was_there), seconds, prepare_s)
+
+
+def _is_there(ready: Prepared, name: str, overwrite: bool) -> bool:
+    """Return whether the output is to be gone on with; refuse what is in the way, as the run would."""
+    if overwrite:
+        check_way(ready.location, True)
+        return False
+    _, was_there = begin_output(
+        ready.location, ready.attributes, lambda go_on: LabelStore(ready.location, name)
+    )
+    return was_there
