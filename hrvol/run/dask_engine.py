@@ -42,6 +42,9 @@ IN_FLIGHT = 2
 CONNECT = "60s"
 """How long a scheduler has to answer."""
 
+JOB_SILENT = 20.0
+"""Seconds without workers after which a job that had some is taken for ended."""
+
 _LOOK = 0.5  # seconds between looks at what does not announce itself: stop signals, pauses that are over
 _CENSUS = 2.0  # seconds between looks at which workers there are
 _LONELY = 60.0  # seconds without workers before that is said
@@ -115,6 +118,7 @@ class DaskEngine:
         self._spec = spec
         self._configuration = configuration
         self._cluster: Any = None
+        self._jobs_seen: dict[Any, float] = {}
         self._client: Any = None
         self._runner: Any = None
         self._settings: Any = None
@@ -261,11 +265,30 @@ class DaskEngine:
     def _census(self) -> list[str]:
         """Return the addresses of the workers there are."""
         if self._client.status == "running":
+            if self._cluster is not None and self._spec.name == "slurm":
+                self._replace_jobs()
             try:
                 return list(self._client.nthreads())
             except Exception as error:  # whatever a broken connection raises: the scheduler is gone
                 LOG.debug("lost the scheduler: %s", error)
         raise StoppedError(f"{self._spec.scheduler_file or self._spec.name}: the Dask scheduler was lost")
+
+    def _replace_jobs(self) -> None:
+        """Submit a job for each that had workers and has none any more: out of time, or out of a node."""
+        cluster, now = self._cluster, time.monotonic()
+        names = {str(state.name) for state in list(cluster.scheduler.workers.values())}
+        ended = []
+        for job in list(cluster.worker_spec):
+            if any(name == str(job) or name.startswith(f"{job}-") for name in names):
+                self._jobs_seen[job] = now
+            elif now - self._jobs_seen.get(job, now) > JOB_SILENT:
+                ended.append(job)
+        for job in ended:  # dask-jobqueue itself takes a job for there as long as nobody cancels it
+            cluster.worker_spec.pop(job)
+            cluster.loop.add_callback(cluster.workers.pop, job, None)
+        if ended:
+            LOG.warning("%d SLURM jobs ended before the work did: submitting others", len(ended))
+            cluster.scale(jobs=self.workers)
 
 
 def _loss(future: Any, job: _Job) -> Outcome[Any, Any]:

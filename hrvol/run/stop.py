@@ -10,12 +10,16 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-GRACE = 20.0
+GRACE = 15.0
 """Seconds that blocks in progress have after SIGTERM. SLURM kills 30 s after it."""
+
+ECHO = 1.0
+"""Seconds in which the same signal counts once: a job system tells all processes, and scripts pass it on."""
 
 LOG = logging.getLogger("hrvol.run")
 
@@ -66,16 +70,20 @@ def stop_signals(grace: float = GRACE) -> Iterator[Stop]:
         To be handed to :func:`hrvol.segment_volume`. Outside the main thread, where Python cannot listen to
         signals, it is never requested.
     """
-    stop = Stop()
+    stop, when = Stop(), 0.0
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def hear(number: int, frame: FrameType | None) -> None:
         heard = signal.Signals(number)
+        nonlocal when
+        if heard == stop.signal != signal.SIGINT and time.monotonic() - when < ECHO:
+            return
         if stop.signal is not None or heard == signal.SIGALRM:
             raise Abandoned(heard.name)
         stop.request(heard)
+        when = time.monotonic()
         if not stop.working:
             raise Abandoned(heard.name)
         if heard == signal.SIGTERM:

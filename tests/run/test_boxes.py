@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrvol.classes import default_classes
-from hrvol.errors import BlockError, UsageError
+from hrvol.errors import BlockError
 from hrvol.run.boxes import find_boxes, write_boxes
+from hrvol.run.engine import EngineSpec
 from hrvol.segment.objects import Object, find_objects
 from hrvol.volume.labels import create_labels
 from hrvol.volume.store import open_labels, open_volume
@@ -77,7 +78,7 @@ def test_boxes_of_blocks_are_those_of_the_whole(stored, expected):
 
 def test_boxes_found_by_two_workers_are_the_same(stored, expected):
     labels = open_labels(str(stored[0]))
-    assert find_boxes(labels, FOREGROUND, BLOCK, min_size=50, engine="local", workers=2) == expected
+    assert find_boxes(labels, FOREGROUND, BLOCK, min_size=50, engine=EngineSpec("local", 2)) == expected
 
 
 @settings(max_examples=15, deadline=None)
@@ -115,11 +116,6 @@ def test_a_block_that_cannot_be_read_is_no_boxes_at_all(tmp_path):
     with pytest.raises(BlockError, match=r"labels\.ome\.zarr: block \(1, 0, 2\): .*cannot read") as caught:
         find_boxes(open_labels(path), FOREGROUND, BLOCK)
     assert "\n" not in str(caught.value)
-
-
-def test_bad_engines_are_refused(stored):
-    with pytest.raises(UsageError, match="engine: expected one of"):
-        find_boxes(open_labels(stored[0]), FOREGROUND, BLOCK, engine="slurm")
 
 
 NAMES = {1: "foreground 1", 3: 'a "name", with all; that\nhurts ä'}

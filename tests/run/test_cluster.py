@@ -586,7 +586,7 @@ def test_a_missing_extra_is_refused_before_anything_is_fitted(
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"engine": "slurm"}, "engine"),
+        ({"engine": "pbs"}, "engine"),
         ({"workers": 3}, "serial"),
         ({"engine": "local", "workers": 0}, "workers"),
         ({"classes": 9}, "at most the number of clusters"),

@@ -1,7 +1,9 @@
 """SLURM jobs: their script, and workers that start from it (here by a stand-in for sbatch that runs it)."""
 
 import os
+import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,24 @@ def test_workers_start_as_jobs(slurm):
     assert sorted(o.value[0] for o in outcomes) == [0, 3, 6, 9, 12]
     assert {o.value[1] for o in outcomes} == {"1"}
     assert os.getpid() not in {o.value[2] for o in outcomes}
+
+
+def end_my_job(task):
+    marker = Path("ended")  # in the folder that the jobs run in
+    if task == 2 and not marker.exists():
+        marker.touch()
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+    return os.getpid()
+
+
+def test_a_job_that_ends_is_replaced(slurm, monkeypatch, caplog):
+    monkeypatch.setattr("hrvol.run.dask_engine.JOB_SILENT", 1.0)
+    options = {"interface": "lo", "memory": "1GB", "walltime": "00:10:00"}
+    with open_engine(EngineSpec("slurm", 1, options=options)) as engine:
+        outcomes = list(engine.map_bounded(end_my_job, range(5)))
+    assert all(outcome.ok for outcome in outcomes)
+    assert Path("ended").exists()
+    assert "submitting others" in caplog.text
 
 
 def test_the_job_script_asks_for_what_is_wanted(slurm):

@@ -86,7 +86,7 @@ def prepare(folder, **settings):
         "truth": {"a": "truth.tif"},
         **settings,
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
 def status(labels):
