@@ -89,7 +89,7 @@ def _by_clusters(
     maps = cluster_maps(clusters, featuriser)
     scores = featuriser.scores(image, maps, batch_size=batch_size).numpy(force=True)
     pixels = np.moveaxis(scores, 0, -1)[wanted]
-    found = np.empty((*pixels.shape[:2], len(clusters.classes)), np.float32)
+    found = _class_by_class(*pixels.shape[:2], len(clusters.classes))
     for row in range(0, len(found), STRIPE):
         stripe = pixels[row : row + STRIPE]
         if "deep" in featuriser.groups:
@@ -111,9 +111,14 @@ def _by_strokes(
 ) -> NDArray[np.float32]:
     features = np.moveaxis(featuriser(image, batch_size=batch_size).numpy(force=True), 0, -1)[wanted]
     height, width, channels = features.shape
-    found = np.empty((height, width, len(classifier.classes)), np.float32)
+    found = _class_by_class(height, width, len(classifier.classes))
     for row in range(0, height, STRIPE):  # features in rows of pixels are a copy: never of the whole tile
         stripe = features[row : row + STRIPE].reshape(-1, channels)
         proba = classifier.predict_proba(stripe, threads=threads)
         found[row : row + STRIPE] = proba.reshape(-1, width, len(classifier.classes))
     return found
+
+
+def _class_by_class(height: int, width: int, classes: int) -> NDArray[np.float32]:
+    """Return room for probabilities (y, x, K) in which each class is a plane of memory: so they are used."""
+    return np.moveaxis(np.empty((classes, height, width), np.float32), 0, -1)

@@ -432,15 +432,14 @@ def _blend(
     They add up to 1. Class by class, because along an axis as short as K numpy is many times slower.
     """
     if len(views) == 1:
-        plane = np.moveaxis(found[0], -1, 0).copy()  # its weights are 1
+        plane = np.ascontiguousarray(np.moveaxis(found[0], -1, 0))  # its weights are 1
     else:
         plane = np.zeros((found[0].shape[-1], *shape), np.float32)
         for view, proba in zip(views, found, strict=True):
             for whole_plane, of_tile in zip(plane, np.moveaxis(proba, -1, 0), strict=True):
                 whole_plane[view.in_part] += view.weight * of_tile
-    # The weights add up to 1 but for rounding.
-    plane /= plane.sum(axis=0)
-    return plane
+    normalised: NDArray[np.float32] = plane / plane.sum(axis=0)  # the weights add up to 1 but for rounding
+    return normalised
 
 
 def _likeliest(plane: NDArray[np.float32], values: NDArray[np.uint16]) -> NDArray[np.uint16]:

@@ -4,14 +4,16 @@ A run's process is forked from one that has imported everything, and then does w
 takes half a second instead of six.
 """
 
+import json
 import multiprocessing
 import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +38,7 @@ CHUNKS = (2, 40, 44)
 RECIPE = Recipe.from_dict(
     {
         "features": {"kind": "classical", "classical": {"filters": ["gaussian", "sobel"], "sigmas": [1, 2]}},
-        "classifier": {"trees": 60, "samples_per_class": 500},
+        "classifier": {"trees": 150, "samples_per_class": 500},
         "tiles": {"core": 64, "overlap": 12, "planes": 1},
     }
 )
@@ -178,7 +180,8 @@ class Run:
 
     def send(self, *signals, group=False):
         for number in signals:
-            (os.killpg if group else os.kill)(self.pid, number)
+            with suppress(ProcessLookupError):
+                (os.killpg if group else os.kill)(self.pid, number)
 
     def wait(self, seconds=120):
         """Return its exit code, negative for a signal."""
@@ -284,6 +287,54 @@ def harm(path, kind, seed=0):
         if kind == "a directory":
             path.mkdir()
             (path / "rubbish").write_text("rubbish")
+
+
+class Cluster:
+    """A Dask cluster of processes; ends with the ``with`` statement."""
+
+    def __init__(self, folder, workers=2):
+        self._folder, self._count = Path(folder), workers
+
+    def __enter__(self):
+        file, here = self._folder / "scheduler.json", ("--host", "127.0.0.1", "--no-dashboard")
+        self.scheduler = self._start("scheduler", *here, "--port", 0, "--scheduler-file", file)
+        self.workers = []
+        wait_for(lambda: file.exists() and file.read_text())
+        self.address = json.loads(file.read_text())["address"]
+        for number in range(self._count):
+            alone = ("--nthreads", 2, "--no-nanny", "--local-directory", self._folder / str(number))
+            self.workers.append(self._start("worker", self.address, *here, *alone))
+        return self
+
+    def __exit__(self, *error):
+        for process in (*self.workers, self.scheduler):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _start(self, *arguments):
+        words = [sys.executable, "-m", "dask", *map(str, arguments)]
+        with (self._folder / "dask.log").open("a") as log:
+            return subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+
+
+@contextmanager
+def small_disk(folder, kib):
+    """Make a file system that is full but for some KiB, and yield a folder in it and its filler.
+
+    ``OSError`` where we may not.
+    """
+    disk = Path(folder) / "disk"
+    disk.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    mounted = subprocess.run(words, capture_output=True, text=True)
+    if mounted.returncode:
+        raise OSError(f"cannot mount a small disk: {mounted.stderr.strip()}")
+    try:
+        (disk / "filler").write_bytes(b"0" * (2 * 1024 - kib) * 1024)
+        yield disk, disk / "filler"
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def copied(source, target):

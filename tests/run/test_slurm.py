@@ -62,6 +62,7 @@ def end_my_job(task):
 
 def test_a_job_that_ends_is_replaced(slurm, monkeypatch, caplog):
     monkeypatch.setattr("hrvol.run.dask_engine.JOB_SILENT", 1.0)
+    caplog.set_level("WARNING")
     options = {"interface": "lo", "memory": "1GB", "walltime": "00:10:00"}
     with open_engine(EngineSpec("slurm", 1, options=options)) as engine:
         outcomes = list(engine.map_bounded(end_my_job, range(5)))
