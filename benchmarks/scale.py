@@ -78,7 +78,7 @@ FULL = Sizes(
     many=(160, 1536, 1536),
     small=TileSpec(core=64, overlap=8, planes=4),
     real=2,
-    apart=18,
+    apart=36,
     workers=2,
 )
 QUICK = Sizes(

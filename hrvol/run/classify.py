@@ -89,7 +89,8 @@ def _by_clusters(
     maps = cluster_maps(clusters, featuriser)
     scores = featuriser.scores(image, maps, batch_size=batch_size).numpy(force=True)
     pixels = np.moveaxis(scores, 0, -1)[wanted]
-    found = _class_by_class(*pixels.shape[:2], len(clusters.classes))
+    height, width, _ = pixels.shape
+    found = _class_by_class(height, width, len(clusters.classes))
     for row in range(0, len(found), STRIPE):
         stripe = pixels[row : row + STRIPE]
         if "deep" in featuriser.groups:
