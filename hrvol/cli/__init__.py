@@ -21,7 +21,7 @@ from hrvol.cli.look import demo, info, pyramid, status, weights
 from hrvol.cli.plan import plan
 from hrvol.cli.see import detect, pca, similar
 from hrvol.cli.work import evaluate, features, segment, train
-from hrvol.errors import HrvolError
+from hrvol.errors import HrvolError, StoppedError
 from hrvol.run.stop import Abandoned
 
 STOPPED, INTERRUPTED = 75, 130
@@ -57,6 +57,8 @@ class _Program(click.Group):
             if str(error) == "SIGINT":
                 _fail("interrupted", INTERRUPTED, kind="hrvol")
             _fail(f"stopped by {error}; the same command goes on", STOPPED, kind="hrvol")
+        except StoppedError as error:  # as was asked: no error
+            _fail(str(error), error.exit_code, kind="hrvol")
         except HrvolError as error:
             _fail(str(error), error.exit_code)
         except OSError as error:  # a full disk, a folder that may not be written: the system's word, no fault
