@@ -22,7 +22,7 @@ from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, get_worker
+from distributed import Client, KilledWorker, LocalCluster, Status, WorkerPlugin, get_worker
 from distributed.utils import LoopRunner
 
 from hrvol.errors import HrvolError, MissingExtraError, StoppedError
@@ -47,6 +47,7 @@ JOB_SILENT = 20.0
 
 _LOOK = 0.5  # seconds between looks at what does not announce itself: stop signals, pauses that are over
 _CENSUS = 2.0  # seconds between looks at which workers there are
+_OVER = (Status.closed, Status.failed)
 _LONELY = 60.0  # seconds without workers before that is said
 _SETTINGS = {
     # The death of a worker comes back to the driver at once, which counts for itself.
@@ -57,6 +58,9 @@ _SETTINGS = {
     "distributed.admin.low-level-log-length": 100,
     "distributed.admin.log-length": 100,
     "distributed.comm.timeouts.connect": "60s",
+    # A worker that died is started again, but on a busy machine or a slow disk that takes a while. Dask would
+    # give it up meanwhile, for good.
+    "distributed.deploy.lost-worker-timeout": "3650 days",
 }
 
 
@@ -264,6 +268,8 @@ class DaskEngine:
 
     def _census(self) -> list[str]:
         """Return the addresses of the workers there are."""
+        if isinstance(self._cluster, LocalCluster):
+            self._replenish(self._cluster)
         if self._client.status == "running":
             if self._cluster is not None and self._spec.name == "slurm":
                 self._replace_jobs()
@@ -272,6 +278,14 @@ class DaskEngine:
             except Exception as error:  # whatever a broken connection raises: the scheduler is gone
                 LOG.debug("lost the scheduler: %s", error)
         raise StoppedError(f"{self._spec.scheduler_file or self._spec.name}: the Dask scheduler was lost")
+
+    def _replenish(self, cluster: LocalCluster) -> None:
+        """Begin anew where a worker could not be started, which Dask does not try again."""
+        given_up = [n for n, nanny in list(cluster.workers.items()) if nanny.status in _OVER]
+        for name in given_up:
+            del cluster.workers[name]
+        if given_up:
+            cluster.scale(self.workers)
 
     def _replace_jobs(self) -> None:
         """Submit a job for each that had workers and has none any more: out of time, or out of a node."""
