@@ -8,7 +8,7 @@ import zarr
 from click.testing import CliRunner
 
 from hrvol.cli import main
-from hrvol.run.ledger import LEDGER, _sealed
+from hrvol.run.ledger import LEDGER, sealed
 from hrvol.volume.location import Location
 from hrvol.volume.records import Records
 from hrvol.volume.store import open_labels
@@ -99,7 +99,7 @@ def test_status_of_a_run_that_goes_on_or_was_lost(place, tmp_path):
     records = Records(Location.of(out), read_only=False)
     head = records.get(f"{LEDGER}/part-1-of-2")
     del head["seal"]
-    records.put(f"{LEDGER}/part-1-of-2", _sealed(head | {"state": "running"}))
+    records.put(f"{LEDGER}/part-1-of-2", sealed(head | {"state": "running"}))
     running = json.loads(run("status", out, "--json").stdout)
     assert running["state"] == "running"
     assert running["voxels_per_s"] > 0
@@ -108,7 +108,7 @@ def test_status_of_a_run_that_goes_on_or_was_lost(place, tmp_path):
     assert "voxels/s" in text
     assert "part-1-of-2: running" in text
     long_ago = head | {"state": "running", "at": head["at"] - 3600}
-    records.put(f"{LEDGER}/part-1-of-2", _sealed(long_ago))
+    records.put(f"{LEDGER}/part-1-of-2", sealed(long_ago))
     assert "lost" in run("status", out).stdout
 
 
