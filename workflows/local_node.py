@@ -56,7 +56,7 @@ def main() -> int:
             pair = given.volume, given.strokes
             model = hrvol.train_model([pair], recipe=given.recipe, classes=CLASSES, progress=tell)
             hrvol.save_model(model, given.model)
-        with hrvol.stop_signals() as stop:
+        with hrvol.stop_signals(ends=True) as stop:
             report = hrvol.segment_volume(
                 *(given.volume, given.out, given.model),
                 engine="local",

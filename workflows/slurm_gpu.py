@@ -73,7 +73,7 @@ def main() -> int:
     options |= {"walltime": given.walltime, "log_directory": "hrvol-workers"}
     options |= {name: getattr(given, name) for name in ("queue", "interface") if getattr(given, name)}
     try:
-        with hrvol.stop_signals() as stop:
+        with hrvol.stop_signals(ends=True) as stop:
             report = hrvol.segment_volume(
                 *(given.volume, given.out, given.model),
                 engine="slurm",

@@ -86,7 +86,7 @@ def cluster(
 
     if fresh:
         confirm_fresh(output, storage_options, yes)
-    with suggest_fresh(), stop_signals() as stop, display() as progress:
+    with suggest_fresh(), stop_signals(ends=True) as stop, display() as progress:
         report = cluster_volume(
             volume,
             output,

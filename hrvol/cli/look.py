@@ -115,7 +115,7 @@ def pyramid(
     from hrvol.run.pyramid import build_pyramid
     from hrvol.run.stop import stop_signals
 
-    with stop_signals() as stop, display() as progress:
+    with stop_signals(ends=True) as stop, display() as progress:
         levels = build_pyramid(
             image,
             engine=engine,

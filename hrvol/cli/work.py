@@ -183,7 +183,7 @@ def segment(
 
     if fresh:
         confirm_fresh(output, storage_options, yes)
-    with suggest_fresh(), stop_signals() as stop, display() as progress:
+    with suggest_fresh(), stop_signals(ends=True) as stop, display() as progress:
         report = segment_volume(
             volume,
             output,

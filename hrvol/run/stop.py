@@ -56,13 +56,16 @@ class Stop:
 
 
 @contextmanager
-def stop_signals(grace: float = GRACE) -> Iterator[Stop]:
+def stop_signals(grace: float = GRACE, *, ends: bool = False) -> Iterator[Stop]:
     """Turn signals into an orderly stop while the ``with`` statement lasts.
 
     Parameters
     ----------
     grace
         Seconds that blocks in progress have after SIGTERM.
+    ends
+        Whether the program ends after this: once it was asked to, a signal that comes late, as the second of
+        two may, is ignored. Else it would spoil the exit code.
 
     Yields
     ------
@@ -98,4 +101,4 @@ def stop_signals(grace: float = GRACE) -> Iterator[Stop]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ends and stop.requested else handler)

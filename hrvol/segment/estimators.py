@@ -170,9 +170,14 @@ def fit_classifier(
 def probabilities(estimator: Any, features: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return class probabilities ``(n, K)`` in order of class value, float64.
 
+    Matrix products are worked out in float64, because their last bits depend on where a row stands among the
+    others: rounded to float32 afterwards, they do not.
+
     Ridge regression knows no probabilities: its are the softmax of the decision function, which ranks classes
     as the classifier does but is not calibrated (two classes: of -d and +d).
     """
+    if isinstance(estimator, Pipeline):  # the kinds that `uses_blas`
+        features = features.astype(np.float64)
     if hasattr(estimator, "predict_proba"):
         return np.asarray(estimator.predict_proba(features), dtype=np.float64)
     scores = np.asarray(estimator.decision_function(features), dtype=np.float64)

@@ -45,7 +45,7 @@ from hrvol.volume.labels import LabelStore
 from hrvol.volume.location import Location
 from hrvol.volume.records import Records
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +87,10 @@ def test_workers_that_die_are_replaced_and_the_run_ends_well(case, tmp_path):
         wait_for(lambda: progress_of(out)[0] >= 1)
         run.workers()[0].kill()
         wait_for(lambda: progress_of(out)[0] >= 8)
-        for worker in run.workers():
+        all_of_them = run.workers()
+        for worker in all_of_them:
             worker.kill()
+        wait_for(lambda: set(run.workers()) - set(all_of_them)).pop().kill()  # while it starts
         assert run.wait() == 0
         assert "Traceback" not in run.said
         wait_for(lambda: not run.workers(), 15)
@@ -126,6 +128,15 @@ def test_a_task_that_kills_its_worker_is_set_aside_and_its_neighbours_are_done()
     assert sorted(o.value for o in outcomes.values() if o.ok) == [0, 1, 2, 4, 5, 6, 7]
     assert culprit.tries == TRIES
     assert f"died {TRIES} times" in culprit.error
+
+
+def test_what_cannot_start_a_worker_is_begun_anew():
+    with open_engine(EngineSpec("local", 1)) as engine:
+        outcomes = engine.map_bounded(take, [0, 1, 2, 4, 5])
+        assert next(outcomes).ok
+        (nanny,) = engine._cluster.workers.values()
+        engine._cluster.sync(nanny.close)  # as it does itself after a failure
+        assert sorted(o.value for o in outcomes if o.ok)[-1] == 5
 
 
 def test_a_block_that_runs_out_of_memory_is_tried_with_smaller_batches(case, tmp_path, monkeypatch):

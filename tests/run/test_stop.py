@@ -64,6 +64,22 @@ def test_afterwards_everything_is_as_before():
     time.sleep(0.3)  # the grace ends with the run
 
 
+def test_a_program_that_ends_is_not_spoilt_by_a_late_signal():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    try:
+        with stop_signals(ends=True):
+            pass
+        assert {number: signal.getsignal(number) for number in before} == before  # nobody asked
+        with stop_signals(ends=True) as stop:
+            stop.working = True
+            send(signal.SIGINT)
+        for number in before:
+            send(number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_what_a_run_raises_goes_through():
     with pytest.raises(ZeroDivisionError), stop_signals():
         1 / 0  # noqa: B018
