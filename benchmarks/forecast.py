@@ -10,14 +10,17 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from benchmarks.data import load_dense
 from hrvol.phantom import draw_strokes, make_phantom
@@ -33,6 +36,9 @@ from hrvol.volume.store import open_volume
 WORKERS = 2
 AIM = 0.25
 
+STEADY = 1.2
+"""Plans before and after a run differ by less than this factor if other work on the machine was the same."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -46,14 +52,57 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """A plan, what the run then took, and load averages before the plan, between both, and after."""
+    """A plan, what the run then took, what a plan said afterwards, and load averages before each and last.
+
+    The peak memory of workers is asked of the system, until they end: reports of blocks tell nothing of the
+    coarser levels.
+    """
 
     case: str
     plan: Plan
+    again: Plan
     report: SegmentReport
+    peak: int
     nbytes: int
     files: int
-    loads: tuple[float, float, float]
+    loads: tuple[float, ...]
+
+    @property
+    def steady(self) -> bool:
+        """Whether other work on the machine was about the same before and after the run."""
+        both = sorted([self.plan.seconds, self.again.seconds])
+        return both[1] <= STEADY * both[0]
+
+
+class Watch:
+    """Watches the processes that this one starts, while a ``with`` statement lasts.
+
+    Attributes
+    ----------
+    peak
+        Most bytes of memory that one of them has held.
+    """
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.2):
+            for child in psutil.Process().children():
+                with suppress(OSError, StopIteration):  # gone meanwhile
+                    lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
+                    peak = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
+                    self.peak = max(self.peak, int(peak) * 1024)
 
 
 def phantom_case(folder: Path, planes: int) -> Case:
@@ -99,49 +148,55 @@ def elsewhere(make: Callable[[Path, int], Case], folder: Path, planes: int) -> C
 
 
 def run_case(case: Case, folder: Path, seconds: float) -> Result:
-    """Plan a run, and run it."""
+    """Plan a run, run it, and plan it again."""
     out = folder / "out.ome.zarr"
-    before = os.getloadavg()[0]
+    loads = [os.getloadavg()[0]]
     where: dict[str, Any] = {"engine": "local", "workers": WORKERS}
     plan = plan_run(case.volume, out, case.model, seconds=seconds, **where, **case.options)
     check_room(plan)
-    between = os.getloadavg()[0]
-    report = segment_volume(case.volume, out, case.model, **where, **case.options)
+    loads.append(os.getloadavg()[0])
+    with Watch() as watch:
+        report = segment_volume(case.volume, out, case.model, **where, **case.options)
+    loads.append(os.getloadavg()[0])
     files = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
-    return Result(case.name, plan, report, sum(files), len(files), (before, between, os.getloadavg()[0]))
+    other = folder / "again.ome.zarr"
+    again = plan_run(case.volume, other, case.model, seconds=seconds, **where, **case.options)
+    loads.append(os.getloadavg()[0])
+    nbytes, count = sum(files), len(files)
+    return Result(case.name, plan, again, report, watch.peak, nbytes, count, tuple(loads))
 
 
 def render(results: Sequence[Result], options: argparse.Namespace) -> str:
     """Return the document."""
-    held = [
-        (found.plan.seconds / found.report.seconds - 1, found.plan.worker_memory / found.report.peak - 1)
-        for found in results
-    ]
-    off = [max(abs(pair[i]) for pair in held) for i in (0, 1)]
+    memory = max(abs(found.plan.worker_memory / found.peak - 1) for found in results)
+    times = [abs(found.plan.seconds / found.report.seconds - 1) for found in results if found.steady]
+    farthest = f"{100 * max(times):.0f} %" if times else "not measured, as other work changed every time"
     rows = "".join(_row(found) for found in results)
     return f"""# Forecasts
 
 Made by `{command(options)}`, on {os.cpu_count()} CPUs that other work shared. A plan
 tries blocks for about {options.seconds:g} s besides the start of the workers; the run follows at once,
-{WORKERS} workers of the local engine each. Load: processes that ran or waited, in the mean of a minute,
-before the plan, between, and after.
+{WORKERS} workers of the local engine each, and then another plan. Load: processes that ran or waited, in the
+mean of a minute, before each of the three and at the end. Where the plans differ by more than a fifth, other
+work was not the same during the run, and its time is set in brackets.
 
-The aim is to foretell time and memory within {100 * AIM:.0f} %. Farthest off here: time by
-{100 * off[0]:.0f} %, memory of a worker by {100 * off[1]:.0f} %.
+The aim is to foretell time and memory within {100 * AIM:.0f} %. Farthest off here: time by {farthest}, memory
+of a worker by {100 * memory:.0f} %.
 
-| run | load | time: plan, run | memory of a worker | decoded | output | files |
+| run | load | time: plan, run, plan again | memory of a worker | decoded | output | files |
 | --- | --- | --- | --- | --- | --- | --- |
 {rows}"""
 
 
 def _row(found: Result) -> str:
     plan, report = found.plan, found.report
-    load = ", ".join(f"{value:.1f}" for value in found.loads)
+    times = ", ".join(duration(seconds) for seconds in (plan.seconds, report.seconds, found.again.seconds))
+    times = f"{times} ({_off(plan.seconds, report.seconds)})"
     cells = [
         found.case,
-        load,
-        f"{duration(plan.seconds)}, {duration(report.seconds)} ({_off(plan.seconds, report.seconds)})",
-        _pair(plan.worker_memory, report.peak),
+        ", ".join(f"{value:.1f}" for value in found.loads),
+        times if found.steady else f"[{times}]",
+        _pair(plan.worker_memory, found.peak),
         _pair(plan.read, report.read),
         _pair(plan.output_bytes, found.nbytes),
         f"{plan.files}, {found.files}",

@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +147,7 @@ def _work_out(
     job, workers = task.job, task.workers
     sizes = forecast.block_sizes(task.grid, task.todo, job.region)
     voxels = round(int(sizes.voxels.sum()) * looked.voxels)
-    reading = Reading(0, 0) if measured is None else _reading(task, looked, measured)
+    reading = Reading(0, 0, 0) if measured is None else _reading(task, looked, measured)
     times = {workers: _Times()} if measured is None else _times(task, looked, measured, sizes, reading, store)
     start_s = prepare_s + (0.0 if measured is None else measured.start_s)
     stamped = forecast.block_sizes(task.grid, task.done, job.region).voxels.sum() if len(task.done) else 0
@@ -264,11 +264,12 @@ def _reading(task: Task, looked: Looked, measured: Measured) -> Reading:
         found = simulate_reads(
             task.grid, task.todo, job.region, itemsize, workers=task.workers, capacity=CAPACITY
         )
-        return Reading(round(found.decoded * looked.blocks), found.held)
+        return replace(found, decoded=round(found.decoded * looked.blocks))
     windows = math.prod(
         sum(stop - start for start, stop in axis) for axis in task.grid.read_spans(job.region)
     )
-    return Reading(round(windows * itemsize * looked.blocks * len(task.todo) / len(task.numbers)), 0)
+    read = round(windows * itemsize * looked.blocks * len(task.todo) / len(task.numbers))
+    return Reading(read, read, 0)
 
 
 def _units(
@@ -354,12 +355,11 @@ def _notes_of_trial(task: Task, measured: Measured, reading: Reading) -> list[st
             f"Measured with one worker, for lack of time or memory (a plane of one tile took"
             f" {measured.pace.alone:.1f} s): what several do is estimated."
         )
-    wanted = math.prod(box_shape(task.job.region)) * task.job.volume.dtype.itemsize
-    often = reading.decoded * len(task.numbers) / len(task.todo) / wanted
-    if measured.decode_s and often > _OFTEN:
+    often = reading.decoded / max(1, reading.once)
+    if often > _OFTEN:
         chunks = " x ".join(map(str, task.job.volume.chunks))
         notes.append(
-            f"Its chunks ({chunks}) do not suit: each byte of the volume is decoded {often:.0f} times."
-            " Chunks of about 64 x 64 x 64 are read once."
+            f"The chunks of the volume ({chunks}) do not suit: each is decoded {often:.0f} times."
+            " Chunks of about 64 x 64 x 64 are decoded once."
         )
     return notes

@@ -326,7 +326,7 @@ def part_bytes(plan: LevelPlan, reduction: Reduction, itemsize: int) -> int:
     plan
         The level.
     reduction
-        How it is made; means are taken of uint8, and added up in 8 bytes.
+        How it is made; means are taken of uint8.
     itemsize
         Bytes per voxel of labels.
     """
@@ -335,4 +335,4 @@ def part_bytes(plan: LevelPlan, reduction: Reduction, itemsize: int) -> int:
     finer = math.prod(plan.factor)
     if reduction == "mode":
         return voxels * itemsize * (finer + 1)
-    return voxels * (finer + 24 + (plan.shards[0] if plan.lead else 1))
+    return voxels * (finer + (2 * plan.shards[0] if plan.lead else 1))

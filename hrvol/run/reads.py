@@ -35,11 +35,14 @@ class Reading:
     ----------
     decoded
         Bytes of chunks, in all.
+    once
+        Bytes if no chunk were decoded more than once.
     held
         Most bytes of them that a worker keeps.
     """
 
     decoded: int
+    once: int
     held: int
 
 
@@ -71,15 +74,18 @@ def simulate_reads(
         Looks into caches after which a part of the run has to do for the whole.
     """
     if not len(numbers):
-        return Reading(0, 0)
+        return Reading(0, 0, 0)
     axes = _chunk_axes(grid, region, itemsize, capacity)
+    left = len(numbers) / len(grid.inside(region))
+    once = round(math.prod(sum(axis.lengths) for axis in axes) * itemsize * left)
     sizes = [np.array([len(rows) for rows in axis.of_row.values()]) for axis in axes]
     visits = max(1, int(math.prod(float(size.mean()) for size in sizes)))
     if visits * len(numbers) <= most:
         runs = [_Cache(axes, itemsize, capacity) for _ in range(workers)]
         for cache, share in zip(runs, np.array_split(numbers, workers), strict=True):
             cache.read(grid, share)
-        return Reading(sum(cache.decoded for cache in runs), max(cache.most_held for cache in runs))
+        held = max(cache.most_held for cache in runs)
+        return Reading(sum(cache.decoded for cache in runs), once, held)
     count = max(8, most // visits)
     start = min(len(numbers) // (2 * workers), max(0, len(numbers) - count))
     sample = numbers[start : start + count]
@@ -89,8 +95,7 @@ def simulate_reads(
     counted = sample[count // 4 :]
     cache.read(grid, counted)
     # Every chunk once, and as many again as in the part that was simulated.
-    once = math.prod(sum(axis.lengths) for axis in axes) * itemsize * len(numbers) / len(grid.inside(region))
-    return Reading(round(once + cache.again * len(numbers) / len(counted)), cache.most_held)
+    return Reading(once + round(cache.again * len(numbers) / len(counted)), once, cache.most_held)
 
 
 @dataclass(frozen=True)
