@@ -110,10 +110,10 @@ def judge(case: Case, out: Path) -> str:
 
 
 def driver_at_a_write(bench: Bench, folder: Path) -> tuple[int, str]:
-    """Kill the driver before or after it gives a file its name, until a run ends."""
-    out, kills = folder / "out.ome.zarr", 0
+    """Kill the driver before or after it gives a file its name, one to four times in a row."""
+    out, kills, enough = folder / "out.ome.zarr", 0, bench.rng.randint(1, 4)
     most = bench.rng.choice([30, 150, 900])  # creation, the first blocks, anywhere
-    while kills < 5:
+    while kills < enough:
         with Run(bench.case.command(out), folder / "log", dies_at=bench.rng.randint(1, most)) as run:
             if run.wait(300) != -signal.SIGKILL:
                 break
