@@ -25,7 +25,7 @@ import psutil
 from benchmarks.data import load_dense
 from hrvol.phantom import draw_strokes, make_phantom
 from hrvol.run.pipeline import train_model
-from hrvol.run.plan import Plan, check_room, plan_run
+from hrvol.run.planning.plan import Plan, check_room, plan_run
 from hrvol.run.progress import duration
 from hrvol.run.segment import segment_volume
 from hrvol.run.sweep import SegmentReport

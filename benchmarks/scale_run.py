@@ -26,9 +26,10 @@ from scipy import ndimage
 from benchmarks.scale_watch import Watch
 from hrvol.classes import default_classes
 from hrvol.recipe import Recipe, TileSpec
+from hrvol.run.block import SegmentJob
 from hrvol.run.engine import EngineSpec
 from hrvol.run.ledger import Ledger, entries
-from hrvol.run.predict import SegmentJob, predict_part, read_window
+from hrvol.run.predict import predict_part, read_window
 from hrvol.run.stop import Stop
 from hrvol.run.sweep import sum_up, sweep
 from hrvol.segment.model import Model
@@ -90,7 +91,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class StandIn:
-    """Stands in for :class:`hrvol.run.predict.Tools`: all but features and classifier is as ever."""
+    """Stands in for :class:`hrvol.run.block.Tools`: all but features and classifier is as ever."""
 
     tiles: TileSpec
 

@@ -21,7 +21,7 @@ from hrvol.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from hrvol.run.outlook import Plan
+    from hrvol.run.planning.outlook import Plan
 
 SECONDS = 30.0
 
@@ -79,7 +79,7 @@ def plan(
     Where memory, disk space or permissions do not suffice, the exit code is 1, and the last line says what
     was found and what is needed. Of an output that is there, unfinished, what is left is planned.
     """  # noqa: D301 (click needs the escape)
-    from hrvol.run.plan import check_room, plan_run
+    from hrvol.run.planning.plan import check_room, plan_run
 
     if not as_json:
         click.echo(f"trying a few blocks, about {seconds:.0f} s and the start of the workers", err=True)
@@ -114,7 +114,7 @@ def plan(
 
 def echo_plan(found: Plan) -> None:
     """Print a plan as tables, and what else there is to say about it."""
-    from hrvol.run.outlook import size
+    from hrvol.run.planning.outlook import size
     from hrvol.run.progress import count, duration
 
     def beside(nbytes: int | None) -> str:

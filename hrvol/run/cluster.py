@@ -12,11 +12,11 @@ import numpy as np
 from hrvol.classes import ClassInfo, default_classes
 from hrvol.errors import InputError, UsageError
 from hrvol.recipe import CrfSpec, Recipe
+from hrvol.run.block import MODEL_FILE
 from hrvol.run.boxes import find_boxes, write_boxes
 from hrvol.run.engine import EngineSpec
 from hrvol.run.outputs import BOXES, MODEL, check_file
 from hrvol.run.position import position_field
-from hrvol.run.predict import MODEL_FILE
 from hrvol.run.progress import ProgressCallback
 from hrvol.run.request import Region, keep_input, region_box, text
 from hrvol.run.sample import sample_pixels

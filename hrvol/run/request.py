@@ -14,7 +14,7 @@ import numpy as np
 from hrvol.classes import ClassInfo, default_classes
 from hrvol.errors import ModelError, UsageError
 from hrvol.recipe import CrfSpec
-from hrvol.run.predict import keep_model
+from hrvol.run.block import keep_model
 from hrvol.segment.cas import ClusterClassifier
 from hrvol.segment.model import Model, current_versions, save_model
 from hrvol.volume.location import Location

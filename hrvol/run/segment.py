@@ -14,9 +14,9 @@ import numpy as np
 
 from hrvol.errors import BlockError, InputError, UsageError
 from hrvol.recipe import CrfSpec
+from hrvol.run.block import MODEL_FILE, SegmentJob, Tools, forget_input
 from hrvol.run.engine import EngineSpec, cpus
 from hrvol.run.ledger import DONE, MAIN, Ledger
-from hrvol.run.predict import MODEL_FILE, SegmentJob, Tools, forget_input
 from hrvol.run.progress import ProgressCallback
 from hrvol.run.request import Region, keep_input, model_file, provenance, region_box, text
 from hrvol.run.resume import begin_output, recheck, share

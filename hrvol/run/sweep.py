@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from hrvol.classes import ClassInfo
 from hrvol.errors import BlockError, StoppedError
 from hrvol.quality.metrics import SeamDisagreement
+from hrvol.run.block import BlockReport, SegmentJob, predict_block
 from hrvol.run.coarsen import coarsen
 from hrvol.run.engine import EngineSpec, open_engine
 from hrvol.run.ledger import DONE, FAILED, LEFT, Ledger, entries
-from hrvol.run.predict import BlockReport, SegmentJob, predict_block
 from hrvol.run.progress import ProgressCallback, Tally
 from hrvol.run.stop import Stop
 from hrvol.run.task import Outcome

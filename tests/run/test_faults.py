@@ -32,9 +32,9 @@ from fault_data import (
 from poison import POISONED, take
 
 from hrvol.errors import BusyError, StoppedError
+from hrvol.run import block as block_module
 from hrvol.run import engine as engine_module
 from hrvol.run import ledger as ledger_module
-from hrvol.run import predict
 from hrvol.run.coarsen import coarsen
 from hrvol.run.engine import TRIES, EngineSpec, open_engine
 from hrvol.run.ledger import Ledger, lanes, sealed
@@ -141,7 +141,7 @@ def test_what_cannot_start_a_worker_is_begun_anew():
 
 def test_a_block_that_runs_out_of_memory_is_tried_with_smaller_batches(case, tmp_path, monkeypatch):
     monkeypatch.setattr(engine_module, "BACK_OFF", 0.01)
-    predict_part, sizes = predict.predict_part, []
+    predict_part, sizes = block_module.predict_part, []
 
     def starved(*arguments, batch_size, **options):
         if arguments[2].index == (1, 2, 0):
@@ -150,7 +150,7 @@ def test_a_block_that_runs_out_of_memory_is_tried_with_smaller_batches(case, tmp
                 raise MemoryError
         return predict_part(*arguments, batch_size=batch_size, **options)
 
-    monkeypatch.setattr(predict, "predict_part", starved)
+    monkeypatch.setattr(block_module, "predict_part", starved)
     assert case.segment(tmp_path / "out.ome.zarr").failed == ()
     assert sizes == [4, 2, 1]
     is_whole(tmp_path / "out.ome.zarr", case)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrvol.recipe import TileSpec
-from hrvol.run.forecast import (
+from hrvol.run.planning.forecast import (
     MOST_DEALT,
     Pace,
     block_sizes,
@@ -21,8 +21,8 @@ from hrvol.run.forecast import (
     part_bytes,
     pyramid_seconds,
 )
-from hrvol.run.outlook import size
-from hrvol.run.reads import look_at_mask, simulate_reads
+from hrvol.run.planning.outlook import size
+from hrvol.run.planning.reads import look_at_mask, simulate_reads
 from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
 from hrvol.volume.ome import Level
 from hrvol.volume.order import BlockGrid

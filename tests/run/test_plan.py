@@ -21,7 +21,7 @@ from hrvol.errors import (
     UsageError,
 )
 from hrvol.run.pipeline import train_model
-from hrvol.run.plan import check_room, plan_run
+from hrvol.run.planning.plan import check_room, plan_run
 from hrvol.run.segment import segment_volume
 from hrvol.segment.model import save_model
 from hrvol.volume.store import open_volume

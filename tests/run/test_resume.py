@@ -6,8 +6,8 @@ import zarr
 from run_data import QUICK, draw, make_volume
 
 from hrvol.errors import InputError, OtherRunError, OutputExistsError, StoppedError, UsageError
+from hrvol.run import block as block_module
 from hrvol.run import cluster as cluster_module
-from hrvol.run import predict
 from hrvol.run.cluster import cluster_volume
 from hrvol.run.pipeline import train_model
 from hrvol.run.resume import differences, share
@@ -78,7 +78,7 @@ def test_a_stopped_run_is_gone_on_with(wide, wide_model, reference, tmp_path, mo
     assert (status["state"], status["done"], status["left"], status["total"]) == ("stopped", 7, 23, 30)
 
     begun = []
-    monkeypatch.setattr(predict, "read_window", counted(predict.read_window, begun))
+    monkeypatch.setattr(block_module, "read_window", counted(block_module.read_window, begun))
     seen = []
     report = segment_volume(
         wide[0],
@@ -191,7 +191,7 @@ def test_a_mask_leaves_the_rest_alone(wide, wide_model, reference, tmp_path, mon
     mask = np.zeros(wide[0].shape, np.uint8)
     mask[1:2, 20:70, 30:100] = 1
     begun = []
-    monkeypatch.setattr(predict, "read_window", counted(predict.read_window, begun))
+    monkeypatch.setattr(block_module, "read_window", counted(block_module.read_window, begun))
     out = tmp_path / "out.ome.zarr"
     report = segment_volume(wide[0], out, wide_model, probabilities=True, uncertainty=True, mask=mask)
     inside = [b for b in blocks(wide[0].shape, QUICK.tiles) if mask[b.core].any()]

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from hrvol.errors import RoomError
-from hrvol.run.room import (
+from hrvol.run.planning.room import (
     cgroup_memory,
     check_readable,
     check_writable,

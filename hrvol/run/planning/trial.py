@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.run.forecast import Piece, one_tile
-from hrvol.run.predict import BATCH, SegmentJob, _reader, peak_memory, predict_part, read_window
-from hrvol.run.room import held_memory
+from hrvol.run.block import SegmentJob, peak_memory, reader_of
+from hrvol.run.planning.forecast import Piece, one_tile
+from hrvol.run.planning.room import held_memory
+from hrvol.run.predict import BATCH, predict_part, read_window
 from hrvol.run.task import computing, configuration
 from hrvol.segment.model import Model
 from hrvol.volume.labels import LabelStore, create_labels
@@ -136,7 +137,7 @@ class Sample:
 
 
 def try_block(trial: Trial) -> Sample:
-    """Read, predict and store a block, as :func:`hrvol.run.predict.predict_block` does; the trial task."""
+    """Read, predict and store a block, as :func:`hrvol.run.block.predict_block` does; the trial task."""
     told: TrialJob = configuration()
     job, began = told.job, time.time()
     with computing():
@@ -150,7 +151,7 @@ def try_block(trial: Trial) -> Sample:
     grid = BlockGrid(job.volume.shape, tiles)
     piece = one_tile(grid, trial.block, job.region)
     mask = None if job.mask is None else job.mask.read(part) != 0
-    reader = _reader(job, tiles)
+    reader = reader_of(job, tiles)
     start = time.monotonic()
     raw = read_window(job.volume, trial.block, part, model, reader)
     read_s = time.monotonic() - start

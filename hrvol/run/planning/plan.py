@@ -1,7 +1,7 @@
 """What a run will take, before it begins: time, memory, disk; and whether there is room for it.
 
-A few blocks are tried for real (:mod:`hrvol.run.trial`); the rest is arithmetic
-(:mod:`hrvol.run.estimate`, :mod:`hrvol.run.forecast`).
+A few blocks are tried for real (:mod:`hrvol.run.planning.trial`); the rest is arithmetic
+(:mod:`hrvol.run.planning.estimate`, :mod:`hrvol.run.planning.forecast`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from hrvol.errors import HrvolError, RoomError, UsageError
-from hrvol.run import room
 from hrvol.run.engine import EngineSpec, cpus
-from hrvol.run.estimate import Task, estimate
 from hrvol.run.ledger import DONE, read_book
-from hrvol.run.outlook import Plan, check_room
+from hrvol.run.planning import room
+from hrvol.run.planning.estimate import Task, estimate
+from hrvol.run.planning.outlook import Plan, check_room
 from hrvol.run.request import Region, text
 from hrvol.run.resume import begin_output, share
 from hrvol.run.segment import Prepared, prepare

@@ -11,10 +11,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from hrvol.errors import BlockError, RoomError
+from hrvol.run.block import SegmentJob
 from hrvol.run.engine import Engine, EngineSpec, cpus, open_engine
-from hrvol.run.forecast import Pace
-from hrvol.run.predict import SegmentJob
-from hrvol.run.trial import Sample, Trial, TrialJob, try_block
+from hrvol.run.planning.forecast import Pace
+from hrvol.run.planning.trial import Sample, Trial, TrialJob, try_block
 from hrvol.volume.location import Location
 from hrvol.volume.order import BlockGrid
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.run import forecast, room
-from hrvol.run.calibrate import IDLE_BYTES, Measured, measure
+from hrvol.run.block import SegmentJob
 from hrvol.run.engine import EngineSpec, cpus
-from hrvol.run.outlook import Plan
-from hrvol.run.predict import SegmentJob
-from hrvol.run.reads import Looked, Reading, look_at_mask, simulate_reads
+from hrvol.run.planning import forecast, room
+from hrvol.run.planning.calibrate import IDLE_BYTES, Measured, measure
+from hrvol.run.planning.outlook import Plan
+from hrvol.run.planning.reads import Looked, Reading, look_at_mask, simulate_reads
+from hrvol.run.planning.trial import TrialJob, scratch_store
 from hrvol.run.segment import Prepared
-from hrvol.run.trial import TrialJob, scratch_store
 from hrvol.segment.cas import ClusterClassifier
 from hrvol.volume.chunk_cache import CAPACITY
 from hrvol.volume.labels import LabelStore
