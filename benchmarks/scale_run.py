@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -65,17 +66,13 @@ class Grey:
     channels = ("grey",)
     groups = {"classical": slice(0, 1)}  # noqa: RUF012
 
-    def __call__(self, image: NDArray[np.float32], *, batch_size: int = 4) -> _Tensor:
-        """Return the features (1, Y, X) of an image."""
-        return _Tensor(image[None])
-
-
-@dataclass(frozen=True, eq=False)
-class _Tensor:
-    values: NDArray[np.float32]
-
-    def numpy(self, force: bool = False) -> NDArray[np.float32]:
-        return self.values
+    def stripes(
+        self, image: NDArray[np.float32], inside: tuple[slice, slice], *, rows: int, batch_size: int = 4
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Yield the features (y, x, 1) of some rows inside a window."""
+        wanted = image[inside][..., None]
+        for start in range(0, len(wanted), rows):
+            yield slice(start, min(start + rows, len(wanted))), wanted[start : start + rows]
 
 
 class Threshold:

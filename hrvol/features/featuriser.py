@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from hrvol.errors import InputError
 from hrvol.features import classical
 from hrvol.features.backbone import Backbone, load_backbone
-from hrvol.features.upsample import Linear, Upsampled, project, upsample
+from hrvol.features.upsample import Linear, Upsampled, grid_size, project, token_grids, upsample
 from hrvol.recipe import FeatureSpec
 
 
@@ -90,6 +90,55 @@ class Featuriser:
             values = classical.classical_features(_for_filters(plane, self.device), self.spec.classical)
             features[:, :, self.groups["classical"]] = torch.as_tensor(values).permute(1, 2, 0)
         return features.permute(2, 0, 1)
+
+    def stripes(
+        self, image: np.ndarray, inside: tuple[slice, slice], *, rows: int, batch_size: int = 4
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield the features of the pixels inside a window of an image, some rows at a time.
+
+        The very bits of a call, but a whole image's features, hundreds of MB, are never there: deep features
+        are spread stripe by stripe, where the tokens of all views are fewer than the pixels.
+
+        Parameters
+        ----------
+        image
+            ``(Y, X)`` float32 in [0, 1].
+        inside
+            Rows and columns that are wanted, as slices with a start and a stop.
+        rows
+            Rows of a stripe.
+        batch_size
+            Images per pass of the network.
+
+        Yields
+        ------
+        tuple
+            Rows, counted from the first one inside, and ``(y, x, C)`` float32: valid until the next stripe.
+        """
+        plane = _checked(image)
+        top, bottom, columns = inside[0].start, inside[0].stop, inside[1]
+        spec, backbone = self.spec.deep, self.backbone
+        many = backbone is not None and grid_size(backbone.patch, spec, plane.shape) > plane.size
+        whole = self(plane, batch_size=batch_size).permute(1, 2, 0) if many else None
+        tokens = filtered = None
+        if whole is None:
+            if backbone is not None:
+                tokens = token_grids(backbone, torch.from_numpy(plane), spec, batch_size=batch_size)
+            if self.spec.uses_classical:
+                values = classical.classical_features(_for_filters(plane, self.device), self.spec.classical)
+                filtered = torch.as_tensor(values).permute(1, 2, 0)
+        width = columns.stop - columns.start
+        room = torch.empty((min(rows, bottom - top), width, len(self.channels)), device=self.device)
+        for start in range(top, bottom, rows):
+            stripe = slice(start, min(start + rows, bottom))
+            features = room[: stripe.stop - start]
+            if whole is not None:
+                features = whole[stripe, columns]
+            if tokens is not None:
+                tokens.spread(stripe, columns, features[:, :, self.groups["deep"]])
+            if filtered is not None:
+                features[:, :, self.groups["classical"]] = filtered[stripe, columns]
+            yield slice(start - top, stripe.stop - top), features.numpy(force=True)
 
     def upsampled(self, image: np.ndarray, *, linear: Linear | None = None, **options: Any) -> Upsampled:
         """Return deep features with attention, or mapped linearly before they are spread.

@@ -48,6 +48,10 @@ class Axis:
     high: Tensor
     part: Tensor
 
+    def part_of(self, pixels: slice) -> Axis:
+        """Return the weights of some of the pixels."""
+        return Axis(self.low[pixels], self.high[pixels], self.part[pixels])
+
 
 def axis_weights(centres: np.ndarray, pixels: np.ndarray, how: Interpolation) -> Axis:
     """Return interpolation weights from token centres to pixel centres, constant beyond the ends.

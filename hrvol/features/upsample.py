@@ -8,26 +8,20 @@ k-means scores) may be applied to tokens before they are spread: exact, and K ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hrvol.errors import InputError
 from hrvol.features.backbone import HeadMap, Positions, Tokens
-from hrvol.features.placement import (
-    axis_weights,
-    interleaved_offsets,
-    spread,
-    stretched_centres,
-    token_centres,
-)
+from hrvol.features.layout import Layout, canvas_of, layout_of
+from hrvol.features.placement import Axis, axis_weights, spread
 from hrvol.features.views import View, combine, flips, shifts
 from hrvol.recipe import DeepSpec
 
@@ -140,30 +134,71 @@ def upsample(
     InputError
         The image is empty, or (``placement: stretch``) smaller than one patch.
     """
-    if image.ndim != 2 or 0 in image.shape:
-        raise InputError(f"expected an image (Y, X), found shape {tuple(image.shape)}")
-    plan = _plan(backbone.patch, spec, (int(image.shape[0]), int(image.shape[1])))
-    canvas = _canvas(image.to(backbone.device), plan)
+    layout = _checked_layout(backbone, image, spec)
     views = views_of(spec)
     results: dict[str, Tensor] = {} if out is None else {"features": out}
-    for number, view in enumerate(views):
-        seen = view.apply(canvas)
-        windows = [seen[y : y + plan.window[0], x : x + plan.window[1]] for y, x in plan.starts]
-        tokens = _run(backbone, windows, spec, batch_size, attention=attention, head_map=head_map)
-        grids = {"features": tokens.features, "attention": tokens.attention, "head_map": tokens.head_map}
-        for name, passes in grids.items():
-            if passes is None:
-                continue
-            grid = _interleave(passes, plan.per_axis)
-            if unit and name == "features":
-                grid = _in_pool(F.normalize, grid, 2.0, -1)
-            if linear is not None and name == "features":
-                grid = _in_pool(F.linear, grid, linear.weight.to(grid), linear.bias.to(grid))
+    wanted = {"attention": attention, "head_map": head_map}
+    for number, (view, grids) in enumerate(
+        _grids(backbone, image, spec, layout, linear, unit, batch_size, **wanted)
+    ):
+        for name, grid in grids.items():
             if name not in results:
                 results[name] = torch.empty((*image.shape, grid.shape[-1]), device=grid.device)
-            _add_view(results[name], grid, plan, view, spec, first=number == 0, share=1 / len(views))
+            axes = _axes(layout, view, spec)
+            _put_view(results[name], grid, axes, first=number == 0, share=1 / len(views))
     by_channel = {name: values.permute(2, 0, 1) for name, values in results.items()}
     return Upsampled(by_channel["features"], by_channel.get("attention"), by_channel.get("head_map"))
+
+
+@dataclass(frozen=True, eq=False)
+class TokenGrids:
+    """The tokens of one image, ready to be spread over any part of it.
+
+    Attributes
+    ----------
+    grids
+        ``(h, w, C)`` float32 of each view.
+    axes
+        Weights of rows and columns of each.
+    """
+
+    grids: tuple[Tensor, ...]
+    axes: tuple[tuple[Axis, Axis], ...]
+
+    def spread(self, rows: slice, columns: slice, out: Tensor) -> None:
+        """Write the features of some rows and columns into ``out``, ``(y, x, C)`` float32."""
+        for number, (grid, (y, x)) in enumerate(zip(self.grids, self.axes, strict=True)):
+            axes = y.part_of(rows), x.part_of(columns)
+            _put_view(out, grid, axes, first=number == 0, share=1 / len(self.grids))
+
+
+def token_grids(backbone: TokenSource, image: Tensor, spec: DeepSpec, *, batch_size: int = 4) -> TokenGrids:
+    """Run the network on one image, and leave the spreading for later.
+
+    What :meth:`TokenGrids.spread` then gives are the very bits of :func:`upsample`.
+
+    Parameters
+    ----------
+    backbone, image, spec, batch_size
+        As for :func:`upsample`.
+
+    Raises
+    ------
+    InputError
+        As :func:`upsample`.
+    """
+    layout = _checked_layout(backbone, image, spec)
+    found = [
+        (grids["features"], _axes(layout, view, spec))
+        for view, grids in _grids(backbone, image, spec, layout, None, False, batch_size)
+    ]
+    return TokenGrids(tuple(grid for grid, _ in found), tuple(axes for _, axes in found))
+
+
+def grid_size(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> int:
+    """Return how many tokens :func:`token_grids` keeps of an image of a shape, of all views."""
+    layout = layout_of(patch, spec, shape)
+    return len(views_of(spec)) * len(layout.centres[0]) * len(layout.centres[1])
 
 
 def project(features: Tensor, linear: Linear) -> Tensor:
@@ -181,78 +216,6 @@ def project(features: Tensor, linear: Linear) -> Tensor:
 
     found: Tensor = _in_pool(rows)
     return found
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Geometry of one image size. The canvas is the image as the network sees it, with what is reflected."""
-
-    scaled: tuple[int, int]
-    pad: tuple[tuple[int, int], tuple[int, int]]
-    window: tuple[int, int]  # what one pass sees of the canvas
-    starts: tuple[tuple[int, int], ...]  # of the passes' windows on the canvas
-    per_axis: int  # interleaved offsets per axis
-    centres: tuple[np.ndarray, np.ndarray]  # of the interleaved tokens on the canvas
-    pixels: tuple[np.ndarray, np.ndarray]  # centres of the image's own pixels on the canvas
-
-    @property
-    def canvas(self) -> tuple[int, int]:
-        """Shape of the canvas."""
-        height, width = (side + sum(pad) for side, pad in zip(self.scaled, self.pad, strict=True))
-        return height, width
-
-
-@lru_cache(maxsize=32)
-def _plan(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> _Plan:
-    stride = patch if spec.stride == "native" else spec.stride
-    offsets = interleaved_offsets(patch, spec.offsets)
-    # Shifts wrap around: a reflected margin takes what would otherwise come in from the far border.
-    margin = max(spec.shifts, default=0)
-    axes = []
-    for original in shape:
-        side = max(1, round(original * spec.input_scale))
-        if spec.placement == "stretch":
-            if side < patch:
-                raise InputError(f"placement: stretch needs at least {patch} px a side, found {side}")
-            count = 1 + (side - patch) // stride
-            pad, window, starts = (0, 0), side, [0]
-            centres = stretched_centres(count, side)
-        else:
-            # Overlapping patches begin half a patch outside, so that the first centre is at the border;
-            # whole patches stay as many as the image needs: the grid the network was trained on.
-            rim = 0 if stride == patch else patch // 2
-            count = 1 + max(0, -(-(side + 2 * rim - patch) // stride))
-            window = patch + (count - 1) * stride
-            before = (window - side) // 2
-            # the same on both sides: a mirrored canvas is then the canvas of the mirrored image
-            each = margin + max(before - offsets[0], window - side - before + offsets[-1])
-            pad = (each, each)
-            starts = [each - before + offset for offset in offsets]
-            centres = np.sort(np.concatenate([token_centres(count, patch, stride, s) for s in starts]))
-        pixels = pad[0] + (np.arange(original) + 0.5) * (side / original)
-        axes.append((side, pad, window, starts, centres, pixels))
-    (y_side, y_pad, y_window, y_starts, *y), (x_side, x_pad, x_window, x_starts, *x) = axes
-    return _Plan(
-        scaled=(y_side, x_side),
-        pad=(y_pad, x_pad),
-        window=(y_window, x_window),
-        starts=tuple((top, left) for top in y_starts for left in x_starts),
-        per_axis=len(offsets),
-        centres=(y[0], x[0]),
-        pixels=(y[1], x[1]),
-    )
-
-
-def _canvas(image: Tensor, plan: _Plan) -> Tensor:
-    """Resize to what the network sees and reflect around it."""
-    if tuple(image.shape) != plan.scaled:
-        scaled = F.interpolate(image[None, None], plan.scaled, mode="bilinear", antialias=True)[0, 0]
-        image = scaled.clamp(0, 1)
-    if not any(sum(plan.pad, ())):
-        return image
-    # numpy reflects any number of times, torch only once: an image may be smaller than its padding
-    rows, cols = (np.pad(np.arange(n), pad, "reflect") for n, pad in zip(plan.scaled, plan.pad, strict=True))
-    return image[torch.from_numpy(rows).to(image.device)][:, torch.from_numpy(cols).to(image.device)]
 
 
 @lru_cache(maxsize=1)
@@ -305,13 +268,53 @@ def _interleave(passes: Tensor, per_axis: int) -> Tensor:
     return woven.reshape(height * per_axis, width * per_axis, channels)
 
 
-def _add_view(
-    result: Tensor, grid: Tensor, plan: _Plan, view: View, spec: DeepSpec, *, first: bool, share: float
-) -> None:
-    """Spread one view's tokens where their patches lie in the image, and add its share."""
-    y, x = view.where(*plan.pixels, plan.canvas)
-    rows = axis_weights(plan.centres[0], y, spec.interpolation)
-    cols = axis_weights(plan.centres[1], x, spec.interpolation)
+def _checked_layout(backbone: TokenSource, image: Tensor, spec: DeepSpec) -> Layout:
+    if image.ndim != 2 or 0 in image.shape:
+        raise InputError(f"expected an image (Y, X), found shape {tuple(image.shape)}")
+    return layout_of(backbone.patch, spec, (int(image.shape[0]), int(image.shape[1])))
+
+
+def _grids(
+    backbone: TokenSource,
+    image: Tensor,
+    spec: DeepSpec,
+    layout: Layout,
+    linear: Linear | None,
+    unit: bool,
+    batch_size: int,
+    **wanted: Any,
+) -> Iterator[tuple[View, dict[str, Tensor]]]:
+    """Yield each view and its tokens and maps, woven into grids ``(h, w, C)``."""
+    canvas = canvas_of(image.to(backbone.device), layout)
+    for view in views_of(spec):
+        seen = view.apply(canvas)
+        windows = [seen[y : y + layout.window[0], x : x + layout.window[1]] for y, x in layout.starts]
+        tokens = _run(
+            backbone, windows, spec, batch_size, **({"attention": False, "head_map": None} | wanted)
+        )
+        passes = {"features": tokens.features, "attention": tokens.attention, "head_map": tokens.head_map}
+        grids = {
+            name: _interleave(found, layout.per_axis) for name, found in passes.items() if found is not None
+        }
+        if unit:
+            grids["features"] = _in_pool(F.normalize, grids["features"], 2.0, -1)
+        if linear is not None:
+            weight, bias = (part.to(grids["features"]) for part in (linear.weight, linear.bias))
+            grids["features"] = _in_pool(F.linear, grids["features"], weight, bias)
+        yield view, grids
+
+
+def _axes(layout: Layout, view: View, spec: DeepSpec) -> tuple[Axis, Axis]:
+    """Return where one view's tokens lie in the image."""
+    y, x = view.where(*layout.pixels, layout.canvas)
+    return (
+        axis_weights(layout.centres[0], y, spec.interpolation),
+        axis_weights(layout.centres[1], x, spec.interpolation),
+    )
+
+
+def _put_view(result: Tensor, grid: Tensor, axes: tuple[Axis, Axis], *, first: bool, share: float) -> None:
+    """Spread one view's tokens where their patches lie, and add its share."""
 
     def put(start: int, stop: int, values: Tensor) -> None:
         if first:
@@ -319,4 +322,4 @@ def _add_view(
         else:
             result[start:stop].add_(values, alpha=share)
 
-    spread(grid, rows, cols, put)
+    spread(grid, *axes, put)

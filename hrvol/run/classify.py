@@ -110,13 +110,11 @@ def _by_strokes(
     threads: int,
     batch_size: int,
 ) -> NDArray[np.float32]:
-    features = np.moveaxis(featuriser(image, batch_size=batch_size).numpy(force=True), 0, -1)[wanted]
-    height, width, channels = features.shape
+    height, width = (span.stop - span.start for span in wanted)
     found = _class_by_class(height, width, len(classifier.classes))
-    for row in range(0, height, STRIPE):  # features in rows of pixels are a copy: never of the whole tile
-        stripe = features[row : row + STRIPE].reshape(-1, channels)
-        proba = classifier.predict_proba(stripe, threads=threads)
-        found[row : row + STRIPE] = proba.reshape(-1, width, len(classifier.classes))
+    for rows, features in featuriser.stripes(image, wanted, rows=STRIPE, batch_size=batch_size):
+        proba = classifier.predict_proba(features.reshape(-1, features.shape[-1]), threads=threads)
+        found[rows] = proba.reshape(-1, width, len(classifier.classes))
     return found
 
 

@@ -45,6 +45,32 @@ def test_estimators_get_their_layout_without_a_copy(backbone, image):
     assert by_pixel.reshape(-1, features.shape[0]).data_ptr() == features.data_ptr()
 
 
+MIRRORED = DEEP.model_copy(update={"flips": True})
+MANY = DeepSpec(block=1, stride=4, shifts=(1,))  # more tokens, of all views, than pixels
+
+
+@pytest.mark.parametrize(
+    ("kind", "deep"),
+    [
+        ("hybrid", DEEP),
+        ("deep", DEEP.model_copy(update={"flips": True})),
+        ("classical", DEEP),
+        ("deep", MANY),
+    ],
+    ids=["hybrid", "deep with flips", "classical", "deep with many views"],
+)
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_stripes_have_the_bits_of_the_whole_image(backbone, image, kind, deep, rows):
+    featuriser = Featuriser(FeatureSpec(kind=kind, deep=deep), None if kind == "classical" else backbone)
+    whole = featuriser(image).permute(1, 2, 0).numpy()
+    inside = (slice(3, 38), slice(5, 50))
+    found = np.full((35, 45, len(featuriser.channels)), np.nan, np.float32)
+    for where, stripe in featuriser.stripes(image, inside, rows=rows):
+        assert len(stripe) <= rows
+        found[where] = stripe
+    np.testing.assert_array_equal(found, whole[inside])
+
+
 def test_the_network_is_loaded_once_per_process():
     spec = FeatureSpec(kind="classical")
     assert load_featuriser(spec) is load_featuriser(FeatureSpec(kind="classical"))

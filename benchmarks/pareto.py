@@ -1,0 +1,233 @@
+"""What each setting of a recipe is worth, and costs: ``python -m benchmarks.pareto``.
+
+Every setting is measured on the same crops of the dense data sets, with the same strokes and forests, and
+only one thing at a time is changed of a cheap recipe (block 9, 2 x 2 offsets). Figures are kept as JSON
+beside the document; settings that are there already are not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from benchmarks.contest import PRODUCT
+from benchmarks.crops import SIDE, Seen, crops_of, look, scores
+from benchmarks.data import DENSE
+from benchmarks.quality import describe_machine
+from hrvol.features.featuriser import load_featuriser
+from hrvol.recipe import PRESETS, ClassifierSpec, DeepSpec, FeatureSpec
+from hrvol.run.engine import cpus
+
+BASE = DeepSpec(block=9, offsets=2)
+FOREST = ClassifierSpec(trees=100)
+"""Half the default's trees, to save time."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Something that is tried.
+
+    Attributes
+    ----------
+    topic
+        What is varied.
+    name
+        The value.
+    deep
+        The features.
+    """
+
+    topic: str
+    name: str
+    deep: DeepSpec
+
+
+def settings() -> list[Setting]:
+    """Return all that is tried, the base once per topic."""
+
+    def of(topic: str, values: Mapping[str, Mapping[str, Any]]) -> list[Setting]:
+        return [
+            Setting(topic, name, DeepSpec.model_validate(BASE.to_dict() | changes))
+            for name, changes in values.items()
+        ]
+
+    blocks: dict[str, Any] = {str(i): i for i in (6, 7, 8, 9, 10, 11, 12)}
+    blocks |= {"6 and 9": (6, 9), "9 and 12": (9, 12), "6, 9 and 12": (6, 9, 12)}
+    strided = {"stride": 7, "offsets": 1}, {"stride": 4, "offsets": 1}
+    return [
+        *of("offsets", {f"{k} x {k}": {"offsets": k} for k in (1, 2, 3, 4, 5, 7)}),
+        *of("block", {name: {"block": block} for name, block in blocks.items()}),
+        *of("input scale", {f"{scale:g}": {"input_scale": scale} for scale in (0.5, 0.75, 1, 1.5, 2)}),
+        *of("mirror images", {"one": {}, "four": {"flips": True}}),
+        *of(
+            "between tokens",
+            {"bilinear": {}, "nearest": {"interpolation": "nearest"}},
+        ),
+        *of("stride", {"14, 2 x 2": {}, "7": strided[0], "14, 4 x 4": {"offsets": 4}, "4": strided[1]}),
+    ]
+
+
+CLASSIFIERS: Mapping[str, ClassifierSpec] = {
+    "forest, 25 trees": ClassifierSpec(trees=25),
+    "forest, 50 trees": ClassifierSpec(trees=50),
+    "forest, 100 trees": FOREST,
+    "forest, 200 trees": ClassifierSpec(),
+    "forest, depth 10": ClassifierSpec(trees=100, max_depth=10),
+    "forest, 2 features a split, depth 10": PRESETS["paper"].classifier,
+    "logistic": ClassifierSpec(kind="logistic"),
+    "mlp": ClassifierSpec(kind="mlp"),
+    "boosting": ClassifierSpec(kind="boosting", trees=50),
+}
+"""Tried on the features of the base."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what is missing and write the document."""
+    args = _parser().parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    kept = args.output.with_suffix(".json")
+    figures: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
+    for name in args.datasets:
+        data = crops_of(name, train=2, test=2)
+        classes = len(data.classes)
+        for setting in settings():
+            key = f"{name} | {setting.deep.model_dump_json()}"
+            if key in figures or (args.topics and setting.topic not in args.topics):
+                continue
+            seen = _look(setting.deep, data, args)
+            row = {"seconds": round(seen.seconds, 3), "cpu": round(seen.cpu_seconds, 3)}
+            figures[key] = row | scores(seen, FOREST, threads=args.threads, classes=classes)
+            _keep(kept, figures, f"{name}: {setting.topic} {setting.name}", figures[key])
+        seen = None
+        for label, spec in CLASSIFIERS.items():
+            key = f"{name} | {label}"
+            if key in figures or (args.topics and "classifier" not in args.topics):
+                continue
+            seen = seen or _look(BASE, data, args)
+            began = time.process_time()
+            found = scores(seen, spec, threads=args.threads, classes=classes)
+            figures[key] = {"cpu": round(time.process_time() - began, 1)} | found
+            _keep(kept, figures, f"{name}: {label}", figures[key])
+    args.output.write_text(render(figures, args), encoding="utf-8")
+    plot(figures, args.output.with_suffix(".png"))
+
+
+def _look(deep: DeepSpec, data: Any, args: argparse.Namespace) -> Seen:
+    return look(data, load_featuriser(FeatureSpec(kind="hybrid", deep=deep)), args.seeds)
+
+
+def _keep(path: Path, figures: Mapping[str, Any], name: str, row: Mapping[str, Any]) -> None:
+    """Write the figures so far: what is done is not lost with what is not."""
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in figures.items())
+    path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+    told = ", ".join(f"{key} {np.mean(value):.3f}" for key, value in row.items())
+    print(f"{name}: {told}", flush=True)
+
+
+def render(figures: Mapping[str, Any], args: argparse.Namespace) -> str:
+    """Return the document."""
+    names = [name for name in DENSE if any(key.startswith(f"{name} |") for key in figures)]
+    topics: dict[str, list[Setting]] = {}
+    for setting in settings():
+        topics.setdefault(setting.topic, []).append(setting)
+    parts = [
+        f"""# What settings are worth, and what they cost
+
+Made by `python -m benchmarks.pareto`. {describe_machine(args.threads)}
+
+Crops of {SIDE} x {SIDE} pixels, two of each data set with strokes (`tools/scribbles.py`) and two of other
+planes to compare with; ebc2 at half its resolution. mIoU, mean of {len(args.seeds)} drawings, of forests of
+{FOREST.trees} trees on deep / hybrid features / the product of three. One thing at a time differs from block
+{BASE.block}, {BASE.offsets} x {BASE.offsets} interleaved offsets. CPU: seconds of all cores for one crop,
+deep and classical features; the last column is the mean of hybrid over the data sets.
+
+![mean mIoU of hybrid features against cost](pareto.png)
+"""
+    ]
+    for topic, of_topic in topics.items():
+        lines = []
+        for setting in of_topic:
+            found = {name: figures.get(f"{name} | {setting.deep.model_dump_json()}") for name in names}
+            line = _line(setting.name, found)
+            lines += [line] if line else []
+        if lines:
+            parts += [f"## {topic.capitalize()}\n", _table(topic, names, lines), ""]
+    lines = [
+        _line(label, {name: figures.get(f"{name} | {label}") for name in names}) for label in CLASSIFIERS
+    ]
+    if any(lines):
+        parts += [
+            "## Classifier\n\nOn the base's features; CPU seconds: of all fits and predictions.\n",
+            _table("classifier", names, [line for line in lines if line]),
+            "",
+        ]
+    return "\n".join(parts)
+
+
+def _line(label: str, found: Mapping[str, Any]) -> str | None:
+    if any(row is None for row in found.values()):
+        return None
+    cells = []
+    for row in found.values():
+        kinds = [kind for kind in ("deep", "hybrid", PRODUCT) if kind in row]
+        cells.append(" / ".join(f"{np.mean(row[kind]):.3f}" for kind in kinds))
+    cpu = np.mean([row["cpu"] for row in found.values()])
+    mean = np.mean([np.mean(row["hybrid"]) for row in found.values()])
+    return f"| {label} | {cpu:.1f} | {' | '.join(cells)} | {mean:.3f} |"
+
+
+def _table(topic: str, names: Sequence[str], lines: Sequence[str]) -> str:
+    head = f"| {topic} | CPU s | {' | '.join(names)} | mean |"
+    return "\n".join([head, "|---" * (len(names) + 3) + "|", *lines])
+
+
+def plot(figures: Mapping[str, Any], path: Path) -> None:
+    """Draw the mean mIoU of hybrid features against cost, and which settings nothing else beats."""
+    points: dict[str, tuple[str, str, float, float]] = {}
+    for setting in settings():
+        found = [figures.get(f"{name} | {setting.deep.model_dump_json()}") for name in DENSE]
+        if all(found):
+            cpu = float(np.mean([row["cpu"] for row in found if row]))
+            score = float(np.mean([np.mean(row["hybrid"]) for row in found if row]))
+            points.setdefault(setting.deep.model_dump_json(), (setting.topic, setting.name, cpu, score))
+    if not points:
+        return
+    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    for topic in dict.fromkeys(point[0] for point in points.values()):
+        mine = [point for point in points.values() if point[0] == topic]
+        axis.plot([p[2] for p in mine], [p[3] for p in mine], "o", label=topic)
+        for _, name, cpu, score in mine:
+            axis.annotate(name, (cpu, score), textcoords="offset points", xytext=(4, 3), fontsize=7)
+    best = sorted((p[2:] for p in points.values()), key=lambda p: (p[0], -p[1]))
+    front = [p for i, p in enumerate(best) if all(p[1] > q[1] for q in best[:i])]
+    axis.plot([p[0] for p in front], [p[1] for p in front], "k:", lw=1, label="nothing cheaper is better")
+    axis.set_xscale("log")
+    axis.set_xlabel(f"CPU seconds, {SIDE} x {SIDE} pixels")
+    axis.set_ylabel("mIoU of hybrid features, mean of data sets")
+    axis.legend(fontsize=8)
+    figure.savefig(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pareto", description=__doc__)
+    topics = [*dict.fromkeys(setting.topic for setting in settings()), "classifier"]
+    parser.add_argument("--datasets", nargs="+", choices=DENSE, default=list(DENSE))
+    parser.add_argument("--topics", nargs="+", choices=topics, help="default all")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=cpus())
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/pareto.md"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Where the time of a segmentation goes: ``python -m benchmarks.stages``.
+
+The vnc volume is trained on and labelled by the product's own pipeline, on one thread, so that times of
+stages add up; the functions of each stage are wrapped in clocks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from benchmarks.data import load_dense
+from benchmarks.quality import describe_machine
+from benchmarks.strokes import draw
+from hrvol.features import classical
+from hrvol.features.backbone import Backbone
+from hrvol.features.upsample import TokenGrids
+from hrvol.recipe import PRESETS
+from hrvol.run.pipeline import segment_volume, train_model
+from hrvol.segment.weak import PixelClassifier
+from hrvol.volume.labels import LabelStore
+from hrvol.volume.store import Volume
+
+STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
+    "network": ((Backbone, "tokens"),),
+    "spreading": ((TokenGrids, "spread"),),
+    "filters": ((classical, "classical_features"),),
+    "classifier": ((PixelClassifier, "predict_proba"),),
+    "input and output": ((Volume, "read"), (LabelStore, "write"), (LabelStore, "stamps")),
+}
+"""Stage -> functions, none of which calls another."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write the document."""
+    args = _parser().parse_args(arguments)
+    torch.set_num_threads(1)
+    data = load_dense("vnc")
+    volume, strokes = data.images[: args.planes], draw(data, 0)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        for preset in args.presets:
+            model = train_model([(data.images, strokes)], recipe=PRESETS[preset])
+            out = Path(name) / f"{preset}.ome.zarr"
+            spent: Counter[str] = Counter()
+            with clocks(spent), threadpool_limits(1):
+                began = time.perf_counter()
+                report = segment_volume(volume, out, model)
+                whole = time.perf_counter() - began
+            assert not report.failed, report.failed
+            rows.append(row(preset, spent, whole, volume.size))
+            print(rows[-1], flush=True)
+    head = " | ".join(["preset", "seconds", "us per voxel", *STAGES, "the rest"])
+    text = f"""# Where the time goes
+
+Made by `python -m benchmarks.stages`. {describe_machine(1)}
+
+The vnc volume (planes of {data.images.shape[1]} x {data.images.shape[2]}, {args.planes} of
+{len(data.images)}), trained on strokes of four planes and labelled by `segment_volume` on one thread. Shares
+of the whole, tiling, blending and the store included.
+
+| {head} |
+|{"---|" * (4 + len(STAGES))}
+"""
+    args.output.write_text(text + "\n".join(rows) + "\n", encoding="utf-8")
+
+
+def row(preset: str, spent: Counter[str], whole: float, voxels: int) -> str:
+    """Return a row of the table."""
+    shares = [spent[stage] / whole for stage in STAGES]
+    cells = [f"{share:.1%}" for share in (*shares, 1 - sum(shares))]
+    return f"| {preset} | {whole:.0f} | {whole / voxels * 1e6:.1f} | {' | '.join(cells)} |"
+
+
+@contextmanager
+def clocks(spent: Counter[str]) -> Iterator[None]:
+    """Add up the seconds of each stage while the ``with`` statement lasts."""
+
+    def timed(stage: str, function: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                spent[stage] += time.perf_counter() - began
+
+        return call
+
+    with ExitStack() as stack:
+        for stage, functions in STAGES.items():
+            for owner, name in functions:
+                stack.enter_context(patch.object(owner, name, timed(stage, getattr(owner, name))))
+        yield
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stages", description=__doc__)
+    presets = ("fast", "balanced", "best")
+    parser.add_argument("--presets", nargs="+", choices=presets, default=list(presets))
+    parser.add_argument("--planes", type=int, default=1)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/stages.md"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Recipes to try: what is varied of a recipe, what each costs, which of them to take, and how to write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from hrvol.recipe import ClassifierKind, DeepSpec, Recipe
+
+SPACINGS = (7.0, 3.5, 2.0)
+"""Pixels between interleaved tokens, coarse to fine: those of ``fast``, ``balanced`` and ``best``."""
+
+SCALES = (0.5, 2.0)
+"""Other input scales than the recipe's own, as factors."""
+
+TIE = 0.005
+"""A difference in mIoU that no one would see."""
+
+_PATCH, _CHANNELS = 14, 384
+_CLASSIFIER: Mapping[ClassifierKind, float] = {
+    "logistic": 1,
+    "ridge": 1,
+    "mlp": 2,
+    "boosting": 5,
+    "forest": 8,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe that was tried.
+
+    Attributes
+    ----------
+    recipe
+        All settings.
+    scores
+        Mean IoU over classes of the held-out pixels of each fold, 0..1.
+    microseconds
+        What a pixel of a segmentation costs with it, measured on this machine: features and prediction.
+    """
+
+    recipe: Recipe
+    scores: tuple[float, ...]
+    microseconds: float
+
+    @property
+    def name(self) -> str:
+        """What is special about the recipe, in words."""
+        return describe(self.recipe)
+
+    @property
+    def mean(self) -> float:
+        """Mean of the scores."""
+        return float(np.mean(self.scores))
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the scores over folds; 0 of a single one."""
+        return _deviation(np.asarray(self.scores))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The recipe to take, the one that scored best, and the difference in mIoU that the folds cannot tell."""
+
+    chosen: Row
+    best: Row
+    margin: float
+
+    @property
+    def why(self) -> str:
+        """The reason, in a sentence."""
+        chosen, best = self.chosen, self.best
+        found = f"{chosen.name}: mIoU {chosen.mean:.3f} on held-out strokes"
+        if chosen is best:
+            return f"{found}, the best of those tried, or as good as the best and the cheapest of these."
+        return (
+            f"{found}, at {chosen.microseconds:.0f} us per pixel; {best.name} has {best.mean:.3f} at"
+            f" {best.microseconds:.0f} us, {best.mean - chosen.mean:.3f} more, and the folds cannot tell"
+            f" less than {self.margin:.3f}."
+        )
+
+
+def choose(rows: Sequence[Row]) -> Choice:
+    """Return the cheapest of the recipes that are as good as the best.
+
+    As good is a recipe whose mean score is less by at most :data:`TIE`, or by one standard error of the
+    difference. Folds are paired: one that is hard for all recipes says nothing about which is better. What is
+    cheap is decided by :func:`price`, because seconds would let noise decide.
+    """
+    best = min(rows, key=lambda row: (-row.mean, price(row.recipe)))
+    tied = []
+    for row in rows:
+        lost = np.subtract(best.scores, row.scores)
+        margin = max(TIE, _deviation(lost) / len(lost) ** 0.5)
+        if lost.mean() <= margin:
+            tied.append((price(row.recipe), -row.mean, row, margin))
+    _, _, chosen, margin = min(tied, key=lambda entry: entry[:2])
+    return Choice(chosen, best, margin)
+
+
+def describe(recipe: Recipe) -> str:
+    """Return what is varied of a recipe in words, e.g. ``hybrid, scale 0.5, 8 x 8 offsets, forest``."""
+    deep = recipe.features.deep
+    words = [recipe.features.kind]
+    if recipe.features.uses_deep:
+        words += describe_deep(deep)
+    kind = recipe.classifier.kind
+    return ", ".join([*words, f"product of {kind}s" if recipe.combine == "product" else kind])
+
+
+def describe_deep(deep: DeepSpec) -> list[str]:
+    """Return what is varied of deep features in words."""
+    dense = f"{deep.offsets} x {deep.offsets} offsets" if deep.stride == "native" else f"stride {deep.stride}"
+    return [*([f"scale {deep.input_scale:g}"] if deep.input_scale != 1 else []), dense]
+
+
+def with_spacing(deep: DeepSpec, scale: float, spacing: float) -> DeepSpec:
+    """Return deep features at an input scale, with tokens about so many pixels of the volume apart."""
+    offsets = int(np.clip(round(_PATCH / (scale * spacing)), 1, _PATCH))
+    return deep.model_copy(update={"input_scale": scale, "offsets": offsets})
+
+
+def interleaves(deep: DeepSpec) -> bool:
+    """Whether the density and scale of deep features may be varied: those of published settings may not."""
+    return deep.stride == "native" and deep.placement == "aligned" and not deep.shifts
+
+
+def network_work(deep: DeepSpec, side: int) -> float:
+    """Return the work of the network on a window, in tokens; attention makes each dearer among many.
+
+    Parameters
+    ----------
+    deep
+        Settings; views are not counted, as no two recipes that are tried differ in them.
+    side
+        Of the window, pixels.
+    """
+    per_pass = (side * deep.input_scale / (_PATCH if deep.stride == "native" else deep.stride)) ** 2
+    return float(deep.offsets**2 * per_pass * (1 + per_pass / (6 * _CHANNELS)))
+
+
+def price(recipe: Recipe) -> float:
+    """Return what a pixel costs, in microseconds on two cores, roughly: the order counts, and is always the same."""
+    side = recipe.tiles.core + 2 * recipe.tiles.overlap
+    features = recipe.features
+    cost = 4 + 600 * network_work(features.deep, side) / side**2 if features.uses_deep else 0.0
+    cost += 2 if features.uses_classical else 0
+    return float(cost + _CLASSIFIER[recipe.classifier.kind] * (3 if recipe.combine == "product" else 1))
+
+
+def short_yaml(recipe: Recipe, comment: str) -> str:
+    """Return what of a recipe differs from the defaults, as YAML that :meth:`Recipe.load` reads back.
+
+    Parameters
+    ----------
+    recipe
+        The recipe.
+    comment
+        One or more lines to go before it.
+    """
+    head = "".join(f"# {line}\n" for line in comment.splitlines())
+    changed = _difference(recipe.to_dict(), Recipe().to_dict())
+    if not changed:
+        return head + "# All settings are the defaults (preset balanced).\n{}\n"
+    return head + str(yaml.safe_dump(changed, sort_keys=False, default_flow_style=False))
+
+
+def _difference(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    changed = {}
+    for name, value in values.items():
+        other = default[name]
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            if part := _difference(value, other):
+                changed[name] = part
+        elif value != other:
+            changed[name] = value
+    return changed
+
+
+def _deviation(values: NDArray[np.float64]) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
