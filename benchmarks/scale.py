@@ -19,7 +19,7 @@ from benchmarks.quality import describe_machine
 from benchmarks.scale_run import SHARES, copy, measure, measure_apart, phases, write_volume
 from hrvol.phantom import draw_strokes, make_phantom
 from hrvol.recipe import Recipe, TileSpec
-from hrvol.run.dask_engine import IN_FLIGHT
+from hrvol.run.clusters import IN_FLIGHT
 from hrvol.run.ledger import entries
 from hrvol.run.pipeline import segment_volume, train_model
 from hrvol.volume.location import Location

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,7 @@ class Choice:
         chosen, best = self.chosen, self.best
         found = f"{chosen.name}: mIoU {chosen.mean:.3f} on held-out strokes"
         if chosen is best:
-            return f"{found}, the best of those tried, or as good as the best and the cheapest of these."
+            return f"{found}, the best of what was tried, at {chosen.microseconds:.0f} us per pixel."
         return (
             f"{found}, at {chosen.microseconds:.0f} us per pixel; {best.name} has {best.mean:.3f} at"
             f" {best.microseconds:.0f} us, {best.mean - chosen.mean:.3f} more, and the folds cannot tell"
@@ -108,7 +108,7 @@ def choose(rows: Sequence[Row]) -> Choice:
 def describe(recipe: Recipe) -> str:
     """Return what is varied of a recipe in words, e.g. ``hybrid, scale 0.5, 8 x 8 offsets, forest``."""
     deep = recipe.features.deep
-    words = [recipe.features.kind]
+    words: list[str] = [recipe.features.kind]
     if recipe.features.uses_deep:
         words += describe_deep(deep)
     kind = recipe.classifier.kind
@@ -147,7 +147,7 @@ def network_work(deep: DeepSpec, side: int) -> float:
 
 
 def price(recipe: Recipe) -> float:
-    """Return what a pixel costs, in microseconds on two cores, roughly: the order counts, and is always the same."""
+    """Return what a pixel costs, in microseconds on two cores, roughly; only the order counts."""
     side = recipe.tiles.core + 2 * recipe.tiles.overlap
     features = recipe.features
     cost = 4 + 600 * network_work(features.deep, side) / side**2 if features.uses_deep else 0.0
@@ -186,5 +186,3 @@ def _difference(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[s
 
 def _deviation(values: NDArray[np.float64]) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0
-
-

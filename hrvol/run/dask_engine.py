@@ -11,21 +11,19 @@ import heapq
 import logging
 import pickle
 import queue
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import dask
 from distributed import Client, KilledWorker, LocalCluster, Status, WorkerPlugin, get_worker
-from distributed.utils import LoopRunner
 
-from hrvol.errors import HrvolError, MissingExtraError, StoppedError
+from hrvol.errors import HrvolError, StoppedError
+from hrvol.run.clusters import IN_FLIGHT, deaf_runner, local_cluster, slurm_cluster
 from hrvol.run.deal import Dealer
 from hrvol.run.engine import TRIES, EngineSpec, cpus, pause
 from hrvol.run.stop import Stop
@@ -35,9 +33,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 LOG = logging.getLogger("hrvol.run")
-
-IN_FLIGHT = 2
-"""Tasks under way per worker: one computes, one reads or writes."""
 
 CONNECT = "60s"
 """How long a scheduler has to answer."""
@@ -158,10 +153,10 @@ class DaskEngine:
             except (OSError, ValueError) as error:
                 raise HrvolError(f"{where}: no Dask scheduler answers ({one_line(error)})") from None
         if spec.name == "slurm":
-            self._cluster = _slurm_cluster(spec)
+            self._cluster = slurm_cluster(spec)
         else:
-            self._runner = _deaf_runner()
-            self._cluster = _local_cluster(self.workers, self._runner.loop)
+            self._runner = deaf_runner()
+            self._cluster = local_cluster(self.workers, self._runner.loop)
         return Client(self._cluster, set_as_default=False)
 
     def _close(self, quickly: bool) -> None:
@@ -394,51 +389,3 @@ class _Desk:
 
     def _lonely(self, worker: str) -> bool:
         return any(job.alone for job in self._load[worker])
-
-
-def _deaf_runner() -> Any:
-    """Return a running event loop whose processes do not hear Ctrl-C.
-
-    A terminal sends it to all processes, but what becomes of blocks in progress is for the driver to say. The
-    signals that a thread blocks are blocked in the processes that it starts, from their first moment.
-    """
-    resource_tracker.ensure_running()  # it unblocks them in the thread that starts it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        runner = LoopRunner()
-        runner.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return runner
-
-
-def _local_cluster(workers: int, loop: Any) -> LocalCluster:
-    return LocalCluster(
-        loop=loop,
-        n_workers=workers,
-        threads_per_worker=IN_FLIGHT,
-        processes=True,
-        dashboard_address=":0",  # with the next line: any free port, and nothing served there
-        scheduler_kwargs={"dashboard": False},
-        silence_logs=logging.CRITICAL,
-        # A worker holds two blocks at a time and nothing between blocks. Dask's limit would pause
-        # it for good where the memory is the network's own; the system's limit still holds.
-        memory_limit=0,
-    )
-
-
-def _slurm_cluster(spec: EngineSpec) -> Any:
-    """Return SLURM jobs, each with a worker process per core unless ``processes`` says otherwise."""
-    try:
-        from dask_jobqueue import SLURMCluster
-    except ImportError:
-        raise MissingExtraError("engine: slurm needs dask-jobqueue; pip install 'hrvol[slurm]'") from None
-    options = {"cores": 1, "memory": "8GB", **spec.options}
-    options.setdefault("processes", options["cores"])
-    # As many threads as tasks a worker is given, whatever the number of cores; and SLURM's limit of memory,
-    # not one of Dask's that would pause a worker for good.
-    always = ["--nthreads", str(IN_FLIGHT), "--memory-limit", "0"]
-    options["worker_extra_args"] = [*always, *options.get("worker_extra_args", [])]
-    cluster = SLURMCluster(silence_logs=logging.CRITICAL, **options)
-    cluster.scale(jobs=spec.workers or 1)
-    return cluster

@@ -23,6 +23,7 @@ from hrvol.run.sample import region_tiles, sample_pixels
 from hrvol.run.segment import segment_volume
 from hrvol.run.sweep import FailedBlock, SegmentReport
 from hrvol.run.train import Drawn, check_context, check_pairs, common_window, gather, stroke_blocks
+from hrvol.run.tune import AUTO, tune_recipe
 from hrvol.segment.model import Model, current_versions
 from hrvol.segment.weak import PixelClassifier, choose_pixels
 from hrvol.volume.feature_array import create_features
@@ -70,11 +71,13 @@ def train_model(
         Pairs of a volume and its strokes: paths, or numpy, Dask, xarray or Zarr arrays, ``(Z, Y, X)`` or
         ``(Y, X)``. Strokes are integers of the volume's shape; 0 is not drawn, classes are 1 and above.
     recipe
-        A recipe, its file, or a preset's name; ``None`` for ``balanced``.
+        A recipe, its file, or a preset's name; ``None`` for ``balanced``; ``auto`` for the one that
+        :func:`hrvol.run.tune.tune_recipe` chooses in some five minutes.
     classes
         Names in order of value. ``None``: those in the strokes' OME-Zarr metadata, else ``class 1``, ...
     seed
-        Overrides the recipe's seed. Same data, recipe and seed give the same model.
+        Overrides the recipe's seed. Same data, recipe and seed give the same model (``auto``: the same recipe
+        only if there is time for the same candidates).
     weights_path
         File with the network's weights, instead of the cache.
     offline
@@ -98,10 +101,19 @@ def train_model(
     """
     from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
 
-    spec = Recipe.load(recipe)
-    spec = spec if seed is None else spec.with_(seed=seed)
     if not data:
         raise UsageError("train: found no volumes, expected pairs of a volume and its strokes")
+    if recipe == AUTO:
+        recipe = tune_recipe(
+            data,
+            seed=seed or 0,
+            weights_path=weights_path,
+            offline=offline,
+            storage_options=storage_options,
+            progress=progress,
+        ).recipe
+    spec = Recipe.load(recipe)
+    spec = spec if seed is None else spec.with_(seed=seed)
     data = [(located(a, storage_options), located(b, storage_options)) for a, b in data]
     pairs = [Drawn(open_volume(volume), open_labels(strokes)) for volume, strokes in data]
     check_pairs(pairs)

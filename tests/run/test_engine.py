@@ -14,7 +14,8 @@ import pytest
 
 from hrvol.errors import InputError, ModelError, UsageError
 from hrvol.run import engine as engine_module
-from hrvol.run.dask_engine import IN_FLIGHT, DaskEngine
+from hrvol.run.clusters import ALLOCATOR, IN_FLIGHT
+from hrvol.run.dask_engine import DaskEngine
 from hrvol.run.engine import TRIES, EngineSpec, open_engine
 from hrvol.run.stop import Stop
 from hrvol.run.task import attempt, configuration, tick
@@ -115,6 +116,18 @@ def test_local_engine_works_in_other_processes(local):
     pids = {o.value for o in local.map_bounded(process_id, range(12))}
     assert os.getpid() not in pids
     assert len(pids) == 2
+
+
+def allocator(task):
+    return {name: os.environ.get(name) for name in ALLOCATOR}
+
+
+def test_workers_keep_the_memory_that_they_give_back_for_a_while(monkeypatch):
+    name = "MALLOC_TRIM_THRESHOLD_"
+    monkeypatch.setenv(name, "12345678")  # where somebody says so, it is that
+    with open_engine(EngineSpec("local", 1)) as engine:
+        (outcome,) = engine.map_bounded(allocator, [0])
+    assert outcome.value == {**ALLOCATOR, name: "12345678"}
 
 
 def test_serial_configuration_ends_with_the_engine():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hrvol.errors import HrvolError
-from hrvol.run.dask_engine import IN_FLIGHT, _slurm_cluster
+from hrvol.run.clusters import ALLOCATOR, IN_FLIGHT, slurm_cluster
 from hrvol.run.engine import EngineSpec, open_engine
 from hrvol.run.task import configuration
 
@@ -29,7 +29,8 @@ except ProcessLookupError:
 
 
 def where(task):
-    return task * configuration(), os.environ.get("OMP_NUM_THREADS"), os.getpid()
+    kept = all(os.environ.get(name) == value for name, value in ALLOCATOR.items())
+    return task * configuration(), os.environ.get("OMP_NUM_THREADS"), os.getpid(), kept
 
 
 @pytest.fixture
@@ -50,6 +51,7 @@ def test_workers_start_as_jobs(slurm):
     assert sorted(o.value[0] for o in outcomes) == [0, 3, 6, 9, 12]
     assert {o.value[1] for o in outcomes} == {"1"}
     assert os.getpid() not in {o.value[2] for o in outcomes}
+    assert all(o.value[3] for o in outcomes)
 
 
 def end_my_job(task):
@@ -73,7 +75,7 @@ def test_a_job_that_ends_is_replaced(slurm, monkeypatch, caplog):
 
 def test_the_job_script_asks_for_what_is_wanted(slurm):
     options = {"interface": "lo", "cores": 8, "memory": "32GB", "queue": "cpu", "account": "beamtime"}
-    cluster = _slurm_cluster(EngineSpec("slurm", 1, options=options))
+    cluster = slurm_cluster(EngineSpec("slurm", 1, options=options))
     try:
         script = cluster.job_script()
     finally:
