@@ -27,6 +27,9 @@ FeatureKind = Literal["deep", "classical", "hybrid"]
 ClassifierKind = Literal["forest", "logistic", "ridge", "mlp", "boosting"]
 Combine = Literal["concatenate", "product"]
 
+BATCH = 4
+"""Images that the network sees at once, unless memory is short."""
+
 WEKA_FILTERS: tuple[FilterName, ...] = ("gaussian", "sobel", "hessian", "difference_of_gaussians", "membrane")
 """The default set of Trainable Weka Segmentation, used by the paper (section 3.3)."""
 

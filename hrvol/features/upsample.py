@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +25,7 @@ from hrvol.features.layout import Layout, canvas_of, layout_of
 from hrvol.features.placement import Axis, axis_weights, spread
 from hrvol.features.views import View, combine, flips, shifts
 from hrvol.recipe import DeepSpec
+from hrvol.specs import BATCH
 
 
 class TokenSource(Protocol):
@@ -98,7 +100,7 @@ def upsample(
     *,
     linear: Linear | None = None,
     unit: bool = False,
-    batch_size: int = 4,
+    batch_size: int = BATCH,
     attention: bool = False,
     head_map: HeadMap | None = None,
     out: Tensor | None = None,
@@ -118,8 +120,9 @@ def upsample(
     unit
         Scale each token to length 1 first, before ``linear``: directions are what similarity is about.
     batch_size
-        Images per pass of the network; 1 needs the least memory. Results do not depend on how many
-        threads run, but may differ by rounding between batch sizes.
+        Images per pass of the network; fewer need less memory. On the CPU a pass always sees one, and the
+        results have the same bits on any number of threads; elsewhere they may differ by rounding between
+        batch sizes.
     attention, head_map
         Also return the last block's CLS attention, or a per-head map.
     out
@@ -172,7 +175,9 @@ class TokenGrids:
             _put_view(out, grid, axes, first=number == 0, share=1 / len(self.grids))
 
 
-def token_grids(backbone: TokenSource, image: Tensor, spec: DeepSpec, *, batch_size: int = 4) -> TokenGrids:
+def token_grids(
+    backbone: TokenSource, image: Tensor, spec: DeepSpec, *, batch_size: int = BATCH
+) -> TokenGrids:
     """Run the network on one image, and leave the spreading for later.
 
     What :meth:`TokenGrids.spread` then gives are the very bits of :func:`upsample`.
@@ -236,8 +241,12 @@ def _in_pool(function: Any, *arguments: Any) -> Any:
 
 def _run(
     backbone: TokenSource, windows: Sequence[Tensor], spec: DeepSpec, batch_size: int, **wanted: Any
-) -> Tokens:
-    """Run all windows of one view through the network, ``(n, C, h, w)`` each."""
+) -> Iterator[Tokens]:
+    """Run windows through the network, and yield the tokens of each, ``(1, C, h, w)``.
+
+    On the CPU a pass sees one image, and runs on one thread: so its bits depend on nothing else. With the
+    usual ``batch_size`` all threads are at it, with half of that half of them.
+    """
 
     def run(batch: Tensor) -> Tokens:
         return backbone.tokens(
@@ -248,17 +257,21 @@ def _run(
             **wanted,
         )
 
-    batches = [
-        torch.stack(list(windows[i : i + batch_size]))[:, None] for i in range(0, len(windows), batch_size)
-    ]
-    on_cpu = backbone.device.type == "cpu"
-    done = list(_pool().map(run, batches)) if on_cpu else [run(batch) for batch in batches]
+    if backbone.device.type == "cpu":
+        threads = torch.get_num_threads()
+        at_once = len(windows) if batch_size >= BATCH else max(1, threads * batch_size // BATCH)
+        for start in range(0, len(windows), at_once):
+            yield from _pool().map(run, [window[None, None] for window in windows[start : start + at_once]])
+    else:
+        for start in range(0, len(windows), batch_size):
+            yield from _one_by_one(run(torch.stack(list(windows[start : start + batch_size]))[:, None]))
 
-    def joined(name: str) -> Any:
-        parts = [getattr(tokens, name) for tokens in done]
-        return None if parts[0] is None else torch.cat(parts)
 
-    return Tokens(joined("features"), joined("attention"), joined("head_map"))
+def _one_by_one(tokens: Tokens) -> Iterator[Tokens]:
+    """Yield the tokens of each image of a batch."""
+    parts = (tokens.features, tokens.attention, tokens.head_map)
+    for i in range(len(tokens.features)):
+        yield Tokens(*(None if part is None else part[i : i + 1] for part in parts))  # type: ignore[arg-type]
 
 
 def _interleave(passes: Tensor, per_axis: int) -> Tensor:
@@ -286,22 +299,36 @@ def _grids(
 ) -> Iterator[tuple[View, dict[str, Tensor]]]:
     """Yield each view and its tokens and maps, woven into grids ``(h, w, C)``."""
     canvas = canvas_of(image.to(backbone.device), layout)
-    for view in views_of(spec):
-        seen = view.apply(canvas)
-        windows = [seen[y : y + layout.window[0], x : x + layout.window[1]] for y, x in layout.starts]
-        tokens = _run(
-            backbone, windows, spec, batch_size, **({"attention": False, "head_map": None} | wanted)
-        )
-        passes = {"features": tokens.features, "attention": tokens.attention, "head_map": tokens.head_map}
-        grids = {
-            name: _interleave(found, layout.per_axis) for name, found in passes.items() if found is not None
-        }
-        if unit:
-            grids["features"] = _in_pool(F.normalize, grids["features"], 2.0, -1)
-        if linear is not None:
-            weight, bias = (part.to(grids["features"]) for part in (linear.weight, linear.bias))
-            grids["features"] = _in_pool(F.linear, grids["features"], weight, bias)
-        yield view, grids
+    wanted = {"attention": False, "head_map": None} | wanted
+    views, per_view = views_of(spec), len(layout.starts)
+    # Views of few passes are run together, or some threads, or most of a batch, would have nothing to do.
+    together = -(-max(batch_size, torch.get_num_threads()) // per_view)
+    for first in range(0, len(views), together):
+        some = views[first : first + together]
+        seen = [view.apply(canvas) for view in some]
+        windows = [
+            image[y : y + layout.window[0], x : x + layout.window[1]]
+            for image in seen
+            for y, x in layout.starts
+        ]
+        done = _run(backbone, windows, spec, batch_size, **wanted)
+        for view in some:
+            yield view, _woven(list(islice(done, per_view)), layout, linear, unit)
+
+
+def _woven(passes: Sequence[Tokens], layout: Layout, linear: Linear | None, unit: bool) -> dict[str, Tensor]:
+    """Return the tokens and maps of one view, each as a grid ``(h, w, C)``."""
+    grids = {
+        name: _interleave(torch.cat([getattr(tokens, name) for tokens in passes]), layout.per_axis)
+        for name in ("features", "attention", "head_map")
+        if getattr(passes[0], name) is not None
+    }
+    if unit:
+        grids["features"] = _in_pool(F.normalize, grids["features"], 2.0, -1)
+    if linear is not None:
+        weight, bias = (part.to(grids["features"]) for part in (linear.weight, linear.bias))
+        grids["features"] = _in_pool(F.linear, grids["features"], weight, bias)
+    return grids
 
 
 def _axes(layout: Layout, view: View, spec: DeepSpec) -> tuple[Axis, Axis]:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from hrvol.errors import ModelError
 from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe import CrfSpec, TileSpec
-from hrvol.run.predict import BATCH, predict_part, read_window
+from hrvol.run.predict import predict_part, read_window
 from hrvol.run.task import attempt, computing, configuration, tick
 from hrvol.segment.model import Model, check_weights, load_model, read_model
+from hrvol.specs import BATCH
 from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
 from hrvol.volume.labels import LabelStore
 from hrvol.volume.order import BlockGrid

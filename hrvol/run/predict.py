@@ -13,6 +13,7 @@ from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
 from hrvol.recipe import CrfSpec
 from hrvol.run.classify import classify
 from hrvol.segment.model import Model
+from hrvol.specs import BATCH
 from hrvol.volume.intensity import check_finite, to_unit
 from hrvol.volume.store import Reader, Volume
 from hrvol.volume.tiling import (
@@ -29,9 +30,6 @@ from hrvol.volume.tiling import (
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
-
-BATCH = 4
-"""Images that the network sees at once; halved each time that a block failed."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from hrvol.run.block import SegmentJob, peak_memory, reader_of
 from hrvol.run.planning.forecast import Piece, one_tile
 from hrvol.run.planning.room import held_memory
-from hrvol.run.predict import BATCH, predict_part, read_window
+from hrvol.run.predict import predict_part, read_window
 from hrvol.run.task import computing, configuration
 from hrvol.segment.model import Model
+from hrvol.specs import BATCH
 from hrvol.volume.labels import LabelStore, create_labels
 from hrvol.volume.location import Location
 from hrvol.volume.order import BlockGrid
