@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hrvol.run.similar import find_similar
     from hrvol.run.status import run_status
     from hrvol.run.stop import stop_signals
+    from hrvol.run.tune import tune_recipe
     from hrvol.segment.model import Model, load_model, save_model
     from hrvol.volume.store import Volume, open_volume
 
@@ -43,6 +44,7 @@ _HOME = {
     "segment_volume": "hrvol.run.segment",
     "stop_signals": "hrvol.run.stop",
     "train_model": "hrvol.run.pipeline",
+    "tune_recipe": "hrvol.run.tune",
 }
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "segment_volume",
     "stop_signals",
     "train_model",
+    "tune_recipe",
 ]
 
 

@@ -20,6 +20,7 @@ from hrvol.cli.cluster import cluster
 from hrvol.cli.look import demo, info, pyramid, status, weights
 from hrvol.cli.plan import plan
 from hrvol.cli.see import detect, pca, similar
+from hrvol.cli.tune import tune
 from hrvol.cli.work import evaluate, features, segment, train
 from hrvol.errors import HrvolError, StoppedError
 from hrvol.run.stop import Abandoned
@@ -114,7 +115,7 @@ def main(context: click.Context) -> None:
 
 
 _COMMANDS = (
-    *(demo, info, weights, train, plan, segment, status, pyramid),
+    *(demo, info, weights, tune, train, plan, segment, status, pyramid),
     *(cluster, detect, similar, pca, evaluate, features),
 )
 for _command in _COMMANDS:

@@ -27,6 +27,7 @@ from hrvol.cli.options import (
     suggest_fresh,
     weights_options,
 )
+from hrvol.cli.tune import echo_tuned, pairs_of
 
 
 @click.command()
@@ -59,24 +60,39 @@ def train(
         hrvol train volume.ome.zarr strokes.tif -o phases.hrvol --classes pore,binder,particle
         hrvol train a.tif a_strokes.tif b.tif b_strokes.tif -o cells.hrvol --recipe fast
         hrvol train volume.zarr strokes.zarr -o quick.hrvol --recipe classical
+        hrvol train volume.zarr strokes.zarr -o tuned.hrvol --recipe auto
+
+    --recipe auto chooses one by cross-validation on the strokes, in some five minutes, as hrvol tune does.
 
     Files: Zarr 2 or 3, OME-Zarr (its labels are taken as strokes), TIFF image or stack.
     """  # noqa: D301 (click needs the escape)
-    if len(data) % 2:
-        raise click.UsageError(
-            f"found {len(data)} paths, expected pairs: VOLUME STROKES [VOLUME STROKES ...]"
-        )
+    pairs = pairs_of(data)
     from hrvol.run.outputs import MODEL, check_file
     from hrvol.run.pipeline import train_model
     from hrvol.run.progress import display
+    from hrvol.run.tune import AUTO, tune_recipe
     from hrvol.segment.model import save_model
 
     with suggest_fresh():
         check_file(output, MODEL, fresh)  # before the work, not after it
+    chosen: Any = recipe
+    if recipe == AUTO:
+        with display() as progress:
+            tuned = tune_recipe(
+                pairs,
+                seed=seed or 0,
+                weights_path=weights_path,
+                offline=offline,
+                storage_options=storage_options,
+                progress=progress,
+            )
+        echo_tuned(tuned)
+        click.echo()
+        chosen = tuned.recipe
     with display() as progress:
         model = train_model(
-            list(zip(data[::2], data[1::2], strict=True)),
-            recipe=recipe,
+            pairs,
+            recipe=chosen,
             classes=classes,
             seed=seed,
             weights_path=weights_path,

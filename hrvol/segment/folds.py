@@ -83,7 +83,7 @@ def deal_folds(
     planes, plane = np.unique(where[:, :2], axis=0, return_inverse=True)
     plane = plane.reshape(-1)
     table = np.stack([np.bincount(plane[labels == value], minlength=len(planes)) for value in classes], 1)
-    complete: NDArray[np.bool_] = (table > 0).all(axis=1)
+    complete = np.asarray((table > 0).all(axis=1), bool)
     found = np.full(len(where), UNUSED, np.int8)
     if complete.sum() >= folds:
         found[:] = _deal(table.sum(axis=1), folds, rng, first=complete)[plane]
@@ -195,5 +195,6 @@ def _halves(yx: NDArray[np.int64], gap: int) -> tuple[NDArray[np.intp], NDArray[
     along = centred @ (axis * np.sign(axis[np.argmax(np.abs(axis))]))
     width = min(float(gap), float(np.ptp(along)) / 3)
     middle = float(np.median(along))
-    left, right = np.flatnonzero(along <= middle - width / 2), np.flatnonzero(along >= middle + width / 2)
+    # Strictly: a dot, of no length, has no halves.
+    left, right = np.flatnonzero(along < middle - width / 2), np.flatnonzero(along > middle + width / 2)
     return left, right, width

@@ -1,0 +1,180 @@
+"""Measure how well a recipe chosen on strokes does: ``python -m benchmarks.auto``.
+
+On crops of each data set with a dense truth a recipe is chosen on strokes, as ``hrvol train --recipe auto``
+does; then it and the presets are trained on these strokes and compared with the truth of other crops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.crops import SIDE, crops_of
+from benchmarks.data import DENSE, Dense
+from benchmarks.quality import PER_CLASS, describe_machine, log
+from benchmarks.sampling import plane_stripes
+from benchmarks.strokes import draw
+from hrvol.errors import HrvolError
+from hrvol.features.featuriser import load_featuriser
+from hrvol.quality.metrics import Confusion
+from hrvol.recipe import PRESETS, Recipe
+from hrvol.run.candidates import describe
+from hrvol.run.engine import cpus
+from hrvol.run.pipeline import train_model
+from hrvol.run.tune import Tuned, tune_recipe
+from hrvol.segment.model import Model
+from hrvol.volume.store import open_volume
+
+PRESET_NAMES = ("fast", "balanced", "best")
+AIM = 0.01
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    try:
+        parts = {
+            name: compare(crops_of(name, train=args.train, test=args.test, side=args.side), args)
+            for name in args.datasets
+        }
+    except HrvolError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    args.output.write_text(render(parts, args, words), encoding="utf-8")
+    log(f"{args.output} written")
+    return 0
+
+
+def compare(data: Dense, args: argparse.Namespace) -> dict[str, Any]:
+    """Choose a recipe on strokes, and measure it and the presets on test crops.
+
+    Returns
+    -------
+    dict
+        ``tuned``: what was chosen; ``tune_seconds``; ``rows``: for ``auto`` and each preset the words for its
+        recipe, the mean IoU, and the seconds of training and of labelling the test crops.
+    """
+    strokes = draw(data, args.seed)
+    train = list(data.train)
+    pair = (data.images[train], strokes[train])
+    base = Recipe().with_(**{"classifier.samples_per_class": PER_CLASS})
+    began = time.monotonic()
+    minutes = None if args.minutes == 0 else args.minutes
+    tuned = tune_recipe([pair], recipe=base, minutes=minutes, seed=args.seed)
+    seconds = time.monotonic() - began
+    for row in tuned.rows:
+        log(f"{data.name}: {row.mean:.3f} +- {row.spread:.3f}  {row.microseconds:6.1f} us  {row.name}")
+    for line in (*tuned.notes, tuned.why):
+        log(f"{data.name}: {line}")
+    recipes = {"auto": tuned.recipe} | {
+        name: PRESETS[name].with_(**{"classifier.samples_per_class": PER_CLASS}) for name in args.presets
+    }
+    rows: dict[str, dict[str, Any]] = {}
+    for name, recipe in recipes.items():
+        same = next((rows[other] for other in rows if recipes[other] == recipe), None)
+        rows[name] = same or measure(data, pair, recipe, args)
+        log(f"{data.name}: {name}: mIoU {rows[name]['miou']:.3f} on test crops ({describe(recipe)})")
+    return {"tuned": tuned, "tune_seconds": seconds, "rows": rows}
+
+
+def measure(data: Dense, pair: tuple[Any, Any], recipe: Recipe, args: argparse.Namespace) -> dict[str, Any]:
+    """Train a recipe on strokes, and compare every ``step``-th pixel of the test crops with the truth."""
+    began = time.monotonic()
+    model = train_model([pair], recipe=recipe, seed=args.seed)
+    trained = time.monotonic()
+    miou = agreement(data, model, args.step, args.threads)
+    return {
+        "recipe": describe(recipe),
+        "miou": miou,
+        "train_seconds": trained - began,
+        "test_seconds": time.monotonic() - trained,
+    }
+
+
+def agreement(data: Dense, model: Model, step: int, threads: int) -> float:
+    """Return the mean IoU of a model over the test crops."""
+    featuriser = load_featuriser(model.recipe.features)
+    volume = open_volume(data.images)
+    total = Confusion(np.zeros((len(data.classes) + 1,) * 2, np.int64))
+    for z in data.test:
+        truth = data.truth[z, ::step, ::step]
+        for place, features in plane_stripes(volume, z, featuriser, recipe=model.recipe, step=step):
+            pixels = np.ascontiguousarray(features).reshape(-1, features.shape[-1])
+            labels = model.classifier.predict(pixels, threads=threads)
+            total += Confusion.of(labels, truth[place].ravel(), len(data.classes))
+    return float(total.to_dict()["miou"])
+
+
+def render(parts: Mapping[str, Mapping[str, Any]], args: argparse.Namespace, words: Sequence[str]) -> str:
+    """Return the document."""
+    lines = [
+        "# Recipes chosen on strokes",
+        "",
+        f"Made by `{shlex.join(['python', '-m', 'benchmarks.auto', *words])}`.",
+        f"Machine: {describe_machine(args.threads)}",
+        "",
+        f"A recipe is chosen by cross-validation on the strokes of {args.train} crops of {args.side} x",
+        f"{args.side} pixels (10 short strokes per class and crop, at most {PER_CLASS} pixels of a class in",
+        "training; ebc2 at half its resolution), then it and the presets are trained on these strokes. mIoU",
+        f"on {args.test} crops of test planes, every {args.step}th row and column. The aim: at most {AIM}",
+        "below the best preset.",
+        "",
+        "| data | chosen | auto | " + " | ".join(args.presets) + " | auto less best preset | choosing, s |",
+        "|---|---|---|" + "---|" * (len(args.presets) + 2),
+    ]
+    for name, part in parts.items():
+        rows, presets = part["rows"], [part["rows"][preset]["miou"] for preset in args.presets]
+        lines.append(
+            f"| {name} | {rows['auto']['recipe']} | {rows['auto']['miou']:.3f} | "
+            + " | ".join(f"{miou:.3f}" for miou in presets)
+            + f" | {rows['auto']['miou'] - max(presets):+.3f} | {part['tune_seconds']:.0f} |"
+        )
+    lines += ["", "Seconds to train on the strokes, and to label the test crops:", ""]
+    names = ["auto", *args.presets]
+    lines += [f"| data | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for name, part in parts.items():
+        cells = [
+            f"{part['rows'][n]['train_seconds']:.0f} + {part['rows'][n]['test_seconds']:.0f}" for n in names
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for name, part in parts.items():
+        lines += ["", f"## {name}", "", *_tried(part["tuned"])]
+    return "\n".join(lines) + "\n"
+
+
+def _tried(tuned: Tuned) -> list[str]:
+    """Return what was tried on strokes, as a table, and what was said."""
+    lines = ["| tried | mIoU on held-out strokes | us per pixel |", "|---|---|---|"]
+    for row in tuned.rows:
+        name = f"**{row.name}**" if row is tuned.chosen else row.name
+        lines.append(f"| {name} | {row.mean:.3f} ± {row.spread:.3f} | {row.microseconds:.1f} |")
+    return [*lines, "", *(f"- {line}" for line in (*tuned.notes, tuned.why))]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.auto", description=__doc__)
+    add = parser.add_argument
+    add("--datasets", nargs="+", choices=DENSE, default=list(DENSE))
+    add("--presets", nargs="+", choices=PRESET_NAMES, default=list(PRESET_NAMES))
+    add("--minutes", type=float, default=5.0, help="of choosing; 0: no limit")
+    add("--train", type=int, default=4, help="crops to draw on")
+    add("--test", type=int, default=2, help="crops to compare with the truth")
+    add("--side", type=int, default=SIDE, help="of a crop, pixels")
+    add("--step", type=int, default=4, help="compare every n-th row and column")
+    add("--seed", type=int, default=0, help="of strokes, folds and classifiers")
+    add("--threads", type=int, default=cpus())
+    add("-o", "--output", type=Path, default=Path("benchmarks/auto.md"), help="the Markdown document")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
