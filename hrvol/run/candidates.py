@@ -87,8 +87,11 @@ class Choice:
         )
 
 
-def choose(rows: Sequence[Row]) -> Choice:
+def choose(rows: Sequence[Row], scale: float = 1.0) -> Choice:
     """Return the cheapest of the recipes that are as good as the best.
+
+    Those at the input scale ``scale`` go first: strokes tell little of edges, which coarse tokens blur, so
+    another scale has to be better beyond doubt.
 
     As good is a recipe whose mean score is less by at most :data:`TIE`, or by one standard error of the
     difference. Folds are paired: one that is hard for all recipes says nothing about which is better. What is
@@ -100,8 +103,10 @@ def choose(rows: Sequence[Row]) -> Choice:
         lost = np.subtract(best.scores, row.scores)
         margin = max(TIE, _deviation(lost) / len(lost) ** 0.5)
         if lost.mean() <= margin:
-            tied.append((price(row.recipe), -row.mean, row, margin))
-    _, _, chosen, margin = min(tied, key=lambda entry: entry[:2])
+            features = row.recipe.features
+            elsewhere = features.uses_deep and features.deep.input_scale != scale
+            tied.append((elsewhere, price(row.recipe), -row.mean, row, margin))
+    *_, chosen, margin = min(tied, key=lambda entry: entry[:3])
     return Choice(chosen, best, margin)
 
 

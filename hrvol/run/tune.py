@@ -48,6 +48,7 @@ _KINDS: tuple[tuple[FeatureKind, Combine], ...] = (
     ("hybrid", "product"),
 )
 _SURVIVORS = 2
+_TREES = 50  # of a forest on trial, at most: recipes rank the same, and fits are most of the time
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def tune_recipe(
     Classical features first, then deep ones, hybrids and the product of three forests with tokens 7 pixels
     apart, at the recipe's input scale, half of it and twice; other classifiers on the best of these; then
     what is best with denser tokens. Of those that the folds cannot tell from the best, the cheapest is
-    chosen; see :func:`hrvol.run.candidates.choose`.
+    chosen; see :func:`hrvol.run.candidates.choose`. Forests on trial have 50 trees at most.
 
     Each tile is read, and each pixel seen, as in training. Only some tiles are: at least 4, and 1.2 for each
     minute, that show the most strokes of all classes and lie in many planes.
@@ -153,7 +154,7 @@ def tune_recipe(
     _features_and_scales(trials)
     _classifiers(trials)
     _density(trials)
-    choice = choose(trials.rows)
+    choice = choose(trials.rows, base.features.deep.input_scale)
     rows = sorted(trials.rows, key=lambda row: -row.mean)
     return Tuned(choice.chosen.recipe, tuple(rows), choice.why, (held_out.how, *trials.notes))
 
@@ -184,7 +185,9 @@ def _classifiers(trials: _Trials) -> None:
 
 def _density(trials: _Trials) -> None:
     """Try what did best with tokens nearer to each other, as long as that helps."""
-    best = trials.best()
+    best, chosen = trials.best(), choose(trials.rows, trials.base.features.deep.input_scale).chosen
+    if chosen.recipe.features.uses_deep:
+        best = chosen
     deep = best.recipe.features.deep
     if not interleaves(deep):
         return
@@ -288,7 +291,8 @@ class _Trials:
         classifier = self._classifier(recipe, fold)
         began = time.perf_counter()
         classifier.predict(block, threads=cpus())
-        seconds += (time.perf_counter() - began) / len(block)
+        trees = recipe.classifier.trees / _on_trial(recipe.classifier).trees
+        seconds += trees * (time.perf_counter() - began) / len(block)
         return Row(recipe, tuple(scores), 1e6 * seconds)
 
     def _report(self, pixels: int) -> None:
@@ -360,8 +364,12 @@ class _Trials:
             train, _ = self._held_out.folds.split(fold)
             labels = self._held_out.positions.labels[train]
             samples = Samples(values[train], labels, np.zeros(len(train), np.int32))
-            self._fitted[key] = PixelClassifier.fit(samples, spec, seed=self._seed, n_jobs=cpus())
+            self._fitted[key] = PixelClassifier.fit(samples, _on_trial(spec), seed=self._seed, n_jobs=cpus())
         return self._fitted[key]
+
+
+def _on_trial(spec: ClassifierSpec) -> ClassifierSpec:
+    return spec.model_copy(update={"trees": min(spec.trees, _TREES)}) if spec.kind == "forest" else spec
 
 
 def _renamed(progress: ProgressCallback | None, stage: str) -> ProgressCallback | None:

@@ -213,6 +213,13 @@ def test_a_small_gain_in_every_fold_is_no_tie_though_folds_differ_widely():
     assert unsure.chosen.recipe == PRESETS["fast"]
 
 
+def test_another_input_scale_has_to_be_better_beyond_doubt():
+    half = PRESETS["fast"].with_(**{"features.deep.input_scale": 0.5})
+    fast = Row(PRESETS["fast"], (0.7, 0.6, 0.8, 0.7), 1.0)
+    assert choose([fast, Row(half, (0.8, 0.59, 0.82, 0.68), 1.0)]).chosen is fast
+    assert choose([fast, Row(half, (0.8, 0.69, 0.89, 0.79), 1.0)]).chosen.recipe == half
+
+
 def test_price_rises_with_what_is_done():
     names = ["classical", "fast", "balanced", "best"]
     assert [price(PRESETS[name]) for name in names] == sorted(price(PRESETS[name]) for name in names)
