@@ -224,3 +224,13 @@ def test_the_nearest_centroid_is_the_nearest_and_of_equals_the_first(monkeypatch
     twice = np.concatenate([centroids, centroids])
     np.testing.assert_array_equal(nearest(twice, features), found)
     assert nearest(centroids, features[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_forests_answer_with_the_bits_of_scikit_learn(classes):
+    rng = np.random.default_rng(classes)
+    features = rng.normal(size=(700, 9)).astype(np.float32)
+    labels = rng.integers(1, classes + 1, len(features))
+    forest = RandomForestClassifier(30, class_weight="balanced", random_state=0)
+    forest.fit(features[:400], labels[:400])
+    np.testing.assert_array_equal(probabilities(forest, features), forest.predict_proba(features))
