@@ -302,7 +302,8 @@ def _grids(
     wanted = {"attention": False, "head_map": None} | wanted
     views, per_view = views_of(spec), len(layout.starts)
     # Views of few passes are run together, or some threads, or most of a batch, would have nothing to do.
-    together = -(-max(batch_size, torch.get_num_threads()) // per_view)
+    at_once = torch.get_num_threads() if backbone.device.type == "cpu" else batch_size
+    together = -(-at_once // per_view)
     for first in range(0, len(views), together):
         some = views[first : first + together]
         seen = [view.apply(canvas) for view in some]
