@@ -1,6 +1,7 @@
 """Fixtures of the run tests."""
 
 import pytest
+from fault_data import ARRAYS, Case, progress_of
 from run_data import QUICK, draw, make_volume
 
 from hrvol.run.pipeline import train_model
@@ -21,3 +22,19 @@ def data():
 def model(data, quick):
     image, _, strokes = data
     return train_model([(image, strokes)], recipe=quick, classes=["matrix", "disc"])
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    made = Case.make(tmp_path_factory.mktemp("case"))
+    assert len(made.blocks) == 36
+    assert set(ARRAYS) <= made.expected.keys()
+    return made
+
+
+@pytest.fixture(scope="module")
+def unfinished(case):
+    """An output that was stopped after 14 blocks, to be copied."""
+    out = case.begin(case.folder / "unfinished.ome.zarr")
+    assert 10 < progress_of(out)[0] < 20
+    return out

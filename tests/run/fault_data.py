@@ -28,6 +28,7 @@ from hrvol.recipe import Recipe
 from hrvol.run.ledger import entries
 from hrvol.run.pipeline import train_model
 from hrvol.run.segment import segment_volume
+from hrvol.run.status import run_status
 from hrvol.run.stop import Stop
 from hrvol.segment.model import save_model
 from hrvol.volume.location import Location
@@ -38,7 +39,7 @@ CHUNKS = (2, 40, 44)
 RECIPE = Recipe.from_dict(
     {
         "features": {"kind": "classical", "classical": {"filters": ["gaussian", "sobel"], "sigmas": [1, 2]}},
-        "classifier": {"trees": 150, "samples_per_class": 500},
+        "classifier": {"trees": 30, "samples_per_class": 500},
         "tiles": {"core": 64, "overlap": 12, "planes": 1},
     }
 )
@@ -349,3 +350,17 @@ def labels_are_zero(out, case, failed):
         if block.index in failed:
             whole[block.core] = 0
     return np.array_equal(found, whole)
+
+
+def is_whole(out, case):
+    """Assert that an output is complete, and bit for bit that of an uninterrupted run."""
+    assert differing(contents(out), case.expected) == []
+    assert contents(out)[""]["hrvol"]["complete"]
+    assert run_status(out)["state"] == "complete"
+
+
+def goes_on(out, case, log, *options):
+    """Assert that the same command finishes an output."""
+    with Run(case.command(out, *options), log) as run:
+        assert run.wait() == 0, run.said
+    is_whole(out, case)
