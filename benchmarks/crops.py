@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.transform import downscale_local_mean
+from torch import Tensor
 
 from benchmarks.contest import KINDS, Contest
 from benchmarks.data import Dense, load_dense
 from benchmarks.strokes import draw
-from hrvol.features.featuriser import Featuriser
 from hrvol.quality.metrics import Confusion, mean_iou
 from hrvol.recipe import ClassifierSpec
 from hrvol.segment.weak import Samples, StrokeBlock, choose_pixels
@@ -29,24 +29,32 @@ PLACES = 5
 """A crop is the best of so many by so many places of a plane: that with most pixels of its rarest class."""
 
 
-def crops_of(name: str, *, train: int, test: int, side: int = SIDE) -> Dense:
+def planes_of(name: str) -> Dense:
+    """Return a dense data set, ``ebc2`` at half its resolution."""
+    data = load_dense(name)
+    if name != "ebc2":
+        return data
+    images = np.stack([downscale_local_mean(plane, (2, 2)) for plane in data.images])
+    return replace(data, images=images.round().astype(np.uint8), truth=data.truth[:, ::2, ::2])
+
+
+def crops_of(name: str, *, train: int, test: int, side: int = SIDE, around: int = 0) -> Dense:
     """Return a stack of crops, the first ``train`` to draw strokes on, the others to compare with the truth.
 
-    They are of different planes, as evenly apart as may be. ``ebc2`` is taken at half its resolution.
+    They are of different planes, as evenly apart as may be. ``ebc2`` is taken at half its resolution. With
+    ``around`` images, but not their truth, show so many pixels more on every side, mirrored where a plane
+    ends.
     """
-    data = load_dense(name)
-    images, truth = data.images, data.truth
-    if name == "ebc2":
-        images = np.stack([downscale_local_mean(plane, (2, 2)) for plane in images]).round().astype(np.uint8)
-        truth = truth[:, ::2, ::2]
+    data = planes_of(name)
     planes = [*_spaced(data.train, train), *_spaced(data.test, test)]
-    places = [_place(truth[z], side, len(data.classes)) for z in planes]
-    cut = [
-        np.stack([stack[z, y : y + side, x : x + side] for z, (y, x) in zip(planes, places, strict=True)])
-        for stack in (images, truth)
-    ]
+    places = [_place(data.truth[z], side, len(data.classes)) for z in planes]
+    images, truth = [], []
+    for z, (y, x) in zip(planes, places, strict=True):
+        truth.append(data.truth[z, y : y + side, x : x + side])
+        wide = np.pad(data.images[z], around, mode="reflect")
+        images.append(wide[y : y + side + 2 * around, x : x + side + 2 * around])
     ours = tuple(range(train)), tuple(range(train, train + test))
-    return Dense(name, cut[0], cut[1], *ours, data.classes)
+    return Dense(name, np.stack(images), np.stack(truth), *ours, data.classes)
 
 
 def _spaced(planes: Sequence[int], count: int) -> list[int]:
@@ -65,6 +73,17 @@ def _place(truth: NDArray[np.uint8], side: int, classes: int) -> tuple[int, int]
     return max(((int(y), int(x)) for y in rows for x in columns), key=rarest)
 
 
+class Features(Protocol):
+    """What gives hybrid features."""
+
+    @property
+    def groups(self) -> Mapping[str, slice]:
+        """Return the columns of the deep and of the classical features."""
+
+    def __call__(self, image: NDArray[np.float32]) -> Tensor:
+        """Return features ``(C, y, x)``."""
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
     """Hybrid features of the pixels that matter: drawn on with some seed, or compared.
@@ -73,6 +92,8 @@ class Seen:
     ----------
     training
         Seed -> samples.
+    drawn
+        Seed -> rows and columns ``(n, 2)`` of these samples in their crops.
     test, truth
         ``(n, C)`` float32 and ``(n,)``: every ``step``-th row and column of the crops to compare.
     groups
@@ -82,6 +103,7 @@ class Seen:
     """
 
     training: Mapping[int, Samples]
+    drawn: Mapping[int, NDArray[np.int64]]
     test: NDArray[np.float32]
     truth: NDArray[np.uint8]
     groups: Mapping[str, slice]
@@ -89,9 +111,7 @@ class Seen:
     cpu_seconds: float
 
 
-def look(
-    data: Dense, featuriser: Featuriser, seeds: Sequence[int], *, step: int = 3, cap: int = 1000
-) -> Seen:
+def look(data: Dense, featuriser: Features, seeds: Sequence[int], *, step: int = 3, cap: int = 1000) -> Seen:
     """Compute the features of all crops, one after the other, and keep what matters.
 
     Parameters
@@ -99,7 +119,7 @@ def look(
     data
         Crops, see :func:`crops_of`.
     featuriser
-        Of hybrid features.
+        Gives hybrid features ``(C, y, x)`` of a crop's image, with or without what lies around it.
     seeds
         Of drawings.
     step
@@ -115,20 +135,22 @@ def look(
         features = featuriser(data.images[z].astype(np.float32) / 255)
         clocks.append((time.perf_counter() - began[0], time.process_time() - began[1]))
         by_pixel = np.moveaxis(features.numpy(force=True), 0, -1)
+        around = (len(by_pixel) - data.truth.shape[1]) // 2
+        by_pixel = by_pixel[around : len(by_pixel) - around, around : len(by_pixel) - around]
         if z in data.test:
             test.append(by_pixel[::step, ::step].reshape(-1, by_pixel.shape[-1]))
             continue
         for seed, positions in chosen.items():
             mine = positions.where[:, 1] == z
             y, x = positions.where[mine, 2:].T
-            found[seed].append((by_pixel[y, x], positions.labels[mine]))
-    training = {}
+            found[seed].append((by_pixel[y, x], positions.labels[mine], positions.where[mine, 2:]))
+    training, drawn = {}, {}
     for seed, parts in found.items():
-        features, labels = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+        features, labels, drawn[seed] = (np.concatenate([part[i] for part in parts]) for i in (0, 1, 2))
         training[seed] = Samples(features, labels, np.zeros(len(labels), np.int32))
     seconds, cpu = np.median(clocks, axis=0)
     truth = data.truth[list(data.test), ::step, ::step].ravel()
-    return Seen(training, np.concatenate(test), truth, featuriser.groups, float(seconds), float(cpu))
+    return Seen(training, drawn, np.concatenate(test), truth, featuriser.groups, float(seconds), float(cpu))
 
 
 def scores(seen: Seen, spec: ClassifierSpec, *, threads: int, classes: int) -> dict[str, list[float]]:

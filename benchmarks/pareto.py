@@ -21,13 +21,18 @@ from matplotlib.figure import Figure
 
 from benchmarks.contest import PRODUCT
 from benchmarks.crops import SIDE, Seen, crops_of, look, scores
-from benchmarks.data import DENSE
+from benchmarks.data import DENSE, Dense
 from benchmarks.quality import describe_machine
+from benchmarks.variants import Rotated, Windowed, mean_window, reduced, unbiased
 from hrvol.features.featuriser import load_featuriser
 from hrvol.recipe import PRESETS, ClassifierSpec, DeepSpec, FeatureSpec
 from hrvol.run.engine import cpus
 
 BASE = DeepSpec(block=9, offsets=2)
+WINDOWS = (112, 168, 336, 518, 672)
+STEP = 3
+"""Every so-many-th row and column of the crops is compared."""
+
 FOREST = ClassifierSpec(trees=100)
 """Half the default's trees, to save time."""
 
@@ -44,11 +49,18 @@ class Setting:
         The value.
     deep
         The features.
+    variant
+        What is done that a recipe cannot say, see :func:`_look`.
     """
 
     topic: str
     name: str
     deep: DeepSpec
+    variant: str = ""
+
+    def key(self, data: str) -> str:
+        """Return where figures are kept."""
+        return " | ".join([data, self.deep.model_dump_json(), *([self.variant] if self.variant else [])])
 
 
 def settings() -> list[Setting]:
@@ -73,6 +85,11 @@ def settings() -> list[Setting]:
             {"bilinear": {}, "nearest": {"interpolation": "nearest"}},
         ),
         *of("stride", {"14, 2 x 2": {}, "7": strided[0], "14, 4 x 4": {"offsets": 4}, "4": strided[1]}),
+        Setting("mirror images", "turned by 0, 90, 180, 270 degrees", BASE, "rotated"),
+        *(Setting("window", f"{side} px", BASE, f"window {side}") for side in WINDOWS),
+        Setting("treatment", "none", BASE),
+        Setting("treatment", "mean of each place in the window subtracted", BASE, "unbiased"),
+        *(Setting("treatment", f"{n} principal components", BASE, f"components {n}") for n in (32, 64, 128)),
     ]
 
 
@@ -100,10 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         data = crops_of(name, train=2, test=2)
         classes = len(data.classes)
         for setting in settings():
-            key = f"{name} | {setting.deep.model_dump_json()}"
+            key = setting.key(name)
             if key in figures or (args.topics and setting.topic not in args.topics):
                 continue
-            seen = _look(setting.deep, data, args)
+            seen = _look(setting, data, args)
             row = {"seconds": round(seen.seconds, 3), "cpu": round(seen.cpu_seconds, 3)}
             figures[key] = row | scores(seen, FOREST, threads=args.threads, classes=classes)
             _keep(kept, figures, f"{name}: {setting.topic} {setting.name}", figures[key])
@@ -112,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             key = f"{name} | {label}"
             if key in figures or (args.topics and "classifier" not in args.topics):
                 continue
-            seen = seen or _look(BASE, data, args)
+            seen = seen or _look(Setting("", "", BASE), data, args)
             began = time.process_time()
             found = scores(seen, spec, threads=args.threads, classes=classes)
             figures[key] = {"cpu": round(time.process_time() - began, 1)} | found
@@ -121,8 +138,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plot(figures, args.output.with_suffix(".png"))
 
 
-def _look(deep: DeepSpec, data: Any, args: argparse.Namespace) -> Seen:
-    return look(data, load_featuriser(FeatureSpec(kind="hybrid", deep=deep)), args.seeds)
+def _look(setting: Setting, data: Dense, args: argparse.Namespace) -> Seen:
+    """Return the features of a setting.
+
+    Variants: ``rotated``, ``unbiased``, ``components N``, ``window N``; see ``benchmarks.variants``.
+    """
+    featuriser = load_featuriser(FeatureSpec(kind="hybrid", deep=setting.deep))
+    kind, _, number = setting.variant.partition(" ")
+    if kind == "window":
+        around = max(0, max(WINDOWS) - SIDE) // 2
+        deep, filters = (
+            load_featuriser(FeatureSpec(kind=k, deep=setting.deep)) for k in ("deep", "classical")
+        )
+        wide = crops_of(data.name, train=len(data.train), test=len(data.test), around=around)
+        return look(wide, Windowed(deep, filters, int(number), SIDE), args.seeds, step=STEP)
+    if kind == "rotated":
+        return look(data, Rotated(featuriser), args.seeds, step=STEP)
+    seen = look(data, featuriser, args.seeds, step=STEP)
+    if kind == "unbiased":
+        return unbiased(seen, mean_window(data.name, featuriser, SIDE), STEP)
+    return reduced(seen, int(number)) if kind == "components" else seen
 
 
 def _keep(path: Path, figures: Mapping[str, Any], name: str, row: Mapping[str, Any]) -> None:
@@ -156,7 +191,7 @@ deep and classical features; the last column is the mean of hybrid over the data
     for topic, of_topic in topics.items():
         lines = []
         for setting in of_topic:
-            found = {name: figures.get(f"{name} | {setting.deep.model_dump_json()}") for name in names}
+            found = {name: figures.get(setting.key(name)) for name in names}
             line = _line(setting.name, found)
             lines += [line] if line else []
         if lines:
@@ -194,11 +229,11 @@ def plot(figures: Mapping[str, Any], path: Path) -> None:
     """Draw the mean mIoU of hybrid features against cost, and which settings nothing else beats."""
     points: dict[str, tuple[str, str, float, float]] = {}
     for setting in settings():
-        found = [figures.get(f"{name} | {setting.deep.model_dump_json()}") for name in DENSE]
+        found = [figures.get(setting.key(name)) for name in DENSE]
         if all(found):
             cpu = float(np.mean([row["cpu"] for row in found if row]))
             score = float(np.mean([np.mean(row["hybrid"]) for row in found if row]))
-            points.setdefault(setting.deep.model_dump_json(), (setting.topic, setting.name, cpu, score))
+            points.setdefault(setting.key(""), (setting.topic, setting.name, cpu, score))
     if not points:
         return
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
