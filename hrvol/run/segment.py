@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +258,8 @@ def prepare(
     file, digest = model_file(model, stack)
     tools = Tools(str(file.resolve()), digest, text(weights_path), offline)
     known, _ = tools.load()  # a wrong model or missing weights show before anything is written
+    if not isinstance(model, Model):  # kept by its content, it may be from another file of the same bytes
+        known = replace(known, source=tools.model_file)
     refining = known.recipe.crf or (CrfSpec() if crf else None)
     if refining is not None:
         check_available()

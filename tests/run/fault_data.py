@@ -354,7 +354,8 @@ def labels_are_zero(out, case, failed):
 
 def is_whole(out, case):
     """Assert that an output is complete, and bit for bit that of an uninterrupted run."""
-    assert differing(contents(out), case.expected) == []
+    found = differing(contents(out), case.expected)
+    assert found == [], found
     assert contents(out)[""]["hrvol"]["complete"]
     assert run_status(out)["state"] == "complete"
 

@@ -240,6 +240,14 @@ def test_a_model_segments_other_volumes(model, tmp_path):
     assert evaluate_volumes(tmp_path / "out.ome.zarr", truth)["miou"] > 0.9
 
 
+def test_an_output_names_the_file_of_its_own_model(data, model, tmp_path):
+    for name in ("here", "there"):
+        save_model(model, tmp_path / f"{name}.hrvol")
+        segment_volume(data[0][:1], tmp_path / f"{name}.ome.zarr", tmp_path / f"{name}.hrvol")
+        said = zarr.open_group(tmp_path / f"{name}.ome.zarr", mode="r").attrs["hrvol"]["model"]
+        assert said["source"] == str((tmp_path / f"{name}.hrvol").resolve())
+
+
 def test_training_reads_only_planes_and_tiles_with_strokes(data, quick, monkeypatch):
     image, truth, _ = data
     strokes = np.zeros_like(truth)
