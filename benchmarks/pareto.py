@@ -79,7 +79,11 @@ def settings() -> list[Setting]:
         *of("offsets", {f"{k} x {k}": {"offsets": k} for k in (1, 2, 3, 4, 5, 7)}),
         *of("block", {name: {"block": block} for name, block in blocks.items()}),
         *of("input scale", {f"{scale:g}": {"input_scale": scale} for scale in (0.5, 0.75, 1, 1.5, 2)}),
-        *of("mirror images", {"one": {}, "four": {"flips": True}}),
+        *of("mirror images", {"none": {}, "four": {"flips": True}}),
+        *of(
+            "offsets, each of four mirror images",
+            {f"{k} x {k}": {"offsets": k, "flips": True} for k in (1, 2, 3, 4)},
+        ),
         *of(
             "between tokens",
             {"bilinear": {}, "nearest": {"interpolation": "nearest"}},
