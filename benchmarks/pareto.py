@@ -81,6 +81,10 @@ def settings() -> list[Setting]:
         *of("input scale", {f"{scale:g}": {"input_scale": scale} for scale in (0.5, 0.75, 1, 1.5, 2)}),
         *of("mirror images", {"none": {}, "four": {"flips": True}}),
         *of(
+            "block, 2 x 2 offsets of four mirror images",
+            {name: {"block": blocks[name], "flips": True} for name in ("6", "8", "9", "6 and 9", "12")},
+        ),
+        *of(
             "offsets, each of four mirror images",
             {f"{k} x {k}": {"offsets": k, "flips": True} for k in (1, 2, 3, 4)},
         ),
