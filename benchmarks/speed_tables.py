@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.forecast_gpu import network_flop
+from hrvol.recipe import DEFAULT_BLOCK
 
 Row = Mapping[str, Any]
 """One measurement, as ``benchmarks.speed_peers`` gives it, with ``who``, ``name``, ``side`` and ``round``."""
@@ -295,7 +296,7 @@ def _views(rows: Sequence[Row]) -> str:
     ]
     titles = ["passes", "passes x tokens", "s", "ms / pass", "MB"]
     side = rows[0]["side"]
-    return f"### By number of passes ({side} x {side} px, block 9)\n\n{_table(titles, lines)}"
+    return f"### By number of passes ({side} x {side} px, block {DEFAULT_BLOCK})\n\n{_table(titles, lines)}"
 
 
 def _passes(entry: Entry) -> int:

@@ -37,9 +37,9 @@ features a split, full depth, leaf 2. Both weigh classes by frequency. Presets s
 {presets}."""
 
 _PRESETS = {
-    "fast": "`fast` is block 9 with 2 x 2 interleaved offsets",
-    "balanced": "`balanced` (the default) is block 9 with 4 x 4 interleaved offsets",
-    "best": "`best` is block 9 with 7 x 7 interleaved offsets",
+    "fast": "`fast` is block 6 with 2 x 2 interleaved offsets",
+    "balanced": "`balanced` (the default) is block 6 with 2 x 2 interleaved offsets of four mirror images",
+    "best": "`best` is block 6 with 3 x 3 interleaved offsets of four mirror images",
     "paper": "`paper` is the last block at stride 4 with 16 averaged shifts, stretched",
 }
 

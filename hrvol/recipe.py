@@ -51,15 +51,21 @@ __all__ = [
     "TileSpec",
 ]
 
-DEFAULT_BLOCK = 9
-"""Whose tokens recipes take unless they say: of 12 blocks, at three quarters of the cost of the last."""
+DEFAULT_BLOCK = 6
+"""Whose tokens recipes take unless they say: of 12 blocks, at half the cost of the last."""
+
+CLUSTER_BLOCK = 9
+"""Whose tokens tell classes apart without strokes."""
+
+BALANCED = DeepSpec(block=DEFAULT_BLOCK, offsets=2, flips=True)
+"""The deep features of a recipe that says nothing of them."""
 
 
 class Recipe(Spec):
     """All settings of a segmentation; every field has a default (the ``balanced`` preset)."""
 
     intensity: IntensitySpec = IntensitySpec()
-    features: FeatureSpec = FeatureSpec(deep=DeepSpec(block=DEFAULT_BLOCK))
+    features: FeatureSpec = FeatureSpec(deep=BALANCED)
     combine: Combine = "concatenate"
     classifier: ClassifierSpec = ClassifierSpec()
     cluster: ClusterSpec = ClusterSpec()
@@ -69,15 +75,18 @@ class Recipe(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _block_of_a_section_that_does_not_say(cls, values: Any) -> Any:
-        """A recipe's own ``deep`` section keeps the default recipe's block, not the bare network's last."""
+    def _deep_section_that_does_not_say(cls, values: Any) -> Any:
+        """What a recipe's ``deep`` section does not say is the default recipe's, not the bare network's."""
         features = values.get("features") if isinstance(values, Mapping) else None
         if not isinstance(features, Mapping):
             return values
         deep = features.get("deep", {})
-        if not isinstance(deep, Mapping) or "block" in deep:
+        if not isinstance(deep, Mapping):
             return values
-        return {**values, "features": {**features, "deep": {**deep, "block": DEFAULT_BLOCK}}}
+        kept: dict[str, Any] = {"block": BALANCED.block, "flips": BALANCED.flips}
+        if deep.get("stride", "native") == "native" and deep.get("placement") != "stretch":
+            kept["offsets"] = BALANCED.offsets
+        return {**values, "features": {**features, "deep": {**kept, **deep}}}
 
     @model_validator(mode="after")
     def _product_needs_hybrid(self) -> Self:
@@ -168,17 +177,17 @@ def _presets() -> dict[str, Recipe]:
     return {
         "fast": Recipe(features=FeatureSpec(deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2))),
         "balanced": Recipe(),
-        "best": Recipe(features=FeatureSpec(deep=DeepSpec(block=DEFAULT_BLOCK, offsets=7))),
+        "best": Recipe(features=FeatureSpec(deep=DeepSpec(block=DEFAULT_BLOCK, offsets=3, flips=True))),
         "paper": Recipe(features=FeatureSpec(deep=paper_deep), classifier=paper_forest),
         "classical": Recipe(features=FeatureSpec(kind="classical")),
-        "deep": Recipe(features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK))),
+        "deep": Recipe(features=FeatureSpec(kind="deep", deep=BALANCED)),
         # The paper speaks of cosine distances, its code takes Euclidean ones of unit vectors.
         "cas": Recipe(
-            features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2, flips=True)),
+            features=FeatureSpec(kind="deep", deep=DeepSpec(block=CLUSTER_BLOCK, offsets=2, flips=True)),
             cluster=ClusterSpec(position_degree=2, distance="euclidean"),
         ),
         "cas-volume": Recipe(
-            features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2)),
+            features=FeatureSpec(kind="deep", deep=DeepSpec(block=CLUSTER_BLOCK, offsets=2)),
             cluster=ClusterSpec(position_degree=6, distance="euclidean"),
         ),
         "cas-paper": Recipe(

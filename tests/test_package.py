@@ -85,7 +85,7 @@ def test_a_bad_recipe_is_one_clear_line(text, problem, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["seed: 0", "features: {kind: hybrid}", "features: {deep: {flips: false}}", "features: {deep: {}}"],
+    ["seed: 0", "features: {kind: hybrid}", "features: {deep: {flips: true}}", "features: {deep: {}}"],
 )
 def test_a_recipe_that_says_little_is_the_default_in_all_else(text, tmp_path):
     file = tmp_path / "recipe.yaml"
@@ -93,6 +93,10 @@ def test_a_recipe_that_says_little_is_the_default_in_all_else(text, tmp_path):
     assert Recipe.load(file) == PRESETS["balanced"]
     file.write_text("features: {deep: {block: last}}")
     assert Recipe.load(file).features.deep.block == "last"
+    file.write_text("features: {deep: {offsets: 3}}")
+    assert Recipe.load(file) == PRESETS["best"]
+    file.write_text("features: {deep: {stride: 7}}")
+    assert Recipe.load(file).features.deep == DeepSpec(block=6, stride=7, flips=True)
 
 
 def test_strided_recipes_need_not_turn_interleaving_off(tmp_path):

@@ -12,8 +12,30 @@ from numpy.typing import NDArray
 
 from hrvol.recipe import ClassifierKind, DeepSpec, Recipe
 
-SPACINGS = (7.0, 3.5, 2.0)
-"""Pixels between interleaved tokens, coarse to fine: those of ``fast``, ``balanced`` and ``best``."""
+
+@dataclass(frozen=True)
+class Effort:
+    """How much the network does for a pixel.
+
+    Attributes
+    ----------
+    spacing
+        Pixels of the volume between interleaved tokens, about.
+    flips
+        Whether features are averaged over the four mirror images.
+    """
+
+    spacing: float
+    flips: bool
+
+    def of(self, deep: DeepSpec, scale: float) -> DeepSpec:
+        """Return deep features at an input scale with this effort."""
+        offsets = int(np.clip(round(_PATCH / (scale * self.spacing)), 1, _PATCH))
+        return deep.model_copy(update={"input_scale": scale, "offsets": offsets, "flips": self.flips})
+
+
+EFFORTS = (Effort(7, False), Effort(7, True), Effort(14 / 3, True))
+"""Those of ``fast``, ``balanced`` and ``best``."""
 
 SCALES = (0.5, 2.0)
 """Other input scales than the recipe's own, as factors."""
@@ -123,18 +145,14 @@ def describe(recipe: Recipe) -> str:
 def describe_deep(deep: DeepSpec) -> list[str]:
     """Return what is varied of deep features in words."""
     dense = f"{deep.offsets} x {deep.offsets} offsets" if deep.stride == "native" else f"stride {deep.stride}"
-    return [*([f"scale {deep.input_scale:g}"] if deep.input_scale != 1 else []), dense]
-
-
-def with_spacing(deep: DeepSpec, scale: float, spacing: float) -> DeepSpec:
-    """Return deep features at an input scale, with tokens about so many pixels of the volume apart."""
-    offsets = int(np.clip(round(_PATCH / (scale * spacing)), 1, _PATCH))
-    return deep.model_copy(update={"input_scale": scale, "offsets": offsets})
+    scale = [f"scale {deep.input_scale:g}"] if deep.input_scale != 1 else []
+    return [*scale, dense, *(["mirrored"] if deep.flips else [])]
 
 
 def interleaves(deep: DeepSpec) -> bool:
-    """Whether the density and scale of deep features may be varied: those of published settings may not."""
-    return deep.stride == "native" and deep.placement == "aligned" and not deep.shifts
+    """Whether effort and scale of deep features may be varied: those of published settings may not."""
+    published = bool(deep.shifts) or deep.flips == "published"
+    return deep.stride == "native" and deep.placement == "aligned" and not published
 
 
 def network_work(deep: DeepSpec, side: int) -> float:
@@ -143,12 +161,13 @@ def network_work(deep: DeepSpec, side: int) -> float:
     Parameters
     ----------
     deep
-        Settings; views are not counted, as no two recipes that are tried differ in them.
+        Settings. Shifts are not counted, as no two recipes that are tried differ in them.
     side
         Of the window, pixels.
     """
     per_pass = (side * deep.input_scale / (_PATCH if deep.stride == "native" else deep.stride)) ** 2
-    return float(deep.offsets**2 * per_pass * (1 + per_pass / (6 * _CHANNELS)))
+    views = 4 if deep.flips else 1
+    return float(views * deep.offsets**2 * per_pass * (1 + per_pass / (6 * _CHANNELS)))
 
 
 def price(recipe: Recipe) -> float:

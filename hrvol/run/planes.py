@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hrvol.errors import InputError, UsageError
 from hrvol.recipe import (
-    DEFAULT_BLOCK,
+    CLUSTER_BLOCK,
     ClusterSpec,
     DeepSpec,
     FeatureSpec,
@@ -25,7 +25,7 @@ from hrvol.volume.store import Volume
 from hrvol.volume.tiling import Tile, whole
 
 LOOK_RECIPE = Recipe(
-    features=FeatureSpec(kind="deep", deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2, flips=True)),
+    features=FeatureSpec(kind="deep", deep=DeepSpec(block=CLUSTER_BLOCK, offsets=2, flips=True)),
     cluster=ClusterSpec(position_degree=6),
 )
 """Whose features are looked at unless a recipe is given: at the cost of the preset ``deep``, with less of

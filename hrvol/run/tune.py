@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from hrvol.errors import UsageError
 from hrvol.recipe import ClassifierKind, ClassifierSpec, Combine, DeepSpec, FeatureKind, FeatureSpec, Recipe
 from hrvol.run.candidates import (
+    EFFORTS,
     SCALES,
-    SPACINGS,
     TIE,
     Row,
     choose,
@@ -25,7 +25,6 @@ from hrvol.run.candidates import (
     interleaves,
     network_work,
     short_yaml,
-    with_spacing,
 )
 from hrvol.run.engine import cpus
 from hrvol.run.held_out import HeldOut, hold_out, mean_iou_of
@@ -97,8 +96,9 @@ def tune_recipe(
 
     Classical features first, then deep ones, hybrids and the product of three forests with tokens 7 pixels
     apart, at the recipe's input scale, half of it and twice; other classifiers on the best of these; then
-    what is best with denser tokens. Of those that the folds cannot tell from the best, the cheapest is
-    chosen; see :func:`hrvol.run.candidates.choose`. Forests on trial have 50 trees at most.
+    what is best averaged over mirror images, and with denser tokens. Of those that the folds cannot tell
+    from the best, the cheapest is chosen; see :func:`hrvol.run.candidates.choose`. Forests on trial have 50
+    trees at most.
 
     Each tile is read, and each pixel seen, as in training. Only some tiles are: at least 4, and 1.2 for each
     minute, that show the most strokes of all classes and lie in many planes.
@@ -153,7 +153,7 @@ def tune_recipe(
     )
     _features_and_scales(trials)
     _classifiers(trials)
-    _density(trials)
+    _efforts(trials)
     choice = choose(trials.rows, base.features.deep.input_scale)
     rows = sorted(trials.rows, key=lambda row: -row.mean)
     return Tuned(choice.chosen.recipe, tuple(rows), choice.why, (held_out.how, *trials.notes))
@@ -164,12 +164,12 @@ def _features_and_scales(trials: _Trials) -> None:
     base = trials.base
     trials.attempt([_recipe(base, "classical", "concatenate")])
     deep, scale = base.features.deep, base.features.deep.input_scale
-    coarse = with_spacing(deep, scale, SPACINGS[0]) if interleaves(deep) else deep
-    trials.attempt(_kinds(base, coarse))
+    quick = EFFORTS[0].of(deep, scale) if interleaves(deep) else deep
+    trials.attempt(_kinds(base, quick))
     if not interleaves(deep):
         return
     for factor in SCALES:
-        other = with_spacing(deep, min(8.0, scale * factor), SPACINGS[0])
+        other = EFFORTS[0].of(deep, min(8.0, scale * factor))
         if trials.affords(other):
             trials.attempt(_kinds(base, other))
 
@@ -183,8 +183,8 @@ def _classifiers(trials: _Trials) -> None:
             trials.attempt([best.with_(classifier=spec, combine="concatenate")])
 
 
-def _density(trials: _Trials) -> None:
-    """Try what did best with tokens nearer to each other, as long as that helps."""
+def _efforts(trials: _Trials) -> None:
+    """Try what did best with mirror images and denser tokens, as long as that helps."""
     best, chosen = trials.best(), choose(trials.rows, trials.base.features.deep.input_scale).chosen
     if chosen.recipe.features.uses_deep:
         best = chosen
@@ -192,20 +192,20 @@ def _density(trials: _Trials) -> None:
     if not interleaves(deep):
         return
     if not best.recipe.features.uses_deep:
-        trials.notes.append("denser tokens not tried: classical features alone are ahead")
+        trials.notes.append("mirror images and denser tokens not tried: classical features alone are ahead")
         return
     same = [row for row in trials.rows if row.recipe.features.uses_deep and row.recipe.features.deep == deep]
     survivors = [row.recipe for row in sorted(same, key=lambda row: -row.mean)[:_SURVIVORS]]
     reached = best.mean
-    for spacing in SPACINGS[1:]:
-        denser = with_spacing(deep, deep.input_scale, spacing)
-        if not trials.affords(denser):
+    for effort in EFFORTS[1:]:
+        more = effort.of(deep, deep.input_scale)
+        if not trials.affords(more):
             return
-        trials.attempt([recipe.with_(**{"features.deep": denser}) for recipe in survivors])
+        trials.attempt([recipe.with_(**{"features.deep": more}) for recipe in survivors])
         gained = max(row.mean for row in trials.rows[-len(survivors) :]) - reached
-        if spacing != SPACINGS[-1] and gained <= TIE:
+        if effort is not EFFORTS[-1] and gained <= TIE:
             said = f"brought {gained:+.3f}" if gained else "brought nothing"
-            trials.notes.append(f"still denser tokens not tried: those {spacing:g} px apart {said}")
+            trials.notes.append(f"denser tokens not tried: mirror images {said}")
             return
         reached += gained
 

@@ -15,7 +15,7 @@ from hrvol.features.featuriser import load_featuriser
 from hrvol.quality.metrics import mean_iou
 from hrvol.recipe import PRESETS, Recipe
 from hrvol.run import pipeline, tune
-from hrvol.run.candidates import Row, choose, network_work, price, short_yaml, with_spacing
+from hrvol.run.candidates import EFFORTS, Row, choose, network_work, price, short_yaml
 from hrvol.run.held_out import choose_tiles, hold_out, mean_iou_of
 from hrvol.run.pipeline import train_model
 from hrvol.run.train import Drawn, gather
@@ -84,7 +84,7 @@ def test_what_is_not_varied_is_kept(tuned):
         assert row.recipe.tiles == BASE.tiles
         assert row.recipe.features.classical == BASE.features.classical
         assert row.recipe.classifier.trees == 10
-        assert row.recipe.features.deep.block == 9
+        assert row.recipe.features.deep.block == 6
 
 
 def test_progress_ends_at_the_whole_of_each_stage(tuned):
@@ -203,7 +203,7 @@ def test_of_equals_the_cheapest_is_chosen():
     assert choice.chosen.recipe == PRESETS["fast"]
     assert choice.best.recipe == PRESETS["balanced"]
     assert choice.why.startswith("hybrid, 2 x 2 offsets, forest: mIoU 0.699 on held-out strokes")
-    assert "hybrid, 4 x 4 offsets, forest has 0.700" in choice.why
+    assert "hybrid, 2 x 2 offsets, mirrored, forest has 0.700" in choice.why
 
 
 def test_a_small_gain_in_every_fold_is_no_tie_though_folds_differ_widely():
@@ -229,12 +229,12 @@ def test_price_rises_with_what_is_done():
     assert work[1] == 4 * work[0]
 
 
-def test_densities_are_those_of_the_presets_and_keep_their_spacing_at_other_scales():
+def test_efforts_are_those_of_the_presets_and_keep_their_spacing_at_other_scales():
     deep = PRESETS["balanced"].features.deep
-    for name, spacing in (("fast", 7), ("balanced", 3.5), ("best", 2)):
-        assert with_spacing(deep, 1.0, spacing) == PRESETS[name].features.deep
-    assert [with_spacing(deep, 0.5, s).offsets for s in (7, 3.5, 2)] == [4, 8, 14]
-    assert [with_spacing(deep, 2.0, s).offsets for s in (7, 3.5, 2)] == [1, 2, 4]
+    for name, effort in zip(("fast", "balanced", "best"), EFFORTS, strict=True):
+        assert effort.of(deep, 1.0) == PRESETS[name].features.deep
+    assert [effort.of(deep, 0.5).offsets for effort in EFFORTS] == [4, 4, 6]
+    assert [effort.of(deep, 2.0).offsets for effort in EFFORTS] == [1, 1, 2]
 
 
 @pytest.mark.parametrize("name", PRESETS)
