@@ -60,6 +60,11 @@ class Backbone:
         ``fp32``, ``bf16`` or ``fp16``: arithmetic inside; results are float32.
     sha256
         Content SHA-256 of the weights, ``None`` for random weights.
+
+    Raises
+    ------
+    UsageError
+        The GPU has no arithmetic of that precision.
     """
 
     def __init__(
@@ -76,6 +81,8 @@ class Backbone:
         self.name = name
         self.sha256 = sha256
         self.device = torch.device(device)
+        if self.device.type == "cuda":
+            check_precision(precision, torch.cuda.get_device_capability(self.device))
         self.dtype = _DTYPES[precision]
         self.net: Any = net.eval().requires_grad_(False).to(self.device, self.dtype)
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
@@ -145,6 +152,11 @@ class Backbone:
         Returns
         -------
         Tokens
+
+        Raises
+        ------
+        UsageError
+            Half precision overflowed.
         """
         net = self.net
         wanted = tuple(blocks) if blocks is not None else (self.depth,)
@@ -160,6 +172,12 @@ class Backbone:
             if number in wanted:
                 found[number] = net.norm(x)[:, net.num_prefix_tokens :].float()
         stacked = torch.cat([found[number] for number in wanted], dim=-1)
+        # Values above 65504 would become classes without a word: trees send NaN somewhere, too.
+        if self.dtype == torch.float16 and not torch.isfinite(stacked).all():
+            raise UsageError(
+                f"features.deep.precision: found tokens of {self.name} beyond the range of fp16,"
+                " expected finite ones; use bf16 or fp32"
+            )
 
         def on_grid(flat: Tensor | None) -> Tensor | None:
             return None if flat is None else flat.transpose(1, 2).reshape(len(flat), -1, *grid)
@@ -174,10 +192,10 @@ class Backbone:
         """Return tokens with prefix and positions, rotary embedding if any, and the grid's shape."""
         net = self.net
         images = (images.to(self.device).expand(-1, 3, -1, -1) - self._mean) / self._std
-        proj = net.patch_embed.proj
-        x = F.conv2d(images.to(self.dtype), proj.weight, proj.bias, stride=stride)
-        grid = (int(x.shape[2]), int(x.shape[3]))
-        x = net.patch_embed.norm(x.flatten(2).transpose(1, 2))
+        x, grid = embed_patches(
+            images.to(self.dtype), net.patch_embed.proj, stride, convolve=self.device.type == "cpu"
+        )
+        x = net.patch_embed.norm(x)
         table, prefix = getattr(net, "pos_embed", None), int(net.num_prefix_tokens)
         head = [t.expand(len(x), -1, -1) for t in (net.cls_token, net.reg_token) if t is not None]
         if table is not None:
@@ -211,6 +229,62 @@ class Backbone:
             times_uniform[:, :, prefix:].transpose(1, 2) if attention else None,
             None if per_head is None else per_head[:, :, prefix:].transpose(1, 2),
         )
+
+
+def check_precision(precision: str, capability: tuple[int, int]) -> None:
+    """Refuse bf16 on a GPU that would only emulate it.
+
+    Parameters
+    ----------
+    precision
+        ``fp32``, ``bf16`` or ``fp16``.
+    capability
+        Compute capability of the GPU, such as ``(8, 0)``.
+
+    Raises
+    ------
+    UsageError
+        The GPU has no such arithmetic.
+    """
+    if precision == "bf16" and capability < (8, 0):
+        found = ".".join(map(str, capability))
+        raise UsageError(
+            f"features.deep.precision: bf16 needs a GPU of compute capability 8.0, found {found};"
+            " use fp16 or fp32"
+        )
+
+
+def embed_patches(
+    images: Tensor, proj: Any, stride: int, *, convolve: bool
+) -> tuple[Tensor, tuple[int, int]]:
+    """Embed the patches of images.
+
+    Parameters
+    ----------
+    images
+        ``(B, 3, Y, X)``, normalised, in the network's precision.
+    proj
+        The convolution of the patch embedding.
+    stride
+        Pixels from patch to patch.
+    convolve
+        As a convolution, or as a product of matrices: on GPUs cuDNN would take TF32 for convolutions of
+        float32, with ten bits instead of 23, unless a switch of the whole process says otherwise.
+
+    Returns
+    -------
+    tuple
+        Tokens ``(B, h * w, C)``, and ``(h, w)``.
+    """
+    if convolve:
+        x = F.conv2d(images, proj.weight, proj.bias, stride=stride)
+        return x.flatten(2).transpose(1, 2), (int(x.shape[2]), int(x.shape[3]))
+    sides = proj.weight.shape[2:]
+    height, width = (
+        1 + (length - side) // stride for length, side in zip(images.shape[2:], sides, strict=True)
+    )
+    patches = F.unfold(images, tuple(sides), stride=stride).transpose(1, 2)
+    return F.linear(patches, proj.weight.flatten(1), proj.bias), (int(height), int(width))
 
 
 def _resize_positions(table: Tensor, grid: tuple[int, int], how: Positions) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrvol.errors import InputError
+from hrvol.errors import InputError, MissingExtraError
 from hrvol.features import classical
 from hrvol.features.backbone import Backbone, load_backbone
 from hrvol.features.upsample import Linear, Upsampled, grid_size, project, token_grids, upsample
@@ -25,7 +25,9 @@ class Featuriser:
     spec
         What to compute.
     backbone
-        The network, needed unless ``spec.kind`` is ``classical``.
+        The network, needed unless ``spec.kind`` is ``classical``. Features are computed where it is.
+    device
+        Where features are computed that need no network.
 
     Attributes
     ----------
@@ -37,11 +39,14 @@ class Featuriser:
         Pixels of context that classical features need; the network sees the whole image at once.
     """
 
-    def __init__(self, spec: FeatureSpec, backbone: Backbone | None = None) -> None:
+    def __init__(
+        self, spec: FeatureSpec, backbone: Backbone | None = None, device: str | torch.device = "cpu"
+    ) -> None:
         if spec.uses_deep and backbone is None:
             raise ValueError(f"features.kind: {spec.kind} needs a backbone")
         self.spec = spec
         self.backbone = backbone if spec.uses_deep else None
+        self._device = torch.device(device)
         names: list[str] = []
         self.groups: dict[str, slice] = {}
         if self.backbone is not None:
@@ -58,7 +63,7 @@ class Featuriser:
     @property
     def device(self) -> torch.device:
         """Where features are computed."""
-        return self.backbone.device if self.backbone is not None else torch.device("cpu")
+        return self.backbone.device if self.backbone is not None else self._device
 
     @property
     def weights_sha256(self) -> str | None:
@@ -93,7 +98,7 @@ class Featuriser:
 
     def stripes(
         self, image: np.ndarray, inside: tuple[slice, slice], *, rows: int, batch_size: int = 4
-    ) -> Iterator[tuple[slice, np.ndarray]]:
+    ) -> Iterator[tuple[slice, np.ndarray | Tensor]]:
         """Yield the features of the pixels inside a window of an image, some rows at a time.
 
         The very bits of a call, but a whole image's features, hundreds of MB, are never there: deep features
@@ -114,6 +119,7 @@ class Featuriser:
         ------
         tuple
             Rows, counted from the first one inside, and ``(y, x, C)`` float32: valid until the next stripe.
+            On the CPU NumPy's, without a copy; on a GPU a tensor, which stays there.
         """
         plane = _checked(image)
         top, bottom, columns = inside[0].start, inside[0].stop, inside[1]
@@ -138,7 +144,8 @@ class Featuriser:
                 tokens.spread(stripe, columns, features[:, :, self.groups["deep"]])
             if filtered is not None:
                 features[:, :, self.groups["classical"]] = filtered[stripe, columns]
-            yield slice(start - top, stripe.stop - top), features.numpy(force=True)
+            on_host = features.device.type == "cpu"
+            yield slice(start - top, stripe.stop - top), features.numpy() if on_host else features
 
     def upsampled(self, image: np.ndarray, *, linear: Linear | None = None, **options: Any) -> Upsampled:
         """Return deep features with attention, or mapped linearly before they are spread.
@@ -236,9 +243,14 @@ def _for_filters(plane: np.ndarray, device: torch.device) -> Any:
     """Hand the plane to the array library of the device: NumPy, or CuPy on a GPU."""
     if device.type == "cpu":
         return plane
-    import cupy
-
-    return cupy.asarray(plane)
+    try:
+        import cupy
+    except ImportError:
+        raise MissingExtraError(
+            f"classical features on {device} need CuPy, which is not installed; pip install 'hrvol[gpu]'"
+        ) from None
+    with cupy.cuda.Device(device.index or 0):
+        return cupy.asarray(plane)
 
 
 _LOCK = threading.Lock()
@@ -280,5 +292,5 @@ def load_featuriser(
                     weights_path=weights_path,
                     offline=offline,
                 )
-            _LOADED[key] = Featuriser(spec, backbone)
+            _LOADED[key] = Featuriser(spec, backbone, device)
         return _LOADED[key]

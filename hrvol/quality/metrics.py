@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from hrvol.errors import InputError
 from hrvol.quality.matching import majority_classes, match_classes, relabel
+from hrvol.segment.arrays import Array, namespace, to_host
 
 BoundingBox = tuple[float, float, float, float]
 """``(y0, x0, y1, x1)`` in pixels, half-open: ``y0 <= y < y1``."""
@@ -281,15 +284,13 @@ class SeamDisagreement:
         )
 
 
-def seam_disagreement(
-    a_labels: NDArray[Any], b_labels: NDArray[Any], a_prob: NDArray[np.float32], b_prob: NDArray[np.float32]
-) -> SeamDisagreement:
-    """Compare what two tiles say about the region that both saw.
+def seam_disagreement(a_labels: Array, b_labels: Array, a_prob: Array, b_prob: Array) -> SeamDisagreement:
+    """Compare what two tiles say about the region that both saw: three numbers leave a device.
 
     Parameters
     ----------
     a_labels, b_labels
-        Labels of one shape; a pixel that either leaves at 0 is not compared.
+        Labels of one shape; a pixel that either leaves at 0 is not compared. Of any library, all of one.
     a_prob, b_prob
         ``(K, ...)`` probabilities in [0, 1] of the same pixels.
 
@@ -303,9 +304,17 @@ def seam_disagreement(
             f"seam: found labels {a_labels.shape} and {b_labels.shape} with probabilities {a_prob.shape} and "
             f"{b_prob.shape}, expected the same pixels"
         )
+    xp = namespace(a_labels, b_labels, a_prob, b_prob)
     both = (a_labels != 0) & (b_labels != 0)
-    change = np.abs(a_prob[:, both].astype(np.float64) - b_prob[:, both]).mean(axis=0)
-    return SeamDisagreement(int(both.sum()), int((a_labels != b_labels)[both].sum()), float(change.sum()))
+    a, b = xp.astype(a_prob, xp.float64), xp.astype(b_prob, xp.float64)
+    change = reduce(add, [xp.abs(a[k, ...] - b[k, ...]) for k in range(a.shape[0])]) / a.shape[0]
+    counted = (both, both & (a_labels != b_labels), both)
+    weights = (xp.ones_like(change), xp.ones_like(change), change)
+    sums = [
+        xp.sum(xp.astype(mask, xp.float64) * weight) for mask, weight in zip(counted, weights, strict=True)
+    ]
+    pixels, differ, changed = to_host(xp.stack(sums)).tolist()  # counts are exact up to 2**53
+    return SeamDisagreement(int(pixels), int(differ), changed)
 
 
 def _sums(confusion: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

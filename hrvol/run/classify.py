@@ -1,15 +1,22 @@
-"""A tile's pixels to probabilities: by a classifier trained on strokes, or by clusters; refined by a CRF."""
+"""A tile's pixels to probabilities: by a classifier trained on strokes, or by clusters; refined by a CRF.
+
+Probabilities stay where the features are, on the CPU or on a GPU; but a CRF works on the CPU.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.recipe import CrfSpec
+from hrvol.segment.arrays import Array, beside, namespace, to_host, where_is
 from hrvol.segment.cas import ClusterClassifier
 from hrvol.segment.crf import refine, unary_from_probabilities
+from hrvol.segment.device import cluster_probabilities
 from hrvol.segment.model import Model
 from hrvol.segment.weak import PixelClassifier
 
@@ -33,7 +40,7 @@ def classify(
     crf: CrfSpec | None = None,
     threads: int = 1,
     batch_size: int = 4,
-) -> NDArray[np.float32]:
+) -> Array:
     """Return the probabilities of the pixels inside a window.
 
     Parameters
@@ -53,8 +60,9 @@ def classify(
 
     Returns
     -------
-    NDArray[np.float32]
-        ``(y, x, K)``, in order of classes; they add up to 1.
+    Array
+        ``(y, x, K)`` float32, in order of classes; they add up to 1. NumPy's on the CPU and after a CRF, else
+        of the device of the features. In memory each class is a plane: so they are used.
     """
     wanted = inside if crf is None else (slice(0, image.shape[0]), slice(0, image.shape[1]))
     if isinstance(model.classifier, ClusterClassifier):
@@ -63,7 +71,8 @@ def classify(
         found = _by_strokes(image, wanted, model.classifier, featuriser, threads, batch_size)
     if crf is None:
         return found
-    return refine(unary_from_probabilities(found), image, crf)[inside]
+    refined = refine(unary_from_probabilities(to_host(found)), image, crf)[inside]
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(refined, -1, 0)), 0, -1)
 
 
 def cluster_maps(clusters: ClusterClassifier, featuriser: Featuriser) -> dict[str, Linear]:
@@ -85,21 +94,23 @@ def _by_clusters(
     clusters: ClusterClassifier,
     featuriser: Featuriser,
     batch_size: int,
-) -> NDArray[np.float32]:
-    maps = cluster_maps(clusters, featuriser)
-    scores = featuriser.scores(image, maps, batch_size=batch_size).numpy(force=True)
-    pixels = np.moveaxis(scores, 0, -1)[wanted]
-    height, width, _ = pixels.shape
-    found = _class_by_class(height, width, len(clusters.classes))
-    for row in range(0, len(found), STRIPE):
-        stripe = pixels[row : row + STRIPE]
+) -> Array:
+    scores = featuriser.scores(image, cluster_maps(clusters, featuriser), batch_size=batch_size)
+    pixels = namespace(scores).moveaxis(scores, 0, -1)[(*wanted, ...)]
+    of_classes: Callable[[Array], Array] = partial(cluster_probabilities, clusters)
+    if str(where_is(scores)) == "cpu":
+        pixels, of_classes = to_host(pixels), clusters.class_probabilities
+    height, found = pixels.shape[0], None
+    for row in range(0, height, STRIPE):
+        rows = slice(row, min(row + STRIPE, height))
+        stripe = pixels[rows, ...]
         if "deep" in featuriser.groups:
-            start = wanted[0].start + row
-            rows = slice(start, start + len(stripe))
-            place = clusters.position_scores(featuriser.groups["deep"], rows, wanted[1], image.shape[:2])
-            stripe = stripe if place is None else stripe - place
-        found[row : row + STRIPE] = clusters.class_probabilities(stripe)
-    return found
+            start = wanted[0].start
+            inside = slice(start + rows.start, start + rows.stop)
+            place = clusters.position_scores(featuriser.groups["deep"], inside, wanted[1], image.shape[:2])
+            stripe = stripe if place is None else stripe - beside(place, stripe)
+        found = _put(found, rows, of_classes(stripe), height)
+    return _pixel_by_pixel(found)
 
 
 def _by_strokes(
@@ -109,15 +120,27 @@ def _by_strokes(
     featuriser: Featuriser,
     threads: int,
     batch_size: int,
-) -> NDArray[np.float32]:
-    height, width = (span.stop - span.start for span in wanted)
-    found = _class_by_class(height, width, len(classifier.classes))
+) -> Array:
+    height = wanted[0].stop - wanted[0].start
+    found = None
     for rows, features in featuriser.stripes(image, wanted, rows=STRIPE, batch_size=batch_size):
-        proba = classifier.predict_proba(features.reshape(-1, features.shape[-1]), threads=threads)
-        found[rows] = proba.reshape(-1, width, len(classifier.classes))
-    return found
+        *pixels, channels = features.shape
+        xp = namespace(features)
+        proba = classifier.predict_proba(xp.reshape(features, (-1, channels)), threads=threads)
+        found = _put(found, rows, xp.reshape(proba, (*pixels, len(classifier.classes))), height)
+    return _pixel_by_pixel(found)
 
 
-def _class_by_class(height: int, width: int, classes: int) -> NDArray[np.float32]:
-    """Return room for probabilities (y, x, K) in which each class is a plane of memory: so they are used."""
-    return np.moveaxis(np.empty((classes, height, width), np.float32), 0, -1)
+def _put(planes: Array | None, rows: slice, proba: Array, height: int) -> Array:
+    """Write the probabilities (y, x, K) of a stripe into planes (K, y, x), made with the first one."""
+    xp = namespace(proba)
+    if planes is None:
+        _, width, classes = proba.shape
+        planes = xp.empty((classes, height, width), dtype=xp.float32, device=where_is(proba))
+    planes[:, rows, :] = xp.moveaxis(proba, -1, 0)
+    return planes
+
+
+def _pixel_by_pixel(planes: Array) -> Array:
+    """Return planes (K, y, x) as (y, x, K), without a copy."""
+    return namespace(planes).moveaxis(planes, 0, -1)

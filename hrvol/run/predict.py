@@ -1,9 +1,15 @@
-"""Labels of one block from its grey values: plane by plane, tile by tile, blended."""
+"""Labels of one block from its grey values: plane by plane, tile by tile, blended.
+
+A plane is blended and labelled where its probabilities are, on the CPU or on a GPU; what leaves a GPU is
+labels, and the bytes of probabilities and of uncertainty if they are wanted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +18,7 @@ from numpy.typing import NDArray
 from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
 from hrvol.recipe import CrfSpec
 from hrvol.run.classify import classify
+from hrvol.segment.arrays import Array, beside, namespace, to_host, where_is
 from hrvol.segment.model import Model
 from hrvol.specs import BATCH
 from hrvol.volume.intensity import check_finite, to_unit
@@ -120,7 +127,7 @@ def predict_part(
     neighbours = [(i, j) for i, j, _ in overlap_pairs([view.tile for view in views])]
     seams = SeamDisagreement()
     depth, height, width = box_shape(part)
-    values = np.asarray([info.value for info in model.classes], np.uint16)
+    values = [info.value for info in model.classes]
     labels = np.zeros((depth, height, width), np.uint16)
     several = (len(values), depth, height, width)
     chances = np.zeros(several, np.uint8) if probabilities else None
@@ -144,11 +151,11 @@ def predict_part(
                 )
             seams += _seams(views, found, neighbours)
             plane = _blend(views, found, (height, width))
-            labels[k] = _likeliest(plane, values)
+            labels[k] = to_host(_likeliest(plane, values))
             if chances is not None:
-                chances[:, k] = np.rint(255 * plane).astype(np.uint8)
+                chances[:, k] = to_host(_bytes(plane))
             if doubts is not None:
-                doubts[k] = np.rint(255 * entropy(np.moveaxis(plane, 0, -1))).astype(np.uint8)
+                doubts[k] = to_host(_bytes(entropy(plane)))
         if on_plane is not None:
             on_plane(k + 1)
     if mask is not None:
@@ -158,35 +165,60 @@ def predict_part(
     return Prediction(labels, chances, doubts, seams)
 
 
-def _blend(
-    views: Sequence[_View], found: Sequence[NDArray[np.float32]], shape: tuple[int, int]
-) -> NDArray[np.float32]:
+def _blend(views: Sequence[_View], found: Sequence[Array], shape: tuple[int, int]) -> Array:
     """Return the probabilities (K, y, x) of a plane from those of its tiles, which are (y, x, K).
 
-    They add up to 1. Class by class, because along an axis as short as K numpy is many times slower.
+    They add up to 1. Class by class, because along an axis as short as K numpy is many times slower; and in
+    their order, because then every library adds up the same bits.
     """
+    xp = namespace(*found)
     if len(views) == 1:
-        plane = np.ascontiguousarray(np.moveaxis(found[0], -1, 0))  # its weights are 1
+        plane = xp.moveaxis(found[0], -1, 0)  # its weights are 1
     else:
-        plane = np.zeros((found[0].shape[-1], *shape), np.float32)
+        classes = found[0].shape[-1]
+        plane = xp.zeros((classes, *shape), dtype=xp.float32, device=where_is(found[0]))
         for view, proba in zip(views, found, strict=True):
-            for whole_plane, of_tile in zip(plane, np.moveaxis(proba, -1, 0), strict=True):
-                whole_plane[view.in_part] += view.weight * of_tile
-    normalised: NDArray[np.float32] = plane / plane.sum(axis=0)  # the weights add up to 1 but for rounding
-    return normalised
+            weight = beside(view.weight, proba)
+            for k in range(classes):
+                plane[(k, *view.in_part)] += weight * proba[..., k]
+    return plane / _added_up(plane)  # the weights add up to 1 but for rounding
 
 
-def _likeliest(plane: NDArray[np.float32], values: NDArray[np.uint16]) -> NDArray[np.uint16]:
+def _likeliest(plane: Array, values: Sequence[int]) -> Array:
     """Return the values (y, x) of the classes with the highest probabilities (K, y, x); of equals, the first.
 
-    Values ascend. A class at a time, as in :func:`_blend`.
+    Values ascend: uint8 if they all fit, else int32. A class at a time, as in :func:`_blend`.
     """
-    labels = np.full(plane.shape[1:], values[0])
-    highest = plane[0].copy()
-    for value, proba in zip(values[1:], plane[1:], strict=True):
-        np.maximum(labels, (proba > highest) * value, out=labels)
-        np.maximum(highest, proba, out=highest)
+    xp = namespace(plane)
+    kind = xp.uint8 if values[-1] < 256 else xp.int32
+    labels = xp.full(plane.shape[1:], values[0], dtype=kind, device=where_is(plane))
+    highest = plane[0, ...]
+    for k, value in enumerate(values[1:], start=1):
+        proba = plane[k, ...]
+        labels = xp.maximum(labels, xp.astype(proba > highest, kind) * value)
+        highest = xp.maximum(highest, proba)
     return labels
+
+
+def entropy(plane: Array) -> Array:
+    """Return how unsure probabilities (K, ...) are: entropy over log K, 0 sure, 1 all classes equal."""
+    xp = namespace(plane)
+    lowest, none, one = (
+        xp.asarray(value, dtype=xp.float32, device=where_is(plane)) for value in (1e-12, 0.0, 1.0)
+    )
+    share = -_added_up(plane * xp.log(xp.maximum(plane, lowest))) / float(np.log(max(plane.shape[0], 2)))
+    return xp.minimum(xp.maximum(share, none), one)
+
+
+def _added_up(planes: Array) -> Array:
+    """Return the sum over the first axis, first to last."""
+    return reduce(add, [planes[k, ...] for k in range(planes.shape[0])])
+
+
+def _bytes(shares: Array) -> Array:
+    """Return shares in 0..1 as uint8 in 0..255, rounded."""
+    xp = namespace(shares)
+    return xp.astype(xp.round(255 * shares), xp.uint8)
 
 
 def _bounds(views: Sequence[_View]) -> tuple[slice, slice]:
@@ -206,14 +238,6 @@ def label_plane(
     raw = read_window(volume, block, part, model)
     labels: NDArray[np.uint16] = predict_part(raw, volume, block, part, model, featuriser, crf=crf).labels[0]
     return labels
-
-
-def entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return how unsure probabilities (..., K) are: entropy over log K, 0 sure, 1 all classes equal."""
-    classes = probabilities.shape[-1]
-    logs = np.log(np.maximum(probabilities, np.float32(1e-12)))
-    share: NDArray[np.float32] = -(probabilities * logs).sum(axis=-1) / np.float32(np.log(max(classes, 2)))
-    return np.clip(share, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -262,7 +286,7 @@ def _shift(span: slice, origin: int) -> slice:
 
 
 def _seams(
-    views: Sequence[_View], found: Sequence[NDArray[np.float32]], neighbours: Sequence[tuple[int, int]]
+    views: Sequence[_View], found: Sequence[Array], neighbours: Sequence[tuple[int, int]]
 ) -> SeamDisagreement:
     """Compare the probabilities (y, x, K) that neighbouring tiles give where both count."""
     total = SeamDisagreement()
@@ -271,11 +295,13 @@ def _seams(
         shared = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in spans]
         if any(span.start >= span.stop for span in shared):
             continue
-        a, b = (
-            np.moveaxis(
-                proba[tuple(_shift(s, o.start) for s, o in zip(shared, view.in_part, strict=True))], -1, 0
-            )
-            for view, proba in ((views[i], found[i]), (views[j], found[j]))
-        )
-        total += seam_disagreement(a.argmax(axis=0) + 1, b.argmax(axis=0) + 1, a, b)
+        a, b = (_planes_of(found[n], views[n], shared) for n in (i, j))
+        numbers = range(1, a.shape[0] + 1)
+        total += seam_disagreement(_likeliest(a, numbers), _likeliest(b, numbers), a, b)
     return total
+
+
+def _planes_of(proba: Array, view: _View, shared: Sequence[slice]) -> Array:
+    """Return the probabilities (K, y, x) of pixels of the part, of a tile's (y, x, K)."""
+    rows, columns = (_shift(span, start.start) for span, start in zip(shared, view.in_part, strict=True))
+    return namespace(proba).moveaxis(proba[rows, columns, :], -1, 0)

@@ -225,6 +225,7 @@ def fit_clusters(
     directions: slice | None = None,
     seed: int = 0,
     source: str = "sample",
+    device: str = "cpu",
 ) -> ClusterClassifier:
     """Find classes in a sample of pixels (paper, algorithm 2, lines 1 to 9).
 
@@ -243,6 +244,8 @@ def fit_clusters(
         Of k-means.
     source
         Name of the data for messages.
+    device
+        Where k-means runs: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Returns
     -------
@@ -268,8 +271,8 @@ def fit_clusters(
         raise InputError(f"{source}: found features that are not finite, expected numbers")
     mean, scale = _scaling(features, directions or slice(0, 0))
     scaled = (features - mean) / scale
-    centroids = kmeans(scaled, spec.clusters, seed)
-    assigned = nearest(centroids, scaled)
+    centroids = kmeans(scaled, spec.clusters, seed, device)
+    assigned = nearest(centroids, scaled, device)
     used = np.unique(assigned)
     if len(used) < spec.clusters:
         raise InputError(

@@ -10,7 +10,9 @@ mlp          standardised columns, multi-layer perceptron
 boosting     histogram gradient boosting
 ===========  ==================================================================================
 
-Everything is seeded, and a fit does not depend on the number of threads.
+Everything is seeded, and a fit does not depend on the number of threads. Forests, logistic regression and
+k-means can be fitted on a GPU instead (:mod:`hrvol.segment.gpu`); what comes back is scikit-learn's all the
+same.
 """
 
 from __future__ import annotations
@@ -34,8 +36,19 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 
-from hrvol.errors import RecipeError
 from hrvol.recipe import ClassifierKind, ClassifierSpec
+from hrvol.segment import gpu
+from hrvol.segment.keywords import (
+    BOOSTING,
+    FOREST,
+    KMEANS,
+    LOGISTIC,
+    MLP,
+    RIDGE,
+    kmeans_settings,
+    named,
+    settings,
+)
 
 TRUSTED_TYPES: tuple[str, ...] = (
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
@@ -46,7 +59,6 @@ TRUSTED_TYPES: tuple[str, ...] = (
 skops leaves them out because their node numbers are followed unchecked; :func:`check_fitted` checks them.
 """
 
-_MLP_ALPHA = 1e-4  # scikit-learn's default; `regularisation` scales it, so that 1 is the default of each kind
 _TYPES: dict[ClassifierKind, type] = {
     "forest": RandomForestClassifier,
     "logistic": LogisticRegression,
@@ -80,49 +92,29 @@ def make_classifier(spec: ClassifierSpec, n_features: int, seed: int, n_jobs: in
     RecipeError
         ``max_features`` is not above 0.
     """
+    values = settings(spec, n_features, seed)
     if spec.kind == "forest":
-        return RandomForestClassifier(
-            n_estimators=spec.trees,
-            max_features=_max_features(spec.max_features, n_features),
-            max_depth=spec.max_depth,
-            min_samples_leaf=spec.min_samples_leaf,
-            class_weight=spec.class_weight,
-            random_state=seed,
-            n_jobs=n_jobs,
-        )
+        return RandomForestClassifier(**named(FOREST, values), n_jobs=n_jobs)
     if spec.kind == "boosting":
-        return HistGradientBoostingClassifier(
-            max_iter=spec.trees,
-            learning_rate=spec.learning_rate,
-            max_depth=spec.max_depth,
-            min_samples_leaf=spec.min_samples_leaf,
-            class_weight=spec.class_weight,
-            # Early stopping would hold back pixels next to training pixels, and so tell nothing.
-            early_stopping=False,
-            random_state=seed,
-        )
+        # Early stopping would hold back pixels next to training pixels, and so tell nothing.
+        return HistGradientBoostingClassifier(**named(BOOSTING, values), early_stopping=False)
     last: Any
     if spec.kind == "logistic":
-        last = LogisticRegression(
-            C=1.0 / spec.regularisation,
-            class_weight=spec.class_weight,
-            max_iter=spec.max_iter,
-            random_state=seed,
-        )
+        last = LogisticRegression(**named(LOGISTIC, values), random_state=seed)
     elif spec.kind == "ridge":
-        last = RidgeClassifier(alpha=spec.regularisation, class_weight=spec.class_weight, random_state=seed)
+        last = RidgeClassifier(**named(RIDGE, values))
     else:
-        last = MLPClassifier(
-            hidden_layer_sizes=spec.hidden,
-            alpha=_MLP_ALPHA * spec.regularisation,
-            max_iter=spec.max_iter,
-            random_state=seed,
-        )
+        last = MLPClassifier(**named(MLP, values))
     return Pipeline([("scaler", StandardScaler()), ("classifier", last)])
 
 
 def fit_classifier(
-    spec: ClassifierSpec, features: NDArray[np.float32], labels: NDArray[Any], seed: int, n_jobs: int = 1
+    spec: ClassifierSpec,
+    features: NDArray[np.float32],
+    labels: NDArray[Any],
+    seed: int,
+    n_jobs: int = 1,
+    device: str = "cpu",
 ) -> Any:
     """Make and fit a classifier.
 
@@ -138,13 +130,29 @@ def fit_classifier(
         Random seed.
     n_jobs
         Threads a forest or boosting may use, -1 for all cores. The result does not depend on it.
+    device
+        ``cpu``, or ``cuda`` or ``cuda:N``: a GPU, for ``forest`` and ``logistic``. The other kinds are fitted
+        on the CPU all the same, because cuML has none of them.
 
     Returns
     -------
     Any
-        The fitted estimator; ``classes_`` of its last step are the values of ``labels`` in rising order.
+        The fitted estimator, of scikit-learn; ``classes_`` of its last step are the values of ``labels`` in
+        rising order. A fit on a GPU differs in its bits, and by a little in its answers.
+
+    Raises
+    ------
+    MissingExtraError
+        cuML is needed and not installed.
+    UsageError
+        There is no such device.
     """
     estimator = make_classifier(spec, features.shape[1], seed, n_jobs)
+    if gpu.on_gpu(device) and spec.kind in gpu.KINDS:
+        values = settings(spec, features.shape[1], seed)
+        if spec.kind == "forest":
+            return gpu.fit_forest(estimator, values, features, labels, device).set_params(n_jobs=1)
+        return gpu.fit_logistic(estimator, values, features, labels, device)
     if spec.kind == "forest":
         estimator.fit(features, labels)
         # Stored models must not depend on the machine they were trained on. Nor may prediction: with several
@@ -199,26 +207,34 @@ def _forest_probabilities(
     return total
 
 
-def kmeans(features: NDArray[np.float32], n_clusters: int, seed: int) -> NDArray[np.float32]:
+def kmeans(
+    features: NDArray[np.float32], n_clusters: int, seed: int, device: str = "cpu"
+) -> NDArray[np.float32]:
     """Return the centroids ``(n_clusters, C)`` that k-means finds in ``(n, C)``, one start with k-means++.
 
-    The same bits on any number of cores. Where fewer than ``n_clusters`` rows differ, centroids repeat.
+    The same bits on any number of cores; on a GPU (``cuda`` or ``cuda:N``) other ones. Where fewer than
+    ``n_clusters`` rows differ, centroids repeat.
     """
-    estimator = KMeans(n_clusters, n_init=1, random_state=seed)
+    if gpu.on_gpu(device):
+        return gpu.fit_kmeans(features, n_clusters, seed, device)
+    estimator = KMeans(**named(KMEANS, kmeans_settings(n_clusters, seed)))
     with _threads(1), warnings.catch_warnings():  # threads add up their parts in the order they finish
         warnings.simplefilter("ignore", ConvergenceWarning)  # of repeated centroids; the caller counts
         centroids: NDArray[np.float32] = estimator.fit(features).cluster_centers_
     return centroids.astype(np.float32, copy=False)
 
 
-def nearest(centroids: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.int64]:
+def nearest(
+    centroids: NDArray[np.float32], features: NDArray[np.float32], device: str = "cpu"
+) -> NDArray[np.int64]:
     """Return the number of the centroid ``(C, F)`` nearest to each row ``(n, F)``, or the first."""
     found = np.empty(len(features), np.int64)
-    lengths = (centroids**2).sum(axis=1)
-    with _threads(1):
+    with gpu.transfers(device) as (there, back), _threads(1):
+        centroids = there(centroids)
+        lengths = (centroids**2).sum(axis=1)
         for start in range(0, len(features), _ROWS):
-            scores = 2 * (features[start : start + _ROWS] @ centroids.T) - lengths
-            found[start : start + _ROWS] = scores.argmax(axis=1)
+            scores = 2 * (there(features[start : start + _ROWS]) @ centroids.T) - lengths
+            found[start : start + _ROWS] = back(scores.argmax(axis=1))
     return found
 
 
@@ -289,15 +305,6 @@ def check_fitted(estimator: Any, kind: ClassifierKind, n_features: int, classes:
         raise ValueError(
             f"found a classifier that answers {answer.tolist()}, expected {len(classes)} probabilities"
         )
-
-
-def _max_features(value: str | float | None, n_features: int) -> str | int | float | None:
-    if value is None or isinstance(value, str):
-        return value
-    if value <= 0:
-        raise RecipeError(f"classifier.max_features: found {value}, expected sqrt, log2, null or more than 0")
-    # A fraction stays a fraction; a count is at most what there is.
-    return value if isinstance(value, float) and value <= 1 else min(int(value), n_features)
 
 
 @contextmanager

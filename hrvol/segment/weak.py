@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from hrvol.errors import InputError, ModelError, StrokesError
 from hrvol.recipe import ClassifierSpec, Combine
+from hrvol.segment.arrays import Array, namespace, on_host, to_host
+from hrvol.segment.device import device_probabilities, multiply
 from hrvol.segment.estimators import (
     fit_classifier,
     hold_threads,
@@ -28,7 +30,6 @@ from hrvol.segment.estimators import (
 CHUNK = 4096
 """Pixels a thread predicts at a time: their features stay in its cache (measured faster than 16k and 64k)."""
 
-_FLOOR = 1e-6  # of a factor of a product: one forest that has not met a class must not make it impossible
 _MAX_CLASS = np.iinfo(np.uint16).max
 _MOST_CLASSES = 1000  # nobody draws so many: a grey volume was given for strokes
 
@@ -217,6 +218,7 @@ class PixelClassifier:
         groups: Mapping[str, slice] | None = None,
         seed: int = 0,
         n_jobs: int = 1,
+        device: str = "cpu",
     ) -> PixelClassifier:
         """Fit on samples.
 
@@ -235,6 +237,8 @@ class PixelClassifier:
             Random seed.
         n_jobs
             Threads the fit may use, -1 for all cores. The result does not depend on it.
+        device
+            Where to fit, see :func:`hrvol.segment.estimators.fit_classifier`.
 
         Raises
         ------
@@ -265,27 +269,34 @@ class PixelClassifier:
                 name,
                 part,
                 fit_classifier(
-                    spec, np.ascontiguousarray(samples.features[:, part]), samples.labels, seed, n_jobs
+                    spec,
+                    np.ascontiguousarray(samples.features[:, part]),
+                    samples.labels,
+                    seed,
+                    n_jobs,
+                    device,
                 ),
             )
             for name, part in columns.items()
         )
         return cls(spec, classes, n_features, members)
 
-    def predict_proba(self, features: NDArray[np.float32], *, threads: int = 1) -> NDArray[np.float32]:
+    def predict_proba(self, features: Array, *, threads: int = 1) -> Array:
         """Return the probabilities of the classes of pixels.
 
         Parameters
         ----------
         features
-            ``(n, C)``, any strides: a transposed ``(C, n)`` view is not copied as a whole.
+            ``(n, C)``, any strides: a transposed ``(C, n)`` view is not copied as a whole. Those of another
+            library than NumPy's are asked about on their device, see :mod:`hrvol.segment.device`.
         threads
-            Threads that share the chunks; changes the time, never a bit of the result.
+            Threads that share the chunks; changes the time, never a bit of the result. Unused on a device.
 
         Returns
         -------
-        NDArray[np.float32]
-            ``(n, K)`` float32 in order of :attr:`classes`; rows sum to 1.
+        Array
+            ``(n, K)`` float32 in order of :attr:`classes`; rows sum to 1. In the library and on the device of
+            ``features``.
 
         Raises
         ------
@@ -293,11 +304,15 @@ class PixelClassifier:
             The number of columns is not the one trained with.
         InputError
             A feature is not finite.
+        MissingExtraError
+            Trees are asked on a GPU, and nvForest is not installed.
         """
         if features.ndim != 2 or features.shape[1] != self.n_features:
             raise ModelError(
-                f"features: found shape {features.shape}, expected (n, {self.n_features}) as trained"
+                f"features: found shape {tuple(features.shape)}, expected (n, {self.n_features}) as trained"
             )
+        if not on_host(features):
+            return self._on_device(features)
         out = np.empty((len(features), len(self.classes)), np.float32)
 
         def predict_chunk(start: int) -> None:
@@ -318,9 +333,9 @@ class PixelClassifier:
                         pass
         return out
 
-    def predict(self, features: NDArray[np.float32], *, threads: int = 1) -> NDArray[np.uint16]:
+    def predict(self, features: Array, *, threads: int = 1) -> NDArray[np.uint16]:
         """Return the likeliest class value of each pixel, ``(n,)`` uint16; of equals, the lowest."""
-        best = self.predict_proba(features, threads=threads).argmax(axis=1)
+        best = to_host(self.predict_proba(features, threads=threads)).argmax(axis=1)
         labels: NDArray[np.uint16] = np.asarray(self.classes, dtype=np.uint16)[best]
         return labels
 
@@ -334,12 +349,18 @@ class PixelClassifier:
             probabilities(member.estimator, np.ascontiguousarray(features[:, member.columns]))[:n]
             for member in self.members
         ]
-        if len(parts) == 1:
-            return parts[0]
-        # A sum of logarithms cannot underflow; the largest becomes exp(0).
-        logs = np.sum([np.log(np.maximum(part, _FLOOR)) for part in parts], axis=0)
-        product = np.exp(logs - logs.max(axis=1, keepdims=True))
-        return np.asarray(product / product.sum(axis=1, keepdims=True))
+        return parts[0] if len(parts) == 1 else np.asarray(multiply(parts))
+
+    def _on_device(self, features: Array) -> Array:
+        """Return float32 probabilities of pixels whose features are on a device: all at once."""
+        xp = namespace(features)
+        features = xp.astype(features, xp.float32, copy=False)
+        _check_finite(features)
+        parts = [
+            device_probabilities(self.spec.kind, member.estimator, features[:, member.columns])
+            for member in self.members
+        ]
+        return xp.astype(parts[0] if len(parts) == 1 else multiply(parts), xp.float32)
 
 
 def _counts(labels: NDArray[Any]) -> dict[int, int]:
@@ -347,12 +368,13 @@ def _counts(labels: NDArray[Any]) -> dict[int, int]:
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def _check_finite(features: NDArray[np.float32]) -> None:
-    finite = np.isfinite(features)
-    if not finite.all():
-        rows = int((~finite).any(axis=1).sum())
+def _check_finite(features: Array) -> None:
+    xp = namespace(features)
+    finite = xp.isfinite(features)
+    if not xp.all(finite):
+        rows = int(xp.sum(xp.astype(~xp.all(finite, axis=1), xp.int64)))
         raise InputError(
-            f"features: found NaN or infinity in {rows} of {len(features)} pixels, expected finite values"
+            f"features: found NaN or infinity in {rows} of {features.shape[0]} pixels, expected finite values"
         )
 
 
