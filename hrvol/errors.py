@@ -11,6 +11,7 @@
     │   ├── StrokesError                     strokes do not fit their volume, or cannot train
     │   └── ModelError                       a *.hrvol file is damaged or made with other weights
     ├── WeightsError           exit code 1   network weights are not to be had, or are not the right ones
+    ├── DeviceError            exit code 1   a GPU is wanted and not to be had, or two workers have the same
     ├── OutputExistsError      exit code 1   an output is in the way
     │   ├── OtherRunError                    an unfinished output was begun with other settings
     │   └── BusyError                        another process is writing the output
@@ -76,6 +77,12 @@ class ModelError(InputError):
 
 class WeightsError(HrvolError):
     """Network weights are not to be had, or are not the ones expected."""
+
+    ends_run = True
+
+
+class DeviceError(HrvolError):
+    """A GPU is wanted and not to be had, or two workers have the same."""
 
     ends_run = True
 

@@ -20,16 +20,13 @@ LOG = logging.getLogger("slurm_gpu")
 
 
 def gpu_job(gpus: int) -> dict[str, Any]:
-    """Return what a job with GPUs asks for: a process per GPU, and CPUs to read, decode and write for it."""
-    return {
-        "processes": gpus,
-        "cores": gpus,
-        "job_cpu": 8 * gpus,
-        "memory": f"{64 * gpus}GB",
-        "worker_command": "dask_cuda.cli",  # gives each process a GPU of its own
-        "worker_extra_args": ["--rmm-async"],
-        "job_extra_directives": [f"--gpus-per-node={gpus}"],
-    }
+    """Return what a job with GPUs asks for: a process per GPU, and CPUs to read, decode and write for it.
+
+    hrvol adds what starts them: dask-cuda, which gives each process a GPU of its own, and the directive
+    ``--gpus-per-node``. Where your cluster names GPUs otherwise, add
+    ``"job_extra_directives": [f"--gres=gpu:a100:{gpus}"]``: it takes that one's place.
+    """
+    return {"gpus": gpus, "job_cpu": 8 * gpus, "memory": f"{64 * gpus}GB"}
 
 
 def cpu_job(cpus: int) -> dict[str, Any]:
@@ -79,6 +76,7 @@ def main() -> int:
                 engine="slurm",
                 workers=given.jobs,
                 engine_options=options,
+                device="cpu" if given.cpu else "cuda",
                 progress=tell,
                 stop=stop,
             )

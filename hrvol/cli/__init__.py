@@ -17,6 +17,7 @@ import click
 
 from hrvol import __version__
 from hrvol.cli.cluster import cluster
+from hrvol.cli.doctor import doctor
 from hrvol.cli.look import demo, info, pyramid, status, weights
 from hrvol.cli.plan import plan
 from hrvol.cli.see import detect, pca, similar
@@ -115,7 +116,7 @@ def main(context: click.Context) -> None:
 
 
 _COMMANDS = (
-    *(demo, info, weights, tune, train, plan, segment, status, pyramid),
+    *(demo, doctor, info, weights, tune, train, plan, segment, status, pyramid),
     *(cluster, detect, similar, pca, evaluate, features),
 )
 for _command in _COMMANDS:

@@ -16,6 +16,7 @@ from hrvol.cli.options import (
     engine_options,
     fresh_options,
     input_options,
+    news,
     one_way_to_merge,
     recipe_option,
     storage_option,
@@ -55,6 +56,8 @@ def cluster(
     scheduler_file: str | None,
     engine_options: dict[str, Any],
     workers: int | None,
+    device: str,
+    devices: tuple[str, ...] | None,
     probabilities: bool,
     uncertainty: bool,
     roi: Roi | None,
@@ -86,7 +89,7 @@ def cluster(
 
     if fresh:
         confirm_fresh(output, storage_options, yes)
-    with suggest_fresh(), stop_signals(ends=True) as stop, display() as progress:
+    with news(), suggest_fresh(), stop_signals(ends=True) as stop, display() as progress:
         report = cluster_volume(
             volume,
             output,
@@ -103,6 +106,8 @@ def cluster(
             workers=workers,
             scheduler_file=scheduler_file,
             engine_options=engine_options,
+            device=device,
+            devices=devices,
             probabilities=probabilities,
             uncertainty=uncertainty,
             roi=roi,

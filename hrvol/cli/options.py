@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,9 +77,55 @@ def weights_options(command: F) -> F:
     )(command)
 
 
+class _Echo(logging.Handler):
+    """Writes what hrvol tells to standard error, wherever that is by then: a progress bar moves it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
+
+
+@contextmanager
+def news() -> Iterator[None]:
+    """Show what is told on the way, such as the device that was chosen, a line each on standard error."""
+    logger, handler = logging.getLogger("hrvol"), _Echo()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+
+
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where features are made; auto: on a GPU where there is one for this engine. It says which.",
+)
+
+
+def parse_devices(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Return numbers or UUIDs of GPUs that have commas between."""
+    names = parse_names(ctx, param, value)
+    for name in names or ():
+        if not name.isdecimal() and not name.startswith(("GPU-", "MIG-")):
+            raise click.BadParameter(f"found {name!r}, expected numbers or UUIDs of GPUs, such as 0,2")
+    return names
+
+
 def engine_options(command: F) -> F:
     """Add where blocks are labelled, and what is written besides labels."""
     for option in (
+        click.option(
+            "--devices",
+            callback=parse_devices,
+            metavar="0,2,...",
+            help="GPUs that engine cuda uses, as in CUDA_VISIBLE_DEVICES [all].",
+        ),
+        device_option,
         click.option(
             "--uncertainty", is_flag=True, help="Also write how unsure the labels are (uint8, 0 = sure)."
         ),
@@ -97,7 +144,7 @@ def place_options(command: F) -> F:
         click.option(
             "--workers",
             type=click.IntRange(1),
-            help="Worker processes of local [one per CPU], or jobs of slurm [1].",
+            help="Worker processes of local [one per CPU] or cuda [one per GPU], or jobs of slurm [1].",
         ),
         click.option(
             "--engine-option",
@@ -105,7 +152,8 @@ def place_options(command: F) -> F:
             multiple=True,
             metavar="KEY=VALUE",
             callback=parse_pairs,
-            help="For slurm, e.g. queue=gpu, walltime=08:00:00, memory=32GB, cores=8; may be repeated.",
+            help="For slurm, e.g. queue=gpu, gpus=4 (or cores=8), walltime=08:00:00, memory=32GB;"
+            " may be repeated.",
         ),
         click.option(
             "--scheduler-file",
@@ -117,8 +165,9 @@ def place_options(command: F) -> F:
             default="local",
             show_default=True,
             metavar="NAME|ADDRESS",
-            help="serial: in this process; local: worker processes on this machine; slurm: SLURM jobs; or the"
-            " address of a Dask scheduler (tcp://host:8786). The labels are the same.",
+            help="serial: in this process; local: worker processes on this machine; cuda: one for each of its"
+            " GPUs; slurm: SLURM jobs; or the address of a Dask scheduler (tcp://host:8786). The labels are"
+            " the same (on GPUs: but for rounding).",
         ),
     ):
         command = option(command)

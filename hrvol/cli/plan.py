@@ -14,6 +14,7 @@ from hrvol.cli.options import (
     engine_options,
     input_options,
     json_option,
+    news,
     parse_part,
     storage_option,
     suggest_fresh,
@@ -53,6 +54,8 @@ def plan(
     scheduler_file: str | None,
     engine_options: dict[str, Any],
     workers: int | None,
+    device: str,
+    devices: tuple[str, ...] | None,
     probabilities: bool,
     uncertainty: bool,
     crf: bool,
@@ -83,7 +86,7 @@ def plan(
 
     if not as_json:
         click.echo(f"trying a few blocks, about {seconds:.0f} s and the start of the workers", err=True)
-    with suggest_fresh():
+    with news(), suggest_fresh():
         found = plan_run(
             volume,
             output,
@@ -92,6 +95,8 @@ def plan(
             workers=workers,
             scheduler_file=scheduler_file,
             engine_options=engine_options,
+            device=device,
+            devices=devices,
             part=part,
             probabilities=probabilities,
             uncertainty=uncertainty,

@@ -12,6 +12,7 @@ from hrvol.cli.options import (
     classes_option,
     confirm_fresh,
     crf_option,
+    device_option,
     echo_json,
     echo_segmentation,
     echo_table,
@@ -19,6 +20,7 @@ from hrvol.cli.options import (
     fresh_options,
     input_options,
     json_option,
+    news,
     parse_part,
     recipe_option,
     roi_option,
@@ -37,6 +39,7 @@ from hrvol.cli.tune import echo_tuned, pairs_of
 @classes_option
 @click.option("--seed", type=click.IntRange(0), help="Overrides the recipe's seed (0).")
 @click.option("--fresh", is_flag=True, help="Replace a model that exists.")
+@device_option
 @storage_option
 @weights_options
 def train(
@@ -46,6 +49,7 @@ def train(
     classes: tuple[str, ...] | None,
     seed: int | None,
     fresh: bool,
+    device: str,
     storage_options: dict[str, Any],
     weights_path: str | None,
     offline: bool,
@@ -89,12 +93,13 @@ def train(
         echo_tuned(tuned)
         click.echo()
         chosen = tuned.recipe
-    with display() as progress:
+    with news(), display() as progress:
         model = train_model(
             pairs,
             recipe=chosen,
             classes=classes,
             seed=seed,
+            device=device,
             weights_path=weights_path,
             offline=offline,
             storage_options=storage_options,
@@ -135,6 +140,8 @@ def segment(
     scheduler_file: str | None,
     engine_options: dict[str, Any],
     workers: int | None,
+    device: str,
+    devices: tuple[str, ...] | None,
     part: tuple[int, int] | None,
     probabilities: bool,
     uncertainty: bool,
@@ -177,6 +184,8 @@ def segment(
             engine=engine,
             scheduler_file=scheduler_file,
             engine_options=engine_options,
+            device=device,
+            devices=devices,
             workers=workers,
             probabilities=probabilities,
             uncertainty=uncertainty,
@@ -199,7 +208,7 @@ def segment(
 
     if fresh:
         confirm_fresh(output, storage_options, yes)
-    with suggest_fresh(), stop_signals(ends=True) as stop, display() as progress:
+    with news(), suggest_fresh(), stop_signals(ends=True) as stop, display() as progress:
         report = segment_volume(
             volume,
             output,
@@ -208,6 +217,8 @@ def segment(
             workers=workers,
             scheduler_file=scheduler_file,
             engine_options=engine_options,
+            device=device,
+            devices=devices,
             part=part,
             probabilities=probabilities,
             uncertainty=uncertainty,
@@ -235,6 +246,7 @@ def segment(
 @click.option("--attention", is_flag=True, help="Add the CLS attention of each head of the network.")
 @roi_option
 @click.option("--fresh", is_flag=True, help="Replace an output that exists.")
+@device_option
 @storage_option
 @weights_options
 def features(
@@ -246,6 +258,7 @@ def features(
     attention: bool,
     roi: Roi | None,
     fresh: bool,
+    device: str,
     storage_options: dict[str, Any],
     weights_path: str | None,
     offline: bool,
@@ -265,7 +278,7 @@ def features(
     from hrvol.run.pipeline import extract_features
     from hrvol.run.progress import display
 
-    with suggest_fresh(), display() as progress:
+    with news(), suggest_fresh(), display() as progress:
         report = extract_features(
             volume,
             output,
@@ -275,6 +288,7 @@ def features(
             attention=attention,
             roi=roi,
             overwrite=fresh,
+            device=device,
             weights_path=weights_path,
             offline=offline,
             storage_options=storage_options,

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from hrvol.errors import ModelError
 from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe import CrfSpec, TileSpec
+from hrvol.run.devices import check_gpu
 from hrvol.run.predict import predict_part, read_window
 from hrvol.run.task import attempt, computing, configuration, tick
 from hrvol.segment.model import Model, check_weights, load_model, read_model
@@ -42,12 +44,15 @@ class Tools:
         model is taken from the output, if it is kept there.
     weights_path, offline
         Where the network's weights come from.
+    device
+        Where features are made: ``cpu``, or ``cuda``, the GPU of the process.
     """
 
     model_file: str
     model_sha256: str
     weights_path: str | None = None
     offline: bool = False
+    device: str = "cpu"
 
     def load(self, store: LabelStore | None = None) -> tuple[Model, Featuriser]:
         """Return the model and its featuriser, loaded when first asked for and kept by this process.
@@ -64,9 +69,13 @@ class Tools:
             than its recipe says.
         WeightsError
             The network's weights are not to be had.
+        DeviceError
+            This process has no GPU, and the device is one.
         """
         from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
 
+        if self.device == "cuda":
+            check_gpu()
         with _models_lock:
             model = _models.get(self.model_sha256)
         if model is None:
@@ -74,7 +83,9 @@ class Tools:
             model = load_model(self.model_file) if kept is None else read_model(kept, self.model_file)
             keep_model(self.model_sha256, model)
         spec = model.recipe.features
-        featuriser = load_featuriser(spec, weights_path=self.weights_path, offline=self.offline)
+        featuriser = load_featuriser(
+            spec, device=self.device, weights_path=self.weights_path, offline=self.offline
+        )
         check_weights(model, featuriser.weights_sha256, self.weights_path or spec.deep.weights)
         if featuriser.channels != model.channels:
             raise ModelError(
@@ -243,7 +254,7 @@ def predict_block(block: Block) -> BlockReport:
             uncertainty=job.uncertainty,
             mask=mask,
             threads=job.threads,
-            batch_size=max(1, BATCH >> attempt()),
+            batch_size=max(1, _batch(featuriser, model.recipe.tiles) >> attempt()),
             on_plane=_teller(block, height * width),
         )
         seconds = time.monotonic() - began
@@ -260,6 +271,17 @@ def predict_block(block: Block) -> BlockReport:
         reader.news(),
         peak_memory(),
     )
+
+
+@lru_cache(maxsize=1)
+def _batch(featuriser: Featuriser, tiles: TileSpec) -> int:
+    """Return how many images the network is shown at once: what a GPU has room for when it is first asked."""
+    from hrvol.features.batch import batch_for  # torch: only where features are made
+
+    if featuriser.backbone is None:
+        return BATCH
+    side = tiles.core + 2 * tiles.overlap
+    return batch_for(featuriser.backbone, featuriser.spec.deep, (side, side))
 
 
 def _teller(block: Block, pixels: int) -> Callable[[int], None]:

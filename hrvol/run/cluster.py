@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hrvol.errors import InputError, UsageError
 from hrvol.recipe import CrfSpec, Recipe
 from hrvol.run.block import MODEL_FILE
 from hrvol.run.boxes import find_boxes, write_boxes
+from hrvol.run.devices import choose, free_gpu_memory, place
 from hrvol.run.engine import EngineSpec
 from hrvol.run.outputs import BOXES, MODEL, check_file
 from hrvol.run.position import position_field
@@ -35,6 +37,8 @@ from hrvol.volume.output import check_way
 from hrvol.volume.store import Volume, open_labels, open_volume
 from hrvol.volume.tiling import Box, window_side
 
+LOG = logging.getLogger("hrvol.run")
+
 IMAGE_RECIPE, VOLUME_RECIPE = "cas", "cas-volume"
 """Default for what fits one tile a plane, and for what does not."""
 
@@ -51,6 +55,7 @@ def fit_classes(
     classes: int | None = None,
     seed: int | None = None,
     roi: Region | None = None,
+    device: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
     progress: ProgressCallback | None = None,
@@ -73,6 +78,8 @@ def fit_classes(
         Override the recipe's ``cluster.clusters``, ``cluster.merge`` (lambda), ``cluster.classes`` and seed.
     roi
         Look at this region only, as ``(z, y, x)`` slices in voxels.
+    device
+        Where features are made, ``cpu``, ``cuda`` or ``auto``: a GPU where torch sees one.
     weights_path
         File with the network's weights, instead of the cache.
     offline
@@ -94,6 +101,8 @@ def fit_classes(
         More classes than clusters are asked for; or features without attention need ``classes``.
     WeightsError
         The network's weights are not to be had.
+    DeviceError
+        A GPU is wanted, and there is none.
     """
     from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
 
@@ -108,7 +117,11 @@ def fit_classes(
             "cluster: classical features have no attention to tell how far to merge;"
             " expected the number of classes (--classes N), or a deep recipe"
         )
-    featuriser = load_featuriser(spec.features, weights_path=text(weights_path), offline=offline)
+    choice = choose(device)
+    featuriser = load_featuriser(
+        spec.features, device=choice.device, weights_path=text(weights_path), offline=offline
+    )
+    LOG.info("classes: %s", choice)
     check_context(featuriser, [opened], spec.tiles)
     window = common_window([opened], spec.intensity, spec.seed)
     sample = sample_pixels(
@@ -201,6 +214,8 @@ def cluster_volume(
     workers: int | None = None,
     scheduler_file: str | Path | None = None,
     engine_options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
     roi: Region | None = None,
@@ -230,7 +245,8 @@ def cluster_volume(
         Voxels that an object has at least to get a box.
     model
         File to keep the model in; it labels other volumes with :func:`hrvol.segment_volume`.
-    engine, workers, scheduler_file, engine_options, probabilities, uncertainty, roi, mask, level, overwrite
+    engine, workers, scheduler_file, engine_options, device, devices, probabilities, uncertainty, roi, mask,
+    level, overwrite
         As in :func:`hrvol.segment_volume`. With ``roi`` the classes are found in that region too. An
         unfinished output is gone on with, with the classes that were found for it.
     weights_path, offline, storage_options, stop, progress
@@ -250,7 +266,10 @@ def cluster_volume(
     if crf:
         spec = spec.with_(crf=spec.crf or CrfSpec())
     # What can be refused is refused before the minutes of fitting.
-    where = EngineSpec(engine, workers, text(scheduler_file), dict(engine_options or {}))
+    asked_for = EngineSpec(
+        engine, workers, text(scheduler_file), dict(engine_options or {}), tuple(devices or ())
+    )
+    where, _ = place(asked_for, device)
     location = Location.of(out, storage_options)
     keep_input(opened, location)
     region = region_box(roi, opened)
@@ -264,8 +283,16 @@ def cluster_volume(
     if spec.crf is not None:
         check_available()
     found = kept or fit_classes(
-        opened, recipe=spec, roi=roi, weights_path=weights_path, offline=offline, progress=progress
+        opened,
+        recipe=spec,
+        roi=roi,
+        # Where other machines have the GPUs, this one does what it can.
+        device="auto" if where.remote and where.device == "cuda" else where.device,
+        weights_path=weights_path,
+        offline=offline,
+        progress=progress,
     )
+    free_gpu_memory()  # what is left of it is the workers'
     if model is not None:
         save_model(found, model)
     report = segment_volume(
@@ -276,6 +303,8 @@ def cluster_volume(
         workers=workers,
         scheduler_file=scheduler_file,
         engine_options=engine_options,
+        device=device,
+        devices=devices,
         probabilities=probabilities,
         uncertainty=uncertainty,
         roi=roi,

@@ -7,14 +7,14 @@ holds up two tasks at most, and neighbouring tasks stay on one worker.
 
 from __future__ import annotations
 
-import heapq
 import logging
+import os
 import pickle
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import uuid4
@@ -23,9 +23,10 @@ import dask
 from distributed import Client, KilledWorker, LocalCluster, Status, WorkerPlugin, get_worker
 
 from hrvol.errors import HrvolError, StoppedError
-from hrvol.run.clusters import IN_FLIGHT, deaf_runner, local_cluster, slurm_cluster
-from hrvol.run.deal import Dealer
-from hrvol.run.engine import TRIES, EngineSpec, cpus, pause
+from hrvol.run.clusters import cuda_cluster, deaf_runner, local_cluster, slurm_cluster
+from hrvol.run.desk import Desk, Job
+from hrvol.run.engine import TRIES, EngineSpec
+from hrvol.run.reception import Reception
 from hrvol.run.stop import Stop
 from hrvol.run.task import Outcome, configure, one_line, run_task
 
@@ -41,9 +42,7 @@ JOB_SILENT = 20.0
 """Seconds without workers after which a job that had some is taken for ended."""
 
 _LOOK = 0.5  # seconds between looks at what does not announce itself: stop signals, pauses that are over
-_CENSUS = 2.0  # seconds between looks at which workers there are
 _OVER = (Status.closed, Status.failed)
-_LONELY = 60.0  # seconds without workers before that is said
 _SETTINGS = {
     # The death of a worker comes back to the driver at once, which counts for itself.
     "distributed.scheduler.allowed-failures": 0,
@@ -85,17 +84,10 @@ def _run_on_worker(function: Callable[[T], R], task: T, failed: int, topic: str,
     outcome: Outcome[Any, R] = run_task(
         function, task, failed, lambda said: worker.log_event(topic, ["tick", said])
     )
-    worker.log_event(topic, ["outcome", name, pickle.dumps(replace(outcome, task=None))])
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A task under way: its number, how often it failed before, on which worker, and whether alone there."""
-
-    number: int
-    failed: int
-    worker: str
-    alone: bool
+    worker.log_event(topic, ["outcome", name, worker.address, pickle.dumps(replace(outcome, task=None))])
+    if outcome.broken:
+        # Its process will be ended, and what is lost with one Dask does again elsewhere, unless it failed.
+        raise RuntimeError(outcome.error)
 
 
 class DaskEngine:
@@ -113,7 +105,7 @@ class DaskEngine:
     """
 
     def __init__(self, spec: EngineSpec, configuration: Any = None) -> None:
-        self.workers = spec.workers or (1 if spec.remote else cpus())
+        self.workers = spec.count
         self._spec = spec
         self._configuration = configuration
         self._cluster: Any = None
@@ -121,6 +113,8 @@ class DaskEngine:
         self._client: Any = None
         self._runner: Any = None
         self._settings: Any = None
+        self._reception: Reception | None = None
+        self._ended: set[str] = set()
 
     def __enter__(self) -> Self:
         self._settings = dask.config.set(_SETTINGS)
@@ -130,6 +124,8 @@ class DaskEngine:
         try:
             self._client = self._connect()
             self._client.register_plugin(_Configure(self._configuration))
+            if self._spec.asks is not None:
+                self._reception = Reception(self._client, self._spec.asks, self.workers)
         except BaseException:
             self._close(quickly=True)
             raise
@@ -156,7 +152,12 @@ class DaskEngine:
             self._cluster = slurm_cluster(spec)
         else:
             self._runner = deaf_runner()
-            self._cluster = local_cluster(self.workers, self._runner.loop)
+            loop = self._runner.loop
+            self._cluster = (
+                cuda_cluster(spec, self.workers, loop)
+                if spec.local_gpus
+                else local_cluster(self.workers, loop)
+            )
         return Client(self._cluster, set_as_default=False)
 
     def _close(self, quickly: bool) -> None:
@@ -196,21 +197,21 @@ class DaskEngine:
             The scheduler was lost.
         """
         topic = f"hrvol-{uuid4().hex}"
-        outcomes: dict[str, Outcome[T, R]] = {}
+        outcomes: dict[str, tuple[str, Outcome[T, R]]] = {}  # and on which worker
 
         def hear(event: tuple[float, list[Any]]) -> None:
             kind, *said = event[1]
             if kind == "outcome":
-                outcomes[said[0]] = pickle.loads(said[1])
+                outcomes[said[0]] = said[1], pickle.loads(said[2])
             elif on_tick is not None:
                 on_tick(said[0])
 
         self._client.subscribe_topic(topic, hear)
         ended: queue.SimpleQueue[str] = queue.SimpleQueue()
-        desk = _Desk(len(tasks))
-        futures: dict[str, tuple[Any, _Job]] = {}
+        desk = Desk(len(tasks))
+        futures: dict[str, tuple[Any, Job]] = {}
 
-        def submit(job: _Job) -> None:
+        def submit(job: Job) -> None:
             name = f"{topic}-{uuid4().hex}"
             future = self._client.submit(
                 _run_on_worker,
@@ -230,7 +231,7 @@ class DaskEngine:
         try:
             while True:
                 stopping = stop is not None and stop.requested
-                if desk.census_is_due():
+                if desk.census_is_due() or (self._reception is not None and self._reception.waiting):
                     desk.take_census(self._census())
                     for name, (_, job) in futures.items():
                         if not desk.knows(job.worker):
@@ -245,13 +246,20 @@ class DaskEngine:
                     if name not in futures:  # its worker was found to be gone before
                         continue
                     future, job = futures.pop(name)
-                    heard = outcomes.pop(name, None)
+                    where, heard = outcomes.pop(name, (job.worker, None))
+                    desk.release(job)
                     if heard is None:
                         desk.take_census(self._census())  # first: with the scheduler gone nobody is to blame
                         heard = _loss(future, job)
                         future.cancel(force=True)
+                        if where in self._ended:  # another task's doing
+                            desk.put_back(job, job.failed)
+                            continue
+                    future.release()  # else Dask does it again if the worker is lost before another is heard
                     outcome: Outcome[T, R] = replace(heard, task=tasks[job.number])
-                    desk.release(job)
+                    if outcome.broken:
+                        self._end_process(where)
+                        desk.take_census(self._census())
                     if outcome.ok or not outcome.again or outcome.fatal or outcome.tries >= tries:
                         yield outcome
                     else:
@@ -269,10 +277,22 @@ class DaskEngine:
             if self._cluster is not None and self._spec.name == "slurm":
                 self._replace_jobs()
             try:
-                return list(self._client.nthreads())
+                workers = [worker for worker in self._client.nthreads() if worker not in self._ended]
+                return workers if self._reception is None else self._reception.admitted(workers)
+            except HrvolError:
+                raise
             except Exception as error:  # whatever a broken connection raises: the scheduler is gone
                 LOG.debug("lost the scheduler: %s", error)
         raise StoppedError(f"{self._spec.scheduler_file or self._spec.name}: the Dask scheduler was lost")
+
+    def _end_process(self, worker: str) -> None:
+        """End a worker process that is not sound any more; its nanny starts another."""
+        if worker in self._ended:
+            return
+        self._ended.add(worker)
+        LOG.warning("%s: its GPU failed: starting another process", worker)
+        # It takes its other task with it, at whose next try nothing is held against that task.
+        self._client.run(os._exit, 1, workers=[worker], on_error="ignore")
 
     def _replenish(self, cluster: LocalCluster) -> None:
         """Begin anew where a worker could not be started, which Dask does not try again."""
@@ -300,92 +320,10 @@ class DaskEngine:
             cluster.scale(jobs=self.workers)
 
 
-def _loss(future: Any, job: _Job) -> Outcome[Any, Any]:
+def _loss(future: Any, job: Job) -> Outcome[Any, Any]:
     """Return what became of a task that nothing was heard of."""
     error = future.exception() if future.status == "error" else None
     if error is not None and not isinstance(error, KilledWorker):
         return Outcome(None, error=one_line(error), details=repr(error), tries=job.failed + 1)
     times = f"{job.failed + 1} times" if job.failed else "once"
     return Outcome(None, error=f"its worker process died {times} (out of memory?)", tries=job.failed + 1)
-
-
-class _Desk:
-    """What is to be done by whom, and what has to wait; bookkeeping without Dask."""
-
-    def __init__(self, count: int) -> None:
-        self._dealer = Dealer(count)
-        self._load: dict[str, list[_Job]] = {}
-        self._again: list[tuple[float, int, int, bool]] = []  # when, number, failures so far, alone
-        self._seen = -1e9
-        self._idle_since = time.monotonic()
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing is left to be begun."""
-        return not self._again and not self._dealer.left
-
-    def census_is_due(self) -> bool:
-        """Whether it is time to look which workers there are."""
-        return time.monotonic() - self._seen >= _CENSUS
-
-    def knows(self, worker: str) -> bool:
-        """Whether a worker was there at the last census."""
-        return worker in self._load
-
-    def take_census(self, workers: Sequence[str]) -> None:
-        """Note which workers there are."""
-        self._seen = time.monotonic()
-        if workers:
-            self._idle_since = self._seen
-        elif self._seen - self._idle_since > _LONELY:
-            LOG.warning("waiting for workers: there are none")
-            self._idle_since = self._seen
-        for worker in set(self._load) - set(workers):
-            self._dealer.leave(worker)
-            del self._load[worker]
-        for worker in workers:
-            self._load.setdefault(worker, [])
-        self._dealer.share_out(list(self._load))
-
-    def assign(self) -> Iterator[_Job]:
-        """Yield jobs for workers that have room."""
-        now = time.monotonic()
-        while self._again and self._again[0][0] <= now:
-            when, number, failed, alone = heapq.heappop(self._again)
-            worker = min(self._load, key=lambda name: len(self._load[name]), default=None)
-            room = 0 if alone else IN_FLIGHT - 1
-            if worker is None or len(self._load[worker]) > room or self._lonely(worker):
-                heapq.heappush(self._again, (when, number, failed, alone))
-                # The emptiest worker is left to run dry for it; the others go on.
-                yield from self._deal(except_for=worker if alone else None)
-                return
-            yield self._charge(_Job(number, failed, worker, alone))
-        yield from self._deal()
-
-    def release(self, job: _Job) -> None:
-        """Note that a job is no longer under way."""
-        if job in self._load.get(job.worker, []):
-            self._load[job.worker].remove(job)
-
-    def put_back(self, job: _Job, failed: int, *, alone: bool = False) -> None:
-        """Note that a job's task has to be done again, after a pause if it failed."""
-        wait = pause(failed) if failed > job.failed else 0.0
-        heapq.heappush(self._again, (time.monotonic() + wait, job.number, failed, alone or job.alone))
-
-    def _deal(self, except_for: str | None = None) -> Iterator[_Job]:
-        # One each in turn: a worker must not be given two before another has one.
-        for room in range(IN_FLIGHT):
-            for worker, jobs in self._load.items():
-                if worker == except_for or len(jobs) > room or self._lonely(worker):
-                    continue
-                number = self._dealer.next(worker)
-                if number is None:
-                    return
-                yield self._charge(_Job(number, 0, worker, False))
-
-    def _charge(self, job: _Job) -> _Job:
-        self._load[job.worker].append(job)
-        return job
-
-    def _lonely(self, worker: str) -> bool:
-        return any(job.alone for job in self._load[worker])

@@ -13,18 +13,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from hrvol.errors import UsageError
+from hrvol.run.devices import free_gpu_memory, gpus, this_gpu
 from hrvol.run.stop import Stop
 from hrvol.run.task import Outcome, configure, run_task
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-ENGINES = ("serial", "local", "slurm")
+ENGINES = ("serial", "local", "cuda", "slurm")
 """Names of engines; the address of a Dask scheduler (``tcp://host:port``) is one too."""
 
 TRIES = 3
@@ -75,21 +76,33 @@ class EngineSpec:
     Attributes
     ----------
     name
-        ``serial`` (this process), ``local`` (worker processes on this machine), ``slurm`` (SLURM jobs, extra
-        ``slurm``), or the address of a running Dask scheduler, such as ``tcp://host:8786``.
+        ``serial`` (this process), ``local`` (worker processes on this machine), ``cuda`` (one for each GPU
+        of this machine, extra ``gpu``), ``slurm`` (SLURM jobs, extra ``slurm``), or the address of a running
+        Dask scheduler, such as ``tcp://host:8786``.
     workers
-        Number of worker processes (``slurm``: of jobs); ``None``: one per CPU (``slurm``: one job). A cluster
-        that runs already has the workers it has.
+        Number of worker processes (``slurm``: of jobs); ``None``: one per CPU (``cuda``: per GPU, ``slurm``:
+        one job). A cluster that runs already has the workers it has.
     scheduler_file
         File with the address of a running Dask scheduler; takes the place of the name.
     options
-        Keywords of dask-jobqueue's ``SLURMCluster``: ``queue``, ``walltime``, ``memory``, ``cores``, ...
+        Keywords of dask-jobqueue's ``SLURMCluster``: ``queue``, ``walltime``, ``memory``, ``cores``, ...; and
+        ``gpus``, the number of GPUs of a job.
+    devices
+        GPUs that ``cuda`` uses, by number or UUID, as in ``CUDA_VISIBLE_DEVICES``; none: all.
+    device
+        What workers compute on, ``cpu`` or ``cuda``: see :func:`hrvol.run.devices.place`.
+    identify
+        Called in each worker before it has a task: returns the UUID of its GPU. Two workers with the same are
+        refused, and one in which it raises is left out. ``None``: asked where workers compute on GPUs.
     """
 
     name: str = "serial"
     workers: int | None = None
     scheduler_file: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    device: str = "cpu"
+    identify: Callable[[], str] | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
@@ -103,6 +116,10 @@ class EngineSpec:
             )
         if self.options and (self.name != "slurm" or self.scheduler_file):
             raise UsageError(f"engine options: only slurm has any, got {', '.join(self.options)}")
+        if self.devices and not self.local_gpus:
+            raise UsageError(f"devices: only engine: cuda has any, got {','.join(self.devices)}")
+        if len(set(self.devices)) < len(self.devices):
+            raise UsageError(f"devices: expected each GPU once, got {','.join(self.devices)}")
 
     @property
     def serial(self) -> bool:
@@ -112,13 +129,30 @@ class EngineSpec:
     @property
     def remote(self) -> bool:
         """Whether workers may be on other machines."""
-        return self.scheduler_file is not None or self.name not in ("serial", "local")
+        return self.scheduler_file is not None or self.name not in ("serial", "local", "cuda")
+
+    @property
+    def local_gpus(self) -> bool:
+        """Whether workers are processes of this machine with a GPU each."""
+        return self.name == "cuda" and self.scheduler_file is None
+
+    @property
+    def asks(self) -> Callable[[], str] | None:
+        """What a worker is asked for the UUID of its GPU with, or ``None`` where it needs none."""
+        return self.identify or (this_gpu if self.local_gpus or self.device == "cuda" else None)
+
+    @property
+    def count(self) -> int:
+        """How many workers (``slurm``: jobs) are wanted."""
+        if self.workers is not None or self.remote:
+            return self.workers or 1
+        return (len(self.devices) or len(gpus()) or 1) if self.local_gpus else cpus()
 
     def limited(self, tasks: int) -> EngineSpec:
         """Return the same with no more workers than tasks: one without a task would only cost its start."""
         if self.remote or self.serial:
             return self
-        return EngineSpec(self.name, max(1, min(self.workers or cpus(), tasks)))
+        return replace(self, workers=max(1, min(self.count, tasks)))
 
 
 class SerialEngine:
@@ -159,6 +193,8 @@ class SerialEngine:
 
         def settled(task: T, failed: int) -> Outcome[T, R] | None:
             outcome = run_task(function, task, failed, on_tick)
+            if outcome.broken:
+                free_gpu_memory()  # there is no other process that could try it
             if outcome.ok or not outcome.again or outcome.fatal or failed + 1 >= tries:
                 return outcome
             again.append((time.monotonic() + pause(failed + 1), failed + 1, task))

@@ -6,6 +6,7 @@ each block of a volume is predicted on its own, by whatever engine, and written 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 from hrvol.errors import UsageError
 from hrvol.recipe import Recipe
 from hrvol.run.compare import evaluate_volumes
+from hrvol.run.devices import choose
 from hrvol.run.engine import cpus
 from hrvol.run.progress import ProgressCallback, Tally
 from hrvol.run.region import fit_projection, tile_features
@@ -41,6 +43,8 @@ __all__ = [
     "train_model",
 ]
 
+LOG = logging.getLogger("hrvol.run")
+
 DEFAULT_COMPONENTS = 16
 """Principal components that :func:`extract_features` keeps."""
 
@@ -55,6 +59,7 @@ def train_model(
     recipe: str | Path | Recipe | None = None,
     classes: Sequence[str] | None = None,
     seed: int | None = None,
+    device: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -78,6 +83,8 @@ def train_model(
     seed
         Overrides the recipe's seed. Same data, recipe and seed give the same model (``auto``: the same recipe
         only if there is time for the same candidates).
+    device
+        Where features are made, ``cpu``, ``cuda`` or ``auto``: a GPU where torch sees one.
     weights_path
         File with the network's weights, instead of the cache.
     offline
@@ -98,11 +105,14 @@ def train_model(
         A volume or strokes cannot be used (:class:`StrokesError`: they do not fit, or have one class only).
     WeightsError
         The network's weights are not to be had.
+    DeviceError
+        A GPU is wanted, and there is none.
     """
     from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
 
     if not data:
         raise UsageError("train: found no volumes, expected pairs of a volume and its strokes")
+    choice = choose(device)
     if recipe == AUTO:
         recipe = tune_recipe(
             data,
@@ -123,7 +133,10 @@ def train_model(
     )
     infos = name_classes(sorted(positions.drawn), classes, [strokes for _, strokes in data])
 
-    featuriser = load_featuriser(spec.features, weights_path=text(weights_path), offline=offline)
+    featuriser = load_featuriser(
+        spec.features, device=choice.device, weights_path=text(weights_path), offline=offline
+    )
+    LOG.info("%s", choice)
     check_context(featuriser, [pair.volume for pair in pairs], spec.tiles)
     window = common_window([pair.volume for pair in pairs], spec.intensity, spec.seed)
     samples = gather(pairs, positions, featuriser, window, spec.tiles, progress)
@@ -172,6 +185,7 @@ def extract_features(
     attention: bool = False,
     roi: Region | None = None,
     overwrite: bool = False,
+    device: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -202,6 +216,8 @@ def extract_features(
         ``(z, y, x)`` slices in voxels; ``None``: everything.
     overwrite
         Replace an output that exists.
+    device
+        As in :func:`train_model`.
     weights_path, offline, storage_options, progress
         As in :func:`segment_volume`.
 
@@ -225,7 +241,11 @@ def extract_features(
     keep_input(opened, location)
     if attention and not spec.features.uses_deep:
         raise UsageError("attention: classical features have none; use a deep or hybrid recipe")
-    featuriser = load_featuriser(spec.features, weights_path=text(weights_path), offline=offline)
+    choice = choose(device)
+    featuriser = load_featuriser(
+        spec.features, device=choice.device, weights_path=text(weights_path), offline=offline
+    )
+    LOG.info("%s", choice)
     window = common_window([opened], spec.intensity, spec.seed)
     channels, projection = list(featuriser.channels), None
     if not full:

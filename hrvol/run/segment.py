@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from hrvol.errors import BlockError, InputError, UsageError
+from hrvol.errors import BlockError, DeviceError, InputError, UsageError
 from hrvol.recipe import CrfSpec
 from hrvol.run.block import MODEL_FILE, SegmentJob, Tools, forget_input
+from hrvol.run.devices import place
 from hrvol.run.engine import EngineSpec, cpus
 from hrvol.run.ledger import DONE, MAIN, Ledger
 from hrvol.run.progress import ProgressCallback
@@ -30,6 +32,8 @@ from hrvol.volume.location import Location, located
 from hrvol.volume.order import BlockGrid
 from hrvol.volume.store import Volume, open_labels, open_volume
 from hrvol.volume.tiling import block_shape
+
+LOG = logging.getLogger("hrvol.run")
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ def segment_volume(
     workers: int | None = None,
     scheduler_file: str | Path | None = None,
     engine_options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | None = None,
     part: tuple[int, int] | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
@@ -96,6 +102,11 @@ def segment_volume(
     engine, workers, scheduler_file, engine_options
         Where the work is done, see :class:`hrvol.run.engine.EngineSpec`. The labels are the same, bit for
         bit. A script that asks for ``local`` must keep its work under ``if __name__ == "__main__":``.
+    device
+        Where features are made, ``cpu``, ``cuda`` or ``auto``: see :func:`hrvol.run.devices.place`. The
+        output says which, and is gone on with on the same only: a GPU rounds otherwise.
+    devices
+        GPUs that engine ``cuda`` uses, as in ``CUDA_VISIBLE_DEVICES``, such as ``["0", "2"]``; ``None``: all.
     part
         ``(k, n)``: do the k-th of n parts of the blocks, from 1. The parts need nothing of each other, may
         run at once or one by one, on one machine or many; whichever is last finishes the output.
@@ -144,12 +155,17 @@ def segment_volume(
     OutputExistsError
         Something is in the way: a run with other settings (:class:`OtherRunError`), somebody who is writing
         (:class:`BusyError`), anything that hrvol did not write.
+    DeviceError
+        A GPU is wanted and there is none, or two workers have the same.
     StoppedError
         The run was stopped and can be gone on with.
     BlockError
         The run was ended, because no other block would succeed.
     """
-    spec = EngineSpec(engine, workers, text(scheduler_file), dict(engine_options or {}))
+    asked_for = EngineSpec(
+        engine, workers, text(scheduler_file), dict(engine_options or {}), tuple(devices or ())
+    )
+    spec, choice = place(asked_for, device)
     began = round(time.time(), 3)
     with ExitStack() as stack:
         ready = prepare(
@@ -168,7 +184,10 @@ def segment_volume(
             weights_path=weights_path,
             offline=offline,
             storage_options=storage_options,
+            device=spec.device,
+            here=spec.serial,
         )
+        LOG.info("%s", choice)
         job, opened = ready.job, ready.job.volume
 
         def create(go_on: bool) -> LabelStore:
@@ -204,7 +223,7 @@ def segment_volume(
             report = sum_up(grid, numbers, mine, job, ledger, ready.model.classes, began)
         except Abandoned:
             raise stopped(asked, job, ledger, numbers) from None
-        except BlockError:
+        except (BlockError, DeviceError):
             _discard_if_empty(ledger, store, part)
             raise
         finally:
@@ -237,6 +256,8 @@ def prepare(
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    here: bool = True,
 ) -> Prepared:
     """Check what was asked for, before anything is written.
 
@@ -246,6 +267,10 @@ def prepare(
         A model that has no file gets one while this lasts.
     threads
         Threads that share the classifier's work within one block.
+    device
+        Where features are made, ``cpu`` or ``cuda``.
+    here
+        Whether by this process. If not, it tries the network on the CPU, and takes no memory of a GPU.
     volume, out, model, probabilities, uncertainty, crf, roi, mask, level, name, weights_path, offline,
     storage_options
         As in :func:`segment_volume`.
@@ -256,8 +281,9 @@ def prepare(
     keep_input(opened, location)
     masked = None if mask is None else _mask(located(mask, storage_options), opened)
     file, digest = model_file(model, stack)
-    tools = Tools(str(file.resolve()), digest, text(weights_path), offline)
-    known, _ = tools.load()  # a wrong model or missing weights show before anything is written
+    tools = Tools(str(file.resolve()), digest, text(weights_path), offline, device)
+    trying = tools if here else replace(tools, device="cpu")
+    known, _ = trying.load()  # a wrong model or missing weights show before anything is written
     if not isinstance(model, Model):  # kept by its content, it may be from another file of the same bytes
         known = replace(known, source=tools.model_file)
     refining = known.recipe.crf or (CrfSpec() if crf else None)
@@ -265,6 +291,7 @@ def prepare(
         check_available()
     attributes = provenance(known, digest, opened, region, refining)
     attributes |= {
+        "device": device,  # a GPU rounds otherwise
         "level": level,
         "mask": None if masked is None else masked.identity(),
         "outputs": {"labels": name, "probabilities": probabilities, "uncertainty": uncertainty},

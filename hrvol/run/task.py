@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from hrvol.errors import HrvolError
+from hrvol.run.devices import device_failure
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,6 +48,8 @@ class Outcome(Generic[T, R]):
         Whether any other task would fail in the same way, so that the run has to end.
     tries
         How often it was tried.
+    broken
+        Whether the process should do no other task: a GPU is not sound any more after it had no memory left.
     """
 
     task: T
@@ -56,6 +59,7 @@ class Outcome(Generic[T, R]):
     again: bool = True
     fatal: bool = False
     tries: int = 1
+    broken: bool = False
 
     @property
     def ok(self) -> bool:
@@ -125,14 +129,16 @@ def run_task(function: Callable[[T], R], task: T, failed: int, sink: Sink | None
         return Outcome(task, function(task), tries=failed + 1)
     except Exception as error:
         said = error if isinstance(error, HrvolError) else None
+        failure = device_failure(error)
         return Outcome(
             task,
             None,
-            one_line(error),
+            f"{failure} ({one_line(error)})" if failure else one_line(error),
             traceback.format_exc(),
-            again=said is None or said.transient,
+            again=said is None or said.transient or failure is not None,
             fatal=(said is not None and said.ends_run) or getattr(error, "errno", None) in NO_ROOM,
             tries=failed + 1,
+            broken=failure is not None,
         )
     finally:
         _sink.reset(tokens[0])

@@ -125,7 +125,10 @@ def _try(task: Task, looked: Looked, scratch: Location, seconds: float, memory: 
     spec, workers = task.spec, task.workers
     if not spec.serial:
         most = max(1, memory // IDLE_BYTES)
-        spec = EngineSpec("local", min(workers, cpus(), most) if spec.remote else min(workers, most))
+        if spec.remote:
+            spec = EngineSpec("cuda" if spec.device == "cuda" else "local", device=spec.device)
+            most = min(most, spec.count)
+        spec = replace(spec, workers=min(workers, most))
     count = min(len(full), 2 * (spec.workers or 1))
     chosen = [int(full[(2 * i + 1) * len(full) // (2 * count)]) for i in range(count)]
     uneven = len(np.unique(sizes.classified / sizes.tiles)) > 1

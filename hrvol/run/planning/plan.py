@@ -6,8 +6,9 @@ A few blocks are tried for real (:mod:`hrvol.run.planning.trial`); the rest is a
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hrvol.errors import HrvolError, RoomError, UsageError
+from hrvol.run.devices import check_gpu, place
 from hrvol.run.engine import EngineSpec, cpus
 from hrvol.run.ledger import DONE, read_book
 from hrvol.run.planning import room
@@ -31,6 +33,8 @@ from hrvol.volume.output import check_way
 
 __all__ = ["SECONDS", "Plan", "check_room", "plan_run"]
 
+LOG = logging.getLogger("hrvol.run")
+
 SECONDS = 30.0
 """How long blocks are tried by default, besides the time that workers take to start."""
 
@@ -44,6 +48,8 @@ def plan_run(
     workers: int | None = None,
     scheduler_file: str | Path | None = None,
     engine_options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | None = None,
     part: tuple[int, int] | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
@@ -68,8 +74,8 @@ def plan_run(
     seconds
         How long to try blocks, about, besides the time that workers take to start. A plane is always
         finished.
-    volume, out, model, engine, workers, scheduler_file, engine_options, part, probabilities, uncertainty,
-    crf, roi, mask, level, overwrite, name, weights_path, offline, storage_options
+    volume, out, model, engine, workers, scheduler_file, engine_options, device, devices, part, probabilities,
+    uncertainty, crf, roi, mask, level, overwrite, name, weights_path, offline, storage_options
         As for :func:`hrvol.segment_volume`. Engines whose workers are elsewhere are not started: blocks are
         tried on this machine. An output that is there, unfinished, is gone on with: what is left is planned.
 
@@ -85,7 +91,12 @@ def plan_run(
     HrvolError
         Whatever :func:`hrvol.segment_volume` would refuse before it begins.
     """
-    spec = EngineSpec(engine, workers, text(scheduler_file), dict(engine_options or {}))
+    asked_for = EngineSpec(
+        engine, workers, text(scheduler_file), dict(engine_options or {}), tuple(devices or ())
+    )
+    spec, choice = place(asked_for, device)
+    if spec.remote and spec.device == "cuda":
+        check_gpu()  # blocks are tried here
     if part is not None and not 1 <= part[0] <= part[1]:
         raise UsageError(f"part: found {part[0]}/{part[1]}, expected k/n with k from 1 to n")
     if seconds <= 0:
@@ -113,12 +124,15 @@ def plan_run(
                 weights_path=weights_path,
                 offline=offline,
                 storage_options=storage_options,
+                device=spec.device,
+                here=spec.serial,
             )
             was_there = _is_there(ready, name, overwrite)
         except (HrvolError, PermissionError) as error:
             if room.permission_denied(error):
                 raise RoomError(" ".join(str(error).split())) from None
             raise
+        LOG.info("%s", choice)
         prepare_s = time.monotonic() - began
         grid = BlockGrid(ready.job.volume.shape, ready.model.recipe.tiles, ready.job.volume.chunks)
         numbers = grid.inside(ready.job.region)
