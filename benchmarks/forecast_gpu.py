@@ -205,7 +205,7 @@ def render(side: int, core: int, command: str) -> str:
     ratios = ", ".join(f"{gpu.flops / gpu.bandwidth:.0f} ({gpu.name})" for gpu in GPUS)
     head = f"""# Forecast for GPUs
 
-**A forecast, not a measurement**: hrvol's GPU engine is not part of this version, and no GPU was used.
+**A forecast, not a measurement**: no GPU was used.
 Made by `{command}`.
 
 Operations are counted (matrix products of the network, ViT-S/14; norms and softmax left out), bytes are those
