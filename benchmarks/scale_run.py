@@ -63,6 +63,7 @@ _PATTERNS = 16
 class Grey:
     """Stands in for a featuriser: the one feature of a pixel is its grey value."""
 
+    backbone = None
     channels = ("grey",)
     groups = {"classical": slice(0, 1)}  # noqa: RUF012
 

@@ -46,7 +46,7 @@ def use(monkeypatch):
 
 RECIPE = Recipe.from_dict(
     {
-        "features": {"kind": "deep", "deep": {"offsets": 2, "block": 1}},
+        "features": {"kind": "deep", "deep": {"offsets": 2, "block": 1, "flips": False}},
         "cluster": {"clusters": 6, "samples": 2000, "sample_tiles": 4},
         "tiles": {"core": 64, "overlap": 21, "planes": 1},
     }

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import gpu, precision
 from benchmarks.crops import Seen
 from benchmarks.forecast_gpu import network_flop
+from hrvol.features import upsample
 from hrvol.features.backbone import random_backbone
 
 SMALL = (
@@ -25,7 +26,9 @@ SMALL = (
 def threads():
     """The benchmarks hold torch to one thread."""
     before = torch.get_num_threads()
+    upsample._pool.cache_clear()  # tests before may have made one of more threads, whose seconds add up
     yield
+    upsample._pool.cache_clear()
     torch.set_num_threads(before)
 
 

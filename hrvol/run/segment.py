@@ -187,7 +187,6 @@ def segment_volume(
             device=spec.device,
             here=spec.serial,
         )
-        LOG.info("%s", choice)
         job, opened = ready.job, ready.job.volume
 
         def create(go_on: bool) -> LabelStore:
@@ -213,6 +212,7 @@ def segment_volume(
         about = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
         asked = stop or Stop()
         ledger = Ledger(ready.location, len(grid), lane, about)
+        LOG.info("%s", choice)
         try:
             with ledger:
                 if was_there:

@@ -34,7 +34,7 @@ RECIPE = Recipe.from_dict(
     {
         "features": {
             "kind": "hybrid",
-            "deep": {"block": 1, "offsets": 1},
+            "deep": {"block": 1, "offsets": 1, "flips": False},
             "classical": {"filters": ["gaussian", "sobel"], "sigmas": [1, 2]},
         },
         "cluster": {"clusters": 8, "samples": 1500, "sample_tiles": 3},

@@ -32,7 +32,7 @@ on_gpu = [
 ]
 DEEP = Recipe.from_dict(
     {
-        "features": {"kind": "deep", "deep": {"block": 1, "offsets": 1}},
+        "features": {"kind": "deep", "deep": {"block": 1, "offsets": 1, "flips": False}},
         "classifier": {"trees": 5, "samples_per_class": 300},
         "tiles": {"core": 64, "overlap": 14, "planes": 1},
     }
