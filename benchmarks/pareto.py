@@ -8,7 +8,6 @@ beside the document; settings that are there already are not measured again.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 from benchmarks.contest import PRODUCT
 from benchmarks.crops import SIDE, Seen, crops_of, look, scores
 from benchmarks.data import DENSE, Dense
+from benchmarks.kept import load, save
 from benchmarks.quality import describe_machine
 from benchmarks.variants import Rotated, Windowed, mean_window, reduced, unbiased
 from hrvol.features.featuriser import load_featuriser
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     torch.set_num_threads(args.threads)
     kept = args.output.with_suffix(".json")
-    figures: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
+    figures = load(kept)
     for name in args.datasets:
         data = crops_of(name, train=2, test=2)
         classes = len(data.classes)
@@ -170,8 +170,7 @@ def _look(setting: Setting, data: Dense, args: argparse.Namespace) -> Seen:
 
 def _keep(path: Path, figures: Mapping[str, Any], name: str, row: Mapping[str, Any]) -> None:
     """Write the figures so far: what is done is not lost with what is not."""
-    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in figures.items())
-    path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+    save(path, figures)
     told = ", ".join(f"{key} {np.mean(value):.3f}" for key, value in row.items())
     print(f"{name}: {told}", flush=True)
 

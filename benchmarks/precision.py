@@ -9,7 +9,6 @@ are kept as JSON beside the document; what is there already is not measured agai
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.crops import SIDE, Seen, crops_of, look
 from benchmarks.data import DENSE
+from benchmarks.kept import load, save
 from benchmarks.quality import describe_machine, log
 from hrvol.features.backbone import load_backbone
 from hrvol.features.featuriser import load_featuriser
@@ -43,16 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     torch.set_num_threads(args.threads)
     kept = args.output.with_suffix(".json")
-    figures: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
+    figures = load(kept)
     for name in args.datasets:
         if name in figures:
             continue
         figures[name] = compare(name, args.seeds, side=args.side, trees=args.trees, threads=args.threads)
-        kept.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        save(kept, figures)
         log(f"{name}: {figures[name]}")
     if args.compile and "compile" not in figures:
         figures["compile"] = measure_compile(args.side)
-        kept.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        save(kept, figures)
     args.output.write_text(render(figures, args), encoding="utf-8")
 
 

@@ -7,7 +7,6 @@ sets. Figures are kept as JSON beside the document; what is there already is not
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from benchmarks.contest import CLASSIFIERS, KINDS, PRODUCT
 from benchmarks.crops import SIDE, crops_of, look, scores
 from benchmarks.data import DENSE
+from benchmarks.kept import load, save
 from benchmarks.quality import describe_machine, log
 from hrvol.features.featuriser import load_featuriser
 from hrvol.recipe import PRESETS, FeatureSpec
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     torch.set_num_threads(args.threads)
     kept = args.output.with_suffix(".json")
-    figures: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
+    figures = load(kept)
     for name in args.datasets:
         data = crops_of(name, train=TRAIN, test=TEST)
         for preset in args.presets:
@@ -50,15 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for forest in FORESTS
             }
             figures[key] = {"data": name, "preset": preset, "cpu": round(seen.cpu_seconds, 2), "rows": rows}
-            kept.write_text(_lines(figures), encoding="utf-8")
+            save(kept, figures)
             told = ", ".join(f"{forest} {np.mean(row['hybrid']):.3f}" for forest, row in rows.items())
             log(f"{name}, {preset}: hybrid with {told}; {seen.cpu_seconds:.1f} CPU s a crop")
     args.output.write_text(render(list(figures.values()), args), encoding="utf-8")
-
-
-def _lines(figures: Mapping[str, Any]) -> str:
-    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in figures.items())
-    return f"{{\n{lines}\n}}\n"
 
 
 def render(figures: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -253,6 +254,15 @@ def _for_filters(plane: np.ndarray, device: torch.device) -> Any:
         return cupy.asarray(plane)
 
 
+GPU_PACKAGES = ("cupy", "cuml", "nvforest")
+"""What a GPU takes besides torch, which alone comes with a plain installation: filters, fits and forests."""
+
+
+def lacking() -> tuple[str, ...]:
+    """Return which of :data:`GPU_PACKAGES` are not installed."""
+    return tuple(name for name in GPU_PACKAGES if find_spec(name) is None)
+
+
 _LOCK = threading.Lock()
 _LOADED: dict[tuple[Any, ...], Featuriser] = {}
 
@@ -267,7 +277,8 @@ def load_featuriser(
     spec
         What to compute.
     device
-        ``cpu``, ``cuda``, ``cuda:0``..., or ``auto``: a GPU where torch sees one.
+        ``cpu``, ``cuda``, ``cuda:0``..., or ``auto``: a GPU where torch sees one and nothing is
+        :func:`lacking`.
     weights_path
         File to take the network's weights from instead of the cache.
     offline
@@ -279,7 +290,7 @@ def load_featuriser(
         The weights cannot be had.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() and not lacking() else "cpu"
     key = (spec, device, weights_path)
     with _LOCK:
         if key not in _LOADED:

@@ -158,6 +158,7 @@ def fit_classes(
         directions=featuriser.groups.get("deep"),
         seed=spec.seed,
         source=opened.source,
+        device=choice.device,
     )
     if progress is not None:
         progress("fit", count, count)

@@ -64,6 +64,13 @@ def gpus() -> tuple[str, ...]:
     return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
 
 
+def lacking() -> tuple[str, ...]:
+    """Return which packages of the extra ``gpu`` are missing that work on a GPU takes."""
+    from hrvol.features import featuriser  # torch: only where it matters
+
+    return featuriser.lacking()
+
+
 def no_gpu() -> str:
     """Return what is known of why there are none, for messages."""
     import torch
@@ -84,7 +91,11 @@ def _none_here() -> DeviceError:
     return DeviceError(f"device: cuda: {no_gpu()} on {socket.gethostname()}; expected one, or device: cpu")
 
 
-def choose(wanted: str, see: Callable[[], tuple[str, ...]] = gpus) -> Choice:
+def choose(
+    wanted: str,
+    see: Callable[[], tuple[str, ...]] = gpus,
+    lack: Callable[[], tuple[str, ...]] = lacking,
+) -> Choice:
     """Return the device for work in this process.
 
     Parameters
@@ -93,6 +104,8 @@ def choose(wanted: str, see: Callable[[], tuple[str, ...]] = gpus) -> Choice:
         One of :data:`DEVICES`.
     see
         Returns the names of the GPUs there are; called if that matters.
+    lack
+        Returns what is not installed; without it ``auto`` leaves a GPU alone.
 
     Raises
     ------
@@ -110,11 +123,16 @@ def choose(wanted: str, see: Callable[[], tuple[str, ...]] = gpus) -> Choice:
         raise _none_here()
     if not found:
         return Choice("cpu", no_gpu())
+    if wanted == "auto" and (missing := lack()):
+        return Choice("cpu", f"{found[0]} needs {', '.join(missing)} too: pip install 'hrvol[gpu]'")
     return Choice("cuda", f"{found[0]}{f', the first of {len(found)}' if len(found) > 1 else ''}")
 
 
 def place(
-    spec: EngineSpec, wanted: str, see: Callable[[], tuple[str, ...]] = gpus
+    spec: EngineSpec,
+    wanted: str,
+    see: Callable[[], tuple[str, ...]] = gpus,
+    lack: Callable[[], tuple[str, ...]] = lacking,
 ) -> tuple[EngineSpec, Choice]:
     """Settle on which device the workers of an engine compute.
 
@@ -127,6 +145,8 @@ def place(
         and in this process where torch sees a GPU; ``cpu`` for all else.
     see
         Returns the names of the GPUs of this machine; called if that matters.
+    lack
+        As for :func:`choose`.
 
     Returns
     -------
@@ -140,7 +160,7 @@ def place(
     DeviceError
         A GPU of this machine is wanted, and there is none.
     """
-    choice = _placed(spec, wanted, see)
+    choice = _placed(spec, wanted, see, lack)
     workers = spec.workers
     if spec.local_gpus:
         most = len(spec.devices) or len(see())
@@ -150,9 +170,14 @@ def place(
     return replace(spec, device=choice.device, workers=workers), choice
 
 
-def _placed(spec: EngineSpec, wanted: str, see: Callable[[], tuple[str, ...]]) -> Choice:
+def _placed(
+    spec: EngineSpec,
+    wanted: str,
+    see: Callable[[], tuple[str, ...]],
+    lack: Callable[[], tuple[str, ...]],
+) -> Choice:
     if spec.serial or wanted not in DEVICES:
-        return choose(wanted, see)
+        return choose(wanted, see, lack)
     if spec.local_gpus:
         if wanted == "cpu":
             raise UsageError("device: engine: cuda computes on GPUs, got cpu; expected engine: local")

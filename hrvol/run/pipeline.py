@@ -149,6 +149,7 @@ def train_model(
         groups=featuriser.groups,
         seed=spec.seed,
         n_jobs=cpus(),
+        device=choice.device,
     )
     if progress is not None:
         progress("fit", len(positions), len(positions))

@@ -60,12 +60,14 @@ def unasked():
 
 
 def test_auto_is_a_gpu_where_there_is_one_and_says_which():
-    assert str(choose("auto", two)) == "device: cuda (NVIDIA A, the first of 2)"
+    assert str(choose("auto", two, tuple)) == "device: cuda (NVIDIA A, the first of 2)"
     chosen = choose("auto", none)
     assert chosen.device == "cpu"
     assert "sees no GPU" in chosen.why
     assert choose("cpu", unasked).device == "cpu"
     assert choose("cuda", two).device == "cuda"
+    without = choose("auto", two, lambda: ("cupy", "cuml"))  # as after a plain installation
+    assert str(without) == "device: cpu (NVIDIA A needs cupy, cuml too: pip install 'hrvol[gpu]')"
     with pytest.raises(
         DeviceError, match=r"device: cuda: torch .* sees no GPU.*; expected one, or device: cpu"
     ):
@@ -95,7 +97,7 @@ def test_auto_is_a_gpu_where_there_is_one_and_says_which():
     ],
 )
 def test_workers_compute_on_what_their_engine_is_for(spec, wanted, device):
-    placed, choice = place(spec, wanted, two)
+    placed, choice = place(spec, wanted, two, tuple)
     assert placed.device == choice.device == device
     assert choice.why
     assert spec.serial or placed.asks is (this_gpu if device == "cuda" else None)
