@@ -94,6 +94,12 @@ def settings() -> list[Setting]:
         ),
         *of("stride", {"14, 2 x 2": {}, "7": strided[0], "14, 4 x 4": {"offsets": 4}, "4": strided[1]}),
         Setting("mirror images", "turned by 0, 90, 180, 270 degrees", BASE, "rotated"),
+        Setting(
+            "block, 2 x 2 offsets of four mirror images",
+            "6, turned by 0, 90, 180, 270 degrees instead",
+            BASE.model_copy(update={"block": 6}),
+            "rotated",
+        ),
         *(Setting("window", f"{side} px", BASE, f"window {side}") for side in WINDOWS),
         Setting("treatment", "none", BASE),
         Setting("treatment", "mean of each place in the window subtracted", BASE, "unbiased"),
