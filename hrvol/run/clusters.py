@@ -15,6 +15,7 @@ from distributed.utils import LoopRunner
 from hrvol.errors import MissingExtraError
 from hrvol.run.devices import CUDA_WORKER
 from hrvol.run.engine import EngineSpec
+from hrvol.run.task import one_line
 
 IN_FLIGHT = 2
 """Tasks under way per worker: one computes, one reads or writes."""
@@ -47,17 +48,43 @@ def deaf_runner() -> Any:
     return runner
 
 
+def root_cause(error: BaseException) -> str:
+    """Return in one line what an exception, and those that it was raised from, began with."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return one_line(error)
+
+
 class _Nanny(Nanny):  # type: ignore[misc] # Dask has no types
-    """Starts a worker process with :data:`ALLOCATOR`, where the environment does not say otherwise."""
+    """Starts a worker process with :data:`ALLOCATOR`, where the environment does not say otherwise.
+
+    Attributes
+    ----------
+    reason
+        Why the process did not start: Dask only logs it, and its log is silent.
+    """
+
+    reason = ""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         wanted = ALLOCATOR | GPU_MEMORY
         self.pre_spawn_env |= {name: os.environ.get(name, value) for name, value in wanted.items()}
 
+    async def instantiate(self) -> Any:
+        """Start the process."""
+        try:
+            return await super().instantiate()
+        except Exception as error:
+            self.reason = root_cause(error)
+            raise
 
-def local_cluster(workers: int, loop: Any) -> LocalCluster:
-    """Return so many worker processes of this machine, whose loop :func:`deaf_runner` made."""
+
+def local_cluster(spec: EngineSpec, workers: int, loop: Any) -> LocalCluster:
+    """Return so many worker processes of this machine, whose loop :func:`deaf_runner` made.
+
+    ``spec`` says nothing that they need; it is there as for :func:`cuda_cluster`.
+    """
     return LocalCluster(
         loop=loop,
         worker_class=_Nanny,

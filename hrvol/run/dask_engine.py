@@ -23,7 +23,7 @@ import dask
 from distributed import Client, KilledWorker, LocalCluster, Status, WorkerPlugin, get_worker
 
 from hrvol.errors import HrvolError, StoppedError
-from hrvol.run.clusters import cuda_cluster, deaf_runner, local_cluster, slurm_cluster
+from hrvol.run.clusters import cuda_cluster, deaf_runner, local_cluster, root_cause, slurm_cluster
 from hrvol.run.desk import Desk, Job
 from hrvol.run.engine import TRIES, EngineSpec
 from hrvol.run.reception import Reception
@@ -40,6 +40,9 @@ CONNECT = "60s"
 
 JOB_SILENT = 20.0
 """Seconds without workers after which a job that had some is taken for ended."""
+
+START_TRIES = 3
+"""How often each worker process may fail to start, while none has started, before the run ends."""
 
 _LOOK = 0.5  # seconds between looks at what does not announce itself: stop signals, pauses that are over
 _OVER = (Status.closed, Status.failed)
@@ -115,6 +118,7 @@ class DaskEngine:
         self._settings: Any = None
         self._reception: Reception | None = None
         self._ended: set[str] = set()
+        self._failed_starts: list[str] | None = []  # why; None once a worker has started
 
     def __enter__(self) -> Self:
         self._settings = dask.config.set(_SETTINGS)
@@ -152,12 +156,11 @@ class DaskEngine:
             self._cluster = slurm_cluster(spec)
         else:
             self._runner = deaf_runner()
-            loop = self._runner.loop
-            self._cluster = (
-                cuda_cluster(spec, self.workers, loop)
-                if spec.local_gpus
-                else local_cluster(self.workers, loop)
-            )
+            start = cuda_cluster if spec.local_gpus else local_cluster
+            try:
+                self._cluster = start(spec, self.workers, self._runner.loop)
+            except RuntimeError as error:
+                raise self._none_starts(root_cause(error)) from error
         return Client(self._cluster, set_as_default=False)
 
     def _close(self, quickly: bool) -> None:
@@ -195,6 +198,8 @@ class DaskEngine:
         ------
         StoppedError
             The scheduler was lost.
+        HrvolError
+            No worker process starts.
         """
         topic = f"hrvol-{uuid4().hex}"
         outcomes: dict[str, tuple[str, Outcome[T, R]]] = {}  # and on which worker
@@ -295,12 +300,27 @@ class DaskEngine:
         self._client.run(os._exit, 1, workers=[worker], on_error="ignore")
 
     def _replenish(self, cluster: LocalCluster) -> None:
-        """Begin anew where a worker could not be started, which Dask does not try again."""
+        """Begin anew where a worker could not be started, which Dask does not try again.
+
+        Raises
+        ------
+        HrvolError
+            None has ever started: it is not a busy machine, but something that is wrong for all.
+        """
         given_up = [n for n, nanny in list(cluster.workers.items()) if nanny.status in _OVER]
+        if cluster.scheduler.workers:
+            self._failed_starts = None
+        if self._failed_starts is not None:
+            self._failed_starts += [cluster.workers[name].reason for name in given_up]
+            if len(self._failed_starts) >= START_TRIES * self.workers:
+                raise self._none_starts(next(filter(None, self._failed_starts), "its process ended"))
         for name in given_up:
             del cluster.workers[name]
         if given_up:
             cluster.scale(self.workers)
+
+    def _none_starts(self, why: str) -> HrvolError:
+        return HrvolError(f"engine: {self._spec.name}: no worker process starts: {why}")
 
     def _replace_jobs(self) -> None:
         """Submit a job for each that had workers and has none any more: out of time, or out of a node."""

@@ -10,9 +10,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import dask
 import pytest
 
-from hrvol.errors import InputError, ModelError, UsageError
+from hrvol.errors import HrvolError, InputError, ModelError, UsageError
 from hrvol.run import engine as engine_module
 from hrvol.run.clusters import ALLOCATOR, IN_FLIGHT
 from hrvol.run.dask_engine import DaskEngine
@@ -145,6 +146,27 @@ def test_a_lost_worker_fails_its_task_and_the_run_goes_on(capfd):
         after = list(engine.map_bounded(process_id, [0]))
     assert after[0].ok
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "raise OSError('libcuda.so.1 is not there')",
+        "import distributed\n\n"
+        "async def start(self):\n    raise OSError('libcuda.so.1 is not there')\n\n"
+        "distributed.Worker.start_unsafe = start",
+    ],
+    ids=["made", "started"],
+)
+def test_workers_that_never_start_end_the_run_with_the_reason(broken, tmp_path):
+    preload = tmp_path / "broken.py"
+    preload.write_text(broken)
+    with (
+        dask.config.set({"distributed.worker.preload": [str(preload)]}),
+        pytest.raises(HrvolError, match=r"^engine: local: no worker process starts: OSError: libcuda.so.1"),
+        open_engine(EngineSpec("local", 1)) as engine,
+    ):
+        list(engine.map_bounded(double, [1]))
 
 
 @pytest.mark.parametrize(
