@@ -131,8 +131,8 @@ def fit_classifier(
     n_jobs
         Threads a forest or boosting may use, -1 for all cores. The result does not depend on it.
     device
-        ``cpu``, or ``cuda`` or ``cuda:N``: a GPU, for ``forest`` and ``logistic``. The other kinds are fitted
-        on the CPU all the same, because cuML has none of them.
+        ``cpu``, or ``cuda`` or ``cuda:N``: a GPU, for what :func:`hrvol.segment.gpu.fits_there` says. The
+        others are fitted on the CPU all the same.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def fit_classifier(
         There is no such device.
     """
     estimator = make_classifier(spec, features.shape[1], seed, n_jobs)
-    if gpu.on_gpu(device) and spec.kind in gpu.KINDS:
+    if gpu.on_gpu(device) and gpu.fits_there(spec):
         values = settings(spec, features.shape[1], seed)
         if spec.kind == "forest":
             return gpu.fit_forest(estimator, values, features, labels, device).set_params(n_jobs=1)

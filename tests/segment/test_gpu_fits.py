@@ -95,7 +95,9 @@ def test_what_is_no_device_is_refused(device):
     "ask",
     [
         lambda: fit_classifier(ClassifierSpec(trees=2), *_data(30), 0, device="cuda"),
-        lambda: fit_classifier(ClassifierSpec(kind="logistic"), *_data(30), 0, device="cuda:0"),
+        lambda: fit_classifier(
+            ClassifierSpec(kind="logistic", class_weight=None), *_data(30), 0, device="cuda:0"
+        ),
         lambda: kmeans(_blobs(60), 3, 0, device="cuda"),
         lambda: nearest(_blobs(3), _blobs(60), device="cuda"),
     ],
@@ -110,8 +112,8 @@ def test_without_a_gpu_or_its_packages_nothing_is_fitted_on_the_cpu_instead(ask)
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
-@pytest.mark.parametrize("kind", ["ridge", "mlp", "boosting"])
-def test_kinds_that_cuml_has_not_are_fitted_on_the_cpu_with_the_same_bits(kind):
+@pytest.mark.parametrize("kind", ["logistic", "ridge", "mlp", "boosting"])
+def test_what_is_not_left_to_cuml_is_fitted_on_the_cpu_with_the_same_bits(kind):
     spec = ClassifierSpec(kind=kind, trees=3, hidden=(4,), max_iter=20)
     features, labels = _data(120)
     features = np.ascontiguousarray(features[:, :4])
@@ -198,7 +200,7 @@ def test_a_fit_on_a_gpu_is_as_good_as_one_of_scikit_learn(kind, class_weight, cu
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["forest", "logistic"])
 def test_what_comes_back_is_scikit_learns_and_goes_through_a_model_file(kind, cuda):
-    spec = ClassifierSpec(kind=kind, trees=20)
+    spec = ClassifierSpec(kind=kind, trees=20, class_weight=None)
     features, labels = _data()
     fitted = fit_classifier(spec, features, labels, 0, device=cuda)
     expected = make_classifier(spec, COLUMNS, 0)
@@ -218,7 +220,9 @@ def test_what_comes_back_is_scikit_learns_and_goes_through_a_model_file(kind, cu
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_an_estimator_goes_to_a_gpu_and_back(kind, device, cuda):
     features, labels = _data()
-    fitted = fit_classifier(ClassifierSpec(kind=kind, trees=20), features, labels, 0, device=device)
+    fitted = fit_classifier(
+        ClassifierSpec(kind=kind, trees=20, class_weight=None), features, labels, 0, device=device
+    )
     there = gpu.to_gpu(fitted)
     np.testing.assert_allclose(there.predict_proba(features), probabilities(fitted, features), atol=1e-3)
     back = [step.as_sklearn() for step in _steps(there)]
@@ -232,7 +236,9 @@ def test_an_estimator_goes_to_a_gpu_and_back(kind, device, cuda):
 def test_two_classes_come_back_as_two_columns(kind, cuda):
     features, labels = _data()
     features, labels = features[labels != 3], labels[labels != 3]
-    fitted = fit_classifier(ClassifierSpec(kind=kind, trees=20), features, labels, 0, device=cuda)
+    fitted = fit_classifier(
+        ClassifierSpec(kind=kind, trees=20, class_weight=None), features, labels, 0, device=cuda
+    )
     check_fitted(fitted, kind, COLUMNS, (1, 4))
     found = np.array([1, 4])[probabilities(fitted, features).argmax(axis=1)]
     assert (found == labels).mean() > 0.9
@@ -311,7 +317,7 @@ def test_the_nearest_centroid_is_the_same_on_a_gpu(cuda):
 @pytest.mark.gpu
 def test_the_scaler_is_that_of_the_cpu(cuda):
     features, labels = _data()
-    spec = ClassifierSpec(kind="logistic")
+    spec = ClassifierSpec(kind="logistic", class_weight=None)
     here, there = (fit_classifier(spec, features, labels, 0, device=device)[0] for device in ("cpu", cuda))
     assert isinstance(there, StandardScaler)
     np.testing.assert_array_equal(there.scale_, here.scale_)
