@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrvol.errors import InputError
+from hrvol.features import filters
 from hrvol.features.classical import _backend, channel_names, classical_features, halo
 from hrvol.recipe import ClassicalSpec, FilterName
 
@@ -328,6 +329,16 @@ def test_backend_follows_the_array(monkeypatch: pytest.MonkeyPatch) -> None:
     device_array = type("ndarray", (), {"__module__": "cupy"})()
     assert _backend(device_array) == (modules["cupy"], modules["cupyx.scipy.ndimage"])
     assert _backend(np.zeros(1)) == (np, scipy.ndimage)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 16, 29, 30, 33])
+def test_ranked_values_are_those_of_a_sort(count) -> None:
+    images = np.random.default_rng(count).integers(0, 5, (count, 4, 50)).astype(np.float32)
+    ranks = tuple(sorted({0, count // 3, count // 2, count - 1}))
+    before = images.copy()
+    found = filters._ranked(np, images, ranks)
+    np.testing.assert_array_equal(np.stack(found), np.sort(images, axis=0)[list(ranks)])
+    np.testing.assert_array_equal(images, before)
 
 
 @pytest.mark.gpu
