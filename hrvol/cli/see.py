@@ -11,9 +11,11 @@ import click
 from hrvol.cli.options import (
     cluster_options,
     crf_option,
+    device_option,
     echo_json,
     echo_table,
     json_option,
+    news,
     one_way_to_merge,
     recipe_option,
     suggest_fresh,
@@ -67,6 +69,7 @@ def parse_planes(ctx: click.Context, param: click.Parameter, value: str) -> int 
 @crf_option
 @json_option
 @fresh_option
+@device_option
 @weights_options
 def detect(
     images: tuple[str, ...],
@@ -82,6 +85,7 @@ def detect(
     seed: int | None,
     as_json: bool,
     fresh: bool,
+    device: str,
     weights_path: str | None,
     offline: bool,
 ) -> None:
@@ -105,11 +109,14 @@ def detect(
     """  # noqa: D301 (click needs the escape)
     one_way_to_merge(merge, classes)
     from hrvol.run.detect import detect_objects, detection_files, detection_recipe, write_detection
+    from hrvol.run.devices import choose
     from hrvol.run.progress import display
 
     detection_recipe(recipe, clusters, merge, classes, crf, seed)  # before any image is looked at
     with suggest_fresh():
         files = {} if output is None else detection_files(images, output, overwrite=fresh)
+    choice = choose(device)
+    click.echo(str(choice), err=True)  # once, not for each image
     failed: list[HrvolError | OSError] = []
     named = list(dict.fromkeys(images))
     for image in named:
@@ -126,6 +133,7 @@ def detect(
                     min_size=min_size,
                     crf=crf,
                     seed=seed,
+                    device=choice.device,
                     weights_path=weights_path,
                     offline=offline,
                     progress=progress if len(named) == 1 else _named(progress, Path(image).name),
@@ -208,6 +216,7 @@ def _echo_detection(found: Detection) -> None:
 @recipe_option
 @json_option
 @fresh_option
+@device_option
 @weights_options
 def similar(
     image: str,
@@ -220,6 +229,7 @@ def similar(
     recipe: str | None,
     as_json: bool,
     fresh: bool,
+    device: str,
     weights_path: str | None,
     offline: bool,
 ) -> None:
@@ -240,7 +250,7 @@ def similar(
     from hrvol.run.progress import display
     from hrvol.run.similar import find_similar
 
-    with suggest_fresh(), display() as progress:
+    with news(), suggest_fresh(), display() as progress:
         found = find_similar(
             image,
             points,
@@ -251,6 +261,7 @@ def similar(
             picture=output,
             overwrite=fresh,
             recipe=recipe,
+            device=device,
             weights_path=weights_path,
             offline=offline,
             progress=progress,
@@ -283,6 +294,7 @@ def similar(
 @click.option("--attention", is_flag=True, help="Also draw where the network's CLS token looks.")
 @recipe_option
 @fresh_option
+@device_option
 @weights_options
 def pca(
     volumes: tuple[str, ...],
@@ -291,6 +303,7 @@ def pca(
     attention: bool,
     recipe: str | None,
     fresh: bool,
+    device: str,
     weights_path: str | None,
     offline: bool,
 ) -> None:
@@ -309,7 +322,7 @@ def pca(
     from hrvol.run.pca import pca_picture
     from hrvol.run.progress import display
 
-    with suggest_fresh(), display() as progress:
+    with news(), suggest_fresh(), display() as progress:
         report = pca_picture(
             volumes,
             output,
@@ -317,6 +330,7 @@ def pca(
             attention=attention,
             recipe=recipe,
             overwrite=fresh,
+            device=device,
             weights_path=weights_path,
             offline=offline,
             progress=progress,

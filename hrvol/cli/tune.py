@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrvol.cli.options import (
+    device_option,
     echo_json,
     echo_table,
     json_option,
+    news,
     recipe_option,
     score,
     storage_option,
@@ -37,6 +39,7 @@ MINUTES = 5.0
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of folds and fits.")
 @click.option("--fresh", is_flag=True, help="Replace a recipe that exists.")
+@device_option
 @storage_option
 @weights_options
 @json_option
@@ -47,6 +50,7 @@ def tune(
     minutes: float,
     seed: int,
     fresh: bool,
+    device: str,
     storage_options: dict[str, Any],
     weights_path: str | None,
     offline: bool,
@@ -75,12 +79,13 @@ def tune(
     if output is not None:
         with suggest_fresh():
             check_file(output, FileKind("recipe", (b"# Chosen by hrvol tune",)), fresh)  # before the work
-    with display() as progress:
+    with news(), display() as progress:
         tuned = tune_recipe(
             pairs,
             recipe=recipe,
             minutes=minutes,
             seed=seed,
+            device=device,
             weights_path=weights_path,
             offline=offline,
             storage_options=storage_options,

@@ -81,10 +81,11 @@ def train(
         check_file(output, MODEL, fresh)  # before the work, not after it
     chosen: Any = recipe
     if recipe == AUTO:
-        with display() as progress:
+        with news(), display() as progress:
             tuned = tune_recipe(
                 pairs,
                 seed=seed or 0,
+                device=device,
                 weights_path=weights_path,
                 offline=offline,
                 storage_options=storage_options,

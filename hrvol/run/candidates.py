@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from hrvol.recipe import ClassifierKind, DeepSpec, Recipe
+from hrvol.recipe import ClassifierKind, Combine, DeepSpec, FeatureKind, Recipe
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ SCALES = (0.5, 2.0)
 TIE = 0.005
 """A difference in mIoU that no one would see."""
 
+_KINDS: tuple[tuple[FeatureKind, Combine], ...] = (
+    ("deep", "concatenate"),
+    ("hybrid", "concatenate"),
+    ("hybrid", "product"),
+)
 _PATCH, _CHANNELS = 14, 384
 _CLASSIFIER: Mapping[ClassifierKind, float] = {
     "logistic": 1,
@@ -155,6 +160,20 @@ def interleaves(deep: DeepSpec) -> bool:
     return deep.stride == "native" and deep.placement == "aligned" and not published
 
 
+def of_kind(
+    base: Recipe, kind: FeatureKind, combine: Combine = "concatenate", deep: DeepSpec | None = None
+) -> Recipe:
+    """Return a recipe with another kind of features, and other deep ones unless they are ``None``."""
+    changes: dict[str, Any] = {"features.kind": kind, "combine": combine}
+    return base.with_(**changes, **({} if deep is None else {"features.deep": deep}))
+
+
+def kinds_with(base: Recipe, deep: DeepSpec) -> list[Recipe]:
+    """Return the recipes with all kinds of features that hold these deep ones; a product is of forests."""
+    forests = base.classifier.kind == "forest"
+    return [of_kind(base, kind, combine, deep) for kind, combine in _KINDS if forests or combine != "product"]
+
+
 def network_work(deep: DeepSpec, side: int) -> float:
     """Return the work of the network on a window, in tokens; attention makes each dearer among many.
 
@@ -171,7 +190,10 @@ def network_work(deep: DeepSpec, side: int) -> float:
 
 
 def price(recipe: Recipe) -> float:
-    """Return what a pixel costs, in microseconds on two cores, roughly; only the order counts."""
+    """Return what a pixel costs, in microseconds on two cores, roughly; only the order counts.
+
+    The same whatever the device: what is chosen is not to depend on where it was tried.
+    """
     side = recipe.tiles.core + 2 * recipe.tiles.overlap
     features = recipe.features
     cost = 4 + 600 * network_work(features.deep, side) / side**2 if features.uses_deep else 0.0

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hrvol.errors import UsageError
 from hrvol.recipe import CrfSpec, Recipe
 from hrvol.run.cluster import MIN_SIZE, cluster_recipe, default_recipe, fit_classes
+from hrvol.run.devices import choose
 from hrvol.run.outputs import check_picture, whole_file
 from hrvol.run.overlays import draw_detection
 from hrvol.run.planes import find_plane, name_of, read_plane
@@ -92,6 +93,7 @@ def detect_objects(
     min_size: int = MIN_SIZE,
     crf: bool = False,
     seed: int | None = None,
+    device: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
     progress: ProgressCallback | None = None,
@@ -112,6 +114,9 @@ def detect_objects(
         Pixels that an object has at least to get a box.
     crf
         Refine the labels with a dense CRF (extra ``crf``).
+    device
+        Where features are made and clustered, ``cpu``, ``cuda`` or ``auto``: a GPU where torch sees one.
+        A CRF works on the CPU.
     weights_path, offline, progress
         As in :func:`hrvol.segment_volume`.
 
@@ -124,9 +129,12 @@ def detect_objects(
         The image cannot be read, shows one grey value only, or has fewer pixels than clusters.
     WeightsError
         The network's weights are not to be had.
+    DeviceError
+        A GPU is wanted, and there is none.
     """
     from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
 
+    choice = choose(device)
     volume = open_volume(image)
     base = default_recipe(volume) if recipe is None else recipe
     spec = detection_recipe(base, clusters, merge, classes, crf, seed)
@@ -136,13 +144,16 @@ def detect_objects(
         volume,
         recipe=spec,
         roi=(slice(z, z + 1), slice(0, height), slice(0, width)),
+        device=device,
         weights_path=weights_path,
         offline=offline,
         progress=progress,
     )
     if progress is not None:
         progress("label", 0, height * width)
-    featuriser = load_featuriser(spec.features, weights_path=text(weights_path), offline=offline)
+    featuriser = load_featuriser(
+        spec.features, device=choice.device, weights_path=text(weights_path), offline=offline
+    )
     labels = label_plane(volume, z, model, featuriser, crf=spec.crf)
     if progress is not None:
         progress("label", height * width, height * width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from hrvol.errors import InputError, UsageError
 from hrvol.recipe import Recipe, TileSpec
+from hrvol.run.devices import choose
 from hrvol.run.outputs import check_picture, whole_file
 from hrvol.run.overlays import MOST_ROWS, ComponentRow, draw_components, thin
 from hrvol.run.planes import LOOK_RECIPE, find_plane, name_of, plane_tiles, read_plane, unit_windows
@@ -29,6 +31,8 @@ from hrvol.volume.tiling import whole
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
     from hrvol.features.upsample import Linear
+
+LOG = logging.getLogger("hrvol.run")
 
 DEFAULT_PLANES = 4
 SAMPLE_PIXELS = 20_000
@@ -110,6 +114,7 @@ def pca_picture(
     attention: bool = False,
     recipe: str | Path | Recipe | None = None,
     overwrite: bool = False,
+    device: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
     progress: ProgressCallback | None = None,
@@ -135,6 +140,9 @@ def pca_picture(
         A recipe, its file, or a preset's name; ``None`` for :data:`hrvol.run.planes.LOOK_RECIPE`.
     overwrite
         Replace a picture that exists.
+    device
+        Where features are made and projected, ``cpu``, ``cuda`` or ``auto``: a GPU where torch sees one. The
+        components are fitted on the CPU: it takes less than a second.
     weights_path, offline, progress
         As in :func:`hrvol.segment_volume`.
 
@@ -148,6 +156,8 @@ def pca_picture(
         ``out`` is in the way.
     WeightsError
         The network's weights are not to be had.
+    DeviceError
+        A GPU is wanted, and there is none.
     """
     from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
 
@@ -163,10 +173,14 @@ def pca_picture(
     chosen = [(volume, z) for volume in opened for z in choose_planes(volume, planes)]
     if len(chosen) > MOST_ROWS:
         raise UsageError(f"{file}: found {len(chosen)} planes to draw, expected at most {MOST_ROWS}")
+    choice = choose(device)
     windows = unit_windows(opened, spec.intensity, spec.seed)
     for volume in opened:
         _check_structure(volume, [z for owner, z in chosen if owner is volume], windows[volume])
-    featuriser = load_featuriser(spec.features, weights_path=text(weights_path), offline=offline)
+    featuriser = load_featuriser(
+        spec.features, device=choice.device, weights_path=text(weights_path), offline=offline
+    )
+    LOG.info("%s", choice)
     check_context(featuriser, opened, spec.tiles)
 
     count = len(opened)

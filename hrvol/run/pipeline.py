@@ -117,6 +117,7 @@ def train_model(
         recipe = tune_recipe(
             data,
             seed=seed or 0,
+            device=device,
             weights_path=weights_path,
             offline=offline,
             storage_options=storage_options,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from hrvol.errors import UsageError
 from hrvol.recipe import Recipe, TileSpec
+from hrvol.run.devices import choose
 from hrvol.run.outputs import check_picture, whole_file
 from hrvol.run.overlays import HeatPanel, draw_similar
 from hrvol.run.planes import (
@@ -34,6 +36,8 @@ from hrvol.volume.tiling import Tile, whole
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
+
+LOG = logging.getLogger("hrvol.run")
 
 TOP = 5
 APART = 14, 0.05
@@ -124,6 +128,7 @@ def find_similar(
     picture: str | Path | None = None,
     overwrite: bool = False,
     recipe: str | Path | Recipe | None = None,
+    device: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
     progress: ProgressCallback | None = None,
@@ -158,6 +163,9 @@ def find_similar(
     recipe
         A recipe, its file, or a preset's name; ``None`` for :data:`hrvol.run.planes.LOOK_RECIPE`. Of hybrid
         features the deep ones are compared.
+    device
+        Where features are made, ``cpu``, ``cuda`` or ``auto``: a GPU where torch sees one. They are compared
+        on the CPU, a tile at a time.
     weights_path, offline, progress
         As in :func:`hrvol.segment_volume`.
 
@@ -171,6 +179,8 @@ def find_similar(
         The picture is in the way.
     WeightsError
         The network's weights are not to be had.
+    DeviceError
+        A GPU is wanted, and there is none.
     """
     from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
 
@@ -191,9 +201,13 @@ def find_similar(
         picture = check_picture(picture, overwrite)
         for volume in volumes:
             keep_input(volume, picture)
+    choice = choose(device)
     windows = unit_windows(volumes, spec.intensity, spec.seed)
     shown = _read(opened, z, windows[opened])
-    featuriser = load_featuriser(spec.features, weights_path=text(weights_path), offline=offline)
+    featuriser = load_featuriser(
+        spec.features, device=choice.device, weights_path=text(weights_path), offline=offline
+    )
+    LOG.info("%s", choice)
 
     seen_planes = list(dict.fromkeys([(opened, z), *searched]))
     regions = [(volume, (slice(i, i + 1), *whole(volume.shape)[1:])) for volume, i in seen_planes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import textwrap
 import time
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.errors import UsageError
-from hrvol.recipe import ClassifierKind, ClassifierSpec, Combine, DeepSpec, FeatureKind, FeatureSpec, Recipe
+from hrvol.recipe import ClassifierKind, ClassifierSpec, DeepSpec, FeatureKind, FeatureSpec, Recipe
+from hrvol.run import devices
 from hrvol.run.candidates import (
     EFFORTS,
     SCALES,
@@ -23,7 +25,9 @@ from hrvol.run.candidates import (
     choose,
     describe_deep,
     interleaves,
+    kinds_with,
     network_work,
+    of_kind,
     short_yaml,
 )
 from hrvol.run.engine import cpus
@@ -31,9 +35,12 @@ from hrvol.run.held_out import HeldOut, hold_out, mean_iou_of
 from hrvol.run.progress import ProgressCallback, duration
 from hrvol.run.request import text
 from hrvol.run.train import Drawn, check_context, check_pairs, gather
+from hrvol.segment.arrays import Array
 from hrvol.segment.weak import CHUNK, Member, PixelClassifier, Samples
 from hrvol.volume.location import located
 from hrvol.volume.store import open_labels, open_volume
+
+LOG = logging.getLogger("hrvol.run")
 
 AUTO = "auto"
 """In place of a recipe: choose one."""
@@ -41,11 +48,6 @@ AUTO = "auto"
 CLASSIFIERS: tuple[ClassifierKind, ...] = ("forest", "logistic", "mlp")
 """Kinds tried on the best features, besides the recipe's own."""
 
-_KINDS: tuple[tuple[FeatureKind, Combine], ...] = (
-    ("deep", "concatenate"),
-    ("hybrid", "concatenate"),
-    ("hybrid", "product"),
-)
 _SURVIVORS = 2
 _TREES = 50  # of a forest on trial, at most: recipes rank the same, and fits are most of the time
 
@@ -87,6 +89,7 @@ def tune_recipe(
     recipe: str | Path | Recipe | None = None,
     minutes: float | None = 5.0,
     seed: int = 0,
+    device: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -118,6 +121,9 @@ def tune_recipe(
         Of the choice of tiles and pixels, of folds, and of fits. The recipe keeps its own. With the same
         strokes, seed and number of tiles, the scores of a recipe are the same bits, and of the same recipes
         tried the same is chosen.
+    device
+        Where features are made and classifiers fitted, ``cpu``, ``cuda`` or ``auto``: a GPU where torch sees
+        one. What is held out is predicted on the CPU.
     weights_path, offline, storage_options, progress
         As for :func:`hrvol.run.pipeline.train_model`.
 
@@ -131,22 +137,27 @@ def tune_recipe(
         A volume or strokes cannot be used (:class:`StrokesError`: they do not fit, or have one class only).
     WeightsError
         The network's weights are not to be had.
+    DeviceError
+        A GPU is wanted, and there is none.
     """
     began = time.monotonic()
     base = Recipe.load(recipe)
     if not pairs:
         raise UsageError("tune: found no volumes, expected pairs of a volume and its strokes")
+    where = devices.choose(device)
     drawn = [
         Drawn(open_volume(located(volume, storage_options)), open_labels(located(strokes, storage_options)))
         for volume, strokes in pairs
     ]
     check_pairs(drawn)
     held_out = hold_out(drawn, base, seed, 24 if minutes is None else max(4, round(1.2 * minutes)))
+    LOG.info("tune: %s", where)
     trials = _Trials(
         held_out,
         base,
         seed,
         ends=math.inf if minutes is None else began + 60 * minutes,
+        device=where.device,
         weights_path=text(weights_path),
         offline=offline,
         progress=progress,
@@ -162,16 +173,16 @@ def tune_recipe(
 def _features_and_scales(trials: _Trials) -> None:
     """Try every kind of features, at several scales where the recipe allows it."""
     base = trials.base
-    trials.attempt([_recipe(base, "classical", "concatenate")])
+    trials.attempt([of_kind(base, "classical")])
     deep, scale = base.features.deep, base.features.deep.input_scale
     quick = EFFORTS[0].of(deep, scale) if interleaves(deep) else deep
-    trials.attempt(_kinds(base, quick))
+    trials.attempt(kinds_with(base, quick))
     if not interleaves(deep):
         return
     for factor in SCALES:
         other = EFFORTS[0].of(deep, min(8.0, scale * factor))
         if trials.affords(other):
-            trials.attempt(_kinds(base, other))
+            trials.attempt(kinds_with(base, other))
 
 
 def _classifiers(trials: _Trials) -> None:
@@ -210,17 +221,6 @@ def _efforts(trials: _Trials) -> None:
         reached += gained
 
 
-def _kinds(base: Recipe, deep: DeepSpec) -> list[Recipe]:
-    """Return the recipes with all kinds of features that hold these deep ones."""
-    forests = base.classifier.kind == "forest"
-    return [_recipe(base, kind, combine, deep) for kind, combine in _KINDS if forests or combine != "product"]
-
-
-def _recipe(base: Recipe, kind: FeatureKind, combine: Combine, deep: DeepSpec | None = None) -> Recipe:
-    changes: dict[str, Any] = {"features.kind": kind, "combine": combine}
-    return base.with_(**changes, **({} if deep is None else {"features.deep": deep}))
-
-
 class _Trials:
     """Tries recipes on the same pixels and folds; features and estimators are computed once.
 
@@ -237,12 +237,14 @@ class _Trials:
         seed: int,
         *,
         ends: float,
+        device: str,
         weights_path: str | None,
         offline: bool,
         progress: ProgressCallback | None,
     ) -> None:
         self.base, self.rows, self.notes = base, list[Row](), list[str]()
         self._held_out, self._seed, self._ends, self._progress = held_out, seed, ends, progress
+        self._device = device
         self._weights: dict[str, Any] = {"weights_path": weights_path, "offline": offline}
         self._columns: dict[DeepSpec | None, tuple[NDArray[np.float32], float]] = {}
         self._fitted: dict[tuple[Any, ...], PixelClassifier] = {}
@@ -287,13 +289,21 @@ class _Trials:
                 predicted = self._classifier(recipe, fold).predict(values[test], threads=cpus())
                 scores.append(mean_iou_of(self._held_out, predicted, test))
                 self._report(len(test))
-        block = np.resize(values, (CHUNK * cpus(), values.shape[1]))
-        classifier = self._classifier(recipe, fold)
-        began = time.perf_counter()
-        classifier.predict(block, threads=cpus())
         trees = recipe.classifier.trees / _on_trial(recipe.classifier).trees
-        seconds += trees * (time.perf_counter() - began) / len(block)
+        seconds += trees * self._classifying(self._classifier(recipe, fold), values)
         return Row(recipe, tuple(scores), 1e6 * seconds)
+
+    def _classifying(self, classifier: PixelClassifier, values: NDArray[np.float32]) -> float:
+        """Return the seconds that a pixel takes a classifier, where a segmentation asks it."""
+        rows: Array = np.resize(values, (CHUNK * cpus(), values.shape[1]))
+        if self._device != "cpu":
+            import torch
+
+            rows = torch.from_numpy(rows).to(self._device)
+            classifier.predict(rows)  # made ready for a GPU at the first time, once per process
+        began = time.perf_counter()
+        classifier.predict(rows, threads=cpus())
+        return (time.perf_counter() - began) / len(rows)
 
     def _report(self, pixels: int) -> None:
         self._done += pixels
@@ -318,7 +328,7 @@ class _Trials:
             deep=features.deep if deep is None else deep,
             classical=features.classical,
         )
-        featuriser = load_featuriser(spec, **self._weights)
+        featuriser = load_featuriser(spec, device=self._device, **self._weights)
         held_out, tiles = self._held_out, self.base.tiles
         check_context(featuriser, [pair.volume for pair in held_out.pairs], tiles)
         name = "classical" if deep is None else ", ".join(describe_deep(deep))
@@ -364,7 +374,9 @@ class _Trials:
             train, _ = self._held_out.folds.split(fold)
             labels = self._held_out.positions.labels[train]
             samples = Samples(values[train], labels, np.zeros(len(train), np.int32))
-            self._fitted[key] = PixelClassifier.fit(samples, _on_trial(spec), seed=self._seed, n_jobs=cpus())
+            self._fitted[key] = PixelClassifier.fit(
+                samples, _on_trial(spec), seed=self._seed, n_jobs=cpus(), device=self._device
+            )
         return self._fitted[key]
 
 

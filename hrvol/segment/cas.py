@@ -22,6 +22,7 @@ from scipy.spatial.distance import squareform
 
 from hrvol.errors import InputError, UsageError
 from hrvol.recipe import ClusterSpec
+from hrvol.segment.arrays import Array, namespace, where_is
 from hrvol.segment.density import ClusterTally, foreground
 from hrvol.segment.estimators import kmeans, nearest
 from hrvol.segment.positions import PositionField
@@ -188,7 +189,7 @@ class ClusterClassifier:
             return None
         return self.position.mapped(self.linear(columns)[0], rows, across, shape)
 
-    def class_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    def class_probabilities(self, scores: Array) -> Array:
         """Return the probabilities of classes from the scores of clusters.
 
         A class is as near as its nearest centroid; ``exp(-d^2 / temperature)`` says how probable that makes
@@ -197,19 +198,24 @@ class ClusterClassifier:
         Parameters
         ----------
         scores
-            ``(..., C)`` float32, see :meth:`linear`.
+            ``(..., C)`` float32 of any library, see :meth:`linear`.
 
         Returns
         -------
-        NDArray[np.float32]
-            ``(..., N)`` in [0, 1], adding up to 1.
+        Array
+            ``(..., N)`` float32 in [0, 1], adding up to 1; in the library and on the device of ``scores``.
         """
-        starts = np.searchsorted(self.of_cluster, self.classes)
-        best: NDArray[np.float32] = np.maximum.reduceat(scores, starts, axis=-1)
-        best -= best.max(axis=-1, keepdims=True)
-        best /= np.float32(self.temperature)
-        np.exp(best, out=best)
-        best /= best.sum(axis=-1, keepdims=True)
+        xp = namespace(scores)
+        starts = np.searchsorted(self.of_cluster, self.classes).tolist()
+        stops = [*starts[1:], len(self.of_cluster)]
+        # Classes side by side in memory, however the scores lie: the bits of the sum depend on it.
+        best = xp.empty((*scores.shape[:-1], len(starts)), dtype=scores.dtype, device=where_is(scores))
+        for k, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+            best[..., k] = xp.max(scores[..., start:stop], axis=-1)
+        best -= xp.max(best, axis=-1, keepdims=True)
+        best /= self.temperature
+        best = xp.exp(best)
+        best /= xp.sum(best, axis=-1, keepdims=True)
         return best
 
     def assign(self, features: NDArray[np.float32]) -> NDArray[np.int64]:

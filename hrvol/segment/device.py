@@ -25,6 +25,9 @@ _FLOOR = 1e-6  # of a factor of a product: one forest that has not met a class m
 _LOCK = threading.Lock()
 _READY: WeakKeyDictionary[Any, dict[tuple[str, str], Any]] = WeakKeyDictionary()
 
+cluster_probabilities = ClusterClassifier.class_probabilities
+"""Serves every library already: another name for those who ask by way of this module."""
+
 
 def device_probabilities(kind: ClassifierKind, estimator: Any, features: Array) -> Array:
     """Return class probabilities from features that are on a device.
@@ -67,30 +70,6 @@ def multiply(parts: Sequence[Array]) -> Array:
     logs = reduce(add, [xp.log(xp.maximum(part, floor)) for part in parts])
     product = xp.exp(logs - xp.max(logs, axis=1, keepdims=True))
     return product / xp.sum(product, axis=1, keepdims=True)
-
-
-def cluster_probabilities(clusters: ClusterClassifier, scores: Array) -> Array:
-    """Return what :meth:`hrvol.segment.cas.ClusterClassifier.class_probabilities` does, where the scores are.
-
-    Parameters
-    ----------
-    clusters
-        The classes found without labels.
-    scores
-        ``(..., C)`` float32 scores of clusters.
-
-    Returns
-    -------
-    Array
-        ``(..., N)`` float32 in [0, 1], adding up to 1.
-    """
-    xp = namespace(scores)
-    of_cluster = clusters.of_cluster.tolist()  # rising: the clusters of a class lie side by side
-    starts = [of_cluster.index(value) for value in clusters.classes]
-    stops = [*starts[1:], len(of_cluster)]
-    best = xp.stack([xp.max(scores[..., a:b], axis=-1) for a, b in zip(starts, stops, strict=True)], axis=-1)
-    powers = xp.exp((best - xp.max(best, axis=-1, keepdims=True)) / clusters.temperature)
-    return powers / xp.sum(powers, axis=-1, keepdims=True)
 
 
 def _made_ready(kind: ClassifierKind, estimator: Any, features: Array) -> Any:

@@ -1,8 +1,9 @@
 """Fits on the GPUs of a Dask cluster, by cuML, for samples that no single GPU holds.
 
-Unproven: written from cuML's sources, never run on several GPUs. hrvol's own samples are capped
-(``samples_per_class``, ``cluster.samples``) and fit one GPU many times over; nothing here is called by the
-command line. A sample is handed over as a Dask array whose blocks are CuPy's, whole rows to a block, made by
+For scripts with samples beyond one GPU, as :func:`hrvol.segment.gpu.to_gpu` is for those that go on with a
+fitted estimator; neither is used by the command line, whose own samples are capped (``samples_per_class``,
+``cluster.samples``) and fit one GPU many times over. Unproven: written from cuML's sources, never run on
+several GPUs. A sample is handed over as a Dask array whose blocks are CuPy's, whole rows to a block, made by
 the caller, because this room knows no Dask::
 
     rows = dask.array.from_array(features, chunks=(100_000, -1)).map_blocks(cupy.asarray)

@@ -19,7 +19,7 @@ from hrvol.run.pipeline import train_model
 from hrvol.run.predict import predict_part, read_window
 from hrvol.segment.arrays import beside, on_host, to_host, where_is
 from hrvol.segment.cas import fit_clusters
-from hrvol.segment.device import cluster_probabilities, device_probabilities, multiply
+from hrvol.segment.device import device_probabilities, multiply
 from hrvol.segment.positions import PositionField
 from hrvol.segment.weak import PixelClassifier, Samples
 from hrvol.volume.store import open_volume
@@ -224,9 +224,9 @@ def test_clusters_become_classes_where_their_scores_are(move):
     clusters = fit_clusters(features, None, ClusterSpec(clusters=12, classes=4))
     weight, bias = clusters.linear(slice(None))
     scores = features.reshape(20, 20, -1) @ weight.T + bias
-    found = cluster_probabilities(clusters, move(scores))
+    found = clusters.class_probabilities(move(scores))
     assert where_is(found) == where_is(move(scores))
-    np.testing.assert_allclose(to_host(found), clusters.class_probabilities(scores.copy()), atol=1e-6)
+    np.testing.assert_allclose(to_host(found), clusters.class_probabilities(scores), atol=1e-6)
 
 
 def clustered(image):

@@ -1,5 +1,6 @@
 """Classes from nothing: what merging, attention density and nearest centroids promise."""
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -371,6 +372,24 @@ def test_probabilities_are_those_of_the_nearest_centroid_of_each_class(seed, siz
     best = np.stack([scores[..., value == HYBRID.of_cluster].max(axis=-1) for value in HYBRID.classes], -1)
     exact = np.exp((best - best.max(axis=-1, keepdims=True)).astype(np.float64) / HYBRID.temperature)
     np.testing.assert_allclose(found, exact / exact.sum(axis=-1, keepdims=True), rtol=2e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("number", [3, 12, 30])
+def test_probabilities_are_the_same_bits_however_scores_lie_in_memory(number):
+    rng = np.random.default_rng(number)
+    of_cluster = np.sort(np.concatenate([np.arange(number), rng.integers(0, number, 40 - number)])) + 1
+    clusters = replace(HYBRID, of_cluster=of_cluster, temperature=0.37)
+    planes = rng.normal(size=(40, 9, 11)).astype(np.float32)
+    scores = np.moveaxis(planes, 0, -1)
+    expected = np.maximum.reduceat(scores, np.searchsorted(of_cluster, clusters.classes), axis=-1)
+    expected -= expected.max(axis=-1, keepdims=True)
+    expected = np.exp(expected / np.float32(0.37))
+    expected /= expected.sum(axis=-1, keepdims=True)
+    for same in (scores, np.ascontiguousarray(scores), np.asfortranarray(scores)):
+        found = clusters.class_probabilities(same)
+        assert found.dtype == np.float32
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, expected)
 
 
 def refused(error, match, features, attention=None, **spec):
