@@ -2,6 +2,8 @@
 
 Speed and the share of each stage by preset and precision; operations of the network beside what a product of
 large matrices reaches on the same device; images at once; memory beside its forecast; and several devices.
+
+Each figure is printed as it comes, and the document written anew: a run that is ended has what it had done.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,15 +29,15 @@ from threadpoolctl import threadpool_limits
 from benchmarks.forecast_gpu import network_flop
 from benchmarks.quality import describe_machine
 from benchmarks.stages import STAGES, clocks
+from hrvol.features import featuriser
 from hrvol.features.backbone import Backbone, load_backbone
-from hrvol.features.batch import MOST, device_need, network_of
+from hrvol.features.batch import MOST, batch_in, device_need, free_bytes, network_of
 from hrvol.phantom import draw_strokes, make_phantom
 from hrvol.recipe import DEFAULT_BLOCK, PRESETS, Recipe
 from hrvol.run.classify import STRIPE
 from hrvol.run.engine import cpus
 from hrvol.run.pipeline import segment_volume, train_model
 from hrvol.segment.model import Model
-from hrvol.specs import BATCH
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _REPEATS = 10
@@ -56,7 +58,7 @@ class Stages:
     flops
         Operations per second of the network while it is at work.
     memory, forecast
-        Most bytes that torch held, and what was forecast of it; 0 on the CPU.
+        Most bytes that torch held, and what was forecast of that; 0 on the CPU.
     """
 
     preset: str
@@ -68,6 +70,28 @@ class Stages:
     forecast: int
 
 
+@dataclass
+class Found:
+    """What has been measured so far.
+
+    Attributes
+    ----------
+    products
+        Operations per second of a product of matrices, by precision.
+    batches
+        Images and operations per second, by precision and images at once.
+    rows
+        Presets.
+    scaling
+        Seconds by number of devices.
+    """
+
+    products: dict[str, float] = field(default_factory=dict)
+    batches: dict[str, dict[int, tuple[float, float]]] = field(default_factory=dict)
+    rows: list[Stages] = field(default_factory=list)
+    scaling: dict[int, float] = field(default_factory=dict)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the document."""
     args = _parser().parse_args(arguments)
@@ -75,29 +99,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit("no GPU here; --device cpu runs the same on the CPU")
     if args.device == "cpu":
         torch.set_num_threads(1)  # else times of stages do not add up
-    products = {
-        precision: measure_product(args.device, precision, args.product) for precision in args.precisions
-    }
-    batches = {
-        precision: measure_batches(args.device, precision, args.core + 70, args.batches)
-        for precision in args.precisions
-    }
+    found = Found()
+    for news in measure(found, args):
+        print(news, flush=True)
+        args.output.write_text(render(found, args), encoding="utf-8")
+
+
+def measure(found: Found, args: argparse.Namespace) -> Iterator[str]:
+    """Measure one thing after the other into ``found``, and say each in a line."""
+    for precision in args.precisions:
+        found.products[precision] = measure_product(args.device, precision, args.product)
+        yield f"product, {precision}: {found.products[precision] / 1e12:.3f} TFLOP/s"
+    for precision in args.precisions:
+        found.batches[precision] = {}
+        for batch, speed in measure_batches(args.device, precision, args.core + 70, args.batches):
+            found.batches[precision][batch] = speed
+            yield f"{batch} images at once, {precision}: {speed[0]:.1f} images/s"
     volume, strokes = electrode(args)
-    rows, scaling = [], {}
     with tempfile.TemporaryDirectory() as name, limits(args.device):
         folder = Path(name)
         for preset in args.presets:
             for precision in args.precisions:
+                featuriser._LOADED.clear()  # else memory is that of all networks so far
                 model = train_model(
                     [(volume, strokes)], recipe=recipe_of(preset, precision, args), device=args.device
                 )
-                rows.append(measure_stages(preset, precision, volume, model, folder, args))
-                print(rows[-1], flush=True)
+                found.rows.append(measure_stages(preset, precision, volume, model, folder, args))
+                yield str(found.rows[-1])
         # The last of them is the one that several devices are tried with.
-        scaling = measure_scaling(
-            volume, model, folder, args.device, args.workers or worker_counts(args.device)
-        )
-    args.output.write_text(render(rows, products, batches, scaling, args), encoding="utf-8")
+        counts = args.workers or worker_counts(args.device)
+        for count, seconds in measure_scaling(volume, model, folder, args.device, counts):
+            found.scaling[count] = seconds
+            yield f"{count} at work: {seconds:.1f} s"
 
 
 def limits(device: str) -> Any:
@@ -145,18 +178,16 @@ def measure_product(device: str, precision: str, side: int) -> float:
 
 def measure_batches(
     device: str, precision: str, side: int, batches: Sequence[int]
-) -> dict[int, tuple[float, float]]:
-    """Return images per second, and operations per second, by images at once: the network alone."""
+) -> Iterator[tuple[int, tuple[float, float]]]:
+    """Yield images at once, and images and operations per second: the network alone."""
     backbone = load_backbone("dinov2_vits14", device=device, precision=precision)
     flop = network_flop((side // backbone.patch) ** 2 + 1, DEFAULT_BLOCK)
-    found = {}
     for batch in batches:
         images = torch.rand(batch, 1, side, side, device=device)
         seconds = statistics.median(
             _seconds(lambda seen=images: backbone.tokens(seen, blocks=(DEFAULT_BLOCK,)), device)
         )
-        found[batch] = (batch / seconds, batch * flop / seconds)
-    return found
+        yield batch, (batch / seconds, batch * flop / seconds)
 
 
 def _seconds(function: Callable[[], Any], device: str) -> list[float]:
@@ -242,10 +273,13 @@ def measure_stages(
 
 
 def forecast(recipe: Recipe) -> int:
-    """Return the forecast of a recipe's GPU memory, without the classifier."""
-    side = recipe.tiles.core + 2 * recipe.tiles.overlap
-    network = network_of(recipe.features.deep.weights) if recipe.features.uses_deep else None
-    return device_need(recipe.features, (side, side), network, batch=BATCH, rows=STRIPE).total
+    """Return the forecast of what torch takes on the GPU for a recipe's features, as a run would."""
+    features, shape = recipe.features, 2 * (recipe.tiles.core + 2 * recipe.tiles.overlap,)
+    if not features.uses_deep:
+        return device_need(features, shape, None, batch=1, rows=STRIPE).torch
+    network = network_of(features.deep.weights)
+    batch = batch_in(free_bytes(torch.device("cuda")), network, features.deep, shape)
+    return device_need(features, shape, network, batch=batch, rows=STRIPE).torch
 
 
 def worker_counts(device: str) -> list[int]:
@@ -256,19 +290,17 @@ def worker_counts(device: str) -> list[int]:
 
 def measure_scaling(
     volume: NDArray[np.uint8], model: Model, folder: Path, device: str, counts: Sequence[int]
-) -> dict[int, float]:
-    """Return the seconds of a run by number of devices (``cpu``: of processes), their start included."""
+) -> Iterator[tuple[int, float]]:
+    """Yield numbers of devices (``cpu``: of processes) and the seconds of a run, their start included."""
     source = folder / "volume.zarr"
     zarr.save_array(str(source), volume)
-    found = {}
     for count in counts:
         where: dict[str, Any] = {"engine": "local", "workers": count}
         if device == "cuda":
             where = {"engine": "cuda", "devices": [str(number) for number in range(count)]}
         report = segment_volume(source, folder / f"by-{count}.ome.zarr", model, device=device, **where)
         assert not report.failed, report.failed
-        found[count] = report.seconds
-    return found
+        yield count, report.seconds
 
 
 def machine(device: str) -> str:
@@ -283,19 +315,13 @@ def machine(device: str) -> str:
 _ABOUT = """A phantom of {planes} x {side} x {side} voxels, tiles of {core} px, blocks of {block_planes}
 planes, {trees} trees. Speed: one process, undisturbed. Shares: the same again, waiting for the device at
 the ends of each stage. *Of a product*: the network's operations per second beside those of a product of
-two matrices of {product} x {product} in the same precision on the same device. Memory: what torch holds;
-CUDA, CuPy and the classifier have theirs besides.
+two matrices of {product} x {product} in the same precision on the same device. Memory: what torch holds, and
+the forecast of that; CUDA, CuPy and the classifier have theirs besides.
 """
 
 
-def render(
-    rows: Sequence[Stages],
-    products: dict[str, float],
-    batches: dict[str, dict[int, tuple[float, float]]],
-    scaling: dict[int, float],
-    args: argparse.Namespace,
-) -> str:
-    """Return the document."""
+def render(found: Found, args: argparse.Namespace) -> str:
+    """Return the document of what has been measured so far."""
     voxels = args.planes * (args.across * args.core) ** 2
     head = [
         "preset",
@@ -315,10 +341,10 @@ def render(
         _line(head),
         "|---" * len(head) + "|",
     ]  # fmt: skip
-    for row in rows:
+    for row in found.rows:
         memory = [f"{size / 2**20:.0f}" if size else "" for size in (row.memory, row.forecast)]
         shares = [f"{share:.1%}" for share in row.shares]
-        of_product = f"{row.flops / products[row.precision]:.1%}"
+        of_product = f"{row.flops / found.products[row.precision]:.1%}"
         speed = [f"{row.voxels_per_s:.0f}", *shares, f"{row.flops / 1e12:.3f}", of_product]
         lines.append(_line([row.preset, row.precision, *speed, *memory]))
     lines += [
@@ -327,22 +353,24 @@ def render(
         _line(["precision", "images at once", "images/s", "TFLOP/s", "of a product"]),
         "|---" * 5 + "|",
     ]
-    for precision, found in batches.items():
-        for batch, (rate, flops) in found.items():
-            cells = [f"{rate:.1f}", f"{flops / 1e12:.3f}", f"{flops / products[precision]:.1%}"]
+    for precision, by_batch in found.batches.items():
+        for batch, (rate, flops) in by_batch.items():
+            cells = [f"{rate:.1f}", f"{flops / 1e12:.3f}", f"{flops / found.products[precision]:.1%}"]
             lines.append(_line([precision, str(batch), *cells]))
-    what = "GPUs" if args.device == "cuda" else "processes"
-    first = next(iter(scaling))
-    lines += [
-        f"\n## Several {what}\n",
-        f"{rows[-1].preset}, {rows[-1].precision}, the start of the workers included.\n",
-        _line([what, "s", "voxels/s", f"times that of {first}"]),
-        "|---" * 4 + "|",
-        *(
-            _line([str(count), f"{took:.1f}", f"{voxels / took:.0f}", f"{scaling[first] / took:.2f}"])
-            for count, took in scaling.items()
-        ),
-    ]
+    if found.scaling:
+        what = "GPUs" if args.device == "cuda" else "processes"
+        first, alone = next(iter(found.scaling.items()))
+        last = found.rows[-1]
+        lines += [
+            f"\n## Several {what}\n",
+            f"{last.preset}, {last.precision}, the start of the workers included.\n",
+            _line([what, "s", "voxels/s", f"times that of {first}"]),
+            "|---" * 4 + "|",
+            *(
+                _line([str(count), f"{took:.1f}", f"{voxels / took:.0f}", f"{alone / took:.2f}"])
+                for count, took in found.scaling.items()
+            ),
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -53,6 +53,20 @@ def test_the_benchmark_of_gpus_runs_on_the_cpu_and_says_so(tmp_path):
     assert float(workers[3]) == 1
 
 
+@pytest.mark.weights
+def test_what_was_measured_is_kept_when_the_rest_is_cut_off(tmp_path, monkeypatch, capsys):
+    def cut_off(args):
+        raise TimeoutError
+
+    monkeypatch.setattr(gpu, "electrode", cut_off)
+    out = tmp_path / "gpu.md"
+    with pytest.raises(TimeoutError):
+        gpu.main([*SMALL.split(), "--batches", "1", "--product", "64", "-o", str(out)])
+    _, _, batch = rows_of(out.read_text())
+    assert batch[:2] == ["fp32", "1"]
+    assert f"1 images at once, fp32: {batch[2]} images/s" in capsys.readouterr().out
+
+
 def test_operations_are_counted_where_the_network_runs():
     from collections import Counter
 

@@ -14,6 +14,7 @@ import zarr
 from click.testing import CliRunner
 
 from hrvol.cli import main
+from hrvol.features import featuriser
 from hrvol.volume.labels import open_label_store
 from hrvol.volume.store import open_labels
 
@@ -181,7 +182,8 @@ def test_weights_are_listed_and_found(monkeypatch, tmp_path):
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
-    """No weights anywhere on this machine."""
+    """No weights anywhere on this machine, nor in this process."""
+    monkeypatch.setattr(featuriser, "_LOADED", {})
     monkeypatch.setenv("HRVOL_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))

@@ -70,7 +70,7 @@ def plan(
     seconds: float = SECONDS,
     as_json: bool = False,
 ) -> None:
-    """Say what hrvol segment will take: time, memory, disk. Takes the same options.
+    """Say what hrvol segment will take: time, memory (a GPU's too), disk. Takes the same options.
 
     A few blocks are tried for real, with as many workers as are asked for. Nothing is left behind.
 
@@ -126,6 +126,9 @@ def echo_plan(found: Plan) -> None:
         return "not known" if nbytes is None else size(nbytes)
 
     earlier = f", {found.done} are done" if found.done else ""
+    gpu = []
+    if found.gpu_needed is not None:
+        gpu = [["GPU memory needed", size(found.gpu_needed)], ["  free there", beside(found.gpu_free)]]
     per_block = " x ".join(map(str, found.block_shape))
     rows = [
         ["time", duration(found.seconds)],
@@ -141,6 +144,7 @@ def echo_plan(found: Plan) -> None:
         ["memory of a worker", size(found.worker_memory)],
         ["memory needed", size(found.memory_needed)],
         [f"  free {found.memory_where}", beside(found.memory_free)],
+        *gpu,
         ["output", size(found.output_bytes)],
         ["  free on its disk", beside(found.disk_free)],
         ["files", str(found.files)],

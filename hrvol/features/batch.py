@@ -29,8 +29,14 @@ _BLOCK_VALUES = 11
 """Values per token and channel that live at once in a block, at most: the tokens twice, their norm, and both
 sides of the activation of the perceptron, each four times as wide; attention is fused and takes less."""
 
-_FILTER_PLANES = 120
+_FILTER_PLANES = 100
 """Planes of float32 that the filter bank takes beside its channels, at most: mostly those of `membrane`."""
+
+_WORKSPACE = 32 * 2**20
+"""What torch takes for products of matrices (cuBLAS) and keeps, at most: on Hopper; a quarter elsewhere."""
+
+_CHECKED = 1.75
+"""Times the features of a stripe that looking for NaN in them takes beside them: |x|, and three masks."""
 
 
 @dataclass(frozen=True)
@@ -60,30 +66,38 @@ class DeviceNeed:
     ----------
     weights
         The network's own, all the time.
+    workspace
+        For products of matrices, all the time.
     batch
         Images in the network.
     tokens
-        Of all views, until they are spread.
+        Of all views, until they are spread; or the features of all pixels, where these are fewer.
     filters
-        The classical channels of the tile, and what computing them takes.
+        The classical channels of the tile, and what computing them takes: CuPy's, all else is torch's.
     features
-        Of the pixels that are classified at once.
+        Of the pixels that are classified at once, and what checking them takes.
     """
 
     weights: int
+    workspace: int
     batch: int
     tokens: int
     filters: int
     features: int
 
     @property
+    def torch(self) -> int:
+        """The most that torch holds at once: the network runs, then pixels get their features."""
+        return self.weights + self.workspace + self.tokens + max(self.batch, self.features)
+
+    @property
     def total(self) -> int:
-        """The most that is held at once: the network runs, then pixels get their features."""
-        return self.weights + self.tokens + max(self.batch, self.filters + self.features)
+        """What torch and CuPy take: neither gives back to the other what it does not need just now."""
+        return self.torch + self.filters
 
 
 def image_bytes(tokens: int, channels: int, pixels: int, precision: str, *, blocks: int = 1) -> int:
-    """Return the bytes that one image takes in the network, its result included.
+    """Return the bytes that one image takes in the network, itself and its result included.
 
     Parameters
     ----------
@@ -102,7 +116,7 @@ def image_bytes(tokens: int, channels: int, pixels: int, precision: str, *, bloc
     entering = 3 * pixels * 2 * _FLOAT  # three channels, before and after they are normalised
     inside = values * (_BLOCK_VALUES * size + (blocks - 1) * _FLOAT)
     leaving = values * (2 * size + 2 * blocks * _FLOAT)  # results are float32, and put side by side
-    return max(entering, inside, leaving)
+    return pixels * _FLOAT + max(entering, inside, leaving)
 
 
 def fitting_batch(
@@ -154,14 +168,28 @@ def batch_for(backbone: Backbone, spec: DeepSpec, shape: tuple[int, int]) -> int
     """
     if backbone.device.type == "cpu":
         return BATCH
-    tokens, pixels = _pass(backbone.patch, spec, shape)
+    network = Network(backbone.patch, backbone.channels, 0)
+    return batch_in(free_bytes(backbone.device), network, spec, shape)
+
+
+def batch_in(free: int, network: Network, spec: DeepSpec, shape: tuple[int, int]) -> int:
+    """Return how many images a network should see at once on a GPU, for tiles of a shape.
+
+    Parameters
+    ----------
+    free
+        Bytes of its memory that are free once the weights are there.
+    network, spec, shape
+        As for :func:`device_need`.
+    """
+    tokens, pixels = _pass(network.patch, spec, shape)
     return fitting_batch(
-        free_bytes(backbone.device),
+        free,
         tokens=tokens,
-        channels=backbone.channels,
+        channels=network.channels,
         pixels=pixels,
         precision=spec.precision,
-        blocks=len(backbone.block_numbers(spec.block)),
+        blocks=_blocks(spec),
     )
 
 
@@ -181,7 +209,8 @@ def device_need(
     """Forecast the GPU memory of one tile's features.
 
     Not counted are the CUDA libraries' own (half a gigabyte or so for a process), the classifier, and what
-    allocators keep between tiles.
+    allocators keep between tiles. Tokens of all views are counted beside a full batch, though they are seldom
+    there together: on an H100 torch took 0.85 to 0.95 of what is forecast of it (a test has the figures).
 
     Parameters
     ----------
@@ -192,31 +221,37 @@ def device_need(
     network
         Of :func:`network_of`; ``None`` where none is needed.
     batch
-        Images at once.
+        Images at once, at most: a tile has no more than passes times views.
     rows
         Rows of the tile that are classified at once.
     """
     pixels, channels = shape[0] * shape[1], 0
-    weights = inside = kept = filters = 0
-    stripe = min(rows, shape[0]) * shape[1]
+    weights = workspace = inside = kept = filters = 0
+    names = classical.channel_names(spec.classical) if spec.uses_classical else ()
     if network is not None and spec.uses_deep:
         deep = spec.deep
-        blocks = len(deep.block) if isinstance(deep.block, tuple) else 1
+        blocks, precision = _blocks(deep), deep.precision
         tokens, seen = _pass(network.patch, deep, shape)
         channels = blocks * network.channels
-        weights = network.parameters * _BYTES[deep.precision]
-        inside = batch * image_bytes(tokens, network.channels, seen, deep.precision, blocks=blocks)
+        weights, workspace = network.parameters * _BYTES[precision], _WORKSPACE
         grid, views = grid_size(network.patch, deep, shape), len(views_of(deep))
         passes = len(layout_of(network.patch, deep, shape).starts)
+        at_once = min(batch, passes * views)
+        inside = at_once * image_bytes(tokens, network.channels, seen, precision, blocks=blocks)
         held = views
         if grid > pixels:  # then the features of all pixels take less, and are kept instead
-            stripe, held = pixels, min(views, -(-batch // passes))
-        kept = (held + 1) * (grid // views) * channels * _FLOAT  # one view more while it is woven
+            kept, held = pixels * (channels + len(names)) * _FLOAT, min(views, -(-at_once // passes))
+        kept += (held + 1) * (grid // views) * channels * _FLOAT  # one view more while it is woven
     if spec.uses_classical:
-        names = len(classical.channel_names(spec.classical))
-        filters = (names + _FILTER_PLANES) * pixels * _FLOAT
-        channels += names
-    return DeviceNeed(weights, inside, kept, filters, stripe * channels * _FLOAT)
+        filters = (len(names) + _FILTER_PLANES) * pixels * _FLOAT
+        channels += len(names)
+    features = round((1 + _CHECKED) * min(rows, shape[0]) * shape[1] * channels * _FLOAT)
+    return DeviceNeed(weights, workspace, inside, kept, filters, features)
+
+
+def _blocks(spec: DeepSpec) -> int:
+    """Return how many blocks' tokens are wanted."""
+    return len(spec.block) if isinstance(spec.block, tuple) else 1
 
 
 def _pass(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> tuple[int, int]:

@@ -135,12 +135,11 @@ class Featuriser:
                 values = classical.classical_features(_for_filters(plane, self.device), self.spec.classical)
                 filtered = torch.as_tensor(values).permute(1, 2, 0)
         width = columns.stop - columns.start
-        room = torch.empty((min(rows, bottom - top), width, len(self.channels)), device=self.device)
+        height = 0 if many else min(rows, bottom - top)
+        room = torch.empty((height, width, len(self.channels)), device=self.device)
         for start in range(top, bottom, rows):
             stripe = slice(start, min(start + rows, bottom))
-            features = room[: stripe.stop - start]
-            if whole is not None:
-                features = whole[stripe, columns]
+            features = room[: stripe.stop - start] if whole is None else whole[stripe, columns]
             if tokens is not None:
                 tokens.spread(stripe, columns, features[:, :, self.groups["deep"]])
             if filtered is not None:
@@ -272,6 +271,8 @@ def load_featuriser(
 ) -> Featuriser:
     """Return a featuriser, loaded once per process for each spec, device and weights.
 
+    A network that several specs want in one precision is in memory once.
+
     Parameters
     ----------
     spec
@@ -296,7 +297,7 @@ def load_featuriser(
         if key not in _LOADED:
             backbone = None
             if spec.uses_deep:
-                backbone = load_backbone(
+                backbone = _loaded_backbone(*key) or load_backbone(
                     spec.deep.weights,
                     device=device,
                     precision=spec.deep.precision,
@@ -305,3 +306,12 @@ def load_featuriser(
                 )
             _LOADED[key] = Featuriser(spec, backbone, device)
         return _LOADED[key]
+
+
+def _loaded_backbone(spec: FeatureSpec, device: str, weights_path: str | None) -> Backbone | None:
+    """Return the network that a spec wants, where another one has it already."""
+    wanted = (spec.deep.weights, spec.deep.precision, device, weights_path)
+    for (other, *where), loaded in _LOADED.items():
+        if (other.deep.weights, other.deep.precision, *where) == wanted and loaded.backbone is not None:
+            return loaded.backbone
+    return None

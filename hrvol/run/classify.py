@@ -5,8 +5,6 @@ Probabilities stay where the features are, on the CPU or on a GPU; but a CRF wor
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +14,6 @@ from hrvol.recipe import CrfSpec
 from hrvol.segment.arrays import Array, beside, namespace, to_host, where_is
 from hrvol.segment.cas import ClusterClassifier
 from hrvol.segment.crf import refine, unary_from_probabilities
-from hrvol.segment.device import cluster_probabilities
 from hrvol.segment.model import Model
 from hrvol.segment.weak import PixelClassifier
 
@@ -97,9 +94,8 @@ def _by_clusters(
 ) -> Array:
     scores = featuriser.scores(image, cluster_maps(clusters, featuriser), batch_size=batch_size)
     pixels = namespace(scores).moveaxis(scores, 0, -1)[(*wanted, ...)]
-    of_classes: Callable[[Array], Array] = partial(cluster_probabilities, clusters)
     if str(where_is(scores)) == "cpu":
-        pixels, of_classes = to_host(pixels), clusters.class_probabilities
+        pixels = to_host(pixels)
     height, found = pixels.shape[0], None
     for row in range(0, height, STRIPE):
         rows = slice(row, min(row + STRIPE, height))
@@ -109,7 +105,7 @@ def _by_clusters(
             inside = slice(start + rows.start, start + rows.stop)
             place = clusters.position_scores(featuriser.groups["deep"], inside, wanted[1], image.shape[:2])
             stripe = stripe if place is None else stripe - beside(place, stripe)
-        found = _put(found, rows, of_classes(stripe), height)
+        found = _put(found, rows, clusters.class_probabilities(stripe), height)
     return _pixel_by_pixel(found)
 
 

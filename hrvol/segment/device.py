@@ -17,16 +17,12 @@ import array_api_compat
 
 from hrvol.recipe import ClassifierKind
 from hrvol.segment.arrays import Array, namespace, where_is
-from hrvol.segment.cas import ClusterClassifier
 from hrvol.segment.forests import Precision, ask_trees, load_trees
 from hrvol.segment.heads import Head, head_of
 
 _FLOOR = 1e-6  # of a factor of a product: one forest that has not met a class must not make it impossible
 _LOCK = threading.Lock()
 _READY: WeakKeyDictionary[Any, dict[tuple[str, str], Any]] = WeakKeyDictionary()
-
-cluster_probabilities = ClusterClassifier.class_probabilities
-"""Serves every library already: another name for those who ask by way of this module."""
 
 
 def device_probabilities(kind: ClassifierKind, estimator: Any, features: Array) -> Array:

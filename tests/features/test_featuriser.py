@@ -1,12 +1,16 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
 
 from hrvol.errors import InputError
+from hrvol.features import featuriser as featuriser_module
 from hrvol.features.backbone import random_backbone
 from hrvol.features.classical import classical_features
 from hrvol.features.featuriser import Featuriser, load_featuriser
-from hrvol.features.upsample import Linear, upsample
+from hrvol.features.upsample import Linear, token_grids, upsample
 from hrvol.recipe import DeepSpec, FeatureSpec
 from hrvol.segment.density import ClusterTally
 
@@ -83,6 +87,37 @@ def test_the_real_network_is_loaded_once_per_process():
     featuriser = load_featuriser(spec)
     assert load_featuriser(FeatureSpec.model_validate(spec.to_dict())) is featuriser
     assert len(featuriser.weights_sha256) == 64
+
+
+@pytest.mark.weights
+def test_specs_share_a_network_where_it_is_the_same():
+    deep = DeepSpec(offsets=1)
+    one, other = (load_featuriser(FeatureSpec(kind=kind, deep=deep)) for kind in ("deep", "hybrid"))
+    assert one is not other
+    assert one.backbone is other.backbone
+    half = deep.model_copy(update={"precision": "bf16"})
+    assert load_featuriser(FeatureSpec(kind="deep", deep=half)).backbone is not one.backbone
+
+
+def test_nothing_of_a_tile_is_held_when_it_is_done(backbone, image, monkeypatch):
+    made = []
+
+    def keep(*arguments, **options):
+        found = token_grids(*arguments, **options)
+        made.extend(weakref.ref(grid) for grid in found.grids)
+        return found
+
+    monkeypatch.setattr(featuriser_module, "token_grids", keep)
+    featuriser = Featuriser(FeatureSpec(kind="deep", deep=DeepSpec(block=1, offsets=2)), backbone)
+    gc.disable()  # what only the collector finds stays for who knows how long
+    try:
+        for _, stripe in featuriser.stripes(image, (slice(0, 40), slice(0, 52)), rows=16):
+            made.append(weakref.ref(stripe.base))
+        del stripe
+        assert len(made) == 4
+        assert [reference() for reference in made] == [None] * 4
+    finally:
+        gc.enable()
 
 
 def test_attention_and_projection_come_apart_from_features(backbone, image):

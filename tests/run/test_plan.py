@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from click.testing import CliRunner
 from run_data import QUICK, draw, make_volume
 
+from hrvol.cli.plan import echo_plan
 from hrvol.cli.plan import plan as command
 from hrvol.errors import (
     BlockError,
@@ -20,10 +22,14 @@ from hrvol.errors import (
     RoomError,
     UsageError,
 )
+from hrvol.features.batch import device_need
+from hrvol.recipe import PRESETS
+from hrvol.run.engine import EngineSpec
 from hrvol.run.pipeline import train_model
+from hrvol.run.planning.gpu import CUDA_BYTES, GpuNeed, free_gpu, gpu_need, tree_bytes
 from hrvol.run.planning.plan import check_room, plan_run
 from hrvol.run.segment import segment_volume
-from hrvol.segment.model import save_model
+from hrvol.segment.model import load_model, save_model
 from hrvol.volume.store import open_volume
 
 SHORT = {"seconds": 0.5}
@@ -173,6 +179,54 @@ def test_too_little_room_is_refused(roomy, changes, message):
     check_room(replace(roomy, memory_free=None, disk_free=None, files_free=None))
     with pytest.raises(RoomError, match=message):
         check_room(replace(roomy, **changes))
+
+
+def test_on_the_cpu_nothing_is_said_of_gpus(roomy, place, capsys):
+    assert (roomy.gpu_needed, roomy.gpu_free) == (None, None)
+    echo_plan(roomy)
+    assert "GPU" not in capsys.readouterr().out
+    model = load_model(place / "model.hrvol")
+    assert gpu_need(EngineSpec("local"), model, free=pytest.fail) == GpuNeed()
+
+
+def test_a_gpu_needs_room_for_features_cuda_and_trees(place):
+    model = load_model(place / "model.hrvol")
+    spec = EngineSpec(device="cuda")
+    (member,) = model.classifier.members
+    nodes = sum(tree.tree_.node_count for tree in member.estimator.estimators_)
+    assert tree_bytes(model) == nodes * (16 + 4)
+    classical = device_need(model.recipe.features, (88, 88), None, batch=1, rows=64)
+    assert gpu_need(spec, model, free=lambda spec: None) == GpuNeed(
+        CUDA_BYTES + tree_bytes(model) + classical.total, None
+    )
+    deep = replace(model, recipe=PRESETS["best"])
+    by_room = {free: gpu_need(spec, deep, free=lambda spec, free=free: free) for free in (None, 2**34, 2**30)}
+    much, little = by_room[2**34], by_room[2**30]
+    assert much.needed == by_room[None].needed  # an unknown GPU is taken to have room
+    assert little.needed < much.needed - 500 * 2**20  # fewer images at once
+    assert much.notes == ()
+
+
+def test_a_gpu_that_is_too_small_is_warned_of(roomy, capsys):
+    tight = GpuNeed(needed=3 * 2**30, free=2**30)
+    assert tight.notes[0].startswith("GPU memory: found 1 GiB free, needed 3 GiB")
+    assert GpuNeed(3 * 2**30, None).notes == GpuNeed(2**30, 2**30).notes == ()
+    told = replace(roomy, gpu_needed=tight.needed, gpu_free=None, notes=tight.notes)
+    echo_plan(told)
+    check_room(told)  # a forecast alone refuses nothing
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert {"GPU memory needed 3 GiB", "free there not known", tight.notes[0]} <= set(lines)
+    assert told.to_dict()["gpu_needed"] == 3 * 2**30
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_the_memory_of_a_gpu_is_planned(given):
+    plan = plan_run(*given, device="cuda", **SHORT)
+    assert CUDA_BYTES < plan.gpu_needed < plan.gpu_free <= torch.cuda.mem_get_info()[1]
+    assert (
+        free_gpu(EngineSpec("cuda", devices=("0",), workers=1, device="cuda")) <= torch.cuda.mem_get_info()[1]
+    )
 
 
 @pytest.fixture

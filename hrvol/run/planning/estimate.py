@@ -16,6 +16,7 @@ from hrvol.run.block import SegmentJob
 from hrvol.run.engine import EngineSpec, cpus
 from hrvol.run.planning import forecast, room
 from hrvol.run.planning.calibrate import IDLE_BYTES, Measured, measure
+from hrvol.run.planning.gpu import GpuNeed, gpu_need
 from hrvol.run.planning.outlook import Plan
 from hrvol.run.planning.reads import Looked, Reading, look_at_mask, simulate_reads
 from hrvol.run.planning.trial import TrialJob, scratch_store
@@ -84,7 +85,8 @@ def estimate(task: Task, seconds: float, prepare_s: float) -> Plan:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     looked = look_at_mask(job.mask, task.grid, task.todo, job.region)
     memory = room.free_memory() + room.held_memory()[0]
-    notes = _notes(task, looked, load)
+    gpu = gpu_need(task.spec, task.ready.model)  # before blocks are tried there
+    notes = [*_notes(task, looked, load), *gpu.notes]
     with tempfile.TemporaryDirectory(
         prefix="hrvol-plan-", dir=_scratch_place(task), ignore_cleanup_errors=True
     ) as folder:
@@ -94,7 +96,7 @@ def estimate(task: Task, seconds: float, prepare_s: float) -> Plan:
         measured = None
         if len(task.todo) and looked.blocks > 0:
             measured = _try(task, looked, scratch, seconds, memory)
-        return _work_out(task, looked, measured, store, metadata, prepare_s, memory, load, notes)
+        return _work_out(task, looked, measured, store, metadata, prepare_s, memory, gpu, load, notes)
 
 
 def _scratch_place(task: Task) -> Path | None:
@@ -143,6 +145,7 @@ def _work_out(
     metadata: Sequence[int],
     prepare_s: float,
     memory: int,
+    gpu: GpuNeed,
     load: float,
     notes: Sequence[str],
 ) -> Plan:
@@ -190,6 +193,8 @@ def _work_out(
         memory_needed=peak if task.spec.remote else workers * (peak - shared) + shared + driver,
         memory_free=memory_free,
         memory_where=where,
+        gpu_needed=gpu.needed,
+        gpu_free=gpu.free,
         output_bytes=nbytes,
         disk_free=disk_free,
         files=files,

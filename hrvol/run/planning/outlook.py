@@ -38,6 +38,8 @@ class Plan:
         the process that directs them holds for itself.
     memory_needed, memory_free, memory_where
         What has to fit, what there is (``None``: not known), and where.
+    gpu_needed, gpu_free
+        The same of a worker's GPU, a forecast; ``None`` where work is done on CPUs.
     output_bytes, disk_free
         What will be written, and what there is room for; ``None``: not known.
     files, files_free
@@ -71,6 +73,8 @@ class Plan:
     memory_needed: int
     memory_free: int | None
     memory_where: str
+    gpu_needed: int | None
+    gpu_free: int | None
     output_bytes: int
     disk_free: int | None
     files: int
