@@ -213,9 +213,9 @@ that have to move in half precision; time is the longer of operations / (utilisa
 bytes / data-sheet bandwidth. A tile is {side} x {side} px, of which {core} x {core} are kept. Not counted:
 filters, forest, decoding and writing, which must keep up beside it.
 
-**Measured since on one H100** (`benchmarks/gpu.md`): the network of `balanced` in half precision at 156 TFLOP/s,
-16 % of the data sheet, so near the forecast. But all of it together labels 1.65 million voxels/s, a teravoxel in
-170 GPU hours and not in 5, because filters, spreading and what happens between them do not keep up.
+**Measured since on one H100** (`benchmarks/gpu.md`): the network of `balanced` in half precision at 156
+TFLOP/s, 16 % of the data sheet, so near the forecast. But all of it together labels 1.65 million voxels/s, a
+teravoxel in 170 GPU hours and not in 5: filters, spreading and what happens between them do not keep up.
 
 ## Cost of a voxel
 
