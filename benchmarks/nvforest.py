@@ -39,8 +39,8 @@ LAYOUTS = ("depth_first", "breadth_first", "layered")
 CONCLUSION = """**On a CPU** hrvol asks scikit-learn's trees all the same. nvForest adds trees up in groups of
 64 and multiplies by the inverse of their number, so that probabilities differ in the last bits of float64.
 Rounded to float32 they were the same here, but nothing promises it, and a worker that has nvForest must give
-the bits of one that has not. Besides, it is no faster in double precision (super1, an idle machine: 0.6 to 0.7
-times as fast), holds Python's lock while it works, and its packages take 2.4 GB.
+the bits of one that has not. Besides, it is no faster in double precision (super1, an idle machine: 0.6 to
+0.7 times as fast), holds Python's lock while it works, and its packages take 2.4 GB.
 
 **On a GPU** features differ from those of a CPU by rounding anyway. There a forest is asked in single
 precision, with thresholds rounded down: half the memory traffic, and labels differ only where two classes are
