@@ -80,11 +80,8 @@ class _Nanny(Nanny):  # type: ignore[misc] # Dask has no types
             raise
 
 
-def local_cluster(spec: EngineSpec, workers: int, loop: Any) -> LocalCluster:
-    """Return so many worker processes of this machine, whose loop :func:`deaf_runner` made.
-
-    ``spec`` says nothing that they need; it is there as for :func:`cuda_cluster`.
-    """
+def local_cluster(workers: int, loop: Any) -> LocalCluster:
+    """Return so many worker processes of this machine, whose loop :func:`deaf_runner` made."""
     return LocalCluster(
         loop=loop,
         worker_class=_Nanny,

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import uuid4
@@ -156,9 +157,9 @@ class DaskEngine:
             self._cluster = slurm_cluster(spec)
         else:
             self._runner = deaf_runner()
-            start = cuda_cluster if spec.local_gpus else local_cluster
+            start = partial(cuda_cluster, spec) if spec.local_gpus else local_cluster
             try:
-                self._cluster = start(spec, self.workers, self._runner.loop)
+                self._cluster = start(self.workers, self._runner.loop)
             except RuntimeError as error:
                 raise self._none_starts(root_cause(error)) from error
         return Client(self._cluster, set_as_default=False)

@@ -24,6 +24,19 @@ def model(data, quick):
     return train_model([(image, strokes)], recipe=quick, classes=["matrix", "disc"])
 
 
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """A file of random weights: what is found does not matter here, that it is found does."""
+    from safetensors.torch import save_file
+
+    from hrvol.features.backbone import random_backbone
+
+    file = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    state = random_backbone("dinov2_vits14").net.state_dict()
+    save_file({name: values.contiguous() for name, values in state.items()}, file)
+    return file
+
+
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
     made = Case.make(tmp_path_factory.mktemp("case"))

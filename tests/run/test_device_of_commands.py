@@ -13,7 +13,6 @@ from see_data import RECIPE, discs, use
 from hrvol.cli import main
 from hrvol.errors import DeviceError, UsageError
 from hrvol.features import featuriser
-from hrvol.features.backbone import random_backbone
 from hrvol.run import cluster, detect, devices, pca, pipeline, similar, tune
 from hrvol.run.detect import detect_objects
 from hrvol.run.devices import Choice
@@ -207,16 +206,6 @@ def test_a_wrong_device_is_one_clear_line(commands, name):
 
 
 # -- on a GPU --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    from safetensors.torch import save_file
-
-    file = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    state = random_backbone("dinov2_vits14").net.state_dict()
-    save_file({name: values.contiguous() for name, values in state.items()}, file)
-    return file
 
 
 @pytest.mark.gpu

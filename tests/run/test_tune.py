@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from run_data import QUICK
 
 from hrvol.cli import main
-from hrvol.features.backbone import random_backbone
 from hrvol.features.featuriser import load_featuriser
 from hrvol.quality.metrics import mean_iou
 from hrvol.recipe import PRESETS, Recipe
@@ -31,17 +30,6 @@ FIRST = {
     "hybrid, 2 x 2 offsets, forest",
     "hybrid, 2 x 2 offsets, product of forests",
 }
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A file of random weights: what is found does not matter here, that it is found does."""
-    from safetensors.torch import save_file
-
-    file = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    state = random_backbone("dinov2_vits14").net.state_dict()
-    save_file({name: values.contiguous() for name, values in state.items()}, file)
-    return file
 
 
 @pytest.fixture(scope="module")
