@@ -21,10 +21,12 @@ PRODUCT = "hybrid product"
 
 CLASSIFIERS: Mapping[str, ClassifierSpec] = {
     "forest, published": PRESETS["paper"].classifier,
-    "forest, default": PRESETS["balanced"].classifier,
+    "forest": ClassifierSpec(kind="forest"),
     "logistic": ClassifierSpec(kind="logistic"),
+    "vote": PRESETS["balanced"].classifier,
 }
-"""``published``: 2 features a split, depth 10, leaf 1; ``default``: sqrt(n) a split, full depth, leaf 2."""
+"""``published``: 2 features a split, depth 10, leaf 1; the other: sqrt(n) a split, full depth, leaf 2.
+``vote`` is the default."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Contest:
         groups: Mapping[str, slice],
         spec: ClassifierSpec,
         *,
+        grey: Sequence[int] = (),
         seed: int,
         threads: int = 1,
     ) -> Contest:
@@ -71,6 +74,8 @@ class Contest:
             Columns of the ``deep`` and the ``classical`` features.
         spec
             Of the classifiers.
+        grey
+            Columns of grey values, see :class:`hrvol.recipe.ClassifierSpec`; for hybrid features.
         seed
             Of each.
         threads
@@ -80,7 +85,8 @@ class Contest:
         fitted = {}
         for kind in KINDS:
             part = Samples(samples.features[:, columns[kind]], samples.labels, samples.image)
-            fitted[kind] = PixelClassifier.fit(part, spec, seed=seed, n_jobs=threads)
+            hidden = grey if kind == "hybrid" else ()
+            fitted[kind] = PixelClassifier.fit(part, spec, grey=hidden, seed=seed, n_jobs=threads)
         return cls(fitted, columns)
 
     def predict(self, features: NDArray[np.float32], *, threads: int = 1) -> dict[str, NDArray[np.uint16]]:

@@ -80,6 +80,10 @@ class Features(Protocol):
     def groups(self) -> Mapping[str, slice]:
         """Return the columns of the deep and of the classical features."""
 
+    @property
+    def grey(self) -> tuple[int, ...]:
+        """Return the columns of grey values."""
+
     def __call__(self, image: NDArray[np.float32]) -> Tensor:
         """Return features ``(C, y, x)``."""
 
@@ -98,6 +102,8 @@ class Seen:
         ``(n, C)`` float32 and ``(n,)``: every ``step``-th row and column of the crops to compare.
     groups
         Columns of the deep and of the classical features.
+    grey
+        Columns of grey values.
     seconds, cpu_seconds
         Of the features of one crop, median: from the clock, and of all cores.
     """
@@ -107,6 +113,7 @@ class Seen:
     test: NDArray[np.float32]
     truth: NDArray[np.uint8]
     groups: Mapping[str, slice]
+    grey: tuple[int, ...]
     seconds: float
     cpu_seconds: float
 
@@ -150,14 +157,23 @@ def look(data: Dense, featuriser: Features, seeds: Sequence[int], *, step: int =
         training[seed] = Samples(features, labels, np.zeros(len(labels), np.int32))
     seconds, cpu = np.median(clocks, axis=0)
     truth = data.truth[list(data.test), ::step, ::step].ravel()
-    return Seen(training, drawn, np.concatenate(test), truth, featuriser.groups, float(seconds), float(cpu))
+    return Seen(
+        training,
+        drawn,
+        np.concatenate(test),
+        truth,
+        featuriser.groups,
+        featuriser.grey,
+        float(seconds),
+        float(cpu),
+    )
 
 
 def scores(seen: Seen, spec: ClassifierSpec, *, threads: int, classes: int) -> dict[str, list[float]]:
     """Return the mIoU of each drawing by kind of features; with forests also of their product."""
     found: dict[str, list[float]] = {}
     for seed, samples in seen.training.items():
-        contest = Contest.fit(samples, seen.groups, spec, seed=seed, threads=threads)
+        contest = Contest.fit(samples, seen.groups, spec, grey=seen.grey, seed=seed, threads=threads)
         for kind, labels in contest.predict(seen.test, threads=threads).items():
             matrix = Confusion.of(labels, seen.truth, classes).matrix
             found.setdefault(kind, []).append(round(mean_iou(matrix), 4))

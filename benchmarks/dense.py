@@ -81,7 +81,9 @@ def measure_dense(
         counts = ", ".join(f"{count} of class {value}" for value, count in training.counts().items())
         log(f"{data.name}: seed {seed}: fitting on {counts}")
         for name, spec in classifiers.items():
-            contests[seed, name] = Contest.fit(training, featuriser.groups, spec, seed=seed, threads=threads)
+            contests[seed, name] = Contest.fit(
+                training, featuriser.groups, spec, grey=featuriser.grey, seed=seed, threads=threads
+            )
     del samples
 
     result = DenseResult()

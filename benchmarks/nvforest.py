@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from hrvol.segment.estimators import TRUSTED_TYPES, probabilities
+from hrvol.segment.checks import TRUSTED_TYPES
+from hrvol.segment.estimators import probabilities
 from hrvol.segment.forests import ask_trees, load_trees
 
 STRIPE = 64
@@ -99,7 +100,7 @@ def train(name: str, folder: Path, side: int, trees: int) -> dict[str, Any]:
     from hrvol.recipe import PRESETS, ClassifierSpec
     from hrvol.segment.estimators import fit_classifier
 
-    spec = ClassifierSpec(trees=trees)
+    spec = ClassifierSpec(kind="forest", trees=trees)
     crops = crops_of(name, train=2, test=1, side=side)
     featuriser = load_featuriser(PRESETS["fast"].features, device="cpu")
     seen = look(crops, featuriser, [0], step=1, cap=spec.samples_per_class or 2000)

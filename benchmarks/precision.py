@@ -63,7 +63,7 @@ def compare(name: str, seeds: Sequence[int], *, side: int, trees: int, threads: 
     for precision in (EXACT, *HALVES):
         deep = PRESETS[PRESET].features.deep.model_copy(update={"precision": precision})
         seen[precision] = look(data, load_featuriser(FeatureSpec(kind="hybrid", deep=deep)), seeds)
-    spec = ClassifierSpec(trees=trees)
+    spec = ClassifierSpec(kind="forest", trees=trees)
     found: dict[str, Any] = {
         precision: {"relative": relative_error(seen[precision], seen[EXACT]), "rows": []}
         for precision in seen

@@ -57,7 +57,9 @@ def leave_one_out(
         apart = everything.image == out
         training = _capped(everything, np.flatnonzero(~apart), recipe.classifier.samples_per_class, seed)
         for name, spec in classifiers.items():
-            contest = Contest.fit(training, featuriser.groups, spec, seed=seed, threads=threads)
+            contest = Contest.fit(
+                training, featuriser.groups, spec, grey=featuriser.grey, seed=seed, threads=threads
+            )
             for kind, labels in contest.predict(everything.features[apart], threads=threads).items():
                 counted = Confusion.of(labels, everything.labels[apart], len(data.classes))
                 found.setdefault(Entry(preset, kind, name), []).append(counted)
@@ -92,7 +94,9 @@ def label_image(
     strokes = dict.fromkeys(seeds, data.strokes)
     samples = samples_of(data.images, strokes, featuriser, recipe=recipe)
     contests = {
-        (seed, name): Contest.fit(training, featuriser.groups, spec, seed=seed, threads=threads)
+        (seed, name): Contest.fit(
+            training, featuriser.groups, spec, grey=featuriser.grey, seed=seed, threads=threads
+        )
         for seed, training in samples.items()
         for name, spec in classifiers.items()
     }

@@ -54,16 +54,14 @@ def measure_hrvol(job: dict[str, Any]) -> dict[str, Any]:
             work = work_of(deep, image.shape)
     featuriser = load_featuriser(spec)
     measured = len(views_of(spec.deep)) if work is not None else 1
-    each = work.passes // measured if work is not None else 1
-    batch = max(1, min(4, -(-each // threads)))
-    featuriser(image[:56, :56], batch_size=batch)
-    timing = timed(lambda: featuriser(image, batch_size=batch), job["repeats"], job["budget"])
+    featuriser(image[:56, :56])
+    timing = timed(lambda: featuriser(image), job["repeats"], job["budget"])
     found = figures(timing, work.tokens if work else (), 1, work.blocks if work else 0)
-    found |= {"views": measured, "of": views, "batch": batch}
+    found |= {"views": measured, "of": views}
     if job["together"]:
         with ThreadPoolExecutor(threads) as pool:
             both = timed(
-                lambda: list(pool.map(lambda _: featuriser(image, batch_size=batch), range(threads))),
+                lambda: list(pool.map(lambda _: featuriser(image), range(threads))),
                 job["repeats"],
                 job["budget"],
             )

@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from benchmarks.crops import Seen, planes_of
+from hrvol.features.classical import grey_columns
 from hrvol.features.featuriser import Featuriser
 from hrvol.segment.weak import Samples
 
@@ -40,6 +41,11 @@ class Windowed:
         """Return the columns of the deep and of the classical features."""
         deep, filters = self.deep.groups["deep"], self.filters.groups["classical"]
         return {"deep": deep, "classical": slice(deep.stop, deep.stop + filters.stop)}
+
+    @property
+    def grey(self) -> tuple[int, ...]:
+        """Return the columns of grey values."""
+        return grey_columns(self.filters.spec.classical, self.groups["classical"].start)
 
     def __call__(self, image: NDArray[np.float32]) -> Tensor:
         """Return features ``(C, y, x)``."""
@@ -68,6 +74,11 @@ class Rotated:
         """Return the columns of the deep and of the classical features."""
         return self.featuriser.groups
 
+    @property
+    def grey(self) -> tuple[int, ...]:
+        """Return the columns of grey values."""
+        return self.featuriser.grey
+
     def __call__(self, image: NDArray[np.float32]) -> Tensor:
         """Return features ``(C, y, x)``."""
         features = self.featuriser(image)
@@ -95,7 +106,8 @@ def reduced(seen: Seen, components: int) -> Seen:
         seed: Samples(shorter(samples.features), samples.labels, samples.image)
         for seed, samples in seen.training.items()
     }
-    return replace(seen, training=training, test=shorter(seen.test), groups=groups)
+    grey = tuple(column - deep.stop + components for column in seen.grey)
+    return replace(seen, training=training, test=shorter(seen.test), groups=groups, grey=grey)
 
 
 def mean_window(name: str, featuriser: Featuriser, side: int) -> NDArray[np.float32]:

@@ -165,7 +165,9 @@ class Recipe(Spec):
 
 
 def _presets() -> dict[str, Recipe]:
-    paper_forest = ClassifierSpec(trees=200, max_features=2, max_depth=10, min_samples_leaf=1)
+    paper_forest = ClassifierSpec(
+        kind="forest", trees=200, max_features=2, max_depth=10, min_samples_leaf=1, grey_share=1
+    )
     paper_deep = DeepSpec(
         stride=4,
         offsets=1,

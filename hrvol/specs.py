@@ -24,7 +24,7 @@ FilterName = Literal[
     "neighbours",
 ]
 FeatureKind = Literal["deep", "classical", "hybrid"]
-ClassifierKind = Literal["forest", "logistic", "ridge", "mlp", "boosting"]
+ClassifierKind = Literal["vote", "forest", "logistic", "ridge", "mlp", "boosting"]
 Combine = Literal["concatenate", "product"]
 
 BATCH = 4
@@ -169,12 +169,32 @@ class FeatureSpec(Spec):
 class ClassifierSpec(Spec):
     """The pixel classifier. Fields that a kind does not know are ignored by it.
 
-    ``samples_per_class`` caps how many labelled pixels of a class are used (null: all).
+    Attributes
+    ----------
+    kind
+        ``vote`` is the mean of a forest's and a logistic regression's probabilities.
+    class_weight
+        ``balanced`` weighs samples so that all classes count the same.
+    samples_per_class
+        Most labelled pixels of a class that are used; null: all.
+    grey_share
+        Where there are deep features besides, the share of a forest's trees that look at grey values
+        themselves (the image, blurred or not, and sums along lines); below 1 a logistic regression does not
+        look at them. They differ from plane to plane more than edges and textures do, and who has seen
+        strokes on few planes trusts them too much. The other kinds always look at them.
+    trees, max_features, max_depth, min_samples_leaf, learning_rate
+        Of a forest, or of boosted trees.
+    regularisation
+        Strength of the penalty of linear models and of the MLP; null: 100 for logistic regression, which
+        few strokes and hundreds of features need, 1 for the others.
+    hidden, max_iter
+        Of the MLP, and of its and the linear models' solvers.
     """
 
-    kind: ClassifierKind = "forest"
+    kind: ClassifierKind = "vote"
     class_weight: Literal["balanced"] | None = "balanced"
     samples_per_class: Annotated[int, Field(ge=1)] | None = 10_000
+    grey_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     # forest and boosting
     trees: Annotated[int, Field(ge=1)] = 200
     max_features: Literal["sqrt", "log2"] | int | float | None = "sqrt"
@@ -182,7 +202,7 @@ class ClassifierSpec(Spec):
     min_samples_leaf: Annotated[int, Field(ge=1)] = 2
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
     # linear models and MLP
-    regularisation: Annotated[float, Field(gt=0)] = 1.0
+    regularisation: Annotated[float, Field(gt=0)] | None = None
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (100, 100, 100)
     max_iter: Annotated[int, Field(ge=1)] = 1000
 

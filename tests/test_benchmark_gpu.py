@@ -84,7 +84,7 @@ def test_without_a_gpu_it_says_what_to_do(tmp_path):
 
 
 def seen(features):
-    return Seen({}, {}, features, np.zeros(len(features), np.uint8), {"deep": slice(0, 2)}, 0.0, 0.0)
+    return Seen({}, {}, features, np.zeros(len(features), np.uint8), {"deep": slice(0, 2)}, (), 0.0, 0.0)
 
 
 def test_errors_are_relative_to_length_and_to_variation():

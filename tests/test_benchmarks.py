@@ -25,7 +25,7 @@ from hrvol.segment.weak import PixelClassifier
 from hrvol.volume.store import open_volume
 
 RECIPE = Recipe.from_dict({"tiles": {"core": 64, "overlap": 16}})
-FOREST = ClassifierSpec(trees=8)
+FOREST = ClassifierSpec(kind="forest", trees=8)
 
 
 class Blurs:
@@ -33,6 +33,7 @@ class Blurs:
 
     channels = ("a", "b", "c", "d")
     groups = {"deep": slice(0, 2), "classical": slice(2, 4)}  # noqa: RUF012
+    grey = (3,)
     seen = 0
 
     def __call__(self, image):
@@ -81,10 +82,12 @@ def test_every_test_pixel_is_counted_once_and_each_tile_featurised_once(stack, s
 def test_entries_are_what_the_product_predicts(stack, strokes):
     """The hybrid entry equals a classifier trained by the package's own steps on the same pixels."""
     samples = samples_of(stack.images, strokes, Blurs(), recipe=RECIPE)[1]
-    contest = Contest.fit(samples, Blurs.groups, FOREST, seed=1)
+    contest = Contest.fit(samples, Blurs.groups, FOREST, grey=Blurs.grey, seed=1)
     found = contest.predict(samples.features)
     for kind, combine in (("hybrid", "concatenate"), (PRODUCT, "product")):
-        whole = PixelClassifier.fit(samples, FOREST, combine=combine, groups=Blurs.groups, seed=1)
+        whole = PixelClassifier.fit(
+            samples, FOREST, combine=combine, groups=Blurs.groups, grey=Blurs.grey, seed=1
+        )
         np.testing.assert_array_equal(found[kind], whole.predict(samples.features))
 
 
@@ -147,7 +150,7 @@ def test_label_image_gives_one_whole_map_for_each_seed(stack, strokes):
 
 def dense_part(hybrid):
     rows = [
-        {"preset": "balanced", "features": kind, "classifier": "forest, default", "miou": miou, "iou": iou}
+        {"preset": "balanced", "features": kind, "classifier": "vote", "miou": miou, "iou": iou}
         for kind, miou in (("classical", [0.5, 0.6]), ("deep", [0.4, 0.4]), ("hybrid", hybrid))
         for iou in [[[value, value] for value in miou]]
     ]
@@ -174,7 +177,7 @@ def test_document_says_where_hybrid_is_not_the_best():
     assert "hybrid 0.750 is the best of the three, above classical 0.550 in 2 of 2" in better
     worse = render({"set": dense_part([0.3, 0.65])}, "a command")
     assert "**hybrid 0.475 is not the best of the three**, classical 0.550 is above it in 1 of 2" in worse
-    assert "| hybrid | balanced | forest, default | 0.475 ± 0.247 |" in worse
+    assert "| hybrid | balanced | vote | 0.475 ± 0.247 |" in worse
     assert "every 4th row and column" in worse
 
 

@@ -90,6 +90,9 @@ _SCALED: dict[FilterName, _Filter] = {
 }
 """In the order of the channels."""
 
+_GREY = ("original", "gaussian", "mean", "median", "minimum", "maximum", "neighbour", "bilateral")
+_GREY_MEMBRANE = ("mean", "maximum", "minimum", "sum", "median")
+
 _MEMBRANE_PARTS = ("mean", "maximum", "minimum", "sum", "deviation", "median")
 
 
@@ -100,6 +103,17 @@ def _scales(spec: ClassicalSpec) -> tuple[float, ...]:
 
 def _scale_name(sigma: float) -> str:
     return repr(float(sigma)).removesuffix(".0")
+
+
+def is_grey_value(name: str) -> bool:
+    """Whether a channel is a grey value, averaged or picked, and not a difference, a shape or a texture."""
+    kind, _, part = name.partition("_")
+    return kind in _GREY or (kind == "membrane" and part in _GREY_MEMBRANE)
+
+
+def grey_columns(spec: ClassicalSpec, start: int = 0) -> tuple[int, ...]:
+    """Return which columns are grey values, where classical channels begin at column ``start``."""
+    return tuple(i for i, name in enumerate(channel_names(spec), start) if is_grey_value(name))
 
 
 def channel_names(spec: ClassicalSpec) -> tuple[str, ...]:

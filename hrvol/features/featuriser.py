@@ -36,6 +36,9 @@ class Featuriser:
         Names of the feature channels, deep ones first.
     groups
         Where each kind lies among the channels: ``{"deep": slice, "classical": slice}``, those present.
+    grey
+        Columns of grey values beside deep features, see :func:`hrvol.features.classical.is_grey_value`; none
+        where one kind is alone.
     halo
         Pixels of context that classical features need; the network sees the whole image at once.
     """
@@ -50,6 +53,7 @@ class Featuriser:
         self._device = torch.device(device)
         names: list[str] = []
         self.groups: dict[str, slice] = {}
+        self.grey: tuple[int, ...] = ()
         if self.backbone is not None:
             for block in self.backbone.block_numbers(spec.deep.block):
                 names += [f"{spec.deep.weights}/block{block}/{i}" for i in range(self.backbone.channels)]
@@ -58,6 +62,7 @@ class Featuriser:
             start = len(names)
             names += classical.channel_names(spec.classical)
             self.groups["classical"] = slice(start, len(names))
+            self.grey = classical.grey_columns(spec.classical, start) if start else ()
         self.channels = tuple(names)
         self.halo = classical.halo(spec.classical) if spec.uses_classical else 0
 

@@ -6,7 +6,7 @@ A patch embedding with patch P and stride S puts token i's centre at i * S + P /
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +48,11 @@ class Axis:
     high: Tensor
     part: Tensor
 
+    def same_as(self, other: Axis) -> bool:
+        """Whether the weights are those of another axis."""
+        pairs = (self.low, other.low), (self.high, other.high), (self.part, other.part)
+        return all(torch.equal(a, b) for a, b in pairs)
+
     def part_of(self, pixels: slice) -> Axis:
         """Return the weights of some of the pixels."""
         return Axis(self.low[pixels], self.high[pixels], self.part[pixels])
@@ -77,30 +82,47 @@ def axis_weights(centres: np.ndarray, pixels: np.ndarray, how: Interpolation) ->
     return Axis(torch.from_numpy(lower), torch.from_numpy(upper), torch.from_numpy(part.astype(np.float32)))
 
 
-def spread(tokens: Tensor, y: Axis, x: Axis, put: Callable[[int, int, Tensor], None], rows: int = 32) -> None:
-    """Spread tokens over pixels, a few rows at a time so that no second copy of the result exists.
+def spread(
+    views: Sequence[tuple[Tensor, Axis]],
+    x: Axis,
+    put: Callable[[int, int, Tensor], None],
+    *,
+    share: float = 1.0,
+    rows: int = 32,
+) -> None:
+    """Spread the tokens of views over pixels and add them up, some rows at a time: no second copy exists.
 
     Parameters
     ----------
-    tokens
-        ``(h, w, C)`` float32.
-    y, x
-        Weights of the two axes.
+    views
+        Tokens ``(h, w, C)`` float32 of each view, and the weights of its rows.
+    x
+        Weights of the columns, which the views share: so they are added up before there are as many columns
+        as pixels.
     put
         Called with the first row, the row after the last, and ``(rows, X, C)`` values.
+    share
+        Factor of each view.
     rows
         Rows per call.
     """
-    device = tokens.device
-    x_low, x_high = x.low.to(device), x.high.to(device)
-    x_part = x.part.to(device)[None, :, None]
-    sharp = bool((y.part == 0).all()) and bool((x.part == 0).all())
-    for start in range(0, len(y.low), rows):
-        stop = min(start + rows, len(y.low))
-        low = tokens[y.low[start:stop].to(device)]
-        if sharp:
-            put(start, stop, low[:, x_low])
-            continue
-        part = y.part[start:stop].to(device)[:, None, None]
-        line = torch.lerp(low, tokens[y.high[start:stop].to(device)], part)
-        put(start, stop, torch.lerp(line[:, x_low], line[:, x_high], x_part))
+    device = views[0][0].device
+    low, high, part = (values.to(device) for values in (x.low, x.high, x.part[:, None]))
+    sharp = bool((x.part == 0).all())
+    for start in range(0, len(views[0][1].low), rows):
+        stripe = slice(start, start + rows)
+        first, *others = (_rows(tokens, y.part_of(stripe)) for tokens, y in views)
+        for other in others:
+            first.add_(other)
+        if share != 1:
+            first.mul_(share)
+        values = first[:, low] if sharp else torch.lerp(first[:, low], first[:, high], part)
+        put(start, start + len(values), values)
+
+
+def _rows(tokens: Tensor, y: Axis) -> Tensor:
+    """Return tokens ``(h, w, C)`` at the rows of pixels, ``(Y, w, C)``, a copy."""
+    low = tokens[y.low.to(tokens.device)]
+    if bool((y.part == 0).all()):
+        return low
+    return torch.lerp(low, tokens[y.high.to(tokens.device)], y.part.to(tokens.device)[:, None, None])

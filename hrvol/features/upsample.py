@@ -141,38 +141,63 @@ def upsample(
     views = views_of(spec)
     results: dict[str, Tensor] = {} if out is None else {"features": out}
     wanted = {"attention": attention, "head_map": head_map}
-    for number, (view, grids) in enumerate(
-        _grids(backbone, image, spec, layout, linear, unit, batch_size, **wanted)
-    ):
-        for name, grid in grids.items():
+    grids = _grids(backbone, image, spec, layout, linear, unit, batch_size, **wanted)
+    for number, (rows, columns) in enumerate(_groups(layout, spec)):
+        some = list(islice(grids, len(rows)))
+        for name, grid in some[0].items():
             if name not in results:
                 results[name] = torch.empty((*image.shape, grid.shape[-1]), device=grid.device)
-            axes = _axes(layout, view, spec)
-            _put_view(results[name], grid, axes, first=number == 0, share=1 / len(views))
+            group = Group(tuple(found[name] for found in some), rows, columns)
+            group.put(results[name], first=number == 0, share=1 / len(views))
     by_channel = {name: values.permute(2, 0, 1) for name, values in results.items()}
     return Upsampled(by_channel["features"], by_channel.get("attention"), by_channel.get("head_map"))
 
 
 @dataclass(frozen=True, eq=False)
-class TokenGrids:
-    """The tokens of one image, ready to be spread over any part of it.
+class Group:
+    """Views that share their columns.
 
     Attributes
     ----------
     grids
-        ``(h, w, C)`` float32 of each view.
-    axes
-        Weights of rows and columns of each.
+        Tokens ``(h, w, C)`` float32 of each view.
+    rows
+        Weights of the rows of each.
+    columns
+        Weights of the columns of all.
     """
 
     grids: tuple[Tensor, ...]
-    axes: tuple[tuple[Axis, Axis], ...]
+    rows: tuple[Axis, ...]
+    columns: Axis
+
+    def put(self, result: Tensor, *, first: bool, share: float) -> None:
+        """Spread tokens where their patches lie, and write, or add, their shares."""
+
+        def put(start: int, stop: int, values: Tensor) -> None:
+            if first:
+                result[start:stop] = values
+            else:
+                result[start:stop].add_(values)
+
+        spread(list(zip(self.grids, self.rows, strict=True)), self.columns, put, share=share)
+
+    def part_of(self, rows: slice, columns: slice) -> Group:
+        """Return the same of some rows and columns of the pixels."""
+        return Group(self.grids, tuple(y.part_of(rows) for y in self.rows), self.columns.part_of(columns))
+
+
+@dataclass(frozen=True, eq=False)
+class TokenGrids:
+    """The tokens of one image, ready to be spread over any part of it, by groups of views."""
+
+    groups: tuple[Group, ...]
 
     def spread(self, rows: slice, columns: slice, out: Tensor) -> None:
         """Write the features of some rows and columns into ``out``, ``(y, x, C)`` float32."""
-        for number, (grid, (y, x)) in enumerate(zip(self.grids, self.axes, strict=True)):
-            axes = y.part_of(rows), x.part_of(columns)
-            _put_view(out, grid, axes, first=number == 0, share=1 / len(self.grids))
+        views = sum(len(group.grids) for group in self.groups)
+        for number, group in enumerate(self.groups):
+            group.part_of(rows, columns).put(out, first=number == 0, share=1 / views)
 
 
 def token_grids(
@@ -193,11 +218,13 @@ def token_grids(
         As :func:`upsample`.
     """
     layout = _checked_layout(backbone, image, spec)
-    found = [
-        (grids["features"], _axes(layout, view, spec))
-        for view, grids in _grids(backbone, image, spec, layout, None, False, batch_size)
-    ]
-    return TokenGrids(tuple(grid for grid, _ in found), tuple(axes for _, axes in found))
+    grids = _grids(backbone, image, spec, layout, None, False, batch_size)
+    return TokenGrids(
+        tuple(
+            Group(tuple(found["features"] for found in islice(grids, len(rows))), rows, columns)
+            for rows, columns in _groups(layout, spec)
+        )
+    )
 
 
 def grid_size(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> int:
@@ -296,8 +323,8 @@ def _grids(
     unit: bool,
     batch_size: int,
     **wanted: Any,
-) -> Iterator[tuple[View, dict[str, Tensor]]]:
-    """Yield each view and its tokens and maps, woven into grids ``(h, w, C)``."""
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the tokens and maps of each view, woven into grids ``(h, w, C)``."""
     canvas = canvas_of(image.to(backbone.device), layout)
     wanted = {"attention": False, "head_map": None} | wanted
     views, per_view = views_of(spec), len(layout.starts)
@@ -313,8 +340,8 @@ def _grids(
             for y, x in layout.starts
         ]
         done = _run(backbone, windows, spec, batch_size, **wanted)
-        for view in some:
-            yield view, _woven(list(islice(done, per_view)), layout, linear, unit)
+        for _ in some:
+            yield _woven(list(islice(done, per_view)), layout, linear, unit)
 
 
 def _woven(passes: Sequence[Tokens], layout: Layout, linear: Linear | None, unit: bool) -> dict[str, Tensor]:
@@ -341,13 +368,16 @@ def _axes(layout: Layout, view: View, spec: DeepSpec) -> tuple[Axis, Axis]:
     )
 
 
-def _put_view(result: Tensor, grid: Tensor, axes: tuple[Axis, Axis], *, first: bool, share: float) -> None:
-    """Spread one view's tokens where their patches lie, and add its share."""
-
-    def put(start: int, stop: int, values: Tensor) -> None:
-        if first:
-            result[start:stop] = values if share == 1 else values * share
-        else:
-            result[start:stop].add_(values, alpha=share)
-
-    spread(grid, *axes, put)
+def _groups(layout: Layout, spec: DeepSpec) -> Iterator[tuple[tuple[Axis, ...], Axis]]:
+    """Yield the weights of rows of views side by side that share those of their columns, and these."""
+    rows: list[Axis] = []
+    columns: Axis | None = None
+    for view in views_of(spec):
+        y, x = _axes(layout, view, spec)
+        if columns is not None and not columns.same_as(x):
+            yield tuple(rows), columns
+            rows = []
+        rows.append(y)
+        columns = x
+    assert columns is not None  # there is always a view
+    yield tuple(rows), columns

@@ -145,7 +145,8 @@ def flips(kind: Literal["group", "published"] = "group") -> tuple[View, ...]:
     """
     if kind == "published":
         return (IDENTITY, Flip("x"), IDENTITY, Flip("y"))
-    return (IDENTITY, Flip("x"), Flip("y"), Chain((Flip("y"), Flip("x"))))
+    # Those that share their columns side by side: see hrvol.features.placement.spread.
+    return (IDENTITY, Flip("y"), Flip("x"), Chain((Flip("y"), Flip("x"))))
 
 
 def rotations() -> tuple[View, ...]:

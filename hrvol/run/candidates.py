@@ -53,8 +53,9 @@ _CLASSIFIER: Mapping[ClassifierKind, float] = {
     "logistic": 1,
     "ridge": 1,
     "mlp": 2,
+    "forest": 3,
+    "vote": 4,
     "boosting": 5,
-    "forest": 8,
 }
 
 

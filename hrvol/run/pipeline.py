@@ -148,6 +148,7 @@ def train_model(
         spec.classifier,
         combine=spec.combine,
         groups=featuriser.groups,
+        grey=featuriser.grey,
         seed=spec.seed,
         n_jobs=cpus(),
         device=choice.device,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.errors import UsageError
+from hrvol.features.classical import grey_columns
 from hrvol.recipe import ClassifierKind, ClassifierSpec, DeepSpec, FeatureKind, FeatureSpec, Recipe
 from hrvol.run import devices
 from hrvol.run.candidates import (
@@ -45,7 +46,7 @@ LOG = logging.getLogger("hrvol.run")
 AUTO = "auto"
 """In place of a recipe: choose one."""
 
-CLASSIFIERS: tuple[ClassifierKind, ...] = ("forest", "logistic", "mlp")
+CLASSIFIERS: tuple[ClassifierKind, ...] = ("vote", "forest", "logistic", "mlp")
 """Kinds tried on the best features, besides the recipe's own."""
 
 _SURVIVORS = 2
@@ -97,9 +98,9 @@ def tune_recipe(
 ) -> Tuned:
     """Choose a recipe by cross-validation on strokes.
 
-    Classical features first, then deep ones, hybrids and the product of three forests with tokens 7 pixels
-    apart, at the recipe's input scale, half of it and twice; other classifiers on the best of these; then
-    what is best averaged over mirror images, and with denser tokens. Of those that the folds cannot tell
+    Classical features first, then deep ones and hybrids (of forests also the product of three) with tokens
+    7 pixels apart, at the recipe's input scale, half of it and twice; other classifiers on the best of these;
+    then what is best averaged over mirror images, and with denser tokens. Of those that the folds cannot tell
     from the best, the cheapest is chosen; see :func:`hrvol.run.candidates.choose`. Forests on trial have 50
     trees at most.
 
@@ -375,13 +376,27 @@ class _Trials:
             labels = self._held_out.positions.labels[train]
             samples = Samples(values[train], labels, np.zeros(len(train), np.int32))
             self._fitted[key] = PixelClassifier.fit(
-                samples, _on_trial(spec), seed=self._seed, n_jobs=cpus(), device=self._device
+                samples,
+                _on_trial(spec),
+                grey=self._grey(features),
+                seed=self._seed,
+                n_jobs=cpus(),
+                device=self._device,
             )
         return self._fitted[key]
 
+    def _grey(self, features: FeatureSpec) -> tuple[int, ...]:
+        """Return the columns of grey values beside deep features, as a featuriser has them."""
+        if features.kind != "hybrid":
+            return ()
+        deep, _ = self._gathered(features.deep)
+        return grey_columns(features.classical, deep.shape[1])
+
 
 def _on_trial(spec: ClassifierSpec) -> ClassifierSpec:
-    return spec.model_copy(update={"trees": min(spec.trees, _TREES)}) if spec.kind == "forest" else spec
+    if spec.kind not in ("vote", "forest"):
+        return spec
+    return spec.model_copy(update={"trees": min(spec.trees, _TREES)})
 
 
 def _renamed(progress: ProgressCallback | None, stage: str) -> ProgressCallback | None:

@@ -19,6 +19,7 @@ from hrvol.recipe import ClassifierKind
 from hrvol.segment.arrays import Array, namespace, where_is
 from hrvol.segment.forests import Precision, ask_trees, load_trees
 from hrvol.segment.heads import Head, head_of
+from hrvol.segment.keywords import voters
 
 _FLOOR = 1e-6  # of a factor of a product: one forest that has not met a class must not make it impossible
 _LOCK = threading.Lock()
@@ -32,7 +33,7 @@ def device_probabilities(kind: ClassifierKind, estimator: Any, features: Array) 
     ----------
     kind
         ``logistic``, ``ridge`` and ``mlp`` are matrix products (:mod:`hrvol.segment.heads`); ``forest`` and
-        ``boosting`` are asked by nvForest (:mod:`hrvol.segment.forests`).
+        ``boosting`` are asked by nvForest (:mod:`hrvol.segment.forests`); ``vote`` is one of each.
     estimator
         The fitted estimator, of scikit-learn.
     features
@@ -48,8 +49,15 @@ def device_probabilities(kind: ClassifierKind, estimator: Any, features: Array) 
     MissingExtraError
         nvForest or CuPy is needed and not installed.
     """
+    if kind == "vote":
+        return average([device_probabilities(part, fitted, features) for part, fitted in voters(estimator)])
     ready = _made_ready(kind, estimator, features)
     return ready.probabilities(features) if isinstance(ready, Head) else ask_trees(ready, features)
+
+
+def average(parts: Sequence[Array]) -> Array:
+    """Return the mean of the probabilities ``(n, K)`` of several classifiers; NumPy's too."""
+    return reduce(add, parts) / len(parts)
 
 
 def multiply(parts: Sequence[Array]) -> Array:

@@ -1,8 +1,9 @@
-"""The one door to scikit-learn: classifiers made, fitted, asked and checked by kind; and k-means.
+"""The one door to scikit-learn: classifiers made, fitted and asked by kind; and k-means.
 
-Five kinds, named in :class:`hrvol.recipe.ClassifierSpec`:
+Six kinds, named in :class:`hrvol.recipe.ClassifierSpec`:
 
 ===========  ==================================================================================
+vote         mean of the probabilities of a forest and a logistic regression
 forest       random forest, as in Trainable Weka Segmentation and the paper (section 3.3)
 logistic     standardised columns, L2 logistic regression
 ridge        standardised columns, ridge regression on +-1 targets; see :func:`probabilities`
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,17 +28,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.cluster import KMeans
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, VotingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 
 from hrvol.recipe import ClassifierKind, ClassifierSpec
 from hrvol.segment import gpu
+from hrvol.segment.device import average
 from hrvol.segment.keywords import (
     BOOSTING,
     FOREST,
@@ -45,33 +47,19 @@ from hrvol.segment.keywords import (
     LOGISTIC,
     MLP,
     RIDGE,
+    VOTERS,
     kmeans_settings,
     named,
     settings,
+    voters,
 )
 
-TRUSTED_TYPES: tuple[str, ...] = (
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.tree._tree.Tree",
-)
-"""Types a stored classifier may hold beyond the ones skops trusts by itself.
-
-skops leaves them out because their node numbers are followed unchecked; :func:`check_fitted` checks them.
-"""
-
-_TYPES: dict[ClassifierKind, type] = {
-    "forest": RandomForestClassifier,
-    "logistic": LogisticRegression,
-    "ridge": RidgeClassifier,
-    "mlp": MLPClassifier,
-    "boosting": HistGradientBoostingClassifier,
-}
 _ROWS = 16_384  # rows whose distances to centroids are held at once
 _one_limit_at_a_time = threading.RLock()
 
 
 def make_classifier(spec: ClassifierSpec, n_features: int, seed: int, n_jobs: int = 1) -> Any:
-    """Return an unfitted classifier.
+    """Return an unfitted classifier of any kind but ``vote``.
 
     Parameters
     ----------
@@ -115,6 +103,7 @@ def fit_classifier(
     seed: int,
     n_jobs: int = 1,
     device: str = "cpu",
+    hidden: Sequence[int] = (),
 ) -> Any:
     """Make and fit a classifier.
 
@@ -133,6 +122,9 @@ def fit_classifier(
     device
         ``cpu``, or ``cuda`` or ``cuda:N``: a GPU, for what :func:`hrvol.segment.gpu.fits_there` says. The
         others are fitted on the CPU all the same.
+    hidden
+        Columns that only ``spec.grey_share`` of a forest's trees see, and a logistic regression does not if
+        that is below 1.
 
     Returns
     -------
@@ -147,6 +139,12 @@ def fit_classifier(
     UsageError
         There is no such device.
     """
+    if spec.kind == "vote":
+        parts = [spec.model_copy(update={"kind": kind}) for kind in VOTERS]
+        fitted = [fit_classifier(part, features, labels, seed, n_jobs, device, hidden) for part in parts]
+        return _vote_of(fitted, labels)
+    if len(hidden) and spec.grey_share < 1 and spec.kind in VOTERS:
+        return _fit_covered(spec, features, labels, seed, n_jobs, device, list(hidden))
     estimator = make_classifier(spec, features.shape[1], seed, n_jobs)
     if gpu.on_gpu(device) and gpu.fits_there(spec):
         values = settings(spec, features.shape[1], seed)
@@ -175,6 +173,50 @@ def fit_classifier(
     return estimator
 
 
+def _vote_of(fitted: Sequence[Any], labels: NDArray[Any]) -> VotingClassifier:
+    """Return the vote of fitted estimators, as scikit-learn has it after a fit."""
+    vote = VotingClassifier(list(zip(VOTERS, fitted, strict=True)), voting="soft")
+    vote.estimators_ = list(fitted)
+    vote.le_ = LabelEncoder().fit(labels)
+    vote.classes_ = vote.le_.classes_
+    return vote
+
+
+def _fit_covered(
+    spec: ClassifierSpec,
+    features: NDArray[np.float32],
+    labels: NDArray[Any],
+    seed: int,
+    n_jobs: int,
+    device: str,
+    hidden: list[int],
+) -> Any:
+    """Fit a forest some of whose trees do not look at some columns, or another estimator that does not.
+
+    The columns are constant for these: no tree splits such a column, and its weight is 0.
+    """
+    covered = features.copy()
+    covered[:, hidden] = 0
+    seeing = {"grey_share": 1.0}
+    if spec.kind != "forest":
+        estimator = fit_classifier(spec.model_copy(update=seeing), covered, labels, seed, n_jobs, device)
+        estimator[-1].coef_[:, hidden] = 0  # nothing but rounding may have been there
+        return estimator
+    count = round(spec.trees * spec.grey_share)
+    other_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
+    shares = (count, features, seed), (spec.trees - count, covered, other_seed)
+    forests = [
+        fit_classifier(
+            spec.model_copy(update=seeing | {"trees": trees}), shown, labels, its_seed, n_jobs, device
+        )
+        for trees, shown, its_seed in shares
+        if trees
+    ]
+    for other in forests[1:]:
+        forests[0].estimators_ += other.estimators_
+    return forests[0].set_params(n_estimators=spec.trees, random_state=seed)
+
+
 def probabilities(estimator: Any, features: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return class probabilities ``(n, K)`` in order of class value, float64.
 
@@ -184,6 +226,8 @@ def probabilities(estimator: Any, features: NDArray[np.float32]) -> NDArray[np.f
     Ridge regression knows no probabilities: its are the softmax of the decision function, which ranks classes
     as the classifier does but is not calibrated (two classes: of -d and +d).
     """
+    if type(estimator) is VotingClassifier:
+        return np.asarray(average([probabilities(part, features) for _, part in voters(estimator)]))
     if type(estimator) is RandomForestClassifier:
         return _forest_probabilities(estimator, features)
     if isinstance(estimator, Pipeline):  # the kinds that `uses_blas`
@@ -251,6 +295,11 @@ def one_thread() -> Iterator[None]:
 
 def uses_blas(kind: ClassifierKind) -> bool:
     """Whether predictions are matrix products, whose last bits depend on the number of rows and threads."""
+    return linear(kind) or kind == "vote"
+
+
+def linear(kind: ClassifierKind) -> bool:
+    """Whether a classifier is a pipeline of matrix products."""
     return kind in ("logistic", "ridge", "mlp")
 
 
@@ -273,96 +322,7 @@ def hold_threads(kind: ClassifierKind) -> None:
         threadpool_limits(1)
 
 
-def check_fitted(estimator: Any, kind: ClassifierKind, n_features: int, classes: tuple[int, ...]) -> None:
-    """Check that an estimator read from a file is what it claims to be and cannot send prediction astray.
-
-    Trees are stored as arrays of node numbers that scikit-learn follows without looking. Here each child
-    must exist and come after its parent, and each tested column must exist: so prediction ends and stays in
-    bounds.
-
-    Raises
-    ------
-    ValueError
-        What was found and what was expected.
-    """
-    last = estimator
-    if uses_blas(kind):
-        steps = [type(step) for step in estimator] if type(estimator) is Pipeline else [type(estimator)]
-        if steps != [StandardScaler, _TYPES[kind]]:
-            raise ValueError(
-                f"found a classifier of {[step.__name__ for step in steps]}, expected kind {kind}"
-            )
-        last = estimator[-1]
-    elif type(estimator) is not _TYPES[kind]:
-        raise ValueError(f"found a {type(estimator).__name__}, expected a classifier of kind {kind}")
-    found = tuple(int(value) for value in last.classes_)
-    if found != classes:
-        raise ValueError(f"found a classifier of classes {found}, expected {classes}")
-    if estimator.n_features_in_ != n_features:
-        raise ValueError(f"found a classifier of {estimator.n_features_in_} columns, expected {n_features}")
-    if kind == "forest":
-        _check_forest(estimator, n_features, len(classes))
-    elif kind == "boosting":
-        _check_boosting(estimator, n_features)
-    answer = probabilities(estimator, np.zeros((1, n_features), np.float32))
-    if answer.shape != (1, len(classes)) or not np.isfinite(answer).all():
-        raise ValueError(
-            f"found a classifier that answers {answer.tolist()}, expected {len(classes)} probabilities"
-        )
-
-
 @contextmanager
 def _threads(limit: int | None) -> Iterator[None]:
     with _one_limit_at_a_time, threadpool_limits(limit):
         yield
-
-
-def _check_forest(forest: RandomForestClassifier, n_features: int, n_classes: int) -> None:
-    if forest.n_classes_ != n_classes or forest.n_outputs_ != 1 or not forest.estimators_:
-        raise ValueError(f"found a forest of {forest.n_classes_} classes, expected {n_classes}")
-    for member in forest.estimators_:
-        tree = member.tree_
-        # First the count: the arrays below are views of that length.
-        if not 0 < tree.node_count <= tree.capacity:
-            raise ValueError(f"found a tree of {tree.node_count} nodes, expected 1..{tree.capacity}")
-        if tree.n_features != n_features or tree.value.shape[1:] != (1, n_classes):
-            raise ValueError(
-                f"found a tree of {tree.n_features} columns and {tree.value.shape[1:]} values a leaf, "
-                f"expected {n_features} and {(1, n_classes)}"
-            )
-        is_leaf = tree.children_left == -1
-        _check_nodes(is_leaf, tree.children_left, tree.children_right, tree.feature, n_features)
-
-
-def _check_boosting(boosting: HistGradientBoostingClassifier, n_features: int) -> None:
-    for predictors in boosting._predictors:
-        if len(predictors) != boosting.n_trees_per_iteration_:
-            raise ValueError(
-                f"found {len(predictors)} trees in a round, expected {boosting.n_trees_per_iteration_}"
-            )
-        for predictor in predictors:
-            nodes = predictor.nodes
-            if nodes.ndim != 1 or not len(nodes) or nodes["is_categorical"].any():
-                raise ValueError("found a tree without nodes or with categories, expected splits by value")
-            _check_nodes(
-                nodes["is_leaf"].astype(bool), nodes["left"], nodes["right"], nodes["feature_idx"], n_features
-            )
-
-
-def _check_nodes(
-    is_leaf: NDArray[np.bool_],
-    left: NDArray[Any],
-    right: NDArray[Any],
-    column: NDArray[Any],
-    n_features: int,
-) -> None:
-    inner = np.flatnonzero(~is_leaf)
-    for children in (left[inner].astype(np.int64), right[inner].astype(np.int64)):
-        if (children <= inner).any() or (children >= len(is_leaf)).any():
-            raise ValueError(
-                f"found a tree with a child out of place, expected children within {len(is_leaf)} nodes"
-            )
-    if (column[inner] < 0).any() or (column[inner] >= n_features).any():
-        raise ValueError(
-            f"found a tree that tests a column out of range, expected columns below {n_features}"
-        )

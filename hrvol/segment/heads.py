@@ -8,6 +8,7 @@ API, run where the features are. They are worked out in float64, as those of
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,8 @@ from hrvol.segment.arrays import Array, beside, namespace, where_is
 
 Ending = Literal["softmax", "sigmoid", "mirrored"]
 """How scores become probabilities: softmax; or of one score d the sigmoid, or the softmax of -d and +d."""
+
+_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,18 @@ class Head:
         return replace(self, mean=beside(self.mean, values), scale=beside(self.scale, values), layers=layers)
 
     def probabilities(self, features: Array) -> Array:
-        """Return class probabilities ``(n, K)`` float64 of features ``(n, C)`` that lie beside the head."""
+        """Return class probabilities ``(n, K)`` float64 of features ``(n, C)`` that lie beside the head.
+
+        Some rows at a time: in float64, and less their mean, all of them would take six times the memory.
+        """
+        rows = features.shape[0]
+        if rows <= _ROWS:
+            return self._probabilities(features)
+        cuts = [*range(0, rows, _ROWS), rows]
+        parts = [self._probabilities(features[start:stop, :]) for start, stop in pairwise(cuts)]
+        return namespace(features).concat(parts, axis=0)
+
+    def _probabilities(self, features: Array) -> Array:
         xp = namespace(features)
         values = (xp.astype(features, xp.float64) - self.mean) / self.scale
         zero = xp.zeros((), dtype=xp.float64, device=where_is(features))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hrvol.errors import RecipeError
-from hrvol.recipe import ClassifierSpec
+from hrvol.recipe import ClassifierKind, ClassifierSpec
 
 FOREST = {
     "n_estimators": "trees",
@@ -40,7 +40,11 @@ BOOSTING = {
     "random_state": "seed",
 }
 
-_MLP_ALPHA = 1e-4  # scikit-learn's default; `regularisation` scales it, so that 1 is the default of each kind
+VOTERS: tuple[ClassifierKind, ...] = ("forest", "logistic")
+"""Kinds of which a vote is the mean."""
+
+_MLP_ALPHA = 1e-4  # scikit-learn's default; `regularisation` scales it
+_LOGISTIC_PENALTY = 100.0  # where a recipe has none: benchmarks/classifiers.md
 
 
 def settings(spec: ClassifierSpec, n_features: int, seed: int) -> dict[str, Any]:
@@ -61,8 +65,14 @@ def settings(spec: ClassifierSpec, n_features: int, seed: int) -> dict[str, Any]
         A forest's ``max_features`` is not above 0.
     """
     found = {**dict(spec), "seed": seed}
-    found["inverse_regularisation"] = 1.0 / spec.regularisation
-    found["weight_decay"] = _MLP_ALPHA * spec.regularisation
+    penalty = spec.regularisation
+    if penalty is None:
+        penalty = _LOGISTIC_PENALTY if spec.kind == "logistic" else 1.0
+    found |= {
+        "regularisation": penalty,
+        "inverse_regularisation": 1.0 / penalty,
+        "weight_decay": _MLP_ALPHA * penalty,
+    }
     if spec.kind == "forest":
         found["max_features"] = _max_features(spec.max_features, n_features)
     return found
@@ -76,6 +86,11 @@ def kmeans_settings(clusters: int, seed: int) -> dict[str, Any]:
 def named(table: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keyword arguments of a table, with their values."""
     return {keyword: values[setting] for keyword, setting in table.items()}
+
+
+def voters(vote: Any) -> list[tuple[ClassifierKind, Any]]:
+    """Return the kinds and the fitted estimators of scikit-learn's ``VotingClassifier``."""
+    return list(zip(VOTERS, vote.estimators_, strict=True))
 
 
 def _max_features(value: str | float | None, n_features: int) -> str | int | float | None:

@@ -48,8 +48,8 @@ from hrvol.segment.archive import (
     zip_bytes,
 )
 from hrvol.segment.cas import ClusterClassifier
+from hrvol.segment.checks import TRUSTED_TYPES, check_fitted
 from hrvol.segment.cluster_file import cluster_members, read_clusters
-from hrvol.segment.estimators import TRUSTED_TYPES, check_fitted
 from hrvol.segment.weak import Member, PixelClassifier
 
 FORMAT = "hrvol model"

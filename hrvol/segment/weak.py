@@ -7,7 +7,7 @@ it, nor on the number of threads. So every worker, block and engine gives the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -216,6 +216,7 @@ class PixelClassifier:
         *,
         combine: Combine = "concatenate",
         groups: Mapping[str, slice] | None = None,
+        grey: Sequence[int] = (),
         seed: int = 0,
         n_jobs: int = 1,
         device: str = "cpu",
@@ -233,6 +234,8 @@ class PixelClassifier:
             and all columns, their probabilities multiplied and normalised.
         groups
             Columns of the ``classical`` and the ``deep`` features; needed for ``product``.
+        grey
+            Columns of grey values beside deep features, see ``spec.grey_share``.
         seed
             Random seed.
         n_jobs
@@ -275,6 +278,7 @@ class PixelClassifier:
                     seed,
                     n_jobs,
                     device,
+                    grey if part == slice(0, n_features) else (),
                 ),
             )
             for name, part in columns.items()

@@ -29,7 +29,7 @@ def test_a_forest_from_treelite_passes_every_check_of_a_model_file(classes, tree
     labels = rng.integers(0, classes, 300).astype(np.uint16) * 2 + 1
     features = (rng.normal(size=(300, 6)) + labels[:, None]).astype(np.float32)
     values = tuple(np.unique(labels).tolist())
-    fitted = fit_classifier(ClassifierSpec(trees=9), features, labels, 0)
+    fitted = fit_classifier(ClassifierSpec(kind="forest", trees=9), features, labels, 0)
 
     form = treelite.sklearn.import_model(fitted).serialize_bytes()
     trees = treelite.sklearn.export_model(treelite.Model.deserialize_bytes(form))
@@ -44,7 +44,7 @@ def test_a_forest_from_treelite_passes_every_check_of_a_model_file(classes, tree
     np.testing.assert_array_equal(returned.predict_proba(features), probabilities(fitted, features))
     assert np.isnan(returned.feature_importances_).all()  # what is lost on the way
 
-    spec = ClassifierSpec(trees=9)
+    spec = ClassifierSpec(kind="forest", trees=9)
     classifier = PixelClassifier(spec, values, 6, (Member("all", slice(0, 6), returned),))
     channels = tuple("abcdef")
     model = Model(Recipe(classifier=spec), default_classes(values), (0.0, 1.0), classifier, None, channels)

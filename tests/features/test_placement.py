@@ -67,6 +67,29 @@ def test_stretch_bilinear_is_torchs_bilinear():
         axis_weights(stretched_centres(n, m), np.arange(m) + 0.5, "bilinear") for n, m in ((5, 33), (7, 20))
     )
     result = torch.empty(33, 20, 3)
-    spread(tokens, y, x, lambda a, b, values: result[a:b].copy_(values), rows=4)
+    spread([(tokens, y)], x, lambda a, b, values: result[a:b].copy_(values), rows=4)
     expected = torch.nn.functional.interpolate(tokens.permute(2, 0, 1)[None], (33, 20), mode="bilinear")[0]
     torch.testing.assert_close(result.permute(2, 0, 1), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["bilinear", "nearest"])
+def test_views_that_share_columns_are_added_up(how):
+    tokens = torch.randn(2, 5, 7, 3)
+    y, turned, x = (
+        axis_weights(stretched_centres(n, m), pixels, how)
+        for n, m, pixels in (
+            (5, 33, np.arange(33) + 0.5),
+            (5, 33, 32.5 - np.arange(33)),
+            (7, 20, np.arange(20) + 0.5),
+        )
+    )
+
+    def spread_over(views, **options):
+        result = torch.empty(33, 20, 3)
+        spread(views, x, lambda a, b, values: result[a:b].copy_(values), **options)
+        return result
+
+    one, other = spread_over([(tokens[0], y)]), spread_over([(tokens[1], turned)], rows=5)
+    both = spread_over([(tokens[0], y), (tokens[1], turned)], share=0.5, rows=7)
+    torch.testing.assert_close(both, (one + other) / 2)
+    torch.testing.assert_close(other, spread_over([(tokens[1].flip(0), y)]))

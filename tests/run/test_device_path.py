@@ -298,7 +298,7 @@ def test_scores_of_clusters_on_a_gpu_are_those_of_the_cpu(data):
 
 @pytest.mark.gpu
 @needs_a_gpu
-@pytest.mark.parametrize("kind", ["forest", "logistic", "ridge", "mlp", "boosting"])
+@pytest.mark.parametrize("kind", ["vote", "forest", "logistic", "ridge", "mlp", "boosting"])
 def test_a_gpu_gives_the_probabilities_of_the_cpu(kind):
     spec = ClassifierSpec(kind=kind, trees=30, hidden=(16, 8))
     classifier = PixelClassifier.fit(samples(), spec)
@@ -331,6 +331,6 @@ def test_trees_on_a_device_need_nvforest():
         pass
     else:
         pytest.skip("nvForest is installed here")
-    forest = PixelClassifier.fit(samples(), ClassifierSpec(trees=3)).members[0].estimator
+    forest = PixelClassifier.fit(samples(), ClassifierSpec(kind="forest", trees=3)).members[0].estimator
     with pytest.raises(MissingExtraError, match=r"pip install 'hrvol\[gpu\]'"):
         device_probabilities("forest", forest, torch.zeros((4, 6)))

@@ -76,7 +76,7 @@ def test_probabilities_and_uncertainty_go_with_the_labels(whole):
     assert abs(probabilities.sum(axis=0) - 255).max() <= 1
     clear = abs(probabilities[0] - probabilities[1]) > 1
     assert ((probabilities.argmax(axis=0) + 1 == labels_of(out)) | ~clear).all()
-    assert (uncertainty[probabilities.max(axis=0) == 255] == 0).all()
+    assert uncertainty[probabilities.max(axis=0) == 255].max() <= 5  # 255 begins at 1 - 1 / 510
     even = abs(probabilities[0] - probabilities[1]) <= 1
     assert even.any()
     assert (uncertainty[even] >= 254).all()

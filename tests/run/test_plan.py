@@ -193,7 +193,8 @@ def test_a_gpu_needs_room_for_features_cuda_and_trees(place):
     model = load_model(place / "model.hrvol")
     spec = EngineSpec(device="cuda")
     (member,) = model.classifier.members
-    nodes = sum(tree.tree_.node_count for tree in member.estimator.estimators_)
+    forest, _ = member.estimator.estimators_
+    nodes = sum(tree.tree_.node_count for tree in forest.estimators_)
     assert tree_bytes(model) == nodes * (16 + 4)
     classical = device_need(model.recipe.features, (88, 88), None, batch=1, rows=64)
     assert gpu_need(spec, model, free=lambda spec: None) == GpuNeed(

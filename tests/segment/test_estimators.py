@@ -5,8 +5,8 @@ from sklearn.ensemble import RandomForestClassifier
 from hrvol.errors import RecipeError
 from hrvol.recipe import ClassifierSpec
 from hrvol.segment import estimators as module
+from hrvol.segment.checks import check_fitted
 from hrvol.segment.estimators import (
-    check_fitted,
     fit_classifier,
     kmeans,
     make_classifier,
@@ -15,7 +15,7 @@ from hrvol.segment.estimators import (
     uses_blas,
 )
 
-KINDS = ["forest", "logistic", "ridge", "mlp", "boosting"]
+KINDS = ["vote", "forest", "logistic", "ridge", "mlp", "boosting"]
 pytestmark = pytest.mark.filterwarnings("error")
 
 
@@ -62,7 +62,7 @@ def test_a_fit_depends_on_the_seed_and_not_on_the_threads(kind):
     features, labels = _data()
     one, two = (probabilities(fit_classifier(_spec(kind), features, labels, 0, n), features) for n in (1, 2))
     assert np.array_equal(one, two)
-    if kind in ("forest", "mlp"):
+    if kind in ("vote", "forest", "mlp"):
         other = probabilities(fit_classifier(_spec(kind), features, labels, 1), features)
         assert not np.array_equal(one, other)
 
@@ -119,7 +119,7 @@ def test_check_fitted_refuses_what_does_not_fit(kind):
     other = "logistic" if kind == "ridge" else "ridge"
     with pytest.raises(ValueError, match=f"kind {other}"):
         check_fitted(fitted, other, 5, (1, 3, 4))
-    assert uses_blas(kind) == (kind in ("logistic", "ridge", "mlp"))
+    assert uses_blas(kind) == (kind in ("vote", "logistic", "ridge", "mlp"))
 
 
 def _with_nodes(forest, change):
@@ -234,3 +234,46 @@ def test_forests_answer_with_the_bits_of_scikit_learn(classes):
     forest = RandomForestClassifier(30, class_weight="balanced", random_state=0)
     forest.fit(features[:400], labels[:400])
     np.testing.assert_array_equal(probabilities(forest, features), forest.predict_proba(features))
+
+
+def test_a_vote_is_the_mean_of_a_forest_and_a_logistic_regression():
+    features, labels = _data()
+    vote, forest, logistic = (
+        fit_classifier(_spec(kind), features, labels, 3) for kind in ("vote", "forest", "logistic")
+    )
+    unseen, _ = _data(seed=1)
+    mean = (probabilities(forest, unseen) + probabilities(logistic, unseen)) / 2
+    np.testing.assert_array_equal(probabilities(vote, unseen), mean)
+    np.testing.assert_allclose(vote.predict_proba(unseen.astype(np.float64)), mean, atol=1e-12)
+    assert set(vote.predict(unseen)) == {1, 3, 4}
+    vote.estimators_ = vote.estimators_[:1]
+    with pytest.raises(ValueError, match="found a vote of 1, expected 2"):
+        check_fitted(vote, "vote", 5, (1, 3, 4))
+
+
+@pytest.mark.parametrize("kind", ["vote", "forest", "logistic"])
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_hidden_columns_are_seen_by_a_share_of_the_trees_only(kind, share):
+    features, labels = _data()
+    fitted = fit_classifier(_spec(kind, grey_share=share), features, labels, 0, hidden=(1, 3))
+    parts = dict(zip(("forest", "logistic"), fitted.estimators_, strict=True)) if kind == "vote" else {}
+    forest, logistic = (parts.get(name, fitted if kind == name else None) for name in ("forest", "logistic"))
+    if forest is not None:
+        looking = [bool({1, 3} & set(member.tree_.feature)) for member in forest.estimators_]
+        assert looking == [True] * round(12 * share) + [False] * (12 - round(12 * share))
+        assert len({member.random_state for member in forest.estimators_}) == 12
+    if logistic is not None:
+        changed = features.copy()
+        changed[:, [1, 3]] = 9
+        same = np.array_equal(probabilities(logistic, changed), probabilities(logistic, features))
+        assert same == (share < 1)
+    check_fitted(fitted, kind, 5, (1, 3, 4))
+    if share == 1:
+        plain = fit_classifier(_spec(kind), features, labels, 0)
+        assert np.array_equal(probabilities(fitted, features), probabilities(plain, features))
+
+
+def test_a_logistic_regression_has_the_stronger_penalty_unless_told():
+    assert pytest.approx(0.01) == make_classifier(_spec("logistic"), 5, 0)[-1].C
+    assert make_classifier(_spec("ridge"), 5, 0)[-1].alpha == 1
+    assert make_classifier(_spec("mlp"), 5, 0)[-1].alpha == pytest.approx(1e-4)

@@ -38,7 +38,7 @@ def test_trees_have_the_probabilities_of_scikit_learn(kind, classes):
 @needs_nvforest
 @pytest.mark.parametrize("layout", ["depth_first", "breadth_first", "layered"])
 def test_a_layout_changes_no_bit(layout):
-    forest = fit_classifier(ClassifierSpec(trees=70), *drawn(3), 0)
+    forest = fit_classifier(ClassifierSpec(kind="forest", trees=70), *drawn(3), 0)
     unseen = drawn(3, 500, seed=1)[0]
     expected = ask_trees(load_trees(forest, gpu=False), unseen)
     np.testing.assert_array_equal(ask_trees(load_trees(forest, gpu=False, layout=layout), unseen), expected)
@@ -49,7 +49,9 @@ def between_neighbours():
     lower = np.nextafter(np.float32(4), np.float32(8))
     upper = np.nextafter(lower, np.float32(8))
     values = np.asarray([[lower], [upper]] * 20)
-    forest = fit_classifier(ClassifierSpec(trees=5, min_samples_leaf=1), values, np.tile([1, 2], 20), 0)
+    forest = fit_classifier(
+        ClassifierSpec(kind="forest", trees=5, min_samples_leaf=1), values, np.tile([1, 2], 20), 0
+    )
     threshold = forest.estimators_[0].tree_.threshold[0]
     assert lower < threshold < upper
     assert np.float32(threshold) == upper  # so the nearest float32 parts nothing
@@ -72,7 +74,7 @@ def test_single_precision_finds_the_same_leaves():
     forest, values = between_neighbours()
     found = ask_trees(load_trees(forest, gpu=False, precision="single"), values)
     np.testing.assert_allclose(found, probabilities(forest, values), atol=1e-6)
-    larger = fit_classifier(ClassifierSpec(trees=80), *drawn(3), 0)
+    larger = fit_classifier(ClassifierSpec(kind="forest", trees=80), *drawn(3), 0)
     unseen = drawn(3, 3000, seed=1)[0]
     found = ask_trees(load_trees(larger, gpu=False, precision="single"), unseen)
     assert found.dtype == np.float64
@@ -82,7 +84,7 @@ def test_single_precision_finds_the_same_leaves():
 @needs_nvforest
 def test_torch_tensors_are_handed_over_and_come_back():
     torch = pytest.importorskip("torch", reason="nvForest alone is installed")
-    forest = fit_classifier(ClassifierSpec(trees=20), *drawn(3), 0)
+    forest = fit_classifier(ClassifierSpec(kind="forest", trees=20), *drawn(3), 0)
     unseen = drawn(3, 500, seed=1)[0]
     found = device_probabilities("forest", forest, torch.from_numpy(unseen))
     np.testing.assert_allclose(found.numpy(), probabilities(forest, unseen), atol=1e-14)

@@ -21,8 +21,8 @@ from hrvol.classes import default_classes
 from hrvol.errors import MissingExtraError, UsageError
 from hrvol.recipe import ClassifierSpec, Recipe
 from hrvol.segment import gpu, keywords
+from hrvol.segment.checks import check_fitted
 from hrvol.segment.estimators import (
-    check_fitted,
     fit_classifier,
     kmeans,
     make_classifier,
@@ -87,14 +87,14 @@ def test_devices_are_told_apart(device, yes):
 @pytest.mark.parametrize("device", ["", "gpu", "cuda:", "cuda:x", "cuda0", "cuda:-1", "auto", "CUDA"])
 def test_what_is_no_device_is_refused(device):
     with pytest.raises(UsageError, match="expected cpu, cuda or cuda:N"):
-        fit_classifier(ClassifierSpec(trees=2), *_data(30), 0, device=device)
+        fit_classifier(ClassifierSpec(kind="forest", trees=2), *_data(30), 0, device=device)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda: fit_classifier(ClassifierSpec(trees=2), *_data(30), 0, device="cuda"),
+        lambda: fit_classifier(ClassifierSpec(kind="forest", trees=2), *_data(30), 0, device="cuda"),
         lambda: fit_classifier(
             ClassifierSpec(kind="logistic", class_weight=None), *_data(30), 0, device="cuda:0"
         ),
@@ -127,7 +127,7 @@ def test_what_is_not_left_to_cuml_is_fitted_on_the_cpu_with_the_same_bits(kind):
 @pytest.mark.parametrize("given", ["sqrt", "log2", None, 1, 2, 15, 57, 58, 0.01, 0.37, 1.0])
 def test_cuml_is_told_to_look_at_as_many_columns_as_scikit_learn_does(given):
     features, labels = _data(100)
-    spec = ClassifierSpec(trees=1, max_features=given)
+    spec = ClassifierSpec(kind="forest", trees=1, max_features=given)
     expected = fit_classifier(spec, features, labels, 0).estimators_[0].max_features_
     share = gpu.candidate_share(keywords.settings(spec, COLUMNS, 0)["max_features"], COLUMNS)
     assert 0 < share <= 1
@@ -247,7 +247,7 @@ def test_two_classes_come_back_as_two_columns(kind, cuda):
 @pytest.mark.gpu
 def test_a_forest_depends_on_its_seed(cuda):
     features, labels = _data()
-    spec = ClassifierSpec(trees=20, class_weight=None)
+    spec = ClassifierSpec(kind="forest", trees=20, class_weight=None)
     one, again, other = (
         probabilities(fit_classifier(spec, features, labels, seed, device=cuda), features)
         for seed in (5, 5, 6)

@@ -21,11 +21,11 @@ from hrvol.classes import default_classes
 from hrvol.errors import ModelError
 from hrvol.recipe import ClassifierSpec, Recipe
 from hrvol.segment.archive import settled_skops, zip_bytes
-from hrvol.segment.estimators import TRUSTED_TYPES
+from hrvol.segment.checks import TRUSTED_TYPES
 from hrvol.segment.model import Model, check_weights, load_model, model_bytes, read_model, save_model
 from hrvol.segment.weak import PixelClassifier, Samples
 
-KINDS = ["forest", "logistic", "ridge", "mlp", "boosting"]
+KINDS = ["vote", "forest", "logistic", "ridge", "mlp", "boosting"]
 COMBINED = [*((kind, "concatenate") for kind in KINDS), ("forest", "product"), ("mlp", "product")]
 GROUPS = {"deep": slice(0, 4), "classical": slice(4, 6)}
 

@@ -7,7 +7,7 @@ from hrvol.errors import InputError, ModelError, StrokesError
 from hrvol.recipe import ClassifierSpec
 from hrvol.segment.weak import CHUNK, PixelClassifier, Samples, StrokeBlock, choose_pixels, collect_samples
 
-KINDS = ["forest", "logistic", "ridge", "mlp", "boosting"]
+KINDS = ["vote", "forest", "logistic", "ridge", "mlp", "boosting"]
 GROUPS = {"deep": slice(0, 4), "classical": slice(4, 6)}
 
 
@@ -207,8 +207,8 @@ def test_the_number_of_pixels_asked_for_does_not_change_a_matrix_product():
     features = rng.normal(size=(600, 446)).astype(np.float32)
     labels = (1 + (features[:, 0] > 0)).astype(np.uint16)
     samples = Samples(features, labels, np.zeros(600, np.int32))
-    for kind in ("logistic", "ridge", "mlp"):
-        classifier = PixelClassifier.fit(samples, ClassifierSpec(kind=kind, max_iter=200))
+    for kind in ("vote", "logistic", "ridge", "mlp"):
+        classifier = PixelClassifier.fit(samples, ClassifierSpec(kind=kind, max_iter=200, trees=10))
         whole = classifier.predict_proba(features)
         for n in (1, 2, 3, 17, 333):
             assert np.array_equal(whole[:n], classifier.predict_proba(features[:n])), (kind, n)

@@ -95,9 +95,11 @@ def tree_bytes(model: Model) -> int:
 
 
 def _nodes(estimator: Any) -> int:
-    """Return the number of nodes of a forest, or of boosted trees."""
+    """Return the number of nodes of a forest, of boosted trees, or of the forest in a vote."""
     if hasattr(estimator, "estimators_"):
-        return sum(int(tree.tree_.node_count) for tree in estimator.estimators_)
+        return sum(_nodes(part) for part in estimator.estimators_)
+    if hasattr(estimator, "tree_"):
+        return int(estimator.tree_.node_count)
     rounds = getattr(estimator, "_predictors", ())
     return sum(len(predictor.nodes) for of_round in rounds for predictor in of_round)
 
