@@ -128,11 +128,11 @@ def _dense(name: str, args: argparse.Namespace) -> tuple[dict[str, Any], Row]:
 
 
 def _picture(data: Dense, result: DenseResult, seed: int, step: int) -> Row:
-    """Show the first test plane, with the last of the classifiers that are forests."""
+    """Show the first test plane, with the default classifier if it was tried."""
     preset = next(iter(result.maps)).preset
     shown = [entry for entry in result.maps if entry.preset == preset]
-    forests = [entry.classifier for entry in shown if "forest" in entry.classifier]
-    classifier = forests[-1] if forests else shown[-1].classifier
+    tried = [entry.classifier for entry in shown]
+    classifier = "vote" if "vote" in tried else tried[-1]
     z = data.test[0]
     maps = {"truth": data.truth[z]}
     scores = {}

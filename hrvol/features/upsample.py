@@ -144,11 +144,13 @@ def upsample(
     grids = _grids(backbone, image, spec, layout, linear, unit, batch_size, **wanted)
     for number, (rows, columns) in enumerate(_groups(layout, spec)):
         some = list(islice(grids, len(rows)))
-        for name, grid in some[0].items():
+        for name in list(some[0]):
+            group = Group(tuple(found.pop(name) for found in some), rows, columns)
             if name not in results:
-                results[name] = torch.empty((*image.shape, grid.shape[-1]), device=grid.device)
-            group = Group(tuple(found[name] for found in some), rows, columns)
+                channels, where = group.grids[0].shape[-1], group.grids[0].device
+                results[name] = torch.empty((*image.shape, channels), device=where)
             group.put(results[name], first=number == 0, share=1 / len(views))
+            del group  # before there are the grids of the next
     by_channel = {name: values.permute(2, 0, 1) for name, values in results.items()}
     return Upsampled(by_channel["features"], by_channel.get("attention"), by_channel.get("head_map"))
 

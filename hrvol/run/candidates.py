@@ -115,11 +115,12 @@ class Choice:
         )
 
 
-def choose(rows: Sequence[Row], scale: float = 1.0) -> Choice:
+def choose(rows: Sequence[Row], base: Recipe) -> Choice:
     """Return the cheapest of the recipes that are as good as the best.
 
-    Those at the input scale ``scale`` go first: strokes tell little of edges, which coarse tokens blur, so
-    another scale has to be better beyond doubt.
+    Those at the input scale and with the classifier of ``base`` go first; another has to be better beyond
+    doubt: strokes tell little of edges, which coarse tokens blur, and strokes on few planes little of what
+    differs from plane to plane, which a vote stands best.
 
     As good is a recipe whose mean score is less by at most :data:`TIE`, or by one standard error of the
     difference. Folds are paired: one that is hard for all recipes says nothing about which is better. What is
@@ -132,8 +133,9 @@ def choose(rows: Sequence[Row], scale: float = 1.0) -> Choice:
         margin = max(TIE, _deviation(lost) / len(lost) ** 0.5)
         if lost.mean() <= margin:
             features = row.recipe.features
-            elsewhere = features.uses_deep and features.deep.input_scale != scale
-            tied.append((elsewhere, price(row.recipe), -row.mean, row, margin))
+            elsewhere = features.uses_deep and features.deep.input_scale != base.features.deep.input_scale
+            another = row.recipe.classifier.kind != base.classifier.kind
+            tied.append((elsewhere + another, price(row.recipe), -row.mean, row, margin))
     *_, chosen, margin = min(tied, key=lambda entry: entry[:3])
     return Choice(chosen, best, margin)
 
@@ -170,9 +172,9 @@ def of_kind(
 
 
 def kinds_with(base: Recipe, deep: DeepSpec) -> list[Recipe]:
-    """Return the recipes with all kinds of features that hold these deep ones; a product is of forests."""
-    forests = base.classifier.kind == "forest"
-    return [of_kind(base, kind, combine, deep) for kind, combine in _KINDS if forests or combine != "product"]
+    """Return the recipes with all kinds of features that hold these deep ones; of forests also the product."""
+    product = base.classifier.kind == "forest" or base.combine == "product"
+    return [of_kind(base, kind, combine, deep) for kind, combine in _KINDS if product or combine != "product"]
 
 
 def network_work(deep: DeepSpec, side: int) -> float:

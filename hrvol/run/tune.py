@@ -37,7 +37,8 @@ from hrvol.run.progress import ProgressCallback, duration
 from hrvol.run.request import text
 from hrvol.run.train import Drawn, check_context, check_pairs, gather
 from hrvol.segment.arrays import Array
-from hrvol.segment.weak import CHUNK, Member, PixelClassifier, Samples
+from hrvol.segment.estimators import CHUNK
+from hrvol.segment.weak import Member, PixelClassifier, Samples
 from hrvol.volume.location import located
 from hrvol.volume.store import open_labels, open_volume
 
@@ -166,7 +167,7 @@ def tune_recipe(
     _features_and_scales(trials)
     _classifiers(trials)
     _efforts(trials)
-    choice = choose(trials.rows, base.features.deep.input_scale)
+    choice = choose(trials.rows, base)
     rows = sorted(trials.rows, key=lambda row: -row.mean)
     return Tuned(choice.chosen.recipe, tuple(rows), choice.why, (held_out.how, *trials.notes))
 
@@ -197,7 +198,7 @@ def _classifiers(trials: _Trials) -> None:
 
 def _efforts(trials: _Trials) -> None:
     """Try what did best with mirror images and denser tokens, as long as that helps."""
-    best, chosen = trials.best(), choose(trials.rows, trials.base.features.deep.input_scale).chosen
+    best, chosen = trials.best(), choose(trials.rows, trials.base).chosen
     if chosen.recipe.features.uses_deep:
         best = chosen
     deep = best.recipe.features.deep

@@ -7,6 +7,9 @@ with the functions of :func:`namespace`; it must not call :func:`numpy.asarray`,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import array_api_compat
@@ -20,6 +23,11 @@ Array = Any
 def namespace(*arrays: Array) -> Any:
     """Return the functions of the array API for some arrays, all of one library."""
     return array_api_compat.array_namespace(*arrays)
+
+
+def average(arrays: Sequence[Array]) -> Array:
+    """Return the mean of arrays, added up first to last."""
+    return reduce(add, arrays) / len(arrays)
 
 
 def on_host(values: Array) -> bool:

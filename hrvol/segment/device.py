@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import array_api_compat
 
 from hrvol.recipe import ClassifierKind
-from hrvol.segment.arrays import Array, namespace, where_is
+from hrvol.segment.arrays import Array, average, namespace, where_is
 from hrvol.segment.forests import Precision, ask_trees, load_trees
 from hrvol.segment.heads import Head, head_of
 from hrvol.segment.keywords import voters
@@ -53,11 +53,6 @@ def device_probabilities(kind: ClassifierKind, estimator: Any, features: Array) 
         return average([device_probabilities(part, fitted, features) for part, fitted in voters(estimator)])
     ready = _made_ready(kind, estimator, features)
     return ready.probabilities(features) if isinstance(ready, Head) else ask_trees(ready, features)
-
-
-def average(parts: Sequence[Array]) -> Array:
-    """Return the mean of the probabilities ``(n, K)`` of several classifiers; NumPy's too."""
-    return reduce(add, parts) / len(parts)
 
 
 def multiply(parts: Sequence[Array]) -> Array:

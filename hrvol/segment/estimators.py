@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
+from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, VotingClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -39,7 +40,7 @@ from threadpoolctl import threadpool_limits
 
 from hrvol.recipe import ClassifierKind, ClassifierSpec
 from hrvol.segment import gpu
-from hrvol.segment.device import average
+from hrvol.segment.arrays import average
 from hrvol.segment.keywords import (
     BOOSTING,
     FOREST,
@@ -53,6 +54,9 @@ from hrvol.segment.keywords import (
     settings,
     voters,
 )
+
+CHUNK = 4096
+"""Pixels a thread predicts at a time: their features stay in its cache (measured faster than 16k and 64k)."""
 
 _ROWS = 16_384  # rows whose distances to centroids are held at once
 _one_limit_at_a_time = threading.RLock()
@@ -79,7 +83,11 @@ def make_classifier(spec: ClassifierSpec, n_features: int, seed: int, n_jobs: in
     ------
     RecipeError
         ``max_features`` is not above 0.
+    ValueError
+        The kind is ``vote``.
     """
+    if spec.kind == "vote":
+        raise ValueError("found kind vote, expected one of those that vote")
     values = settings(spec, n_features, seed)
     if spec.kind == "forest":
         return RandomForestClassifier(**named(FOREST, values), n_jobs=n_jobs)
@@ -103,7 +111,7 @@ def fit_classifier(
     seed: int,
     n_jobs: int = 1,
     device: str = "cpu",
-    hidden: Sequence[int] = (),
+    grey: Sequence[int] = (),
 ) -> Any:
     """Make and fit a classifier.
 
@@ -122,9 +130,9 @@ def fit_classifier(
     device
         ``cpu``, or ``cuda`` or ``cuda:N``: a GPU, for what :func:`hrvol.segment.gpu.fits_there` says. The
         others are fitted on the CPU all the same.
-    hidden
-        Columns that only ``spec.grey_share`` of a forest's trees see, and a logistic regression does not if
-        that is below 1.
+    grey
+        Columns of grey values, which only ``spec.grey_share`` of a forest's trees look at, and a logistic
+        regression does not if that is below 1.
 
     Returns
     -------
@@ -141,10 +149,10 @@ def fit_classifier(
     """
     if spec.kind == "vote":
         parts = [spec.model_copy(update={"kind": kind}) for kind in VOTERS]
-        fitted = [fit_classifier(part, features, labels, seed, n_jobs, device, hidden) for part in parts]
+        fitted = [fit_classifier(part, features, labels, seed, n_jobs, device, grey) for part in parts]
         return _vote_of(fitted, labels)
-    if len(hidden) and spec.grey_share < 1 and spec.kind in VOTERS:
-        return _fit_covered(spec, features, labels, seed, n_jobs, device, list(hidden))
+    if len(grey) and spec.grey_share < 1 and spec.kind in VOTERS:
+        return _fit_covered(spec, features, labels, seed, n_jobs, device, list(grey))
     estimator = make_classifier(spec, features.shape[1], seed, n_jobs)
     if gpu.on_gpu(device) and gpu.fits_there(spec):
         values = settings(spec, features.shape[1], seed)
@@ -175,7 +183,8 @@ def fit_classifier(
 
 def _vote_of(fitted: Sequence[Any], labels: NDArray[Any]) -> VotingClassifier:
     """Return the vote of fitted estimators, as scikit-learn has it after a fit."""
-    vote = VotingClassifier(list(zip(VOTERS, fitted, strict=True)), voting="soft")
+    unfitted = [(name, clone(part)) for name, part in zip(VOTERS, fitted, strict=True)]
+    vote = VotingClassifier(unfitted, voting="soft")
     vote.estimators_ = list(fitted)
     vote.le_ = LabelEncoder().fit(labels)
     vote.classes_ = vote.le_.classes_
@@ -189,18 +198,18 @@ def _fit_covered(
     seed: int,
     n_jobs: int,
     device: str,
-    hidden: list[int],
+    grey: list[int],
 ) -> Any:
     """Fit a forest some of whose trees do not look at some columns, or another estimator that does not.
 
     The columns are constant for these: no tree splits such a column, and its weight is 0.
     """
     covered = features.copy()
-    covered[:, hidden] = 0
+    covered[:, grey] = 0
     seeing = {"grey_share": 1.0}
     if spec.kind != "forest":
         estimator = fit_classifier(spec.model_copy(update=seeing), covered, labels, seed, n_jobs, device)
-        estimator[-1].coef_[:, hidden] = 0  # nothing but rounding may have been there
+        estimator[-1].coef_[:, grey] = 0  # nothing but rounding may have been there
         return estimator
     count = round(spec.trees * spec.grey_share)
     other_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
@@ -230,11 +239,24 @@ def probabilities(estimator: Any, features: NDArray[np.float32]) -> NDArray[np.f
         return np.asarray(average([probabilities(part, features) for _, part in voters(estimator)]))
     if type(estimator) is RandomForestClassifier:
         return _forest_probabilities(estimator, features)
-    if isinstance(estimator, Pipeline):  # the kinds that `uses_blas`
-        features = features.astype(np.float64)
+    if isinstance(estimator, Pipeline):  # the kinds that are `linear`
+        return _products(estimator, features)[: len(features)]
     if hasattr(estimator, "predict_proba"):
         return np.asarray(estimator.predict_proba(features), dtype=np.float64)
-    scores = np.asarray(estimator.decision_function(features), dtype=np.float64)
+    raise TypeError(f"found a {type(estimator).__name__}, expected a classifier of a known kind")
+
+
+def _products(estimator: Pipeline, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the probabilities of at least so many rows, in float64.
+
+    The bits of a matrix product may depend on its number of rows: it is never less than :data:`CHUNK`.
+    """
+    rows, columns = features.shape
+    exact = np.zeros((max(rows, CHUNK), columns))
+    exact[:rows] = features
+    if hasattr(estimator, "predict_proba"):
+        return np.asarray(estimator.predict_proba(exact), dtype=np.float64)
+    scores = np.asarray(estimator.decision_function(exact), dtype=np.float64)
     if scores.ndim == 1:
         scores = np.stack([-scores, scores], axis=1)
     return np.asarray(softmax(scores, axis=1), dtype=np.float64)
@@ -291,11 +313,6 @@ def one_thread() -> Iterator[None]:
     """Hold BLAS and OpenMP to one thread, so that sums have the same bits on any number of cores."""
     with _threads(1):
         yield
-
-
-def uses_blas(kind: ClassifierKind) -> bool:
-    """Whether predictions are matrix products, whose last bits depend on the number of rows and threads."""
-    return linear(kind) or kind == "vote"
 
 
 def linear(kind: ClassifierKind) -> bool:

@@ -67,13 +67,13 @@ def settings(spec: ClassifierSpec, n_features: int, seed: int) -> dict[str, Any]
     found = {**dict(spec), "seed": seed}
     penalty = spec.regularisation
     if penalty is None:
-        penalty = _LOGISTIC_PENALTY if spec.kind == "logistic" else 1.0
+        penalty = _LOGISTIC_PENALTY if spec.kind in ("vote", "logistic") else 1.0
     found |= {
         "regularisation": penalty,
         "inverse_regularisation": 1.0 / penalty,
         "weight_decay": _MLP_ALPHA * penalty,
     }
-    if spec.kind == "forest":
+    if spec.kind in ("vote", "forest"):
         found["max_features"] = _max_features(spec.max_features, n_features)
     return found
 

@@ -20,15 +20,12 @@ from hrvol.recipe import ClassifierSpec, Combine
 from hrvol.segment.arrays import Array, namespace, on_host, to_host
 from hrvol.segment.device import device_probabilities, multiply
 from hrvol.segment.estimators import (
+    CHUNK,
     fit_classifier,
     hold_threads,
     prediction_threads,
     probabilities,
-    uses_blas,
 )
-
-CHUNK = 4096
-"""Pixels a thread predicts at a time: their features stay in its cache (measured faster than 16k and 64k)."""
 
 _MAX_CLASS = np.iinfo(np.uint16).max
 _MOST_CLASSES = 1000  # nobody draws so many: a grey volume was given for strokes
@@ -345,12 +342,8 @@ class PixelClassifier:
 
     def _chunk(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return float64 probabilities of at most ``CHUNK`` pixels."""
-        n = len(features)
-        if uses_blas(self.spec.kind) and n < CHUNK:
-            # The bits of a matrix product may depend on its number of rows: always ask for the same number.
-            features = np.concatenate([features, np.zeros((CHUNK - n, features.shape[1]), np.float32)])
         parts = [
-            probabilities(member.estimator, np.ascontiguousarray(features[:, member.columns]))[:n]
+            probabilities(member.estimator, np.ascontiguousarray(features[:, member.columns]))
             for member in self.members
         ]
         return parts[0] if len(parts) == 1 else np.asarray(multiply(parts))

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from hrvol.errors import InputError, UsageError
 from hrvol.features.backbone import Tokens
-from hrvol.features.upsample import Linear, project, upsample, views_of
+from hrvol.features.upsample import Linear, project, token_grids, upsample, views_of
 from hrvol.recipe import DeepSpec
 
 
@@ -49,6 +49,13 @@ def edge_error(spec, size, column, axis=1):
     low = profile[high - 1] if high else 0.0
     part = (0.5 - low) / (profile[high] - low)
     return high - 0.5 + part - column
+
+
+def test_mirror_images_that_share_their_columns_are_spread_together():
+    found = token_grids(PatchMean(), torch.rand(60, 70), WAYS["interleaved 4, flips"])
+    assert [len(group.grids) for group in found.groups] == [2, 2]
+    found = token_grids(PatchMean(), torch.rand(60, 70), WAYS["interleaved 4"])
+    assert [len(group.grids) for group in found.groups] == [1]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -210,7 +210,7 @@ def test_a_wrong_device_is_one_clear_line(commands, name):
 
 @pytest.mark.gpu
 @on_gpu
-@pytest.mark.parametrize("kind", ["forest", "logistic"])
+@pytest.mark.parametrize("kind", ["vote", "forest", "logistic"])
 def test_recipes_are_tried_on_a_gpu_as_on_the_cpu(weights, kind):
     recipe = QUICK.with_(**{"classifier.kind": kind})
     here, there = (

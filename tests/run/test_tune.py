@@ -189,7 +189,7 @@ def rows(**scores):
 
 
 def test_of_equals_the_cheapest_is_chosen():
-    choice = choose(rows(balanced=[0.8, 0.6, 0.7, 0.7], fast=[0.797, 0.6, 0.7, 0.7], classical=[0.6] * 4))
+    choice = choose(rows(balanced=[0.8, 0.6, 0.7, 0.7], fast=[0.797, 0.6, 0.7, 0.7], classical=[0.6] * 4), Recipe())
     assert choice.chosen.recipe == PRESETS["fast"]
     assert choice.best.recipe == PRESETS["balanced"]
     assert choice.why.startswith("hybrid, 2 x 2 offsets, vote: mIoU 0.699 on held-out strokes")
@@ -197,17 +197,26 @@ def test_of_equals_the_cheapest_is_chosen():
 
 
 def test_a_small_gain_in_every_fold_is_no_tie_though_folds_differ_widely():
-    choice = choose(rows(balanced=[0.91, 0.41, 0.61, 0.21], fast=[0.89, 0.39, 0.59, 0.19]))
+    choice = choose(rows(balanced=[0.91, 0.41, 0.61, 0.21], fast=[0.89, 0.39, 0.59, 0.19]), Recipe())
     assert choice.chosen.recipe == PRESETS["balanced"]
-    unsure = choose(rows(balanced=[0.99, 0.39, 0.61, 0.21], fast=[0.89, 0.41, 0.59, 0.23]))
+    unsure = choose(rows(balanced=[0.99, 0.39, 0.61, 0.21], fast=[0.89, 0.41, 0.59, 0.23]), Recipe())
     assert unsure.chosen.recipe == PRESETS["fast"]
 
 
 def test_another_input_scale_has_to_be_better_beyond_doubt():
     half = PRESETS["fast"].with_(**{"features.deep.input_scale": 0.5})
     fast = Row(PRESETS["fast"], (0.7, 0.6, 0.8, 0.7), 1.0)
-    assert choose([fast, Row(half, (0.8, 0.59, 0.82, 0.68), 1.0)]).chosen is fast
-    assert choose([fast, Row(half, (0.8, 0.69, 0.89, 0.79), 1.0)]).chosen.recipe == half
+    assert choose([fast, Row(half, (0.8, 0.59, 0.82, 0.68), 1.0)], Recipe()).chosen is fast
+    assert choose([fast, Row(half, (0.8, 0.69, 0.89, 0.79), 1.0)], Recipe()).chosen.recipe == half
+
+
+def test_another_classifier_has_to_be_better_beyond_doubt_too():
+    logistic = PRESETS["fast"].with_(**{"classifier.kind": "logistic"})
+    fast = Row(PRESETS["fast"], (0.7, 0.6, 0.8, 0.7), 1.0)
+    assert price(logistic) < price(fast.recipe)
+    assert choose([fast, Row(logistic, (0.7, 0.6, 0.8, 0.7), 1.0)], Recipe()).chosen is fast
+    assert choose([fast, Row(logistic, (0.72, 0.62, 0.82, 0.72), 1.0)], Recipe()).chosen.recipe == logistic
+    assert choose([fast, Row(logistic, (0.7, 0.6, 0.8, 0.7), 1.0)], logistic).chosen.recipe == logistic
 
 
 def test_price_rises_with_what_is_done():

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import skops.io
 from sklearn.ensemble import RandomForestClassifier
 
 from hrvol.errors import RecipeError
@@ -12,7 +13,6 @@ from hrvol.segment.estimators import (
     make_classifier,
     nearest,
     probabilities,
-    uses_blas,
 )
 
 KINDS = ["vote", "forest", "logistic", "ridge", "mlp", "boosting"]
@@ -119,7 +119,6 @@ def test_check_fitted_refuses_what_does_not_fit(kind):
     other = "logistic" if kind == "ridge" else "ridge"
     with pytest.raises(ValueError, match=f"kind {other}"):
         check_fitted(fitted, other, 5, (1, 3, 4))
-    assert uses_blas(kind) == (kind in ("vote", "logistic", "ridge", "mlp"))
 
 
 def _with_nodes(forest, change):
@@ -246,16 +245,34 @@ def test_a_vote_is_the_mean_of_a_forest_and_a_logistic_regression():
     np.testing.assert_array_equal(probabilities(vote, unseen), mean)
     np.testing.assert_allclose(vote.predict_proba(unseen.astype(np.float64)), mean, atol=1e-12)
     assert set(vote.predict(unseen)) == {1, 3, 4}
-    vote.estimators_ = vote.estimators_[:1]
-    with pytest.raises(ValueError, match="found a vote of 1, expected 2"):
+    assert len(skops.io.dumps(vote)) < 1.1 * len(skops.io.dumps([forest, logistic]))  # each is in it once
+    with pytest.raises(ValueError, match="expected one of those that vote"):
+        make_classifier(_spec("vote"), 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda parts, _: parts[:1], "found a vote of 1, expected 2"),
+        (lambda parts, _: parts[::-1], "found a Pipeline, expected a classifier of kind forest"),
+        (lambda parts, other: [other, parts[1]], r"found a classifier of classes \(1, 3\)"),
+        (lambda parts, _: [_with_nodes(parts[0], _set("feature", 5)), parts[1]], "column out of range"),
+    ],
+)
+def test_check_fitted_looks_at_each_part_of_a_vote(change, message):
+    features, labels = _data()
+    vote = fit_classifier(_spec("vote"), features, labels, 0)
+    other = fit_classifier(_spec("forest"), *_data(k=2), 0)
+    vote.estimators_ = change(vote.estimators_, other)
+    with pytest.raises(ValueError, match=message):
         check_fitted(vote, "vote", 5, (1, 3, 4))
 
 
 @pytest.mark.parametrize("kind", ["vote", "forest", "logistic"])
 @pytest.mark.parametrize("share", [0, 0.5, 1])
-def test_hidden_columns_are_seen_by_a_share_of_the_trees_only(kind, share):
+def test_grey_columns_are_seen_by_a_share_of_the_trees_only(kind, share):
     features, labels = _data()
-    fitted = fit_classifier(_spec(kind, grey_share=share), features, labels, 0, hidden=(1, 3))
+    fitted = fit_classifier(_spec(kind, grey_share=share), features, labels, 0, grey=(1, 3))
     parts = dict(zip(("forest", "logistic"), fitted.estimators_, strict=True)) if kind == "vote" else {}
     forest, logistic = (parts.get(name, fitted if kind == name else None) for name in ("forest", "logistic"))
     if forest is not None:

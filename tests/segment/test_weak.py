@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from hrvol.errors import InputError, ModelError, StrokesError
 from hrvol.recipe import ClassifierSpec
-from hrvol.segment.weak import CHUNK, PixelClassifier, Samples, StrokeBlock, choose_pixels, collect_samples
+from hrvol.segment.estimators import CHUNK
+from hrvol.segment.weak import PixelClassifier, Samples, StrokeBlock, choose_pixels, collect_samples
 
 KINDS = ["vote", "forest", "logistic", "ridge", "mlp", "boosting"]
 GROUPS = {"deep": slice(0, 4), "classical": slice(4, 6)}
