@@ -172,7 +172,7 @@ def of_kind(
 
 
 def kinds_with(base: Recipe, deep: DeepSpec) -> list[Recipe]:
-    """Return the recipes with all kinds of features that hold these deep ones; of forests also the product."""
+    """Return recipes with all kinds of features that hold these deep ones; of forests also the product."""
     product = base.classifier.kind == "forest" or base.combine == "product"
     return [of_kind(base, kind, combine, deep) for kind, combine in _KINDS if product or combine != "product"]
 
