@@ -220,9 +220,7 @@ def scaling(session: Session) -> None:
     for side in options.scaling_sides:
         for name in options.presets:
             spec = _deep(name)
-            # Views of the published method run one after the other, each on one thread.
-            lanes = 1 if spec.deep.shifts else options.threads
-            foretold = work_of(spec.deep, (side, side)).flop / session.rate * options.threads / lanes
+            foretold = work_of(spec.deep, (side, side)).flop / session.rate
             if foretold > options.time_limit:
                 log(f"{side} px, {name}: left out, some {foretold:.0f} s")
                 continue

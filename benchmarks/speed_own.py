@@ -28,6 +28,9 @@ from hrvol.segment.model import save_model
 from hrvol.volume.image import write_image
 from hrvol.volume.store import open_volume
 
+FEW = 4
+"""Views that are run where all would take too long."""
+
 SQUARE = 2048
 """Side of the large matrices whose product is the machine's ceiling."""
 
@@ -37,7 +40,7 @@ def measure_hrvol(job: dict[str, Any]) -> dict[str, Any]:
 
     Keys of ``job``: ``spec`` (a ``FeatureSpec`` as plain values), ``image``, ``threads``, ``repeats``,
     ``budget`` (seconds that repeats may take), ``time_limit`` and ``flop_rate`` (of all threads; of views
-    that are foretold to take longer than the limit, one is run), ``together`` (whether to time several
+    that are foretold to take longer than the limit, four are run), ``together`` (whether to time several
     images at once).
     """
     spec, threads = FeatureSpec.model_validate(job["spec"]), job["threads"]
@@ -46,12 +49,14 @@ def measure_hrvol(job: dict[str, Any]) -> dict[str, Any]:
     work = work_of(spec.deep, image.shape) if spec.uses_deep else None
     if work is not None:
         views = len(views_of(spec.deep))
-        # One pass at a time is on one thread. Views are alike: one stands for all of them.
-        lanes = min(threads, work.passes // views)
-        if views > 1 and work.flop / job["flop_rate"] * threads / lanes > job["time_limit"]:
-            deep = spec.deep.model_copy(update={"shifts": (), "flips": False})
+        foretold = work.flop / job["flop_rate"]
+        if views > FEW and foretold > job["time_limit"]:
+            # Views are alike: some stand for all of them. Four, because views run side by side.
+            deep = spec.deep.model_copy(update={"shifts": (), "flips": "published"})
             spec = spec.model_copy(update={"deep": deep})
             work = work_of(deep, image.shape)
+            foretold *= FEW / views
+        job["together"] &= threads * foretold <= job["time_limit"]
     featuriser = load_featuriser(spec)
     measured = len(views_of(spec.deep)) if work is not None else 1
     featuriser(image[:56, :56])
