@@ -73,13 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 Made by `python -m benchmarks.nvforest`. {describe_machine(max(args.threads))}
 
 The forest of the default vote ({args.trees} trees) is trained on strokes on two crops ({args.side} px a
-side, or as large as planes are; hybrid features of the preset fast), and asked about every pixel of a third.
-scikit-learn's trees are asked as the product does, {CHUNK} pixels a thread; nvForest with so many threads of
-its own. Ways are measured in turn, {args.rounds} times: the least seconds, by the clock and of all cores; "times as fast"
-is the median over rounds of the CPU time of scikit-learn's trees on as many threads, divided by the way's,
-because the machine had other work to do. "bits": share of the pixels whose probabilities are all the same
-when they are rounded to float32, as the product keeps them. "single, down": thresholds are rounded down to
-float32, so that float32 features fall into the same leaves; "single": nvForest rounds them to the nearest.
+side, or as large as planes are; hybrid features of the preset fast), and asked about every pixel of a
+third. scikit-learn's trees are asked as the product does, {CHUNK} pixels a thread; nvForest with so many
+threads of its own. Ways are measured in turn, {args.rounds} times: the least seconds, by the clock and of
+all cores; "times as fast" is the median over rounds of the CPU time of scikit-learn's trees on as many
+threads, divided by the way's, because the machine had other work to do. "bits": share of the pixels whose
+probabilities are all the same when they are rounded to float32, as the product keeps them. "single, down":
+thresholds are rounded down to float32, so that float32 features fall into the same leaves; "single":
+nvForest rounds them to the nearest.
 
 """
     args.output.write_text(text + "\n\n".join([*tables, CONCLUSION]) + "\n", encoding="utf-8")
