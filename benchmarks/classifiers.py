@@ -43,8 +43,6 @@ TRIED: Mapping[str, ClassifierSpec] = {
     "vote (default)": ClassifierSpec(),
     "vote, both see grey values": ClassifierSpec(grey_share=1),
     "vote, neither does": ClassifierSpec(grey_share=0),
-    "boosting": ClassifierSpec(kind="boosting", trees=50),
-    "mlp": ClassifierSpec(kind="mlp"),
 }
 
 
