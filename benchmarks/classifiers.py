@@ -144,7 +144,7 @@ def _share() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.classifiers", description=__doc__)
-    parser.add_argument("--datasets", nargs="+", choices=DENSE, default=list(DENSE))
+    parser.add_argument("--datasets", nargs="*", choices=DENSE, default=list(DENSE))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--threads", type=int, default=cpus())
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/classifiers.md"))
