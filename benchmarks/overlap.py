@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 Made by `python -m benchmarks.overlap`. {describe_machine(args.threads)}
 
-One plane of each data set, features of `{args.preset}`, a forest trained on strokes of the training planes.
+One plane of each data set, features of `{args.preset}` and its classifier, trained on strokes of the training
+planes.
 Tiles see {WINDOW} x {WINDOW} pixels; what they own of it is that less the overlap on both sides. *Faces*:
 pixels at most {STRIP} px from where tiles meet, compared with the plane in one window: share of labels that
 differ, and mean difference of probabilities. *Elsewhere*: the same of all other pixels, which is what another

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from types import ModuleType
 
 import numpy as np
@@ -12,16 +13,30 @@ from benchmarks.data import Dense, data_dir
 from hrvol.errors import InputError
 
 
-def draw(data: Dense, seed: int) -> NDArray[np.uint8]:
-    """Draw strokes on the training planes, with the tool's defaults: 10 of 40 steps per class and plane.
+def draw(
+    data: Dense, seed: int, *, planes: Sequence[int] | None = None, strokes: int = 10
+) -> NDArray[np.uint8]:
+    """Draw strokes of at most 40 steps.
+
+    Parameters
+    ----------
+    data
+        The data set.
+    seed
+        Of the strokes.
+    planes
+        To draw on; ``None``: the training planes.
+    strokes
+        Per class and plane.
 
     Returns
     -------
     NDArray[np.uint8]
         ``(Z, Y, X)``; 0 is not drawn.
     """
-    strokes: NDArray[np.uint8] = _tool().scribble(data.truth, list(data.train), seed=seed)
-    return strokes
+    where = list(data.train if planes is None else planes)
+    drawn: NDArray[np.uint8] = _tool().scribble(data.truth, where, strokes=strokes, seed=seed)
+    return drawn
 
 
 def _tool() -> ModuleType:

@@ -36,8 +36,7 @@ from hrvol.run.held_out import HeldOut, hold_out, mean_iou_of
 from hrvol.run.progress import ProgressCallback, duration
 from hrvol.run.request import text
 from hrvol.run.train import Drawn, check_context, check_pairs, gather
-from hrvol.segment.arrays import Array
-from hrvol.segment.estimators import CHUNK
+from hrvol.run.trial import asking_seconds, on_trial
 from hrvol.segment.weak import Member, PixelClassifier, Samples
 from hrvol.volume.location import located
 from hrvol.volume.store import open_labels, open_volume
@@ -51,7 +50,6 @@ CLASSIFIERS: tuple[ClassifierKind, ...] = ("vote", "forest", "logistic", "mlp")
 """Kinds tried on the best features, besides the recipe's own."""
 
 _SURVIVORS = 2
-_TREES = 50  # of a forest on trial, at most: recipes rank the same, and fits are most of the time
 
 
 @dataclass(frozen=True)
@@ -291,21 +289,9 @@ class _Trials:
                 predicted = self._classifier(recipe, fold).predict(values[test], threads=cpus())
                 scores.append(mean_iou_of(self._held_out, predicted, test))
                 self._report(len(test))
-        trees = recipe.classifier.trees / _on_trial(recipe.classifier).trees
-        seconds += trees * self._classifying(self._classifier(recipe, fold), values)
+        tried = self._classifier(recipe, fold)
+        seconds += asking_seconds(tried, recipe.classifier, values, self._device)
         return Row(recipe, tuple(scores), 1e6 * seconds)
-
-    def _classifying(self, classifier: PixelClassifier, values: NDArray[np.float32]) -> float:
-        """Return the seconds that a pixel takes a classifier, where a segmentation asks it."""
-        rows: Array = np.resize(values, (CHUNK * cpus(), values.shape[1]))
-        if self._device != "cpu":
-            import torch
-
-            rows = torch.from_numpy(rows).to(self._device)
-            classifier.predict(rows)  # made ready for a GPU at the first time, once per process
-        began = time.perf_counter()
-        classifier.predict(rows, threads=cpus())
-        return (time.perf_counter() - began) / len(rows)
 
     def _report(self, pixels: int) -> None:
         self._done += pixels
@@ -378,7 +364,7 @@ class _Trials:
             samples = Samples(values[train], labels, np.zeros(len(train), np.int32))
             self._fitted[key] = PixelClassifier.fit(
                 samples,
-                _on_trial(spec),
+                on_trial(spec),
                 grey=self._grey(features),
                 seed=self._seed,
                 n_jobs=cpus(),
@@ -392,12 +378,6 @@ class _Trials:
             return ()
         deep, _ = self._gathered(features.deep)
         return grey_columns(features.classical, deep.shape[1])
-
-
-def _on_trial(spec: ClassifierSpec) -> ClassifierSpec:
-    if spec.kind not in ("vote", "forest"):
-        return spec
-    return spec.model_copy(update={"trees": min(spec.trees, _TREES)})
 
 
 def _renamed(progress: ProgressCallback | None, stage: str) -> ProgressCallback | None:
