@@ -11,7 +11,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,8 +28,8 @@ from hrvol.features import classical
 from hrvol.features.backbone import Backbone
 from hrvol.features.upsample import TokenGrids
 from hrvol.recipe import PRESETS
-from hrvol.run.engine import cpus
 from hrvol.run.pipeline import segment_volume, train_model
+from hrvol.segment.model import load_model, save_model
 from hrvol.segment.weak import PixelClassifier
 from hrvol.volume.labels import LabelStore
 from hrvol.volume.store import Volume
@@ -47,15 +49,15 @@ STROKES = 40
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the document."""
     args = _parser().parse_args(arguments)
+    torch.set_num_threads(1)
     data = load_dense("vnc")
-    # As many strokes as on all training planes, on one: training takes a quarter of the time.
-    volume, strokes = data.images[: args.planes], draw(data, 0, planes=data.train[:1], strokes=STROKES)
+    volume = data.images[: args.planes]
     rows = []
     with tempfile.TemporaryDirectory() as name:
         for preset in args.presets:
-            torch.set_num_threads(cpus())
-            model = train_model([(data.images, strokes)], recipe=PRESETS[preset])
-            torch.set_num_threads(1)
+            path = Path(name) / f"{preset}.hrvol"
+            trained(preset, path)
+            model = load_model(path)
             out = Path(name) / f"{preset}.ome.zarr"
             spent: Counter[str] = Counter()
             with clocks(spent), threadpool_limits(1):
@@ -79,6 +81,21 @@ one thread. Shares of the whole, tiling, blending and the store included. *Class
 |{"---|" * (4 + len(STAGES))}
 """
     args.output.write_text(text + "\n".join(rows) + "\n", encoding="utf-8")
+
+
+def trained(preset: str, path: Path) -> None:
+    """Store a model, trained on as many strokes as all training planes have, on one plane.
+
+    In a process of its own, because all threads may work there.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        pool.submit(_train, preset, path).result()
+
+
+def _train(preset: str, path: Path) -> None:
+    data = load_dense("vnc")
+    strokes = draw(data, 0, planes=data.train[:1], strokes=STROKES)
+    save_model(train_model([(data.images, strokes)], recipe=PRESETS[preset]), path)
 
 
 def row(preset: str, spent: Counter[str], whole: float, voxels: int) -> str:
