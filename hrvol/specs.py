@@ -86,6 +86,8 @@ class DeepSpec(Spec):
     flips
         ``true`` averages over the four mirror images; ``published`` uses the paper's list (identity,
         left-right, identity, up-down).
+    rotations
+        Averages over quarter turns; with ``flips: true`` over all eight symmetries of a square.
     placement
         ``aligned`` puts each token at the true centre of its patch; ``stretch`` stretches the token grid
         over the image, as published.
@@ -104,6 +106,7 @@ class DeepSpec(Spec):
     shifts: tuple[Annotated[int, Field(ge=1)], ...] = ()
     neighbourhood: Literal["moore", "von_neumann"] = "moore"
     flips: bool | Literal["published"] = False
+    rotations: bool = False
     placement: Literal["aligned", "stretch"] = "aligned"
     interpolation: Literal["bilinear", "nearest"] = "bilinear"
     input_scale: Annotated[float, Field(gt=0, le=8)] = 1.0
@@ -129,6 +132,8 @@ class DeepSpec(Spec):
             raise ValueError("placement: stretch cannot interleave; use offsets: 1")
         if self.placement == "stretch" and self.input_scale != 1:
             raise ValueError(f"placement: stretch needs input_scale: 1, got {self.input_scale}")
+        if self.rotations and self.flips == "published":
+            raise ValueError("rotations: true needs flips: true or false, got published")
         if isinstance(self.block, tuple) and not self.block:
             raise ValueError("block needs at least one number")
         return self

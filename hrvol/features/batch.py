@@ -240,7 +240,8 @@ def device_need(
         inside = at_once * image_bytes(tokens, network.channels, seen, precision, blocks=blocks)
         held = views
         if grid > pixels:  # then the features of all pixels take less, and are kept instead
-            together = 2 if deep.flips else 1  # mirror images that share their columns
+            # mirror images and turned ones that share their columns
+            together = (2 if deep.flips else 1) * (2 if deep.rotations else 1)
             kept = pixels * (channels + len(names)) * _FLOAT
             held = min(views, max(together, -(-at_once // passes)))
         kept += (held + 1) * (grid // views) * channels * _FLOAT  # one view more while it is woven

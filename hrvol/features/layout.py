@@ -51,6 +51,21 @@ class Layout:
         height, width = (side + sum(pad) for side, pad in zip(self.scaled, self.pad, strict=True))
         return height, width
 
+    @property
+    def transposed(self) -> Layout:
+        """The layout of the transposed image."""
+        tops = [top for top, _ in self.starts[:: self.per_axis]]
+        lefts = [left for _, left in self.starts[: self.per_axis]]
+        return Layout(
+            scaled=self.scaled[::-1],
+            pad=self.pad[::-1],
+            window=self.window[::-1],
+            starts=tuple((left, top) for left in lefts for top in tops),
+            per_axis=self.per_axis,
+            centres=self.centres[::-1],
+            pixels=self.pixels[::-1],
+        )
+
 
 @lru_cache(maxsize=32)
 def layout_of(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> Layout:

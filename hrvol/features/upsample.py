@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Protocol
 
 import torch
@@ -23,7 +23,7 @@ from hrvol.errors import InputError
 from hrvol.features.backbone import HeadMap, Positions, Tokens
 from hrvol.features.layout import Layout, canvas_of, layout_of
 from hrvol.features.placement import Axis, axis_weights, spread
-from hrvol.features.views import View, combine, flips, shifts
+from hrvol.features.views import View, combine, flips, rotations, shifts, symmetries, transposes
 from hrvol.recipe import DeepSpec
 from hrvol.specs import BATCH
 
@@ -88,7 +88,11 @@ def views_of(spec: DeepSpec) -> tuple[View, ...]:
     sets: list[tuple[View, ...]] = []
     if spec.shifts:
         sets.append(shifts(spec.shifts, spec.neighbourhood))
-    if spec.flips:
+    if spec.flips and spec.rotations:
+        sets.append(symmetries())
+    elif spec.rotations:
+        sets.append(rotations())
+    elif spec.flips:
         sets.append(flips("published" if spec.flips == "published" else "group"))
     return combine(*sets)
 
@@ -292,8 +296,9 @@ def _run(
         for start in range(0, len(windows), at_once):
             yield from _pool().map(run, [window[None, None] for window in windows[start : start + at_once]])
     else:
-        for start in range(0, len(windows), batch_size):
-            yield from _one_by_one(run(torch.stack(list(windows[start : start + batch_size]))[:, None]))
+        for _, alike in groupby(windows, key=lambda window: window.shape):
+            while batch := list(islice(alike, batch_size)):
+                yield from _one_by_one(run(torch.stack(batch)[:, None]))
 
 
 def _one_by_one(tokens: Tokens) -> Iterator[Tokens]:
@@ -326,7 +331,7 @@ def _grids(
     batch_size: int,
     **wanted: Any,
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield the tokens and maps of each view, woven into grids ``(h, w, C)``."""
+    """Yield the tokens and maps of each view, as grids ``(h, w, C)`` of the image's rows and columns."""
     canvas = canvas_of(image.to(backbone.device), layout)
     wanted = {"attention": False, "head_map": None} | wanted
     views, per_view = views_of(spec), len(layout.starts)
@@ -335,15 +340,18 @@ def _grids(
     together = -(-at_once // per_view)
     for first in range(0, len(views), together):
         some = views[first : first + together]
-        seen = [view.apply(canvas) for view in some]
+        layouts = [layout.transposed if transposes(view) else layout for view in some]
         windows = [
-            image[y : y + layout.window[0], x : x + layout.window[1]]
-            for image in seen
-            for y, x in layout.starts
+            image[y : y + seen.window[0], x : x + seen.window[1]]
+            for image, seen in zip((view.apply(canvas) for view in some), layouts, strict=True)
+            for y, x in seen.starts
         ]
         done = _run(backbone, windows, spec, batch_size, **wanted)
-        for _ in some:
-            yield _woven(list(islice(done, per_view)), layout, linear, unit)
+        for view in some:
+            grids = _woven(list(islice(done, per_view)), layout, linear, unit)
+            if transposes(view):
+                grids = {name: grid.transpose(0, 1).contiguous() for name, grid in grids.items()}
+            yield grids
 
 
 def _woven(passes: Sequence[Tokens], layout: Layout, linear: Linear | None, unit: bool) -> dict[str, Tensor]:
@@ -364,6 +372,8 @@ def _woven(passes: Sequence[Tokens], layout: Layout, linear: Linear | None, unit
 def _axes(layout: Layout, view: View, spec: DeepSpec) -> tuple[Axis, Axis]:
     """Return where one view's tokens lie in the image."""
     y, x = view.where(*layout.pixels, layout.canvas)
+    if transposes(view):
+        y, x = x, y
     return (
         axis_weights(layout.centres[0], y, spec.interpolation),
         axis_weights(layout.centres[1], x, spec.interpolation),

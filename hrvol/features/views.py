@@ -123,7 +123,7 @@ class Chain:
         """Through the views in order."""
         for view in self.views:
             y, x = view.where(y, x, shape)
-            if _transposes(view):
+            if transposes(view):
                 shape = (shape[1], shape[0])
         return y, x
 
@@ -154,15 +154,22 @@ def rotations() -> tuple[View, ...]:
     return (IDENTITY, Rotate90(1), Rotate90(2), Rotate90(3))
 
 
+def symmetries() -> tuple[View, ...]:
+    """Return the eight symmetries of a square: mirror images, and these turned by a quarter."""
+    # As in flips: an up-down mirror image and a quarter turn leave the columns where they are.
+    sides, turns, ends = ((), (Flip("x"),)), ((), (Rotate90(1),)), ((), (Flip("y"),))
+    return tuple(Chain((*side, *end, *turn)) for side, turn, end in product(sides, turns, ends))
+
+
 def combine(*sets: Iterable[View]) -> tuple[View, ...]:
     """Return the Cartesian product of view sets, each member a chain in the order of the sets."""
     return tuple(Chain(views) for views in product(*sets))
 
 
-def _transposes(view: View) -> bool:
-    """Whether rows and columns change places."""
+def transposes(view: View) -> bool:
+    """Whether rows and columns change places in a view."""
     if isinstance(view, Chain):
-        return sum(_transposes(part) for part in view.views) % 2 == 1
+        return sum(transposes(part) for part in view.views) % 2 == 1
     return isinstance(view, Rotate90) and view.quarters % 2 == 1
 
 

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from pydantic import ValidationError
 
 from hrvol.errors import InputError, UsageError
 from hrvol.features.backbone import Tokens
-from hrvol.features.upsample import Linear, project, token_grids, upsample, views_of
+from hrvol.features.upsample import Linear, _run, project, token_grids, upsample, views_of
 from hrvol.recipe import DeepSpec
 
 
@@ -36,6 +38,8 @@ WAYS = {
     "strided 4, shifts": DeepSpec(stride=4, shifts=(1, 2)),
     "interleaved 2, shifts, flips": DeepSpec(offsets=2, shifts=(1,), flips=True),
     "interleaved 4, flips": DeepSpec(offsets=4, flips=True),
+    "interleaved 4, rotations": DeepSpec(offsets=4, rotations=True),
+    "interleaved 3, flips, rotations": DeepSpec(offsets=3, flips=True, rotations=True),
 }
 
 
@@ -56,6 +60,10 @@ def test_mirror_images_that_share_their_columns_are_spread_together():
     assert [len(group.grids) for group in found.groups] == [2, 2]
     found = token_grids(PatchMean(), torch.rand(60, 70), WAYS["interleaved 4"])
     assert [len(group.grids) for group in found.groups] == [1]
+    found = token_grids(PatchMean(), torch.rand(60, 70), WAYS["interleaved 4, rotations"])
+    assert [len(group.grids) for group in found.groups] == [2, 2]
+    found = token_grids(PatchMean(), torch.rand(60, 70), WAYS["interleaved 3, flips, rotations"])
+    assert [len(group.grids) for group in found.groups] == [4, 4]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -79,21 +87,83 @@ def test_stretch_displaces_towards_the_borders():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 40), (13, 14), (30, 101)])
-@pytest.mark.parametrize("way", ["interleaved 4", "strided 4, shifts", "interleaved 2, shifts, flips"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "interleaved 4",
+        "strided 4, shifts",
+        "interleaved 2, shifts, flips",
+        "interleaved 3, flips, rotations",
+    ],
+)
 def test_any_image_size_gives_one_finite_vector_per_pixel(shape, way):
     result = upsample(PatchMean(), torch.rand(shape), WAYS[way], attention=True, head_map="q")
     assert result.features.shape == result.attention.shape == result.head_map.shape == (1, *shape)
     assert torch.isfinite(result.features).all()
 
 
+SIDES = st.integers(20, 60)
+
+
 @settings(max_examples=15, deadline=None)
-@given(st.integers(20, 60), st.integers(20, 60), st.sampled_from(list(WAYS)))
+@given(SIDES, SIDES, st.sampled_from(list(WAYS)))
 def test_a_mirrored_image_gives_mirrored_features_with_flips(height, width, way):
     spec = WAYS[way].model_copy(update={"flips": True})
     image = torch.rand(height, width, generator=torch.Generator().manual_seed(height))
     there = upsample(PatchMean(), image, spec).features
     back = upsample(PatchMean(), image.flip(-1), spec).features.flip(-1)
     torch.testing.assert_close(there, back)
+
+
+class Lopsided(PatchMean):
+    """Tokens tell directions in the patch, and where in the window it is."""
+
+    def tokens(self, images, *, stride, **options):
+        kernel = torch.rand(3, 1, 14, 14, generator=torch.Generator().manual_seed(3))
+        found = F.conv2d(images, kernel, stride=stride or self.patch)
+        rows, columns = (torch.arange(count) for count in found.shape[2:])
+        return Tokens(found + rows[:, None] * 2 + columns**2, None, None)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(20, 60), st.integers(20, 60), st.sampled_from(list(WAYS)), st.integers(1, 3), st.booleans()
+)
+def test_a_turned_image_gives_turned_features_with_rotations(height, width, way, quarters, flips):
+    spec = WAYS[way].model_copy(update={"rotations": True, "flips": flips})
+    image = torch.rand(height, width, generator=torch.Generator().manual_seed(height))
+    there = upsample(Lopsided(), image, spec).features
+    back = upsample(Lopsided(), image.rot90(quarters), spec).features.rot90(-quarters, (1, 2))
+    torch.testing.assert_close(there, back, rtol=1e-4, atol=1e-3)
+    if flips:
+        back = upsample(Lopsided(), image.flip(0), spec).features.flip(1)
+        torch.testing.assert_close(there, back, rtol=1e-4, atol=1e-3)
+
+
+def test_without_rotations_a_turned_image_gives_other_features():
+    image = torch.rand(40, 40, generator=torch.Generator().manual_seed(0))
+    there = upsample(Lopsided(), image, DeepSpec(offsets=2)).features
+    back = upsample(Lopsided(), image.rot90(), DeepSpec(offsets=2)).features.rot90(-1, (1, 2))
+    assert (there - back).abs().max() > 1
+
+
+def test_batches_hold_windows_of_one_shape():
+    """On a GPU some views of an oblong image are oblong the other way."""
+    shapes = []
+
+    class Elsewhere(PatchMean):
+        device = SimpleNamespace(type="cuda")
+
+        def tokens(self, images, **options):
+            shapes.append(tuple(images.shape))
+            return super().tokens(images, **options)
+
+    windows = [torch.full(shape, float(i)) for i, shape in enumerate([(28, 42)] * 5 + [(42, 28)] * 3)]
+    wanted = {"attention": False, "head_map": None}
+    found = list(_run(Elsewhere(), windows, DeepSpec(), 4, **wanted))
+    assert shapes == [(4, 1, 28, 42), (1, 1, 28, 42), (3, 1, 42, 28)]
+    assert [tokens.features.shape[2:] for tokens in found] == [(2, 3)] * 5 + [(3, 2)] * 3
+    assert [float(tokens.features.mean()) for tokens in found] == list(range(8))
 
 
 def test_a_scaled_input_stays_registered():
@@ -127,6 +197,7 @@ def test_a_linear_map_commutes_with_spreading(spec):
 UNIT = [
     DeepSpec(offsets=1, interpolation="nearest"),
     DeepSpec(offsets=2, flips=True),
+    DeepSpec(offsets=2, flips=True, rotations=True),
     DeepSpec(stride=4, shifts=(1,), placement="stretch"),
 ]
 

@@ -13,6 +13,8 @@ from hrvol.features.views import (
     flips,
     rotations,
     shifts,
+    symmetries,
+    transposes,
 )
 
 single = st.one_of(
@@ -66,3 +68,13 @@ def test_published_sets():
 def test_the_mirror_group_has_no_preferred_direction():
     images = [view.apply(np.array([[1, 0], [0, 0]])) for view in flips()]
     assert (sum(images) == 1).all()
+
+
+def test_a_square_has_eight_symmetries():
+    image = np.arange(9).reshape(3, 3)
+    views = symmetries()
+    seen = {view.apply(image).tobytes() for view in views}
+    assert len(views) == len(seen) == 8
+    turned = {view.apply(view2.apply(image)).tobytes() for view in rotations() for view2 in flips()}
+    assert seen == turned
+    assert sum(transposes(view) for view in views) == 4
