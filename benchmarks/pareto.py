@@ -23,7 +23,7 @@ from benchmarks.crops import SIDE, Seen, crops_of, look, scores
 from benchmarks.data import DENSE, Dense
 from benchmarks.kept import load, save
 from benchmarks.quality import describe_machine
-from benchmarks.variants import Rotated, Windowed, mean_window, reduced, unbiased
+from benchmarks.variants import Windowed, mean_window, reduced, unbiased
 from hrvol.features.featuriser import load_featuriser
 from hrvol.recipe import PRESETS, ClassifierSpec, DeepSpec, FeatureSpec
 from hrvol.run.engine import cpus
@@ -79,7 +79,25 @@ def settings() -> list[Setting]:
         *of("offsets", {f"{k} x {k}": {"offsets": k} for k in (1, 2, 3, 4, 5, 7)}),
         *of("block", {name: {"block": block} for name, block in blocks.items()}),
         *of("input scale", {f"{scale:g}": {"input_scale": scale} for scale in (0.5, 0.75, 1, 1.5, 2)}),
-        *of("mirror images", {"none": {}, "four": {"flips": True}}),
+        *of(
+            "views",
+            {
+                "one": {},
+                "four mirror images": {"flips": True},
+                "four quarter turns": {"rotations": True},
+                "all eight": {"flips": True, "rotations": True},
+            },
+        ),
+        *of(
+            "views, block 6",
+            {
+                "one": {"block": 6},
+                "four mirror images": {"block": 6, "flips": True},
+                "four quarter turns": {"block": 6, "rotations": True},
+                "all eight": {"block": 6, "flips": True, "rotations": True},
+                "all eight, blocks 6 and 9": {"block": (6, 9), "flips": True, "rotations": True},
+            },
+        ),
         *of(
             "block, 2 x 2 offsets of four mirror images",
             {name: {"block": blocks[name], "flips": True} for name in ("6", "8", "9", "6 and 9", "12")},
@@ -93,13 +111,6 @@ def settings() -> list[Setting]:
             {"bilinear": {}, "nearest": {"interpolation": "nearest"}},
         ),
         *of("stride", {"14, 2 x 2": {}, "7": strided[0], "14, 4 x 4": {"offsets": 4}, "4": strided[1]}),
-        Setting("mirror images", "turned by 0, 90, 180, 270 degrees", BASE, "rotated"),
-        Setting(
-            "block, 2 x 2 offsets of four mirror images",
-            "6, turned by 0, 90, 180, 270 degrees instead",
-            BASE.model_copy(update={"block": 6}),
-            "rotated",
-        ),
         *(Setting("window", f"{side} px", BASE, f"window {side}") for side in WINDOWS),
         Setting("treatment", "none", BASE),
         Setting("treatment", "mean of each place in the window subtracted", BASE, "unbiased"),
@@ -155,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _look(setting: Setting, data: Dense, args: argparse.Namespace) -> Seen:
     """Return the features of a setting.
 
-    Variants: ``rotated``, ``unbiased``, ``components N``, ``window N``; see ``benchmarks.variants``.
+    Variants: ``unbiased``, ``components N``, ``window N``; see ``benchmarks.variants``.
     """
     featuriser = load_featuriser(FeatureSpec(kind="hybrid", deep=setting.deep))
     kind, _, number = setting.variant.partition(" ")
@@ -166,8 +177,6 @@ def _look(setting: Setting, data: Dense, args: argparse.Namespace) -> Seen:
         )
         wide = crops_of(data.name, train=len(data.train), test=len(data.test), around=around)
         return look(wide, Windowed(deep, filters, int(number), SIDE), args.seeds, step=STEP)
-    if kind == "rotated":
-        return look(data, Rotated(featuriser), args.seeds, step=STEP)
     seen = look(data, featuriser, args.seeds, step=STEP)
     if kind == "unbiased":
         return unbiased(seen, mean_window(data.name, featuriser, SIDE), STEP)

@@ -52,7 +52,7 @@ def measure_hrvol(job: dict[str, Any]) -> dict[str, Any]:
         foretold = work.flop / job["flop_rate"]
         if views > FEW and foretold > job["time_limit"]:
             # Views are alike: some stand for all of them. Four, because views run side by side.
-            deep = spec.deep.model_copy(update={"shifts": (), "flips": "published"})
+            deep = spec.deep.model_copy(update={"shifts": (), "flips": "published", "rotations": False})
             spec = spec.model_copy(update={"deep": deep})
             work = work_of(deep, image.shape)
             foretold *= FEW / views

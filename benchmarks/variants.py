@@ -63,33 +63,6 @@ def _window(image: NDArray[np.float32], y: int, x: int, side: int) -> NDArray[np
     return np.ascontiguousarray(image[y : y + side, x : x + side])
 
 
-@dataclass(frozen=True, eq=False)
-class Rotated:
-    """The mean of the features of an image turned by 0, 90, 180 and 270 degrees, turned back."""
-
-    featuriser: Featuriser
-
-    @property
-    def groups(self) -> Mapping[str, slice]:
-        """Return the columns of the deep and of the classical features."""
-        return self.featuriser.groups
-
-    @property
-    def grey(self) -> tuple[int, ...]:
-        """Return the columns of grey values."""
-        return self.featuriser.grey
-
-    def __call__(self, image: NDArray[np.float32]) -> Tensor:
-        """Return features ``(C, y, x)``."""
-        features = self.featuriser(image)
-        deep = features[self.groups["deep"]]
-        for turn in (1, 2, 3):
-            turned = self.featuriser(np.ascontiguousarray(np.rot90(image, turn)))
-            deep += torch.rot90(turned[self.groups["deep"]], -turn, (1, 2))
-        deep /= 4
-        return features
-
-
 def reduced(seen: Seen, components: int) -> Seen:
     """Replace deep features by their first principal components, of what is to be labelled."""
     deep = seen.groups["deep"]
