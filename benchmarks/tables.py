@@ -40,7 +40,7 @@ frequency. Presets say which deep features: {presets}."""
 _PRESETS = {
     "fast": "`fast` is block 6 with 2 x 2 interleaved offsets",
     "balanced": "`balanced` (the default) is block 6 with 2 x 2 interleaved offsets of four mirror images",
-    "best": "`best` is block 6 with 3 x 3 interleaved offsets of four mirror images",
+    "best": "`best` is block 6 with 2 x 2 interleaved offsets of eight mirrored and turned images",
     "paper": "`paper` is the last block at stride 4 with 16 averaged shifts, stretched",
 }
 

@@ -179,7 +179,7 @@ def _presets() -> dict[str, Recipe]:
     return {
         "fast": Recipe(features=FeatureSpec(deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2))),
         "balanced": Recipe(),
-        "best": Recipe(features=FeatureSpec(deep=DeepSpec(block=DEFAULT_BLOCK, offsets=3, flips=True))),
+        "best": Recipe(features=FeatureSpec(deep=BALANCED.model_copy(update={"rotations": True}))),
         "paper": Recipe(features=FeatureSpec(deep=paper_deep), classifier=paper_forest),
         "classical": Recipe(features=FeatureSpec(kind="classical")),
         "deep": Recipe(features=FeatureSpec(kind="deep", deep=BALANCED)),

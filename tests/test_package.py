@@ -93,7 +93,7 @@ def test_a_recipe_that_says_little_is_the_default_in_all_else(text, tmp_path):
     assert Recipe.load(file) == PRESETS["balanced"]
     file.write_text("features: {deep: {block: last}}")
     assert Recipe.load(file).features.deep.block == "last"
-    file.write_text("features: {deep: {offsets: 3}}")
+    file.write_text("features: {deep: {rotations: true}}")
     assert Recipe.load(file) == PRESETS["best"]
     file.write_text("features: {deep: {stride: 7}}")
     assert Recipe.load(file).features.deep == DeepSpec(block=6, stride=7, flips=True)

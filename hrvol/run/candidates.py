@@ -21,20 +21,22 @@ class Effort:
     ----------
     spacing
         Pixels of the volume between interleaved tokens, about.
-    flips
-        Whether features are averaged over the four mirror images.
+    flips, rotations
+        Whether features are averaged over the four mirror images, and these over quarter turns.
     """
 
     spacing: float
-    flips: bool
+    flips: bool = False
+    rotations: bool = False
 
     def of(self, deep: DeepSpec, scale: float) -> DeepSpec:
         """Return deep features at an input scale with this effort."""
         offsets = int(np.clip(round(_PATCH / (scale * self.spacing)), 1, _PATCH))
-        return deep.model_copy(update={"input_scale": scale, "offsets": offsets, "flips": self.flips})
+        views = {"flips": self.flips, "rotations": self.rotations}
+        return deep.model_copy(update={"input_scale": scale, "offsets": offsets, **views})
 
 
-EFFORTS = (Effort(7, False), Effort(7, True), Effort(14 / 3, True))
+EFFORTS = (Effort(7), Effort(7, flips=True), Effort(7, flips=True, rotations=True))
 """Those of ``fast``, ``balanced`` and ``best``."""
 
 SCALES = (0.5, 2.0)
@@ -154,7 +156,8 @@ def describe_deep(deep: DeepSpec) -> list[str]:
     """Return what is varied of deep features in words."""
     dense = f"{deep.offsets} x {deep.offsets} offsets" if deep.stride == "native" else f"stride {deep.stride}"
     scale = [f"scale {deep.input_scale:g}"] if deep.input_scale != 1 else []
-    return [*scale, dense, *(["mirrored"] if deep.flips else [])]
+    views = [word for word, wanted in (("mirrored", deep.flips), ("turned", deep.rotations)) if wanted]
+    return [*scale, dense, *([" and ".join(views)] if views else [])]
 
 
 def interleaves(deep: DeepSpec) -> bool:
@@ -188,7 +191,7 @@ def network_work(deep: DeepSpec, side: int) -> float:
         Of the window, pixels.
     """
     per_pass = (side * deep.input_scale / (_PATCH if deep.stride == "native" else deep.stride)) ** 2
-    views = 4 if deep.flips else 1
+    views = (8 if deep.flips else 4) if deep.rotations else 4 if deep.flips else 1
     return float(views * deep.offsets**2 * per_pass * (1 + per_pass / (6 * _CHANNELS)))
 
 

@@ -233,8 +233,8 @@ def test_efforts_are_those_of_the_presets_and_keep_their_spacing_at_other_scales
     deep = PRESETS["balanced"].features.deep
     for name, effort in zip(("fast", "balanced", "best"), EFFORTS, strict=True):
         assert effort.of(deep, 1.0) == PRESETS[name].features.deep
-    assert [effort.of(deep, 0.5).offsets for effort in EFFORTS] == [4, 4, 6]
-    assert [effort.of(deep, 2.0).offsets for effort in EFFORTS] == [1, 1, 2]
+    assert [effort.of(deep, 0.5).offsets for effort in EFFORTS] == [4, 4, 4]
+    assert [effort.of(deep, 2.0).offsets for effort in EFFORTS] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("name", PRESETS)
