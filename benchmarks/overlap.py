@@ -56,9 +56,9 @@ Made by `python -m benchmarks.overlap`. {describe_machine(args.threads)}
 
 One plane of each data set, features of `{args.preset}` and its classifier, trained on strokes of the training
 planes. Tiles see {WINDOW} x {WINDOW} pixels; what they own of it is that less the overlap on both sides.
-*Faces*: pixels at most {STRIP} px from where tiles meet, compared with the plane in one window: share of labels
-that differ, and mean difference of probabilities. *Elsewhere*: the same of all other pixels, which is what
-another context changes without any seam. *Steps at faces*: how much more often labels of neighbouring pixels
+*Faces*: pixels at most {STRIP} px from where tiles meet, compared with the plane in one window: share of
+labels that differ, and mean difference of probabilities. *Elsewhere*: the same of all other pixels, which is
+what another context changes without any seam. *Steps at faces*: how much more often labels of neighbours
 differ across a face than beside it. Cost is the area that tiles see, of the area of the plane.
 """
     ]
