@@ -124,22 +124,29 @@ def choose(rows: Sequence[Row], base: Recipe) -> Choice:
     doubt: strokes tell little of edges, which coarse tokens blur, and strokes on few planes little of what
     differs from plane to plane, which a vote stands best.
 
-    As good is a recipe whose mean score is less by at most :data:`TIE`, or by one standard error of the
-    difference. Folds are paired: one that is hard for all recipes says nothing about which is better. What is
-    cheap is decided by :func:`price`, because seconds would let noise decide.
+    As good is a recipe whose mean score is less by at most :data:`TIE`; or by one standard error of the
+    difference, if it goes first, or costs half as much at most: what is probably better is worth a little
+    more. Folds are paired: one that is hard for all recipes says nothing about which is better. What is cheap
+    is decided by :func:`price`, because seconds would let noise decide.
     """
     best = min(rows, key=lambda row: (-row.mean, price(row.recipe)))
     tied = []
     for row in rows:
         lost = np.subtract(best.scores, row.scores)
-        margin = max(TIE, _deviation(lost) / len(lost) ** 0.5)
+        away, cost = _away(row.recipe, base), price(row.recipe)
+        worth = away < _away(best.recipe, base) or 2 * cost <= price(best.recipe)
+        margin = max(TIE, _deviation(lost) / len(lost) ** 0.5) if worth else TIE
         if lost.mean() <= margin:
-            features = row.recipe.features
-            elsewhere = features.uses_deep and features.deep.input_scale != base.features.deep.input_scale
-            another = row.recipe.classifier.kind != base.classifier.kind
-            tied.append((elsewhere + another, price(row.recipe), -row.mean, row, margin))
+            tied.append((away, cost, -row.mean, row, margin))
     *_, chosen, margin = min(tied, key=lambda entry: entry[:3])
     return Choice(chosen, best, margin)
+
+
+def _away(recipe: Recipe, base: Recipe) -> int:
+    """Return how many of input scale and classifier are others than those of ``base``."""
+    features = recipe.features
+    elsewhere = features.uses_deep and features.deep.input_scale != base.features.deep.input_scale
+    return elsewhere + (recipe.classifier.kind != base.classifier.kind)
 
 
 def describe(recipe: Recipe) -> str:

@@ -204,6 +204,15 @@ def test_a_small_gain_in_every_fold_is_no_tie_though_folds_differ_widely():
     assert unsure.chosen.recipe == PRESETS["fast"]
 
 
+def test_what_is_probably_better_is_worth_less_than_twice_the_cost():
+    better, worse = [0.99, 0.39, 0.61, 0.21], [0.89, 0.41, 0.59, 0.23]  # 0.02 apart, give or take 0.03
+    assert price(PRESETS["balanced"]) < price(PRESETS["best"]) < 2 * price(PRESETS["balanced"])
+    assert choose(rows(best=better, balanced=worse), Recipe()).chosen.recipe == PRESETS["best"]
+    assert choose(rows(best=better, fast=worse), Recipe()).chosen.recipe == PRESETS["fast"]
+    close = [0.987, 0.39, 0.61, 0.21]
+    assert choose(rows(best=better, balanced=close), Recipe()).chosen.recipe == PRESETS["balanced"]
+
+
 def test_another_input_scale_has_to_be_better_beyond_doubt():
     half = PRESETS["fast"].with_(**{"features.deep.input_scale": 0.5})
     fast = Row(PRESETS["fast"], (0.7, 0.6, 0.8, 0.7), 1.0)
