@@ -39,6 +39,21 @@ def test_flips_leave_the_mean_of_the_mirrored_fields(network):
     assert left < drift / 3
 
 
+def test_turns_leave_a_field_that_is_the_same_in_all_directions(network):
+    network.drift = 1.0
+    degree = ONE_TILE.with_(**{"cluster.position_degree": 4, "features.deep.flips": True})
+    mirrored = fit(degree, VOLUMES[:2])
+    turned = fit(degree.with_(**{"features.deep.rotations": True}), VOLUMES[:2])
+
+    def uneven(field):
+        here = field.at(PLACES)
+        return np.abs(field.at(PLACES[:, ::-1]) - here).mean() / np.abs(here).mean()
+
+    assert uneven(turned) < 0.1  # learnt of few pixels, so not quite
+    assert uneven(mirrored) > 3 * uneven(turned)
+    np.testing.assert_allclose(turned.at(PLACES * (-1, 1)), turned.at(PLACES), atol=1e-5)
+
+
 def test_few_of_many_regions_are_enough(network):
     recipe = ONE_TILE.with_(**{"cluster.position_degree": 2})
     fit(recipe, VOLUMES[:POSITION_REGIONS])
