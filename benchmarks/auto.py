@@ -11,6 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +41,22 @@ AIM = 0.01
 def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     torch.set_num_threads(args.threads)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parts: dict[tuple[str, int], dict[str, Any]] = {}
     try:
-        parts = {
-            name: compare(crops_of(name, train=args.train, test=args.test, side=args.side), args)
-            for name in args.datasets
-        }
+        for seed, name in product(args.seeds, args.datasets):
+            data = crops_of(name, train=args.train, test=args.test, side=args.side)
+            parts[name, seed] = compare(data, seed, args)
+            # After each: what is done is not lost with what is not.
+            args.output.write_text(render(parts, args, words), encoding="utf-8")
     except HrvolError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    args.output.write_text(render(parts, args, words), encoding="utf-8")
     log(f"{args.output} written")
     return 0
 
 
-def compare(data: Dense, args: argparse.Namespace) -> dict[str, Any]:
+def compare(data: Dense, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Choose a recipe on strokes, and measure it and the presets on test crops.
 
     Returns
@@ -63,13 +65,13 @@ def compare(data: Dense, args: argparse.Namespace) -> dict[str, Any]:
         ``tuned``: what was chosen; ``tune_seconds``; ``rows``: for ``auto`` and each preset the words for its
         recipe, the mean IoU, and the seconds of training and of labelling the test crops.
     """
-    strokes = draw(data, args.seed)
+    strokes = draw(data, seed)
     train = list(data.train)
     pair = (data.images[train], strokes[train])
     base = Recipe().with_(**{"classifier.samples_per_class": PER_CLASS})
     began = time.monotonic()
     minutes = None if args.minutes == 0 else args.minutes
-    tuned = tune_recipe([pair], recipe=base, minutes=minutes, seed=args.seed)
+    tuned = tune_recipe([pair], recipe=base, minutes=minutes, seed=seed)
     seconds = time.monotonic() - began
     for row in tuned.rows:
         log(f"{data.name}: {row.mean:.3f} +- {row.spread:.3f}  {row.microseconds:6.1f} us  {row.name}")
@@ -81,15 +83,17 @@ def compare(data: Dense, args: argparse.Namespace) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
     for name, recipe in recipes.items():
         same = next((rows[other] for other in rows if recipes[other] == recipe), None)
-        rows[name] = same or measure(data, pair, recipe, args)
+        rows[name] = same or measure(data, pair, recipe, seed, args)
         log(f"{data.name}: {name}: mIoU {rows[name]['miou']:.3f} on test crops ({describe(recipe)})")
     return {"tuned": tuned, "tune_seconds": seconds, "rows": rows}
 
 
-def measure(data: Dense, pair: tuple[Any, Any], recipe: Recipe, args: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    data: Dense, pair: tuple[Any, Any], recipe: Recipe, seed: int, args: argparse.Namespace
+) -> dict[str, Any]:
     """Train a recipe on strokes, and compare every ``step``-th pixel of the test crops with the truth."""
     began = time.monotonic()
-    model = train_model([pair], recipe=recipe, seed=args.seed)
+    model = train_model([pair], recipe=recipe, seed=seed)
     trained = time.monotonic()
     miou = agreement(data, model, args.step, args.threads)
     return {
@@ -114,7 +118,9 @@ def agreement(data: Dense, model: Model, step: int, threads: int) -> float:
     return float(total.to_dict()["miou"])
 
 
-def render(parts: Mapping[str, Mapping[str, Any]], args: argparse.Namespace, words: Sequence[str]) -> str:
+def render(
+    parts: Mapping[tuple[str, int], Mapping[str, Any]], args: argparse.Namespace, words: Sequence[str]
+) -> str:
     """Return the document."""
     lines = [
         "# Recipes chosen on strokes",
@@ -128,27 +134,46 @@ def render(parts: Mapping[str, Mapping[str, Any]], args: argparse.Namespace, wor
         f"on {args.test} crops of test planes, every {args.step}th row and column. The aim: at most {AIM}",
         "below the best preset.",
         "",
-        "| data | chosen | auto | " + " | ".join(args.presets) + " | auto less best preset | choosing, s |",
+        "| data, drawing | chosen | auto | "
+        + " | ".join(args.presets)
+        + " | auto less best preset | choosing, s |",
         "|---|---|---|" + "---|" * (len(args.presets) + 2),
     ]
-    for name, part in parts.items():
+    for (name, seed), part in parts.items():
         rows, presets = part["rows"], [part["rows"][preset]["miou"] for preset in args.presets]
         lines.append(
-            f"| {name} | {rows['auto']['recipe']} | {rows['auto']['miou']:.3f} | "
+            f"| {name}, {seed} | {rows['auto']['recipe']} | {rows['auto']['miou']:.3f} | "
             + " | ".join(f"{miou:.3f}" for miou in presets)
             + f" | {rows['auto']['miou'] - max(presets):+.3f} | {part['tune_seconds']:.0f} |"
         )
+    lines += ["", *_means(parts, args.presets)]
     lines += ["", "Seconds to train on the strokes, and to label the test crops:", ""]
     names = ["auto", *args.presets]
-    lines += [f"| data | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
-    for name, part in parts.items():
+    lines += [f"| data, drawing | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for (name, seed), part in parts.items():
         cells = [
             f"{part['rows'][n]['train_seconds']:.0f} + {part['rows'][n]['test_seconds']:.0f}" for n in names
         ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    for name, part in parts.items():
-        lines += ["", f"## {name}", "", *_tried(part["tuned"])]
+        lines.append(f"| {name}, {seed} | {' | '.join(cells)} |")
+    for (name, seed), part in parts.items():
+        lines += ["", f"## {name}, {seed}", "", *_tried(part["tuned"])]
     return "\n".join(lines) + "\n"
+
+
+def _means(parts: Mapping[tuple[str, int], Mapping[str, Any]], presets: Sequence[str]) -> list[str]:
+    """Return a table of means over drawings."""
+    lines = [
+        "Means over drawings, and the difference to the preset that is best on average:",
+        "",
+        "| data | drawings | auto | " + " | ".join(presets) + " | auto less best preset |",
+        "|---|---|---|" + "---|" * (len(presets) + 1),
+    ]
+    for name in dict.fromkeys(name for name, _ in parts):
+        of_name = [part["rows"] for (other, _), part in parts.items() if other == name]
+        auto, *others = (np.mean([rows[which]["miou"] for rows in of_name]) for which in ("auto", *presets))
+        cells = " | ".join(f"{value:.3f}" for value in (auto, *others))
+        lines.append(f"| {name} | {len(of_name)} | {cells} | {auto - max(others):+.3f} |")
+    return lines
 
 
 def _tried(tuned: Tuned) -> list[str]:
@@ -170,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--test", type=int, default=2, help="crops to compare with the truth")
     add("--side", type=int, default=SIDE, help="of a crop, pixels")
     add("--step", type=int, default=4, help="compare every n-th row and column")
-    add("--seed", type=int, default=0, help="of strokes, folds and classifiers")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of strokes, folds and classifiers")
     add("--threads", type=int, default=cpus())
     add("-o", "--output", type=Path, default=Path("benchmarks/auto.md"), help="the Markdown document")
     return parser

@@ -124,18 +124,19 @@ def choose(rows: Sequence[Row], base: Recipe) -> Choice:
     doubt: strokes tell little of edges, which coarse tokens blur, and strokes on few planes little of what
     differs from plane to plane, which a vote stands best.
 
-    As good is a recipe whose mean score is less by at most :data:`TIE`; or by one standard error of the
-    difference, if it goes first, or costs half as much at most: what is probably better is worth a little
-    more. Folds are paired: one that is hard for all recipes says nothing about which is better. What is cheap
-    is decided by :func:`price`, because seconds would let noise decide.
+    As good is a recipe whose mean score is less by at most :data:`TIE`; by two standard errors of the
+    difference, if it goes first, because the best of many is so by luck, too; by one, if it costs half as
+    much at most, because what is probably better is worth a little more. Folds are paired: one that is hard
+    for all recipes says nothing about which is better. What is cheap is decided by :func:`price`, because
+    seconds would let noise decide.
     """
     best = min(rows, key=lambda row: (-row.mean, price(row.recipe)))
     tied = []
     for row in rows:
         lost = np.subtract(best.scores, row.scores)
         away, cost = _away(row.recipe, base), price(row.recipe)
-        worth = away < _away(best.recipe, base) or 2 * cost <= price(best.recipe)
-        margin = max(TIE, _deviation(lost) / len(lost) ** 0.5) if worth else TIE
+        errors = 2 if away < _away(best.recipe, base) else int(2 * cost <= price(best.recipe))
+        margin = max(TIE, errors * _deviation(lost) / len(lost) ** 0.5)
         if lost.mean() <= margin:
             tied.append((away, cost, -row.mean, row, margin))
     *_, chosen, margin = min(tied, key=lambda entry: entry[:3])

@@ -205,7 +205,8 @@ def _efforts(trials: _Trials) -> None:
         trials.notes.append("mirror images and turns not tried: classical features alone are ahead")
         return
     same = [row for row in trials.rows if row.recipe.features.uses_deep and row.recipe.features.deep == deep]
-    survivors = [row.recipe for row in sorted(same, key=lambda row: -row.mean)[:_SURVIVORS]]
+    same.sort(key=lambda row: (row is not best, -row.mean))
+    survivors = [row.recipe for row in same[:_SURVIVORS]]
     for effort in EFFORTS[1:]:
         more = effort.of(deep, deep.input_scale)
         if not trials.affords(more):
