@@ -194,24 +194,23 @@ def _classifiers(trials: _Trials) -> None:
 
 
 def _efforts(trials: _Trials) -> None:
-    """Try what did best averaged over mirror images, and over quarter turns too."""
+    """Try what would be chosen, and the best besides, averaged over mirror images, and over turns too."""
     best, chosen = trials.best(), choose(trials.rows, trials.base).chosen
-    if chosen.recipe.features.uses_deep:
-        best = chosen
-    deep = best.recipe.features.deep
-    if not interleaves(deep):
+    if not interleaves(trials.base.features.deep):
         return
-    if not best.recipe.features.uses_deep:
+    deep = [row for row in trials.rows if row.recipe.features.uses_deep]
+    if best not in deep and chosen not in deep:
         trials.notes.append("mirror images and turns not tried: classical features alone are ahead")
         return
-    same = [row for row in trials.rows if row.recipe.features.uses_deep and row.recipe.features.deep == deep]
-    same.sort(key=lambda row: (row is not best, -row.mean))
-    survivors = [row.recipe for row in same[:_SURVIVORS]]
+    deep.sort(key=lambda row: (row is not chosen, -row.mean))
+    survivors: dict[DeepSpec, list[Recipe]] = {}
+    for row in deep[:_SURVIVORS]:
+        survivors.setdefault(row.recipe.features.deep, []).append(row.recipe)
     for effort in EFFORTS[1:]:
-        more = effort.of(deep, deep.input_scale)
-        if not trials.affords(more):
-            return
-        trials.attempt([recipe.with_(**{"features.deep": more}) for recipe in survivors])
+        for quick, recipes in survivors.items():
+            more = effort.of(quick, quick.input_scale)
+            if trials.affords(more):
+                trials.attempt([recipe.with_(**{"features.deep": more}) for recipe in recipes])
 
 
 class _Trials:
