@@ -97,7 +97,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Choice:
-    """The recipe to take, the one that scored best, and the difference in mIoU that the folds cannot tell."""
+    """The recipe to take, one that scored better, if any, and the difference that the folds cannot tell."""
 
     chosen: Row
     best: Row
@@ -120,27 +120,44 @@ class Choice:
 def choose(rows: Sequence[Row], base: Recipe) -> Choice:
     """Return the cheapest of the recipes that are as good as the best.
 
-    Those at the input scale and with the classifier of ``base`` go first; another has to be better beyond
-    doubt: strokes tell little of edges, which coarse tokens blur, and strokes on few planes little of what
-    differs from plane to plane, which a vote stands best.
+    First it is decided whether to keep the input scale and the classifier of ``base``. Others have to be
+    better by two standard errors of the difference: strokes tell little of edges, which coarse tokens blur,
+    strokes on few planes little of what differs from plane to plane, which a vote stands best, and the best
+    of many is so by luck, too.
 
-    As good is a recipe whose mean score is less by at most :data:`TIE`; by two standard errors of the
-    difference, if it goes first, because the best of many is so by luck, too; by one, if it costs half as
-    much at most, because what is probably better is worth a little more. Folds are paired: one that is hard
-    for all recipes says nothing about which is better. What is cheap is decided by :func:`price`, because
-    seconds would let noise decide.
+    Of what is left a recipe is as good as the best if its mean score is less by at most :data:`TIE`, or by
+    one standard error if it costs half as much at most: what is probably better is worth a little more. Folds
+    are paired: one that is hard for all recipes says nothing about which is better. What is cheap is decided
+    by :func:`price`, because seconds would let noise decide.
     """
-    best = min(rows, key=lambda row: (-row.mean, price(row.recipe)))
+    best = _best(rows)
+    margin = 0.0
+    for level in range(_away(best.recipe, base) + 1):
+        near = [row for row in rows if _away(row.recipe, base) <= level]
+        if near:
+            leader = _best(near)
+            lost, margin = _lost(best, leader, 2)
+            if lost <= margin:
+                break
     tied = []
-    for row in rows:
-        lost = np.subtract(best.scores, row.scores)
-        away, cost = _away(row.recipe, base), price(row.recipe)
-        errors = 2 if away < _away(best.recipe, base) else int(2 * cost <= price(best.recipe))
-        margin = max(TIE, errors * _deviation(lost) / len(lost) ** 0.5)
-        if lost.mean() <= margin:
-            tied.append((away, cost, -row.mean, row, margin))
-    *_, chosen, margin = min(tied, key=lambda entry: entry[:3])
-    return Choice(chosen, best, margin)
+    for row in near:
+        cost = price(row.recipe)
+        lost, error = _lost(leader, row, int(2 * cost <= price(leader.recipe)))
+        if lost <= error:
+            tied.append((_away(row.recipe, base), cost, -row.mean, row, error))
+    *_, chosen, error = min(tied, key=lambda entry: entry[:3])
+    return Choice(chosen, best, margin) if chosen is leader else Choice(chosen, leader, error)
+
+
+def _best(rows: Sequence[Row]) -> Row:
+    """Return the row with the highest score; of equals, the cheapest."""
+    return min(rows, key=lambda row: (-row.mean, price(row.recipe)))
+
+
+def _lost(best: Row, row: Row, errors: int) -> tuple[float, float]:
+    """Return by how much a row is behind, and what counts as nothing: so many standard errors, or a tie."""
+    lost = np.subtract(best.scores, row.scores)
+    return float(lost.mean()), max(TIE, errors * _deviation(lost) / len(lost) ** 0.5)
 
 
 def _away(recipe: Recipe, base: Recipe) -> int:

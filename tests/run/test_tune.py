@@ -222,6 +222,15 @@ def test_another_input_scale_has_to_be_better_beyond_doubt():
     assert choose([fast, Row(half, (0.8, 0.6, 0.86, 0.7), 1.0)], Recipe()).chosen is fast
 
 
+def test_doubt_about_another_scale_is_no_reason_to_take_what_is_cheap_and_bad():
+    half = PRESETS["best"].with_(**{"features.deep.input_scale": 0.5})
+    tried = [
+        *rows(fast=[0.7, 0.6, 0.7, 0.6], classical=[0.6, 0.5, 0.6, 0.5]),
+        Row(half, (0.9, 0.5, 0.9, 0.5), 1),
+    ]
+    assert choose(tried, Recipe()).chosen.recipe == PRESETS["fast"]
+
+
 def test_another_classifier_has_to_be_better_beyond_doubt_too():
     logistic = PRESETS["fast"].with_(**{"classifier.kind": "logistic"})
     fast = Row(PRESETS["fast"], (0.7, 0.6, 0.8, 0.7), 1.0)
