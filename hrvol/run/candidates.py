@@ -216,7 +216,7 @@ def network_work(deep: DeepSpec, side: int) -> float:
         Of the window, pixels.
     """
     per_pass = (side * deep.input_scale / (_PATCH if deep.stride == "native" else deep.stride)) ** 2
-    views = (8 if deep.flips else 4) if deep.rotations else 4 if deep.flips else 1
+    views = (1, 4, 8)[bool(deep.flips) + deep.rotations]
     return float(views * deep.offsets**2 * per_pass * (1 + per_pass / (6 * _CHANNELS)))
 
 
