@@ -131,8 +131,8 @@ def render(
         f"A recipe is chosen by cross-validation on the strokes of {args.train} crops of {args.side} x",
         f"{args.side} pixels (10 short strokes per class and crop, at most {PER_CLASS} pixels of a class in",
         "training; ebc2 at half its resolution), then it and the presets are trained on these strokes. mIoU",
-        f"on {args.test} crops of test planes, every {args.step}th row and column. The aim: at most {AIM}",
-        "below the best preset.",
+        f"on crops of {args.test} test planes (3 of ebc2), every {args.step}th row and column. The aim: at",
+        f"most {AIM} below the best preset.",
         "",
         "| data, drawing | chosen | auto | "
         + " | ".join(args.presets)
@@ -192,7 +192,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--presets", nargs="+", choices=PRESET_NAMES, default=list(PRESET_NAMES))
     add("--minutes", type=float, default=5.0, help="of choosing; 0: no limit")
     add("--train", type=int, default=4, help="crops to draw on")
-    add("--test", type=int, default=2, help="crops to compare with the truth")
+    add(
+        "--test",
+        type=int,
+        default=4,
+        help="most crops of other planes, one of each, to compare with the truth",
+    )
     add("--side", type=int, default=SIDE, help="of a crop, pixels")
     add("--step", type=int, default=4, help="compare every n-th row and column")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of strokes, folds and classifiers")

@@ -41,24 +41,27 @@ def planes_of(name: str) -> Dense:
 def crops_of(name: str, *, train: int, test: int, side: int = SIDE, around: int = 0) -> Dense:
     """Return a stack of crops, the first ``train`` to draw strokes on, the others to compare with the truth.
 
-    They are of different planes, as evenly apart as may be. ``ebc2`` is taken at half its resolution. With
-    ``around`` images, but not their truth, show so many pixels more on every side, mirrored where a plane
-    ends.
+    They are of different planes, as evenly apart as may be, and of as many as there are at most. ``ebc2`` is
+    taken at half its resolution. With ``around`` images, but not their truth, show so many pixels more on
+    every side, mirrored where a plane ends.
     """
     data = planes_of(name)
-    planes = [*_spaced(data.train, train), *_spaced(data.test, test)]
+    tests = _spaced(data.test, test)
+    planes = [*_spaced(data.train, train), *tests]
     places = [_place(data.truth[z], side, len(data.classes)) for z in planes]
     images, truth = [], []
     for z, (y, x) in zip(planes, places, strict=True):
         truth.append(data.truth[z, y : y + side, x : x + side])
         wide = np.pad(data.images[z], around, mode="reflect")
         images.append(wide[y : y + side + 2 * around, x : x + side + 2 * around])
-    ours = tuple(range(train)), tuple(range(train, train + test))
+    first = len(planes) - len(tests)
+    ours = tuple(range(first)), tuple(range(first, len(planes)))
     return Dense(name, np.stack(images), np.stack(truth), *ours, data.classes)
 
 
 def _spaced(planes: Sequence[int], count: int) -> list[int]:
-    return [planes[i] for i in np.linspace(0, len(planes) - 1, count).round().astype(int)]
+    places = np.linspace(0, len(planes) - 1, min(count, len(planes))).round().astype(int)
+    return [planes[i] for i in places]
 
 
 def _place(truth: NDArray[np.uint8], side: int, classes: int) -> tuple[int, int]:
