@@ -250,29 +250,37 @@ def _table(topic: str, names: Sequence[str], lines: Sequence[str]) -> str:
 
 def plot(figures: Mapping[str, Any], path: Path) -> None:
     """Draw the mean mIoU of hybrid features against cost, and which settings nothing else beats."""
-    points: dict[str, tuple[str, str, float, float]] = {}
+    points: list[tuple[str, str, float, float]] = []
     for setting in settings():
         found = [figures.get(setting.key(name)) for name in DENSE]
         if all(found):
             cpu = float(np.mean([row["cpu"] for row in found if row]))
             score = float(np.mean([np.mean(row["hybrid"]) for row in found if row]))
-            points.setdefault(setting.key(""), (setting.topic, setting.name, cpu, score))
+            points.append((setting.topic, setting.name, cpu, score))
     if not points:
         return
-    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
-    axis = figure.subplots()
-    for topic in dict.fromkeys(point[0] for point in points.values()):
-        mine = [point for point in points.values() if point[0] == topic]
-        axis.plot([p[2] for p in mine], [p[3] for p in mine], "o", label=topic)
-        for _, name, cpu, score in mine:
-            axis.annotate(name, (cpu, score), textcoords="offset points", xytext=(4, 3), fontsize=7)
-    best = sorted((p[2:] for p in points.values()), key=lambda p: (p[0], -p[1]))
+    best = sorted((p[2:] for p in points), key=lambda p: (p[0], -p[1]))
     front = [p for i, p in enumerate(best) if all(p[1] > q[1] for q in best[:i])]
-    axis.plot([p[0] for p in front], [p[1] for p in front], "k:", lw=1, label="nothing cheaper is better")
-    axis.set_xscale("log")
-    axis.set_xlabel(f"CPU seconds, {SIDE} x {SIDE} pixels")
-    axis.set_ylabel("mIoU of hybrid features, mean of data sets")
-    axis.legend(fontsize=8)
+    topics = list(dict.fromkeys(point[0] for point in points))
+    across = 3
+    down = -(-len(topics) // across)
+    figure = Figure(figsize=(4 * across, 2.6 * down), dpi=100, layout="constrained")
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    for axis in grid.ravel()[len(topics) :]:
+        axis.set_axis_off()
+    for topic, axis in zip(topics, grid.ravel(), strict=False):
+        axis.plot([p[0] for p in best], [p[1] for p in best], "o", color="0.85", ms=4)
+        axis.plot([p[0] for p in front], [p[1] for p in front], "k:", lw=1)
+        mine = [point for point in points if point[0] == topic]
+        axis.plot([p[2] for p in mine], [p[3] for p in mine], "o", ms=5)
+        for _, name, cpu, score in mine:
+            axis.annotate(name, (cpu, score), textcoords="offset points", xytext=(4, 4), fontsize=7)
+        axis.set_title(topic, fontsize=9)
+        axis.set_xscale("log")
+    low, high = min(p[1] for p in best), max(p[1] for p in best)
+    grid[0, 0].set(xlim=(0.8 * best[0][0], 2.5 * best[-1][0]), ylim=(low - 0.01, high + 0.02))
+    figure.supxlabel(f"CPU seconds, {SIDE} x {SIDE} pixels (dotted: nothing cheaper is better)", fontsize=10)
+    figure.supylabel("mIoU of hybrid features, mean of data sets", fontsize=10)
     figure.savefig(path)
 
 
