@@ -100,7 +100,9 @@ class Session:
         """
         threads = self.options.threads
         told = {"what": what, "threads": threads, **job}
-        limits = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}
+        # Workers have a thread each, unless their environment says otherwise.
+        count = 1 if what == "volume" else threads
+        limits = {f"{name}_NUM_THREADS": str(count) for name in ("OMP", "MKL", "OPENBLAS")}
         module = "speed_peers" if what in PEERS else "speed_own"
         command = [python, "-m", f"benchmarks.{module}", json.dumps(told, default=str)]
         done = subprocess.run(

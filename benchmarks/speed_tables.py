@@ -322,7 +322,8 @@ def _workers(rows: Sequence[Row]) -> str:
     titles = ["workers", "s of each run", "kvoxel/s", "times faster than one", "MB of a worker"]
     return (
         f"### By number of workers\n\n{rows[0]['about']}: {voxels / 1e6:.1f} Mvoxel, preset"
-        f" `{rows[0]['name']}`, local engine, the start of the workers included.\n\n{_table(titles, lines)}"
+        f" `{rows[0]['name']}`, local engine, one thread a worker, the start of the workers included."
+        f"\n\n{_table(titles, lines)}"
     )
 
 
@@ -347,7 +348,7 @@ def save_curves(parts: Mapping[str, Any], path: Path) -> None:
     by_side.set_ylabel("s per image")
     by_memory.set_ylabel("peak memory above start, MB")
     if scaling or peers:
-        by_side.legend(fontsize=7)
+        by_memory.legend(*by_side.get_legend_handles_labels(), fontsize=7, loc="lower right")
     for shape, line in _by_kind(parts).items():
         by_pass.plot([_passes(e) for e in line], [e.seconds for e in line], "o-", ms=4, label=shape)
         by_pass.legend(fontsize=7)
