@@ -131,7 +131,7 @@ def render(
         f"A recipe is chosen by cross-validation on the strokes of {args.train} crops of {args.side} x",
         f"{args.side} pixels (10 short strokes per class and crop, at most {PER_CLASS} pixels of a class in",
         "training; ebc2 at half its resolution), then it and the presets are trained on these strokes. mIoU",
-        f"on crops of {args.test} test planes (3 of ebc2), every {args.step}th row and column. The aim: at",
+        f"on a crop each of at most {args.test} test planes, every {args.step}th row and column. The aim: at",
         f"most {AIM} below the best preset.",
         "",
         "| data, drawing | chosen | auto | "
