@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import zarr
 
-from hrvol.recipe import TileSpec
+from hrvol.recipe.specs import TileSpec
 from hrvol.volume.chunk_cache import CAPACITY, ChunkCache, chunk_uses
-from hrvol.volume.order import BlockGrid, morton_order
+from hrvol.volume.grid.order import BlockGrid, morton_order
 
 Triple = tuple[int, int, int]
 

@@ -23,16 +23,16 @@ from benchmarks.data import DENSE, Dense
 from benchmarks.quality import PER_CLASS, describe_machine, log
 from benchmarks.sampling import plane_stripes
 from benchmarks.strokes import draw
+from hrvol.device import cpus
 from hrvol.errors import HrvolError
 from hrvol.features.featuriser import load_featuriser
 from hrvol.quality.metrics import Confusion
-from hrvol.recipe import PRESETS, Recipe
-from hrvol.run.candidates import describe
-from hrvol.run.engine import cpus
-from hrvol.run.pipeline import train_model
-from hrvol.run.tune import Tuned, tune_recipe
-from hrvol.segment.model import Model
-from hrvol.volume.store import open_volume
+from hrvol.recipe.recipe import PRESETS, Recipe
+from hrvol.segment.model.model import Model
+from hrvol.training.train import train_model
+from hrvol.training.tuning.candidates import describe
+from hrvol.training.tuning.tune import TuningResult, tune_recipe
+from hrvol.volume.volume import open_volume
 
 PRESET_NAMES = ("fast", "balanced", "best")
 AIM = 0.01
@@ -176,7 +176,7 @@ def _means(parts: Mapping[tuple[str, int], Mapping[str, Any]], presets: Sequence
     return lines
 
 
-def _tried(tuned: Tuned) -> list[str]:
+def _tried(tuned: TuningResult) -> list[str]:
     """Return what was tried on strokes, as a table, and what was said."""
     lines = ["| tried | mIoU on held-out strokes | us per pixel |", "|---|---|---|"]
     for row in tuned.rows:

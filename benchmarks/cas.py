@@ -24,10 +24,10 @@ from benchmarks.cas_pictures import draw_scene
 from benchmarks.cas_scores import LAMBDAS, alone, score, true_boxes
 from benchmarks.cas_tables import render
 from benchmarks.quality import describe_machine
+from hrvol.device import cpus
 from hrvol.errors import HrvolError, UsageError
-from hrvol.features.weights import cache_dir
-from hrvol.run.engine import cpus
-from hrvol.segment.model import current_versions
+from hrvol.features.weights.registry import cache_dir
+from hrvol.segment.model.model import current_versions
 
 FEATURES = ("deep", "classical", "intensity")
 DENSITIES = ("deep", "last", "strided")

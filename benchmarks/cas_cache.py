@@ -19,9 +19,10 @@ import numpy as np
 from benchmarks import cas_scores
 from benchmarks.cas_data import Scene
 from benchmarks.cas_fit import Fit, Partition
+from hrvol.analysis import objects
 from hrvol.quality import matching, metrics
-from hrvol.segment import cas, objects
-from hrvol.segment.density import ClusterTally
+from hrvol.segment import cluster_classifier as cas
+from hrvol.segment.attention import ClusterTally
 
 FORMAT = 1
 """Rises when features, samples or clusters change: then nothing that was kept counts."""

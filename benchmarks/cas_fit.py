@@ -21,15 +21,16 @@ from benchmarks.cas_data import Scene
 from benchmarks.sampling import plane_tiles
 from hrvol.errors import InputError
 from hrvol.features.featuriser import load_featuriser
-from hrvol.recipe import PRESETS, ClusterSpec, FeatureSpec, Recipe
-from hrvol.run.position import position_field, take_off
-from hrvol.run.sample import sample_pixels
-from hrvol.run.train import common_window, read_unit
-from hrvol.segment.cas import Distance, fit_clusters
-from hrvol.segment.density import ClusterTally
+from hrvol.recipe.recipe import PRESETS, Recipe
+from hrvol.recipe.specs import ClusterSpec, FeatureSpec
+from hrvol.segment.attention import ClusterTally
+from hrvol.segment.cluster_classifier import Distance, fit_clusters
 from hrvol.segment.positions import PositionField
-from hrvol.volume.store import open_volume
-from hrvol.volume.tiling import Tile, whole
+from hrvol.training.position_field import position_field, take_off
+from hrvol.training.sampling import sample_pixels
+from hrvol.volume.grid.tiling import Tile, whole
+from hrvol.volume.intensity import common_window, read_unit
+from hrvol.volume.volume import open_volume
 
 RECIPE = PRESETS["cas"]
 """Intensity window, tiles, number of clusters and of sampled pixels are those of this preset."""

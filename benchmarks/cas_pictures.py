@@ -13,9 +13,9 @@ from benchmarks.cas_data import Scene
 from benchmarks.cas_fit import KINDS, Fit
 from benchmarks.cas_scores import PUBLISHED, merged, merges
 from hrvol.classes import default_classes
+from hrvol.figures.panels import draw_planes
 from hrvol.quality.matching import match_classes
 from hrvol.quality.metrics import Confusion
-from hrvol.run.pictures import draw_planes
 
 COLUMNS = 3
 COLOURS = 6

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from benchmarks.cas_data import Scene, stroke_box
 from benchmarks.cas_fit import Fit, Partition
+from hrvol.analysis.objects import Object, box_iou, find_objects, foreground_mask
 from hrvol.quality.matching import match_classes, purity, relabel
 from hrvol.quality.metrics import Confusion, binary_iou, iou_per_class, mean_iou
-from hrvol.recipe import ClusterSpec
-from hrvol.segment.cas import merge_clusters
-from hrvol.segment.density import foreground
-from hrvol.segment.objects import Object, box_iou, find_objects, foreground_mask
+from hrvol.recipe.specs import ClusterSpec
+from hrvol.segment.attention import foreground
+from hrvol.segment.cluster_classifier import merge_clusters
 
 LAMBDAS = (0.95, 1.0, 1.1)
 """Factors on the semantic distance that the paper tried; it reports 1.0."""

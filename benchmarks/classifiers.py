@@ -19,9 +19,10 @@ from benchmarks.crops import SIDE, crops_of, look, scores
 from benchmarks.data import DENSE
 from benchmarks.kept import load, save
 from benchmarks.quality import describe_machine, log
+from hrvol.device import cpus
 from hrvol.features.featuriser import load_featuriser
-from hrvol.recipe import PRESETS, ClassifierSpec, FeatureSpec
-from hrvol.run.engine import cpus
+from hrvol.recipe.recipe import PRESETS
+from hrvol.recipe.specs import ClassifierSpec, FeatureSpec
 
 PRESET, TEST = "balanced", 2
 DRAWN_ON = (1, 2)
@@ -136,7 +137,7 @@ def gain(row: Mapping[str, Sequence[float]]) -> float:
 
 
 def _share() -> str:
-    from hrvol.features.classical import channel_names, grey_columns
+    from hrvol.features.filters.bank import channel_names, grey_columns
 
     spec = FeatureSpec().classical
     return f"{len(grey_columns(spec))} of {len(channel_names(spec))}"

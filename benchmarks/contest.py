@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.recipe import PRESETS, ClassifierSpec
-from hrvol.segment.weak import Member, PixelClassifier, Samples
+from hrvol.recipe.recipe import PRESETS
+from hrvol.recipe.specs import ClassifierSpec
+from hrvol.segment.pixel_classifier import Member, PixelClassifier
+from hrvol.segment.strokes import Samples
 
 KINDS = ("classical", "deep", "hybrid")
 PRODUCT = "hybrid product"
@@ -75,7 +77,7 @@ class Contest:
         spec
             Of the classifiers.
         grey
-            Columns of grey values, see :class:`hrvol.recipe.ClassifierSpec`; for hybrid features.
+            Columns of grey values, see :class:`hrvol.recipe.recipe.ClassifierSpec`; for hybrid features.
         seed
             Of each.
         threads

@@ -19,8 +19,8 @@ from benchmarks.contest import KINDS, Contest
 from benchmarks.data import Dense, load_dense
 from benchmarks.strokes import draw
 from hrvol.quality.metrics import Confusion, mean_iou
-from hrvol.recipe import ClassifierSpec
-from hrvol.segment.weak import Samples, StrokeBlock, choose_pixels
+from hrvol.recipe.specs import ClassifierSpec
+from hrvol.segment.strokes import Samples, StrokeBlock, choose_pixels
 
 SIDE = 336
 """Pixels of a side of a crop: 24 patches."""

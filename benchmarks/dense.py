@@ -13,8 +13,9 @@ from benchmarks.contest import Contest, Entry
 from benchmarks.data import Dense
 from benchmarks.sampling import SAMPLING, plane_stripes, plane_tiles, samples_of
 from hrvol.quality.metrics import Confusion
-from hrvol.recipe import ClassifierSpec, Recipe
-from hrvol.volume.store import open_volume
+from hrvol.recipe.recipe import Recipe
+from hrvol.recipe.specs import ClassifierSpec
+from hrvol.volume.volume import open_volume
 
 
 @dataclass(eq=False)

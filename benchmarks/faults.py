@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "run"))  # its helpers are those of the tests
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # its helpers are those of the tests
 
 from fault_data import (
     ARRAYS,
@@ -43,8 +43,8 @@ from fault_data import (
 )
 
 from benchmarks.quality import describe_machine
+from hrvol.engine import engine
 from hrvol.errors import HrvolError
-from hrvol.run import engine
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "reliability.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"

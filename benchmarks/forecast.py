@@ -24,14 +24,15 @@ import psutil
 
 from benchmarks.data import load_dense
 from hrvol.phantom import draw_strokes, make_phantom
-from hrvol.run.pipeline import train_model
-from hrvol.run.planning.plan import Plan, check_room, plan_run
-from hrvol.run.progress import duration
+from hrvol.planning.plan import Plan, check_resources
+from hrvol.planning.plan_run import plan_run
+from hrvol.progress import duration
+from hrvol.run.report import SegmentReport
 from hrvol.run.segment import segment_volume
-from hrvol.run.sweep import SegmentReport
-from hrvol.segment.model import save_model
-from hrvol.volume.image import write_image
-from hrvol.volume.store import open_volume
+from hrvol.segment.model.model import save_model
+from hrvol.training.train import train_model
+from hrvol.volume.volume import open_volume
+from hrvol.volume.write_image import write_image
 
 WORKERS = 2
 AIM = 0.25
@@ -153,7 +154,7 @@ def run_case(case: Case, folder: Path, seconds: float) -> Result:
     loads = [os.getloadavg()[0]]
     where: dict[str, Any] = {"engine": "local", "workers": WORKERS}
     plan = plan_run(case.volume, out, case.model, seconds=seconds, **where, **case.options)
-    check_room(plan)
+    check_resources(plan)
     loads.append(os.getloadavg()[0])
     with Watch() as watch:
         report = segment_volume(case.volume, out, case.model, **where, **case.options)

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrvol.features.backbone import Tokens
-from hrvol.features.upsample import upsample
-from hrvol.recipe import PRESETS, DeepSpec
+from hrvol.features.deep.backbone import Tokens
+from hrvol.features.deep.upsample import upsample
+from hrvol.recipe.recipe import PRESETS
+from hrvol.recipe.specs import DeepSpec
 
 PATCH, CHANNELS, HEADS, DEPTH = 14, 384, 6, 12
 """Of DINOv2 ViT-S/14."""

@@ -29,15 +29,16 @@ from threadpoolctl import threadpool_limits
 from benchmarks.forecast_gpu import network_flop
 from benchmarks.quality import describe_machine
 from benchmarks.stages import STAGES, clocks
+from hrvol.device import cpus
 from hrvol.features import featuriser
-from hrvol.features.backbone import Backbone, load_backbone
-from hrvol.features.batch import MOST, batch_in, device_need, free_bytes, network_of
+from hrvol.features.deep.backbone import Backbone, load_backbone
+from hrvol.features.deep.gpu_memory import MOST, batch_in, device_need, free_bytes, network_of
 from hrvol.phantom import draw_strokes, make_phantom
-from hrvol.recipe import DEFAULT_BLOCK, PRESETS, Recipe
+from hrvol.recipe.recipe import DEFAULT_BLOCK, PRESETS, Recipe
 from hrvol.run.classify import STRIPE
-from hrvol.run.engine import cpus
-from hrvol.run.pipeline import segment_volume, train_model
-from hrvol.segment.model import Model
+from hrvol.run.segment import segment_volume
+from hrvol.segment.model.model import Model
+from hrvol.training.train import train_model
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _REPEATS = 10

@@ -21,13 +21,13 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.speed_peers import Network, _colour, hub_gives
-from hrvol.features.backbone import random_backbone
-from hrvol.features.classical import classical_features
+from hrvol.features.deep.backbone import random_backbone
 from hrvol.features.featuriser import Featuriser
-from hrvol.recipe import PRESETS, ClassifierSpec
-from hrvol.segment.device import device_probabilities
-from hrvol.segment.estimators import fit_classifier, kmeans, probabilities
-from hrvol.specs import ClassicalSpec, FeatureSpec
+from hrvol.features.filters.bank import classical_features
+from hrvol.recipe.recipe import PRESETS
+from hrvol.recipe.specs import ClassicalSpec, ClassifierSpec, FeatureSpec
+from hrvol.segment.estimators.estimators import fit_classifier, kmeans, probabilities
+from hrvol.segment.estimators.on_device import device_probabilities
 
 SIDES = (336, 518)
 SETTINGS = [("paper", "fp32"), ("paper", "fp16")] + [

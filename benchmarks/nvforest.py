@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from hrvol.segment.checks import TRUSTED_TYPES
-from hrvol.segment.estimators import probabilities
-from hrvol.segment.forests import ask_trees, load_trees
+from hrvol.segment.estimators.estimators import probabilities
+from hrvol.segment.estimators.nvforest import ask_trees, load_trees
+from hrvol.segment.estimators.validate import TRUSTED_TYPES
 
 STRIPE = 64
 """Rows of a tile that are asked about at once, as the product does."""
@@ -98,8 +98,9 @@ def train(name: str, folder: Path, side: int, trees: int) -> dict[str, Any]:
 
     from benchmarks.crops import crops_of, look
     from hrvol.features.featuriser import load_featuriser
-    from hrvol.recipe import PRESETS, ClassifierSpec
-    from hrvol.segment.estimators import fit_classifier
+    from hrvol.recipe.recipe import PRESETS
+    from hrvol.recipe.specs import ClassifierSpec
+    from hrvol.segment.estimators.estimators import fit_classifier
 
     spec = ClassifierSpec(kind="forest", trees=trees)
     crops = crops_of(name, train=2, test=1, side=side)

@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from benchmarks.data import Dense, load_dense
 from benchmarks.quality import describe_machine
 from benchmarks.strokes import draw
+from hrvol.device import cpus
 from hrvol.features.featuriser import Featuriser, load_featuriser
 from hrvol.quality.metrics import Confusion, mean_iou
-from hrvol.recipe import Recipe
-from hrvol.run.engine import cpus
-from hrvol.run.pipeline import train_model
+from hrvol.recipe.recipe import Recipe
 from hrvol.run.predict import predict_part, read_window
-from hrvol.segment.model import Model
-from hrvol.volume.store import open_volume
-from hrvol.volume.tiling import Block, whole
+from hrvol.segment.model.model import Model
+from hrvol.training.train import train_model
+from hrvol.volume.grid.tiling import Block, whole
+from hrvol.volume.volume import open_volume
 
 WINDOW = 518
 OVERLAPS = (0, 14, 35, 70)

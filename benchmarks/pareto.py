@@ -24,9 +24,10 @@ from benchmarks.data import DENSE, Dense
 from benchmarks.kept import load, save
 from benchmarks.quality import describe_machine
 from benchmarks.variants import Windowed, mean_window, reduced, unbiased
+from hrvol.device import cpus
 from hrvol.features.featuriser import load_featuriser
-from hrvol.recipe import PRESETS, ClassifierSpec, DeepSpec, FeatureSpec
-from hrvol.run.engine import cpus
+from hrvol.recipe.recipe import PRESETS
+from hrvol.recipe.specs import ClassifierSpec, DeepSpec, FeatureSpec
 
 BASE = DeepSpec(block=9, offsets=2)
 WINDOWS = (112, 168, 336, 518, 672)

@@ -23,12 +23,13 @@ from benchmarks.crops import SIDE, Seen, crops_of, look
 from benchmarks.data import DENSE
 from benchmarks.kept import load, save
 from benchmarks.quality import describe_machine, log
-from hrvol.features.backbone import load_backbone
+from hrvol.device import cpus
+from hrvol.features.deep.backbone import load_backbone
 from hrvol.features.featuriser import load_featuriser
 from hrvol.quality.metrics import Confusion, mean_iou
-from hrvol.recipe import DEFAULT_BLOCK, PRESETS, ClassifierSpec, FeatureSpec
-from hrvol.run.engine import cpus
-from hrvol.segment.weak import PixelClassifier
+from hrvol.recipe.recipe import DEFAULT_BLOCK, PRESETS
+from hrvol.recipe.specs import ClassifierSpec, FeatureSpec
+from hrvol.segment.pixel_classifier import PixelClassifier
 
 EXACT = "fp32"
 HALVES = ("bf16", "fp16")

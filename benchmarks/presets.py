@@ -19,9 +19,10 @@ from benchmarks.crops import SIDE, crops_of, look, scores
 from benchmarks.data import DENSE
 from benchmarks.kept import load, save
 from benchmarks.quality import describe_machine, log
+from hrvol.device import cpus
 from hrvol.features.featuriser import load_featuriser
-from hrvol.recipe import PRESETS, FeatureSpec
-from hrvol.run.engine import cpus
+from hrvol.recipe.recipe import PRESETS
+from hrvol.recipe.specs import FeatureSpec
 
 NAMES = ("paper", "fast", "balanced", "best")
 PUBLISHED, OURS = "forest, published", "vote"

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 
 from benchmarks.data import load_stroked
-from hrvol.features.backbone import Tokens
+from hrvol.features.deep.backbone import Tokens
+from hrvol.features.deep.upsample import Linear, project, upsample
 from hrvol.features.featuriser import load_featuriser
-from hrvol.features.upsample import Linear, project, upsample
-from hrvol.recipe import Recipe
-from hrvol.segment.estimators import kmeans
+from hrvol.recipe.recipe import Recipe
+from hrvol.segment.estimators.estimators import kmeans
 
 CLUSTERS = 80
 REPEATS = 3

@@ -27,12 +27,13 @@ from benchmarks.sampling import SAMPLING
 from benchmarks.sparse import label_image, leave_one_out
 from benchmarks.strokes import draw
 from benchmarks.tables import render
+from hrvol.device import cpus
 from hrvol.errors import HrvolError
 from hrvol.features.featuriser import Featuriser, load_featuriser
 from hrvol.quality.metrics import Confusion, iou_per_class, mean_iou, pixel_accuracy
-from hrvol.recipe import PRESETS, FeatureSpec, Recipe
-from hrvol.run.engine import cpus
-from hrvol.segment.model import current_versions
+from hrvol.recipe.recipe import PRESETS, Recipe
+from hrvol.recipe.specs import FeatureSpec
+from hrvol.segment.model.model import current_versions
 
 ALL = (*DENSE, STROKED, *REFERENCED)
 _REFERENCE = {"classical": "rf_nocrf", "deep": "dv2_nocrf", "hybrid": "hybrid_nocrf", PRODUCT: "hybrid_nocrf"}

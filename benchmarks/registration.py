@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from hrvol.features.backbone import load_backbone
-from hrvol.features.upsample import TokenSource, upsample
-from hrvol.recipe import DeepSpec
+from hrvol.features.deep.backbone import load_backbone
+from hrvol.features.deep.upsample import TokenSource, upsample
+from hrvol.recipe.specs import DeepSpec
 
 SIDE, ACROSS = 518, 112
 SPECS = {

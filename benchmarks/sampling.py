@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.recipe import Recipe
-from hrvol.run.train import Drawn, common_window, gather, read_unit, stroke_blocks
-from hrvol.segment.weak import Positions, Samples, choose_pixels
-from hrvol.volume.store import Volume, open_labels, open_volume
-from hrvol.volume.tiling import Tile, blocks, tiles_of
+from hrvol.recipe.recipe import Recipe
+from hrvol.segment.strokes import Samples, StrokePixels, choose_pixels
+from hrvol.training.strokes import TrainingPair, gather, stroke_blocks
+from hrvol.volume.grid.tiling import Tile, blocks, tiles_of
+from hrvol.volume.intensity import common_window, read_unit
+from hrvol.volume.volume import Volume, open_labels, open_volume
 
 SAMPLING = Recipe()
 """Intensity window, tiles and cap of samples per class are those of the default recipe."""
@@ -47,13 +48,13 @@ def samples_of(
     volume = open_volume(images)
     chosen = {}
     for key, drawn in strokes.items():
-        pair = Drawn(volume, open_labels(drawn))
+        pair = TrainingPair(volume, open_labels(drawn))
         chosen[key] = choose_pixels(stroke_blocks([pair]), recipe.classifier.samples_per_class, key)
     ranks = {key: _flat(volume, positions.where) for key, positions in chosen.items()}
     union, first = np.unique(np.concatenate(list(ranks.values())), return_index=True)
     where = np.concatenate([positions.where for positions in chosen.values()])[first]
-    pairs = [Drawn(volume, volume)]  # only the grey values are read
-    together = Positions(where, np.zeros(len(where), np.uint16), {})
+    pairs = [TrainingPair(volume, volume)]  # only the grey values are read
+    together = StrokePixels(where, np.zeros(len(where), np.uint16), {})
     window = common_window([volume], recipe.intensity, recipe.seed)
     features = gather(pairs, together, featuriser, window, recipe.tiles, progress).features
     return {

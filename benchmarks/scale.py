@@ -17,13 +17,15 @@ from typing import Any
 
 from benchmarks.quality import describe_machine
 from benchmarks.scale_run import SHARES, copy, measure, measure_apart, phases, write_volume
+from hrvol.engine.spec import IN_FLIGHT
 from hrvol.phantom import draw_strokes, make_phantom
-from hrvol.recipe import Recipe, TileSpec
-from hrvol.run.clusters import IN_FLIGHT
+from hrvol.recipe.recipe import Recipe
+from hrvol.recipe.specs import TileSpec
 from hrvol.run.ledger import entries
-from hrvol.run.pipeline import segment_volume, train_model
-from hrvol.volume.location import Location
-from hrvol.volume.order import BlockGrid
+from hrvol.run.segment import segment_volume
+from hrvol.training.train import train_model
+from hrvol.volume.grid.order import BlockGrid
+from hrvol.volume.storage.location import Location
 
 Triple = tuple[int, int, int]
 Found = Mapping[str, Any]

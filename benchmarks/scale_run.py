@@ -26,19 +26,21 @@ from scipy import ndimage
 
 from benchmarks.scale_watch import Watch
 from hrvol.classes import default_classes
-from hrvol.recipe import Recipe, TileSpec
-from hrvol.run.block import SegmentJob
-from hrvol.run.engine import EngineSpec
+from hrvol.engine.spec import EngineSpec
+from hrvol.engine.stop import Stop
+from hrvol.recipe.recipe import Recipe
+from hrvol.recipe.specs import TileSpec
+from hrvol.run.job import SegmentJob
 from hrvol.run.ledger import Ledger, entries
 from hrvol.run.predict import predict_part, read_window
-from hrvol.run.stop import Stop
-from hrvol.run.sweep import sum_up, sweep
-from hrvol.segment.model import Model
+from hrvol.run.report import sum_up
+from hrvol.run.run_blocks import run_blocks
+from hrvol.segment.model.model import Model
 from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
-from hrvol.volume.labels import create_labels
-from hrvol.volume.order import BlockGrid
-from hrvol.volume.store import open_labels, open_volume
-from hrvol.volume.tiling import Block, blocks, shard_and_chunk, whole
+from hrvol.volume.grid.order import BlockGrid
+from hrvol.volume.grid.tiling import Block, blocks, shard_and_chunk, whole
+from hrvol.volume.ome.labels import create_labels
+from hrvol.volume.volume import open_labels, open_volume
 
 Triple = tuple[int, int, int]
 
@@ -89,7 +91,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class StandIn:
-    """Stands in for :class:`hrvol.run.block.Tools`: all but features and classifier is as ever."""
+    """Stands in for :class:`hrvol.run.job.ModelSource`: all but features and classifier is as ever."""
 
     tiles: TileSpec
 
@@ -155,7 +157,7 @@ def measure(volume_path: Path, out: Path, tiles: TileSpec, workers: int, planes:
         numbers = grid.inside(region)
         spec = EngineSpec("local", workers) if workers > 1 else EngineSpec()
         with Ledger(store.location, len(grid)) as ledger:
-            sweep(grid, numbers, numbers, job, ledger, spec, Stop(), watch)
+            run_blocks(grid, numbers, numbers, job, ledger, spec, Stop(), watch)
         swept = watch.seconds
         report = sum_up(grid, numbers, numbers, job, ledger, model.classes, began)
         summed = watch.seconds

@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from benchmarks.cas_scores import agreement
 from benchmarks.data import load_dense
 from benchmarks.quality import describe_machine
+from hrvol.device import cpus
 from hrvol.features.featuriser import load_featuriser
-from hrvol.recipe import Recipe
+from hrvol.recipe.recipe import Recipe
 from hrvol.run.cluster import cluster_volume
-from hrvol.run.engine import cpus
-from hrvol.run.pairs import PixelPairs, pixel_pairs
-from hrvol.run.sample import sample_pixels
-from hrvol.run.train import common_window
 from hrvol.segment.positions import fit_field
-from hrvol.volume.store import open_labels, open_volume
-from hrvol.volume.tiling import whole
+from hrvol.training.pixel_pairs import PixelPairs, pixel_pairs
+from hrvol.training.sampling import sample_pixels
+from hrvol.volume.grid.tiling import whole
+from hrvol.volume.intensity import common_window
+from hrvol.volume.volume import open_labels, open_volume
 
 DATA = ("vnc", "ebc2")
 DEGREES = (2, 4, 6, 8)

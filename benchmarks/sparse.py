@@ -12,9 +12,10 @@ from benchmarks.contest import Contest, Entry
 from benchmarks.data import Stroked
 from benchmarks.sampling import SAMPLING, plane_stripes, samples_of
 from hrvol.quality.metrics import Confusion
-from hrvol.recipe import ClassifierSpec, Recipe
-from hrvol.segment.weak import Samples
-from hrvol.volume.store import open_volume
+from hrvol.recipe.recipe import Recipe
+from hrvol.recipe.specs import ClassifierSpec
+from hrvol.segment.strokes import Samples
+from hrvol.volume.volume import open_volume
 
 
 def leave_one_out(

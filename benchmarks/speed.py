@@ -29,10 +29,11 @@ from benchmarks.forecast_gpu import work_of
 from benchmarks.quality import describe_machine
 from benchmarks.speed_peers import JOBS as PEERS
 from benchmarks.speed_tables import CONVPAINT, FILTERS, HRVOL, REFERENCE, render, save_curves
+from hrvol.device import cpus
 from hrvol.errors import HrvolError, InputError
-from hrvol.features.weights import load_state
-from hrvol.recipe import PRESETS, DeepSpec, FeatureSpec
-from hrvol.run.engine import cpus
+from hrvol.features.weights.registry import load_state
+from hrvol.recipe.recipe import PRESETS
+from hrvol.recipe.specs import DeepSpec, FeatureSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 BOUND = 1e-3

@@ -17,16 +17,16 @@ from torch import Tensor
 from benchmarks.data import load_dense
 from benchmarks.forecast_gpu import block_products, network_flop, work_of
 from benchmarks.speed_peers import PATCH, figures, serve, timed
-from hrvol.features.backbone import load_backbone
+from hrvol.features.deep.backbone import load_backbone
+from hrvol.features.deep.upsample import views_of
 from hrvol.features.featuriser import load_featuriser
-from hrvol.features.upsample import views_of
 from hrvol.phantom import draw_strokes
-from hrvol.recipe import DeepSpec, FeatureSpec
-from hrvol.run.pipeline import train_model
+from hrvol.recipe.specs import DeepSpec, FeatureSpec
 from hrvol.run.segment import segment_volume
-from hrvol.segment.model import save_model
-from hrvol.volume.image import write_image
-from hrvol.volume.store import open_volume
+from hrvol.segment.model.model import save_model
+from hrvol.training.train import train_model
+from hrvol.volume.volume import open_volume
+from hrvol.volume.write_image import write_image
 
 FEW = 4
 """Views that are run where all would take too long."""

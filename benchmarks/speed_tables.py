@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.forecast_gpu import network_flop
-from hrvol.recipe import DEFAULT_BLOCK
+from hrvol.recipe.recipe import DEFAULT_BLOCK
 
 Row = Mapping[str, Any]
 """One measurement, as ``benchmarks.speed_peers`` gives it, with ``who``, ``name``, ``side`` and ``round``."""

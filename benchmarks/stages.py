@@ -24,15 +24,16 @@ from threadpoolctl import threadpool_limits
 from benchmarks.data import load_dense
 from benchmarks.quality import describe_machine
 from benchmarks.strokes import draw
-from hrvol.features import classical
-from hrvol.features.backbone import Backbone
-from hrvol.features.upsample import TokenGrids
-from hrvol.recipe import PRESETS
-from hrvol.run.pipeline import segment_volume, train_model
-from hrvol.segment.model import load_model, save_model
-from hrvol.segment.weak import PixelClassifier
-from hrvol.volume.labels import LabelStore
-from hrvol.volume.store import Volume
+from hrvol.features.deep.backbone import Backbone
+from hrvol.features.deep.upsample import TokenGrids
+from hrvol.features.filters import bank as classical
+from hrvol.recipe.recipe import PRESETS
+from hrvol.run.segment import segment_volume
+from hrvol.segment.model.model import load_model, save_model
+from hrvol.segment.pixel_classifier import PixelClassifier
+from hrvol.training.train import train_model
+from hrvol.volume.ome.labels import LabelStore
+from hrvol.volume.volume import Volume
 
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "network": ((Backbone, "tokens"),),

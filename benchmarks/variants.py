@@ -15,9 +15,9 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from benchmarks.crops import Seen, planes_of
-from hrvol.features.classical import grey_columns
 from hrvol.features.featuriser import Featuriser
-from hrvol.segment.weak import Samples
+from hrvol.features.filters.bank import grey_columns
+from hrvol.segment.strokes import Samples
 
 SEEN_WINDOWS = 24
 """So many windows are averaged to learn what features say of the place in a window."""

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import hrvol
+from hrvol.explore.detect import DetectionFiles, write_detection
 from hrvol.phantom import make_phantom
-from hrvol.run.detect import DetectionFiles, write_detection
 
 
 def main(source: str = "", out: str = "boxes.png") -> None:

@@ -9,8 +9,8 @@ labels the image they came from and any other alike, here one it has not seen.
 import sys
 
 import hrvol
+from hrvol.figures.panels import draw_planes
 from hrvol.phantom import make_phantom
-from hrvol.run.pictures import draw_planes
 from hrvol.run.predict import label_plane
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 import hrvol
-from hrvol.recipe import IntensitySpec
+from hrvol.recipe.specs import IntensitySpec
 from hrvol.volume.intensity import intensity_window, to_unit
 
 

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 import hrvol
+from hrvol.analysis.evaluate import evaluate_volumes
 from hrvol.phantom import draw_strokes, make_phantom
-from hrvol.run.pipeline import evaluate_volumes
 
 
 def main() -> None:

@@ -4,47 +4,50 @@ Importing this package imports neither torch, dask nor napari: names below load 
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hrvol.engine.stop import stop_signals
+    from hrvol.explore.detect import detect_objects
+    from hrvol.explore.pca import pca_picture
+    from hrvol.explore.similar import find_similar
     from hrvol.features.featuriser import Featuriser, load_featuriser
-    from hrvol.recipe import Recipe
-    from hrvol.run.cluster import cluster_volume, fit_classes
-    from hrvol.run.detect import detect_objects
-    from hrvol.run.pca import pca_picture
-    from hrvol.run.pipeline import extract_features, train_model
-    from hrvol.run.pyramid import build_pyramid
+    from hrvol.recipe.recipe import Recipe
+    from hrvol.run.build_pyramid import build_pyramid
+    from hrvol.run.cluster import cluster_volume
+    from hrvol.run.extract_features import extract_features
     from hrvol.run.segment import segment_volume
-    from hrvol.run.similar import find_similar
     from hrvol.run.status import run_status
-    from hrvol.run.stop import stop_signals
-    from hrvol.run.tune import tune_recipe
-    from hrvol.segment.model import Model, load_model, save_model
-    from hrvol.volume.store import Volume, open_volume
+    from hrvol.segment.model.model import Model, load_model, save_model
+    from hrvol.training.cluster import fit_classes
+    from hrvol.training.train import train_model
+    from hrvol.training.tuning.tune import tune_recipe
+    from hrvol.volume.volume import Volume, open_volume
 
-__version__ = "0.1.0"
+__version__ = version("hrvol")
 
 _HOME = {
     "Featuriser": "hrvol.features.featuriser",
-    "Model": "hrvol.segment.model",
-    "Recipe": "hrvol.recipe",
-    "Volume": "hrvol.volume.store",
-    "build_pyramid": "hrvol.run.pyramid",
+    "Model": "hrvol.segment.model.model",
+    "Recipe": "hrvol.recipe.recipe",
+    "Volume": "hrvol.volume.volume",
+    "build_pyramid": "hrvol.run.build_pyramid",
     "cluster_volume": "hrvol.run.cluster",
-    "detect_objects": "hrvol.run.detect",
-    "extract_features": "hrvol.run.pipeline",
-    "find_similar": "hrvol.run.similar",
-    "fit_classes": "hrvol.run.cluster",
+    "detect_objects": "hrvol.explore.detect",
+    "extract_features": "hrvol.run.extract_features",
+    "find_similar": "hrvol.explore.similar",
+    "fit_classes": "hrvol.training.cluster",
     "load_featuriser": "hrvol.features.featuriser",
-    "load_model": "hrvol.segment.model",
-    "open_volume": "hrvol.volume.store",
-    "pca_picture": "hrvol.run.pca",
+    "load_model": "hrvol.segment.model.model",
+    "open_volume": "hrvol.volume.volume",
+    "pca_picture": "hrvol.explore.pca",
     "run_status": "hrvol.run.status",
-    "save_model": "hrvol.segment.model",
+    "save_model": "hrvol.segment.model.model",
     "segment_volume": "hrvol.run.segment",
-    "stop_signals": "hrvol.run.stop",
-    "train_model": "hrvol.run.pipeline",
-    "tune_recipe": "hrvol.run.tune",
+    "stop_signals": "hrvol.engine.stop",
+    "train_model": "hrvol.training.train",
+    "tune_recipe": "hrvol.training.tuning.tune",
 }
 
 __all__ = [

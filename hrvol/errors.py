@@ -15,7 +15,7 @@
     ├── OutputExistsError      exit code 1   an output is in the way
     │   ├── OtherRunError                    an unfinished output was begun with other settings
     │   └── BusyError                        another process is writing the output
-    ├── RoomError              exit code 1   memory, disk or permissions do not suffice
+    ├── ResourceError              exit code 1   memory, disk or permissions do not suffice
     ├── BlockError             exit code 1   blocks of a run failed
     └── StoppedError           exit code 75  stopped on request; can be resumed
 
@@ -99,7 +99,7 @@ class BusyError(OutputExistsError):
     """Another process is writing the output."""
 
 
-class RoomError(HrvolError):
+class ResourceError(HrvolError):
     """Memory, disk space or permissions do not suffice; nothing was begun."""
 
 

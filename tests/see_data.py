@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from hrvol.features import featuriser
-from hrvol.features.backbone import Tokens
-from hrvol.recipe import Recipe
+from hrvol.features.deep.backbone import Tokens
+from hrvol.recipe.recipe import Recipe
 
 
 class Looker:

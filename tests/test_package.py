@@ -9,7 +9,8 @@ import pytest
 
 import hrvol
 from hrvol.errors import HrvolError, RecipeError
-from hrvol.recipe import PRESETS, ClusterSpec, CrfSpec, DeepSpec, Recipe
+from hrvol.recipe.recipe import PRESETS, Recipe
+from hrvol.recipe.specs import ClusterSpec, CrfSpec, DeepSpec
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +24,7 @@ def test_public_names_exist_and_are_documented():
 
 
 def test_importing_hrvol_imports_nothing_heavy():
-    code = "import sys, hrvol, hrvol.cli, hrvol.recipe; print([m for m in sys.modules if m in %r])"
+    code = "import sys, hrvol, hrvol.cli, hrvol.recipe.recipe; print([m for m in sys.modules if m in %r])"
     heavy = ("torch", "dask", "distributed", "napari", "sklearn", "zarr")
     found = subprocess.run(
         [sys.executable, "-c", code % (heavy,)], capture_output=True, text=True, check=True
@@ -142,7 +143,7 @@ def test_the_local_workflow_runs_as_it_stands(tmp_path):
     import tifffile
 
     from hrvol.phantom import draw_strokes, make_phantom
-    from hrvol.volume.store import class_info, open_labels
+    from hrvol.volume.volume import class_info, open_labels
 
     phantom = make_phantom((4, 96, 96), seed=0)
     labels = phantom.labels.clip(max=3)  # the script names three classes

@@ -17,14 +17,23 @@ import click
 
 from hrvol import __version__
 from hrvol.cli.cluster import cluster
+from hrvol.cli.demo import demo
+from hrvol.cli.detect import detect
 from hrvol.cli.doctor import doctor
-from hrvol.cli.look import demo, info, pyramid, status, weights
+from hrvol.cli.evaluate import evaluate
+from hrvol.cli.features import features
+from hrvol.cli.info import info
+from hrvol.cli.pca import pca
 from hrvol.cli.plan import plan
-from hrvol.cli.see import detect, pca, similar
+from hrvol.cli.pyramid import pyramid
+from hrvol.cli.segment import segment
+from hrvol.cli.similar import similar
+from hrvol.cli.status import status
+from hrvol.cli.train import train
 from hrvol.cli.tune import tune
-from hrvol.cli.work import evaluate, features, segment, train
+from hrvol.cli.weights import weights
+from hrvol.engine.stop import Abandoned
 from hrvol.errors import HrvolError, StoppedError
-from hrvol.run.stop import Abandoned
 
 STOPPED, INTERRUPTED = 75, 130
 

@@ -83,9 +83,9 @@ def cluster(
         hrvol cluster image.tif objects.ome.zarr --merge 1.1 --boxes boxes.csv
     """  # noqa: D301 (click needs the escape)
     one_way_to_merge(merge, classes)
+    from hrvol.cli.progress import display
+    from hrvol.engine.stop import stop_signals
     from hrvol.run.cluster import cluster_volume
-    from hrvol.run.progress import display
-    from hrvol.run.stop import stop_signals
 
     if fresh:
         confirm_fresh(output, storage_options, yes)

@@ -11,7 +11,7 @@ from hrvol.cli.options import echo_json, json_option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hrvol.run.health import Ability
+    from hrvol.doctor.health import Capability
 
 _WORDS = {"ok": ("OK", "green"), "missing": ("missing", "yellow"), "problem": ("problem", "red")}
 
@@ -32,7 +32,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
     The exit code is 0 where the engines of the CPU work and nothing that is installed is broken, else 1;
     what is optional may be missing.
     """  # noqa: D301 (click needs the escape)
-    from hrvol.run.doctor import examine
+    from hrvol.doctor.examine import examine
 
     health = examine()
     if as_json:
@@ -48,7 +48,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
     context.exit(0 if health.healthy else 1)
 
 
-def _echo_abilities(abilities: Sequence[Ability], width: int) -> None:
+def _echo_abilities(abilities: Sequence[Capability], width: int) -> None:
     for one in abilities:
         state = "missing" if one.missing else "ok"
         _echo(state, one.name, width, ", ".join(one.missing) or "ready", one.remedy)

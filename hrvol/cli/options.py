@@ -16,7 +16,8 @@ from rich.table import Table
 from hrvol.errors import BlockError, OutputExistsError
 
 if TYPE_CHECKING:
-    from hrvol.run.sweep import SegmentReport
+    from hrvol.run.report import SegmentReport
+
 
 FAILURES_SHOWN = 5
 
@@ -217,7 +218,7 @@ def parse_part(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 def parse_pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, Any]:
     """Return the mapping of ``key=value`` options."""
-    from hrvol.volume.location import parse_options
+    from hrvol.volume.storage.location import parse_options
 
     return parse_options(value)
 
@@ -271,18 +272,21 @@ crf_option = click.option(
     is_flag=True,
     help="Refine with a dense CRF (extra crf): smooth edges, but fine phases may vanish.",
 )
+
 recipe_option = click.option(
     "--recipe",
     metavar="FILE|PRESET",
     help="A recipe file (YAML), or fast, balanced (default of train), best, paper, classical, deep,"
     " cas (default of cluster and detect), cas-volume, cas-paper.",
 )
+
 roi_option = click.option(
     "--roi",
     callback=parse_roi,
     metavar="z0:z1,y0:y1,x0:x1",
     help="Work on this region only, in voxels; ':' is a whole axis. E.g. 0:64,:,100:500.",
 )
+
 storage_option = click.option(
     "--storage-option",
     "storage_options",
@@ -291,9 +295,11 @@ storage_option = click.option(
     metavar="KEY=VALUE",
     help="For the file system of URLs, e.g. endpoint_url=http://host:9000, anon=true; may be repeated.",
 )
+
 classes_option = click.option(
     "--classes", callback=parse_names, metavar="a,b,c", help="Names of classes 1, 2, ... in order."
 )
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -315,7 +321,7 @@ def check_blocks(report: SegmentReport, output: str) -> None:
 
 def echo_segmentation(report: SegmentReport, output: str) -> None:
     """Print what a segmentation found, how far tiles agreed, and how fast it was."""
-    from hrvol.run.progress import count, duration
+    from hrvol.progress import count, duration
 
     echo_table(["class", "share"], [[name, f"{100 * part:.2f} %"] for name, part in report.fractions.items()])
     if report.seams.pixels:
@@ -377,3 +383,15 @@ def echo_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str
 def score(value: float | None) -> str:
     """Return a score with three digits; a dash where there is none."""
     return "-" if value is None or value != value else f"{value:.3f}"
+
+
+fresh_option = click.option("--fresh", is_flag=True, help="Replace earlier files.")
+
+
+def pairs_of(data: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return pairs of a volume and its strokes; refuse an odd number of paths."""
+    if len(data) % 2:
+        raise click.UsageError(
+            f"found {len(data)} paths, expected pairs: VOLUME STROKES [VOLUME STROKES ...]"
+        )
+    return list(zip(data[::2], data[1::2], strict=True))

@@ -22,7 +22,7 @@ from hrvol.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from hrvol.run.planning.outlook import Plan
+    from hrvol.planning.plan import Plan
 
 SECONDS = 30.0
 
@@ -82,7 +82,8 @@ def plan(
     Where memory, disk space or permissions do not suffice, the exit code is 1, and the last line says what
     was found and what is needed. Of an output that is there, unfinished, what is left is planned.
     """  # noqa: D301 (click needs the escape)
-    from hrvol.run.planning.plan import check_room, plan_run
+    from hrvol.planning.plan import check_resources
+    from hrvol.planning.plan_run import plan_run
 
     if not as_json:
         click.echo(f"trying a few blocks, about {seconds:.0f} s and the start of the workers", err=True)
@@ -114,13 +115,13 @@ def plan(
         echo_json(found.to_dict())
     else:
         echo_plan(found)
-    check_room(found)
+    check_resources(found)
 
 
 def echo_plan(found: Plan) -> None:
     """Print a plan as tables, and what else there is to say about it."""
-    from hrvol.run.planning.outlook import size
-    from hrvol.run.progress import count, duration
+    from hrvol.planning.plan import size
+    from hrvol.progress import count, duration
 
     def beside(nbytes: int | None) -> str:
         return "not known" if nbytes is None else size(nbytes)

@@ -13,6 +13,7 @@ from hrvol.cli.options import (
     echo_table,
     json_option,
     news,
+    pairs_of,
     recipe_option,
     score,
     storage_option,
@@ -21,7 +22,8 @@ from hrvol.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from hrvol.run.tune import Tuned
+    from hrvol.training.tuning.tune import TuningResult
+
 
 MINUTES = 5.0
 
@@ -72,9 +74,9 @@ def tune(
     Strokes are held out whole, so a few per class are needed, best on several planes.
     """  # noqa: D301 (click needs the escape)
     pairs = pairs_of(data)
-    from hrvol.run.outputs import FileKind, check_file, whole_file
-    from hrvol.run.progress import display
-    from hrvol.run.tune import tune_recipe
+    from hrvol.cli.progress import display
+    from hrvol.files import FileKind, check_file, whole_file
+    from hrvol.training.tuning.tune import tune_recipe
 
     if output is not None:
         with suggest_fresh():
@@ -101,16 +103,7 @@ def tune(
     click.echo(f"\n{tuned.to_yaml()}" if output is None else f"{output}: written", nl=output is not None)
 
 
-def pairs_of(data: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return pairs of a volume and its strokes; refuse an odd number of paths."""
-    if len(data) % 2:
-        raise click.UsageError(
-            f"found {len(data)} paths, expected pairs: VOLUME STROKES [VOLUME STROKES ...]"
-        )
-    return list(zip(data[::2], data[1::2], strict=True))
-
-
-def echo_tuned(tuned: Tuned) -> None:
+def echo_tuned(tuned: TuningResult) -> None:
     """Print what was tried, what was not, and what was chosen and why."""
     rows = [
         [
@@ -127,7 +120,7 @@ def echo_tuned(tuned: Tuned) -> None:
         click.echo(line)
 
 
-def _values(tuned: Tuned) -> dict[str, Any]:
+def _values(tuned: TuningResult) -> dict[str, Any]:
     return {
         "recipe": tuned.recipe.to_dict(),
         "why": tuned.why,

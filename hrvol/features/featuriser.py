@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hrvol.device import lacking
 from hrvol.errors import InputError, MissingExtraError
-from hrvol.features import classical
-from hrvol.features.backbone import Backbone, load_backbone
-from hrvol.features.upsample import Linear, Upsampled, grid_size, project, token_grids, upsample
-from hrvol.recipe import FeatureSpec
+from hrvol.features.deep.backbone import Backbone, load_backbone
+from hrvol.features.deep.upsample import Linear, Upsampled, grid_size, project, token_grids, upsample
+from hrvol.features.filters import bank as classical
+from hrvol.recipe.specs import FeatureSpec
 
 
 class Featuriser:
@@ -37,8 +37,8 @@ class Featuriser:
     groups
         Where each kind lies among the channels: ``{"deep": slice, "classical": slice}``, those present.
     grey
-        Columns of grey values beside deep features, see :func:`hrvol.features.classical.is_grey_value`; none
-        where one kind is alone.
+        Columns of grey values beside deep features, see :func:`hrvol.features.filters.bank.is_grey_value`;
+        none where one kind is alone.
     halo
         Pixels of context that classical features need; the network sees the whole image at once.
     """
@@ -160,7 +160,7 @@ class Featuriser:
         image
             ``(Y, X)`` float32 in [0, 1].
         linear
-            See :func:`hrvol.features.upsample.upsample`, which also takes the other options.
+            See :func:`hrvol.features.deep.upsample.upsample`, which also takes the other options.
         """
         if self.backbone is None:
             raise InputError(f"features.kind: {self.spec.kind} has no attention; expected deep or hybrid")
@@ -185,7 +185,8 @@ class Featuriser:
         y, x
             ``(n,)`` integer positions.
         unit
-            Scale tokens to length 1 before they are spread, see :func:`hrvol.features.upsample.upsample`.
+            Scale tokens to length 1 before they are spread, see
+            :func:`hrvol.features.deep.upsample.upsample`.
         attention
             Whether attention is wanted.
 
@@ -258,16 +259,8 @@ def _for_filters(plane: np.ndarray, device: torch.device) -> Any:
         return cupy.asarray(plane)
 
 
-GPU_PACKAGES = ("cupy", "cuml", "nvforest")
-"""What a GPU takes besides torch, which alone comes with a plain installation: filters, fits and forests."""
-
-
-def lacking() -> tuple[str, ...]:
-    """Return which of :data:`GPU_PACKAGES` are not installed."""
-    return tuple(name for name in GPU_PACKAGES if find_spec(name) is None)
-
-
 _LOCK = threading.Lock()
+
 _LOADED: dict[tuple[Any, ...], Featuriser] = {}
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.arrays import Array, namespace, to_host
 from hrvol.errors import InputError
 from hrvol.quality.matching import majority_classes, match_classes, relabel
-from hrvol.segment.arrays import Array, namespace, to_host
 
 BoundingBox = tuple[float, float, float, float]
 """``(y0, x0, y1, x1)`` in pixels, half-open: ``y0 <= y < y1``."""

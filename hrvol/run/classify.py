@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.recipe import CrfSpec
-from hrvol.segment.arrays import Array, beside, namespace, to_host, where_is
-from hrvol.segment.cas import ClusterClassifier
+from hrvol.arrays import Array, beside, namespace, to_host, where_is
+from hrvol.recipe.specs import CrfSpec
+from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import refine, unary_from_probabilities
-from hrvol.segment.model import Model
-from hrvol.segment.weak import PixelClassifier
+from hrvol.segment.model.model import Model
+from hrvol.segment.pixel_classifier import PixelClassifier
 
 if TYPE_CHECKING:
+    from hrvol.features.deep.upsample import Linear
     from hrvol.features.featuriser import Featuriser
-    from hrvol.features.upsample import Linear
 
 STRIPE = 64
 """Rows of a tile that are classified at once."""
@@ -76,7 +76,7 @@ def cluster_maps(clusters: ClusterClassifier, featuriser: Featuriser) -> dict[st
     """Return the maps from each kind of features to the scores of clusters."""
     import torch
 
-    from hrvol.features.upsample import Linear  # torch: only where features are made
+    from hrvol.features.deep.upsample import Linear  # torch: only where features are made
 
     maps = {}
     for name, columns in featuriser.groups.items():

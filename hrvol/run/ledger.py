@@ -1,7 +1,7 @@
 """Which blocks of an output are done, written down in the output itself, so that any run can be continued.
 
-The ledger is made of small records (:mod:`hrvol.volume.records`) beside the labels, so it works wherever the
-output does, on a disk or in a bucket::
+The ledger is made of small records (:mod:`hrvol.volume.storage.records`) beside the labels, so it works
+wherever the output does, on a disk or in a bucket::
 
     OUT.ome.zarr/ledger/<lane>          who is writing, since when, and a pulse
     OUT.ome.zarr/ledger/<lane>/000000   what became of blocks, up to SEGMENT entries each
@@ -33,8 +33,8 @@ import psutil
 from numpy.typing import NDArray
 
 from hrvol.errors import BusyError
-from hrvol.volume.location import Location, stamp
-from hrvol.volume.records import Records
+from hrvol.volume.storage.location import Location, checksum
+from hrvol.volume.storage.records import Records
 
 LOG = logging.getLogger("hrvol.run")
 
@@ -50,21 +50,21 @@ FLUSH = 1.0
 PULSE = 10.0
 """Seconds between two signs of life of a driver."""
 
-LEFT, DONE, FAILED = 0, 1, 2
+PENDING, DONE, FAILED = 0, 1, 2
 """States of a block."""
 
 Entry = dict[str, Any]
 Sleep = Callable[[float], None]
 
 
-class Book:
+class LedgerState:
     """What a ledger says about every block; 17 bytes a block, whatever happened.
 
     Attributes
     ----------
-    state
-        ``(n,)`` uint8: :data:`LEFT`, :data:`DONE` or :data:`FAILED`, by number of block.
-    stamp
+    of_block
+        ``(n,)`` uint8: :data:`PENDING`, :data:`DONE` or :data:`FAILED`, by number of block.
+    checksum
         ``(n,)`` uint64: checksum of what a done block wrote.
     at
         ``(n,)`` float64: when that was written down, seconds since the epoch.
@@ -76,8 +76,8 @@ class Book:
     """
 
     def __init__(self, count: int) -> None:
-        self.state: NDArray[np.uint8] = np.zeros(count, np.uint8)
-        self.stamp: NDArray[np.uint64] = np.zeros(count, np.uint64)
+        self.of_block: NDArray[np.uint8] = np.zeros(count, np.uint8)
+        self.checksum: NDArray[np.uint64] = np.zeros(count, np.uint64)
         self.at: NDArray[np.float64] = np.zeros(count, np.float64)
         self.reasons: dict[int, str] = {}
         self.parts: dict[str, tuple[str, str]] = {}
@@ -92,10 +92,10 @@ class Book:
                 self._parts_at[entry["part"]] = when
             return
         number = int(entry["block"])
-        if not 0 <= number < len(self.state) or when < self.at[number]:
+        if not 0 <= number < len(self.of_block) or when < self.at[number]:
             return
-        self.state[number], self.at[number] = entry["state"], when
-        self.stamp[number] = int(entry.get("stamp", "0"), 16)
+        self.of_block[number], self.at[number] = entry["state"], when
+        self.checksum[number] = int(entry.get("stamp", "0"), 16)
         self.reasons.pop(number, None)
         if entry["state"] == FAILED:
             self.reasons[number] = str(entry["reason"])
@@ -105,7 +105,7 @@ class Book:
         if entry.get("state") != DONE:
             return False
         number = int(entry["block"])
-        return bool(self.state[number] == DONE and self.at[number] == entry["at"])
+        return bool(self.of_block[number] == DONE and self.at[number] == entry["at"])
 
     def moment(self, entry: Mapping[str, Any]) -> float:
         """Return when an entry is written down: now, but after what it replaces, whatever the clocks say."""
@@ -117,8 +117,8 @@ class Book:
 
     def digest(self) -> str:
         """Return text that tells this state of the blocks from others."""
-        found = blake2b(self.state.tobytes(), digest_size=8)
-        found.update(self.stamp.tobytes())
+        found = blake2b(self.of_block.tobytes(), digest_size=8)
+        found.update(self.checksum.tobytes())
         return found.hexdigest()
 
 
@@ -140,12 +140,12 @@ def entries(location: Location) -> Iterator[Entry]:
                 yield from (unsealed(record) or {}).get("entries", ())
 
 
-def read_book(location: Location, count: int) -> Book:
+def read_state(location: Location, count: int) -> LedgerState:
     """Return what the ledger of an output with ``count`` blocks says; an output without one has all left."""
-    book = Book(count)
+    state = LedgerState(count)
     for entry in entries(location):
-        book.take(entry)
-    return book
+        state.take(entry)
+    return state
 
 
 def check_free(location: Location, lane: str = MAIN, sleep: Sleep = time.sleep) -> None:
@@ -203,7 +203,7 @@ class Ledger:
 
     Attributes
     ----------
-    book
+    state
         What all lanes said when this one began, and what this one wrote since.
     """
 
@@ -236,12 +236,12 @@ class Ledger:
         self._lock = threading.RLock()
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="hrvol-ledger", daemon=True)
-        self.book = Book(count)
+        self.state = LedgerState(count)
 
     def __enter__(self) -> Self:
         check_free(self._location, self._lane, self._sleep)
         self._records.put(LEDGER, {})  # without it Zarr libraries warn of a folder that is no group
-        self.book = read_book(self._location, self._count)
+        self.state = read_state(self._location, self._count)
         names = self._records.children(self._path)
         self._segment = 1 + max((int(name) for name in names if name.isdecimal()), default=-1)
         self._records.put(self._path, sealed(self._head))
@@ -261,30 +261,30 @@ class Ledger:
             if kind is None:
                 raise
 
-    def done(self, number: int, stamp: str, **report: Any) -> None:
+    def mark_done(self, number: int, checksum: str, **report: Any) -> None:
         """Write down that a block is done: its shards are stored, and this is their checksum."""
-        self._add({"block": number, "state": DONE, "stamp": stamp, **report})
+        self._add({"block": number, "state": DONE, "stamp": checksum, **report})
 
-    def failed(self, number: int, reason: str) -> None:
+    def mark_failed(self, number: int, reason: str) -> None:
         """Write down that a block was given up."""
         self._add({"block": number, "state": FAILED, "reason": reason})
 
-    def left(self, number: int) -> None:
+    def mark_pending(self, number: int) -> None:
         """Write down that a block has to be done again."""
-        self._add({"block": number, "state": LEFT})
+        self._add({"block": number, "state": PENDING})
 
-    def part(self, name: str, of: str, stamp: str) -> None:
+    def mark_part(self, name: str, of: str, checksum: str) -> None:
         """Write down that a part of a coarser level is made of blocks in the state that ``of`` tells.
 
-        ``stamp`` is the checksum of what was stored; without both it has to be made again.
+        ``checksum`` is that of what was stored; without both it has to be made again.
         """
-        self._add({"part": name, "of": of, "stamp": stamp})
+        self._add({"part": name, "of": of, "stamp": checksum})
 
     def refresh(self) -> None:
         """Read what other lanes have written since."""
         with self._lock:
             self.flush()
-            self.book = read_book(self._location, self._count)
+            self.state = read_state(self._location, self._count)
 
     def flush(self) -> None:
         """Write what waits.
@@ -304,10 +304,10 @@ class Ledger:
 
     def _add(self, entry: Entry) -> None:
         with self._lock:
-            entry["at"] = self.book.moment(entry)
+            entry["at"] = self.state.moment(entry)
             self._entries.append(entry)
             self._unwritten = True
-            self.book.take(entry)
+            self.state.take(entry)
             if len(self._entries) >= SEGMENT or time.monotonic() - self._written >= FLUSH:
                 self.flush()
 
@@ -366,4 +366,4 @@ def unsealed(record: Entry | None) -> Entry | None:
 
 
 def _seal(values: Mapping[str, Any]) -> str | None:
-    return stamp(json.dumps(values, sort_keys=True).encode())
+    return checksum(json.dumps(values, sort_keys=True).encode())

@@ -15,15 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.arrays import Array, beside, namespace, to_host, where_is
 from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
-from hrvol.recipe import CrfSpec
+from hrvol.recipe.specs import BATCH, CrfSpec
 from hrvol.run.classify import classify
-from hrvol.segment.arrays import Array, beside, namespace, to_host, where_is
-from hrvol.segment.model import Model
-from hrvol.specs import BATCH
-from hrvol.volume.intensity import check_finite, to_unit
-from hrvol.volume.store import Reader, Volume
-from hrvol.volume.tiling import (
+from hrvol.segment.model.model import Model
+from hrvol.volume.grid.tiling import (
     Block,
     Box,
     Tile,
@@ -34,6 +31,8 @@ from hrvol.volume.tiling import (
     tiles_of,
     whole,
 )
+from hrvol.volume.intensity import check_finite, to_unit
+from hrvol.volume.volume import Reader, Volume
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
@@ -71,7 +70,7 @@ def read_window(
     volume, block, part, model
         As for :func:`predict_part`.
     reader
-        As for :meth:`hrvol.volume.store.Volume.read`.
+        As for :meth:`hrvol.volume.volume.Volume.read`.
 
     Returns
     -------

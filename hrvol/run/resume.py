@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.errors import OtherRunError, OutputExistsError
-from hrvol.run.coarsen import recheck_levels
+from hrvol.progress import ProgressCallback
 from hrvol.run.ledger import DONE, Ledger, check_free
-from hrvol.run.progress import ProgressCallback
-from hrvol.volume.labels import LabelStore
-from hrvol.volume.location import Location
-from hrvol.volume.order import BlockGrid
-from hrvol.volume.output import make_way
+from hrvol.run.pyramid_levels import recheck_levels
+from hrvol.volume.grid.order import BlockGrid
+from hrvol.volume.ome.labels import LabelStore
+from hrvol.volume.ome.output import clear_output
+from hrvol.volume.storage.location import Location
 
 DIFFERENCES_SHOWN = 3
 
@@ -61,7 +61,7 @@ def begin_output(
     """
     if overwrite:
         check_free(location)
-        make_way(location, True)
+        clear_output(location, True)
     found = location.attributes()
     if found is None and not location.occupied():
         return create(False), False
@@ -112,7 +112,7 @@ def recheck(
     int
         Number of blocks, and of parts of coarser levels, that have to be done again.
     """
-    done = numbers[ledger.book.state[numbers] == DONE]
+    done = numbers[ledger.state.of_block[numbers] == DONE]
     harmed, voxels = [], math.prod(store.block_shape)
 
     def mark() -> None:
@@ -121,11 +121,11 @@ def recheck(
 
     for start in range(0, len(done), _CHECKED_AT_ONCE):
         some = done[start : start + _CHECKED_AT_ONCE].tolist()
-        for number, found in zip(some, store.stamps([grid[n].index for n in some]), strict=True):
-            if int(found, 16) != int(ledger.book.stamp[number]):
+        for number, found in zip(some, store.checksums([grid[n].index for n in some]), strict=True):
+            if int(found, 16) != int(ledger.state.checksum[number]):
                 mark()
                 store.erase(grid[number].index)
-                ledger.left(number)
+                ledger.mark_pending(number)
                 harmed.append(grid[number].core)
         if progress is not None:
             looked_at = min(start + _CHECKED_AT_ONCE, len(done))
@@ -152,7 +152,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def share(numbers: NDArray[np.int64], part: Sequence[int] | None) -> NDArray[np.int64]:
+def partition(numbers: NDArray[np.int64], part: Sequence[int] | None) -> NDArray[np.int64]:
     """Return a part (k, n) of blocks, the k-th of n, from 1; neighbours stay together."""
     if part is None:
         return numbers

@@ -13,31 +13,35 @@ from typing import Any
 
 import numpy as np
 
+from hrvol.device import cpus
+from hrvol.engine.placement import place
+from hrvol.engine.spec import EngineSpec
+from hrvol.engine.stop import Abandoned, Stop
 from hrvol.errors import BlockError, DeviceError, InputError, UsageError
-from hrvol.recipe import CrfSpec
-from hrvol.run.block import MODEL_FILE, SegmentJob, Tools, forget_input
-from hrvol.run.devices import place
-from hrvol.run.engine import EngineSpec, cpus
+from hrvol.files import text
+from hrvol.progress import ProgressCallback
+from hrvol.recipe.specs import CrfSpec
+from hrvol.run.job import MODEL_FILE, ModelSource, SegmentJob, forget_input, model_file
 from hrvol.run.ledger import DONE, MAIN, Ledger
-from hrvol.run.progress import ProgressCallback
-from hrvol.run.request import Region, keep_input, model_file, provenance, region_box, text
-from hrvol.run.resume import begin_output, recheck, share
-from hrvol.run.stop import Abandoned, Stop
-from hrvol.run.sweep import SegmentReport, stopped, sum_up, sweep
-from hrvol.segment.cas import ClusterClassifier
+from hrvol.run.provenance import provenance
+from hrvol.run.report import SegmentReport, stopped, sum_up
+from hrvol.run.resume import begin_output, partition, recheck
+from hrvol.run.run_blocks import run_blocks
+from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import check_available
-from hrvol.segment.model import Model
-from hrvol.volume.labels import LabelStore, create_labels
-from hrvol.volume.location import Location, located
-from hrvol.volume.order import BlockGrid
-from hrvol.volume.store import Volume, open_labels, open_volume
-from hrvol.volume.tiling import block_shape
+from hrvol.segment.model.model import Model
+from hrvol.volume.grid.order import BlockGrid
+from hrvol.volume.grid.tiling import block_shape
+from hrvol.volume.ome.labels import LabelStore, create_labels
+from hrvol.volume.region import Region, keep_input, region_box
+from hrvol.volume.storage.location import Location, located
+from hrvol.volume.volume import Volume, open_labels, open_volume
 
 LOG = logging.getLogger("hrvol.run")
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """A run that can begin: everything is checked, nothing is written.
 
     Attributes
@@ -100,10 +104,10 @@ def segment_volume(
     model
         A model or its file.
     engine, workers, scheduler_file, engine_options
-        Where the work is done, see :class:`hrvol.run.engine.EngineSpec`. The labels are the same, bit for
+        Where the work is done, see :class:`hrvol.engine.spec.EngineSpec`. The labels are the same, bit for
         bit. A script that asks for ``local`` must keep its work under ``if __name__ == "__main__":``.
     device
-        Where features are made, ``cpu``, ``cuda`` or ``auto``: see :func:`hrvol.run.devices.place`. The
+        Where features are made, ``cpu``, ``cuda`` or ``auto``: see :func:`hrvol.engine.placement.place`. The
         output says which, and is gone on with on the same only: a GPU rounds otherwise.
     devices
         GPUs that engine ``cuda`` uses, as in ``CUDA_VISIBLE_DEVICES``, such as ``["0", "2"]``; ``None``: all.
@@ -204,10 +208,10 @@ def segment_volume(
 
         store, was_there = begin_output(ready.location, ready.attributes, create, overwrite=overwrite)
         if spec.remote or isinstance(ready.model.classifier, ClusterClassifier):
-            store.write_file(MODEL_FILE, Path(job.tools.model_file).read_bytes())
+            store.write_file(MODEL_FILE, Path(job.model_source.model_file).read_bytes())
         grid = BlockGrid(opened.shape, ready.model.recipe.tiles, opened.chunks)
         numbers = grid.inside(job.region)
-        mine = share(numbers, _checked(part))
+        mine = partition(numbers, _checked(part))
         lane = MAIN if part is None else f"part-{part[0]}-of-{part[1]}"
         about = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
         asked = stop or Stop()
@@ -219,7 +223,7 @@ def segment_volume(
                     if part is None:
                         ready.location.tidy()
                     recheck(ledger, store, grid, mine, progress)
-                sweep(grid, numbers, mine, job, ledger, spec, asked, progress)
+                run_blocks(grid, numbers, mine, job, ledger, spec, asked, progress)
             report = sum_up(grid, numbers, mine, job, ledger, ready.model.classes, began)
         except Abandoned:
             raise stopped(asked, job, ledger, numbers) from None
@@ -235,7 +239,7 @@ def segment_volume(
 
 def _discard_if_empty(ledger: Ledger, store: LabelStore, part: tuple[int, int] | None) -> None:
     """Delete an output that nothing came of."""
-    if part is None and not np.any(ledger.book.state == DONE):
+    if part is None and not np.any(ledger.state.of_block == DONE):
         store.discard()
 
 
@@ -258,7 +262,7 @@ def prepare(
     storage_options: Mapping[str, Any] | None = None,
     device: str = "cpu",
     here: bool = True,
-) -> Prepared:
+) -> PreparedRun:
     """Check what was asked for, before anything is written.
 
     Parameters
@@ -281,11 +285,11 @@ def prepare(
     keep_input(opened, location)
     masked = None if mask is None else _mask(located(mask, storage_options), opened)
     file, digest = model_file(model, stack)
-    tools = Tools(str(file.resolve()), digest, text(weights_path), offline, device)
-    trying = tools if here else replace(tools, device="cpu")
+    model_source = ModelSource(str(file.resolve()), digest, text(weights_path), offline, device)
+    trying = model_source if here else replace(model_source, device="cpu")
     known, _ = trying.load()  # a wrong model or missing weights show before anything is written
     if not isinstance(model, Model):  # kept by its content, it may be from another file of the same bytes
-        known = replace(known, source=tools.model_file)
+        known = replace(known, source=model_source.model_file)
     refining = known.recipe.crf or (CrfSpec() if crf else None)
     if refining is not None:
         check_available()
@@ -299,7 +303,7 @@ def prepare(
     job = SegmentJob(
         volume=opened,
         store=LabelStore(location, name),
-        tools=tools,
+        model_source=model_source,
         probabilities=probabilities,
         uncertainty=uncertainty,
         region=region,
@@ -307,7 +311,7 @@ def prepare(
         threads=threads,
         mask=masked,
     )
-    return Prepared(known, location, job, json.loads(json.dumps(attributes)))
+    return PreparedRun(known, location, job, json.loads(json.dumps(attributes)))
 
 
 def _mask(mask: Any, volume: Volume) -> Volume:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from hrvol.errors import InputError
-from hrvol.recipe import Recipe
-from hrvol.run.ledger import DONE, FAILED, LEFT, PULSE, Book, entries, lanes
-from hrvol.volume.location import Location
-from hrvol.volume.order import BlockGrid
-from hrvol.volume.tiling import whole
+from hrvol.recipe.recipe import Recipe
+from hrvol.run.ledger import DONE, FAILED, PENDING, PULSE, LedgerState, entries, lanes
+from hrvol.volume.grid.order import BlockGrid
+from hrvol.volume.grid.tiling import whole
+from hrvol.volume.storage.location import Location
 
 SILENT = 6 * PULSE
 """Seconds without a pulse after which a driver counts as lost."""
@@ -58,16 +58,16 @@ def run_status(
     alive = {
         name: head for name, head in heads.items() if head["state"] == "running" and now - head["at"] < SILENT
     }
-    book, voxels, recent = Book(len(grid)), 0, 0
+    state, voxels, recent = LedgerState(len(grid)), 0, 0
     since = max(now - RECENT, min((head["began"] for head in alive.values()), default=now))
     for entry in entries(location):
-        book.take(entry)
+        state.take(entry)
     for entry in entries(location):
-        if book.current(entry):
+        if state.current(entry):
             voxels += entry["voxels"]
             recent += entry["voxels"] if entry["at"] >= since else 0
-    state = book.state[numbers]
-    done, failed, left = (int(np.count_nonzero(state == value)) for value in (DONE, FAILED, LEFT))
+    states = state.of_block[numbers]
+    done, failed, left = (int(np.count_nonzero(states == value)) for value in (DONE, FAILED, PENDING))
     rate = recent / max(now - since, 1e-9) if alive and recent else None
     per_block = voxels / done if done else 0.0
     return {
@@ -93,8 +93,8 @@ def run_status(
             for name, head in sorted(heads.items())
         ],
         "failures": [
-            {"block": list(grid[int(n)].index), "reason": book.reasons[int(n)]}
-            for n in sorted(numbers[state == FAILED].tolist())
+            {"block": list(grid[int(n)].index), "reason": state.reasons[int(n)]}
+            for n in sorted(numbers[states == FAILED].tolist())
         ],
     }
 

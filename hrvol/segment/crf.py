@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hrvol.errors import InputError, MissingExtraError, RecipeError, UsageError
 
 if TYPE_CHECKING:
-    from hrvol.recipe import CrfSpec
+    from hrvol.recipe.specs import CrfSpec
 
 FLOOR = 1e-12
 """Least probability of a class. The kernels of the default spec weigh up to about 22 nats; this is 27.6, so

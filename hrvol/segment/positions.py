@@ -19,7 +19,7 @@ import numpy as np
 from numpy.polynomial import legendre
 from numpy.typing import NDArray
 
-from hrvol.segment.estimators import one_thread
+from hrvol.segment.estimators.estimators import one_thread
 
 _RIDGE = 1e-4  # of the mean square of a term: keeps terms finite that no pair tells apart
 

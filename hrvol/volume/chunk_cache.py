@@ -19,8 +19,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from hrvol.volume.order import BlockGrid
-from hrvol.volume.tiling import Box
+from hrvol.volume.grid.order import BlockGrid
+from hrvol.volume.grid.tiling import Box
 
 Index = tuple[int, ...]
 Chunk = NDArray[Any]

@@ -5,22 +5,26 @@ Never per tile or per image: that would draw seams, and make predictions depend 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import NDArray
 
 from hrvol.errors import InputError
-from hrvol.recipe import IntensitySpec
-from hrvol.volume.store import Volume
-from hrvol.volume.tiling import Box, whole
+from hrvol.recipe.specs import IntensitySpec
+from hrvol.volume.grid.tiling import Box, Tile, whole
+from hrvol.volume.volume import Volume
 
 AUTO_PERCENTILES = (0.1, 99.9)
 
 # Small volumes are sampled whole; of others, one box is read from each of 64 strata.
 _WHOLE = 2**22
+
 _STRATA = 64
+
 _BOX = (4, 128, 128)
 
 
@@ -153,3 +157,23 @@ def _finite(volume: Volume, box: Box) -> npt.NDArray[Any]:
     values = volume.read(box)
     check_finite(values, volume.source, tuple(span.start for span in box))
     return values
+
+
+Window = tuple[float, float]
+
+
+def common_window(volumes: Sequence[Volume], spec: IntensitySpec, seed: int) -> Window:
+    """Return the one intensity window of a model, that holds the window of each training volume.
+
+    The model applies it to every volume: grey values must mean the same in all of them.
+    """
+    windows = [intensity_window(volume, spec, seed) for volume in volumes]
+    return min(low for low, _ in windows), max(high for _, high in windows)
+
+
+def read_unit(volume: Volume, z: int, tile: Tile, window: Window) -> NDArray[np.float32]:
+    """Return a tile's window of plane ``z`` as (Y, X) float32 in [0, 1]."""
+    origin = (z, tile.window[0], tile.window[2])
+    raw = volume.read((slice(z, z + 1), *tile.window_slices))
+    plane: NDArray[np.float32] = to_unit(raw, window, source=volume.source, origin=origin)[0]
+    return plane

@@ -12,7 +12,7 @@ from contract.sources import parse_arguments
 from contract.wheels import PINS, wheel
 from packaging.requirements import Requirement
 
-from hrvol.segment.keywords import FOREST, KMEANS, LOGISTIC
+from hrvol.segment.estimators.keywords import FOREST, KMEANS, LOGISTIC
 
 HRVOL = Path(__file__).parents[2] / "hrvol"
 

@@ -10,10 +10,11 @@ from contract.wheels import unpacked
 from sklearn.ensemble import RandomForestClassifier
 
 from hrvol.classes import default_classes
-from hrvol.recipe import ClassifierSpec, Recipe
-from hrvol.segment.estimators import fit_classifier, probabilities
-from hrvol.segment.model import Model, model_bytes, read_model
-from hrvol.segment.weak import Member, PixelClassifier
+from hrvol.recipe.recipe import Recipe
+from hrvol.recipe.specs import ClassifierSpec
+from hrvol.segment.estimators.estimators import fit_classifier, probabilities
+from hrvol.segment.model.model import Model, model_bytes, read_model
+from hrvol.segment.pixel_classifier import Member, PixelClassifier
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from hrvol.features.weights import cache_dir
+from hrvol.features.weights.registry import cache_dir
 
 # One Python and one kind of machine for all: the wheels are read, not imported.
 PLATFORM = (

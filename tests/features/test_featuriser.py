@@ -7,12 +7,12 @@ import torch
 
 from hrvol.errors import InputError
 from hrvol.features import featuriser as featuriser_module
-from hrvol.features.backbone import random_backbone
-from hrvol.features.classical import classical_features
+from hrvol.features.deep.backbone import random_backbone
+from hrvol.features.deep.upsample import Linear, token_grids, upsample
 from hrvol.features.featuriser import Featuriser, load_featuriser
-from hrvol.features.upsample import Linear, token_grids, upsample
-from hrvol.recipe import DeepSpec, FeatureSpec
-from hrvol.segment.density import ClusterTally
+from hrvol.features.filters.bank import classical_features
+from hrvol.recipe.specs import DeepSpec, FeatureSpec
+from hrvol.segment.attention import ClusterTally
 
 
 @pytest.fixture(scope="module")

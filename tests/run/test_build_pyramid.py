@@ -6,10 +6,10 @@ import zarr
 from test_resume import After
 
 from hrvol.errors import InputError, StoppedError
-from hrvol.run.pyramid import build_pyramid
-from hrvol.volume.ome import ome_attributes
-from hrvol.volume.pyramid import mean_reduce
-from hrvol.volume.store import open_volume
+from hrvol.run.build_pyramid import build_pyramid
+from hrvol.volume.ome.metadata import ome_attributes
+from hrvol.volume.ome.pyramid import mean_reduce
+from hrvol.volume.volume import open_volume
 
 PARTS = (16, 64, 64)
 

@@ -10,24 +10,27 @@ import torch
 import zarr
 from run_data import make_volume
 
+from hrvol.analysis.objects import find_objects
 from hrvol.errors import InputError, MissingExtraError, OutputExistsError, RecipeError, UsageError
 from hrvol.features import featuriser as featuriser_module
-from hrvol.features.backbone import Tokens, random_backbone
+from hrvol.features.deep.backbone import Tokens, random_backbone
 from hrvol.features.featuriser import Featuriser, load_featuriser
-from hrvol.recipe import CrfSpec, FeatureSpec, Recipe
+from hrvol.recipe.recipe import Recipe
+from hrvol.recipe.specs import CrfSpec, FeatureSpec
 from hrvol.run import cluster
 from hrvol.run.classify import classify
-from hrvol.run.cluster import cluster_recipe, cluster_volume, fit_classes
-from hrvol.run.pipeline import segment_volume
+from hrvol.run.cluster import cluster_volume
 from hrvol.run.predict import label_plane
-from hrvol.run.sample import stratified_tiles
-from hrvol.segment.cas import fit_clusters
-from hrvol.segment.model import load_model, save_model
-from hrvol.segment.objects import find_objects
+from hrvol.run.segment import segment_volume
+from hrvol.segment.cluster_classifier import fit_clusters
+from hrvol.segment.model.model import load_model, save_model
 from hrvol.segment.positions import relative
-from hrvol.volume.labels import open_label_store
-from hrvol.volume.store import class_info, open_labels, open_volume
-from hrvol.volume.tiling import whole
+from hrvol.training import cluster as fitting
+from hrvol.training.cluster import cluster_recipe, fit_classes
+from hrvol.volume.grid.regions import stratified_tiles
+from hrvol.volume.grid.tiling import whole
+from hrvol.volume.ome.labels import open_label_store
+from hrvol.volume.volume import class_info, open_labels, open_volume
 
 SHAPE = (4, 84, 90)
 RECIPE = Recipe.from_dict(
@@ -352,7 +355,7 @@ def test_the_position_field_is_the_same_however_tiles_are_grouped(stub, tmp_path
     ("shape", "preset"), [((4, 518, 518), "cas"), ((519, 40), "cas-volume"), ((2, 40, 519), "cas-volume")]
 )
 def test_the_default_recipe_is_for_one_tile_or_for_several(shape, preset):
-    assert cluster.default_recipe(open_volume(np.zeros(shape, np.uint8))) == preset
+    assert fitting.default_recipe(open_volume(np.zeros(shape, np.uint8))) == preset
 
 
 def test_what_stands_out_is_foreground(stub, tmp_path):
@@ -526,7 +529,7 @@ def test_fewer_different_pixels_than_clusters_are_refused(stub):
 
 
 def test_features_without_attention_need_the_number_of_classes(stub, monkeypatch):
-    monkeypatch.setattr(cluster, "sample_pixels", None)  # it is refused before the volume is sampled
+    monkeypatch.setattr(fitting, "sample_pixels", None)  # it is refused before the volume is sampled
     recipe = CLASSICAL.with_(**{"cluster.classes": None})
     refuses(UsageError, "expected the number of classes", two_textures()[0], recipe=recipe)
     refuses(UsageError, "expected the number of classes", two_textures()[0], recipe=CLASSICAL, merge=1.0)

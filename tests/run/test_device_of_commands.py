@@ -10,17 +10,21 @@ from click.testing import CliRunner
 from run_data import QUICK
 from see_data import RECIPE, discs, use
 
+from hrvol import device as devices
 from hrvol.cli import main
+from hrvol.device import DeviceChoice
 from hrvol.errors import DeviceError, UsageError
+from hrvol.explore import detect, pca, similar
+from hrvol.explore.detect import detect_objects
+from hrvol.explore.pca import pca_picture
+from hrvol.explore.similar import find_similar
 from hrvol.features import featuriser
-from hrvol.run import cluster, detect, devices, pca, pipeline, similar, tune
-from hrvol.run.detect import detect_objects
-from hrvol.run.devices import Choice
-from hrvol.run.pca import pca_picture
-from hrvol.run.pipeline import train_model
-from hrvol.run.similar import find_similar
-from hrvol.run.tune import tune_recipe
-from hrvol.segment.weak import PixelClassifier
+from hrvol.segment.pixel_classifier import PixelClassifier
+from hrvol.training import cluster
+from hrvol.training import train as pipeline
+from hrvol.training.train import train_model
+from hrvol.training.tuning import tune
+from hrvol.training.tuning.tune import tune_recipe
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -85,10 +89,10 @@ def noted(monkeypatch, quickly):
 
     def choose(wanted):
         found["wanted"].append(wanted)
-        return Choice(CHOSEN, "by the test")
+        return DeviceChoice(CHOSEN, "by the test")
 
     for module in (devices, cluster, detect, pca, pipeline, similar):
-        monkeypatch.setattr(module, "choose", choose)
+        monkeypatch.setattr(module, "choose_device", choose)
 
     def load(spec, *, real=featuriser.load_featuriser, device="auto", **options):
         found["features"].append(device)
@@ -130,7 +134,7 @@ def test_what_a_pixel_costs_is_measured_where_it_is_segmented(noted, tmp_path):
 def test_on_the_cpu_nothing_is_asked_but_by_numpy(noted, monkeypatch, tmp_path):
     elsewhere = do_tune(tmp_path)
     noted["asked"].clear()
-    monkeypatch.setattr(devices, "choose", lambda wanted: Choice("cpu", "by the test"))
+    monkeypatch.setattr(devices, "choose_device", lambda wanted: DeviceChoice("cpu", "by the test"))
     here = do_tune(tmp_path)
     assert set(noted["asked"]) == {np.ndarray}
     assert [(row.recipe, row.scores) for row in here.rows] == [

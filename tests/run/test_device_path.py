@@ -9,21 +9,22 @@ import pytest
 import torch
 from run_data import QUICK
 
+from hrvol.arrays import beside, on_host, to_host, where_is
 from hrvol.errors import InputError, MissingExtraError, ModelError
 from hrvol.features.featuriser import Featuriser, load_featuriser
 from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
-from hrvol.recipe import ClassifierSpec, ClusterSpec
+from hrvol.recipe.specs import ClassifierSpec, ClusterSpec
 from hrvol.run import predict
 from hrvol.run.classify import classify
-from hrvol.run.pipeline import train_model
 from hrvol.run.predict import predict_part, read_window
-from hrvol.segment.arrays import beside, on_host, to_host, where_is
-from hrvol.segment.cas import fit_clusters
-from hrvol.segment.device import device_probabilities, multiply
+from hrvol.segment.cluster_classifier import fit_clusters
+from hrvol.segment.estimators.on_device import device_probabilities, multiply
+from hrvol.segment.pixel_classifier import PixelClassifier
 from hrvol.segment.positions import PositionField
-from hrvol.segment.weak import PixelClassifier, Samples
-from hrvol.volume.store import open_volume
-from hrvol.volume.tiling import blocks, tiles_of
+from hrvol.segment.strokes import Samples
+from hrvol.training.train import train_model
+from hrvol.volume.grid.tiling import blocks, tiles_of
+from hrvol.volume.volume import open_volume
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 ELSEWHERE = strict.Device("device1")
@@ -174,7 +175,7 @@ def test_a_part_is_predicted_as_on_the_host(data, heads, tmp_path, kind, move):
 
 def test_probabilities_stay_on_the_device_unless_a_crf_needs_them(data, heads):
     pytest.importorskip("pydensecrf.densecrf", reason="needs the extra crf")
-    from hrvol.recipe import CrfSpec
+    from hrvol.recipe.specs import CrfSpec
 
     featuriser = Elsewhere(load_featuriser(QUICK.features, device="cpu"), away)
     image = data[0][0, :60, :50].astype(np.float32) / 255

@@ -18,9 +18,10 @@ from fault_data import (
 )
 from poison import POISONED, take
 
+from hrvol.engine import spec as spec_module
+from hrvol.engine.engine import open_engine
+from hrvol.engine.spec import TRIES, EngineSpec
 from hrvol.run import block as block_module
-from hrvol.run import engine as engine_module
-from hrvol.run.engine import TRIES, EngineSpec, open_engine
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -87,7 +88,7 @@ def test_what_cannot_start_a_worker_is_begun_anew():
 
 
 def test_a_block_that_runs_out_of_memory_is_tried_with_smaller_batches(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine_module, "BACK_OFF", 0.01)
+    monkeypatch.setattr(spec_module, "BACK_OFF", 0.01)
     predict_part, sizes = block_module.predict_part, []
 
     def starved(*arguments, batch_size, **options):

@@ -26,18 +26,19 @@ from fault_data import (
     wait_for,
 )
 
+from hrvol.engine import spec as spec_module
+from hrvol.engine.engine import open_engine
+from hrvol.engine.spec import EngineSpec
+from hrvol.engine.stop import Stop
 from hrvol.errors import BusyError, StoppedError
-from hrvol.run import engine as engine_module
 from hrvol.run import ledger as ledger_module
-from hrvol.run.coarsen import coarsen
-from hrvol.run.engine import EngineSpec, open_engine
+from hrvol.run.build_pyramid import PyramidJob
 from hrvol.run.ledger import Ledger, lanes, sealed
-from hrvol.run.pyramid import PyramidJob
+from hrvol.run.pyramid_levels import build_levels
 from hrvol.run.status import run_status
-from hrvol.run.stop import Stop
-from hrvol.volume.labels import LabelStore
-from hrvol.volume.location import Location
-from hrvol.volume.records import Records
+from hrvol.volume.ome.labels import LabelStore
+from hrvol.volume.storage.location import Location
+from hrvol.volume.storage.records import Records
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -67,7 +68,7 @@ def test_what_came_of_a_harmed_block_is_made_again_too(case, tmp_path):
     victim.unlink()
     job = PyramidJob(LabelStore(Location.of(out)))
     with Ledger(Location.of(out), len(case.blocks)) as ledger, open_engine(EngineSpec(), job) as engine:
-        assert coarsen(engine, job.store, ledger)
+        assert build_levels(engine, job.store, ledger)
     assert differing(contents(out), case.expected) != []
     case.segment(out)
     assert victim.read_bytes() == whole
@@ -100,7 +101,7 @@ def test_harmed_records_of_the_ledger_cost_work_and_nothing_else(case, unfinishe
 
 
 def test_a_harmed_shard_that_no_record_tells_of_is_named_and_then_made_again(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine_module, "BACK_OFF", 0.01)
+    monkeypatch.setattr(spec_module, "BACK_OFF", 0.01)
     out = copied(case.reference, tmp_path / "out.ome.zarr")
     shutil.rmtree(out / "ledger")
     harm(out / "labels/hrvol/0/c/3/5/0", "truncated")

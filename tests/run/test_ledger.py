@@ -16,19 +16,19 @@ from hrvol.run import ledger as module
 from hrvol.run.ledger import (
     DONE,
     FAILED,
-    LEFT,
+    PENDING,
     PULSE,
-    Book,
     Ledger,
+    LedgerState,
     check_free,
     entries,
     lanes,
-    read_book,
+    read_state,
     sealed,
     unsealed,
 )
-from hrvol.volume.location import Location
-from hrvol.volume.records import Records
+from hrvol.volume.storage.location import Location
+from hrvol.volume.storage.records import Records
 
 COUNT = 40
 
@@ -41,7 +41,7 @@ def place(tmp_path):
 def write(place, numbers, lane="main"):
     with Ledger(place, COUNT, lane) as ledger:
         for number in numbers:
-            ledger.done(number, f"{number + 1:x}", voxels=number)
+            ledger.mark_done(number, f"{number + 1:x}", voxels=number)
 
 
 def segments(place, lane="main"):
@@ -50,20 +50,20 @@ def segments(place, lane="main"):
 
 def test_what_is_written_down_is_read_by_anybody(place):
     with Ledger(place, COUNT, about={"engine": "serial"}) as ledger:
-        ledger.done(3, "ff", voxels=7)
-        ledger.failed(5, "cannot read")
-        ledger.part("labels/hrvol/1/0", "abc", "123")
-    book = read_book(place, COUNT)
-    assert book.state.tolist() == [{3: DONE, 5: FAILED}.get(n, LEFT) for n in range(COUNT)]
-    assert (book.stamp[3], book.reasons) == (255, {5: "cannot read"})
-    assert book.parts == {"labels/hrvol/1/0": ("abc", "123")}
-    assert book.digest() == ledger.book.digest() != Book(COUNT).digest()
+        ledger.mark_done(3, "ff", voxels=7)
+        ledger.mark_failed(5, "cannot read")
+        ledger.mark_part("labels/hrvol/1/0", "abc", "123")
+    state = read_state(place, COUNT)
+    assert state.of_block.tolist() == [{3: DONE, 5: FAILED}.get(n, PENDING) for n in range(COUNT)]
+    assert (state.stamp[3], state.reasons) == (255, {5: "cannot read"})
+    assert state.parts == {"labels/hrvol/1/0": ("abc", "123")}
+    assert state.digest() == ledger.state.digest() != LedgerState(COUNT).digest()
     (head,) = lanes(place).values()
     assert (head["engine"], head["state"], head["pid"]) == ("serial", "ended", os.getpid())
 
 
 def test_an_output_without_a_ledger_has_everything_left(place):
-    assert not read_book(place, COUNT).state.any()
+    assert not read_state(place, COUNT).of_block.any()
     assert lanes(place) == {}
 
 
@@ -73,7 +73,7 @@ def test_records_roll_over_and_a_later_run_begins_a_new_one(place, monkeypatch):
     assert segments(place) == ["000000", "000001", "000002"]
     write(place, range(10, 12))
     assert segments(place)[3:] == ["000003"]
-    assert read_book(place, COUNT).state.tolist() == [DONE] * 12 + [LEFT] * 28
+    assert read_state(place, COUNT).of_block.tolist() == [DONE] * 12 + [PENDING] * 28
     assert [entry["voxels"] for entry in entries(place)] == list(range(12))
 
 
@@ -81,15 +81,15 @@ def test_few_entries_share_a_record_and_wait_no_longer_than_a_moment(place, monk
     monkeypatch.setattr(module, "FLUSH", 0.2)
     with Ledger(place, COUNT) as ledger:
         for number in range(5):
-            ledger.done(number, "1")
+            ledger.mark_done(number, "1")
         deadline = time.monotonic() + 10
-        while np.count_nonzero(read_book(place, COUNT).state) < 5:
+        while np.count_nonzero(read_state(place, COUNT).of_block) < 5:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert segments(place) == ["000000"]
 
 
-STATES = st.lists(st.tuples(st.integers(0, 5), st.sampled_from([LEFT, DONE, FAILED])), max_size=25)
+STATES = st.lists(st.tuples(st.integers(0, 5), st.sampled_from([PENDING, DONE, FAILED])), max_size=25)
 
 
 @given(runs=st.lists(STATES, min_size=1, max_size=4))
@@ -102,39 +102,39 @@ def test_of_two_entries_about_a_block_the_later_counts(tmp_path_factory, runs):
             for number, state in run:
                 last[number] = state
                 if state == DONE:
-                    ledger.done(number, "1")
+                    ledger.mark_done(number, "1")
                 elif state == FAILED:
-                    ledger.failed(number, "why")
+                    ledger.mark_failed(number, "why")
                 else:
-                    ledger.left(number)
-        assert ledger.book.state.tolist() == read_book(place, COUNT).state.tolist()
-    book = read_book(place, COUNT)
-    assert book.state.tolist() == [last.get(number, LEFT) for number in range(COUNT)]
-    assert book.reasons.keys() == {number for number, state in last.items() if state == FAILED}
+                    ledger.mark_pending(number)
+        assert ledger.state.of_block.tolist() == read_state(place, COUNT).of_block.tolist()
+    state = read_state(place, COUNT)
+    assert state.of_block.tolist() == [last.get(number, PENDING) for number in range(COUNT)]
+    assert state.reasons.keys() == {number for number, state in last.items() if state == FAILED}
 
 
 def test_a_clock_that_was_set_back_changes_nothing(place, monkeypatch):
     write(place, [4])
     with Ledger(place, COUNT) as ledger:
-        ledger.part("p", "before", "1")
+        ledger.mark_part("p", "before", "1")
     monkeypatch.setattr(module.time, "time", lambda now=time.time: now() - 3600)
     with Ledger(place, COUNT) as ledger:
-        ledger.left(4)  # found to be harmed
-        ledger.part("p", "after", "2")
-        assert ledger.book.state[4] == LEFT
-    book = read_book(place, COUNT)
-    assert (book.state[4], book.parts["p"]) == (LEFT, ("after", "2"))
+        ledger.mark_pending(4)  # found to be harmed
+        ledger.mark_part("p", "after", "2")
+        assert ledger.state.of_block[4] == PENDING
+    state = read_state(place, COUNT)
+    assert (state.of_block[4], state.parts["p"]) == (PENDING, ("after", "2"))
 
 
 def test_only_the_entry_that_counts_is_current(place):
     with Ledger(place, COUNT) as ledger:
-        ledger.done(1, "1")
-        ledger.left(1)
-        ledger.done(1, "2")
-        ledger.done(2, "1")
-        ledger.failed(2, "why")
-    book = read_book(place, COUNT)
-    assert [entry["stamp"] for entry in entries(place) if book.current(entry)] == ["2"]
+        ledger.mark_done(1, "1")
+        ledger.mark_pending(1)
+        ledger.mark_done(1, "2")
+        ledger.mark_done(2, "1")
+        ledger.mark_failed(2, "why")
+    state = read_state(place, COUNT)
+    assert [entry["stamp"] for entry in entries(place) if state.current(entry)] == ["2"]
 
 
 @given(at=st.integers(0, 10**6), bit=st.integers(0, 7))
@@ -143,8 +143,8 @@ def test_a_flipped_bit_is_noticed_or_means_nothing(tmp_path_factory, at, bit):
     place = Location.of(tmp_path_factory.mktemp("ledger") / "out.ome.zarr")
     with Ledger(place, COUNT) as ledger:
         for number in range(3):
-            ledger.done(number, "12ab", voxels=9)
-        ledger.part("labels/hrvol/1/0", "abc", "123")
+            ledger.mark_done(number, "12ab", voxels=9)
+        ledger.mark_part("labels/hrvol/1/0", "abc", "123")
     before = list(entries(place))
     path = Path(place.url, "ledger", "main", "000000", "zarr.json")
     data = bytearray(path.read_bytes())
@@ -161,11 +161,11 @@ def test_a_damaged_record_is_reported_and_the_others_count(place, monkeypatch, c
     for text in (whole.replace('"voxels":5', '"voxels":6'), whole[:100], ""):
         path.write_text(text)
         caplog.clear()
-        book = read_book(place, COUNT)
-        assert np.flatnonzero(book.state).tolist() == [0, 1, 2, 3, 8, 9]
+        state = read_state(place, COUNT)
+        assert np.flatnonzero(state.of_block).tolist() == [0, 1, 2, 3, 8, 9]
         assert "damaged record" in caplog.text
     path.unlink()
-    assert np.flatnonzero(read_book(place, COUNT).state).tolist() == [0, 1, 2, 3, 8, 9]
+    assert np.flatnonzero(read_state(place, COUNT).of_block).tolist() == [0, 1, 2, 3, 8, 9]
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)))
@@ -268,21 +268,21 @@ def test_a_driver_gives_signs_of_life_and_says_goodbye(place, monkeypatch):
 
 def test_who_was_replaced_writes_nothing_any_more(place):
     old = Ledger(place, COUNT).__enter__()
-    old.done(1, "1")
+    old.mark_done(1, "1")
     head = put_head(place, owner="another", host="elsewhere")
-    old.done(2, "1")
+    old.mark_done(2, "1")
     for end in (old.flush, lambda: old.__exit__(None, None, None)):
         with pytest.raises(BusyError, match=r"process \d+ on elsewhere has taken over"):
             end()
     assert lanes(place)["main"] == head
-    assert np.flatnonzero(read_book(place, COUNT).state).tolist() == [1]
+    assert np.flatnonzero(read_state(place, COUNT).of_block).tolist() == [1]
 
 
 def test_what_others_wrote_is_seen_after_a_refresh(place):
     with Ledger(place, COUNT, "part-1-of-2") as mine, Ledger(place, COUNT, "part-2-of-2") as other:
-        mine.done(1, "1")
-        other.done(2, "1")
+        mine.mark_done(1, "1")
+        other.mark_done(2, "1")
         other.flush()
-        assert mine.book.state[2] == LEFT
+        assert mine.state.of_block[2] == PENDING
         mine.refresh()
-        assert mine.book.state[[1, 2]].tolist() == [DONE, DONE]
+        assert mine.state.of_block[[1, 2]].tolist() == [DONE, DONE]

@@ -10,6 +10,8 @@ import xarray
 import zarr
 from run_data import QUICK, draw, make_volume
 
+from hrvol.analysis import evaluate as compare
+from hrvol.analysis.evaluate import evaluate_volumes
 from hrvol.errors import (
     InputError,
     MissingExtraError,
@@ -20,15 +22,15 @@ from hrvol.errors import (
     UsageError,
 )
 from hrvol.features.featuriser import load_featuriser
-from hrvol.recipe import CrfSpec
-from hrvol.run import compare
+from hrvol.recipe.specs import CrfSpec
 from hrvol.run.classify import classify
-from hrvol.run.pipeline import evaluate_volumes, segment_volume, train_model
+from hrvol.run.segment import segment_volume
 from hrvol.segment.crf import refine_probabilities
-from hrvol.segment.model import save_model
-from hrvol.volume.labels import open_label_store
-from hrvol.volume.store import Volume, class_info, open_labels, open_volume
-from hrvol.volume.tiling import blocks, tiles_of
+from hrvol.segment.model.model import save_model
+from hrvol.training.train import train_model
+from hrvol.volume.grid.tiling import blocks, tiles_of
+from hrvol.volume.ome.labels import open_label_store
+from hrvol.volume.volume import Volume, class_info, open_labels, open_volume
 
 
 def labels_of(path):
@@ -285,7 +287,7 @@ def test_training_features_are_those_of_the_segmentation(data, quick):
     with pytest.MonkeyPatch.context() as patch:
         import tempfile
 
-        from hrvol.volume.labels import LabelStore
+        from hrvol.volume.ome.labels import LabelStore
 
         patch.setattr(LabelStore, "write", keep)
         with tempfile.TemporaryDirectory() as folder:

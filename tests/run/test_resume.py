@@ -5,18 +5,18 @@ import pytest
 import zarr
 from run_data import QUICK, draw, make_volume
 
+from hrvol.engine.stop import Stop
 from hrvol.errors import InputError, OtherRunError, OutputExistsError, StoppedError, UsageError
 from hrvol.run import block as block_module
-from hrvol.run import cluster as cluster_module
 from hrvol.run.cluster import cluster_volume
-from hrvol.run.pipeline import train_model
-from hrvol.run.resume import differences, share
+from hrvol.run.resume import differences, partition
 from hrvol.run.segment import segment_volume
 from hrvol.run.status import run_status
-from hrvol.run.stop import Stop
-from hrvol.volume.labels import open_label_store
-from hrvol.volume.store import open_labels
-from hrvol.volume.tiling import blocks
+from hrvol.training import cluster as cluster_module
+from hrvol.training.train import train_model
+from hrvol.volume.grid.tiling import blocks
+from hrvol.volume.ome.labels import open_label_store
+from hrvol.volume.volume import open_labels
 
 ARRAYS = ("labels/hrvol/0", "labels/hrvol/1", "probabilities/0", "uncertainty/0")
 
@@ -181,10 +181,10 @@ def test_a_part_that_does_not_exist_is_refused(wide, wide_model, tmp_path):
 
 def test_shares_are_all_blocks_once():
     numbers = np.arange(17)[::-1]
-    parts = [share(numbers, (k, 5)) for k in range(1, 6)]
+    parts = [partition(numbers, (k, 5)) for k in range(1, 6)]
     np.testing.assert_array_equal(np.concatenate(parts), numbers)
     assert {len(part) for part in parts} == {3, 4}
-    assert share(numbers, None) is numbers
+    assert partition(numbers, None) is numbers
 
 
 def test_a_mask_leaves_the_rest_alone(wide, wide_model, reference, tmp_path, monkeypatch):

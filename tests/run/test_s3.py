@@ -22,14 +22,16 @@ from zarr.storage import FsspecStore
 from hrvol.cli import main
 from hrvol.errors import MissingExtraError, UnreadableError, UsageError
 from hrvol.run.cluster import cluster_volume
-from hrvol.run.pipeline import extract_features, segment_volume, train_model
+from hrvol.run.extract_features import extract_features
+from hrvol.run.segment import segment_volume
 from hrvol.run.status import run_status
-from hrvol.volume import remote
-from hrvol.volume.labels import open_label_store
-from hrvol.volume.location import Location
-from hrvol.volume.ome import Level, write_multiscale
-from hrvol.volume.records import Records
-from hrvol.volume.store import open_labels, open_volume
+from hrvol.training.train import train_model
+from hrvol.volume.ome.labels import open_label_store
+from hrvol.volume.ome.metadata import Level, write_multiscale
+from hrvol.volume.storage import remote
+from hrvol.volume.storage.location import Location
+from hrvol.volume.storage.records import Records
+from hrvol.volume.volume import open_labels, open_volume
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from hrvol.errors import RecipeError
-from hrvol.features.classical import halo
+from hrvol.features.filters.bank import halo
 from hrvol.phantom import draw_strokes, make_phantom
-from hrvol.recipe import ClassicalSpec, ClassifierSpec, FeatureSpec, Recipe, TileSpec
-from hrvol.run.pipeline import segment_volume, train_model
-from hrvol.volume.store import open_labels
+from hrvol.recipe.recipe import Recipe
+from hrvol.recipe.specs import ClassicalSpec, ClassifierSpec, FeatureSpec, TileSpec
+from hrvol.run.segment import segment_volume
+from hrvol.training.train import train_model
+from hrvol.volume.volume import open_labels
 
 RECIPE = Recipe(
     features=FeatureSpec(kind="classical", classical=ClassicalSpec(sigmas=(1, 2, 4, 8, 16))),

@@ -9,7 +9,7 @@ from scipy.ndimage import label
 
 from hrvol.errors import InputError, MissingExtraError, RecipeError, UsageError
 from hrvol.quality.metrics import confusion_matrix, mean_iou
-from hrvol.recipe import CrfSpec
+from hrvol.recipe.specs import CrfSpec
 from hrvol.segment import crf
 
 SPEC = CrfSpec()

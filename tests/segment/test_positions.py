@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrvol.recipe import ClusterSpec
-from hrvol.segment.cas import fit_clusters
+from hrvol.recipe.specs import ClusterSpec
+from hrvol.segment.cluster_classifier import fit_clusters
 from hrvol.segment.positions import PositionField, fit_field, n_terms, relative, terms
 
 SIDE, PLANE, CHANNELS = 40, 90, 6

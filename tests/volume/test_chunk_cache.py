@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
-from hrvol.recipe import TileSpec
+from hrvol.recipe.specs import TileSpec
 from hrvol.volume import chunk_cache
 from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
-from hrvol.volume.order import BlockGrid
-from hrvol.volume.tiling import tiles_of
+from hrvol.volume.grid.order import BlockGrid
+from hrvol.volume.grid.tiling import tiles_of
 
 DTYPES = ("bool", "u1", "<u2", ">i2", "<f4", ">f8", "c8", "M8[s]", "S3", "U2", [("a", "u1"), ("b", "<f4")])
 FORMATS = ("2", "2F", "3", "3 sharded", "3 big-endian", "3 transposed")

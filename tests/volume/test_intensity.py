@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hrvol.errors import InputError
-from hrvol.recipe import IntensitySpec
+from hrvol.recipe.specs import IntensitySpec
+from hrvol.volume.grid.tiling import box_shape
 from hrvol.volume.intensity import intensity_window, sample_boxes, to_unit
-from hrvol.volume.store import open_volume
-from hrvol.volume.tiling import box_shape
+from hrvol.volume.volume import open_volume
 
 RNG = np.random.default_rng(0)
 AUTO = IntensitySpec()

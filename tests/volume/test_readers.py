@@ -13,9 +13,11 @@ from ome_zarr_models.v05 import Image, ImageLabel, Labels
 
 import hrvol
 from hrvol.classes import default_classes
-from hrvol.recipe import Recipe, TileSpec
-from hrvol.volume.store import Volume, create_labels, open_volume
-from hrvol.volume.tiling import block_shape, blocks
+from hrvol.recipe.recipe import Recipe
+from hrvol.recipe.specs import TileSpec
+from hrvol.volume.grid.tiling import block_shape, blocks
+from hrvol.volume.ome.labels import create_labels
+from hrvol.volume.volume import Volume, open_volume
 
 TILES = TileSpec(core=256, overlap=8, planes=4)
 CLASSES = default_classes([1, 2, 3], ["pore", "binder", "crack"])

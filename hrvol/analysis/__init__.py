@@ -1,0 +1,1 @@
+"""Measurements of labels: objects, boxes, agreement with a ground truth."""

@@ -1,0 +1,71 @@
+"""The command evaluate: compare labels with a ground truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hrvol.cli.options import classes_option, echo_json, echo_table, json_option, score, storage_option
+
+
+@click.command()
+@click.argument("pred")
+@click.argument("truth")
+@click.option(
+    "--match",
+    is_flag=True,
+    help="First match the predicted classes to the true ones, whatever their numbers.",
+)
+@classes_option
+@storage_option
+@json_option
+def evaluate(
+    pred: str,
+    truth: str,
+    match: bool,
+    classes: tuple[str, ...] | None,
+    storage_options: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Compare labels with a ground truth.
+
+    Both are integer volumes or images of one shape. Where TRUTH is 0 nothing is counted.
+
+    Classes found without labels have numbers of their own: --match takes each for one true class, so that
+    the sum of their IoUs is largest, and says which. A predicted class that is left over counts as wrong.
+    Purity is the share of voxels that are of the commonest true class of their predicted class.
+
+    \b
+    Examples:
+        hrvol evaluate labels.ome.zarr truth.tif
+        hrvol evaluate labels.ome.zarr truth.ome.zarr --json
+        hrvol evaluate clusters.ome.zarr truth.tif --match --classes pore,binder,particle
+    """  # noqa: D301 (click needs the escape)
+    from hrvol.analysis.evaluate import evaluate_volumes
+    from hrvol.cli.progress import display
+
+    with display() as progress:
+        figures = evaluate_volumes(
+            pred, truth, classes=classes, match=match, storage_options=storage_options, progress=progress
+        )
+    if as_json:
+        echo_json(figures)
+        return
+    predicted = {name: value for value, name in figures.get("matching", {}).items()}
+    rows = [
+        [name, *([predicted.get(name, "-")] if match else []), score(iou), score(figures["dice"][name])]
+        for (name, iou), found in zip(
+            figures["iou"].items(), zip(*figures["confusion"], strict=True), strict=True
+        )
+        if iou is not None or any(found)  # label values may have gaps
+    ]
+    echo_table(["class", *(["predicted"] if match else []), "IoU", "Dice"], rows)
+    summary = f"mIoU {score(figures['miou'])}, pixel accuracy {score(figures['accuracy'])}"
+    click.echo(f"{summary}, purity {score(figures['purity'])}" if match else summary)
+    left = [value for value, name in figures.get("matching", {}).items() if name is None]
+    if left:
+        click.echo(f"predicted classes that match no true class: {', '.join(left)}")
+    if figures["unlabelled"]:
+        what = "label" if not left else "label, or one that matches no class"
+        click.echo(f"{figures['unlabelled']} voxels have a truth but no {what}; they count as wrong")

@@ -1,0 +1,47 @@
+"""The command info: describe a volume, labels or a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hrvol.cli.options import echo_json, json_option, storage_option
+
+
+@click.command()
+@click.argument("path")
+@storage_option
+@json_option
+def info(path: str, storage_options: dict[str, Any], as_json: bool) -> None:
+    """Say what a volume, labels or a model is.
+
+    \b
+    Examples:
+        hrvol info volume.ome.zarr
+        hrvol info labels.ome.zarr --json
+        hrvol info phases.hrvol
+    """  # noqa: D301 (click needs the escape)
+    from hrvol.info import describe
+
+    values = describe(path, storage_options=storage_options)
+    if as_json:
+        echo_json(values)
+        return
+    width = max(len(name) for name in values)
+    for name, value in values.items():
+        if value is not None:
+            click.echo(f"{name.replace('_', ' '):<{width}}  {_in_words(value)}")
+
+
+def _in_words(value: Any) -> str:
+    """Return a JSON value as a person would write it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_in_words(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        if all(isinstance(part, int) for part in value):
+            return " x ".join(str(part) for part in value)
+        return ", ".join(_in_words(part) for part in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

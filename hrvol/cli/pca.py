@@ -1,0 +1,93 @@
+"""The command pca: draw features as colours."""
+
+from __future__ import annotations
+
+import click
+
+from hrvol.cli.options import (
+    device_option,
+    echo_table,
+    fresh_option,
+    news,
+    recipe_option,
+    suggest_fresh,
+    weights_options,
+)
+
+
+def parse_planes(ctx: click.Context, param: click.Parameter, value: str) -> int | tuple[int, ...]:
+    """Return a number of planes, or the planes of a list with commas: ``0,`` is plane 0."""
+    parts = [part.strip() for part in value.split(",")]
+    several = len(parts) > 1
+    if several and not parts[-1]:
+        parts = parts[:-1]
+    numbers = tuple(int(part) for part in parts if part.isdecimal())
+    if len(numbers) != len(parts) or not (several or numbers[0]):
+        raise click.BadParameter(
+            f"found {value!r}, expected how many planes, or which, with commas between ('0,' is plane 0)"
+        )
+    return numbers if several else numbers[0]
+
+
+@click.command()
+@click.argument("volumes", nargs=-1, required=True, metavar="VOLUME...")
+@click.option("-o", "--output", required=True, metavar="FILE.png", help="The picture to write.")
+@click.option(
+    "--planes",
+    default="4",
+    show_default=True,
+    callback=parse_planes,
+    metavar="N|a,b,c",
+    help="How many planes of each volume, evenly spaced, or which ('0,' is plane 0).",
+)
+@click.option("--attention", is_flag=True, help="Also draw where the network's CLS token looks.")
+@recipe_option
+@fresh_option
+@device_option
+@weights_options
+def pca(
+    volumes: tuple[str, ...],
+    output: str,
+    planes: int | tuple[int, ...],
+    attention: bool,
+    recipe: str | None,
+    fresh: bool,
+    device: str,
+    weights_path: str | None,
+    offline: bool,
+) -> None:
+    """Draw features as colours: three principal components as red, green and blue.
+
+    The components are fitted once, on a sample of all the volumes, so a colour means the same in every
+    plane of every volume of the picture. Attention is in units of what uniform attention would give.
+    Without --recipe the features are those of the preset deep, less what they say of the place in the image.
+
+    \b
+    Examples:
+        hrvol pca image.tif -o features.png --attention
+        hrvol pca volume.ome.zarr -o features.png --planes 6
+        hrvol pca before.ome.zarr after.ome.zarr -o both.png --planes 10,200
+    """  # noqa: D301 (click needs the escape)
+    from hrvol.cli.progress import display
+    from hrvol.explore.pca import pca_picture
+
+    with news(), suggest_fresh(), display() as progress:
+        report = pca_picture(
+            volumes,
+            output,
+            planes=planes,
+            attention=attention,
+            recipe=recipe,
+            overwrite=fresh,
+            device=device,
+            weights_path=weights_path,
+            offline=offline,
+            progress=progress,
+        )
+    rows = [
+        [colour, f"{100 * share:.1f} %"]
+        for colour, share in zip(("red", "green", "blue"), report.explained, strict=True)
+    ]
+    echo_table(["component", "variance"], rows)
+    number = len(report.planes)
+    click.echo(f"{report.picture}: {number} plane{'' if number == 1 else 's'}")

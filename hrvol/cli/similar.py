@@ -1,0 +1,124 @@
+"""The command similar: find look-alikes of a point."""
+
+from __future__ import annotations
+
+import click
+
+from hrvol.cli.options import (
+    device_option,
+    echo_json,
+    echo_table,
+    fresh_option,
+    json_option,
+    news,
+    recipe_option,
+    suggest_fresh,
+    weights_options,
+)
+
+
+def parse_points(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> tuple[tuple[int, ...], ...]:
+    """Return points of ``y,x`` or ``z,y,x``."""
+    points = []
+    for point in value:
+        parts = [part.strip() for part in point.split(",")]
+        if len(parts) not in (2, 3) or not all(part.isdecimal() for part in parts):
+            raise click.BadParameter(f"found {point!r}, expected y,x in pixels (or z,y,x in a stack)")
+        points.append(tuple(map(int, parts)))
+    return tuple(points)
+
+
+@click.command()
+@click.argument("image")
+@click.argument("targets", nargs=-1, metavar="[TARGET...]")
+@click.option(
+    "--at",
+    "points",
+    multiple=True,
+    required=True,
+    callback=parse_points,
+    metavar="y,x",
+    help="The point to look for, in pixels (z,y,x in a stack). Again for keypoints to follow.",
+)
+@click.option("-o", "--output", metavar="FILE.png", help="Draw the points, similarity maps and matches.")
+@click.option(
+    "--top", type=click.IntRange(1), default=5, show_default=True, help="Matches of a point in a target."
+)
+@click.option(
+    "--apart", type=click.IntRange(0), help="Pixels between matches [14, or 5 % of the longer side if more]."
+)
+@click.option(
+    "--plane",
+    "planes",
+    multiple=True,
+    type=click.IntRange(0),
+    metavar="z",
+    help="Which plane of stacks to search [the point's]. May be given again.",
+)
+@recipe_option
+@json_option
+@fresh_option
+@device_option
+@weights_options
+def similar(
+    image: str,
+    targets: tuple[str, ...],
+    points: tuple[tuple[int, ...], ...],
+    output: str | None,
+    top: int,
+    apart: int | None,
+    planes: tuple[int, ...],
+    recipe: str | None,
+    as_json: bool,
+    fresh: bool,
+    device: str,
+    weights_path: str | None,
+    offline: bool,
+) -> None:
+    """Find what looks like a point of IMAGE, in it or in others.
+
+    The network's features at the point are compared with those of every pixel of each TARGET (IMAGE itself
+    if there is none). The similarity is the cosine of the angle between them: 1 is alike. The picture shows
+    the map of the first point, red for similar; further points are keypoints, with their best match each.
+    Without --recipe the features are those of the preset deep, less what they say of the place in the image.
+
+    \b
+    Examples:
+        hrvol similar cell.tif --at 120,340 -o alike.png
+        hrvol similar a.tif b.tif c.tif --at 120,340 --at 60,80 -o alike.png
+        hrvol similar volume.ome.zarr --at 12,120,340 --plane 12 --plane 40 -o alike.png
+        hrvol similar cell.tif other.tif --at 120,340 --top 10 --json
+    """  # noqa: D301 (click needs the escape)
+    from hrvol.cli.progress import display
+    from hrvol.explore.similar import find_similar
+
+    with news(), suggest_fresh(), display() as progress:
+        found = find_similar(
+            image,
+            points,
+            targets,
+            planes=planes,
+            top=top,
+            apart=apart,
+            picture=output,
+            overwrite=fresh,
+            recipe=recipe,
+            device=device,
+            weights_path=weights_path,
+            offline=offline,
+            progress=progress,
+        )
+    if as_json:
+        echo_json(found.to_dict())
+        return
+    rows = [
+        [target.name, *map(str, (number, rank, match.y, match.x)), f"{match.similarity:.3f}"]
+        for target in found.targets
+        for number, matches in enumerate(target.matches, start=1)
+        for rank, match in enumerate(matches, start=1)
+    ]
+    echo_table(["target", "point", "rank", "y", "x", "similarity"], rows)
+    if output is not None:
+        click.echo(f"picture: {output}")

@@ -1,0 +1,224 @@
+"""The demo: everything from strokes to pictures, on a volume that it makes itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.analysis.evaluate import evaluate_volumes
+from hrvol.classes import ClassInfo, default_classes
+from hrvol.device import cpus
+from hrvol.errors import BlockError, OutputExistsError, WeightsError
+from hrvol.features.weights.registry import fetch_weights
+from hrvol.figures.panels import draw_planes, draw_scores
+from hrvol.phantom import draw_strokes, make_phantom
+from hrvol.progress import ProgressCallback
+from hrvol.recipe.recipe import PRESETS, Recipe
+from hrvol.run.segment import segment_volume
+from hrvol.segment.model.model import current_versions, save_model
+from hrvol.training.train import train_model
+from hrvol.volume.grid.tiling import whole
+from hrvol.volume.ome.labels import create_labels
+from hrvol.volume.volume import Volume, open_labels, open_volume
+from hrvol.volume.write_image import write_image
+
+SHAPE = (12, 256, 256)
+
+VOXEL_SIZE = (0.2, 0.2, 0.2)
+
+STROKE_PLANES = (2, 9)
+
+STROKES = 6
+"""Strokes per class and plane."""
+
+PICTURE_PLANE = 6
+
+PLANES_PER_BLOCK = 3
+
+SEED = 0
+
+MARKER = "hrvol-demo.json"
+"""File that tells a folder of the demo from others; holds the scores in the end."""
+
+_RECIPES = {"classical": "classical", "hybrid": "fast"}
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What the demo made.
+
+    Attributes
+    ----------
+    scores
+        Kind of features -> figures of :func:`hrvol.training.train.evaluate_volumes`.
+    pictures
+        PNG files.
+    commands
+        Commands that do the same or look further.
+    """
+
+    scores: Mapping[str, Mapping[str, Any]]
+    pictures: tuple[Path, ...]
+    commands: tuple[str, ...]
+
+
+def run_demo(
+    out: str | Path,
+    *,
+    classical_only: bool = False,
+    weights_path: str | Path | None = None,
+    offline: bool = False,
+    progress: ProgressCallback | None = None,
+) -> DemoReport:
+    """Make a volume, draw strokes, train, segment, evaluate and draw pictures.
+
+    Parameters
+    ----------
+    out
+        Folder for all of it. An earlier demo's is used again; another folder must be empty.
+    classical_only
+        Leave the network out.
+    weights_path, offline, progress
+        As in :func:`hrvol.training.train.segment_volume`. A stage is named after the features at work.
+
+    Raises
+    ------
+    OutputExistsError
+        The folder holds something else.
+    WeightsError
+        The network's weights are not to be had.
+    """
+    folder = Path(out)
+    _claim(folder)
+    recipes = {name: PRESETS[preset] for name, preset in _RECIPES.items()}
+    if classical_only:
+        del recipes["hybrid"]
+    for recipe in recipes.values():
+        _check_weights(recipe, weights_path, offline)
+
+    phantom = make_phantom(SHAPE, SEED)
+    classes = default_classes(range(1, len(phantom.class_names) + 1), phantom.class_names)
+    strokes = draw_strokes(phantom.labels, STROKE_PLANES, strokes=STROKES, seed=SEED)
+    image = replace(open_volume(phantom.image), voxel_size=VOXEL_SIZE, unit="micrometer")
+    volume = write_image(folder / "volume.ome.zarr", image, overwrite=True)
+    _write_labels(folder / "truth.ome.zarr", phantom.labels, volume, classes)
+    _write_labels(folder / "strokes.ome.zarr", strokes, volume, classes)
+
+    scores, results = {}, {}
+    for name, recipe in recipes.items():
+        told = None if progress is None else _named(progress, name)
+        model = train_model(
+            [(volume.source, folder / "strokes.ome.zarr")],
+            recipe=recipe.with_(**{"tiles.planes": PLANES_PER_BLOCK}),
+            weights_path=weights_path,
+            offline=offline,
+            progress=told,
+        )
+        file, labels = folder / f"{name}.hrvol", folder / f"{name}.ome.zarr"
+        save_model(model, file)
+        report = segment_volume(
+            volume.source,
+            labels,
+            file,
+            engine="serial" if cpus() == 1 else "local",
+            uncertainty=True,
+            overwrite=True,
+            weights_path=weights_path,
+            offline=offline,
+            progress=told,
+        )
+        if report.failed:
+            raise BlockError(f"{labels}: {len(report.failed)} blocks failed; {report.failed[0].reason}")
+        scores[name] = evaluate_volumes(labels, folder / "truth.ome.zarr")
+        results[name] = labels
+
+    said = {"versions": current_versions(), "scores": scores}
+    (folder / MARKER).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    pictures = _draw(folder, phantom.image, strokes, phantom.labels, results, classes, scores)
+    return DemoReport(scores, pictures, _commands(folder, next(reversed(results))))
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder, or find that it is the demo's own."""
+    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not empty and not (folder / MARKER).is_file():
+        raise OutputExistsError(f"{folder}: exists and is not from hrvol demo; choose another with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).touch()
+
+
+def _check_weights(recipe: Recipe, weights_path: str | Path | None, offline: bool) -> None:
+    """Fetch the network's weights before anything else is done."""
+    if not recipe.features.uses_deep:
+        return
+    try:
+        fetch_weights(recipe.features.deep.weights, offline=offline, path=weights_path)
+    except WeightsError as error:
+        raise WeightsError(f"{error} (hrvol demo --classical-only runs without a network)") from None
+
+
+def _write_labels(
+    path: Path, labels: NDArray[np.uint8], like: Volume, classes: tuple[ClassInfo, ...]
+) -> None:
+    """Write labels as an OME-Zarr."""
+    store = create_labels(
+        path,
+        like,
+        classes=classes,
+        block_shape=like.shape,
+        attributes={"made_by": "hrvol demo"},
+        overwrite=True,
+    )
+    store.write(whole(like.shape), labels)
+    store.finish()
+
+
+def _named(progress: ProgressCallback, features: str) -> ProgressCallback:
+    return lambda stage, done, total: progress(f"{features}: {stage}", done, total)
+
+
+def _draw(
+    folder: Path,
+    image: NDArray[np.uint16],
+    strokes: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
+    results: Mapping[str, Path],
+    classes: tuple[ClassInfo, ...],
+    scores: Mapping[str, Mapping[str, Any]],
+) -> tuple[Path, ...]:
+    """Draw a plane without strokes as every step sees it, and the scores."""
+    drawn, seen = STROKE_PLANES[0], PICTURE_PLANE
+    panels: dict[str, tuple[NDArray[Any], NDArray[Any] | None]] = {
+        f"strokes (plane {drawn})": (image[drawn], strokes[drawn]),
+        f"another plane ({seen})": (image[seen], None),
+        "truth": (image[seen], truth[seen]),
+    }
+    box = (slice(seen, seen + 1), *whole(image.shape)[1:])
+    for name, labels in results.items():
+        panels[f"{name}: mIoU {scores[name]['miou']:.2f}"] = (image[seen], open_labels(labels).read(box)[0])
+    name, labels = list(results.items())[-1]
+    panels[f"{name}: uncertainty"] = (open_volume(labels / "uncertainty").read(box)[0], None)
+    tables = {
+        name: {**{c: np.nan if v is None else v for c, v in figures["iou"].items()}, "mean": figures["miou"]}
+        for name, figures in scores.items()
+    }
+    return (
+        draw_planes(folder / "planes.png", panels, classes),
+        draw_scores(folder / "scores.png", tables),
+    )
+
+
+def _commands(folder: Path, best: str) -> tuple[str, ...]:
+    """Return what a newcomer may try next."""
+    return (
+        f"hrvol info {folder}/{best}.hrvol",
+        f"hrvol evaluate {folder}/{best}.ome.zarr {folder}/truth.ome.zarr",
+        f"hrvol train {folder}/volume.ome.zarr {folder}/strokes.ome.zarr -o mine.hrvol --recipe balanced",
+        f"hrvol segment {folder}/volume.ome.zarr mine.ome.zarr -m mine.hrvol --probabilities",
+    )

@@ -1,0 +1,1 @@
+"""Check an installation: packages, GPUs, weights, disk and memory."""

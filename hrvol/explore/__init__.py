@@ -1,0 +1,1 @@
+"""Single planes without labels: objects, look-alikes, features as colours."""

@@ -1,0 +1,262 @@
+"""What an image shows, without any labels: its classes, boxes around its objects, its foreground."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.analysis.objects import Object, as_rows, find_objects, foreground_mask
+from hrvol.device import choose_device
+from hrvol.errors import UsageError
+from hrvol.explore.planes import find_plane, name_of, read_plane
+from hrvol.figures.overlays import draw_detection
+from hrvol.files import check_picture, text, whole_file
+from hrvol.progress import ProgressCallback
+from hrvol.recipe.recipe import Recipe
+from hrvol.recipe.specs import CrfSpec
+from hrvol.run.cluster import MIN_SIZE
+from hrvol.run.predict import label_plane
+from hrvol.segment.cluster_classifier import ClusterClassifier
+from hrvol.segment.crf import check_available
+from hrvol.segment.model.model import Model
+from hrvol.training.cluster import cluster_recipe, default_recipe, fit_classes
+from hrvol.volume.mask import write_mask
+from hrvol.volume.volume import Volume, open_volume
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """What one plane shows.
+
+    Attributes
+    ----------
+    volume, plane
+        Where it is from.
+    image
+        ``(Y, X)`` float32 in [0, 1].
+    model
+        Its classes, found on this plane alone.
+    labels
+        ``(Y, X)`` uint16 classes.
+    objects
+        Boxes ``(y0, x0, y1, x1)`` of foreground objects.
+    """
+
+    volume: Volume
+    plane: int
+    image: NDArray[np.float32]
+    model: Model
+    labels: NDArray[np.uint16]
+    objects: tuple[Object, ...]
+
+    @property
+    def clusters(self) -> ClusterClassifier:
+        """The clusters behind the classes."""
+        assert isinstance(self.model.classifier, ClusterClassifier)
+        return self.model.classifier
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Where the foreground is: the saliency mask (paper, section 4.3.2), ``(Y, X)``."""
+        return foreground_mask(self.labels, self.clusters.foreground)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return classes, foreground and boxes as JSON values; the name of a box is that of its class."""
+        below = self.clusters.semantic_distance
+        names = {info.value: info.name for info in self.model.classes}
+        boxes = [row | {"superbox": bool(row["superbox"])} for row in as_rows(self.objects, names)]
+        return {
+            "image": self.volume.source,
+            "plane": self.plane,
+            "shape": list(self.image.shape),
+            "classes": len(self.model.classes),
+            "semantic_distance": None if np.isnan(below) else below,
+            "foreground": list(self.clusters.foreground),
+            "foreground_share": float(self.mask.mean()),
+            "boxes": boxes,
+        }
+
+
+def detect_objects(
+    image: Any,
+    *,
+    plane: int | None = None,
+    recipe: str | Path | Recipe | None = None,
+    clusters: int | None = None,
+    merge: float | None = None,
+    classes: int | None = None,
+    single: bool = False,
+    min_size: int = MIN_SIZE,
+    crf: bool = False,
+    seed: int | None = None,
+    device: str = "auto",
+    weights_path: str | Path | None = None,
+    offline: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Detection:
+    """Find the classes of one image and box its foreground objects (paper, sections 3.2 and 4.3).
+
+    Parameters
+    ----------
+    image
+        A path, or a numpy, Dask, xarray or Zarr array, ``(Y, X)``; or a stack ``(Z, Y, X)``.
+    plane
+        Which plane of a stack; the others are not looked at.
+    recipe, clusters, merge, classes, seed
+        As in :func:`hrvol.fit_classes`.
+    single
+        One box only: the superbox, around the largest connected part of the foreground.
+    min_size
+        Pixels that an object has at least to get a box.
+    crf
+        Refine the labels with a dense CRF (extra ``crf``).
+    device
+        Where features are made and clustered, ``cpu``, ``cuda`` or ``auto``: a GPU where torch sees one.
+        A CRF works on the CPU.
+    weights_path, offline, progress
+        As in :func:`hrvol.segment_volume`.
+
+    Raises
+    ------
+    UsageError
+        A stack without ``plane``, a plane outside, or a recipe without a network: it has no attention, which
+        tells foreground from background.
+    InputError
+        The image cannot be read, shows one grey value only, or has fewer pixels than clusters.
+    WeightsError
+        The network's weights are not to be had.
+    DeviceError
+        A GPU is wanted, and there is none.
+    """
+    from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
+
+    choice = choose_device(device)
+    volume = open_volume(image)
+    base = default_recipe(volume) if recipe is None else recipe
+    spec = detection_recipe(base, clusters, merge, classes, crf, seed)
+    z = find_plane(volume, plane, "choose_device it with --plane z, or label all of them with hrvol cluster")
+    _, height, width = volume.shape
+    model = fit_classes(
+        volume,
+        recipe=spec,
+        roi=(slice(z, z + 1), slice(0, height), slice(0, width)),
+        device=device,
+        weights_path=weights_path,
+        offline=offline,
+        progress=progress,
+    )
+    if progress is not None:
+        progress("label", 0, height * width)
+    featuriser = load_featuriser(
+        spec.features, device=choice.device, weights_path=text(weights_path), offline=offline
+    )
+    labels = label_plane(volume, z, model, featuriser, crf=spec.crf)
+    if progress is not None:
+        progress("label", height * width, height * width)
+    assert isinstance(model.classifier, ClusterClassifier)
+    front = model.classifier.foreground
+    objects = find_objects(labels, front, min_size=min_size, mode="single" if single else "multi")
+    return Detection(volume, z, read_plane(volume, z, model.window), model, labels, objects)
+
+
+def detection_recipe(
+    recipe: str | Path | Recipe | None = None,
+    clusters: int | None = None,
+    merge: float | None = None,
+    classes: int | None = None,
+    crf: bool = False,
+    seed: int | None = None,
+) -> Recipe:
+    """Return a recipe with what was asked for; :class:`UsageError` where objects cannot be found with it."""
+    spec = cluster_recipe(recipe, clusters, merge, classes, seed)
+    if not spec.features.uses_deep:
+        raise UsageError(
+            "detect: classical features have no attention to tell foreground by; expected a deep recipe"
+        )
+    if crf:
+        spec = spec.with_(crf=spec.crf or CrfSpec())
+    if spec.crf is not None:
+        check_available()
+    return spec
+
+
+@dataclass(frozen=True)
+class DetectionFiles:
+    """Files of one image: a picture (PNG), and its foreground mask (TIFF, uint8 0 / 255)."""
+
+    picture: Path
+    mask: Path
+
+
+def detection_files(
+    images: Sequence[str | Path], folder: str | Path, *, overwrite: bool = False
+) -> Mapping[str, DetectionFiles]:
+    """Choose the names of what is written for each image, before any is looked at.
+
+    Parameters
+    ----------
+    images
+        Paths.
+    folder
+        Where to write; made when the first file is.
+    overwrite
+        Whether earlier pictures and masks may be replaced.
+
+    Returns
+    -------
+    Mapping
+        Path of each image, as text -> its files, ``NAME.png`` and ``NAME_foreground.tif``.
+
+    Raises
+    ------
+    UsageError
+        Two images would be written to one place, or one to that of an image; or ``folder`` is no folder.
+    OutputExistsError
+        Something is in the way.
+    """
+    place = Path(folder)
+    if place.exists() and not place.is_dir():
+        raise UsageError(f"{place}: found a file, expected a folder to write to")
+    if not place.parent.is_dir():
+        raise UsageError(f"{place}: no such folder {place.parent}, expected one to make it in")
+    inputs = {str(image): Path(image).resolve() for image in images}
+    found: dict[str, DetectionFiles] = {}
+    owner: dict[str, str] = {}
+    for image, path in inputs.items():
+        stem = path.stem.removesuffix(".ome")
+        if stem in owner:
+            raise UsageError(f"{image}: found the name of {owner[stem]}, expected different names of images")
+        owner[stem] = image
+        found[image] = DetectionFiles(place / f"{stem}.png", place / f"{stem}_foreground.tif")
+    for files in found.values():
+        for file in (files.picture, files.mask):
+            whole = file.resolve()
+            if any(path == whole or path in whole.parents for path in inputs.values()):
+                raise UsageError(
+                    f"{file}: is one of the images, or inside of one; choose_device another folder"
+                )
+            if place.is_dir():
+                check_picture(file, overwrite)
+    return found
+
+
+def write_detection(detection: Detection, files: DetectionFiles) -> None:
+    """Write the picture and the foreground mask of an image; neither is there before it is whole."""
+    files.picture.parent.mkdir(exist_ok=True)
+    with whole_file(files.mask) as file:
+        write_mask(file, detection.mask)
+    with whole_file(files.picture) as file:
+        draw_detection(
+            file,
+            name_of(detection.volume, detection.plane),
+            detection.image,
+            detection.labels,
+            detection.model.classes,
+            detection.clusters.class_tally.density,
+            detection.objects,
+        )

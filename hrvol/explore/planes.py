@@ -1,0 +1,74 @@
+"""Single planes, looked at whole: which of a stack, their grey values, the tiles they are cut into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.errors import InputError, UsageError
+from hrvol.recipe.recipe import CLUSTER_BLOCK, Recipe
+from hrvol.recipe.specs import ClusterSpec, DeepSpec, FeatureSpec, IntensitySpec
+from hrvol.volume.grid.tiling import whole
+from hrvol.volume.intensity import Window, common_window, to_unit
+from hrvol.volume.volume import Volume
+
+LOOK_RECIPE = Recipe(
+    features=FeatureSpec(kind="deep", deep=DeepSpec(block=CLUSTER_BLOCK, offsets=2, flips=True)),
+    cluster=ClusterSpec(position_degree=6),
+)
+"""Whose features are looked at unless a recipe is given: at the cost of the preset ``deep``, with less of
+what tokens know of their position, which makes the same thing at another place look different."""
+
+
+def find_plane(volume: Volume, plane: int | None, advice: str = "choose_device it with --plane z") -> int:
+    """Return the plane of a volume that is meant; an image has only one, whatever ``plane`` is.
+
+    Raises
+    ------
+    UsageError
+        The volume has several planes, and ``plane`` is ``None`` or not one of them; the message ends in
+        ``advice``.
+    """
+    depth = volume.shape[0]
+    if depth == 1:
+        return 0
+    if plane is None:
+        raise UsageError(f"{volume.source}: found a stack of {depth} planes, expected one plane; {advice}")
+    if not 0 <= plane < depth:
+        raise UsageError(f"{volume.source}: found plane {plane}, expected 0 <= z < {depth}")
+    return plane
+
+
+def unit_windows(volumes: Sequence[Volume], spec: IntensitySpec, seed: int) -> dict[Volume, Window]:
+    """Return the intensity window of each volume.
+
+    Volumes of one type share a window, which holds the windows of all of them: there a grey value means the
+    same. Between types it does not.
+    """
+    of_kind: dict[Any, list[Volume]] = {}
+    for volume in dict.fromkeys(volumes):
+        of_kind.setdefault(volume.dtype, []).append(volume)
+    shared = {kind: common_window(alike, spec, seed) for kind, alike in of_kind.items()}
+    return {volume: shared[volume.dtype] for volume in volumes}
+
+
+def read_plane(volume: Volume, z: int, window: Window) -> NDArray[np.float32]:
+    """Return one plane ``(Y, X)`` in [0, 1]; :class:`InputError` if a grey value is not finite."""
+    _, rows, columns = whole(volume.shape)
+    raw = volume.read((slice(z, z + 1), rows, columns))
+    plane: NDArray[np.float32] = to_unit(raw, window, source=volume.source, origin=(z, 0, 0))[0]
+    return plane
+
+
+def check_seen(plane: NDArray[np.float32], name: str) -> None:
+    """Refuse a plane of one grey value: all that features show there is their position."""
+    if np.ptp(plane) == 0:
+        raise InputError(f"{name}: found one grey value everywhere, expected structure to see")
+
+
+def name_of(volume: Volume, z: int) -> str:
+    """Return what a plane is called: the volume's short name, and the plane where there are several."""
+    return volume.name if volume.shape[0] == 1 else f"{volume.name}, plane {z}"

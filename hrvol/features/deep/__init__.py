@@ -1,0 +1,1 @@
+"""Deep features: a frozen vision transformer, upsampled to pixels."""

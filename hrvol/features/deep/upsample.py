@@ -1,0 +1,394 @@
+"""Pixel-level features from a patch-level network, without training (paper, section 3.1, algorithm 1).
+
+Two ways to the same density: *strided* (a smaller stride of the patch embedding, as published) and
+*interleaved* (the native stride at k x k sub-patch offsets, whose tokens fill one finer grid). Either
+may be averaged over views. Everything after the network is linear, so a linear map (PCA, class logits,
+k-means scores) may be applied to tokens before they are spread: exact, and K channels instead of 384.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby, islice
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hrvol.errors import InputError
+from hrvol.features.deep.backbone import HeadMap, Positions, Tokens
+from hrvol.features.deep.layout import Layout, canvas_of, layout_of
+from hrvol.features.deep.placement import Axis, axis_weights, spread
+from hrvol.features.deep.views import View, combine, flips, rotations, shifts, symmetries, transposes
+from hrvol.recipe.specs import BATCH, DeepSpec
+
+
+class TokenSource(Protocol):
+    """What the upsampling needs of a network; :class:`hrvol.features.deep.backbone.Backbone` is one."""
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch in pixels."""
+        ...
+
+    device: torch.device
+
+    def block_numbers(self, block: Any) -> tuple[int, ...]:
+        """Return block numbers for a recipe's ``block`` field."""
+        ...
+
+    def tokens(
+        self,
+        images: Tensor,
+        *,
+        stride: int | None,
+        blocks: Sequence[int] | None,
+        attention: bool,
+        head_map: HeadMap | None,
+        positions: Positions,
+    ) -> Tokens:
+        """Return the tokens of ``(B, 1, Y, X)`` images."""
+        ...
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear map ``W f + b`` of features: ``weight`` is ``(K, C)``, ``bias`` ``(K,)``, float32."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class Upsampled:
+    """Features and attention of one image at pixel resolution.
+
+    Attributes
+    ----------
+    features
+        ``(C, Y, X)`` float32; stored pixel by pixel (channels innermost).
+    attention
+        ``(heads, Y, X)`` float32 times uniform, or ``None``.
+    head_map
+        ``(heads, Y, X)`` float32, or ``None``.
+    """
+
+    features: Tensor
+    attention: Tensor | None
+    head_map: Tensor | None
+
+
+def views_of(spec: DeepSpec) -> tuple[View, ...]:
+    """Return the views that a recipe averages over; always at least one."""
+    sets: list[tuple[View, ...]] = []
+    if spec.shifts:
+        sets.append(shifts(spec.shifts, spec.neighbourhood))
+    if spec.flips and spec.rotations:
+        sets.append(symmetries())
+    elif spec.rotations:
+        sets.append(rotations())
+    elif spec.flips:
+        sets.append(flips("published" if spec.flips == "published" else "group"))
+    return combine(*sets)
+
+
+def upsample(
+    backbone: TokenSource,
+    image: Tensor,
+    spec: DeepSpec,
+    *,
+    linear: Linear | None = None,
+    unit: bool = False,
+    batch_size: int = BATCH,
+    attention: bool = False,
+    head_map: HeadMap | None = None,
+    out: Tensor | None = None,
+) -> Upsampled:
+    """Return pixel-level features of one image.
+
+    Parameters
+    ----------
+    backbone
+        The network.
+    image
+        ``(Y, X)`` float32 in [0, 1].
+    spec
+        Stride or offsets, views, placement, interpolation.
+    linear
+        Map applied to tokens before they are spread; the result then has its K channels.
+    unit
+        Scale each token to length 1 first, before ``linear``: directions are what similarity is about.
+    batch_size
+        Images per pass of the network; fewer need less memory. On the CPU a pass always sees one, and the
+        results have the same bits on any number of threads; elsewhere they may differ by rounding between
+        batch sizes.
+    attention, head_map
+        Also return the last block's CLS attention, or a per-head map.
+    out
+        ``(Y, X, C)`` float32 buffer to write the features into.
+
+    Returns
+    -------
+    Upsampled
+
+    Raises
+    ------
+    InputError
+        The image is empty, or (``placement: stretch``) smaller than one patch.
+    """
+    layout = _checked_layout(backbone, image, spec)
+    views = views_of(spec)
+    results: dict[str, Tensor] = {} if out is None else {"features": out}
+    wanted = {"attention": attention, "head_map": head_map}
+    grids = _grids(backbone, image, spec, layout, linear, unit, batch_size, **wanted)
+    for number, (rows, columns) in enumerate(_groups(layout, spec)):
+        some = list(islice(grids, len(rows)))
+        for name in list(some[0]):
+            group = ViewGroup(tuple(found.pop(name) for found in some), rows, columns)
+            if name not in results:
+                channels, where = group.grids[0].shape[-1], group.grids[0].device
+                results[name] = torch.empty((*image.shape, channels), device=where)
+            group.put(results[name], first=number == 0, share=1 / len(views))
+            del group  # before there are the grids of the next
+    by_channel = {name: values.permute(2, 0, 1) for name, values in results.items()}
+    return Upsampled(by_channel["features"], by_channel.get("attention"), by_channel.get("head_map"))
+
+
+@dataclass(frozen=True, eq=False)
+class ViewGroup:
+    """Views that share their columns.
+
+    Attributes
+    ----------
+    grids
+        Tokens ``(h, w, C)`` float32 of each view.
+    rows
+        Weights of the rows of each.
+    columns
+        Weights of the columns of all.
+    """
+
+    grids: tuple[Tensor, ...]
+    rows: tuple[Axis, ...]
+    columns: Axis
+
+    def put(self, result: Tensor, *, first: bool, share: float) -> None:
+        """Spread tokens where their patches lie, and write, or add, their shares."""
+
+        def put(start: int, stop: int, values: Tensor) -> None:
+            if first:
+                result[start:stop] = values
+            else:
+                result[start:stop].add_(values)
+
+        spread(list(zip(self.grids, self.rows, strict=True)), self.columns, put, share=share)
+
+    def part_of(self, rows: slice, columns: slice) -> ViewGroup:
+        """Return the same of some rows and columns of the pixels."""
+        return ViewGroup(self.grids, tuple(y.part_of(rows) for y in self.rows), self.columns.part_of(columns))
+
+
+@dataclass(frozen=True, eq=False)
+class TokenGrids:
+    """The tokens of one image, ready to be spread over any part of it, by groups of views."""
+
+    groups: tuple[ViewGroup, ...]
+
+    def spread(self, rows: slice, columns: slice, out: Tensor) -> None:
+        """Write the features of some rows and columns into ``out``, ``(y, x, C)`` float32."""
+        views = sum(len(group.grids) for group in self.groups)
+        for number, group in enumerate(self.groups):
+            group.part_of(rows, columns).put(out, first=number == 0, share=1 / views)
+
+
+def token_grids(
+    backbone: TokenSource, image: Tensor, spec: DeepSpec, *, batch_size: int = BATCH
+) -> TokenGrids:
+    """Run the network on one image, and leave the spreading for later.
+
+    What :meth:`TokenGrids.spread` then gives are the very bits of :func:`upsample`.
+
+    Parameters
+    ----------
+    backbone, image, spec, batch_size
+        As for :func:`upsample`.
+
+    Raises
+    ------
+    InputError
+        As :func:`upsample`.
+    """
+    layout = _checked_layout(backbone, image, spec)
+    grids = _grids(backbone, image, spec, layout, None, False, batch_size)
+    return TokenGrids(
+        tuple(
+            ViewGroup(tuple(found["features"] for found in islice(grids, len(rows))), rows, columns)
+            for rows, columns in _groups(layout, spec)
+        )
+    )
+
+
+def grid_size(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> int:
+    """Return how many tokens :func:`token_grids` keeps of an image of a shape, of all views."""
+    layout = layout_of(patch, spec, shape)
+    return len(views_of(spec)) * len(layout.centres[0]) * len(layout.centres[1])
+
+
+def project(features: Tensor, linear: Linear) -> Tensor:
+    """Return a linear map ``(K, Y, X)`` of features ``(C, Y, X)``, row by row, channels innermost in memory.
+
+    The same bits on any number of cores.
+    """
+
+    def rows() -> Tensor:
+        weight, bias = linear.weight.to(features), linear.bias.to(features)
+        mapped = torch.empty((*features.shape[1:], len(weight)), device=features.device)
+        for row in range(features.shape[1]):
+            mapped[row] = F.linear(features[:, row].T, weight, bias)
+        return mapped.permute(2, 0, 1)
+
+    found: Tensor = _in_pool(rows)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    """Return threads that each compute on one core.
+
+    Passes run side by side instead of each on all cores: a pass then has the same bits whatever the
+    number of cores or workers, and small passes use the machine better.
+    """
+    return ThreadPoolExecutor(
+        torch.get_num_threads(), "hrvol-forward", initializer=torch.set_num_threads, initargs=(1,)
+    )
+
+
+def _in_pool(function: Any, *arguments: Any) -> Any:
+    return _pool().submit(function, *arguments).result()
+
+
+def _run(
+    backbone: TokenSource, windows: Sequence[Tensor], spec: DeepSpec, batch_size: int, **wanted: Any
+) -> Iterator[Tokens]:
+    """Run windows through the network, and yield the tokens of each, ``(1, C, h, w)``.
+
+    On the CPU a pass sees one image, and runs on one thread: so its bits depend on nothing else. With the
+    usual ``batch_size`` all threads are at it, with half of that half of them.
+    """
+
+    def run(batch: Tensor) -> Tokens:
+        return backbone.tokens(
+            batch,
+            stride=None if spec.stride == "native" else spec.stride,
+            blocks=backbone.block_numbers(spec.block),
+            positions="published" if spec.placement == "stretch" else "exact",
+            **wanted,
+        )
+
+    if backbone.device.type == "cpu":
+        threads = torch.get_num_threads()
+        at_once = len(windows) if batch_size >= BATCH else max(1, threads * batch_size // BATCH)
+        for start in range(0, len(windows), at_once):
+            yield from _pool().map(run, [window[None, None] for window in windows[start : start + at_once]])
+    else:
+        for _, alike in groupby(windows, key=lambda window: window.shape):
+            while batch := list(islice(alike, batch_size)):
+                yield from _one_by_one(run(torch.stack(batch)[:, None]))
+
+
+def _one_by_one(tokens: Tokens) -> Iterator[Tokens]:
+    """Yield the tokens of each image of a batch."""
+    parts = (tokens.features, tokens.attention, tokens.head_map)
+    for i in range(len(tokens.features)):
+        yield Tokens(*(None if part is None else part[i : i + 1] for part in parts))  # type: ignore[arg-type]
+
+
+def _interleave(passes: Tensor, per_axis: int) -> Tensor:
+    """Weave ``(k*k, C, h, w)`` tokens of k x k offsets into one grid ``(h*k, w*k, C)``."""
+    _, channels, height, width = passes.shape
+    woven = passes.reshape(per_axis, per_axis, channels, height, width).permute(3, 0, 4, 1, 2)
+    return woven.reshape(height * per_axis, width * per_axis, channels)
+
+
+def _checked_layout(backbone: TokenSource, image: Tensor, spec: DeepSpec) -> Layout:
+    if image.ndim != 2 or 0 in image.shape:
+        raise InputError(f"expected an image (Y, X), found shape {tuple(image.shape)}")
+    return layout_of(backbone.patch, spec, (int(image.shape[0]), int(image.shape[1])))
+
+
+def _grids(
+    backbone: TokenSource,
+    image: Tensor,
+    spec: DeepSpec,
+    layout: Layout,
+    linear: Linear | None,
+    unit: bool,
+    batch_size: int,
+    **wanted: Any,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the tokens and maps of each view, as grids ``(h, w, C)`` of the image's rows and columns."""
+    canvas = canvas_of(image.to(backbone.device), layout)
+    wanted = {"attention": False, "head_map": None} | wanted
+    views, per_view = views_of(spec), len(layout.starts)
+    # Views of few passes are run together, or some threads, or most of a batch, would have nothing to do.
+    at_once = torch.get_num_threads() if backbone.device.type == "cpu" else batch_size
+    together = -(-at_once // per_view)
+    for first in range(0, len(views), together):
+        some = views[first : first + together]
+        layouts = [layout.transposed if transposes(view) else layout for view in some]
+        windows = [
+            image[y : y + seen.window[0], x : x + seen.window[1]]
+            for image, seen in zip((view.apply(canvas) for view in some), layouts, strict=True)
+            for y, x in seen.starts
+        ]
+        done = _run(backbone, windows, spec, batch_size, **wanted)
+        for view in some:
+            grids = _woven(list(islice(done, per_view)), layout, linear, unit)
+            if transposes(view):
+                grids = {name: grid.transpose(0, 1).contiguous() for name, grid in grids.items()}
+            yield grids
+
+
+def _woven(passes: Sequence[Tokens], layout: Layout, linear: Linear | None, unit: bool) -> dict[str, Tensor]:
+    """Return the tokens and maps of one view, each as a grid ``(h, w, C)``."""
+    grids = {
+        name: _interleave(torch.cat([getattr(tokens, name) for tokens in passes]), layout.per_axis)
+        for name in ("features", "attention", "head_map")
+        if getattr(passes[0], name) is not None
+    }
+    if unit:
+        grids["features"] = _in_pool(F.normalize, grids["features"], 2.0, -1)
+    if linear is not None:
+        weight, bias = (part.to(grids["features"]) for part in (linear.weight, linear.bias))
+        grids["features"] = _in_pool(F.linear, grids["features"], weight, bias)
+    return grids
+
+
+def _axes(layout: Layout, view: View, spec: DeepSpec) -> tuple[Axis, Axis]:
+    """Return where one view's tokens lie in the image."""
+    y, x = view.where(*layout.pixels, layout.canvas)
+    if transposes(view):
+        y, x = x, y
+    return (
+        axis_weights(layout.centres[0], y, spec.interpolation),
+        axis_weights(layout.centres[1], x, spec.interpolation),
+    )
+
+
+def _groups(layout: Layout, spec: DeepSpec) -> Iterator[tuple[tuple[Axis, ...], Axis]]:
+    """Yield the weights of rows of views side by side that share those of their columns, and these."""
+    rows: list[Axis] = []
+    columns: Axis | None = None
+    for view in views_of(spec):
+        y, x = _axes(layout, view, spec)
+        if columns is not None and not columns.same_as(x):
+            yield tuple(rows), columns
+            rows = []
+        rows.append(y)
+        columns = x
+    assert columns is not None  # there is always a view
+    yield tuple(rows), columns

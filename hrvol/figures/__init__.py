@@ -1,0 +1,1 @@
+"""Figures, drawn with matplotlib without its global state."""

@@ -1,0 +1,96 @@
+"""What a path holds: a volume, labels or a model, as plain values."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hrvol.errors import InputError
+from hrvol.volume.ome.labels import open_label_store
+from hrvol.volume.storage.location import Location
+from hrvol.volume.volume import class_info, open_volume
+
+if TYPE_CHECKING:
+    from hrvol.segment.model.model import Model
+
+
+def describe(path: str, *, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Say what a file or store is; nothing but its metadata is read.
+
+    Parameters
+    ----------
+    path
+        A volume, labels or a ``*.hrvol`` model; a path or, but for models, a URL.
+    storage_options
+        Keywords of the fsspec file system of a URL.
+
+    Returns
+    -------
+    dict
+        JSON values. ``kind`` is ``model``, ``labels`` or ``volume``; lengths are ``[z, y, x]`` or ``[y, x]``.
+
+    Raises
+    ------
+    InputError
+        Nothing is there, or it is none of these.
+    """
+    file = Path(path)
+    if file.suffix == ".hrvol" or (file.is_file() and zipfile.is_zipfile(file)):
+        from hrvol.segment.model.model import (
+            load_model,  # scikit-learn: seconds that a volume need not wait for
+        )
+
+        return _model(load_model(path))
+    place = Location.of(path, storage_options)
+    volume = open_volume(place)
+    shape, chunks, size = (list(v)[-volume.ndim :] for v in (volume.shape, volume.chunks, volume.voxel_size))
+    classes = class_info(place)
+    values: dict[str, Any] = {
+        "kind": "labels" if classes else "volume",
+        "path": path,
+        "shape": shape,
+        "dtype": str(volume.dtype),
+        "chunks": chunks,
+        "voxel_size": size,
+        "unit": volume.unit,
+        "gigavoxels": volume.shape[0] * volume.shape[1] * volume.shape[2] / 1e9,
+    }
+    if classes:
+        values["classes"] = {str(info.value): info.name for info in classes}
+    try:
+        said = open_label_store(place).attributes
+    except InputError:
+        return values
+    return values | {
+        "kind": "labels",
+        "complete": bool(said.get("complete")),
+        "made_from": said.get("input", {}).get("source"),
+        "model": said.get("model", {}).get("source"),
+        "made_with": said.get("versions"),
+    }
+
+
+def _model(model: Model) -> dict[str, Any]:
+    """Describe a model."""
+    from hrvol.run.provenance import describe_clusters
+    from hrvol.segment.cluster_classifier import ClusterClassifier
+
+    recipe = model.recipe
+    clusters = model.classifier if isinstance(model.classifier, ClusterClassifier) else None
+    return {
+        "kind": "model",
+        "path": model.source,
+        "classes": {str(info.value): info.name for info in model.classes},
+        "features": recipe.features.kind,
+        "channels": len(model.channels),
+        "classifier": "clusters" if clusters else recipe.classifier.kind,
+        "combine": None if clusters else recipe.combine,
+        "clusters": describe_clusters(clusters) if clusters else None,
+        "window": list(model.window),
+        "weights": recipe.features.deep.weights if recipe.features.uses_deep else None,
+        "weights_sha256": model.weights_sha256,
+        "trained_on": [str(entry.get("source")) for entry in model.trained_on],
+        "made_with": dict(model.versions),
+    }

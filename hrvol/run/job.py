@@ -1,0 +1,232 @@
+"""What a worker needs to predict any block of a run, and what it keeps between blocks."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from hrvol.device import check_gpu
+from hrvol.errors import ModelError
+from hrvol.quality.metrics import SeamDisagreement
+from hrvol.recipe.specs import CrfSpec, TileSpec
+from hrvol.segment.model.model import Model, check_weights, load_model, read_model, save_model
+from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
+from hrvol.volume.grid.order import BlockGrid
+from hrvol.volume.grid.tiling import Box
+from hrvol.volume.ome.labels import LabelStore
+from hrvol.volume.volume import Volume
+
+if TYPE_CHECKING:
+    from hrvol.features.featuriser import Featuriser
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which model and weights to load.
+
+    Attributes
+    ----------
+    model_file, model_sha256
+        The model's file and what it must hold. Where the file is not to be found, on another machine, the
+        model is taken from the output, if it is kept there.
+    weights_path, offline
+        Where the network's weights come from.
+    device
+        Where features are made: ``cpu``, or ``cuda``, the GPU of the process.
+    """
+
+    model_file: str
+    model_sha256: str
+    weights_path: str | None = None
+    offline: bool = False
+    device: str = "cpu"
+
+    def load(self, store: LabelStore | None = None) -> tuple[Model, Featuriser]:
+        """Return the model and its featuriser, loaded when first asked for and kept by this process.
+
+        Parameters
+        ----------
+        store
+            The output, where the model may be kept.
+
+        Raises
+        ------
+        ModelError
+            The model is damaged, was made with other weights than those found here, or with other features
+            than its recipe says.
+        WeightsError
+            The network's weights are not to be had.
+        DeviceError
+            This process has no GPU, and the device is one.
+        """
+        from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
+
+        if self.device == "cuda":
+            check_gpu()
+        with _models_lock:
+            model = _models.get(self.model_sha256)
+        if model is None:
+            kept = None if store is None or Path(self.model_file).is_file() else store.read_file(MODEL_FILE)
+            model = load_model(self.model_file) if kept is None else read_model(kept, self.model_file)
+            keep_model(self.model_sha256, model)
+        spec = model.recipe.features
+        featuriser = load_featuriser(
+            spec, device=self.device, weights_path=self.weights_path, offline=self.offline
+        )
+        check_weights(model, featuriser.weights_sha256, self.weights_path or spec.deep.weights)
+        if featuriser.channels != model.channels:
+            raise ModelError(
+                f"{model.source}: found {len(model.channels)} channels, expected the"
+                f" {len(featuriser.channels)} of its recipe, from {featuriser.channels[0]} to"
+                f" {featuriser.channels[-1]}"
+            )
+        return model, featuriser
+
+
+@dataclass(frozen=True)
+class SegmentJob:
+    """All that a worker must know to predict any block of a run; plain data, sent to each worker once.
+
+    Attributes
+    ----------
+    volume, store
+        Where to read and where to write.
+    model_source
+        The model and the weights.
+    probabilities, uncertainty
+        What to write besides labels.
+    region
+        Only this part of the volume is computed.
+    crf
+        Refine the probabilities of each tile with a CRF.
+    threads
+        Threads that share the classifier's work within one block.
+    mask
+        Only voxels where it is not 0 are labelled; of the volume's shape.
+    """
+
+    volume: Volume
+    store: LabelStore
+    model_source: ModelSource
+    probabilities: bool
+    uncertainty: bool
+    region: Box
+    crf: CrfSpec | None
+    threads: int
+    mask: Volume | None = None
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """What was done to a block.
+
+    Attributes
+    ----------
+    index
+        Its place in the grid of blocks.
+    voxels, seconds
+        Voxels labelled, and how long computing that took.
+    counts
+        Class value -> voxels.
+    seams
+        How far tiles of the block disagreed where they overlap, before they were blended.
+    checksum
+        Checksum of what was stored.
+    read
+        Bytes of input chunks that were decoded since the worker's report before.
+    peak
+        Most bytes of memory that the worker process has held so far.
+    """
+
+    index: tuple[int, int, int]
+    voxels: int
+    seconds: float
+    counts: Mapping[int, int]
+    seams: SeamDisagreement
+    checksum: str
+    read: int
+    peak: int
+
+
+MODEL_FILE = "model"
+"""Where an output keeps the model that it was made with."""
+
+_models: dict[str, Model] = {}  # at most one: a process works for one run at a time
+
+_models_lock = threading.Lock()
+
+_readers: dict[str, JobReader] = {}  # at most one
+
+_readers_lock = threading.Lock()
+
+
+def keep_model(sha256: str, model: Model) -> None:
+    """Keep a model for the blocks that this process will predict."""
+    with _models_lock:
+        _models.clear()
+        _models[sha256] = model
+
+
+class JobReader:
+    """Reads the volume of a job, and keeps decoded chunks for the blocks to come."""
+
+    def __init__(self, job: SegmentJob, tiles: TileSpec) -> None:
+        grid = BlockGrid(job.volume.shape, tiles, job.volume.chunks)
+        self._cache = ChunkCache()
+        self._uses = chunk_uses(grid, job.volume.chunks, job.region).along(job.volume.axes)
+        self._told = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, array: Any, selection: tuple[Any, ...]) -> NDArray[Any]:
+        """Read a selection of the volume's array."""
+        return self._cache.read(array, selection, self._uses)
+
+    def news(self) -> int:
+        """Return how many bytes of chunks were decoded since this was asked before."""
+        with self._lock:
+            before, self._told = self._told, self._cache.decoded_bytes
+            return self._told - before
+
+
+def reader_of(job: SegmentJob, tiles: TileSpec) -> JobReader:
+    """Return this process's reader of the job's volume."""
+    key = f"{job.volume.source} {job.volume.shape} {job.region} {tiles}"
+    with _readers_lock:
+        if key not in _readers:
+            _readers.clear()
+            _readers[key] = JobReader(job, tiles)
+        return _readers[key]
+
+
+def forget_input() -> None:
+    """Give up what this process keeps of a volume: it may be rewritten before the next run."""
+    with _readers_lock:
+        _readers.clear()
+
+
+def model_file(model: str | Path | Model, stack: ExitStack) -> tuple[Path, str]:
+    """Return a model's file and the file's SHA-256, written for the time of ``stack`` if it is none yet."""
+    if not isinstance(model, Model):
+        path = Path(model)
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file; expected a model made by hrvol train")
+        return path, _sha256(path)
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hrvol-"))
+    file = Path(folder) / "model.hrvol"
+    save_model(model, file)
+    digest = _sha256(file)
+    keep_model(digest, model)
+    return file, digest
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

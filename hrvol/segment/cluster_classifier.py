@@ -1,0 +1,344 @@
+"""Classes from nothing: class-agnostic segmentation from features and attention (paper, section 3.2).
+
+Features are cut into many small clusters (k-means). The attention that the network's CLS token pays to a
+cluster, per pixel of it, tells foreground from background. The usual distance between foreground and
+background clusters, the *semantic distance*, is how far two things are apart in this volume; clusters nearer
+than that become one class (complete linkage).
+
+All of it is decided once, on a sample, and frozen in :class:`ClusterClassifier`. A pixel then belongs to the
+class of its nearest centroid. With ``|F - mu|^2 = |F|^2 - (2 mu.F - |mu|^2)``, the nearest centroid has the
+highest score ``2 mu.F - |mu|^2``, which is linear in F: it may be taken of tokens, before they are spread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import cut_tree, linkage
+from scipy.spatial.distance import squareform
+
+from hrvol.arrays import Array, namespace, where_is
+from hrvol.errors import InputError, UsageError
+from hrvol.recipe.specs import ClusterSpec
+from hrvol.segment.attention import ClusterTally, foreground
+from hrvol.segment.estimators.estimators import kmeans, nearest
+from hrvol.segment.positions import PositionField
+
+Edge = Literal["lower", "centre", "upper"]
+
+Distance = Literal["cosine", "euclidean"]
+
+
+def centroid_distances(centroids: NDArray[np.float32], distance: Distance) -> NDArray[np.float64]:
+    """Return distances ``(C, C)`` between centroids ``(C, F)``, float64: cosine in 0..2, or Euclidean."""
+    exact = centroids.astype(np.float64)
+    if distance == "cosine":
+        lengths = np.linalg.norm(exact, axis=1, keepdims=True)
+        exact = exact / np.where(lengths > 0, lengths, 1.0)
+    squared: NDArray[np.float64] = ((exact[:, None] - exact[None]) ** 2).sum(axis=-1)
+    # Between unit vectors |a - b|^2 = 2 (1 - cos), which keeps its digits where cos is near 1.
+    return squared / 2 if distance == "cosine" else np.sqrt(squared)
+
+
+def semantic_distance(between: NDArray[np.float64], bins: int = 20, edge: Edge = "upper") -> float:
+    """Return the modal distance between foreground and background clusters.
+
+    Parameters
+    ----------
+    between
+        Distances of every foreground to every background cluster, any shape.
+    bins
+        Number of equal bins from the smallest to the largest distance.
+    edge
+        What stands for the fullest bin (the first of several).
+
+    Returns
+    -------
+    float
+        In the units of ``between``; NaN if there is no pair.
+    """
+    if not between.size:
+        return float("nan")
+    if between.min() == between.max():  # numpy would make up a range of 1 around it
+        return float(between.min())
+    counts, edges = np.histogram(between, bins=bins)
+    fullest = int(counts.argmax())
+    low, high = float(edges[fullest]), float(edges[fullest + 1])
+    return {"lower": low, "centre": (low + high) / 2, "upper": high}[edge]
+
+
+def merge(
+    distances: NDArray[np.float64], *, below: float | None = None, n_classes: int | None = None
+) -> NDArray[np.int64]:
+    """Merge clusters with complete linkage: two groups are as far apart as their farthest members.
+
+    Parameters
+    ----------
+    distances
+        ``(C, C)``, symmetric.
+    below
+        Merge groups nearer than this.
+    n_classes
+        Or merge until so many groups are left.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        ``(C,)`` group of each cluster, numbered from 0 in order of first appearance.
+    """
+    count = len(distances)
+    if count == 1:
+        return np.zeros(1, np.int64)
+    tree = linkage(squareform(distances, checks=False), method="complete")
+    if n_classes is None:
+        # Heights rise from merge to merge (complete linkage is monotone), so that counting them is cutting.
+        n_classes = count if below is None else count - int((tree[:, 2] < below).sum())
+    groups = cut_tree(tree, n_clusters=n_classes)[:, 0]
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    return first.argsort().argsort()[inverse].astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterClassifier:
+    """Classes found without labels: centroids, and the class each belongs to.
+
+    Attributes
+    ----------
+    centroids
+        ``(C, F)`` float32, sorted by class: of scaled features.
+    of_cluster
+        ``(C,)`` int64: class values, rising.
+    mean, scale
+        ``(F,)`` float32: what is taken off each feature, and what it is divided by, before it meets
+        centroids. For deep features 0 and 1: they are directions already.
+    temperature
+        Mean squared distance of the sample to its centroids: how distances become probabilities.
+    tally
+        Sampled pixels and attention of each cluster.
+    semantic_distance
+        Distance below which clusters were merged (lambda included); NaN if the number of classes was given,
+        or nothing stood out from the background.
+    position
+        What is taken off deep features for their place in the window; ``None`` for nothing.
+    """
+
+    centroids: NDArray[np.float32]
+    of_cluster: NDArray[np.int64]
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    temperature: float
+    tally: ClusterTally
+    semantic_distance: float
+    position: PositionField | None = None
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Class values 1..N: the order of the columns of probabilities."""
+        return tuple(int(value) for value in np.unique(self.of_cluster))
+
+    @property
+    def n_features(self) -> int:
+        """Number of feature columns F."""
+        return int(self.centroids.shape[1])
+
+    @property
+    def class_tally(self) -> ClusterTally:
+        """Sampled pixels and attention of each class."""
+        return self.tally.merged(self.of_cluster - 1, len(self.classes))
+
+    @property
+    def foreground(self) -> tuple[int, ...]:
+        """Values of the classes whose attention density is above the mean over classes (section 4.3.1)."""
+        above = foreground(self.class_tally.density)
+        return tuple(value for value, yes in zip(self.classes, above, strict=True) if yes)
+
+    def linear(self, columns: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the weight ``(C, n)`` by which columns add to the scores, and their share of the bias.
+
+        Scores ``2 mu.f - |mu|^2`` of the scaled features f are a sum over columns, so groups of columns can
+        be mapped apart, deep ones before and classical ones after spreading.
+        """
+        mu = self.centroids[:, columns].astype(np.float64)
+        mean, scale = (values[columns].astype(np.float64) for values in (self.mean, self.scale))
+        weight = 2 * mu / scale
+        bias = -(mu**2).sum(axis=1) - weight @ mean
+        return weight.astype(np.float32), bias.astype(np.float32)
+
+    def position_scores(
+        self, columns: slice, rows: slice, across: slice, shape: tuple[int, int]
+    ) -> NDArray[np.float32] | None:
+        """Return what the place in the window adds to the scores of clusters.
+
+        Parameters
+        ----------
+        columns
+            The deep features among all.
+        rows, across
+            Which pixels of the window: rows and columns of it.
+        shape
+            Of the window, (y, x).
+
+        Returns
+        -------
+        NDArray[np.float32] or None
+            ``(y, x, C)``, to be taken off; ``None`` for nothing.
+        """
+        if self.position is None:
+            return None
+        return self.position.mapped(self.linear(columns)[0], rows, across, shape)
+
+    def class_probabilities(self, scores: Array) -> Array:
+        """Return the probabilities of classes from the scores of clusters.
+
+        A class is as near as its nearest centroid; ``exp(-d^2 / temperature)`` says how probable that makes
+        it. So the most probable class is the class of the nearest centroid.
+
+        Parameters
+        ----------
+        scores
+            ``(..., C)`` float32 of any library, see :meth:`linear`.
+
+        Returns
+        -------
+        Array
+            ``(..., N)`` float32 in [0, 1], adding up to 1; in the library and on the device of ``scores``.
+        """
+        xp = namespace(scores)
+        starts = np.searchsorted(self.of_cluster, self.classes).tolist()
+        stops = [*starts[1:], len(self.of_cluster)]
+        # Classes side by side in memory, however the scores lie: the bits of the sum depend on it.
+        best = xp.empty((*scores.shape[:-1], len(starts)), dtype=scores.dtype, device=where_is(scores))
+        for k, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+            best[..., k] = xp.max(scores[..., start:stop], axis=-1)
+        best -= xp.max(best, axis=-1, keepdims=True)
+        best /= self.temperature
+        best = xp.exp(best)
+        best /= xp.sum(best, axis=-1, keepdims=True)
+        return best
+
+    def assign(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the nearest cluster of each row of unscaled features ``(n, F)``."""
+        return nearest(self.centroids, (features - self.mean) / self.scale)
+
+
+def fit_clusters(
+    features: NDArray[np.float32],
+    attention: NDArray[np.floating[Any]] | None,
+    spec: ClusterSpec,
+    *,
+    directions: slice | None = None,
+    seed: int = 0,
+    source: str = "sample",
+    device: str = "cpu",
+) -> ClusterClassifier:
+    """Find classes in a sample of pixels (paper, algorithm 2, lines 1 to 9).
+
+    Parameters
+    ----------
+    features
+        ``(n, F)`` float32, finite.
+    attention
+        ``(n,)`` attention of the same pixels, times uniform; ``None`` for features without.
+    spec
+        Number of clusters, how they are merged.
+    directions
+        Columns that are of length 1 together already, and are taken as they are. The others are standardised
+        and divided by the square root of their number: then both groups weigh the same. ``None``: all others.
+    seed
+        Of k-means.
+    source
+        Name of the data for messages.
+    device
+        Where k-means runs: ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Returns
+    -------
+    ClusterClassifier
+        Classes in falling order of their share of the sample. Where nothing stands out from the background
+        (all attention densities are equal), all is one class, unless their number was asked for.
+
+    Raises
+    ------
+    InputError
+        A feature is not finite; all pixels are equal; or there are fewer different ones than clusters.
+    UsageError
+        There is no attention, and the number of classes is not given.
+    """
+    count = len(features)
+    if attention is None and spec.classes is None:
+        raise UsageError(
+            "cluster: found features without attention, expected the number of classes (--classes N)"
+        )
+    if count < spec.clusters:
+        raise InputError(f"{source}: found {count} pixels, expected at least {spec.clusters}, one a cluster")
+    if not np.isfinite(features).all():
+        raise InputError(f"{source}: found features that are not finite, expected numbers")
+    mean, scale = _scaling(features, directions or slice(0, 0))
+    scaled = (features - mean) / scale
+    centroids = kmeans(scaled, spec.clusters, seed, device)
+    assigned = nearest(centroids, scaled, device)
+    used = np.unique(assigned)
+    if len(used) < spec.clusters:
+        raise InputError(
+            f"{source}: found {len(used)} different groups of pixels, expected {spec.clusters} clusters;"
+            " fewer clusters, or a larger part of the volume, may do"
+        )
+    tally = ClusterTally.of(assigned, attention, spec.clusters)
+    temperature = float(((scaled - centroids[assigned]) ** 2).sum(axis=1, dtype=np.float64).mean())
+    group, below = merge_clusters(centroids, tally, spec)
+    # Classes by falling share; of equal ones the first cluster's comes first.
+    sizes = np.bincount(group, tally.pixels)
+    value_of = np.empty(len(sizes), np.int64)
+    value_of[np.argsort(-sizes, kind="stable")] = np.arange(1, len(sizes) + 1)
+    values = value_of[group]
+    order = np.argsort(values, kind="stable")
+    return ClusterClassifier(
+        centroids=centroids[order],
+        of_cluster=values[order],
+        mean=mean,
+        scale=scale,
+        temperature=max(temperature, 1e-12),
+        tally=ClusterTally(tally.pixels[order], None if tally.attention is None else tally.attention[order]),
+        semantic_distance=below,
+    )
+
+
+def merge_clusters(
+    centroids: NDArray[np.float32], tally: ClusterTally, spec: ClusterSpec
+) -> tuple[NDArray[np.int64], float]:
+    """Merge clusters into classes, up to the semantic distance or to a number of classes.
+
+    Returns
+    -------
+    tuple
+        ``(C,)`` class of each cluster, numbered from 0, and the distance below which clusters were merged
+        (NaN if the number of classes is given, or there is no foreground: then all is one class).
+    """
+    distances = centroid_distances(centroids, spec.distance)
+    if spec.classes is not None:
+        return merge(distances, n_classes=spec.classes), float("nan")
+    front = foreground(tally.density)
+    below = spec.merge * semantic_distance(distances[np.ix_(front, ~front)], spec.bins, spec.edge)
+    if np.isnan(below):
+        return np.zeros(len(centroids), np.int64), below
+    return merge(distances, below=below), below
+
+
+def _scaling(
+    features: NDArray[np.float32], directions: slice
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return mean and scale of each column: 0 and 1 for directions, standardisation for the others."""
+    mean, scale = np.zeros(features.shape[1]), np.ones(features.shape[1])
+    others = np.ones(features.shape[1], bool)
+    others[directions] = False
+    if others.any():
+        exact = features[:, others].astype(np.float64)
+        mean[others] = exact.mean(axis=0)
+        spread = exact.std(axis=0)
+        # A column that is constant, or varies by rounding only, stays as good as zero.
+        spread[spread <= 1e-5 * np.abs(mean[others])] = 1.0
+        scale[others] = spread * np.sqrt(others.sum())
+    return mean.astype(np.float32), scale.astype(np.float32)

@@ -1,0 +1,1 @@
+"""Estimators of scikit-learn and cuML behind one interface."""

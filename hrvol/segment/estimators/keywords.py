@@ -1,0 +1,107 @@
+"""Which keyword of an estimator each setting of a recipe is.
+
+One table per kind. cuML's estimators are named after scikit-learn's and so are their keywords: the tables
+:data:`FOREST`, :data:`LOGISTIC` and :data:`KMEANS` are for both libraries, and what only one of them knows is
+written where that one is made. A table maps the keyword to the setting's name in :func:`settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hrvol.errors import RecipeError
+from hrvol.recipe.specs import ClassifierKind, ClassifierSpec
+
+FOREST = {
+    "n_estimators": "trees",
+    "max_features": "max_features",
+    "max_depth": "max_depth",
+    "min_samples_leaf": "min_samples_leaf",
+    "class_weight": "class_weight",
+    "random_state": "seed",
+}
+
+LOGISTIC = {"C": "inverse_regularisation", "class_weight": "class_weight", "max_iter": "max_iter"}
+
+KMEANS = {"n_clusters": "clusters", "n_init": "starts", "random_state": "seed"}
+
+RIDGE = {"alpha": "regularisation", "class_weight": "class_weight", "random_state": "seed"}
+
+MLP = {
+    "hidden_layer_sizes": "hidden",
+    "alpha": "weight_decay",
+    "max_iter": "max_iter",
+    "random_state": "seed",
+}
+
+BOOSTING = {
+    "max_iter": "trees",
+    "learning_rate": "learning_rate",
+    "max_depth": "max_depth",
+    "min_samples_leaf": "min_samples_leaf",
+    "class_weight": "class_weight",
+    "random_state": "seed",
+}
+
+VOTERS: tuple[ClassifierKind, ...] = ("forest", "logistic")
+"""Kinds of which a vote is the mean."""
+
+_MLP_ALPHA = 1e-4  # scikit-learn's default; `regularisation` scales it
+
+_LOGISTIC_PENALTY = 100.0  # where a recipe has none: benchmarks/classifiers.md
+
+
+def settings(spec: ClassifierSpec, n_features: int, seed: int) -> dict[str, Any]:
+    """Return what the tables of classifiers name: the fields of the spec, the seed, and what follows of them.
+
+    Parameters
+    ----------
+    spec
+        Kind and settings.
+    n_features
+        Number of columns; a larger ``max_features`` means all of them.
+    seed
+        Random seed.
+
+    Raises
+    ------
+    RecipeError
+        A forest's ``max_features`` is not above 0.
+    """
+    found = {**dict(spec), "seed": seed}
+    penalty = spec.regularisation
+    if penalty is None:
+        penalty = _LOGISTIC_PENALTY if spec.kind in ("vote", "logistic") else 1.0
+    found |= {
+        "regularisation": penalty,
+        "inverse_regularisation": 1.0 / penalty,
+        "weight_decay": _MLP_ALPHA * penalty,
+    }
+    if spec.kind in ("vote", "forest"):
+        found["max_features"] = _max_features(spec.max_features, n_features)
+    return found
+
+
+def kmeans_settings(clusters: int, seed: int) -> dict[str, Any]:
+    """Return what :data:`KMEANS` names: one start, with k-means++."""
+    return {"clusters": clusters, "starts": 1, "seed": seed}
+
+
+def named(table: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of a table, with their values."""
+    return {keyword: values[setting] for keyword, setting in table.items()}
+
+
+def voters(vote: Any) -> list[tuple[ClassifierKind, Any]]:
+    """Return the kinds and the fitted estimators of scikit-learn's ``VotingClassifier``."""
+    return list(zip(VOTERS, vote.estimators_, strict=True))
+
+
+def _max_features(value: str | float | None, n_features: int) -> str | int | float | None:
+    if value is None or isinstance(value, str):
+        return value
+    if value <= 0:
+        raise RecipeError(f"classifier.max_features: found {value}, expected sqrt, log2, null or more than 0")
+    # A fraction stays a fraction; a count is at most what there is.
+    return value if isinstance(value, float) and value <= 1 else min(int(value), n_features)

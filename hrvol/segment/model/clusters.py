@@ -1,0 +1,115 @@
+"""Clusters and their classes in a model file: arrays and two numbers, checked when they are read."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.errors import ModelError
+from hrvol.segment.attention import ClusterTally
+from hrvol.segment.cluster_classifier import ClusterClassifier
+from hrvol.segment.model.archive import array_bytes, one_line, read_array
+from hrvol.segment.positions import PositionField, n_terms
+
+_TYPES: dict[str, type[np.generic]] = {
+    "centroids": np.float32,
+    "of_cluster": np.int64,
+    "mean": np.float32,
+    "scale": np.float32,
+    "pixels": np.int64,
+    "attention": np.float64,
+    "position": np.float32,
+}
+
+
+def cluster_members(classifier: ClusterClassifier) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return what is stored: members of the zip, and JSON values for its ``info.json``."""
+    arrays: dict[str, NDArray[Any]] = {
+        "centroids": classifier.centroids,
+        "of_cluster": classifier.of_cluster,
+        "mean": classifier.mean,
+        "scale": classifier.scale,
+        "pixels": classifier.tally.pixels,
+    }
+    if classifier.tally.attention is not None:
+        arrays["attention"] = classifier.tally.attention
+    if classifier.position is not None:
+        arrays["position"] = classifier.position.coefficients
+    below = classifier.semantic_distance
+    about = {
+        "position": None
+        if classifier.position is None
+        else {"degree": classifier.position.degree, "columns": classifier.position.coefficients.shape[1]},
+        "count": len(classifier.of_cluster),
+        "attention": classifier.tally.attention is not None,
+        "temperature": float(classifier.temperature),
+        "semantic_distance": None if np.isnan(below) else float(below),
+    }
+    # In the types in which they are read: what was read and is written again are the same bytes.
+    return {f"{name}.npy": array_bytes(_typed(name, values)) for name, values in arrays.items()}, about
+
+
+def read_clusters(archive: zipfile.ZipFile, about: Any, n_features: int, source: str) -> ClusterClassifier:
+    """Read what :func:`cluster_members` stored.
+
+    Raises
+    ------
+    ModelError
+        Something is missing, damaged, or does not fit the rest.
+    """
+    try:
+        count, temperature = int(about["count"]), float(about["temperature"])
+        below = float("nan") if about["semantic_distance"] is None else float(about["semantic_distance"])
+        attended = bool(about["attention"])
+        field = None if about["position"] is None else {k: int(v) for k, v in about["position"].items()}
+        if field is not None and not (1 <= field["degree"] <= 12 and 1 <= field["columns"] <= n_features):
+            raise ValueError(f"position field of {field}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ModelError(f"{source}: found damaged entries ({one_line(error)}), expected a model's") from None
+
+    def read(name: str, *shape: int) -> NDArray[Any]:
+        kind = np.dtype(_TYPES[name]).kind
+        return _typed(name, read_array(archive, f"{name}.npy", kind, shape, source))
+
+    of_cluster = read("of_cluster", count)
+    values = np.unique(of_cluster)
+    if (
+        not count
+        or (np.diff(of_cluster) < 0).any()
+        or not np.array_equal(values, np.arange(1, len(values) + 1))
+    ):
+        raise ModelError(
+            f"{source}: of_cluster.npy: found classes out of order, expected them to rise from 1"
+        )
+    scale = read("scale", n_features)
+    if not (scale > 0).all() or not 0 < temperature < np.inf:
+        raise ModelError(f"{source}: found a scale or temperature that cannot divide, expected more than 0")
+    pixels = read("pixels", count)
+    if not (pixels > 0).all():
+        raise ModelError(
+            f"{source}: pixels.npy: found a cluster of {pixels.min()} pixels, expected at least 1"
+        )
+    attention = None
+    if attended:
+        attention = read("attention", count)
+    position = None
+    if field is not None:
+        terms = read("position", n_terms(field["degree"]), field["columns"])
+        position = PositionField(field["degree"], terms)
+    return ClusterClassifier(
+        centroids=read("centroids", count, n_features),
+        of_cluster=of_cluster,
+        mean=read("mean", n_features),
+        scale=scale,
+        temperature=temperature,
+        tally=ClusterTally(pixels, attention),
+        semantic_distance=below,
+        position=position,
+    )
+
+
+def _typed(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    return values.astype(_TYPES[name], copy=False)

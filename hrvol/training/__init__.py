@@ -1,0 +1,1 @@
+"""Fit models to pixels: from strokes, or without labels."""

@@ -1,0 +1,1 @@
+"""Choose a recipe by cross-validation on strokes."""

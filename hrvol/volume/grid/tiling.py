@@ -1,0 +1,316 @@
+"""Integer geometry only: how a volume is cut into blocks, and a block's planes into tiles.
+
+A *block* is the unit of work and of storage: it equals one shard of the output, and has one writer. A
+*tile* is what the featuriser sees: a square window of one plane, of which the tile owns the core. Windows
+have one size per volume, because features depend on the size of the window; at a border the window is
+moved inwards, not cut. Where two tiles of one block meet, their predictions are blended.
+
+All boxes are ``(z, y, x)`` tuples of slices with explicit bounds, in voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+import numpy as np
+import numpy.typing as npt
+
+from hrvol.recipe.specs import TileSpec
+
+Box = tuple[slice, slice, slice]
+
+Rectangle = tuple[int, int, int, int]
+
+CHUNK_SIDE = 64
+"""The side in voxels that inner chunks of a shard aim at."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one task owns.
+
+    Attributes
+    ----------
+    index
+        Position in the grid of blocks (z, y, x), which is also that of the shard.
+    core
+        The voxels that the block owns, inside the volume.
+    """
+
+    index: tuple[int, int, int]
+    core: Box
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels per axis, (z, y, x)."""
+        return box_shape(self.core)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window of a plane and the part of it that counts.
+
+    Attributes
+    ----------
+    core
+        Owned pixels (y0, y1, x0, x1), in coordinates of the plane.
+    window
+        Pixels to read (y0, y1, x0, x1); it covers the core and ``overlap`` pixels around it as far as the
+        plane goes.
+    overlap
+        Pixels of context around the core.
+    blend
+        Half-width in pixels of the ramp by which two tiles of a block are blended.
+    """
+
+    core: Rectangle
+    window: Rectangle
+    overlap: int
+    blend: int
+
+    @property
+    def window_shape(self) -> tuple[int, int]:
+        """Pixels of the window, (y, x)."""
+        y0, y1, x0, x1 = self.window
+        return y1 - y0, x1 - x0
+
+    @property
+    def window_slices(self) -> tuple[slice, slice]:
+        """The window as slices of the plane."""
+        y0, y1, x0, x1 = self.window
+        return slice(y0, y1), slice(x0, x1)
+
+    @property
+    def core_slices(self) -> tuple[slice, slice]:
+        """The core as slices of the plane."""
+        y0, y1, x0, x1 = self.core
+        return slice(y0, y1), slice(x0, x1)
+
+    @property
+    def core_in_window(self) -> tuple[slice, slice]:
+        """The core as slices of the window."""
+        y0, y1, x0, x1 = self.core
+        top, _, left, _ = self.window
+        return slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+
+
+def box_shape(box: Box) -> tuple[int, int, int]:
+    """Return the number of voxels per axis, (z, y, x)."""
+    z, y, x = box
+    return z.stop - z.start, y.stop - y.start, x.stop - x.start
+
+
+def whole(shape: tuple[int, int, int]) -> Box:
+    """Return the box that holds a whole volume of this shape."""
+    z, y, x = shape
+    return slice(0, z), slice(0, y), slice(0, x)
+
+
+def intersection(a: Box, b: Box) -> Box | None:
+    """Return the box that two boxes share, or ``None`` where they do not touch."""
+    z, y, x = (slice(max(p.start, q.start), min(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
+    shared = (z, y, x)
+    return shared if min(box_shape(shared)) > 0 else None
+
+
+def window_side(plane_side: int, tiles: TileSpec) -> int:
+    """Return the side in pixels of every window along an axis of the plane."""
+    return min(plane_side, tiles.core + 2 * tiles.overlap)
+
+
+def core_side(plane_side: int, tiles: TileSpec) -> int:
+    """Return the side in pixels of a core along an axis of the plane.
+
+    A plane no longer than one window gets one core as long as itself: several cores would all read the
+    same window, and compute the same features again.
+    """
+    return plane_side if plane_side <= tiles.core + 2 * tiles.overlap else tiles.core
+
+
+def block_shape(shape: tuple[int, int, int], tiles: TileSpec) -> tuple[int, int, int]:
+    """Return the shape (z, y, x) of a block that no border cuts, never larger than the volume."""
+    depth, height, width = shape
+    return (
+        min(depth, tiles.planes),
+        min(height, tiles.across * core_side(height, tiles)),
+        min(width, tiles.across * core_side(width, tiles)),
+    )
+
+
+def blocks(shape: tuple[int, int, int], tiles: TileSpec) -> tuple[Block, ...]:
+    """Cut a volume into blocks that cover each of its voxels once.
+
+    Parameters
+    ----------
+    shape
+        Of the volume, (z, y, x); a 2D image has z = 1.
+    tiles
+        The recipe's tiles.
+
+    Returns
+    -------
+    tuple of Block
+        Ordered by z, then y, then x. Those at the far borders are cut to the volume.
+    """
+    return grid(shape, block_shape(shape, tiles))
+
+
+def grid(shape: tuple[int, int, int], side: tuple[int, int, int]) -> tuple[Block, ...]:
+    """Cut a volume of ``shape`` (z, y, x) into blocks of ``side`` (z, y, x), clipped at the far borders."""
+    cuts = [_cut(0, length, step) for length, step in zip(shape, side, strict=True)]
+    return tuple(
+        Block((k, j, i), (slice(*z), slice(*y), slice(*x)))
+        for (k, z), (j, y), (i, x) in product(*(enumerate(cut) for cut in cuts))
+    )
+
+
+def tiles_of(block: Block, plane_shape: tuple[int, int], tiles: TileSpec) -> tuple[Tile, ...]:
+    """Cut the planes of a block into tiles whose cores cover each pixel of the block once.
+
+    Parameters
+    ----------
+    block
+        One of :func:`blocks`.
+    plane_shape
+        Of the volume's planes, (y, x).
+    tiles
+        The recipe's tiles, the same as for the blocks.
+
+    Returns
+    -------
+    tuple of Tile
+        Ordered by y, then x; the same for every plane of the block.
+    """
+    spans = []
+    for owned, side in zip(block.core[1:], plane_shape, strict=True):
+        cores = _cut(owned.start, owned.stop, core_side(side, tiles))
+        spans.append([(core, _window(core, side, tiles)) for core in cores])
+    blend = min(tiles.blend, tiles.overlap)
+    return tuple(Tile((*y, *x), (*wy, *wx), tiles.overlap, blend) for (y, wy), (x, wx) in product(*spans))
+
+
+def blend_weight(tile: Tile, block: Block) -> npt.NDArray[np.float32]:
+    """Return how much each pixel of a tile's window counts in its block.
+
+    Around a face between two tiles of the block the weight falls along a raised cosine from 1 to 0 over
+    ``blend`` pixels on either side; elsewhere inside the block it is 1 over the tile's own ground. It is
+    0 outside the block, so that blocks need not know each other.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float32 (window y, window x) in [0, 1]. Over the tiles of a block the weights add up to 1 on every
+        pixel of the block, up to rounding.
+    """
+    y0, y1, x0, x1 = tile.core
+    top, bottom, left, right = tile.window
+    _, rows, columns = block.core
+    vertical = _profile((y0, y1), (top, bottom), rows, tile.blend)
+    horizontal = _profile((x0, x1), (left, right), columns, tile.blend)
+    return (vertical[:, None] * horizontal[None, :]).astype(np.float32)
+
+
+def overlap_pairs(tiles: Sequence[Tile]) -> tuple[tuple[int, int, Rectangle], ...]:
+    """Find the regions that two neighbouring tiles both see, to measure how far they disagree there.
+
+    Parameters
+    ----------
+    tiles
+        Tiles of one plane, of one block or of several.
+
+    Returns
+    -------
+    tuple of (int, int, Rectangle)
+        Positions in ``tiles`` of two tiles whose cores share a face, the first above or left of the
+        second, and the region (y0, y1, x0, x1) inside both windows and within the overlap of that face.
+        Tiles without overlap have no such region.
+    """
+    starts: dict[tuple[int, int], int] = {}
+    for position, tile in enumerate(tiles):
+        starts[tile.core[0], tile.core[2]] = position
+    pairs = []
+    for position, tile in enumerate(tiles):
+        y0, y1, x0, x1 = tile.core
+        for axis, key in ((0, (y1, x0)), (1, (y0, x1))):
+            other = starts.get(key)
+            if other is None or not tile.overlap:
+                continue
+            low = [max(tile.window[0], tiles[other].window[0]), max(tile.window[2], tiles[other].window[2])]
+            high = [min(tile.window[1], tiles[other].window[1]), min(tile.window[3], tiles[other].window[3])]
+            face = (y1, x1)[axis]
+            low[axis] = max(low[axis], face - tile.overlap)
+            high[axis] = min(high[axis], face + tile.overlap)
+            pairs.append((position, other, (low[0], high[0], low[1], high[1])))
+    return tuple(pairs)
+
+
+def shard_and_chunk(
+    shape: tuple[int, ...], block: tuple[int, ...], chunk_side: int = CHUNK_SIDE
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return shapes of shards and of their inner chunks such that one shard is one block.
+
+    Parameters
+    ----------
+    shape, block
+        Of the array and of a block of it, axis by axis.
+    chunk_side
+        Length that inner chunks aim at, in voxels.
+
+    Returns
+    -------
+    tuple
+        The shard's and the inner chunk's shape. Zarr wants chunks to divide shards. Along an axis that
+        one block spans, the shard may stick out of the array, so chunks are ``chunk_side`` (or the whole
+        axis, if shorter). Along others they are the divisor of the block nearest in ratio to
+        ``chunk_side``.
+    """
+    shards, chunks = [], []
+    for length, step in zip(shape, block, strict=True):
+        if step >= length:
+            chunk = min(chunk_side, length)
+            shards.append(-(-length // chunk) * chunk)
+        else:
+            chunk = min(
+                (n for n in range(1, step + 1) if step % n == 0),
+                key=lambda n: max(n / chunk_side, chunk_side / n),
+            )
+            shards.append(step)
+        chunks.append(chunk)
+    return tuple(shards), tuple(chunks)
+
+
+def _cut(start: int, stop: int, step: int) -> list[tuple[int, int]]:
+    """Cut [start, stop) into runs of ``step``, the last one shorter where it does not fit."""
+    return list(pairwise([*range(start, stop, step), stop]))
+
+
+def _window(core: tuple[int, int], plane_side: int, tiles: TileSpec) -> tuple[int, int]:
+    """Place the window of a core along one axis: centred, then moved into the plane."""
+    side = window_side(plane_side, tiles)
+    start = min(max(core[0] - tiles.overlap, 0), plane_side - side)
+    return start, start + side
+
+
+def _profile(
+    core: tuple[int, int], window: tuple[int, int], owned: slice, blend: int
+) -> npt.NDArray[np.float64]:
+    """Return the blend weight along one axis of a window."""
+    pixels = np.arange(*window)
+    inside = (pixels >= owned.start) & (pixels < owned.stop)
+    weight: npt.NDArray[np.float64] = np.where(inside, 1.0, 0.0)
+    if core[0] > owned.start:
+        weight = weight * _rise(pixels, core[0], blend)
+    if core[1] < owned.stop:
+        weight = weight * (1.0 - _rise(pixels, core[1], blend))
+    return weight
+
+
+def _rise(pixels: npt.NDArray[np.int_], face: int, blend: int) -> npt.NDArray[np.float64]:
+    """Rise from 0 to 1 around a face that lies before pixel ``face``; a step without blend."""
+    if blend == 0:
+        return np.where(pixels >= face, 1.0, 0.0)
+    phase: npt.NDArray[np.float64] = np.clip((pixels + 0.5 - face) / blend, -1.0, 1.0)
+    rise: npt.NDArray[np.float64] = 0.5 + 0.5 * np.sin(0.5 * np.pi * phase)
+    return rise

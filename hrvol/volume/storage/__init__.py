@@ -1,0 +1,1 @@
+"""Paths and URLs, records, remote stores."""

@@ -1,0 +1,65 @@
+"""Copy a volume to an OME-Zarr image with coarser levels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import zarr
+
+from hrvol.volume.grid.tiling import grid, shard_and_chunk
+from hrvol.volume.ome import metadata as ome
+from hrvol.volume.ome.image import BLOCK
+from hrvol.volume.ome.metadata import Level
+from hrvol.volume.ome.output import clear_output
+from hrvol.volume.ome.pyramid import write_levels
+from hrvol.volume.storage.location import Location
+from hrvol.volume.volume import Volume, open_volume
+
+
+def write_image(path: str | Path | Location, volume: Volume, *, overwrite: bool = False) -> Volume:
+    """Copy a volume to an OME-Zarr image with coarser levels.
+
+    Parameters
+    ----------
+    path
+        Of the OME-Zarr group to make.
+    volume
+        The volume; its type, voxel size, unit and position are kept. One block is in memory at a time.
+    overwrite
+        Whether to delete a Zarr array or group that is in the way.
+
+    Returns
+    -------
+    Volume
+        The copy.
+
+    Raises
+    ------
+    OutputExistsError
+        Something is in the way.
+    """
+    location = Location.of(path)
+    clear_output(location, overwrite)
+    n = volume.ndim
+    axes, name = "zyx"[-n:], Path(location.url).name.removesuffix(".ome.zarr")
+    first = Level("0", volume.voxel_size[-n:], volume.translation[-n:])
+    shards, chunks = shard_and_chunk(volume.shape[-n:], BLOCK[-n:])
+    group = zarr.create_group(
+        location.store(read_only=False), zarr_format=3, attributes={"hrvol": {"complete": False}}
+    )
+    array = group.create_array(
+        "0",
+        shape=volume.shape[-n:],
+        dtype=volume.dtype,
+        chunks=chunks,
+        shards=shards,
+        fill_value=0,
+        dimension_names=list(axes),
+    )
+    for block in grid(volume.shape, BLOCK):
+        array[block.core[-n:]] = volume.read(block.core).reshape(block.shape[-n:])
+    levels = write_levels(group, axes, first, BLOCK, "mean")
+    # Metadata last: half a copy is not taken for an image.
+    entry = ome.write_multiscale(name, axes, volume.unit, levels, "mean")
+    group.attrs.update({"ome": {"version": ome.VERSION, "multiscales": [entry]}, "hrvol": {"complete": True}})
+    return open_volume(location)

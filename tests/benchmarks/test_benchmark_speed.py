@@ -1,0 +1,212 @@
+"""``benchmarks.speed`` and ``benchmarks.forecast_gpu``: arithmetic, and tables of made-up figures."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks import forecast_gpu, speed
+from benchmarks.forecast_gpu import GPUS, Work, block_products, network_flop, outlook, work_of
+from benchmarks.speed_peers import Network, figures, hub_gives, load_network, timed
+from benchmarks.speed_tables import entries, render, save_curves
+from hrvol.errors import InputError
+from hrvol.features.deep.backbone import Backbone, random_backbone
+from hrvol.recipe.recipe import PRESETS
+from hrvol.recipe.specs import DeepSpec
+
+
+def row(who="hrvol", name="balanced", when="before", seconds=(10.0,), **others):
+    made = {
+        "who": who,
+        "name": name,
+        "side": 336,
+        "round": when,
+        "seconds": list(seconds),
+        "views": 1,
+        "of": 1,
+    }
+    return made | {"peak_mb": 500.0, "passes": 16, "tokens": 577, "blocks": 9} | others
+
+
+def part(*rows, **others):
+    return {"command": "some command", "machine": "a machine.", "rows": list(rows)} | others
+
+
+def test_operations_of_a_pass_are_the_textbook_count():
+    n, c, blocks = 577, 384, 9
+    expected = blocks * (24 * n * c**2 + 4 * n**2 * c) + 2 * (n - 1) * 3 * 14**2 * c
+    assert network_flop(n, blocks) == expected
+    assert {name: shape for name, _, shape in block_products(n)}["scores"] == (n, 64, n)
+
+
+def test_operations_are_those_that_torch_counts():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    backbone = random_backbone("dinov2_vits14")
+    for block in backbone.net.blocks:
+        block.attn.fused_attn = False  # torch does not count what is fused on a CPU
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        # nor does it see into inference mode
+        Backbone.tokens.__wrapped__(backbone, torch.rand(1, 1, 56, 140), blocks=(3,))
+    assert counter.get_total_flops() == network_flop(4 * 10 + 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("preset", "passes", "tokens", "blocks"),
+    [("fast", 4, 577, 6), ("balanced", 16, 577, 6), ("best", 32, 577, 6), ("paper", 17, 6562, 12)],
+)
+def test_work_of_presets(preset, passes, tokens, blocks):
+    work = work_of(PRESETS[preset].features.deep, (336, 336))
+    assert (work.passes, set(work.tokens), work.blocks) == (passes, {tokens}, blocks)
+
+
+def test_work_counts_padding_and_views_of_any_recipe():
+    assert work_of(DeepSpec(offsets=2, flips=True), (56, 60)).tokens == (4 * 5 + 1,) * 16
+    assert work_of(DeepSpec(block=(3, 6), offsets=1), (56, 56)).blocks == 6
+
+
+def test_memory_is_the_bound_where_arithmetic_is_quick():
+    gpu, spec = GPUS[1], DeepSpec(block=9)
+    work = Work((1370,) * 16, 9, 518 * 518)
+    slow, quick = (outlook(work, spec, "deep", gpu, part) for part in (0.01, 1.0))
+    assert slow.seconds == slow.arithmetic == pytest.approx(work.flop / (0.01 * gpu.flops))
+    assert quick.seconds == quick.memory > quick.arithmetic
+    assert (
+        outlook(work, spec, "deep", gpu, 0.2).arithmetic
+        == 2 * outlook(work, spec, "deep", gpu, 0.4).arithmetic
+    )
+
+
+def test_forecast_says_that_it_is_one(tmp_path):
+    forecast_gpu.main(["--side", "56", "--core", "28", "-o", str(tmp_path / "gpu.md")])
+    text = (tmp_path / "gpu.md").read_text()
+    assert "**A forecast, not a measurement**" in text
+    assert "Made by `python -m benchmarks.forecast_gpu --side 56 --core 28`" in text
+    work = work_of(PRESETS["fast"].features.deep, (56, 56))
+    assert f"| `fast` | 4 x 17 | 6 | {work.flop / 28**2 / 1e6:.2f} |" in text
+
+
+def test_the_network_of_the_peers_is_the_network_of_hrvol(tmp_path):
+    backbone = random_backbone("dinov2_vits14", seed=1)
+    file = tmp_path / "weights.npz"
+    np.savez(file, **{name: value.numpy() for name, value in backbone.net.state_dict().items()})
+    network = load_network(file)
+    image = torch.rand(1, 1, 56, 84, generator=torch.Generator().manual_seed(0))
+    expected = backbone.tokens(image, positions="published").features
+    colour = (image.expand(-1, 3, -1, -1) - backbone._mean) / backbone._std
+    with torch.inference_mode():
+        found = network.forward_features(colour)["x_norm_patchtokens"]
+    torch.testing.assert_close(found[0].T.reshape(384, 4, 6), expected[0], rtol=1e-4, atol=1e-4)
+    assert network.seen == [25]
+
+
+def test_the_hub_is_itself_again_afterwards():
+    network, original = Network(), torch.hub.load
+    with hub_gives(network):
+        assert torch.hub.load("facebookresearch/dinov2", "dinov2_vits14") is network
+    assert torch.hub.load is original
+
+
+def test_runs_are_repeated_within_the_budget_and_memory_is_seen():
+    runs = []
+
+    kept = [np.ones(100_000, np.uint8) for _ in range(1000)]  # freed, it would do for what is measured
+    del kept
+    timing = timed(lambda: runs.append(np.ones(40_000_000, np.uint8).sum()), repeats=3, budget=60)
+    assert len(timing.seconds) == len(runs) == 3
+    assert 30 < timing.peak_mb < 120
+    assert len(timed(lambda: None, repeats=9, budget=0).seconds) == 1
+    assert figures(timing, [5, 5, 5, 5, 5, 5], 3, 9)["passes"] == 2
+
+
+def test_views_that_were_not_run_are_counted_in():
+    few = row("reference", "published", "once", [20.0], views=2, of=17, passes=2, tokens=6562, blocks=12)
+    (entry,) = entries([few])
+    assert entry.seconds == 170
+    assert entry.work == "17 x 6562"
+    assert entry.flop == 17 * network_flop(6562, 12)
+    assert entry.partly == "2 of 17 views"
+
+
+def test_document_compares_with_the_reference():
+    rows = [
+        row(seconds=[10.0, 11.0, 12.0], together=[4.0]),
+        row("filters", "classical", passes=0, tokens=0, blocks=0, seconds=[0.2]),
+        row(
+            "reference",
+            "published",
+            "once",
+            [20.0],
+            views=2,
+            of=17,
+            passes=2,
+            tokens=6562,
+            blocks=12,
+            peak_mb=1500.0,
+        ),
+        row(when="after", seconds=[12.0, 12.1, 12.2], together=[5.0]),
+    ]
+    text = render(
+        {"compare": part(*rows, check={"s4_none": 2e-4}, left_out=["napari-convpaint (none)"])}, "x.png"
+    )
+    ratio = 17 * network_flop(6562, 12) / (16 * network_flop(577, 9))
+    assert f"takes **14 times** as long as hrvol `balanced`, for {ratio:.0f} times as many operations" in text
+    assert f"| hrvol `balanced` | 16 x 577 | 0.37 | 12.0 | 4.50 | 500 | {ratio:.0f} | 14 | 38 | 3.0 |" in text
+    assert (
+        "| reference code (2 of 17 views) | 17 x 6562 | 18.28 | ~170 |  | 1500 | 1.0 | 1.0 |  | 1.0 |" in text
+    )
+    assert "took +10 to +10 % more seconds" in text
+    assert "relative error of 2.0e-04" in text
+    assert "Left out: napari-convpaint (none)." in text
+    assert text.count("some command") == 1
+    alone = render({"compare": part(rows[0])}, "x.png")
+    assert "reference code takes" not in alone
+
+
+def test_document_has_every_part_and_a_picture(tmp_path):
+    products = {name: 4e10 for name, _, _ in block_products(577)}
+    ceiling = {"name": "balanced", "side": 336, "tokens": 577, "blocks": 9, "products": products}
+    ceiling |= {"mix": 8e10, "square": 1e11, "square_joint": 9e10, "network": 6e10}
+    worker = {"name": "fast", "about": "4 planes", "voxels": 4_000_000, "peak_mb": 900.0}
+    parts = {
+        "utilisation": part(ceiling),
+        "compare": part(row(seconds=[9.0]), row("reference", "published", "once", [90.0])),
+        "scaling": part(row(side=112, seconds=[1.0]), row(side=224, seconds=[4.0])),
+        "views": part(*(row(name=f"offsets {k} x {k}", passes=k * k, seconds=[k * k * 0.5]) for k in (1, 2))),
+        "workers": part(
+            worker | {"workers": 1, "seconds": [40.0]}, worker | {"workers": 2, "seconds": [25.0]}
+        ),
+    }
+    text = render(parts, "speed.png")
+    assert "| network, of the products' ceiling | 75 % |" in text
+    assert "| network, of the large square's | 60 % |" in text
+    assert f"hrvol `balanced` at 336 px {16 * network_flop(577, 9) / 9 / 1e11:.0%}".replace("%", " %") in text
+    assert "| hrvol `balanced` | 112 | 16 x 577 | 1.00 | 79.7 |" in text
+    assert "| offsets 2 x 2 | 4 x 577 | 2.00 | 500 | 500 |" in text
+    assert "| 2 | 25.0 | 160.0 | 1.60 | 900 |" in text
+    save_curves(parts, tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_process_that_fails_is_told_in_one_line(tmp_path):
+    options = speed.parser().parse_args(["--threads", "1"])
+    session = speed.Session(options, tmp_path, {}, 1e9)
+    with pytest.raises(InputError, match=r"^reference \(.*\): .*expected figures$"):
+        session.do("reference", checkout=tmp_path, weights=tmp_path / "none.npz", image="")
+
+
+@pytest.mark.parametrize("peer", ["hrdv2", "convpaint"])
+def test_peers_that_are_not_there_are_told_before_anything_is_measured(tmp_path, capsys, peer):
+    out = tmp_path / "speed.md"
+    assert speed.main([f"--{peer}", str(tmp_path / "nowhere"), "-o", str(out)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'nowhere'}: ")
+    assert not out.exists()
+
+
+def test_command_does_not_say_where_the_peers_lie():
+    options = speed.parser().parse_args(["--hrdv2", "/somewhere", "--sides", "112", "--time-limit", "9"])
+    assert speed.command(options) == "python -m benchmarks.speed --hrdv2 HR-Dv2 --sides 112 --time-limit 9.0"

@@ -1,0 +1,110 @@
+"""Signals: the first one asks, the second one and the end of the grace do not."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from hrvol.engine.stop import Abandoned, Stop, stop_signals
+
+SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)  # Python hears it between two instructions
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_asks_and_a_second_one_abandons(number):
+    with stop_signals() as stop:
+        stop.working = True
+        assert not stop.requested
+        send(number)
+        assert (stop.requested, stop.signal) == (True, number)
+        with pytest.raises(Abandoned, match=signal.SIGINT.name):
+            send(signal.SIGINT)
+        assert stop.signal == number
+
+
+def test_before_there_is_work_the_first_signal_ends_the_run():
+    with stop_signals() as stop:
+        with pytest.raises(Abandoned, match="SIGTERM"):
+            send(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+
+
+def test_after_sigterm_there_is_a_grace_and_no_more():
+    with stop_signals(grace=0.2) as stop:
+        stop.working = True
+        send(signal.SIGTERM)
+        begun = time.monotonic()
+        with pytest.raises(Abandoned, match="SIGALRM"):
+            time.sleep(30)
+        assert 0.1 < time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
+def test_after_other_signals_blocks_have_all_the_time_they_need(number):
+    with stop_signals(grace=0.1) as stop:
+        stop.working = True
+        send(number)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+        time.sleep(0.2)
+
+
+def test_afterwards_everything_is_as_before():
+    before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
+    with stop_signals(grace=0.2) as stop:
+        stop.working = True
+        send(signal.SIGTERM)
+    assert {number: signal.getsignal(number) for number in before} == before
+    time.sleep(0.3)  # the grace ends with the run
+
+
+def test_a_program_that_ends_is_not_spoilt_by_a_late_signal():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    try:
+        with stop_signals(ends=True):
+            pass
+        assert {number: signal.getsignal(number) for number in before} == before  # nobody asked
+        with stop_signals(ends=True) as stop:
+            stop.working = True
+            send(signal.SIGINT)
+        for number in before:
+            send(number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_what_a_run_raises_goes_through():
+    with pytest.raises(ZeroDivisionError), stop_signals():
+        1 / 0  # noqa: B018
+    assert not issubclass(Abandoned, Exception)  # no task may swallow it
+
+
+def test_a_thread_hears_no_signals_but_can_be_asked():
+    seen = []
+
+    def run():
+        with stop_signals() as stop:
+            seen.append(stop.requested)
+            stop.request(signal.SIGUSR1)
+            seen.append(stop.signal)
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [False, signal.SIGUSR1]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_who_asked_first_is_remembered():
+    stop = Stop()
+    stop.request(signal.SIGUSR1)
+    stop.request()
+    assert stop.signal == signal.SIGUSR1
