@@ -24,6 +24,7 @@ from hrvol.device import cpus
 from hrvol.features.featuriser import Featuriser, load_featuriser
 from hrvol.quality.metrics import Confusion, mean_iou
 from hrvol.recipe.recipe import Recipe
+from hrvol.run.options import PredictOptions
 from hrvol.run.predict import predict_part, read_window
 from hrvol.segment.model.model import Model
 from hrvol.training.train import train_model
@@ -120,7 +121,7 @@ def label(image: NDArray[np.uint8], model: Model, featuriser: Featuriser) -> Pla
     part = whole(volume.shape)
     block = Block((0, 0, 0), part)
     raw = read_window(volume, block, part, model)
-    found = predict_part(raw, volume, block, part, model, featuriser, probabilities=True, threads=cpus())
+    found = predict_part(raw, volume, block, part, model, featuriser, PredictOptions(True, threads=cpus()))
     assert found.probabilities is not None
     chances = found.probabilities[:, 0].astype(np.float32) / 255
     return Plane(found.labels[0], chances, time.monotonic() - began)

@@ -32,6 +32,7 @@ from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import TileSpec
 from hrvol.run.job import SegmentJob
 from hrvol.run.ledger import Ledger, entries
+from hrvol.run.options import PredictOptions
 from hrvol.run.predict import predict_part, read_window
 from hrvol.run.report import sum_up
 from hrvol.run.run_blocks import run_blocks
@@ -153,7 +154,7 @@ def measure(volume_path: Path, out: Path, tiles: TileSpec, workers: int, planes:
         _, rows, columns = whole(volume.shape)
         region = (slice(0, planes or volume.shape[0]), rows, columns)
         store = create_labels(out, volume, classes=model.classes, block_shape=grid.side, attributes={})
-        job = SegmentJob(volume, store, tools, False, False, region, None, threads=1)
+        job = SegmentJob(volume, store, tools, PredictOptions(), region)
         numbers = grid.inside(region)
         spec = EngineSpec("local", workers) if workers > 1 else EngineSpec()
         with Ledger(store.location, len(grid)) as ledger:

@@ -1,8 +1,8 @@
 """The command line: ``hrvol --help``.
 
-Each command is a thin skin over a public function. The modules that need torch, Dask or stores are
-imported inside the commands, so that ``hrvol --help`` answers at once; this is the one documented
-exception to imports at the top.
+Each command is a thin layer over a public function. Modules that need torch, Dask or stores are imported
+inside the commands, so that ``hrvol --help`` is quick; this is the one documented exception to imports at
+the top.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ STOPPED, INTERRUPTED = 75, 130
 
 
 class _Program(click.Group):
-    """The group of commands, with one way to end: a line on standard error and an exit code.
+    """The group of commands; errors end as one line on standard error and an exit code.
 
-    0 done, 1 failed, 2 the request makes no sense, 75 stopped but resumable, 130 interrupted.
+    0 done, 1 failed, 2 wrong usage, 75 stopped but resumable, 130 interrupted.
     """
 
     def main(
@@ -52,14 +52,14 @@ class _Program(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run the program; standalone it ends the process, else it is click's own."""
+        """Run the program; standalone, end the process with an exit code."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:
             code = super().main(args, prog_name or "hrvol", complete_var, standalone_mode=False, **extra)
         except click.UsageError as error:
-            where = error.ctx.command_path if error.ctx else "hrvol"
-            _fail(f"{error.format_message()} (see: {where} --help)", error.exit_code)
+            command = error.ctx.command_path if error.ctx else "hrvol"
+            _fail(f"{error.format_message()} (see: {command} --help)", error.exit_code)
         except click.ClickException as error:
             _fail(error.format_message(), error.exit_code)
         except (click.Abort, KeyboardInterrupt):
@@ -67,14 +67,14 @@ class _Program(click.Group):
         except Abandoned as error:
             if str(error) == "SIGINT":
                 _fail("interrupted", INTERRUPTED, kind="hrvol")
-            _fail(f"stopped by {error}; the same command goes on", STOPPED, kind="hrvol")
-        except StoppedError as error:  # as was asked: no error
+            _fail(f"stopped by {error}; run the same command to resume", STOPPED, kind="hrvol")
+        except StoppedError as error:  # as requested: no error
             _fail(str(error), error.exit_code, kind="hrvol")
         except HrvolError as error:
             _fail(str(error), error.exit_code)
-        except OSError as error:  # a full disk, a folder that may not be written: the system's word, no fault
-            where = f"{error.filename}: " if error.filename else ""
-            _fail(f"{where}{error.strerror or str(error) or type(error).__name__}", 1)
+        except OSError as error:  # a full disk, a read-only folder: the system's message, no fault of hrvol
+            file = f"{error.filename}: " if error.filename else ""
+            _fail(f"{file}{error.strerror or str(error) or type(error).__name__}", 1)
         except Exception as error:
             what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             _fail(f"unexpected {what} (a fault in hrvol; HRVOL_DEBUG=1 shows where)", 1)
@@ -82,7 +82,7 @@ class _Program(click.Group):
 
 
 def _fail(message: str, code: int, kind: str = "hrvol: error") -> NoReturn:
-    """Print one line (and the traceback if asked for) and end with an exit code."""
+    """Print one line (and with HRVOL_DEBUG the traceback) and end with an exit code."""
     if os.environ.get("HRVOL_DEBUG", "") not in ("", "0"):
         click.echo(traceback.format_exc(), err=True)
     click.echo(f"{kind}: {' '.join(message.split())}", err=True)
@@ -100,19 +100,19 @@ def main(context: click.Context) -> None:
     """Segment very large tomography volumes from a few strokes.
 
     \b
-    See it work, on data it makes itself (a few minutes):
+    A demonstration on synthetic data (a few minutes):
         hrvol demo
 
     \b
-    On your own volume: draw a few strokes per class on a few planes (an integer image as large as the
-    volume, 0 = not drawn), then
+    On your own volume: draw a few strokes per class on a few planes (an integer image of the volume's
+    shape, 0 = unlabelled), then
         hrvol info    volume.ome.zarr
         hrvol train   volume.ome.zarr strokes.tif -o phases.hrvol --classes pore,binder,particle
         hrvol segment volume.ome.zarr labels.ome.zarr -m phases.hrvol --engine local
         hrvol evaluate labels.ome.zarr truth.tif
 
     \b
-    Or draw nothing:
+    Without strokes:
         hrvol cluster volume.ome.zarr classes.ome.zarr
 
     Volumes, strokes and labels may be Zarr 2 or 3 arrays, OME-Zarr images, or TIFF images and stacks; 2D

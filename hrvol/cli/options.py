@@ -1,13 +1,17 @@
-"""What several commands share: options, values in their own notation, tables."""
+"""Options, parsers and output that several commands share.
+
+A group of options that belong together reaches the command as one object: see :func:`bundle`.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 from rich.console import Console
@@ -16,12 +20,15 @@ from rich.table import Table
 from hrvol.errors import BlockError, OutputExistsError
 
 if TYPE_CHECKING:
+    from hrvol.engine.spec import EngineSpec
+    from hrvol.features.weights.source import WeightsSource
+    from hrvol.run.options import ClusterOptions, RunOptions
     from hrvol.run.report import SegmentReport
-
 
 FAILURES_SHOWN = 5
 
 F = TypeVar("F", bound=Callable[..., Any])
+Option = Callable[[Any], Any]
 
 Roi = tuple[slice, ...]
 """``(y, x)`` or ``(z, y, x)`` slices; an open end is ``None``."""
@@ -47,39 +54,75 @@ def parse_roi(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 def parse_names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """Return names that have commas between."""
+    """Return comma-separated names."""
     if value is None:
         return None
     names = tuple(name.strip() for name in value.split(","))
     if not all(names):
-        raise click.BadParameter(f"found an empty name in {value!r}, expected names with commas between")
+        raise click.BadParameter(f"found an empty name in {value!r}, expected names separated by commas")
     return names
 
 
 @contextmanager
 def suggest_fresh() -> Iterator[None]:
-    """Say how to replace an output that is in the way."""
+    """Add to the error of an existing output how to replace it."""
     try:
         yield
     except OutputExistsError as error:
         raise OutputExistsError(f"{error} (--fresh replaces an earlier output)") from None
 
 
-def weights_options(command: F) -> F:
-    """Add ``--weights`` and ``--offline``."""
-    command = click.option("--offline", is_flag=True, help="Look for network weights on this machine only.")(
-        command
-    )
-    return click.option(
+def bundle(name: str, make: Callable[..., Any], options: Mapping[str, Option]) -> Callable[[F], F]:
+    """Return a decorator that adds options to a command and passes their values as one argument.
+
+    Parameters
+    ----------
+    name
+        Of the command's argument.
+    make
+        Called with the values, by the keys of ``options``; returns the argument.
+    options
+        Click options by the names of their values, in the order of the help.
+    """
+
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def with_object(*arguments: Any, **values: Any) -> Any:
+            values[name] = make(**{key: values.pop(key) for key in options})
+            return command(*arguments, **values)
+
+        decorated: Any = with_object
+        for option in reversed(list(options.values())):
+            decorated = option(decorated)
+        return cast(F, decorated)
+
+    return decorate
+
+
+def _weights(weights_path: str | None, offline: bool) -> WeightsSource:
+    from hrvol.features.weights.source import WeightsSource
+
+    return WeightsSource.of(weights_path, offline)
+
+
+_WEIGHTS = {
+    "weights_path": click.option(
         "--weights",
         "weights_path",
         metavar="PATH",
-        help="Take the network's weights from this file instead of the cache.",
-    )(command)
+        help="Read the network's weights from this file instead of the cache.",
+    ),
+    "offline": click.option("--offline", is_flag=True, help="Use network weights on this machine only."),
+}
+
+
+def weights_options(command: F) -> F:
+    """Add ``--weights`` and ``--offline``."""
+    return _WEIGHTS["weights_path"](_WEIGHTS["offline"](command))
 
 
 class _Echo(logging.Handler):
-    """Writes what hrvol tells to standard error, wherever that is by then: a progress bar moves it."""
+    """Writes log messages to the present standard error, which a progress bar may have replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(record.getMessage(), err=True)
@@ -87,7 +130,7 @@ class _Echo(logging.Handler):
 
 @contextmanager
 def news() -> Iterator[None]:
-    """Show what is told on the way, such as the device that was chosen, a line each on standard error."""
+    """Show log messages, such as the chosen device, on standard error."""
     logger, handler = logging.getLogger("hrvol"), _Echo()
     before = logger.level
     logger.addHandler(handler)
@@ -104,12 +147,12 @@ device_option = click.option(
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
-    help="Where features are made; auto: on a GPU where there is one for this engine. It says which.",
+    help="Where features are computed; auto: a GPU if there is one for this engine. The choice is reported.",
 )
 
 
 def parse_devices(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """Return numbers or UUIDs of GPUs that have commas between."""
+    """Return comma-separated numbers or UUIDs of GPUs."""
     names = parse_names(ctx, param, value)
     for name in names or ():
         if not name.isdecimal() and not name.startswith(("GPU-", "MIG-")):
@@ -117,93 +160,16 @@ def parse_devices(ctx: click.Context, param: click.Parameter, value: str | None)
     return names
 
 
-def engine_options(command: F) -> F:
-    """Add where blocks are labelled, and what is written besides labels."""
-    for option in (
-        click.option(
-            "--devices",
-            callback=parse_devices,
-            metavar="0,2,...",
-            help="GPUs that engine cuda uses, as in CUDA_VISIBLE_DEVICES [all].",
-        ),
-        device_option,
-        click.option(
-            "--uncertainty", is_flag=True, help="Also write how unsure the labels are (uint8, 0 = sure)."
-        ),
-        click.option(
-            "--probabilities", is_flag=True, help="Also write each class's probability (uint8, 255 = 1)."
-        ),
-        place_options,
-    ):
-        command = option(command)
-    return command
+def _engine(
+    engine: str,
+    scheduler_file: str | None,
+    engine_options: dict[str, Any],
+    workers: int | None,
+    devices: tuple[str, ...] | None = None,
+) -> EngineSpec:
+    from hrvol.run.options import engine_spec
 
-
-def place_options(command: F) -> F:
-    """Add where work is done."""
-    for option in (
-        click.option(
-            "--workers",
-            type=click.IntRange(1),
-            help="Worker processes of local [one per CPU] or cuda [one per GPU], or jobs of slurm [1].",
-        ),
-        click.option(
-            "--engine-option",
-            "engine_options",
-            multiple=True,
-            metavar="KEY=VALUE",
-            callback=parse_pairs,
-            help="For slurm, e.g. queue=gpu, gpus=4 (or cores=8), walltime=08:00:00, memory=32GB;"
-            " may be repeated.",
-        ),
-        click.option(
-            "--scheduler-file",
-            metavar="FILE",
-            help="Work on the Dask cluster whose scheduler wrote this file.",
-        ),
-        click.option(
-            "--engine",
-            default="local",
-            show_default=True,
-            metavar="NAME|ADDRESS",
-            help="serial: in this process; local: worker processes on this machine; cuda: one for each of its"
-            " GPUs; slurm: SLURM jobs; or the address of a Dask scheduler (tcp://host:8786). The labels are"
-            " the same (on GPUs: but for rounding).",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def input_options(command: F) -> F:
-    """Add what of the volume is worked on."""
-    for option in (
-        click.option(
-            "--level",
-            type=click.IntRange(0),
-            default=0,
-            show_default=True,
-            help="Resolution of a multiscale volume, 0 the finest; the output is as large as that.",
-        ),
-        click.option(
-            "--mask",
-            metavar="MASK",
-            help="Label only voxels where this volume is not 0 (of the same shape).",
-        ),
-        roi_option,
-    ):
-        command = option(command)
-    return command
-
-
-def fresh_options(command: F) -> F:
-    """Add how to begin anew."""
-    for option in (
-        click.option("--yes", is_flag=True, help="Do not ask whether --fresh is meant."),
-        click.option("--fresh", is_flag=True, help="Begin anew where an output is; else it is gone on with."),
-    ):
-        command = option(command)
-    return command
+    return engine_spec(engine, workers, scheduler_file, engine_options, devices)
 
 
 def parse_part(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -221,50 +187,6 @@ def parse_pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ..
     from hrvol.volume.storage.location import parse_options
 
     return parse_options(value)
-
-
-def confirm_fresh(output: str, options: dict[str, Any], yes: bool) -> None:
-    """Ask a person at a terminal before blocks that are done are thrown away."""
-    if yes or not sys.stdin.isatty():
-        return
-    from hrvol.errors import InputError
-    from hrvol.run.status import run_status
-
-    try:
-        status = run_status(output, storage_options=options)
-    except InputError:
-        return
-    click.confirm(f"{output}: {status['done']} of {status['total']} blocks are done. Begin anew?", abort=True)
-
-
-def cluster_options(command: F) -> F:
-    """Add how classes are found where nothing is drawn, and which of their objects get boxes."""
-    for option in (
-        click.option("--seed", type=click.IntRange(0), help="Overrides the recipe's seed (0)."),
-        click.option(
-            "--min-size",
-            type=click.IntRange(1),
-            default=200,
-            show_default=True,
-            help="Voxels (pixels in an image) of the smallest object that gets a box.",
-        ),
-        click.option("--classes", type=click.IntRange(1), metavar="N", help="Merge until so many are left."),
-        click.option(
-            "--merge",
-            type=click.FloatRange(0, min_open=True),
-            metavar="LAMBDA",
-            help="Below 1 merges less, above 1 more [1].",
-        ),
-        click.option("--clusters", type=click.IntRange(2), help="Clusters to merge classes from [80]."),
-    ):
-        command = option(command)
-    return command
-
-
-def one_way_to_merge(merge: float | None, classes: int | None) -> None:
-    """Refuse both ``--merge`` and ``--classes``."""
-    if merge is not None and classes is not None:
-        raise click.UsageError("--merge goes up to a distance and --classes to a number: choose one")
 
 
 crf_option = click.option(
@@ -302,9 +224,181 @@ classes_option = click.option(
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
+_ENGINE = {
+    "engine": click.option(
+        "--engine",
+        default="local",
+        show_default=True,
+        metavar="NAME|ADDRESS",
+        help="serial: this process; local: worker processes on this machine; cuda: one per GPU of it;"
+        " slurm: SLURM jobs; or the address of a Dask scheduler (tcp://host:8786). The labels are identical"
+        " (on GPUs: up to rounding).",
+    ),
+    "scheduler_file": click.option(
+        "--scheduler-file", metavar="FILE", help="Use the Dask cluster whose scheduler wrote this file."
+    ),
+    "engine_options": click.option(
+        "--engine-option",
+        "engine_options",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=parse_pairs,
+        help="For slurm, e.g. queue=gpu, gpus=4 (or cores=8), walltime=08:00:00, memory=32GB; repeatable.",
+    ),
+    "workers": click.option(
+        "--workers",
+        type=click.IntRange(1),
+        help="Worker processes of local [one per CPU] or cuda [one per GPU], or jobs of slurm [1].",
+    ),
+}
+engine_options = bundle("engine", _engine, _ENGINE)
+
+_DEVICES = {
+    "device": device_option,
+    "devices": click.option(
+        "--devices",
+        callback=parse_devices,
+        metavar="0,2,...",
+        help="GPUs of engine cuda, as in CUDA_VISIBLE_DEVICES [all].",
+    ),
+}
+_OUTPUT = {
+    "probabilities": click.option(
+        "--probabilities", is_flag=True, help="Also write the probability of each class (uint8, 255 = 1)."
+    ),
+    "uncertainty": click.option(
+        "--uncertainty", is_flag=True, help="Also write the uncertainty of the labels (uint8, 0 = certain)."
+    ),
+    "crf": crf_option,
+}
+_INPUT = {
+    "roi": roi_option,
+    "mask": click.option(
+        "--mask", metavar="MASK", help="Label only voxels where this volume is not 0 (of the same shape)."
+    ),
+    "level": click.option(
+        "--level",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Resolution of a multiscale volume, 0 the finest; the output has its shape.",
+    ),
+}
+_FRESH = {
+    "fresh": click.option("--fresh", is_flag=True, help="Delete an earlier output instead of resuming it.")
+}
+_PART = {
+    "part": click.option(
+        "--part",
+        callback=parse_part,
+        metavar="k/n",
+        help="Compute the k-th of n parts of the blocks: array jobs without a scheduler.",
+    )
+}
+_STORAGE = {"storage_options": storage_option}
+
+
+def _run_options(
+    engine: str,
+    scheduler_file: str | None,
+    engine_options: dict[str, Any],
+    workers: int | None,
+    **values: Any,
+) -> RunOptions:
+    """Return the request of a command; its values by the names of the options above."""
+    from hrvol.run.options import InputOptions, OutputOptions, RunOptions
+
+    return RunOptions(
+        _engine(engine, scheduler_file, engine_options, workers, values["devices"]),
+        values["device"],
+        InputOptions(values["roi"], values["mask"], values["level"]),
+        OutputOptions(
+            probabilities=values["probabilities"],
+            uncertainty=values["uncertainty"],
+            crf=values["crf"],
+            overwrite=values["fresh"],
+            part=values.get("part"),
+        ),
+        _weights(values["weights_path"], values["offline"]),
+        values["storage_options"],
+    )
+
+
+_RUN = _ENGINE | _DEVICES | _OUTPUT | _INPUT | _FRESH | _STORAGE | _WEIGHTS
+run_options = bundle("options", _run_options, _RUN)
+"""All options of a run, as one :class:`~hrvol.run.options.RunOptions`."""
+part_run_options = bundle("options", _run_options, _RUN | _PART)
+"""The same for commands that can compute a part of the blocks."""
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation of --fresh.")
+
+
+def confirm_fresh(output: str, options: RunOptions, yes: bool) -> None:
+    """Ask for confirmation at a terminal before finished blocks are deleted."""
+    if not options.output.overwrite or yes or not sys.stdin.isatty():
+        return
+    from hrvol.errors import InputError
+    from hrvol.run.status import run_status
+
+    try:
+        status = run_status(output, storage_options=options.storage_options)
+    except InputError:
+        return
+    click.confirm(f"{output}: {status['done']} of {status['total']} blocks are done. Start over?", abort=True)
+
+
+def _finding(
+    recipe: str | None, clusters: int | None, merge: float | None, classes: int | None, seed: int | None
+) -> ClusterOptions:
+    one_way_to_merge(merge, classes)
+    from hrvol.run.options import ClusterOptions
+
+    return ClusterOptions(recipe, clusters, merge, classes, seed)
+
+
+_FINDING = {
+    "recipe": recipe_option,
+    "clusters": click.option(
+        "--clusters", type=click.IntRange(2), help="Number of k-means clusters before merging [80]."
+    ),
+    "merge": click.option(
+        "--merge",
+        type=click.FloatRange(0, min_open=True),
+        metavar="LAMBDA",
+        help="Scale of the merging distance: below 1 merges less, above 1 more [1].",
+    ),
+    "classes": click.option(
+        "--classes", type=click.IntRange(1), metavar="N", help="Merge until N classes are left."
+    ),
+    "seed": click.option("--seed", type=click.IntRange(0), help="Overrides the recipe's seed (0)."),
+}
+min_size_option = click.option(
+    "--min-size",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="Voxels (pixels in an image) of the smallest object that gets a box.",
+)
+
+
+finding_options = bundle("finding", _finding, _FINDING)
+
+
+def cluster_options(command: F) -> F:
+    """Add how classes are found without strokes, and which of their objects get boxes."""
+    for name in ("seed", "classes", "merge", "clusters"):
+        command = _FINDING[name](command)
+    return min_size_option(command)
+
+
+def one_way_to_merge(merge: float | None, classes: int | None) -> None:
+    """Refuse both ``--merge`` and ``--classes``."""
+    if merge is not None and classes is not None:
+        raise click.UsageError("--merge sets a distance and --classes a number of classes: choose one")
+
 
 def check_blocks(report: SegmentReport, output: str) -> None:
-    """Name the blocks that failed, and raise a :class:`BlockError` if there are any."""
+    """List the failed blocks; raise a :class:`BlockError` if there are any."""
     if not report.failed:
         return
     for failure in report.failed[:FAILURES_SHOWN] if len(report.failed) > 1 else ():
@@ -320,17 +414,17 @@ def check_blocks(report: SegmentReport, output: str) -> None:
 
 
 def echo_segmentation(report: SegmentReport, output: str) -> None:
-    """Print what a segmentation found, how far tiles agreed, and how fast it was."""
+    """Print class fractions, disagreement of tiles, and throughput of a segmentation."""
     from hrvol.progress import count, duration
 
     echo_table(["class", "share"], [[name, f"{100 * part:.2f} %"] for name, part in report.fractions.items()])
     if report.seams.pixels:
         click.echo(f"tiles disagree on {100 * report.seams.label_share:.2f} % of the pixels they share")
     if report.left:
-        click.echo(f"{output}: this part is done; {report.left} blocks are left to other parts")
+        click.echo(f"{output}: this part is done; {report.left} blocks remain for other parts")
         return
     if report.before == report.voxels and not report.left:
-        click.echo(f"{output}: was complete already")
+        click.echo(f"{output}: is already complete")
         return
     fresh = report.voxels - report.before
     earlier = f", {count(report.before)} by earlier runs" if report.before else ""
@@ -359,9 +453,9 @@ def _plain(values: Any) -> Any:
 
 
 def echo_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    """Print a table: drawn on a terminal, else plain columns that scripts can split.
+    """Print a table: drawn on a terminal, else as plain columns for scripts.
 
-    The first column is text, the others are numbers and stand to the right.
+    The first column holds text and is left-aligned; the others hold numbers and are right-aligned.
     """
     if sys.stdout.isatty():
         table = Table(title=title)
@@ -381,7 +475,7 @@ def echo_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str
 
 
 def score(value: float | None) -> str:
-    """Return a score with three digits; a dash where there is none."""
+    """Return a score with three digits; a dash for none."""
     return "-" if value is None or value != value else f"{value:.3f}"
 
 

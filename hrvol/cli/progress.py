@@ -17,19 +17,19 @@ from hrvol.progress import count, duration
 
 
 class Display(Protocol):
-    """A progress callback that is shown while its ``with`` statement lasts."""
+    """A progress callback, shown inside its ``with`` statement."""
 
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` voxels of ``stage`` are done."""
+        """Show ``done`` of ``total`` voxels of a stage."""
         ...
 
 
 class _Meter:
-    """Rate and time left of one stage since its first report (earlier runs do not count)."""
+    """Rate and remaining time of one stage since its first report (earlier runs do not count)."""
 
     def __init__(self, clock: Callable[[], float], done: int) -> None:
         self._clock, self._begun, self._before = clock, clock(), done

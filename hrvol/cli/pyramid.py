@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrvol.cli.options import place_options, storage_option
+from hrvol.cli.options import engine_options, storage_option
+
+if TYPE_CHECKING:
+    from hrvol.engine.spec import EngineSpec
 
 
 @click.command()
 @click.argument("image", metavar="IMAGE.ome.zarr")
-@place_options
+@engine_options
 @storage_option
-def pyramid(
-    image: str,
-    engine: str,
-    scheduler_file: str | None,
-    engine_options: dict[str, Any],
-    workers: int | None,
-    storage_options: dict[str, Any],
-) -> None:
+def pyramid(image: str, engine: EngineSpec, storage_options: dict[str, Any]) -> None:
     """Add coarser levels to an OME-Zarr image that has none, for viewers.
 
     \b
@@ -29,17 +25,10 @@ def pyramid(
     """  # noqa: D301 (click needs the escape)
     from hrvol.cli.progress import display
     from hrvol.engine.stop import stop_signals
-    from hrvol.run.build_pyramid import build_pyramid
+    from hrvol.run.build_pyramid import add_levels
+    from hrvol.volume.storage.location import Location
 
     with stop_signals(ends=True) as stop, display() as progress:
-        levels = build_pyramid(
-            image,
-            engine=engine,
-            workers=workers,
-            scheduler_file=scheduler_file,
-            engine_options=engine_options,
-            storage_options=storage_options,
-            stop=stop,
-            progress=progress,
-        )
+        location = Location.of(image, storage_options)
+        levels = add_levels(location, engine, stop=stop, progress=progress)
     click.echo(f"{image}: {levels} levels")

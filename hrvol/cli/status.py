@@ -14,7 +14,7 @@ from hrvol.cli.options import FAILURES_SHOWN, echo_json, json_option, storage_op
 @storage_option
 @json_option
 def status(store: str, storage_options: dict[str, Any], as_json: bool) -> None:
-    """Say how far a run is, also while it goes on.
+    """Show the progress of a run, also while it is running.
 
     \b
     Examples:

@@ -19,7 +19,7 @@ from hrvol.files import check_picture, text, whole_file
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import CrfSpec
-from hrvol.run.cluster import MIN_SIZE
+from hrvol.run.options import MIN_SIZE
 from hrvol.run.predict import label_plane
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import check_available

@@ -110,7 +110,11 @@ def _scratch_place(task: Task) -> Path | None:
         return None
     place = room.existing_parent(path.absolute().parent)
     depth, height, width = task.grid.side
-    kinds = 2 + task.job.uncertainty + len(task.ready.model.classes) * task.job.probabilities
+    kinds = (
+        2
+        + task.job.predicting.uncertainty
+        + len(task.ready.model.classes) * task.job.predicting.probabilities
+    )
     wanted = 4 * task.workers * depth * height * width * kinds
     free, _ = room.free_disk(Location(str(place)))
     try:

@@ -1,6 +1,6 @@
-"""What a run will take, before it begins: time, memory, disk; and whether there is room for it.
+"""Estimate the time, memory and disk space of a run before it starts.
 
-A few blocks are tried for real (:mod:`hrvol.planning.probe`); the rest is arithmetic
+A few blocks are computed as a probe (:mod:`hrvol.planning.probe`); the rest is arithmetic
 (:mod:`hrvol.planning.estimate`, :mod:`hrvol.planning.forecast`).
 """
 
@@ -15,15 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from hrvol.device import check_gpu, cpus
-from hrvol.engine.placement import place
-from hrvol.engine.spec import EngineSpec
+from hrvol.device import check_gpu
 from hrvol.errors import HrvolError, ResourceError, UsageError
-from hrvol.files import text
-from hrvol.planning import resources as room
+from hrvol.features.weights.source import WeightsSource
+from hrvol.planning import resources
 from hrvol.planning.estimate import Task, estimate
 from hrvol.planning.plan import Plan
 from hrvol.run.ledger import DONE, read_state
+from hrvol.run.options import InputOptions, OutputOptions, RunOptions, engine_spec
 from hrvol.run.resume import begin_output, partition
 from hrvol.run.segment import PreparedRun, prepare
 from hrvol.segment.model.model import Model
@@ -36,7 +35,7 @@ from hrvol.volume.storage.location import Location
 LOG = logging.getLogger("hrvol.run")
 
 SECONDS = 30.0
-"""How long blocks are tried by default, besides the time that workers take to start."""
+"""Default length of the probe, besides the start of the workers."""
 
 
 def plan_run(
@@ -64,92 +63,89 @@ def plan_run(
     storage_options: Mapping[str, Any] | None = None,
     seconds: float = SECONDS,
 ) -> Plan:
-    """Work out what :func:`hrvol.segment_volume` will take, trying a few blocks; nothing is left behind.
+    """Estimate the cost of :func:`hrvol.segment_volume` by computing a few blocks.
 
-    What is stored on trial goes into a folder beside the output, which is removed, so that it is the output's
-    disk that is measured; for URLs, and where there is no room, into the system's folder for such files.
+    The probe writes into a temporary folder beside the output, to measure the output's disk; for URLs, and
+    where there is no space, into the system's temporary folder. It is removed afterwards.
 
     Parameters
     ----------
     seconds
-        How long to try blocks, about, besides the time that workers take to start. A plane is always
-        finished.
+        Approximate length of the probe, besides the start of the workers. At least one plane is computed.
     volume, out, model, engine, workers, scheduler_file, engine_options, device, devices, part, probabilities,
     uncertainty, crf, roi, mask, level, overwrite, name, weights_path, offline, storage_options
-        As for :func:`hrvol.segment_volume`. Engines whose workers are elsewhere are not started: blocks are
-        tried on this machine. An output that is there, unfinished, is gone on with: what is left is planned.
+        As for :func:`hrvol.segment_volume`. Engines with workers on other machines are not started: the probe
+        runs on this one. For an unfinished output, the plan is of the remaining blocks.
 
     Returns
     -------
     Plan
-        Give it to :func:`check_resources`.
+        To be passed to :func:`check_resources`.
 
     Raises
     ------
     ResourceError
-        The input may not be read, or the output not be written.
+        The input cannot be read, or the output cannot be written.
     HrvolError
-        Whatever :func:`hrvol.segment_volume` would refuse before it begins.
+        Any error that :func:`hrvol.segment_volume` would raise before it starts.
     """
-    asked_for = EngineSpec(
-        engine, workers, text(scheduler_file), dict(engine_options or {}), tuple(devices or ())
+    options = RunOptions(
+        engine_spec(engine, workers, scheduler_file, engine_options, devices),
+        device,
+        InputOptions(roi, mask, level),
+        OutputOptions(name, probabilities, uncertainty, crf, overwrite, part),
+        WeightsSource.of(weights_path, offline),
+        storage_options,
     )
-    spec, choice = place(asked_for, device)
-    if spec.remote and spec.device == "cuda":
-        check_gpu()  # blocks are tried here
-    if part is not None and not 1 <= part[0] <= part[1]:
-        raise UsageError(f"part: found {part[0]}/{part[1]}, expected k/n with k from 1 to n")
+    return plan(volume, out, model, options, seconds)
+
+
+def plan(
+    volume: Any,
+    out: str | Path | Location,
+    model: str | Path | Model,
+    options: RunOptions,
+    seconds: float = SECONDS,
+) -> Plan:
+    """Plan a run as :func:`plan_run` does, with its keywords as one object."""
+    options, choice = options.placed()
+    if options.engine.remote and options.engine.device == "cuda":
+        check_gpu()  # blocks are tried on this machine
     if seconds <= 0:
         raise UsageError(f"seconds: found {seconds:g}, expected more than 0")
-    location = Location.of(out, storage_options)
-    room.check_readable(
-        *(given for given in (volume, mask, model) if isinstance(given, str | Path | Location))
+    location = Location.of(out, options.storage_options)
+    resources.check_readable(
+        *(path for path in (volume, options.input.mask, model) if isinstance(path, str | Path | Location))
     )
     began = time.monotonic()
     with ExitStack() as stack:
         try:
-            ready = prepare(
-                volume,
-                location,
-                model,
-                stack,
-                threads=cpus() if spec.serial else 1,
-                probabilities=probabilities,
-                uncertainty=uncertainty,
-                crf=crf,
-                roi=roi,
-                mask=mask,
-                level=level,
-                name=name,
-                weights_path=weights_path,
-                offline=offline,
-                storage_options=storage_options,
-                device=spec.device,
-                here=spec.serial,
-            )
-            was_there = _is_there(ready, name, overwrite)
+            prepared = prepare(volume, location, model, stack, options)
+            exists = _exists(prepared, options.output)
         except (HrvolError, PermissionError) as error:
-            if room.permission_denied(error):
+            if resources.permission_denied(error):
                 raise ResourceError(" ".join(str(error).split())) from None
             raise
         LOG.info("%s", choice)
         prepare_s = time.monotonic() - began
-        grid = BlockGrid(ready.job.volume.shape, ready.model.recipe.tiles, ready.job.volume.chunks)
-        numbers = grid.inside(ready.job.region)
-        mine = partition(numbers, part)
-        state = read_state(location, len(grid)).of_block if was_there else np.zeros(len(grid), np.uint8)
-        todo, done = mine[state[mine] != DONE], mine[state[mine] == DONE]
-        if len(todo):
-            room.check_writable(location)
-        return estimate(Task(ready, spec, grid, numbers, todo, done, was_there), seconds, prepare_s)
+        volume_opened, tiles = prepared.job.volume, prepared.model.recipe.tiles
+        grid = BlockGrid(volume_opened.shape, tiles, volume_opened.chunks)
+        blocks = grid.inside(prepared.job.region)
+        own = partition(blocks, options.output.part)
+        states = read_state(location, len(grid)).of_block if exists else np.zeros(len(grid), np.uint8)
+        pending, done = own[states[own] != DONE], own[states[own] == DONE]
+        if len(pending):
+            resources.check_writable(location)
+        task = Task(prepared, options.engine, grid, blocks, pending, done, exists)
+        return estimate(task, seconds, prepare_s)
 
 
-def _is_there(ready: PreparedRun, name: str, overwrite: bool) -> bool:
-    """Return whether the output is to be gone on with; refuse what is in the way, as the run would."""
-    if overwrite:
-        check_overwrite(ready.location, True)
+def _exists(prepared: PreparedRun, output: OutputOptions) -> bool:
+    """Return whether an output exists that the run would resume; raise as the run would if it cannot."""
+    if output.overwrite:
+        check_overwrite(prepared.location, True)
         return False
-    _, was_there = begin_output(
-        ready.location, ready.attributes, lambda go_on: LabelStore(ready.location, name)
+    _, exists = begin_output(
+        prepared.location, prepared.attributes, lambda exists: LabelStore(prepared.location, output.name)
     )
-    return was_there
+    return exists

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from hrvol.engine.task import computing, configuration
 from hrvol.planning.forecast import Piece, one_tile
 from hrvol.planning.resources import held_memory
-from hrvol.recipe.specs import BATCH
 from hrvol.run.block import peak_memory
 from hrvol.run.job import SegmentJob, reader_of
 from hrvol.run.predict import predict_part, read_window
@@ -169,12 +168,8 @@ def try_block(trial: Trial) -> Sample:
             sub,
             model,
             featuriser,
-            crf=job.crf,
-            probabilities=job.probabilities,
-            uncertainty=job.uncertainty,
+            job.predicting,
             mask=None if mask is None else _cut(mask, part, sub),
-            threads=job.threads,
-            batch_size=BATCH,
         )
         return _Outputs(found.labels, found.probabilities, found.uncertainty)
 
@@ -218,7 +213,7 @@ def try_block(trial: Trial) -> Sample:
         began=began,
         load_s=load_s,
         read_s=read_s,
-        decoded=reader.news(),
+        decoded=reader.newly_decoded(),
         voxels=outputs.labels.size,
         pixels=piece.pixels,
         planes=tuple(planes),
@@ -260,8 +255,8 @@ def _outputs(job: SegmentJob, shape: tuple[int, int, int], classes: int) -> _Out
     """Return arrays for a whole block, their memory taken."""
     return _Outputs(
         np.ones(shape, np.uint16),
-        np.ones((classes, *shape), np.uint8) if job.probabilities else None,
-        np.ones(shape, np.uint8) if job.uncertainty else None,
+        np.ones((classes, *shape), np.uint8) if job.predicting.probabilities else None,
+        np.ones(shape, np.uint8) if job.predicting.uncertainty else None,
     )
 
 
@@ -327,8 +322,8 @@ def _stored_bytes(
         labels, *others = (
             np.concatenate(of, axis=-3) for of in zip(*(p.all for p in run[:count]), strict=True)
         )
-        chances = others[0] if told.job.probabilities else None
-        doubts = others[-1] if told.job.uncertainty else None
+        chances = others[0] if told.job.predicting.probabilities else None
+        doubts = others[-1] if told.job.predicting.uncertainty else None
         store.write(box, labels.astype(store.dtype, copy=False), chances, doubts)
         sizes.append(sum(size or 0 for size in store.location.sizes(store.keys(trial.block.index))))
     store.discard()
@@ -347,8 +342,8 @@ def scratch_store(told: TrialJob, model: Model, name: str) -> LabelStore:
         block_shape=block_shape(job.volume.shape, model.recipe.tiles),
         name=job.store.name,
         attributes={},
-        probabilities=job.probabilities,
-        uncertainty=job.uncertainty,
+        probabilities=job.predicting.probabilities,
+        uncertainty=job.predicting.uncertainty,
     )
 
 

@@ -1,4 +1,4 @@
-"""One block, from the store to the store: the task that engines hand to workers."""
+"""The task that engines hand to workers: read a block, predict it, write it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
 
 
-TELL = 1.0
-"""Seconds between two reports from inside a block: the driver hears those of all workers."""
+TICK = 1.0
+"""Seconds between two progress reports from inside a block; the driver receives those of all workers."""
 
 
 def predict_block(block: Block) -> BlockReport:
-    """Predict one block (its part inside the job's region) and write it.
+    """Predict one block (inside the job's region) and write it.
 
-    Input is read and output written outside this process's turn to compute, so that the next block's input is
-    there when this one is done.
+    Input is read and output is written while another block computes, so that the next block's input is in
+    memory when this one is finished.
 
     Parameters
     ----------
@@ -38,55 +39,53 @@ def predict_block(block: Block) -> BlockReport:
         One of ``blocks(volume.shape, recipe.tiles)``; this task is the only writer of its shard.
     """
     job: SegmentJob = configuration()
-    part = intersection(block.core, job.region)
-    if part is None:
+    box = intersection(block.core, job.region)
+    if box is None:
         raise ValueError(f"block {block.index} is outside the region {job.region}")
-    mask = None if job.mask is None else job.mask.read(part) != 0
+    mask = None if job.mask is None else job.mask.read(box) != 0
     if mask is not None and not mask.any():
         return BlockReport(
             block.index, 0, 0.0, {}, SeamDisagreement(), _checksum(job, block), 0, peak_memory()
         )
-    with computing():  # one process loads it once
+    with computing():  # loaded once per process
         model, featuriser = job.model_source.load(job.store)
     reader = reader_of(job, model.recipe.tiles)
-    raw = read_window(job.volume, block, part, model, reader)
-    _, height, width = box_shape(part)
+    raw = read_window(job.volume, block, box, model, reader)
+    _, height, width = box_shape(box)
     with computing():
+        # At each try with half the batch: a GPU may have been out of memory.
+        batch_size = max(1, _batch(featuriser, model.recipe.tiles) >> attempt())
         began = time.monotonic()
-        found = predict_part(
+        prediction = predict_part(
             raw,
             job.volume,
             block,
-            part,
+            box,
             model,
             featuriser,
-            crf=job.crf,
-            probabilities=job.probabilities,
-            uncertainty=job.uncertainty,
+            replace(job.predicting, batch_size=batch_size),
             mask=mask,
-            threads=job.threads,
-            batch_size=max(1, _batch(featuriser, model.recipe.tiles) >> attempt()),
-            on_plane=_teller(block, height * width),
+            on_plane=_plane_reporter(block, height * width),
         )
         seconds = time.monotonic() - began
-    labels = found.labels.astype(job.store.dtype, copy=False)
-    job.store.write(part, labels, found.probabilities, found.uncertainty)
+    labels = prediction.labels.astype(job.store.dtype, copy=False)
+    job.store.write(box, labels, prediction.probabilities, prediction.uncertainty)
     counts = {info.value: int(np.count_nonzero(labels == info.value)) for info in model.classes}
     return BlockReport(
         block.index,
         sum(counts.values()),
         seconds,
         {value: count for value, count in counts.items() if count},
-        found.seams,
+        prediction.seams,
         _checksum(job, block),
-        reader.news(),
+        reader.newly_decoded(),
         peak_memory(),
     )
 
 
 @lru_cache(maxsize=1)
 def _batch(featuriser: Featuriser, tiles: TileSpec) -> int:
-    """Return how many images the network is shown at once: what a GPU has room for when it is first asked."""
+    """Return the images per pass of the network: as many as fit the GPU on the first call."""
     from hrvol.features.deep.gpu_memory import batch_for  # torch: only where features are made
 
     if featuriser.backbone is None:
@@ -95,17 +94,17 @@ def _batch(featuriser: Featuriser, tiles: TileSpec) -> int:
     return batch_for(featuriser.backbone, featuriser.spec.deep, (side, side))
 
 
-def _teller(block: Block, pixels: int) -> Callable[[int], None]:
-    """Return what reports planes of so many pixels as they are done, at most every :data:`TELL` seconds."""
-    told = time.monotonic()
+def _plane_reporter(block: Block, pixels: int) -> Callable[[int], None]:
+    """Return a function that reports finished planes of ``pixels``, at most every :data:`TICK` seconds."""
+    reported = time.monotonic()
 
-    def tell(planes: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= TELL:
-            told = time.monotonic()
+    def report(planes: int) -> None:
+        nonlocal reported
+        if time.monotonic() - reported >= TICK:
+            reported = time.monotonic()
             tick([list(block.index), planes * pixels])
 
-    return tell
+    return report
 
 
 def _checksum(job: SegmentJob, block: Block) -> str:
@@ -113,6 +112,6 @@ def _checksum(job: SegmentJob, block: Block) -> str:
 
 
 def peak_memory() -> int:
-    """Return the most bytes of memory that this process has held."""
+    """Return the peak memory of this process, in bytes."""
     kilobyte = 1024 if sys.platform != "darwin" else 1
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte

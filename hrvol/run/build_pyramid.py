@@ -1,4 +1,4 @@
-"""Coarser levels for an image that has none: block by block, on any engine, gone on with after a stop."""
+"""Build the coarser levels of an image: part by part, on any engine, resumable."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hrvol.arrays import Shape3
 from hrvol.engine.engine import open_engine
 from hrvol.engine.spec import EngineSpec
 from hrvol.engine.stop import Stop
 from hrvol.errors import InputError, StoppedError
 from hrvol.progress import ProgressCallback
 from hrvol.run.ledger import LEDGER, Ledger
+from hrvol.run.options import engine_spec
 from hrvol.run.pyramid_levels import build_levels
 from hrvol.volume.ome.image import ImageStore
 from hrvol.volume.storage.location import Location
@@ -20,7 +22,7 @@ from hrvol.volume.storage.location import Location
 
 @dataclass(frozen=True)
 class PyramidJob:
-    """What a worker must know: the image."""
+    """What a worker needs: the image."""
 
     store: ImageStore
 
@@ -28,7 +30,7 @@ class PyramidJob:
 def build_pyramid(
     image: str | Path | Location,
     *,
-    block_shape: tuple[int, int, int] | None = None,
+    block_shape: Shape3 | None = None,
     engine: str = "serial",
     workers: int | None = None,
     scheduler_file: str | None = None,
@@ -37,10 +39,10 @@ def build_pyramid(
     stop: Stop | None = None,
     progress: ProgressCallback | None = None,
 ) -> int:
-    """Add coarser levels to an OME-Zarr image, each the mean of the one before, for viewers.
+    """Add coarser levels to an OME-Zarr image, each the mean of the previous one, for viewers.
 
-    Memory is bounded: a part of a level is made at a time, of a box of the finer one that is eight times as
-    large.
+    Memory is bounded: one part of a level at a time is computed from the box of the finer level that it
+    covers, eight times as large.
 
     Parameters
     ----------
@@ -53,35 +55,48 @@ def build_pyramid(
     storage_options
         Keywords of the fsspec file system of a URL.
     stop
-        Once requested, the parts in progress are finished, and :class:`StoppedError` is raised; the same call
-        goes on.
+        When requested, parts in progress are finished and :class:`StoppedError` is raised; the same call
+        resumes.
     progress
-        Called with stage, voxels done, all voxels.
+        Called with the stage, voxels done and the total.
 
     Returns
     -------
     int
-        Number of levels that the image has now.
+        Number of levels of the image.
 
     Raises
     ------
     InputError
         There is no such image.
     """
-    location = Location.of(image, storage_options)
+    spec = engine_spec(engine, workers, scheduler_file, engine_options)
+    return add_levels(Location.of(image, storage_options), spec, block_shape, stop, progress)
+
+
+def add_levels(
+    location: Location,
+    spec: EngineSpec,
+    block_shape: Shape3 | None = None,
+    stop: Stop | None = None,
+    progress: ProgressCallback | None = None,
+) -> int:
+    """Add coarser levels as :func:`build_pyramid` does, with its keywords as objects."""
     if location.path is not None and not location.path.is_dir():
         raise InputError(f"{location}: found no folder, expected an OME-Zarr image")
     store = ImageStore(location) if block_shape is None else ImageStore(location, block_shape)
     if store.levels > 1:
         return store.levels
     parts = sum(plan.parts for plan in store.images[0].levels)
-    spec = EngineSpec(engine, workers, scheduler_file, dict(engine_options or {})).limited(max(parts, 1))
-    about = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
-    with Ledger(location, 0, about=about) as ledger, open_engine(spec, PyramidJob(store)) as where:
+    spec = spec.limited(max(parts, 1))
+    driver = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
+    with Ledger(location, 0, about=driver) as ledger, open_engine(spec, PyramidJob(store)) as engine:
         if stop is not None:
             stop.working = True
-        if not build_levels(where, store, ledger, stop=stop, progress=progress):
-            raise StoppedError(f"{location}: stopped before all levels were made; the same command goes on")
+        if not build_levels(engine, store, ledger, stop=stop, progress=progress):
+            raise StoppedError(
+                f"{location}: stopped before all levels were built; run the same command to resume"
+            )
     store.declare()
-    location.remove(LEDGER)  # the image is the user's: nothing of ours stays
+    location.remove(LEDGER)  # the image is the user's: no trace of the run stays
     return ImageStore(location).levels

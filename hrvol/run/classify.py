@@ -1,6 +1,6 @@
-"""A tile's pixels to probabilities: by a classifier trained on strokes, or by clusters; refined by a CRF.
+"""Compute the class probabilities of a tile's pixels: by a classifier or by clusters, refined by a CRF.
 
-Probabilities stay where the features are, on the CPU or on a GPU; but a CRF works on the CPU.
+Probabilities stay on the device of the features, the CPU or a GPU; a CRF works on the CPU.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.arrays import Array, beside, namespace, to_host, where_is
-from hrvol.recipe.specs import CrfSpec
+from hrvol.run.options import PredictOptions
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import refine, unary_from_probabilities
 from hrvol.segment.model.model import Model
@@ -33,10 +33,7 @@ def classify(
     inside: Inside,
     model: Model,
     featuriser: Featuriser,
-    *,
-    crf: CrfSpec | None = None,
-    threads: int = 1,
-    batch_size: int = 4,
+    options: PredictOptions = PredictOptions(),
 ) -> Array:
     """Return the probabilities of the pixels inside a window.
 
@@ -45,30 +42,27 @@ def classify(
     image
         ``(Y, X)`` float32 in [0, 1], the whole window with its context.
     inside
-        Which pixels of it are wanted.
+        The pixels to classify.
     model, featuriser
         The model and its features.
-    crf
-        Refine with a CRF, which sees the context too.
-    threads
-        Threads that share a classifier's work.
-    batch_size
-        Images per pass of the network; fewer need less memory.
+    options
+        CRF (which sees the context too), threads of the classifier, images per pass of the network.
 
     Returns
     -------
     Array
-        ``(y, x, K)`` float32, in order of classes; they add up to 1. NumPy's on the CPU and after a CRF, else
-        of the device of the features. In memory each class is a plane: so they are used.
+        ``(y, x, K)`` float32, in order of classes, with sum 1. NumPy's on the CPU and after a CRF, else on
+        the device of the features. In memory each class is a plane, as later steps use them.
     """
-    wanted = inside if crf is None else (slice(0, image.shape[0]), slice(0, image.shape[1]))
+    crf = options.crf
+    pixels = inside if crf is None else (slice(0, image.shape[0]), slice(0, image.shape[1]))
     if isinstance(model.classifier, ClusterClassifier):
-        found = _by_clusters(image, wanted, model.classifier, featuriser, batch_size)
+        proba = _by_clusters(image, pixels, model.classifier, featuriser, options.batch_size)
     else:
-        found = _by_strokes(image, wanted, model.classifier, featuriser, threads, batch_size)
+        proba = _by_strokes(image, pixels, model.classifier, featuriser, options)
     if crf is None:
-        return found
-    refined = refine(unary_from_probabilities(to_host(found)), image, crf)[inside]
+        return proba
+    refined = refine(unary_from_probabilities(to_host(proba)), image, crf)[inside]
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(refined, -1, 0)), 0, -1)
 
 
@@ -87,44 +81,44 @@ def cluster_maps(clusters: ClusterClassifier, featuriser: Featuriser) -> dict[st
 
 def _by_clusters(
     image: NDArray[np.float32],
-    wanted: Inside,
+    inside: Inside,
     clusters: ClusterClassifier,
     featuriser: Featuriser,
     batch_size: int,
 ) -> Array:
     scores = featuriser.scores(image, cluster_maps(clusters, featuriser), batch_size=batch_size)
-    pixels = namespace(scores).moveaxis(scores, 0, -1)[(*wanted, ...)]
+    pixels = namespace(scores).moveaxis(scores, 0, -1)[(*inside, ...)]
     if str(where_is(scores)) == "cpu":
         pixels = to_host(pixels)
-    height, found = pixels.shape[0], None
+    height, planes, start = pixels.shape[0], None, inside[0].start
     for row in range(0, height, STRIPE):
         rows = slice(row, min(row + STRIPE, height))
         stripe = pixels[rows, ...]
         if "deep" in featuriser.groups:
-            start = wanted[0].start
-            inside = slice(start + rows.start, start + rows.stop)
-            place = clusters.position_scores(featuriser.groups["deep"], inside, wanted[1], image.shape[:2])
-            stripe = stripe if place is None else stripe - beside(place, stripe)
-        found = _put(found, rows, clusters.class_probabilities(stripe), height)
-    return _pixel_by_pixel(found)
+            in_window = slice(start + rows.start, start + rows.stop)
+            position = clusters.position_scores(
+                featuriser.groups["deep"], in_window, inside[1], image.shape[:2]
+            )
+            stripe = stripe if position is None else stripe - beside(position, stripe)
+        planes = _put(planes, rows, clusters.class_probabilities(stripe), height)
+    return _pixel_by_pixel(planes)
 
 
 def _by_strokes(
     image: NDArray[np.float32],
-    wanted: Inside,
+    inside: Inside,
     classifier: PixelClassifier,
     featuriser: Featuriser,
-    threads: int,
-    batch_size: int,
+    options: PredictOptions,
 ) -> Array:
-    height = wanted[0].stop - wanted[0].start
-    found = None
-    for rows, features in featuriser.stripes(image, wanted, rows=STRIPE, batch_size=batch_size):
+    height = inside[0].stop - inside[0].start
+    planes = None
+    for rows, features in featuriser.stripes(image, inside, rows=STRIPE, batch_size=options.batch_size):
         *pixels, channels = features.shape
         xp = namespace(features)
-        proba = classifier.predict_proba(xp.reshape(features, (-1, channels)), threads=threads)
-        found = _put(found, rows, xp.reshape(proba, (*pixels, len(classifier.classes))), height)
-    return _pixel_by_pixel(found)
+        proba = classifier.predict_proba(xp.reshape(features, (-1, channels)), threads=options.threads)
+        planes = _put(planes, rows, xp.reshape(proba, (*pixels, len(classifier.classes))), height)
+    return _pixel_by_pixel(planes)
 
 
 def _put(planes: Array | None, rows: slice, proba: Array, height: int) -> Array:

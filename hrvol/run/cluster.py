@@ -1,26 +1,33 @@
-"""Classes from nothing, over a whole volume: fitted once on a sample, then every block is labelled alike."""
+"""Label a whole volume without strokes: fit classes once on a sample, then segment every block with them."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hrvol.analysis.boxes import find_boxes, write_boxes
 from hrvol.analysis.objects import Object
 from hrvol.device import free_gpu_memory
-from hrvol.engine.placement import place
-from hrvol.engine.spec import EngineSpec
 from hrvol.engine.stop import Stop
-from hrvol.files import BOXES, MODEL, check_file, text
+from hrvol.features.weights.source import WeightsSource
+from hrvol.files import BOXES, MODEL, check_file
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import CrfSpec
 from hrvol.run.job import MODEL_FILE
+from hrvol.run.options import (
+    MIN_SIZE,
+    ClusterFiles,
+    ClusterOptions,
+    InputOptions,
+    OutputOptions,
+    RunOptions,
+    engine_spec,
+)
 from hrvol.run.report import SegmentReport
-from hrvol.run.segment import segment_volume
+from hrvol.run.segment import segment
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model, read_model, save_model
@@ -32,24 +39,19 @@ from hrvol.volume.region import Region, keep_input, region_box
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.volume import Volume, open_labels, open_volume
 
-LOG = logging.getLogger("hrvol.run")
-
-MIN_SIZE = 200
-"""Voxels of the smallest object that gets a box (the paper's code: more than 200 pixels)."""
-
 
 @dataclass(frozen=True)
 class ClusterReport:
-    """What was found.
+    """Result of clustering a volume.
 
     Attributes
     ----------
     model
         The clusters and their classes.
     segmentation
-        What became of the blocks.
+        The result of the segmentation.
     objects
-        Boxes of foreground objects, if they were asked for and all blocks were done.
+        Boxes of foreground objects, if requested and no block failed.
     """
 
     model: Model
@@ -108,13 +110,13 @@ def cluster_volume(
         CSV file to write with a box around each connected component of each foreground class, and the
         superbox around the largest component of all of them (section 4.3.1); 3D boxes of a volume.
     min_size
-        Voxels that an object has at least to get a box.
+        Voxels of the smallest object that gets a box.
     model
-        File to keep the model in; it labels other volumes with :func:`hrvol.segment_volume`.
+        File of the model to write; it labels other volumes with :func:`hrvol.segment_volume`.
     engine, workers, scheduler_file, engine_options, device, devices, probabilities, uncertainty, roi, mask,
     level, overwrite
-        As in :func:`hrvol.segment_volume`. With ``roi`` the classes are found in that region too. An
-        unfinished output is gone on with, with the classes that were found for it.
+        As in :func:`hrvol.segment_volume`. With ``roi`` the classes are fitted on that region only. An
+        unfinished output is resumed with the classes that were fitted for it.
     weights_path, offline, storage_options, stop, progress
         As in :func:`hrvol.segment_volume`.
 
@@ -123,88 +125,99 @@ def cluster_volume(
     InputError, UsageError, WeightsError
         As in :func:`fit_classes`.
     OutputExistsError
-        ``out`` is in the way.
+        ``out`` exists and cannot be resumed or replaced.
     """
-    opened = open_volume(located(volume, storage_options), level=level)
-    spec = cluster_recipe(
-        default_recipe(opened) if recipe is None else recipe, clusters, merge, classes, seed
+    options = RunOptions(
+        engine_spec(engine, workers, scheduler_file, engine_options, devices),
+        device,
+        InputOptions(roi, mask, level),
+        OutputOptions(probabilities=probabilities, uncertainty=uncertainty, crf=crf, overwrite=overwrite),
+        WeightsSource.of(weights_path, offline),
+        storage_options,
     )
-    if crf:
-        spec = spec.with_(crf=spec.crf or CrfSpec())
-    # What can be refused is refused before the minutes of fitting.
-    asked_for = EngineSpec(
-        engine, workers, text(scheduler_file), dict(engine_options or {}), tuple(devices or ())
-    )
-    where, _ = place(asked_for, device)
-    location = Location.of(out, storage_options)
+    finding = ClusterOptions(recipe, clusters, merge, classes, seed)
+    return cluster(volume, out, finding, ClusterFiles(boxes, min_size, model), options, stop, progress)
+
+
+def cluster(
+    volume: Any,
+    out: str | Path | Location,
+    finding: ClusterOptions,
+    files: ClusterFiles,
+    options: RunOptions,
+    stop: Stop | None = None,
+    progress: ProgressCallback | None = None,
+) -> ClusterReport:
+    """Cluster a volume as :func:`cluster_volume` does, with its keywords as objects."""
+    opened = open_volume(located(volume, options.storage_options), level=options.input.level)
+    recipe = _recipe(finding, opened, options.output.crf)
+    # Everything is checked before the minutes of fitting.
+    engine = options.placed()[0].engine
+    location = Location.of(out, options.storage_options)
     keep_input(opened, location)
-    region = region_box(roi, opened)
-    kept = None if overwrite else _kept_model(location, spec, opened, region)
-    if kept is None:
+    region = region_box(options.input.roi, opened)
+    overwrite = options.output.overwrite
+    earlier = None if overwrite else _earlier_model(location, recipe, opened, region)
+    if earlier is None:
         check_overwrite(location, overwrite)
-    for file, kind in ((boxes, BOXES), (model, MODEL)):
+    for file, kind in ((files.boxes, BOXES), (files.model, MODEL)):
         if file is not None:
             keep_input(opened, file)
-            check_file(file, kind, overwrite or kept is not None)
-    if spec.crf is not None:
+            check_file(file, kind, overwrite or earlier is not None)
+    if recipe.crf is not None:
         check_available()
-    found = kept or fit_classes(
+    model = earlier or fit_classes(
         opened,
-        recipe=spec,
-        roi=roi,
-        # Where other machines have the GPUs, this one does what it can.
-        device="auto" if where.remote and where.device == "cuda" else where.device,
-        weights_path=weights_path,
-        offline=offline,
+        recipe=recipe,
+        roi=options.input.roi,
+        # Where the workers with GPUs are on other machines, this one uses a GPU only if it has one.
+        device="auto" if engine.remote and engine.device == "cuda" else engine.device,
+        weights_path=options.weights.path,
+        offline=options.weights.offline,
         progress=progress,
     )
-    free_gpu_memory()  # what is left of it is the workers'
-    if model is not None:
-        save_model(found, model)
-    report = segment_volume(
-        opened,
-        location,
-        found,
-        engine=engine,
-        workers=workers,
-        scheduler_file=scheduler_file,
-        engine_options=engine_options,
-        device=device,
-        devices=devices,
-        probabilities=probabilities,
-        uncertainty=uncertainty,
-        roi=roi,
-        mask=located(mask, storage_options),
-        level=level,
-        overwrite=overwrite,
-        weights_path=weights_path,
-        offline=offline,
-        stop=stop,
-        progress=progress,
-    )
-    if boxes is None or report.failed:
-        return ClusterReport(found, report, None)
+    free_gpu_memory()  # for the workers
+    if files.model is not None:
+        save_model(model, files.model)
+    mask = located(options.input.mask, options.storage_options)
+    options = replace(options, input=replace(options.input, mask=mask))
+    segmentation = segment(opened, location, model, options, stop, progress)
+    report = ClusterReport(model, segmentation, None)
+    if files.boxes is None or segmentation.failed:
+        return report
     objects = find_boxes(
         open_labels(location),
-        ClusterReport(found, report, None).clusters.foreground,
+        report.clusters.foreground,
         open_label_store(location).block_shape,
-        min_size=min_size,
-        engine=where,
+        min_size=files.min_size,
+        engine=engine,
         progress=progress,
     )
-    write_boxes(boxes, objects, {info.value: info.name for info in found.classes}, opened.ndim)
-    return ClusterReport(found, report, objects)
+    write_boxes(files.boxes, objects, {info.value: info.name for info in model.classes}, opened.ndim)
+    return replace(report, objects=objects)
 
 
-def _kept_model(location: Location, spec: Recipe, volume: Volume, region: Box) -> Model | None:
-    """Return the model of a run that can be gone on with: found with the same recipe, in the same place."""
-    said = (location.attributes() or {}).get("hrvol")
-    if not isinstance(said, Mapping) or "clusters" not in said:
+def _recipe(finding: ClusterOptions, volume: Volume, crf: bool) -> Recipe:
+    """Return the recipe of a request, with all that overrides it."""
+    recipe = cluster_recipe(
+        default_recipe(volume) if finding.recipe is None else finding.recipe,
+        finding.clusters,
+        finding.merge,
+        finding.classes,
+        finding.seed,
+    )
+    return recipe.with_(crf=recipe.crf or CrfSpec()) if crf else recipe
+
+
+def _earlier_model(location: Location, recipe: Recipe, volume: Volume, region: Box) -> Model | None:
+    """Return the model of an output that can be resumed: same recipe, input and region."""
+    attributes = (location.attributes() or {}).get("hrvol")
+    if not isinstance(attributes, Mapping) or "clusters" not in attributes:
         return None
-    kept = LabelStore(location).read_file(MODEL_FILE)
-    if kept is None:
+    stored = LabelStore(location).read_file(MODEL_FILE)
+    if stored is None:
         return None
-    model = read_model(kept, f"{location}/{MODEL_FILE}")
-    seen = volume.identity()
-    same = model.recipe == spec and said.get("region") == [[span.start, span.stop] for span in region]
-    return model if same and said.get("input", {}).get("sha256") == seen["sha256"] else None
+    model = read_model(stored, f"{location}/{MODEL_FILE}")
+    same_region = attributes.get("region") == [[span.start, span.stop] for span in region]
+    same_input = attributes.get("input", {}).get("sha256") == volume.identity()["sha256"]
+    return model if model.recipe == recipe and same_region and same_input else None

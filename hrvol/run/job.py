@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from hrvol.device import check_gpu
 from hrvol.errors import ModelError
+from hrvol.features.weights.source import WeightsSource
 from hrvol.quality.metrics import SeamDisagreement
-from hrvol.recipe.specs import CrfSpec, TileSpec
+from hrvol.recipe.specs import TileSpec
+from hrvol.run.options import PredictOptions
 from hrvol.segment.model.model import Model, check_weights, load_model, read_model, save_model
 from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
 from hrvol.volume.grid.order import BlockGrid
@@ -35,37 +37,35 @@ class ModelSource:
     Attributes
     ----------
     model_file, model_sha256
-        The model's file and what it must hold. Where the file is not to be found, on another machine, the
-        model is taken from the output, if it is kept there.
-    weights_path, offline
+        The model's file and its digest. Where the file does not exist, as on another machine, the model
+        is read from the copy that the output keeps.
+    weights
         Where the network's weights come from.
     device
-        Where features are made: ``cpu``, or ``cuda``, the GPU of the process.
+        Where features are computed: ``cpu``, or ``cuda``, the GPU of the process.
     """
 
     model_file: str
     model_sha256: str
-    weights_path: str | None = None
-    offline: bool = False
+    weights: WeightsSource = WeightsSource()
     device: str = "cpu"
 
     def load(self, store: LabelStore | None = None) -> tuple[Model, Featuriser]:
-        """Return the model and its featuriser, loaded when first asked for and kept by this process.
+        """Return the model and its featuriser, loaded on first use and cached by this process.
 
         Parameters
         ----------
         store
-            The output, where the model may be kept.
+            The output, which may keep a copy of the model.
 
         Raises
         ------
         ModelError
-            The model is damaged, was made with other weights than those found here, or with other features
-            than its recipe says.
+            The model is damaged, or was made with other weights or other features than its recipe names.
         WeightsError
-            The network's weights are not to be had.
+            The network's weights could not be obtained.
         DeviceError
-            This process has no GPU, and the device is one.
+            The device is a GPU, and this process has none.
         """
         from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
 
@@ -74,14 +74,14 @@ class ModelSource:
         with _models_lock:
             model = _models.get(self.model_sha256)
         if model is None:
-            kept = None if store is None or Path(self.model_file).is_file() else store.read_file(MODEL_FILE)
-            model = load_model(self.model_file) if kept is None else read_model(kept, self.model_file)
+            copy = None if store is None or Path(self.model_file).is_file() else store.read_file(MODEL_FILE)
+            model = load_model(self.model_file) if copy is None else read_model(copy, self.model_file)
             keep_model(self.model_sha256, model)
         spec = model.recipe.features
         featuriser = load_featuriser(
-            spec, device=self.device, weights_path=self.weights_path, offline=self.offline
+            spec, device=self.device, weights_path=self.weights.path, offline=self.weights.offline
         )
-        check_weights(model, featuriser.weights_sha256, self.weights_path or spec.deep.weights)
+        check_weights(model, featuriser.weights_sha256, self.weights.path or spec.deep.weights)
         if featuriser.channels != model.channels:
             raise ModelError(
                 f"{model.source}: found {len(model.channels)} channels, expected the"
@@ -93,7 +93,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class SegmentJob:
-    """All that a worker must know to predict any block of a run; plain data, sent to each worker once.
+    """What a worker needs to predict any block of a run; plain data, sent to each worker once.
 
     Attributes
     ----------
@@ -101,14 +101,10 @@ class SegmentJob:
         Where to read and where to write.
     model_source
         The model and the weights.
-    probabilities, uncertainty
-        What to write besides labels.
+    predicting
+        How blocks are predicted, and what is written besides labels.
     region
-        Only this part of the volume is computed.
-    crf
-        Refine the probabilities of each tile with a CRF.
-    threads
-        Threads that share the classifier's work within one block.
+        Only this box of the volume is computed.
     mask
         Only voxels where it is not 0 are labelled; of the volume's shape.
     """
@@ -116,34 +112,31 @@ class SegmentJob:
     volume: Volume
     store: LabelStore
     model_source: ModelSource
-    probabilities: bool
-    uncertainty: bool
+    predicting: PredictOptions
     region: Box
-    crf: CrfSpec | None
-    threads: int
     mask: Volume | None = None
 
 
 @dataclass(frozen=True)
 class BlockReport:
-    """What was done to a block.
+    """Result of a block.
 
     Attributes
     ----------
     index
-        Its place in the grid of blocks.
+        Its index in the grid of blocks.
     voxels, seconds
-        Voxels labelled, and how long computing that took.
+        Voxels labelled, and the seconds of computing them.
     counts
         Class value -> voxels.
     seams
-        How far tiles of the block disagreed where they overlap, before they were blended.
+        Disagreement of the block's tiles where they overlap, before blending.
     checksum
-        Checksum of what was stored.
+        Checksum of the stored shards.
     read
-        Bytes of input chunks that were decoded since the worker's report before.
+        Bytes of input chunks decoded since the worker's previous report.
     peak
-        Most bytes of memory that the worker process has held so far.
+        Peak memory of the worker process so far, in bytes.
     """
 
     index: tuple[int, int, int]
@@ -157,9 +150,9 @@ class BlockReport:
 
 
 MODEL_FILE = "model"
-"""Where an output keeps the model that it was made with."""
+"""Name of the model's copy in an output."""
 
-_models: dict[str, Model] = {}  # at most one: a process works for one run at a time
+_models: dict[str, Model] = {}  # at most one: a process serves one run at a time
 
 _models_lock = threading.Lock()
 
@@ -169,31 +162,31 @@ _readers_lock = threading.Lock()
 
 
 def keep_model(sha256: str, model: Model) -> None:
-    """Keep a model for the blocks that this process will predict."""
+    """Cache a model for the blocks that this process will predict."""
     with _models_lock:
         _models.clear()
         _models[sha256] = model
 
 
 class JobReader:
-    """Reads the volume of a job, and keeps decoded chunks for the blocks to come."""
+    """Reads the volume of a job and caches decoded chunks for later blocks."""
 
     def __init__(self, job: SegmentJob, tiles: TileSpec) -> None:
         grid = BlockGrid(job.volume.shape, tiles, job.volume.chunks)
         self._cache = ChunkCache()
         self._uses = chunk_uses(grid, job.volume.chunks, job.region).along(job.volume.axes)
-        self._told = 0
+        self._reported = 0
         self._lock = threading.Lock()
 
     def __call__(self, array: Any, selection: tuple[Any, ...]) -> NDArray[Any]:
         """Read a selection of the volume's array."""
         return self._cache.read(array, selection, self._uses)
 
-    def news(self) -> int:
-        """Return how many bytes of chunks were decoded since this was asked before."""
+    def newly_decoded(self) -> int:
+        """Return the bytes of chunks decoded since the previous call."""
         with self._lock:
-            before, self._told = self._told, self._cache.decoded_bytes
-            return self._told - before
+            before, self._reported = self._reported, self._cache.decoded_bytes
+            return self._reported - before
 
 
 def reader_of(job: SegmentJob, tiles: TileSpec) -> JobReader:
@@ -207,13 +200,13 @@ def reader_of(job: SegmentJob, tiles: TileSpec) -> JobReader:
 
 
 def forget_input() -> None:
-    """Give up what this process keeps of a volume: it may be rewritten before the next run."""
+    """Clear this process's cache of input: the volume may be rewritten before the next run."""
     with _readers_lock:
         _readers.clear()
 
 
 def model_file(model: str | Path | Model, stack: ExitStack) -> tuple[Path, str]:
-    """Return a model's file and the file's SHA-256, written for the time of ``stack`` if it is none yet."""
+    """Return a model's file and its SHA-256; ``stack`` holds the temporary file of a model in memory."""
     if not isinstance(model, Model):
         path = Path(model)
         if not path.is_file():

@@ -1,16 +1,16 @@
-"""Which blocks of an output are done, written down in the output itself, so that any run can be continued.
+"""Record which blocks of an output are done, in the output itself, so that any run can be resumed.
 
 The ledger is made of small records (:mod:`hrvol.volume.storage.records`) beside the labels, so it works
 wherever the output does, on a disk or in a bucket::
 
-    OUT.ome.zarr/ledger/<lane>          who is writing, since when, and a pulse
-    OUT.ome.zarr/ledger/<lane>/000000   what became of blocks, up to SEGMENT entries each
+    OUT.ome.zarr/ledger/<lane>          the driver, its start, and a heartbeat
+    OUT.ome.zarr/ledger/<lane>/000000   results of blocks, up to SEGMENT entries each
     OUT.ome.zarr/ledger/<lane>/000001   ...
 
 A *lane* has one writer, the driver of a run: ``main``, or ``part-2-of-8`` where several drivers share the
-work. A block is written down only after its shards are on the disk, with a checksum of them, so that a shard
-which was damaged later is found when the run is continued. Whatever is not written down is done again, and so
-is what a record tells that does not fit its own checksum.
+work. A block is recorded only after its shards are on the disk, with a checksum of them, so that later damage
+is detected when the run is resumed. Blocks without a record are computed again, and so are those in a record
+that does not match its own checksum.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ SEGMENT = 512
 """Entries per record: a bucket sees one small object more for so many blocks."""
 
 FLUSH = 1.0
-"""Seconds that an entry may wait for others before it is written."""
+"""Longest delay of an entry, in seconds: entries are written together."""
 
 PULSE = 10.0
-"""Seconds between two signs of life of a driver."""
+"""Seconds between two heartbeats of a driver."""
 
 PENDING, DONE, FAILED = 0, 1, 2
 """States of a block."""
@@ -58,21 +58,21 @@ Sleep = Callable[[float], None]
 
 
 class LedgerState:
-    """What a ledger says about every block; 17 bytes a block, whatever happened.
+    """State of every block according to a ledger; 17 bytes a block.
 
     Attributes
     ----------
     of_block
         ``(n,)`` uint8: :data:`PENDING`, :data:`DONE` or :data:`FAILED`, by number of block.
     checksum
-        ``(n,)`` uint64: checksum of what a done block wrote.
+        ``(n,)`` uint64: checksum of a finished block's shards.
     at
-        ``(n,)`` float64: when that was written down, seconds since the epoch.
+        ``(n,)`` float64: time of the record, in seconds since the epoch.
     reasons
-        Why blocks failed, by number.
+        Reasons of failures, by number of block.
     parts
-        Parts of coarser levels that are made: of which :meth:`digest` of the blocks, and a checksum of what
-        was stored.
+        Finished parts of coarser levels: the :meth:`digest` of the blocks they were built from, and a
+        checksum of their bytes.
     """
 
     def __init__(self, count: int) -> None:
@@ -84,7 +84,7 @@ class LedgerState:
         self._parts_at: dict[str, float] = {}
 
     def take(self, entry: Mapping[str, Any]) -> None:
-        """Add an entry; of two about one block the later counts."""
+        """Add an entry; of two entries for one block the later one counts."""
         when = float(entry["at"])
         if "part" in entry:
             if when >= self._parts_at.get(entry["part"], when):
@@ -101,14 +101,14 @@ class LedgerState:
             self.reasons[number] = str(entry["reason"])
 
     def current(self, entry: Mapping[str, Any]) -> bool:
-        """Whether an entry tells of a done block, and is the one that counts."""
+        """Whether an entry records a finished block, and is the latest one for it."""
         if entry.get("state") != DONE:
             return False
         number = int(entry["block"])
         return bool(self.of_block[number] == DONE and self.at[number] == entry["at"])
 
     def moment(self, entry: Mapping[str, Any]) -> float:
-        """Return when an entry is written down: now, but after what it replaces, whatever the clocks say."""
+        """Return the time of a new entry: now, but later than the entry that it replaces."""
         if "part" in entry:
             last = self._parts_at.get(entry["part"], 0.0)
         else:
@@ -116,14 +116,14 @@ class LedgerState:
         return max(round(time.time(), 3), round(last + 0.001, 3))
 
     def digest(self) -> str:
-        """Return text that tells this state of the blocks from others."""
+        """Return a digest of the state of all blocks."""
         found = blake2b(self.of_block.tobytes(), digest_size=8)
         found.update(self.checksum.tobytes())
         return found.hexdigest()
 
 
 def lanes(location: Location) -> dict[str, Entry]:
-    """Return who writes or wrote: the head of each lane, by its name."""
+    """Return the head of each lane, by its name: its present or last driver."""
     records = Records(location)
     names = records.children(LEDGER)
     heads = map(unsealed, records.get_all(f"{LEDGER}/{name}" for name in names))
@@ -131,7 +131,7 @@ def lanes(location: Location) -> dict[str, Entry]:
 
 
 def entries(location: Location) -> Iterator[Entry]:
-    """Yield all entries of all lanes; one record after the other is in memory."""
+    """Yield all entries of all lanes, holding one record in memory at a time."""
     records = Records(location)
     for lane in records.children(LEDGER):
         names = records.children(f"{LEDGER}/{lane}")
@@ -141,7 +141,7 @@ def entries(location: Location) -> Iterator[Entry]:
 
 
 def read_state(location: Location, count: int) -> LedgerState:
-    """Return what the ledger of an output with ``count`` blocks says; an output without one has all left."""
+    """Read the ledger of an output with ``count`` blocks; without one, all blocks are pending."""
     state = LedgerState(count)
     for entry in entries(location):
         state.take(entry)
@@ -149,40 +149,40 @@ def read_state(location: Location, count: int) -> LedgerState:
 
 
 def check_free(location: Location, lane: str = MAIN, sleep: Sleep = time.sleep) -> None:
-    """Make sure that nobody writes who must not while a lane is written.
+    """Raise :class:`BusyError` if a conflicting driver is writing.
 
-    A driver on this machine is looked up; of one on another machine a pulse is waited for.
+    A driver on this machine is looked up by its process; one on another machine by its next heartbeat.
 
     Parameters
     ----------
     location
         Of the output.
     lane
-        That is to be written.
+        The lane to be written.
     sleep
-        Waits so many seconds.
+        Function that waits for a number of seconds.
 
     Raises
     ------
     BusyError
-        Somebody is writing.
+        Another driver is writing.
     """
     rivals = {
         name: head
         for name, head in lanes(location).items()
         if head["state"] == "running" and _excludes(lane, name)
     }
-    far = {}
+    remote = {}
     for name, head in rivals.items():
         if head["host"] != socket.gethostname():
-            far[name] = head
+            remote[name] = head
         elif _alive(head):
             raise BusyError(f"{location}: process {head['pid']} is writing it, on this machine")
-    if not far:
+    if not remote:
         return
     sleep(2.5 * PULSE)
     now = lanes(location)
-    for name, head in far.items():
+    for name, head in remote.items():
         if now.get(name, {}).get("pulse") != head["pulse"]:
             raise BusyError(f"{location}: process {head['pid']} on {head['host']} is writing it")
 
@@ -199,12 +199,12 @@ class Ledger:
     lane
         Of this driver.
     about
-        What the head of the lane shall say besides: engine, workers, ...
+        What the head of the lane records besides: engine, workers, ...
 
     Attributes
     ----------
     state
-        What all lanes said when this one began, and what this one wrote since.
+        State recorded by all lanes when this one started, and by this one since.
     """
 
     def __init__(
@@ -262,37 +262,37 @@ class Ledger:
                 raise
 
     def mark_done(self, number: int, checksum: str, **report: Any) -> None:
-        """Write down that a block is done: its shards are stored, and this is their checksum."""
+        """Record that a block is done: its shards are stored and have this checksum."""
         self._add({"block": number, "state": DONE, "stamp": checksum, **report})
 
     def mark_failed(self, number: int, reason: str) -> None:
-        """Write down that a block was given up."""
+        """Record that a block failed."""
         self._add({"block": number, "state": FAILED, "reason": reason})
 
     def mark_pending(self, number: int) -> None:
-        """Write down that a block has to be done again."""
+        """Record that a block has to be computed again."""
         self._add({"block": number, "state": PENDING})
 
     def mark_part(self, name: str, of: str, checksum: str) -> None:
-        """Write down that a part of a coarser level is made of blocks in the state that ``of`` tells.
+        """Record that a part of a coarser level was built from blocks in the state with the digest ``of``.
 
-        ``checksum`` is that of what was stored; without both it has to be made again.
+        ``checksum`` is that of its stored bytes; empty strings mark it as pending.
         """
         self._add({"part": name, "of": of, "stamp": checksum})
 
     def refresh(self) -> None:
-        """Read what other lanes have written since."""
+        """Read the records that other lanes have written since."""
         with self._lock:
             self.flush()
             self.state = read_state(self._location, self._count)
 
     def flush(self) -> None:
-        """Write what waits.
+        """Write delayed entries.
 
         Raises
         ------
         BusyError
-            Another run has taken over, because this one was not heard of for long or began at the same time.
+            Another driver has taken over, because this one was silent for long or started at the same time.
         """
         with self._lock:
             if not self._unwritten:
@@ -317,14 +317,14 @@ class Ledger:
             self._put(self._path, self._head)
 
     def _put(self, path: str, values: Entry) -> None:
-        """Write a record of this lane, if it is still ours."""
+        """Write a record of this lane, if this driver still owns it."""
         head = unsealed(self._records.get(self._path)) or self._head
         if head["owner"] != self._head["owner"]:
             raise BusyError(f"{self._location}: process {head['pid']} on {head['host']} has taken over")
         self._records.put(path, sealed(values))
 
     def _beat(self) -> None:
-        """Give signs of life, and write what has waited long enough."""
+        """Write heartbeats and delayed entries."""
         while not self._over.wait(min(FLUSH, PULSE)):
             with suppress(OSError, BusyError):  # the driver sees it when it writes itself
                 with self._lock:
@@ -335,14 +335,14 @@ class Ledger:
 
 
 def _excludes(lane: str, other: str) -> bool:
-    """Whether two lanes must not be written at once: two parts of one cut may."""
+    """Whether two lanes must not be written at the same time: parts k/n of the same n may be."""
     both = [lane, other]
-    alike = all(name != MAIN for name in both) and len({name.rpartition("-")[2] for name in both}) == 1
-    return lane == other or not alike
+    same_n = all(name != MAIN for name in both) and len({name.rpartition("-")[2] for name in both}) == 1
+    return lane == other or not same_n
 
 
 def _alive(head: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote a head on this machine still runs."""
+    """Whether the process that wrote a head on this machine is still running."""
     try:
         return bool(abs(psutil.Process(int(head["pid"])).create_time() - float(head["born"])) < 1)
     except psutil.Error:
@@ -350,18 +350,18 @@ def _alive(head: Mapping[str, Any]) -> bool:
 
 
 def sealed(values: Mapping[str, Any]) -> Entry:
-    """Return the values of a record with their checksum: storage may change a digit, and it reads as well."""
+    """Return the values of a record with their checksum: a changed digit would still be valid JSON."""
     return {**values, "seal": _seal(values)}
 
 
 def unsealed(record: Entry | None) -> Entry | None:
-    """Return the values of a sealed record; ``None`` for none, and for one that is not as it was written."""
+    """Return the values of a sealed record; ``None`` if it is missing or damaged."""
     if record is None or "seal" not in record:
         return None
     seal = record.pop("seal")
     if seal == _seal(record):
         return record
-    LOG.warning("found a damaged record in the ledger; what it said is done again")
+    LOG.warning("found a damaged record in the ledger: its blocks are computed again")
     return None
 
 

@@ -1,7 +1,7 @@
-"""Labels of one block from its grey values: plane by plane, tile by tile, blended.
+"""Predict the labels of a block from its grey values: plane by plane, tile by tile, blended.
 
-A plane is blended and labelled where its probabilities are, on the CPU or on a GPU; what leaves a GPU is
-labels, and the bytes of probabilities and of uncertainty if they are wanted.
+A plane is blended and labelled on the device of its probabilities, the CPU or a GPU; only labels, and the
+bytes of probabilities and uncertainty if requested, leave a GPU.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from hrvol.arrays import Array, beside, namespace, to_host, where_is
 from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
-from hrvol.recipe.specs import BATCH, CrfSpec
+from hrvol.recipe.specs import CrfSpec
 from hrvol.run.classify import classify
+from hrvol.run.options import PredictOptions
 from hrvol.segment.model.model import Model
 from hrvol.volume.grid.tiling import (
     Block,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What was found in a part of a block.
+    """Labels of a box of a block, with what else was requested.
 
     Attributes
     ----------
@@ -51,7 +52,7 @@ class Prediction:
     uncertainty
         ``(z, y, x)`` uint8, 0 = certain, or ``None``.
     seams
-        How far tiles disagreed where they overlap, before they were blended.
+        Disagreement of tiles where they overlap, before blending.
     """
 
     labels: NDArray[np.uint16]
@@ -63,7 +64,7 @@ class Prediction:
 def read_window(
     volume: Volume, block: Block, part: Box, model: Model, reader: Reader | None = None
 ) -> NDArray[Any]:
-    """Read the grey values that a part of a block is predicted from, context included.
+    """Read the grey values from which a box of a block is predicted, context included.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def read_window(
     Returns
     -------
     NDArray
-        ``(z, y, x)``: the windows of all tiles that reach into the part.
+        ``(z, y, x)``: the windows of all tiles that reach into the box.
 
     Raises
     ------
@@ -95,29 +96,25 @@ def predict_part(
     part: Box,
     model: Model,
     featuriser: Featuriser,
+    options: PredictOptions = PredictOptions(),
     *,
-    crf: CrfSpec | None = None,
-    probabilities: bool = False,
-    uncertainty: bool = False,
     mask: NDArray[np.bool_] | None = None,
-    threads: int = 1,
-    batch_size: int = BATCH,
     on_plane: Callable[[int], None] | None = None,
 ) -> Prediction:
-    """Predict a part of a block, plane by plane, tile by tile, blending tiles of the block.
+    """Predict a box of a block, plane by plane, tile by tile, blending tiles of the block.
 
     Parameters
     ----------
     raw
-        What :func:`read_window` returned for it.
+        Grey values as returned by :func:`read_window`.
     volume, block, part
-        The voxels: ``part`` lies in the block.
-    model, featuriser, crf, threads, batch_size
-        As for :func:`hrvol.run.classify.classify`.
-    probabilities, uncertainty
-        What is wanted besides labels.
+        The voxels: the box ``part`` lies in the block.
+    model, featuriser
+        The model and its features.
+    options
+        What to return besides labels, and how to compute.
     mask
-        ``(z, y, x)`` of the part: where it is false everything stays 0, and planes without it are left out.
+        ``(z, y, x)`` of the box: where it is false everything stays 0; planes without any are skipped.
     on_plane
         Called with the number of planes done.
     """
@@ -128,55 +125,47 @@ def predict_part(
     depth, height, width = box_shape(part)
     values = [info.value for info in model.classes]
     labels = np.zeros((depth, height, width), np.uint16)
-    several = (len(values), depth, height, width)
-    chances = np.zeros(several, np.uint8) if probabilities else None
-    doubts = np.zeros((depth, height, width), np.uint8) if uncertainty else None
+    probabilities, uncertainty = None, None
+    if options.probabilities:
+        probabilities = np.zeros((len(values), depth, height, width), np.uint8)
+    if options.uncertainty:
+        uncertainty = np.zeros((depth, height, width), np.uint8)
     for k in range(depth):
         if mask is None or mask[k].any():
-            found = []
+            tiles = []
             for view in views:
                 y0, y1, x0, x1 = view.tile.window
                 image = to_unit(raw[k, y0 - top : y1 - top, x0 - left : x1 - left], model.window)
-                found.append(
-                    classify(
-                        image,
-                        view.in_window,
-                        model,
-                        featuriser,
-                        crf=crf,
-                        threads=threads,
-                        batch_size=batch_size,
-                    )
-                )
-            seams += _seams(views, found, neighbours)
-            plane = _blend(views, found, (height, width))
+                tiles.append(classify(image, view.in_window, model, featuriser, options))
+            seams += _seams(views, tiles, neighbours)
+            plane = _blend(views, tiles, (height, width))
             labels[k] = to_host(_likeliest(plane, values))
-            if chances is not None:
-                chances[:, k] = to_host(_bytes(plane))
-            if doubts is not None:
-                doubts[k] = to_host(_bytes(entropy(plane)))
+            if probabilities is not None:
+                probabilities[:, k] = to_host(_bytes(plane))
+            if uncertainty is not None:
+                uncertainty[k] = to_host(_bytes(entropy(plane)))
         if on_plane is not None:
             on_plane(k + 1)
     if mask is not None:
-        for written in (labels, chances, doubts):
-            if written is not None:
-                written[..., ~mask] = 0
-    return Prediction(labels, chances, doubts, seams)
+        for array in (labels, probabilities, uncertainty):
+            if array is not None:
+                array[..., ~mask] = 0
+    return Prediction(labels, probabilities, uncertainty, seams)
 
 
-def _blend(views: Sequence[_View], found: Sequence[Array], shape: tuple[int, int]) -> Array:
+def _blend(views: Sequence[_View], tiles: Sequence[Array], shape: tuple[int, int]) -> Array:
     """Return the probabilities (K, y, x) of a plane from those of its tiles, which are (y, x, K).
 
-    They add up to 1. Class by class, because along an axis as short as K numpy is many times slower; and in
-    their order, because then every library adds up the same bits.
+    They add up to 1. Computed class by class, because numpy is many times slower along an axis as short as K;
+    and in order, because then every library adds up the same bits.
     """
-    xp = namespace(*found)
+    xp = namespace(*tiles)
     if len(views) == 1:
-        plane = xp.moveaxis(found[0], -1, 0)  # its weights are 1
+        plane = xp.moveaxis(tiles[0], -1, 0)  # its weights are 1
     else:
-        classes = found[0].shape[-1]
-        plane = xp.zeros((classes, *shape), dtype=xp.float32, device=where_is(found[0]))
-        for view, proba in zip(views, found, strict=True):
+        classes = tiles[0].shape[-1]
+        plane = xp.zeros((classes, *shape), dtype=xp.float32, device=where_is(tiles[0]))
+        for view, proba in zip(views, tiles, strict=True):
             weight = beside(view.weight, proba)
             for k in range(classes):
                 plane[(k, *view.in_part)] += weight * proba[..., k]
@@ -200,13 +189,13 @@ def _likeliest(plane: Array, values: Sequence[int]) -> Array:
 
 
 def entropy(plane: Array) -> Array:
-    """Return how unsure probabilities (K, ...) are: entropy over log K, 0 sure, 1 all classes equal."""
+    """Return the uncertainty of probabilities (K, ...): entropy over log K, 0 certain, 1 uniform."""
     xp = namespace(plane)
-    lowest, none, one = (
+    lowest, zero, one = (
         xp.asarray(value, dtype=xp.float32, device=where_is(plane)) for value in (1e-12, 0.0, 1.0)
     )
     share = -_added_up(plane * xp.log(xp.maximum(plane, lowest))) / float(np.log(max(plane.shape[0], 2)))
-    return xp.minimum(xp.maximum(share, none), one)
+    return xp.minimum(xp.maximum(share, zero), one)
 
 
 def _added_up(planes: Array) -> Array:
@@ -235,7 +224,9 @@ def label_plane(
     part = (slice(z, z + 1), rows, columns)
     block = Block((0, 0, 0), part)
     raw = read_window(volume, block, part, model)
-    labels: NDArray[np.uint16] = predict_part(raw, volume, block, part, model, featuriser, crf=crf).labels[0]
+    labels: NDArray[np.uint16] = predict_part(
+        raw, volume, block, part, model, featuriser, PredictOptions(crf=crf)
+    ).labels[0]
     return labels
 
 

@@ -1,4 +1,4 @@
-"""What was asked for, made explicit: a region, a model's file, class names, an output's provenance."""
+"""Provenance: how an output was made, as JSON values."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hrvol.volume.volume import Volume
 def provenance(
     model: Model, sha256: str, volume: Volume, region: Box, crf: CrfSpec | None = None
 ) -> dict[str, Any]:
-    """Return what an output must say about how it was made, as JSON values."""
-    said: dict[str, Any] = {
+    """Return the provenance that an output carries, as JSON values."""
+    attributes: dict[str, Any] = {
         "recipe": model.recipe.with_(crf=crf).to_dict(),
         "versions": current_versions(),
         "weights_sha256": model.weights_sha256,
@@ -27,17 +27,17 @@ def provenance(
         "region": [[span.start, span.stop] for span in region],
     }
     if isinstance(model.classifier, ClusterClassifier):
-        said["clusters"] = describe_clusters(model.classifier)
-    return said
+        attributes["clusters"] = describe_clusters(model.classifier)
+    return attributes
 
 
 def describe_clusters(clusters: ClusterClassifier) -> dict[str, Any]:
-    """Return how classes were told apart without strokes, and which stand out, as JSON values."""
-    tally, below = clusters.class_tally, clusters.semantic_distance
+    """Return how classes were found without strokes, and which are foreground, as JSON values."""
+    tally, distance = clusters.class_tally, clusters.semantic_distance
     shares = tally.pixels / tally.pixels.sum()
     return {
         "count": len(clusters.of_cluster),
-        "semantic_distance": None if np.isnan(below) else below,
+        "semantic_distance": None if np.isnan(distance) else distance,
         "foreground": list(clusters.foreground),
         "share": {str(v): float(s) for v, s in zip(clusters.classes, shares, strict=True)},
         "attention_density": {

@@ -1,4 +1,4 @@
-"""Coarser levels of an output, made part by part on an engine; what is made already is kept."""
+"""Build the coarser levels of an output part by part on an engine; finished parts are kept."""
 
 from __future__ import annotations
 
@@ -29,59 +29,59 @@ class Part:
 
 
 def build_levels(
-    where: Engine,
+    engine: Engine,
     store: HasLevels,
     ledger: Ledger,
     *,
     stop: Stop | None = None,
     progress: ProgressCallback | None = None,
 ) -> bool:
-    """Make the coarser levels of a store whose finest ones are there.
+    """Build the coarser levels of a store whose finest level is complete.
 
     Parameters
     ----------
-    where
-        Engine whose configuration has the output as ``store``.
+    engine
+        Its configuration has the output as ``store``.
     store, ledger
-        The images. Parts that were made of the same blocks are not made again.
+        The images. Parts that were built from the same blocks are not built again.
     stop
-        Once requested no other part is begun.
+        When requested, no other part is started.
     progress
-        Called with stage, voxels done, all voxels: as many as parts of full size have.
+        Called with the stage, voxels done and the total, counting parts of full size.
 
     Returns
     -------
     bool
-        Whether all is made; ``False`` if it was stopped.
+        Whether all levels are built; ``False`` if stopped.
 
     Raises
     ------
     BlockError
-        A part cannot be made.
+        A part cannot be built.
     """
-    made_of = ledger.state.digest()
+    built_from = ledger.state.digest()
     depth = max((len(image.levels) for image in store.images), default=0)
     total = sum(plan.parts for image in store.images for plan in image.levels)
     done, voxels = 0, math.prod(store.block_shape)
-    for level in range(depth):  # each is made of the one before
-        todo = []
+    for level in range(depth):  # each is built from the previous one
+        pending = []
         for number, image in enumerate(store.images):
             if level >= len(image.levels):
                 continue
             store.make_level(number, level)
             for part in range(image.levels[level].parts):
                 piece = Part(number, level, part)
-                if ledger.state.parts.get(_name(store, piece), ("",))[0] == made_of:
+                if ledger.state.parts.get(_name(store, piece), ("",))[0] == built_from:
                     done += 1
                 else:
-                    todo.append(piece)
-        for outcome in where.map_bounded(make_part, todo, stop=stop):
+                    pending.append(piece)
+        for outcome in engine.map_bounded(make_part, pending, stop=stop):
             if not outcome.ok:
                 raise BlockError(
-                    f"{store.location}: cannot make {_name(store, outcome.task)}: {outcome.error}"
-                    " (the same command checks what is stored and goes on)"
+                    f"{store.location}: cannot build {_name(store, outcome.task)}: {outcome.error}"
+                    " (run the same command to check what is stored and resume)"
                 )
-            ledger.mark_part(_name(store, outcome.task), made_of, str(outcome.value))
+            ledger.mark_part(_name(store, outcome.task), built_from, str(outcome.value))
             done += 1
             if progress is not None:
                 progress("coarser levels", done * voxels, total * voxels)
@@ -91,60 +91,59 @@ def build_levels(
 
 
 def recheck_levels(
-    store: HasLevels, ledger: Ledger, harmed: Sequence[Box] = (), *, warn: Callable[[], None] = lambda: None
+    store: HasLevels, ledger: Ledger, damaged: Sequence[Box] = (), *, warn: Callable[[], None] = lambda: None
 ) -> int:
-    """Look whether the parts that are made are stored unharmed; what is not is deleted and left to make.
+    """Check that finished parts are stored undamaged; damaged ones are deleted and marked pending.
 
-    What came of a harmed part, or a harmed block, is left to make again, too: nobody knows whether it was
-    harmed before.
+    Parts built from a damaged part or block are built again too: the damage may have preceded them.
 
     Parameters
     ----------
     store, ledger
         Of the run.
-    harmed
-        Blocks that were found to be harmed, (z, y, x).
+    damaged
+        Damaged blocks, (z, y, x).
     warn
         Called before the first part is deleted.
 
     Returns
     -------
     int
-        Number of parts that have to be made again.
+        Number of parts that have to be built again.
     """
     again: dict[Part, None] = {}
     for number, image in enumerate(store.images):
-        for box in harmed:
-            again |= dict.fromkeys(Part(number, *place) for place in parts_made_of(image, box))
-        for piece in _harmed_parts(store, ledger, number):
+        for box in damaged:
+            again |= dict.fromkeys(Part(number, *indices) for indices in parts_made_of(image, box))
+        for piece in _damaged_parts(store, ledger, number):
             again[piece] = None
             box = part_box(image, piece.level, piece.part)
-            made_of_it = parts_made_of(image, box, piece.level)
-            again |= dict.fromkeys(Part(number, *place) for place in made_of_it)
-    known = [piece for piece in again if _name(store, piece) in ledger.state.parts]
-    if known:
+            coarser = parts_made_of(image, box, piece.level)
+            again |= dict.fromkeys(Part(number, *indices) for indices in coarser)
+    recorded = [piece for piece in again if _name(store, piece) in ledger.state.parts]
+    if recorded:
         warn()
-    for piece in known:
+    for piece in recorded:
         erase_part(store, piece.image, piece.level, piece.part)
         ledger.mark_part(_name(store, piece), "", "")
-    return len(known)
+    return len(recorded)
 
 
-def _harmed_parts(store: HasLevels, ledger: Ledger, image: int) -> Iterator[Part]:
-    """Yield the parts of an image that are not stored as they were made."""
+def _damaged_parts(store: HasLevels, ledger: Ledger, image: int) -> Iterator[Part]:
+    """Yield the parts of an image whose stored bytes do not match their checksum."""
     for level, plan in enumerate(store.images[image].levels):
         pieces = (Part(image, level, part) for part in range(plan.parts))
-        made = [piece for piece in pieces if ledger.state.parts.get(_name(store, piece), ("",))[0]]
-        for start in range(0, len(made), _CHECKED_AT_ONCE):
-            some = made[start : start + _CHECKED_AT_ONCE]
-            found = part_checksums(store, image, level, [piece.part for piece in some])
-            for piece, checksum in zip(some, found, strict=True):
+        finished = [piece for piece in pieces if ledger.state.parts.get(_name(store, piece), ("",))[0]]
+        for start in range(0, len(finished), _CHECKED_AT_ONCE):
+            some = finished[start : start + _CHECKED_AT_ONCE]
+            checksums = part_checksums(store, image, level, [piece.part for piece in some])
+            for piece, checksum in zip(some, checksums, strict=True):
                 if checksum != ledger.state.parts[_name(store, piece)][1]:
                     yield piece
 
 
 def make_part(piece: Part) -> str:
-    """Make one part, and return the checksum of what was stored; the task that engines hand to workers."""
+    """Build one part and return the checksum of its stored bytes; the task that engines hand to workers."""
     store: HasLevels = configuration().store
     store.make_part(piece.image, piece.level, piece.part)
     return part_checksums(store, piece.image, piece.level, [piece.part])[0]

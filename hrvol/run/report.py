@@ -1,4 +1,4 @@
-"""Summarise what the ledger of an output adds up to."""
+"""Summarise a run from the ledger of its output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hrvol.volume.grid.order import BlockGrid
 
 @dataclass(frozen=True)
 class FailedBlock:
-    """A block that was not done: its place in the grid of blocks, and why."""
+    """A block that failed: its index in the grid of blocks, and the reason."""
 
     index: tuple[int, int, int]
     reason: str
@@ -29,7 +29,7 @@ class FailedBlock:
 
 @dataclass(frozen=True)
 class SegmentReport:
-    """What a run did, and the runs that it went on with.
+    """Result of a run, and of the earlier runs that it resumed.
 
     Attributes
     ----------
@@ -45,17 +45,17 @@ class SegmentReport:
         How far neighbouring tiles disagreed in the overlaps that were blended (inside blocks of several
         tiles; ``seams.pixels`` is 0 where there are none).
     failed
-        Blocks that were not done (of a part of a run: its own). With any, the output is not marked complete.
+        Failed blocks (for a part of a run: its own). The output is not marked complete if there are any.
     before
-        Number of voxels that earlier runs had labelled.
+        Number of voxels labelled by earlier runs.
     left
-        Number of blocks that are left to other parts of the run.
+        Number of blocks left to other parts of the run.
     read
-        Bytes of input chunks that were decoded.
+        Bytes of decoded input chunks.
     wanted
-        Bytes of input that the labelled voxels are.
+        Bytes of the input's labelled voxels.
     peak
-        Most bytes of memory that a worker process held.
+        Peak memory of a worker process, in bytes.
     """
 
     blocks: int
@@ -77,45 +77,67 @@ class SegmentReport:
 
     @property
     def read_amplification(self) -> float:
-        """How often a byte of input was decoded, on average; 0 where that is not known."""
+        """How often a byte of input was decoded, on average; 0 if unknown."""
         return self.read / self.wanted if self.wanted else 0.0
 
 
-def stopped(stop: Stop, job: SegmentJob, ledger: Ledger, numbers: NDArray[np.int64]) -> StoppedError:
-    """Return the error that says how far a run came that was stopped; arguments as for :func:`sweep`."""
-    done = int(np.count_nonzero(ledger.state.of_block[numbers] == DONE))
+@dataclass(frozen=True)
+class Run:
+    """One run over an output: which blocks there are, which are its own, and where it records them.
+
+    Attributes
+    ----------
+    grid
+        The grid of blocks.
+    blocks
+        Numbers of all blocks of the output's region.
+    own_blocks
+        Numbers of the blocks that this run computes: all, or those of its part.
+    job
+        What workers need.
+    ledger
+        Of this run.
+    """
+
+    grid: BlockGrid
+    blocks: NDArray[np.int64]
+    own_blocks: NDArray[np.int64]
+    job: SegmentJob
+    ledger: Ledger
+
+    @property
+    def states(self) -> NDArray[np.uint8]:
+        """States of :attr:`blocks`, as far as the ledger has read them."""
+        return self.ledger.state.of_block[self.blocks]
+
+
+def stopped_error(run: Run, stop: Stop) -> StoppedError:
+    """Return the error that reports how far a stopped run came."""
+    done = int(np.count_nonzero(run.states == DONE))
     by = "" if stop.signal is None else f" by {stop.signal.name}"
     return StoppedError(
-        f"{job.store.location}: stopped{by} with {done} of {len(numbers)} blocks done;"
-        " the same command goes on",
+        f"{run.job.store.location}: stopped{by} with {done} of {len(run.blocks)} blocks done;"
+        " run the same command to resume",
         130 if stop.signal == signal.SIGINT else 75,
     )
 
 
-def sum_up(
-    grid: BlockGrid,
-    numbers: NDArray[np.int64],
-    mine: NDArray[np.int64],
-    job: SegmentJob,
-    ledger: Ledger,
-    classes: Sequence[ClassInfo],
-    began: float,
-) -> SegmentReport:
-    """Return what the ledger of an output adds up to.
+def summarise(run: Run, classes: Sequence[ClassInfo], began: float) -> SegmentReport:
+    """Add up the ledger of an output.
 
     Parameters
     ----------
-    grid, numbers, mine, job, ledger
-        As for :func:`sweep`.
+    run
+        The run.
     classes
         Of the labels.
     began
-        When this run began, in seconds since the epoch.
+        Start of this run, in seconds since the epoch.
     """
-    state = ledger.state
+    state = run.ledger.state
     counts: dict[int, int] = {}
-    seams, voxels, before, read, wanted, peak = SeamDisagreement(), 0, 0, 0, 0, 0
-    for entry in entries(job.store.location):
+    seams, voxels, before, read, labelled_bytes, peak = SeamDisagreement(), 0, 0, 0, 0, 0
+    for entry in entries(run.job.store.location):
         if not state.current(entry):
             continue
         voxels += entry["voxels"]
@@ -124,20 +146,19 @@ def sum_up(
             counts[int(value)] = counts.get(int(value), 0) + count
         seams += SeamDisagreement(*entry["seams"])
         read, peak = read + entry["read"], max(peak, entry["peak"])
-        wanted += entry["voxels"] * job.volume.dtype.itemsize
-    failed = [
-        FailedBlock(grid[int(n)].index, state.reasons[int(n)]) for n in mine[state.of_block[mine] == FAILED]
-    ]
+        labelled_bytes += entry["voxels"] * run.job.volume.dtype.itemsize
+    failed_numbers = run.own_blocks[state.of_block[run.own_blocks] == FAILED]
+    failed = [FailedBlock(run.grid[int(n)].index, state.reasons[int(n)]) for n in failed_numbers]
     return SegmentReport(
-        blocks=int(np.count_nonzero(state.of_block[numbers] == DONE)),
+        blocks=int(np.count_nonzero(run.states == DONE)),
         voxels=voxels,
         seconds=time.time() - began,
         fractions={info.name: counts.get(info.value, 0) / max(voxels, 1) for info in classes},
         seams=seams,
         failed=tuple(sorted(failed, key=lambda failure: failure.index)),
         before=before,
-        left=int(np.count_nonzero(state.of_block[numbers] == PENDING)),
+        left=int(np.count_nonzero(run.states == PENDING)),
         read=read,
-        wanted=wanted,
+        wanted=labelled_bytes,
         peak=peak,
     )

@@ -1,4 +1,4 @@
-"""Going on with an output that is there: it must have been begun with the very same settings."""
+"""Resume an output: compare its settings with those requested, and check what it stores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIFFERENCES_SHOWN = 3
 
 _CHECKED_AT_ONCE = 128
 
-# Where things lie, and what a model was made with (its digest tells it from others), decide nothing.
+# Paths of input and model are not compared, nor the versions a model was made with: digests are.
 _NOT_COMPARED = ("input.source", "mask.source", "model.source", "model.versions", "clusters")
 
 
@@ -34,57 +34,57 @@ def begin_output(
     *,
     overwrite: bool = False,
 ) -> tuple[LabelStore, bool]:
-    """Make an output, or go on with the one that is there.
+    """Create an output, or open the existing one to resume it.
 
     Parameters
     ----------
     location
         Of the output.
     attributes
-        What it says about how it is made; settings in it are compared.
+        Its provenance; the settings in it are compared with those of an existing output.
     create
-        Called with whether the output is there already; makes what it lacks.
+        Called with whether the output exists; creates what is missing.
     overwrite
-        Whether to begin anew.
+        Whether to delete an existing output.
 
     Returns
     -------
     tuple
-        The output, and whether it was there.
+        The output, and whether it existed.
 
     Raises
     ------
     OtherRunError
-        The output was begun with other settings; the message names the first differences.
+        The output was started with other settings; the message names the first differences.
     OutputExistsError
-        Something else is in the way, or (:class:`BusyError`) somebody is writing what is to be deleted.
+        The path holds something else, or (:class:`BusyError`) another driver is writing the output.
     """
     if overwrite:
         check_free(location)
         clear_output(location, True)
-    found = location.attributes()
-    if found is None and not location.occupied():
+    stored = location.attributes()
+    if stored is None and not location.occupied():
         return create(False), False
-    said = (found or {}).get("hrvol")
-    if not isinstance(said, Mapping) or "model" not in said:
-        what = "no Zarr" if found is None else "something else than labels that hrvol writes"
-        raise OutputExistsError(f"{location}: found {what}, expected nothing there or a run to go on with")
-    other = list(differences(said, attributes))
-    if other:
-        more = f" and {len(other) - DIFFERENCES_SHOWN} more" if len(other) > DIFFERENCES_SHOWN else ""
+    provenance = (stored or {}).get("hrvol")
+    if not isinstance(provenance, Mapping) or "model" not in provenance:
+        what = "no Zarr" if stored is None else "no labels written by hrvol"
+        raise OutputExistsError(f"{location}: found {what}, expected nothing there or a run to resume")
+    changed = list(differences(provenance, attributes))
+    if changed:
+        more = f" and {len(changed) - DIFFERENCES_SHOWN} more" if len(changed) > DIFFERENCES_SHOWN else ""
         raise OtherRunError(
-            f"{location}: was made with other settings, expected the same to go on with:"
-            f" {'; '.join(other[:DIFFERENCES_SHOWN])}{more}"
+            f"{location}: found a run with other settings, expected the same settings to resume it:"
+            f" {'; '.join(changed[:DIFFERENCES_SHOWN])}{more}"
         )
     return create(True), True
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what differs between the settings of two runs, in words."""
-    there, here = _flat(found), _flat(json.loads(json.dumps(wanted)))
-    for name in sorted(here):
-        if there.get(name) != here[name]:
-            yield f"{name} was {_shown(there.get(name))}, now {_shown(here[name])}"
+def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the differences between the settings of two runs, as text."""
+    before, now = _flat(stored), _flat(json.loads(json.dumps(requested)))
+    for name in sorted(now):
+        if before.get(name) != now[name]:
+            yield f"{name} was {_shown(before.get(name))}, now {_shown(now[name])}"
 
 
 def recheck(
@@ -94,43 +94,44 @@ def recheck(
     numbers: NDArray[np.int64],
     progress: ProgressCallback | None = None,
 ) -> int:
-    """Look whether what the ledger says is done is stored unharmed; what is not is deleted and left to do.
+    """Check that finished blocks are stored undamaged; damaged ones are deleted and marked pending.
 
-    Before anything is deleted the output is marked as not complete.
+    Before anything is deleted, the output is marked incomplete.
 
     Parameters
     ----------
     ledger, store, grid
         Of the run.
     numbers
-        Blocks to look at.
+        Blocks to check.
     progress
-        Called with stage, voxels looked at, all voxels: as many as blocks of full size have.
+        Called with the stage, voxels checked and the total, counting blocks of full size.
 
     Returns
     -------
     int
-        Number of blocks, and of parts of coarser levels, that have to be done again.
+        Number of blocks, and of parts of coarser levels, that have to be computed again.
     """
     done = numbers[ledger.state.of_block[numbers] == DONE]
-    harmed, voxels = [], math.prod(store.block_shape)
+    damaged, voxels = [], math.prod(store.block_shape)
 
     def mark() -> None:
         if store.complete:
             store.update({"complete": False})
 
     for start in range(0, len(done), _CHECKED_AT_ONCE):
-        some = done[start : start + _CHECKED_AT_ONCE].tolist()
-        for number, found in zip(some, store.checksums([grid[n].index for n in some]), strict=True):
-            if int(found, 16) != int(ledger.state.checksum[number]):
+        numbers_now = done[start : start + _CHECKED_AT_ONCE].tolist()
+        checksums = store.checksums([grid[n].index for n in numbers_now])
+        for number, checksum in zip(numbers_now, checksums, strict=True):
+            if int(checksum, 16) != int(ledger.state.checksum[number]):
                 mark()
                 store.erase(grid[number].index)
                 ledger.mark_pending(number)
-                harmed.append(grid[number].core)
+                damaged.append(grid[number].core)
         if progress is not None:
-            looked_at = min(start + _CHECKED_AT_ONCE, len(done))
-            progress("check", looked_at * voxels, len(done) * voxels)
-    return len(harmed) + recheck_levels(store, ledger, harmed, warn=mark)
+            checked = min(start + _CHECKED_AT_ONCE, len(done))
+            progress("check", checked * voxels, len(done) * voxels)
+    return len(damaged) + recheck_levels(store, ledger, damaged, warn=mark)
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -153,7 +154,7 @@ def _shown(value: Any) -> str:
 
 
 def partition(numbers: NDArray[np.int64], part: Sequence[int] | None) -> NDArray[np.int64]:
-    """Return a part (k, n) of blocks, the k-th of n, from 1; neighbours stay together."""
+    """Return the k-th of n parts of block numbers, ``part`` = (k, n), k from 1; neighbours stay together."""
     if part is None:
         return numbers
     k, n = part

@@ -1,4 +1,4 @@
-"""All blocks of a run: predicted on an engine, and written down as they come, failures with reasons."""
+"""Compute all blocks of a run on an engine, and record each result in the ledger."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.engine.engine import open_engine
-from hrvol.engine.spec import EngineSpec
+from hrvol.engine.spec import Engine, EngineSpec
 from hrvol.engine.stop import Stop
 from hrvol.engine.task import Outcome
 from hrvol.errors import BlockError
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.run.block import predict_block
-from hrvol.run.job import BlockReport, SegmentJob
-from hrvol.run.ledger import DONE, PENDING, Ledger
+from hrvol.run.job import BlockReport
+from hrvol.run.ledger import DONE, PENDING
 from hrvol.run.pyramid_levels import build_levels
-from hrvol.run.report import stopped
+from hrvol.run.report import Run, stopped_error
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Block, Box, box_shape, intersection
 
 HOPELESS = 64
-"""A run ends when so many blocks have failed and none was done."""
+"""A run ends when so many blocks have failed and none has succeeded."""
 
 
 class LazyBlocks(Sequence[Block]):
-    """Blocks by their numbers, made when they are asked for."""
+    """Blocks by their numbers, created on access."""
 
     def __init__(self, grid: BlockGrid, numbers: NDArray[np.int64]) -> None:
         self._grid, self._numbers = grid, numbers
@@ -40,90 +40,75 @@ class LazyBlocks(Sequence[Block]):
         return self._grid[int(self._numbers[i])]
 
 
-def run_blocks(
-    grid: BlockGrid,
-    numbers: NDArray[np.int64],
-    mine: NDArray[np.int64],
-    job: SegmentJob,
-    ledger: Ledger,
-    engine: EngineSpec,
-    stop: Stop,
-    progress: ProgressCallback | None,
-) -> None:
-    """Predict the blocks that are left, write down what became of them, and make the coarser levels.
+def run_blocks(run: Run, spec: EngineSpec, stop: Stop, progress: ProgressCallback | None) -> None:
+    """Predict the pending blocks, record the results, and build the coarser levels.
 
     Parameters
     ----------
-    grid
-        Of blocks.
-    numbers
-        All blocks of the output's region.
-    mine
-        Those that this run is to do.
-    job
-        What to do.
-    ledger
-        Of this run.
-    engine
-        Where to do it.
+    run
+        What to compute.
+    spec
+        Where to compute it.
     stop
-        Once requested no other block is begun.
+        When requested, no other block is started.
     progress
-        Called with stage, voxels done, all voxels.
+        Called with the stage, voxels done and the total.
 
     Raises
     ------
     StoppedError
-        It was asked to stop, or lost its scheduler.
+        The run was stopped, or lost its scheduler.
     BlockError
-        Going on makes no sense: the disk is full, say, or all blocks fail.
+        No other block would succeed: the disk is full, say, or all blocks fail.
     """
-    state = ledger.state.of_block
-    todo = LazyBlocks(grid, mine[state[mine] != DONE])
-    finished = LazyBlocks(grid, mine[state[mine] == DONE])
-    tally = Tally(
-        progress, "segment", _voxels(LazyBlocks(grid, mine), job.region), _voxels(finished, job.region)
-    )
-    if not len(todo) and job.store.complete and not np.any(ledger.state.of_block[numbers] != DONE):
+    states = run.ledger.state.of_block[run.own_blocks]
+    pending = LazyBlocks(run.grid, run.own_blocks[states != DONE])
+    finished = LazyBlocks(run.grid, run.own_blocks[states == DONE])
+    total = _voxels(LazyBlocks(run.grid, run.own_blocks), run.job.region)
+    tally = Tally(progress, "segment", total, _voxels(finished, run.job.region))
+    if not len(pending) and run.job.store.complete and np.all(run.states == DONE):
         return
-    with open_engine(engine.limited(max(len(todo), 1)), job) as where:
+    with open_engine(spec.limited(max(len(pending), 1)), run.job) as engine:
         stop.working = True
-        succeeded = failed = 0
-        for outcome in where.map_bounded(
-            predict_block, todo, on_tick=lambda said: tally.report(tuple(said[0]), said[1]), stop=stop
-        ):
-            _write_down(outcome, grid, job, ledger)
-            part = intersection(outcome.task.core, job.region)
-            assert part is not None
-            tally.finish(outcome.task.index, math.prod(box_shape(part)) if outcome.ok else 0)
-            succeeded, failed = succeeded + outcome.ok, failed + (not outcome.ok)
-            if failed >= HOPELESS and not succeeded:
-                raise BlockError(
-                    f"{job.store.location}: the first {failed} blocks all failed: {outcome.error}"
-                )
-        _end_if_stopped(stop, job, ledger, numbers)
-        made_of = None
-        while made_of != ledger.state.digest():  # other parts of the run may redo meanwhile what had failed
-            ledger.refresh()
-            if np.any(ledger.state.of_block[numbers] == PENDING):
-                return  # others are at it
-            if not np.any(ledger.state.of_block[numbers] == DONE):
-                return  # nothing came of it
-            made_of = ledger.state.digest()
-            if not build_levels(where, job.store, ledger, stop=stop, progress=progress):
-                _end_if_stopped(stop, job, ledger, numbers)
-            ledger.refresh()
-    job.store.declare(complete=not np.any(ledger.state.of_block[numbers] != DONE))
+        _predict(run, engine, pending, tally, stop)
+        _raise_if_stopped(run, stop)
+        built_from = None
+        while built_from != run.ledger.state.digest():  # meanwhile other parts may redo failed blocks
+            run.ledger.refresh()
+            if np.any(run.states == PENDING):
+                return  # other parts compute them, and the last one builds the levels
+            if not np.any(run.states == DONE):
+                return
+            built_from = run.ledger.state.digest()
+            if not build_levels(engine, run.job.store, run.ledger, stop=stop, progress=progress):
+                _raise_if_stopped(run, stop)
+            run.ledger.refresh()
+    run.job.store.declare(complete=bool(np.all(run.states == DONE)))
 
 
-def _write_down(
-    outcome: Outcome[Block, BlockReport], grid: BlockGrid, job: SegmentJob, ledger: Ledger
-) -> None:
-    """Write down what became of a block; end the run if it tells that all others will fail."""
-    number = int(np.ravel_multi_index(outcome.task.index, grid.counts))
+def _predict(run: Run, engine: Engine, pending: Sequence[Block], tally: Tally, stop: Stop) -> None:
+    """Predict blocks and record the results as they arrive."""
+    succeeded = failed = 0
+    for outcome in engine.map_bounded(
+        predict_block, pending, on_tick=lambda tick: tally.report(tuple(tick[0]), tick[1]), stop=stop
+    ):
+        _record(run, outcome)
+        inside = intersection(outcome.task.core, run.job.region)
+        assert inside is not None
+        tally.finish(outcome.task.index, math.prod(box_shape(inside)) if outcome.ok else 0)
+        succeeded, failed = succeeded + outcome.ok, failed + (not outcome.ok)
+        if failed >= HOPELESS and not succeeded:
+            raise BlockError(
+                f"{run.job.store.location}: the first {failed} blocks all failed: {outcome.error}"
+            )
+
+
+def _record(run: Run, outcome: Outcome[Block, BlockReport]) -> None:
+    """Record the outcome of a block; raise if all other blocks would fail for the same reason."""
+    store, number = run.job.store, int(np.ravel_multi_index(outcome.task.index, run.grid.counts))
     report = outcome.value
     if report is not None:
-        ledger.mark_done(
+        run.ledger.mark_done(
             number,
             report.checksum,
             voxels=report.voxels,
@@ -134,19 +119,19 @@ def _write_down(
             peak=report.peak,
         )
     elif outcome.fatal:
-        raise BlockError(f"{job.store.location}: block {outcome.task.index}: {outcome.error}")
+        raise BlockError(f"{store.location}: block {outcome.task.index}: {outcome.error}")
     else:
-        with suppress(OSError):  # its voxels stay 0, if only the disk lets us
-            job.store.erase(outcome.task.index)
-        ledger.mark_failed(number, outcome.error or "no result")
+        with suppress(OSError):  # a full disk may refuse even this; the block is recorded as failed anyway
+            store.erase(outcome.task.index)
+        run.ledger.mark_failed(number, outcome.error or "no result")
 
 
-def _end_if_stopped(stop: Stop, job: SegmentJob, ledger: Ledger, numbers: NDArray[np.int64]) -> None:
+def _raise_if_stopped(run: Run, stop: Stop) -> None:
     if stop.signal is not None:
-        raise stopped(stop, job, ledger, numbers)
+        raise stopped_error(run, stop)
 
 
-def _voxels(pieces: Sequence[Block], region: Box) -> int:
+def _voxels(blocks: Sequence[Block], region: Box) -> int:
     """Return how many voxels of blocks lie in a region."""
-    parts = (intersection(piece.core, region) for piece in pieces)
-    return sum(math.prod(box_shape(part)) for part in parts if part is not None)
+    boxes = (intersection(block.core, region) for block in blocks)
+    return sum(math.prod(box_shape(box)) for box in boxes if box is not None)

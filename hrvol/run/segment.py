@@ -1,4 +1,4 @@
-"""A whole volume labelled, block by block, on any engine: begun, stopped, gone on with, finished."""
+"""Segment a volume block by block; runs can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 
 from hrvol.device import cpus
-from hrvol.engine.placement import place
-from hrvol.engine.spec import EngineSpec
 from hrvol.engine.stop import Abandoned, Stop
-from hrvol.errors import BlockError, DeviceError, InputError, UsageError
-from hrvol.files import text
+from hrvol.errors import BlockError, DeviceError, InputError
+from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
 from hrvol.run.job import MODEL_FILE, ModelSource, SegmentJob, forget_input, model_file
 from hrvol.run.ledger import DONE, MAIN, Ledger
+from hrvol.run.options import InputOptions, OutputOptions, PredictOptions, RunOptions, engine_spec
 from hrvol.run.provenance import provenance
-from hrvol.run.report import SegmentReport, stopped, sum_up
+from hrvol.run.report import Run, SegmentReport, stopped_error, summarise
 from hrvol.run.resume import begin_output, partition, recheck
 from hrvol.run.run_blocks import run_blocks
 from hrvol.segment.cluster_classifier import ClusterClassifier
@@ -42,7 +41,7 @@ LOG = logging.getLogger("hrvol.run")
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that can begin: everything is checked, nothing is written.
+    """A run that is checked and can start; nothing is written yet.
 
     Attributes
     ----------
@@ -51,9 +50,9 @@ class PreparedRun:
     location
         Of the output.
     job
-        What workers are told; its store is not made yet.
+        What workers need; its store does not exist yet.
     attributes
-        What the output says about how it is made.
+        Provenance that the output will carry.
     """
 
     model: Model
@@ -90,156 +89,155 @@ def segment_volume(
 ) -> SegmentReport:
     """Label a volume with a trained model, block by block, into an OME-Zarr.
 
-    An output that is there, unfinished, is gone on with if it was begun with the same input, model and
-    settings: blocks that are done are checked and kept. One that is complete stays as it is.
+    An unfinished output is resumed if it was started with the same input, model and settings: finished
+    blocks are checked and kept. A complete output is left as it is.
 
     Parameters
     ----------
     volume
         A path, a URL, or a numpy, Dask, xarray or Zarr array, ``(Z, Y, X)`` or ``(Y, X)``. Engines other than
-        ``serial`` send what is neither to each worker as it is: large arrays belong on disk.
+        ``serial`` send arrays in memory to each worker: large volumes belong on disk.
     out
         The OME-Zarr group to write, a path or URL; ``labels/<name>`` in it holds the result, in the volume's
         shape.
     model
         A model or its file.
     engine, workers, scheduler_file, engine_options
-        Where the work is done, see :class:`hrvol.engine.spec.EngineSpec`. The labels are the same, bit for
-        bit. A script that asks for ``local`` must keep its work under ``if __name__ == "__main__":``.
+        Where blocks are computed, see :class:`hrvol.engine.spec.EngineSpec`. Labels are bit-for-bit identical
+        on every engine. A script that uses ``local`` must keep its work under ``if __name__ == "__main__":``.
     device
-        Where features are made, ``cpu``, ``cuda`` or ``auto``: see :func:`hrvol.engine.placement.place`. The
-        output says which, and is gone on with on the same only: a GPU rounds otherwise.
+        Where features are computed, ``cpu``, ``cuda`` or ``auto``: see :func:`hrvol.engine.placement.place`.
+        The output records it and can be resumed on the same device only: a GPU rounds differently.
     devices
         GPUs that engine ``cuda`` uses, as in ``CUDA_VISIBLE_DEVICES``, such as ``["0", "2"]``; ``None``: all.
     part
-        ``(k, n)``: do the k-th of n parts of the blocks, from 1. The parts need nothing of each other, may
-        run at once or one by one, on one machine or many; whichever is last finishes the output.
+        ``(k, n)``: compute the k-th of n parts of the blocks, from 1. Parts are independent and may run at
+        the same time, on one machine or many; the last one completes the output.
     probabilities
-        Also write the classes' probabilities, uint8: 255 is certain.
+        Also write the classes' probabilities, uint8: 255 = certain.
     uncertainty
-        Also write the entropy of the probabilities, uint8: 0 is certain, 255 is all classes equally likely.
+        Also write the entropy of the probabilities, uint8: 0 = certain, 255 = all classes equally likely.
     crf
         Refine each tile with a dense CRF, with the settings of the model's recipe or else the published ones.
-        A recipe that has such settings is refined anyway. Needs the extra ``crf``.
+        A recipe with CRF settings is always refined. Needs the extra ``crf``.
     roi
-        Label this region only, as ``(z, y, x)`` slices in voxels; the rest of the output stays 0. The same
-        labels come out as from the whole volume.
+        Label this region only, as ``(z, y, x)`` slices in voxels; the rest of the output stays 0. Its labels
+        are those of the whole volume.
     mask
         Label only voxels where this is not 0: labels or a mask of the volume's shape, as a path, URL or
-        array. Blocks without any are not computed.
+        array. Blocks outside the mask are not computed.
     level
         Resolution of a multiscale volume, 0 the finest; the output has its shape.
     overwrite
-        Begin anew, deleting an output of hrvol's that is there.
+        Delete an earlier output of hrvol and start over.
     name
         Of the labels in ``out``.
     weights_path
         File with the network's weights, instead of the cache.
     offline
-        Look for weights on this machine only.
+        Use weights on this machine only.
     storage_options
         Keywords of the fsspec file system of URLs.
     stop
-        Once requested, the blocks in progress are finished, and the run ends with :class:`StoppedError`; see
+        When requested, blocks in progress are finished and :class:`StoppedError` is raised; see
         :func:`hrvol.stop_signals`.
     progress
-        Called with stage, voxels done, all voxels.
+        Called with the stage, voxels done and the total.
 
     Returns
     -------
     SegmentReport
-        Look at ``failed``: a block that fails does not end the run, but it is not in the output, and the
-        output is not marked complete; the same call tries it again. If no block could be done, the output is
-        removed.
+        Check ``failed``: a failed block does not end the run, but stays 0 in the output, which is not marked
+        complete; the same call tries it again. An output without a single finished block is removed.
 
     Raises
     ------
     InputError
         The volume cannot be read, or the model (:class:`ModelError`) is damaged or made with other weights.
     OutputExistsError
-        Something is in the way: a run with other settings (:class:`OtherRunError`), somebody who is writing
-        (:class:`BusyError`), anything that hrvol did not write.
+        The output exists with other settings (:class:`OtherRunError`), is being written (:class:`BusyError`),
+        or was not written by hrvol.
     DeviceError
-        A GPU is wanted and there is none, or two workers have the same.
+        A GPU is requested and there is none, or two workers share one.
     StoppedError
-        The run was stopped and can be gone on with.
+        The run was stopped and can be resumed.
     BlockError
-        The run was ended, because no other block would succeed.
+        The run was ended because no other block would succeed.
     """
-    asked_for = EngineSpec(
-        engine, workers, text(scheduler_file), dict(engine_options or {}), tuple(devices or ())
+    options = RunOptions(
+        engine_spec(engine, workers, scheduler_file, engine_options, devices),
+        device,
+        InputOptions(roi, mask, level),
+        OutputOptions(name, probabilities, uncertainty, crf, overwrite, part),
+        WeightsSource.of(weights_path, offline),
+        storage_options,
     )
-    spec, choice = place(asked_for, device)
+    return segment(volume, out, model, options, stop, progress)
+
+
+def segment(
+    volume: Any,
+    out: str | Path | Location,
+    model: str | Path | Model,
+    options: RunOptions,
+    stop: Stop | None = None,
+    progress: ProgressCallback | None = None,
+) -> SegmentReport:
+    """Label a volume as :func:`segment_volume` does, with its keywords as one object."""
+    options, choice = options.placed()
+    output = options.output
     began = round(time.time(), 3)
     with ExitStack() as stack:
-        ready = prepare(
-            volume,
-            out,
-            model,
-            stack,
-            threads=cpus() if spec.serial else 1,
-            probabilities=probabilities,
-            uncertainty=uncertainty,
-            crf=crf,
-            roi=roi,
-            mask=mask,
-            level=level,
-            name=name,
-            weights_path=weights_path,
-            offline=offline,
-            storage_options=storage_options,
-            device=spec.device,
-            here=spec.serial,
-        )
-        job, opened = ready.job, ready.job.volume
+        prepared = prepare(volume, out, model, stack, options)
+        job, location, recipe = prepared.job, prepared.location, prepared.model.recipe
 
-        def create(go_on: bool) -> LabelStore:
+        def create(exists: bool) -> LabelStore:
             return create_labels(
-                ready.location,
-                opened,
-                classes=ready.model.classes,
-                block_shape=block_shape(opened.shape, ready.model.recipe.tiles),
-                name=name,
-                attributes=ready.attributes,
-                probabilities=probabilities,
-                uncertainty=uncertainty,
-                go_on=go_on or part is not None,
+                location,
+                job.volume,
+                classes=prepared.model.classes,
+                block_shape=block_shape(job.volume.shape, recipe.tiles),
+                name=output.name,
+                attributes=prepared.attributes,
+                probabilities=output.probabilities,
+                uncertainty=output.uncertainty,
+                go_on=exists or output.part is not None,
             )
 
-        store, was_there = begin_output(ready.location, ready.attributes, create, overwrite=overwrite)
-        if spec.remote or isinstance(ready.model.classifier, ClusterClassifier):
+        store, exists = begin_output(location, prepared.attributes, create, overwrite=output.overwrite)
+        if options.engine.remote or isinstance(prepared.model.classifier, ClusterClassifier):
             store.write_file(MODEL_FILE, Path(job.model_source.model_file).read_bytes())
-        grid = BlockGrid(opened.shape, ready.model.recipe.tiles, opened.chunks)
-        numbers = grid.inside(job.region)
-        mine = partition(numbers, _checked(part))
-        lane = MAIN if part is None else f"part-{part[0]}-of-{part[1]}"
-        about = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
-        asked = stop or Stop()
-        ledger = Ledger(ready.location, len(grid), lane, about)
+        grid = BlockGrid(job.volume.shape, recipe.tiles, job.volume.chunks)
+        blocks = grid.inside(job.region)
+        spec = options.engine
+        driver = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
+        ledger = Ledger(location, len(grid), output.lane or MAIN, driver)
+        run = Run(grid, blocks, partition(blocks, output.part), job, ledger)
+        stop = stop or Stop()
         LOG.info("%s", choice)
         try:
             with ledger:
-                if was_there:
-                    if part is None:
-                        ready.location.tidy()
-                    recheck(ledger, store, grid, mine, progress)
-                run_blocks(grid, numbers, mine, job, ledger, spec, asked, progress)
-            report = sum_up(grid, numbers, mine, job, ledger, ready.model.classes, began)
+                if exists:
+                    if output.part is None:
+                        location.tidy()
+                    recheck(ledger, store, grid, run.own_blocks, progress)
+                run_blocks(run, spec, stop, progress)
+            report = summarise(run, prepared.model.classes, began)
         except Abandoned:
-            raise stopped(asked, job, ledger, numbers) from None
+            raise stopped_error(run, stop) from None
         except (BlockError, DeviceError):
-            _discard_if_empty(ledger, store, part)
+            _discard_if_empty(run, store, output)
             raise
         finally:
             forget_input()
     if report.failed:
-        _discard_if_empty(ledger, store, part)
+        _discard_if_empty(run, store, output)
     return report
 
 
-def _discard_if_empty(ledger: Ledger, store: LabelStore, part: tuple[int, int] | None) -> None:
-    """Delete an output that nothing came of."""
-    if part is None and not np.any(ledger.state.of_block == DONE):
+def _discard_if_empty(run: Run, store: LabelStore, output: OutputOptions) -> None:
+    """Delete an output of which no block was done."""
+    if output.part is None and not np.any(run.ledger.state.of_block == DONE):
         store.discard()
 
 
@@ -248,73 +246,54 @@ def prepare(
     out: str | Path | Location,
     model: str | Path | Model,
     stack: ExitStack,
-    *,
-    threads: int = 1,
-    probabilities: bool = False,
-    uncertainty: bool = False,
-    crf: bool = False,
-    roi: Region | None = None,
-    mask: Any = None,
-    level: int = 0,
-    name: str = "hrvol",
-    weights_path: str | Path | None = None,
-    offline: bool = False,
-    storage_options: Mapping[str, Any] | None = None,
-    device: str = "cpu",
-    here: bool = True,
+    options: RunOptions,
 ) -> PreparedRun:
-    """Check what was asked for, before anything is written.
+    """Check a request before anything is written.
 
     Parameters
     ----------
-    stack
-        A model that has no file gets one while this lasts.
-    threads
-        Threads that share the classifier's work within one block.
-    device
-        Where features are made, ``cpu`` or ``cuda``.
-    here
-        Whether by this process. If not, it tries the network on the CPU, and takes no memory of a GPU.
-    volume, out, model, probabilities, uncertainty, crf, roi, mask, level, name, weights_path, offline,
-    storage_options
+    volume, out, model
         As in :func:`segment_volume`.
+    stack
+        Holds the temporary file of a model that has none.
+    options
+        The request, its engine placed on a device (:meth:`RunOptions.placed`). Where other processes
+        compute, this one tries the network on the CPU, and takes no memory of a GPU.
     """
-    opened = open_volume(located(volume, storage_options), level=level)
-    location = Location.of(out, storage_options)
-    region = region_box(roi, opened)
+    spec, output = options.engine, options.output
+    opened = open_volume(located(volume, options.storage_options), level=options.input.level)
+    location = Location.of(out, options.storage_options)
+    region = region_box(options.input.roi, opened)
     keep_input(opened, location)
-    masked = None if mask is None else _mask(located(mask, storage_options), opened)
+    mask = None
+    if options.input.mask is not None:
+        mask = _open_mask(located(options.input.mask, options.storage_options), opened)
     file, digest = model_file(model, stack)
-    model_source = ModelSource(str(file.resolve()), digest, text(weights_path), offline, device)
-    trying = model_source if here else replace(model_source, device="cpu")
-    known, _ = trying.load()  # a wrong model or missing weights show before anything is written
-    if not isinstance(model, Model):  # kept by its content, it may be from another file of the same bytes
-        known = replace(known, source=model_source.model_file)
-    refining = known.recipe.crf or (CrfSpec() if crf else None)
-    if refining is not None:
+    source = ModelSource(str(file.resolve()), digest, options.weights, spec.device)
+    # A wrong model or missing weights are reported before anything is written.
+    loaded, _ = (source if spec.serial else replace(source, device="cpu")).load()
+    if not isinstance(model, Model):  # cached by its content: it may be from another file of the same bytes
+        loaded = replace(loaded, source=source.model_file)
+    crf = loaded.recipe.crf or (CrfSpec() if output.crf else None)
+    if crf is not None:
         check_available()
-    attributes = provenance(known, digest, opened, region, refining)
+    attributes = provenance(loaded, digest, opened, region, crf)
     attributes |= {
-        "device": device,  # a GPU rounds otherwise
-        "level": level,
-        "mask": None if masked is None else masked.identity(),
-        "outputs": {"labels": name, "probabilities": probabilities, "uncertainty": uncertainty},
+        "device": spec.device,  # a GPU rounds otherwise
+        "level": options.input.level,
+        "mask": None if mask is None else mask.identity(),
+        "outputs": {
+            "labels": output.name,
+            "probabilities": output.probabilities,
+            "uncertainty": output.uncertainty,
+        },
     }
-    job = SegmentJob(
-        volume=opened,
-        store=LabelStore(location, name),
-        model_source=model_source,
-        probabilities=probabilities,
-        uncertainty=uncertainty,
-        region=region,
-        crf=refining,
-        threads=threads,
-        mask=masked,
-    )
-    return PreparedRun(known, location, job, json.loads(json.dumps(attributes)))
+    predicting = PredictOptions(output.probabilities, output.uncertainty, crf, cpus() if spec.serial else 1)
+    job = SegmentJob(opened, LabelStore(location, output.name), source, predicting, region, mask)
+    return PreparedRun(loaded, location, job, json.loads(json.dumps(attributes)))
 
 
-def _mask(mask: Any, volume: Volume) -> Volume:
+def _open_mask(mask: Any, volume: Volume) -> Volume:
     opened = open_labels(mask)
     if opened.shape != volume.shape:
         raise InputError(
@@ -322,9 +301,3 @@ def _mask(mask: Any, volume: Volume) -> Volume:
             f" expected {volume.shape} as {volume.source}"
         )
     return opened
-
-
-def _checked(part: tuple[int, int] | None) -> tuple[int, int] | None:
-    if part is not None and not 1 <= part[0] <= part[1]:
-        raise UsageError(f"part: found {part[0]}/{part[1]}, expected k/n with k from 1 to n")
-    return part

@@ -1,4 +1,4 @@
-"""How far a run is, read from its output: by anybody, from anywhere, while it goes on."""
+"""Read the progress of a run from its output, also while it is running, from any machine."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SILENT = 6 * PULSE
 """Seconds without a pulse after which a driver counts as lost."""
 
 RECENT = 1800.0
-"""Seconds over which the rate is taken, of a run that goes on."""
+"""Seconds over which the rate of a running run is averaged."""
 
 
 def run_status(
     out: str | Path | Location, *, storage_options: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Say how far a run is.
+    """Return the progress of a run.
 
     Parameters
     ----------
@@ -40,18 +40,18 @@ def run_status(
     dict
         JSON values: ``state`` (``complete``, ``running``, ``stopped``, ``lost`` or ``failed``), blocks in
         ``total``, ``done``, ``failed`` and ``left``, ``voxels`` labelled, ``voxels_per_s`` and ``eta_s`` of a
-        run that goes on (else ``None``), ``drivers`` (one mapping each) and ``failures`` (block, reason).
+        running run (else ``None``), ``drivers`` (one mapping each) and ``failures`` (block, reason).
 
     Raises
     ------
     InputError
-        There is no output of a run.
+        The path is not the output of a run.
     """
     location = Location.of(out, storage_options)
-    said = (location.attributes() or {}).get("hrvol")
-    if not isinstance(said, Mapping) or "recipe" not in said or "input" not in said:
+    attributes = (location.attributes() or {}).get("hrvol")
+    if not isinstance(attributes, Mapping) or not {"recipe", "input"} <= attributes.keys():
         raise InputError(f"{location}: found no output of a run, expected one of hrvol segment or cluster")
-    grid, region = _grid(said)
+    grid, region = _grid(attributes)
     numbers = grid.inside(region)
     heads = lanes(location)
     now = time.time()
@@ -72,7 +72,7 @@ def run_status(
     per_block = voxels / done if done else 0.0
     return {
         "path": str(location),
-        "state": _state(bool(said.get("complete")), heads, alive, failed, left),
+        "state": _state(bool(attributes.get("complete")), heads, alive, failed, left),
         "total": len(numbers),
         "done": done,
         "failed": failed,
@@ -99,13 +99,14 @@ def run_status(
     }
 
 
-def _grid(said: Mapping[str, Any]) -> tuple[BlockGrid, Any]:
-    """Return the blocks of an output and its region, from its attributes."""
-    shape = tuple(said["input"]["shape"])
+def _grid(attributes: Mapping[str, Any]) -> tuple[BlockGrid, Any]:
+    """Return the grid of blocks and the region of an output."""
+    shape = tuple(attributes["input"]["shape"])
     shape = (1,) * (3 - len(shape)) + shape
-    grid = BlockGrid(shape, Recipe.from_dict(said["recipe"]).tiles)
-    region = tuple(slice(*span) for span in said["region"]) if "region" in said else whole(grid.shape)
-    return grid, region
+    grid = BlockGrid(shape, Recipe.from_dict(attributes["recipe"]).tiles)
+    if "region" not in attributes:
+        return grid, whole(grid.shape)
+    return grid, tuple(slice(*span) for span in attributes["region"])
 
 
 def _state(complete: bool, heads: Mapping[str, Any], alive: Mapping[str, Any], failed: int, left: int) -> str:

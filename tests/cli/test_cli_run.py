@@ -53,7 +53,7 @@ def segment(place, out, *more, code=0):
 def test_parts_one_after_the_other_and_their_status(place, tmp_path):
     out = tmp_path / "out.ome.zarr"
     first = segment(place, out, "--part", "1/2")
-    assert "this part is done; 12 blocks are left to other parts" in first.stdout
+    assert "this part is done; 12 blocks remain for other parts" in first.stdout
     status = json.loads(run("status", out, "--json").stdout)
     assert (status["state"], status["total"], status["done"], status["left"]) == ("stopped", 24, 12, 12)
     assert [driver["lane"] for driver in status["drivers"]] == ["part-1-of-2"]
@@ -63,7 +63,7 @@ def test_parts_one_after_the_other_and_their_status(place, tmp_path):
     whole = tmp_path / "whole.ome.zarr"
     segment(place, whole)
     np.testing.assert_array_equal(open_labels(out).read(), open_labels(whole).read())
-    assert "was complete already" in segment(place, out).stdout
+    assert "is already complete" in segment(place, out).stdout
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "1/0"])

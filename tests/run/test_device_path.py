@@ -16,6 +16,7 @@ from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
 from hrvol.recipe.specs import ClassifierSpec, ClusterSpec
 from hrvol.run import predict
 from hrvol.run.classify import classify
+from hrvol.run.options import PredictOptions
 from hrvol.run.predict import predict_part, read_window
 from hrvol.segment.cluster_classifier import fit_clusters
 from hrvol.segment.estimators.on_device import device_probabilities, multiply
@@ -160,7 +161,7 @@ def test_a_part_is_predicted_as_on_the_host(data, heads, tmp_path, kind, move):
     raw = read_window(volume, block, part, model)
     featuriser = load_featuriser(QUICK.features, device="cpu")
     host, there = (
-        predict_part(raw, volume, block, part, model, source, probabilities=True, uncertainty=True)
+        predict_part(raw, volume, block, part, model, source, PredictOptions(True, True))
         for source in (featuriser, Elsewhere(featuriser, move))
     )
     assert host.seams.pixels > 0
@@ -181,7 +182,7 @@ def test_probabilities_stay_on_the_device_unless_a_crf_needs_them(data, heads):
     image = data[0][0, :60, :50].astype(np.float32) / 255
     inside = (slice(5, 55), slice(8, 40))
     assert where_is(classify(image, inside, heads["logistic"], featuriser)) == ELSEWHERE
-    refined = classify(image, inside, heads["logistic"], featuriser, crf=CrfSpec())
+    refined = classify(image, inside, heads["logistic"], featuriser, PredictOptions(crf=CrfSpec()))
     assert on_host(refined)
     assert refined.shape == (50, 32, 2)
 

@@ -91,12 +91,12 @@ def test_a_block_that_runs_out_of_memory_is_tried_with_smaller_batches(case, tmp
     monkeypatch.setattr(spec_module, "BACK_OFF", 0.01)
     predict_part, sizes = block_module.predict_part, []
 
-    def starved(*arguments, batch_size, **options):
+    def starved(*arguments, **keywords):
         if arguments[2].index == (1, 2, 0):
-            sizes.append(batch_size)
-            if batch_size > 1:
+            sizes.append(arguments[6].batch_size)
+            if sizes[-1] > 1:
                 raise MemoryError
-        return predict_part(*arguments, batch_size=batch_size, **options)
+        return predict_part(*arguments, **keywords)
 
     monkeypatch.setattr(block_module, "predict_part", starved)
     assert case.segment(tmp_path / "out.ome.zarr").failed == ()
@@ -158,7 +158,7 @@ def test_signals_end_a_run_in_order(case, tmp_path, signals, group, code):
     finally:
         process.kill()
     said = log.read_text()
-    assert said.splitlines()[-1].endswith("blocks done; the same command goes on")
+    assert said.splitlines()[-1].endswith("blocks done; run the same command to resume")
     assert f"stopped by {signals[0].name}" in said
     assert not any(noise in said for noise in ("Traceback", "distributed", "asyncio", "KeyboardInterrupt"))
     after = progress_of(out)[0]

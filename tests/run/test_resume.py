@@ -70,7 +70,7 @@ def reference(wide, wide_model, tmp_path_factory):
 
 def test_a_stopped_run_is_gone_on_with(wide, wide_model, reference, tmp_path, monkeypatch):
     out = tmp_path / "out.ome.zarr"
-    with pytest.raises(StoppedError, match="7 of 30 blocks done; the same command goes on") as stopped:
+    with pytest.raises(StoppedError, match="7 of 30 blocks done; run the same command to resume") as stopped:
         segment_volume(wide[0], out, wide_model, probabilities=True, uncertainty=True, stop=After(7))
     assert stopped.value.exit_code == 75
     assert not open_label_store(out).complete

@@ -187,7 +187,7 @@ def parts(bucket, model):
 
 
 def test_parts_make_the_whole(bucket, parts, local):
-    assert "4 blocks are left to other parts" in parts[1]
+    assert "4 blocks remain for other parts" in parts[1]
     status = run_status(bucket.url("parts.ome.zarr"), storage_options=bucket.options)
     assert status["state"] == "complete"
     assert sorted(driver["lane"] for driver in status["drivers"]) == ["part-1-of-2", "part-2-of-2"]
