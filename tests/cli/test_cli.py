@@ -293,7 +293,7 @@ def test_a_missing_weight_offline(place, offline, tmp_path):
 
 def test_an_output_that_exists(place):
     line = fails(*segment_of(place, place / "volume.zarr", place / "out.ome.zarr"), "--probabilities")
-    assert "out.ome.zarr: was made with other settings" in line
+    assert "out.ome.zarr: found a run with other settings" in line
     assert "--fresh" in line
     line = fails("train", place / "volume.zarr", place / "strokes.tif", "-o", place / "m.hrvol")
     assert "m.hrvol: exists" in line

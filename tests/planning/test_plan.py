@@ -210,7 +210,7 @@ def test_a_gpu_that_is_too_small_is_warned_of(roomy, capsys):
     echo_plan(told)
     check_resources(told)  # a forecast alone refuses nothing
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert {"GPU memory needed 3 GiB", "free there not known", tight.notes[0]} <= set(lines)
+    assert {"GPU memory needed 3 GiB", "free there unknown", tight.notes[0]} <= set(lines)
     assert told.to_dict()["gpu_needed"] == 3 * 2**30
 
 

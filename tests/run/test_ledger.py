@@ -55,7 +55,7 @@ def test_what_is_written_down_is_read_by_anybody(place):
         ledger.mark_part("labels/hrvol/1/0", "abc", "123")
     state = read_state(place, COUNT)
     assert state.of_block.tolist() == [{3: DONE, 5: FAILED}.get(n, PENDING) for n in range(COUNT)]
-    assert (state.stamp[3], state.reasons) == (255, {5: "cannot read"})
+    assert (state.checksum[3], state.reasons) == (255, {5: "cannot read"})
     assert state.parts == {"labels/hrvol/1/0": ("abc", "123")}
     assert state.digest() == ledger.state.digest() != LedgerState(COUNT).digest()
     (head,) = lanes(place).values()

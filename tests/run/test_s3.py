@@ -224,7 +224,7 @@ def test_fresh_deletes_an_earlier_output_and_nothing_beside_it(bucket, model):
     beside = [f"{out}2/notes.txt", "fresh1.ome.zarr/zarr.json", "fresh1.ome.zarr/labels/hrvol/0/c/0/0/0"]
     for key in beside:
         bucket.put(key, b"keep")
-    assert "was made with other settings" in fails(*segment(bucket, model, out, "--engine", "serial"))
+    assert "found a run with other settings" in fails(*segment(bucket, model, out, "--engine", "serial"))
     run(*segment(bucket, model, out, "--engine", "serial", "--roi", "1:2,0:96,0:96", "--fresh", "--yes"))
     assert f"{out}/labels/hrvol/0/c/9/9/9" not in bucket.keys(out)
     assert [bucket.get(key) for key in beside] == [b"keep"] * 3

@@ -1,0 +1,108 @@
+"""Labels, probabilities and models keep the bits of version 0.1.0, and an output that it began is resumed.
+
+``version_0_1_0.zip`` was written by that version: a volume with strokes, the model trained on them, the digests
+of its segmentation, and the same segmentation stopped after 4 of 18 blocks.
+"""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import hrvol
+from hrvol.run.resume import differences
+from hrvol.segment.model.model import current_versions, model_bytes
+
+ARCHIVE = Path(__file__).with_name("version_0_1_0.zip")
+OUTPUTS = {"probabilities": True, "uncertainty": True}
+NUMERIC = ("numpy", "scipy", "scikit-learn")
+"""Packages whose releases may change last bits."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("golden")
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def records(folder):
+    return json.loads((folder / "records.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def same_packages(records):
+    recorded, present = records["attributes"]["hrvol"]["versions"], current_versions()
+    return all(recorded[name] == present[name] for name in NUMERIC)
+
+
+def digests(out):
+    root = zarr.open_group(out, mode="r")
+    return {
+        f"{top}/{path}": hashlib.sha256(array[...].tobytes()).hexdigest()
+        for top in ("labels", "probabilities", "uncertainty")
+        for path, array in root[top].members(max_depth=None)
+        if isinstance(array, zarr.Array)
+    }
+
+
+def check(out, folder, records, same_packages):
+    """Compare an output with that of version 0.1.0: to the bit with the packages it was made with."""
+    assert zarr.open_group(out, mode="r").attrs["hrvol"]["complete"]
+    if same_packages:
+        assert digests(out) == records["arrays"]
+    else:
+        assert digests(out).keys() == records["arrays"].keys()
+        labels, before = (
+            zarr.open_array(store / "labels/hrvol/0", mode="r")[...]
+            for store in (out, folder / "whole.ome.zarr")
+        )
+        assert np.mean(labels == before) > 0.999
+
+
+def members(data):
+    with zipfile.ZipFile(data) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if name != "info.json"}
+
+
+def test_a_trained_model_has_the_same_bytes(folder, same_packages, tmp_path):
+    data = np.load(folder / "volume.npz")
+    recipe = hrvol.Recipe.from_dict(json.loads((folder / "recipe.json").read_text()))
+    model = hrvol.train_model([(data["image"], data["strokes"])], recipe=recipe, classes=["matrix", "disc"])
+    file = tmp_path / "model.hrvol"
+    file.write_bytes(model_bytes(model))
+    trained, before = members(file), members(folder / "model.hrvol")
+    assert trained.keys() == before.keys()
+    if same_packages:
+        assert [name for name in trained if trained[name] != before[name]] == []
+
+
+def test_a_segmentation_has_the_same_bits_and_settings(folder, records, same_packages, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    out = tmp_path / "out.ome.zarr"
+    hrvol.segment_volume("volume.zarr", out, "model.hrvol", **OUTPUTS)
+    check(out, folder, records, same_packages)
+    attributes, before = zarr.open_group(out, mode="r").attrs.asdict(), records["attributes"]
+    assert attributes["ome"] == before["ome"] | {"multiscales": attributes["ome"]["multiscales"]}
+    assert attributes["ome"]["multiscales"][0]["datasets"] == before["ome"]["multiscales"][0]["datasets"]
+    changed = differences(before["hrvol"], attributes["hrvol"])
+    assert [line for line in changed if not line.startswith("versions.")] == []
+
+
+def test_an_output_that_it_began_is_resumed(folder, records, same_packages, monkeypatch):
+    monkeypatch.chdir(folder)
+    out = folder / "begun.ome.zarr"
+    root = zarr.open_group(out, mode="r+")
+    assert hrvol.run_status(out)["done"] == 4
+    # A run refuses other versions of packages; here it is to be resumed with those that are installed.
+    root.attrs["hrvol"] = root.attrs["hrvol"] | {"versions": current_versions()}
+    report = hrvol.segment_volume("volume.zarr", out, "model.hrvol", **OUTPUTS)
+    assert (report.blocks, report.failed) == (18, ())
+    assert report.before == 4 * 64 * 64
+    check(out, folder, records, same_packages)
