@@ -95,7 +95,7 @@ def test_workers_compute_on_what_their_engine_is_for(spec, wanted, device):
     placed, choice = place(spec, wanted, two, tuple)
     assert placed.device == choice.device == device
     assert choice.why
-    assert spec.serial or placed.asks is (this_gpu if device == "cuda" else None)
+    assert spec.serial or placed.gpu_identifier is (this_gpu if device == "cuda" else None)
 
 
 def test_engine_cuda_has_a_worker_for_each_gpu():
@@ -104,15 +104,15 @@ def test_engine_cuda_has_a_worker_for_each_gpu():
     assert place(chosen, "auto", two)[0].workers == chosen.count == 3
     assert place(chosen, "auto", two)[0].limited(1).devices == ("0", "2", "5")
     assert chosen.limited(2).count == 2
-    with pytest.raises(UsageError, match="one for each GPU, found 2, got 3"):
+    with pytest.raises(UsageError, match="workers: found 3, expected 2 at most, one for each GPU"):
         place(EngineSpec("cuda", 3), "auto", two)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: EngineSpec("local", 2, devices=("0",)), "devices: only engine: cuda has any, got 0"),
-        (lambda: EngineSpec("cuda", devices=("1", "1")), "devices: expected each GPU once, got 1,1"),
+        (lambda: EngineSpec("local", 2, devices=("0",)), "devices: only engine: cuda has any, found 0"),
+        (lambda: EngineSpec("cuda", devices=("1", "1")), "devices: found 1,1, expected each GPU once"),
         (lambda: place(EngineSpec("cuda"), "cpu", two), "expected engine: local"),
         (lambda: place(EngineSpec("local", 2), "cuda", two), "would share one GPU"),
         (lambda: place(EngineSpec("local"), "cuda", two), "would share one GPU"),
@@ -192,7 +192,7 @@ def test_workers_with_a_gpu_each_share_the_work_also_after_one_was_replaced(tmp_
 def test_workers_that_share_a_gpu_are_refused():
     with (
         open_engine(EngineSpec("local", 2, identify=shared_gpu)) as engine,
-        pytest.raises(DeviceError, match=r"GPU GPU-5e7 of .*: found two workers on it, tcp://.* and tcp://"),
+        pytest.raises(DeviceError, match=r"GPU GPU-5e7 of .*: found two workers, tcp://.* and tcp://"),
     ):
         list(engine.map_bounded(process_id, range(50)))
 
@@ -201,7 +201,7 @@ def test_a_worker_without_a_gpu_is_left_out_and_said(tmp_path, caplog):
     with open_engine(EngineSpec("local", 2, identify=partial(gpu_of_the_first, tmp_path))) as engine:
         outcomes = list(engine.map_bounded(process_id, range(12)))
     assert len({outcome.value for outcome in outcomes}) == 1
-    assert "is given no work: no GPU for me" in caplog.text
+    assert "worker gets no tasks: no GPU for me" in caplog.text
 
 
 @no_gpu
