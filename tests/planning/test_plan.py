@@ -92,22 +92,9 @@ def test_several_workers_are_tried_at_once(given):
 
 def test_json_has_all_figures(given):
     figures = json.loads(json.dumps(plan_run(*given, **SHORT).to_dict()))
-    assert {
-        "seconds",
-        "hours",
-        "voxels_per_s",
-        "read",
-        "read_amplification",
-        "worker_memory",
-    } <= figures.keys()
-    assert {
-        "memory_needed",
-        "memory_free",
-        "output_bytes",
-        "disk_free",
-        "files",
-        "by_workers",
-    } <= figures.keys()
+    keys = figures.keys()
+    assert {"seconds", "hours", "voxels_per_s", "read", "read_amplification", "worker_memory"} <= keys
+    assert {"memory_needed", "memory_free", "output_bytes", "disk_free", "files", "by_workers"} <= keys
     assert figures["hours"] == pytest.approx(figures["seconds"] / 3600)
     assert figures["by_workers"] == [{"workers": 1, "seconds": pytest.approx(figures["seconds"])}]
     assert figures["shape"] == [5, 150, 300]
