@@ -248,9 +248,9 @@ class MaskSample:
     count: int = 0
 
 
-def sample_mask(mask: Volume | None, grid: BlockGrid, todo: NDArray[np.int64], region: Box) -> MaskSample:
+def sample_mask(mask: Volume | None, grid: BlockGrid, pending: NDArray[np.int64], region: Box) -> MaskSample:
     """Read the mask in evenly spread blocks of those to compute, or in all of them if they are few."""
-    if mask is None or not len(todo):
+    if mask is None or not len(pending):
         return MaskSample()
     began = time.monotonic()
     inside_numbers: list[int] = []
@@ -258,9 +258,9 @@ def sample_mask(mask: Volume | None, grid: BlockGrid, todo: NDArray[np.int64], r
     sampled = np.zeros(2, np.int64)  # planes, voxels
     count = 0
     # From coarse to fine, so that the sample is spread evenly whenever time is up.
-    spread = sorted(range(min(_MASK_BLOCKS, len(todo))), key=lambda i: int(f"{i:06b}"[::-1], 2))
+    spread = sorted(range(min(_MASK_BLOCKS, len(pending))), key=lambda i: int(f"{i:06b}"[::-1], 2))
     for i in spread:
-        number = int(todo[(2 * i + 1) * len(todo) // (2 * len(spread))])
+        number = int(pending[(2 * i + 1) * len(pending) // (2 * len(spread))])
         box = intersection(grid[number].core, region)
         assert box is not None
         inside = mask.read(box) != 0

@@ -41,34 +41,34 @@ class Task:
 
     Attributes
     ----------
-    ready, spec
+    prepared, spec
         The prepared run and its engine.
     grid
         Its blocks.
-    numbers, todo, done
+    numbers, pending, done
         Flat indices of all blocks of the region, of those to compute, and of those that earlier runs
         computed.
-    was_there
+    exists
         Whether an unfinished output is resumed.
     """
 
-    ready: PreparedRun
+    prepared: PreparedRun
     spec: EngineSpec
     grid: BlockGrid
     numbers: NDArray[np.int64]
-    todo: NDArray[np.int64]
+    pending: NDArray[np.int64]
     done: NDArray[np.int64]
-    was_there: bool
+    exists: bool
 
     @property
     def job(self) -> SegmentJob:
         """Configuration of the workers."""
-        return self.ready.job
+        return self.prepared.job
 
     @property
     def workers(self) -> int:
         """Number of workers of the run."""
-        spec = self.spec.limited(max(1, len(self.todo)))
+        spec = self.spec.limited(max(1, len(self.pending)))
         return spec.workers or 1
 
 
@@ -114,32 +114,32 @@ def estimate(task: Task, seconds: float, prepare_s: float) -> Plan:
     """
     job = task.job
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    mask = sample_mask(job.mask, task.grid, task.todo, job.region)
+    mask = sample_mask(job.mask, task.grid, task.pending, job.region)
     memory = resources.free_memory() + resources.held_memory()[0]
-    gpu = gpu_need(task.spec, task.ready.model)  # before trial blocks use the GPU
+    gpu = gpu_need(task.spec, task.prepared.model)  # before trial blocks use the GPU
     notes = [*_notes(task, mask, load), *gpu.notes]
     with tempfile.TemporaryDirectory(
         prefix="hrvol-plan-", dir=_scratch_folder(task), ignore_cleanup_errors=True
     ) as folder:
         scratch = Location(folder)
-        store = scratch_store(TrialJob(job, scratch), task.ready.model, "plan")
+        store = scratch_store(TrialJob(job, scratch), task.prepared.model, "plan")
         metadata = tuple(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
         basis = _Basis(task, mask, store, metadata, prepare_s, memory, gpu, load)
         measured = None
-        if len(task.todo) and mask.blocks > 0:
+        if len(task.pending) and mask.blocks > 0:
             measured = _measure(basis, scratch, seconds)
         return _plan(basis, measured, notes)
 
 
 def _scratch_folder(task: Task) -> Path | None:
     """Return a folder with enough room on the disk of the output; ``None``: the system's default."""
-    path = task.ready.location.path
+    path = task.prepared.location.path
     if path is None:
         return None
     folder = resources.existing_parent(path.absolute().parent)
     depth, height, width = task.grid.side
     predicting = task.job.predicting
-    kinds = 2 + predicting.uncertainty + len(task.ready.model.classes) * predicting.probabilities
+    kinds = 2 + predicting.uncertainty + len(task.prepared.model.classes) * predicting.probabilities
     needed = 4 * task.workers * depth * height * width * kinds
     free, _ = resources.free_disk(Location(str(folder)))
     try:
@@ -152,8 +152,8 @@ def _scratch_folder(task: Task) -> Path | None:
 def _measure(basis: _Basis, scratch: Location, seconds: float) -> Measured:
     """Run trial blocks: the fullest, spread evenly."""
     task, memory = basis.task, basis.memory
-    sizes = forecast.block_sizes(task.grid, task.todo, task.job.region)
-    full = task.todo[sizes.voxels >= 0.9 * sizes.voxels.max()]
+    sizes = forecast.block_sizes(task.grid, task.pending, task.job.region)
+    full = task.pending[sizes.voxels >= 0.9 * sizes.voxels.max()]
     if basis.mask.numbers is not None:
         inside = np.array(basis.mask.numbers, np.int64)
         both = inside[np.isin(inside, full)]
@@ -175,7 +175,7 @@ def _plan(basis: _Basis, measured: Measured | None, notes: list[str]) -> Plan:
     """Return the plan; without a measurement there is nothing to compute."""
     task = basis.task
     job, workers = task.job, task.workers
-    sizes = forecast.block_sizes(task.grid, task.todo, job.region)
+    sizes = forecast.block_sizes(task.grid, task.pending, job.region)
     voxels = round(int(sizes.voxels.sum()) * basis.mask.voxels)
     reading = ReadForecast(0, 0, 0) if measured is None else _reading(basis, measured)
     times = {workers: _Times()} if measured is None else _times(basis, measured, sizes, reading)
@@ -186,18 +186,18 @@ def _plan(basis: _Basis, measured: Measured | None, notes: list[str]) -> Plan:
     shared = 0 if measured is None else measured.shared
     driver = 0 if task.spec.serial else resources.held_memory()[0] + _BLOCK_BYTES * len(task.numbers)
     memory_free, memory_where = _memory(task.spec, basis.memory)
-    disk_free, files_free = resources.free_disk(task.ready.location)
+    disk_free, files_free = resources.free_disk(task.prepared.location)
     nbytes, files = _output(basis, measured)
     if measured is not None:
         notes = [*notes, *_notes_of_trial(task, measured, reading)]
     return Plan(
         volume=job.volume.source,
-        output=str(task.ready.location),
+        output=str(task.prepared.location),
         engine=task.spec.scheduler_file or task.spec.name,
         workers=workers,
         shape=task.grid.shape,
         block_shape=task.grid.side,
-        blocks=len(task.todo),
+        blocks=len(task.pending),
         done=len(task.done),
         voxels=voxels,
         start_s=start_s,
@@ -243,7 +243,7 @@ def _times(
 ) -> dict[int, _Times]:
     """Return the times by number of workers: powers of two, and the requested number."""
     task = basis.task
-    workers, blocks = task.workers, len(task.todo)
+    workers, blocks = task.workers, len(task.pending)
     most = max(workers, 64 if task.spec.remote else cpus())
     counts = {2**n for n in range(most.bit_length()) if 2**n <= blocks and not task.spec.serial} | {workers}
     filled = math.prod(box_shape(task.job.region)) * basis.mask.voxels / math.prod(task.grid.shape)
@@ -265,21 +265,21 @@ def _output(basis: _Basis, measured: Measured | None) -> tuple[int, int]:
     """Return the bytes and the number of files to be written."""
     task, mask, images = basis.task, basis.mask, basis.store.images
     region = task.job.region
-    blocks = mask.blocks * len(task.todo)
+    blocks = mask.blocks * len(task.pending)
     parts = sum(plan.parts for image in images for plan in image.levels)
     files = blocks * len(basis.store.keys((0, 0, 0)))
     coarser = sum(forecast.level_objects(image.levels, region) for image in images)
     files += math.ceil(mask.blocks * coarser)
     files += sum(len(image.levels) for image in images)
-    files += forecast.ledger_objects(len(task.todo), parts) + (0 if task.was_there else len(basis.metadata))
-    nbytes = float(forecast.ENTRY_BYTES * (len(task.todo) + parts) + 2 * sum(basis.metadata))
+    files += forecast.ledger_objects(len(task.pending), parts) + (0 if task.exists else len(basis.metadata))
+    nbytes = float(forecast.ENTRY_BYTES * (len(task.pending) + parts) + 2 * sum(basis.metadata))
     if measured is not None:
-        raw = sum(1 if image.axes[0] != "c" else len(task.ready.model.classes) for image in images)
-        voxels = mask.blocks * float(forecast.block_sizes(task.grid, task.todo, region).voxels.sum())
+        raw = sum(1 if image.axes[0] != "c" else len(task.prepared.model.classes) for image in images)
+        voxels = mask.blocks * float(forecast.block_sizes(task.grid, task.pending, region).voxels.sum())
         nbytes += voxels * measured.stored
         nbytes += forecast.level_bytes(images[0].levels, voxels, measured.stored, raw)
-    clusters = isinstance(task.ready.model.classifier, ClusterClassifier)
-    if not task.was_there and (task.spec.remote or clusters):  # the output keeps a copy of the model
+    clusters = isinstance(task.prepared.model.classifier, ClusterClassifier)
+    if not task.exists and (task.spec.remote or clusters):  # the output keeps a copy of the model
         nbytes, files = nbytes + Path(task.job.model_source.model_file).stat().st_size, files + 2
     return round(nbytes), round(files)
 
@@ -291,13 +291,13 @@ def _reading(basis: _Basis, measured: Measured) -> ReadForecast:
     itemsize = job.volume.dtype.itemsize
     if measured.decode_s:
         reads = simulate_reads(
-            task.grid, task.todo, job.region, itemsize, workers=task.workers, capacity=CAPACITY
+            task.grid, task.pending, job.region, itemsize, workers=task.workers, capacity=CAPACITY
         )
         return replace(reads, decoded=round(reads.decoded * mask.blocks))
     windows = math.prod(
         sum(stop - start for start, stop in axis) for axis in task.grid.read_spans(job.region)
     )
-    read = round(windows * itemsize * mask.blocks * len(task.todo) / len(task.numbers))
+    read = round(windows * itemsize * mask.blocks * len(task.pending) / len(task.numbers))
     return ReadForecast(read, read, 0)
 
 
@@ -357,19 +357,22 @@ def _notes(task: Task, mask: MaskSample, load: float) -> list[str]:
     notes = []
     if task.spec.remote:
         notes.append("Measured on this machine, not on those of the workers, whose times may differ.")
-    if task.ready.location.path is None:
+    if task.prepared.location.path is None:
         notes.append("The output is a URL: free space and write permission are not checked.")
     if mask.numbers == ():
-        notes.append(f"No voxel of the mask was found in {mask.count} of {len(task.todo)} blocks.")
-    elif mask.numbers is not None and mask.count < len(task.todo):
-        share = f"{100 * mask.voxels:.0f} % of their voxels"
-        notes.append(f"The mask was sampled in {mask.count} of {len(task.todo)} blocks: {share} are inside.")
+        notes.append(f"No voxel of the mask was found in {mask.count} of {len(task.pending)} blocks.")
+    elif mask.numbers is not None and mask.count < len(task.pending):
+        share = f"{100 * mask.voxels:.0f} %"
+        notes.append(
+            f"The mask was sampled in {mask.count} of {len(task.pending)} blocks:"
+            f" {share} of their voxels are inside."
+        )
     if load > max(1.0, 0.5 * cpus()):
         notes.append(
             f"The machine was busy with other work (load {load:.1f}, {cpus()} CPUs):"
             " times hold for the same load."
         )
-    if not len(task.todo) and not (task.was_there and task.job.store.complete):
+    if not len(task.pending) and not (task.exists and task.job.store.complete):
         notes.append("All blocks are done; coarser levels may be missing, and their time was not measured.")
     return notes
 
