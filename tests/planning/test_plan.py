@@ -211,7 +211,7 @@ def test_a_gpu_that_is_too_small_is_warned_of(roomy, capsys):
     echo_plan(planned)
     check_resources(planned)  # a forecast alone refuses nothing
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert {"GPU memory needed 3 GiB", "free there not known", tight.notes[0]} <= set(lines)
+    assert {"GPU memory needed 3 GiB", "free there unknown", tight.notes[0]} <= set(lines)
     assert planned.to_dict()["gpu_needed"] == 3 * 2**30
 
 
