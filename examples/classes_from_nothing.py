@@ -1,9 +1,9 @@
-"""Classes from nothing: what is in an image, found without any strokes, and given to another image.
+"""Find classes in an image without strokes, and apply them to another image.
 
     python examples/classes_from_nothing.py [image.tif [classes.png]]
 
-Without arguments: slices through synthetic electrodes. The classes are found once and kept in a model; it
-labels the image they came from and any other alike, here one it has not seen.
+Without arguments: slices through synthetic electrodes. The classes are fitted once and stored in a model,
+which labels the same image and any other, here one that was not used for fitting.
 """
 
 import sys
@@ -22,7 +22,7 @@ def main(source: str = "", out: str = "classes.png") -> None:
         slices = {"seen": 1, "not seen": 2}
         images = {name: hrvol.open_volume(make_phantom((1, 256, 256), s).image) for name, s in slices.items()}
 
-    # Many small clusters, merged into classes: up to the semantic distance, or to a number, as here.
+    # Many small clusters, merged into classes: by default up to the semantic distance, here to four.
     first = next(iter(images.values()))
     model = hrvol.fit_classes(first, classes=4)
     featuriser = hrvol.load_featuriser(model.recipe.features)

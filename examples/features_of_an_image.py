@@ -1,8 +1,8 @@
-"""Look at what the network sees: the first three principal components of an image's features, as colours.
+"""Show the first three principal components of an image's features as colours.
 
     python examples/features_of_an_image.py image.tif features.png
 
-Also shows where the network's CLS token looks, in units of "as much as uniform attention would give".
+Also shows the attention of the network's CLS token, relative to uniform attention.
 """
 
 import sys

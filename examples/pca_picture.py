@@ -1,10 +1,10 @@
-"""See a volume as the network sees it: three principal components of its features, as colours.
+"""Show three principal components of a volume's features as colours.
 
     python examples/pca_picture.py [volume.ome.zarr [pca.png]]
 
 Without arguments: a synthetic electrode. The components are fitted once, on a sample of all planes, so that
-a colour means the same in each of them: what has one colour is one kind of thing to the network. Also
-shown is where its CLS token looks, in units of "as much as uniform attention would give".
+a colour means the same in each of them. Also shown is the attention of the network's CLS token, relative to
+uniform attention.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""The whole way in a dozen lines, on arrays in memory: strokes, a model, labels, a score.
+"""Train on strokes, segment and evaluate, on arrays in memory.
 
     python examples/train_on_arrays.py
 
-Uses classical features, so that it needs no weights and runs in a minute; give `recipe="balanced"` to use the
-network as well. The volume may as well be a path, a Dask array or an xarray.DataArray.
+Uses classical features, so that it needs no weights and runs in a minute; set `recipe="balanced"` to use the
+network as well. The volume can also be a path, a Dask array or an xarray.DataArray.
 """
 
 import tempfile
@@ -15,7 +15,7 @@ from hrvol.phantom import draw_strokes, make_phantom
 
 
 def main() -> None:
-    """Train on two planes of a synthetic electrode, label all planes, compare with the truth."""
+    """Train on two planes of a synthetic electrode, segment all planes, compare with the ground truth."""
     phantom = make_phantom((8, 128, 128), seed=1)
     strokes = draw_strokes(phantom.labels, planes=(2, 6), strokes=4)
 

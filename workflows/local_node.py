@@ -4,7 +4,7 @@
 
 The volume and the strokes may be Zarr, OME-Zarr or TIFF. Strokes are an integer image as large as the
 volume: 0 where nothing is drawn, 1, 2, ... for the classes. Ctrl-C stops after the blocks in progress, a
-second one at once; run it again, and it goes on where it was.
+second one at once; run the script again to resume.
 """
 
 import argparse
@@ -21,28 +21,28 @@ CLASSES = ["pore", "binder", "particle"]  # names of the values 1, 2, 3; None: "
 
 
 @cache
-def say(news: str) -> None:
-    """Log something, if it was not said before."""
-    LOG.info("%s", news)
+def log_once(message: str) -> None:
+    """Log a message the first time it occurs."""
+    LOG.info("%s", message)
 
 
-def tell(stage: str, done: float, total: float) -> None:
-    """Log what has been done; called often."""
-    say(f"{stage}: {100 * done / max(total, 1):.0f} %")
+def log_progress(stage: str, done: float, total: float) -> None:
+    """Log the progress in percent; called often."""
+    log_once(f"{stage}: {100 * done / max(total, 1):.0f} %")
 
 
 def main() -> int:
-    """Train and save a model unless there is one, segment; return the exit code."""
+    """Train and save a model unless it exists, then segment; return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name in ("volume", "strokes", "out"):
         parser.add_argument(name)
-    parser.add_argument("--model", type=Path, default="model.hrvol", help="taken if it is there, else made")
+    parser.add_argument("--model", type=Path, default="model.hrvol", help="used if it exists, else trained")
     parser.add_argument("--recipe", default="balanced", help="preset or YAML file")
     parser.add_argument("--workers", type=int, help="worker processes; default: one per core")
-    given = parser.parse_args()
-    # A handler of its own: with a root handler Dask would tell of workers that are "lost" when they end.
+    arguments = parser.parse_args()
+    # Not the root logger: Dask would log workers as "lost" when they end.
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     for logger in (LOG, logging.getLogger("hrvol")):
@@ -50,22 +50,22 @@ def main() -> int:
         logger.setLevel(logging.INFO)
 
     try:
-        if given.model.exists():  # a model can be applied to other volumes without new strokes
-            LOG.info("taking %s as it is; delete it to train anew", given.model)
+        if arguments.model.exists():  # a model can be applied to other volumes without new strokes
+            LOG.info("using %s; delete it to train again", arguments.model)
         else:
-            pair = given.volume, given.strokes
-            model = hrvol.train_model([pair], recipe=given.recipe, classes=CLASSES, progress=tell)
-            hrvol.save_model(model, given.model)
+            pair = arguments.volume, arguments.strokes
+            model = hrvol.train_model([pair], recipe=arguments.recipe, classes=CLASSES, progress=log_progress)
+            hrvol.save_model(model, arguments.model)
         with hrvol.stop_signals(ends=True) as stop:
             report = hrvol.segment_volume(
-                *(given.volume, given.out, given.model),
+                *(arguments.volume, arguments.out, arguments.model),
                 engine="local",
-                workers=given.workers,
+                workers=arguments.workers,
                 uncertainty=True,
-                progress=tell,
+                progress=log_progress,
                 stop=stop,
             )
-    except HrvolError as error:  # one line that tells what was found and what was expected
+    except HrvolError as error:  # its message is one line
         LOG.error("%s", error)
         return error.exit_code
     for failure in report.failed:
@@ -73,6 +73,6 @@ def main() -> int:
     return 1 if report.failed else 0
 
 
-# Worker processes import this file: without the guard each would start workers of its own.
+# Worker processes import this file: without the guard each would start its own workers.
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,9 +1,9 @@
-"""Train on strokes, segment many volumes, compare with truths where there are any: a Prefect 3 flow.
+"""Train on strokes, segment many volumes, compare with ground truth where given: a Prefect 3 flow.
 
     python prefect_flow.py config.yaml
 
-Only the command ``hrvol`` is called, so Prefect may live in an environment of its own. config.yaml is that of
-the Snakefile beside this file. A flow that failed or was stopped goes on where it was when it is run again.
+Only the command ``hrvol`` is called, so Prefect can be installed in its own environment. config.yaml is that
+of the Snakefile beside this file. Run a flow that failed or was stopped again to resume it.
 """
 
 import json
@@ -16,35 +16,35 @@ from prefect import flow, get_run_logger, task
 from prefect.states import State
 
 
-def hrvol(*words: str, log: str, labels: str = "", look: float | None = None) -> None:
-    """Run ``hrvol``, its output appended to a file; every ``look`` seconds tell how far the labels are."""
-    with open(log, "ab") as sink, Popen(["hrvol", *words], stdout=sink, stderr=sink) as process:
+def hrvol(*arguments: str, log: str, labels: str = "", interval: float | None = None) -> None:
+    """Run ``hrvol``, append its output to a file, and log progress every ``interval`` seconds."""
+    with open(log, "ab") as output, Popen(["hrvol", *arguments], stdout=output, stderr=output) as process:
         try:
             while process.poll() is None:
                 try:
-                    process.wait(look)
+                    process.wait(interval)
                 except TimeoutExpired:
-                    told = run(["hrvol", "status", labels, "--json"], capture_output=True)
-                    if told.returncode == 0:  # at the very beginning there is nothing to tell
-                        status = json.loads(told.stdout)
+                    reply = run(["hrvol", "status", labels, "--json"], capture_output=True)
+                    if reply.returncode == 0:  # before the labels exist it fails
+                        status = json.loads(reply.stdout)
                         get_run_logger().info("%s: %d of %d blocks", labels, status["done"], status["total"])
-        finally:  # where the flow is cancelled hrvol is told to stop, and waited for
+        finally:  # if the flow is cancelled, stop hrvol and wait for it
             process.terminate()
             process.wait()
     if process.returncode:
         get_run_logger().error("%s", Path(log).read_text().strip().rpartition("\n")[2])
-        raise CalledProcessError(process.returncode, ["hrvol", *words])
+        raise CalledProcessError(process.returncode, ["hrvol", *arguments])
 
 
 def resumable(task: object, run: object, state: State) -> bool:
-    """Whether another try may help: blocks failed, or it was stopped (75) or killed."""
+    """Return whether to try again: blocks failed (1), or the run was stopped (75) or killed."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, CalledProcessError) and (error.returncode in (1, 75) or error.returncode < 0)
 
 
 @task
 def train(pairs: list[str], model: str, recipe: str, classes: list[str]) -> None:
-    """Train a model, unless there is one: delete it to train anew."""
+    """Train a model unless it exists; delete it to train again."""
     names = ["--classes", ",".join(classes)] if classes else []
     if not Path(model).exists():
         hrvol("train", *pairs, "-o", model, "--recipe", recipe, *names, log=f"{model}.log")
@@ -52,20 +52,20 @@ def train(pairs: list[str], model: str, recipe: str, classes: list[str]) -> None
 
 @task(task_run_name="plan {labels}")
 def plan(volume: str, labels: str, model: str, workers: int) -> None:
-    """Try a few blocks, and fail at once where memory, disk or permissions do not suffice."""
+    """Run a few trial blocks; fail at once if memory, disk space or permissions do not suffice."""
     hrvol("plan", volume, labels, "-m", model, "--workers", str(workers), log=f"{labels}.log")
 
 
 @task(task_run_name="segment {labels}", retries=3, retry_condition_fn=resumable)
-def segment(volume: str, labels: str, model: str, workers: int, look: float) -> None:
-    """Segment one volume; a further try goes on where the one before stopped."""
-    words = ["segment", volume, labels, "-m", model, "--engine", "local", "--workers", str(workers)]
-    hrvol(*words, log=f"{labels}.log", labels=labels, look=look)
+def segment(volume: str, labels: str, model: str, workers: int, interval: float) -> None:
+    """Segment one volume; another try resumes the previous one."""
+    arguments = ["segment", volume, labels, "-m", model, "--engine", "local", "--workers", str(workers)]
+    hrvol(*arguments, log=f"{labels}.log", labels=labels, interval=interval)
 
 
 @task(task_run_name="evaluate {labels}")
 def evaluate(labels: str, truth: str) -> None:
-    """Log how well labels agree with a truth."""
+    """Log how well labels agree with the ground truth."""
     scores = json.loads(run(["hrvol", "evaluate", labels, truth, "--json"], stdout=PIPE, check=True).stdout)
     get_run_logger().info("%s: mean IoU %.3f, %s", labels, scores["miou"], scores["iou"])
 
@@ -80,21 +80,21 @@ def segment_volumes(
     classes: list[str] | None = None,
     workers: int = 8,
     retry_delay: float = 60,
-    look: float = 30,
+    progress_interval: float = 30,
 ) -> list[State]:
-    """Train once, then segment one volume after the other; one that fails does not hold up the others."""
+    """Train once, then segment one volume after the other; a failed volume does not stop the others."""
     Path(out).mkdir(parents=True, exist_ok=True)
     model = f"{out}/model.hrvol"
     train([path for name in strokes for path in (volumes[name], strokes[name])], model, recipe, classes or [])
-    patient, states = segment.with_options(retry_delay_seconds=retry_delay), []
+    segment_again, states = segment.with_options(retry_delay_seconds=retry_delay), []
     for name, volume in volumes.items():
         labels = f"{out}/{name}.ome.zarr"
         states.append(plan(volume, labels, model, workers, return_state=True))
         if states[-1].is_completed():
-            states.append(patient(volume, labels, model, workers, look, return_state=True))
+            states.append(segment_again(volume, labels, model, workers, progress_interval, return_state=True))
         if states[-1].is_completed() and truth and name in truth:
             states.append(evaluate(labels, truth[name], return_state=True))
-    return states  # the flow has failed where one of them has
+    return states  # if one of them has failed, so has the flow
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""A bounded map over tasks, in this process, on worker processes or on a cluster; knows no imaging."""
+"""Run a bounded map over tasks in this process, in worker processes or on a cluster; knows no imaging."""

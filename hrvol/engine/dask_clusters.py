@@ -1,4 +1,4 @@
-"""The Dask clusters that hrvol starts itself: processes of this machine, on CPUs or GPUs, and SLURM jobs."""
+"""Start Dask clusters: processes of this machine, on CPUs or GPUs, and SLURM jobs."""
 
 from __future__ import annotations
 
@@ -17,55 +17,55 @@ from hrvol.engine.task import one_line
 from hrvol.errors import MissingExtraError
 
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
-"""How glibc keeps memory that a worker gives back.
+"""How much freed memory glibc keeps in a worker.
 
-Dask has it hand back all but 64 KiB at once; then any array of more than 128 KiB has its pages mapped and
-cleared anew, and the system works longer on that than workers do on blocks. What is kept here is at most
-256 MiB, of arrays of 32 MiB at most.
+By default Dask makes it return all but 64 KiB at once; then the pages of every array of more than 128 KiB are
+mapped and cleared again, which takes longer than the work on blocks. These settings keep at most 256 MiB, of
+arrays of up to 32 MiB.
 """
 
 GPU_MEMORY = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
-"""How torch keeps GPU memory: else what it has freed is in pieces when batches of another size come."""
+"""How torch keeps GPU memory: otherwise free memory is fragmented once batches of another size come."""
 
 
 def sigint_masked_loop() -> Any:
-    """Return a running event loop whose processes do not hear Ctrl-C.
+    """Return a running event loop whose child processes ignore Ctrl-C.
 
-    A terminal sends it to all processes, but what becomes of blocks in progress is for the driver to say. The
-    signals that a thread blocks are blocked in the processes that it starts, from their first moment.
+    A terminal sends SIGINT to all processes, but only the driver decides about the blocks in progress. Child
+    processes inherit the signal mask of the thread that starts them.
     """
-    resource_tracker.ensure_running()  # it unblocks them in the thread that starts it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # starting it later would unblock the signal in this thread
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         runner = LoopRunner()
         runner.start()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
     return runner
 
 
 def root_cause(error: BaseException) -> str:
-    """Return in one line what an exception, and those that it was raised from, began with."""
+    """Return in one line the first exception of a chain of causes."""
     while error.__cause__ is not None:
         error = error.__cause__
     return one_line(error)
 
 
 class _Nanny(Nanny):  # type: ignore[misc] # Dask has no types
-    """Starts a worker process with :data:`ALLOCATOR`, where the environment does not say otherwise.
+    """Starts a worker process with :data:`ALLOCATOR`, which the environment overrides.
 
     Attributes
     ----------
     reason
-        Why the process did not start: Dask only logs it, and its log is silent.
+        Why the process did not start; Dask only logs it, and its log is silenced.
     """
 
     reason = ""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        wanted = ALLOCATOR | GPU_MEMORY
-        self.pre_spawn_env |= {name: os.environ.get(name, value) for name, value in wanted.items()}
+        defaults = ALLOCATOR | GPU_MEMORY
+        self.pre_spawn_env |= {name: os.environ.get(name, value) for name, value in defaults.items()}
 
     async def instantiate(self) -> Any:
         """Start the process."""
@@ -77,24 +77,24 @@ class _Nanny(Nanny):  # type: ignore[misc] # Dask has no types
 
 
 def local_cluster(workers: int, loop: Any) -> LocalCluster:
-    """Return so many worker processes of this machine, whose loop :func:`sigint_masked_loop` made."""
+    """Return a cluster of worker processes on this machine; the loop is from :func:`sigint_masked_loop`."""
     return LocalCluster(
         loop=loop,
         worker_class=_Nanny,
         n_workers=workers,
         threads_per_worker=IN_FLIGHT,
         processes=True,
-        dashboard_address=":0",  # with the next line: any free port, and nothing served there
+        dashboard_address=":0",  # any free port; the next line disables the dashboard itself
         scheduler_kwargs={"dashboard": False},
         silence_logs=logging.CRITICAL,
-        # A worker holds two blocks at a time and nothing between blocks. Dask's limit would pause
-        # it for good where the memory is the network's own; the system's limit still holds.
+        # A worker holds two blocks at a time and nothing between blocks. Dask's limit would pause it
+        # forever if the network alone exceeds it; the system's limit still applies.
         memory_limit=0,
     )
 
 
 def cuda_cluster(spec: EngineSpec, workers: int, loop: Any) -> LocalCluster:
-    """Return so many worker processes of this machine with a GPU each; the loop as for :func:`local_cluster`.
+    """Return a cluster of worker processes on this machine with a GPU each; loop as in :func:`local_cluster`.
 
     Raises
     ------
@@ -110,9 +110,9 @@ def cuda_cluster(spec: EngineSpec, workers: int, loop: Any) -> LocalCluster:
     cluster: LocalCluster = LocalCUDACluster(
         CUDA_VISIBLE_DEVICES=list(spec.devices) or None,
         n_workers=workers,
-        threads_per_worker=IN_FLIGHT,  # one has the GPU at a time: see hrvol.engine.task.computing
+        threads_per_worker=IN_FLIGHT,  # one uses the GPU at a time: see hrvol.engine.task.computing
         memory_limit=0,
-        device_memory_limit=None,  # what tasks return is never on a GPU: nothing to spill
+        device_memory_limit=None,  # results are never on a GPU: nothing to spill
         protocol="tcp",
         rmm_async=True,
         loop=loop,
@@ -125,12 +125,12 @@ def cuda_cluster(spec: EngineSpec, workers: int, loop: Any) -> LocalCluster:
 
 
 def gpu_job(gpus: int) -> dict[str, Any]:
-    """Return what a SLURM job with GPUs asks for: a process per GPU, and CPUs to read and write for it.
+    """Return options of a SLURM job with GPUs: a process per GPU, and CPUs to read and write for it.
 
     Parameters
     ----------
     gpus
-        GPUs of a job.
+        GPUs per job.
     """
     return {
         "processes": gpus,
@@ -143,32 +143,33 @@ def gpu_job(gpus: int) -> dict[str, Any]:
 
 
 def slurm_cluster(spec: EngineSpec) -> Any:
-    """Return SLURM jobs, with a worker process per GPU or core unless ``processes`` says otherwise.
+    """Return a cluster of SLURM jobs, with a worker process per GPU or core unless ``processes`` is given.
 
-    Where the device is ``cuda``, jobs are those of :func:`gpu_job`; options overrule them. Directives are
-    added to them, except that ones about GPUs take the place of theirs.
+    On device ``cuda`` the defaults are those of :func:`gpu_job`; options override them. Directives are added
+    to the default ones, except that directives about GPUs replace them.
     """
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError:
         raise MissingExtraError("engine: slurm needs dask-jobqueue; pip install 'hrvol[slurm]'") from None
-    given = dict(spec.options)
-    gpus = given.pop("gpus", 1)
+    requested = dict(spec.options)
+    gpus = requested.pop("gpus", 1)
     defaults: dict[str, Any] = {"cores": 1, "memory": "8GB"} if spec.device != "cuda" else gpu_job(gpus)
-    options = {**defaults, **given}
+    options = {**defaults, **requested}
     if spec.device == "cuda":
-        mine, theirs = defaults["job_extra_directives"], given.get("job_extra_directives", [])
-        says = any(directive.startswith(("--gpus", "--gres")) for directive in theirs)
-        options["job_extra_directives"] = [*([] if says else mine), *theirs]
+        directives = requested.get("job_extra_directives", [])
+        names_gpus = any(directive.startswith(("--gpus", "--gres")) for directive in directives)
+        default = [] if names_gpus else defaults["job_extra_directives"]
+        options["job_extra_directives"] = [*default, *directives]
     options.setdefault("processes", options["cores"])
-    # As many threads as tasks a worker is given, whatever the number of cores; and SLURM's limit of memory,
-    # not one of Dask's that would pause a worker for good.
-    always = ["--nthreads", str(IN_FLIGHT), "--memory-limit", "0"]
+    # One thread per task in flight, whatever the number of cores; and SLURM's memory limit only, because
+    # Dask's would pause a worker forever.
+    worker_args = ["--nthreads", str(IN_FLIGHT), "--memory-limit", "0"]
     if options.get("worker_command") == CUDA_WORKER:
-        always.append("--rmm-async")
-    options["worker_extra_args"] = [*always, *options.get("worker_extra_args", [])]
-    wanted = ALLOCATOR | (GPU_MEMORY if spec.device == "cuda" else {})
-    exports = [f'export {name}="${{{name}:-{value}}}"' for name, value in wanted.items()]
+        worker_args.append("--rmm-async")
+    options["worker_extra_args"] = [*worker_args, *options.get("worker_extra_args", [])]
+    variables = ALLOCATOR | (GPU_MEMORY if spec.device == "cuda" else {})
+    exports = [f'export {name}="${{{name}:-{value}}}"' for name, value in variables.items()]
     configured = dask.config.get("jobqueue.slurm.job-script-prologue", None)
     options["job_script_prologue"] = [*exports, *(options.get("job_script_prologue", configured) or [])]
     cluster = SLURMCluster(silence_logs=logging.CRITICAL, **options)

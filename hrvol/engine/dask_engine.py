@@ -1,8 +1,8 @@
-"""Engines with Dask workers: processes of this machine, a cluster that runs already, or SLURM jobs.
+"""Run tasks on Dask workers: processes of this machine, a cluster that runs already, or SLURM jobs.
 
-The driver deals tasks to workers itself, two at a time to each: one computes while the other reads its input
-or writes its result. So memory of driver and scheduler does not grow with the number of tasks, a slow worker
-holds up two tasks at most, and neighbouring tasks stay on one worker.
+The driver itself assigns tasks to workers, two at a time to each: one computes while the other reads its
+input or writes its result. So the memory of driver and scheduler does not grow with the number of tasks, a
+slow worker delays at most two tasks, and neighbouring tasks stay on one worker.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import os
 import pickle
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from uuid import uuid4
 
 import dask
@@ -32,50 +32,45 @@ from hrvol.engine.dask_clusters import (
 )
 from hrvol.engine.gpu_admission import GpuAdmission
 from hrvol.engine.scheduling import Job, TaskQueue
-from hrvol.engine.spec import TRIES, EngineSpec
-from hrvol.engine.stop import Stop
+from hrvol.engine.spec import Engine, EngineSpec, MapRequest, R, T
 from hrvol.engine.task import Outcome, configure, one_line, run_task
 from hrvol.errors import HrvolError, StoppedError
-
-T = TypeVar("T")
-
-R = TypeVar("R")
 
 LOG = logging.getLogger("hrvol.run")
 
 CONNECT = "60s"
-"""How long a scheduler has to answer."""
+"""Timeout of the connection to a scheduler."""
 
 JOB_SILENT = 20.0
-"""Seconds without workers after which a job that had some is taken for ended."""
+"""Seconds without workers after which a SLURM job that had some counts as ended."""
 
 START_TRIES = 3
-"""How often each worker process may fail to start, while none has started, before the run ends."""
+"""How often each worker process may fail to start before the run ends, as long as none has started."""
 
-_LOOK = 0.5  # seconds between looks at what does not announce itself: stop signals, pauses that are over
+_POLL = 0.5  # seconds between checks for stop signals and for retries that are due
 
 _OVER = (Status.closed, Status.failed)
 
 _SETTINGS = {
-    # The death of a worker comes back to the driver at once, which counts for itself.
+    # The driver learns of a worker's death at once and counts tries itself.
     "distributed.scheduler.allowed-failures": 0,
-    "distributed.scheduler.work-stealing": False,  # the driver deals
-    # Results are reports of a few bytes: nothing to profile, nothing to spill, nothing to look up later.
+    "distributed.scheduler.work-stealing": False,  # the driver assigns
+    # Results are reports of a few bytes: nothing to profile, to spill or to look up later.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.low-level-log-length": 100,
     "distributed.admin.log-length": 100,
     "distributed.comm.timeouts.connect": "60s",
-    # A worker that died is started again, but on a busy machine or a slow disk that takes a while. Dask would
-    # give it up meanwhile, for good.
+    # A dead worker is restarted, which takes a while on a busy machine or a slow disk; Dask would give it up
+    # meanwhile, for good.
     "distributed.deploy.lost-worker-timeout": "3650 days",
 }
 
 
 class _Configure(WorkerPlugin):  # type: ignore[misc]
-    """Carries the configuration to each worker, and to a worker that replaces a lost one.
+    """Sends the configuration to each worker, including replacements of lost ones.
 
-    It loads nothing: models and networks are opened in the first task that needs them, so a worker
-    starts at once and a failure to load is the failure of a task, with its reason.
+    It loads nothing: the first task that needs a model or network opens it, so that workers start at once and
+    a failure to load is the failure of a task, with its reason.
     """
 
     name = "hrvol-configuration"
@@ -88,23 +83,23 @@ class _Configure(WorkerPlugin):  # type: ignore[misc]
 
 
 def _run_on_worker(function: Callable[[T], R], task: T, failed: int, topic: str, name: str) -> None:
-    """Run one task in a Dask worker; ticks and outcome go to the subscribers of ``topic``.
+    """Run one task in a Dask worker; publish its ticks and its outcome under ``topic``.
 
-    The outcome is not the Dask task's result: that would stay on the worker until it is fetched, and be lost,
-    with all that was done for it, if the worker dies in between.
+    The outcome is not the result of the Dask task, which would stay on the worker until it is fetched and be
+    lost if the worker dies in between.
     """
     worker = get_worker()
     outcome: Outcome[Any, R] = run_task(
-        function, task, failed, lambda said: worker.log_event(topic, ["tick", said])
+        function, task, failed, lambda message: worker.log_event(topic, ["tick", message])
     )
     worker.log_event(topic, ["outcome", name, worker.address, pickle.dumps(replace(outcome, task=None))])
     if outcome.broken:
-        # Its process will be ended, and what is lost with one Dask does again elsewhere, unless it failed.
+        # The driver will end this process. Dask would run its tasks again elsewhere, unless they failed.
         raise RuntimeError(outcome.error)
 
 
-class DaskEngine:
-    """Worker processes of Dask.
+class DaskEngine(Engine):
+    """Runs tasks on Dask worker processes.
 
     Processes are spawned: a script that uses this engine must keep its work under
     ``if __name__ == "__main__":``.
@@ -112,9 +107,9 @@ class DaskEngine:
     Parameters
     ----------
     spec
-        Which workers.
+        Which engine.
     configuration
-        What :func:`hrvol.engine.task.configuration` returns in the workers. Picklable.
+        Returned by :func:`hrvol.engine.task.configuration` in the workers. Picklable.
     """
 
     def __init__(self, spec: EngineSpec, configuration: Any = None) -> None:
@@ -128,18 +123,18 @@ class DaskEngine:
         self._settings: Any = None
         self._admission: GpuAdmission | None = None
         self._ended: set[str] = set()
-        self._failed_starts: list[str] | None = []  # why; None once a worker has started
+        self._failed_starts: list[str] | None = []  # reasons; None once a worker has started
 
     def __enter__(self) -> Self:
         self._settings = dask.config.set(_SETTINGS)
         self._settings.__enter__()
-        # What a connection says of its own end: heard when all is over and the cluster silences no more.
+        # A connection logs its own end after the cluster has stopped silencing the logs.
         logging.getLogger("distributed.batched").setLevel(logging.CRITICAL)
         try:
             self._client = self._connect()
             self._client.register_plugin(_Configure(self._configuration))
-            if self._spec.asks is not None:
-                self._admission = GpuAdmission(self._client, self._spec.asks, self.workers)
+            if self._spec.gpu_identifier is not None:
+                self._admission = GpuAdmission(self._client, self._spec.gpu_identifier, self.workers)
         except BaseException:
             self._close(quickly=True)
             raise
@@ -152,16 +147,15 @@ class DaskEngine:
 
     def _connect(self) -> Client:
         spec = self._spec
-        where = spec.scheduler_file or spec.name
         if spec.scheduler_file is not None or "://" in spec.name:
-            logging.getLogger("distributed.client").setLevel(
-                logging.CRITICAL
-            )  # its lost scheduler: see _current_workers
-            place = {"scheduler_file": where} if spec.scheduler_file else {"address": where}
+            # _current_workers reports a lost scheduler itself.
+            logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+            option = "scheduler_file" if spec.scheduler_file else "address"
             try:
-                return Client(**place, set_as_default=False, timeout=CONNECT)
+                return Client(**{option: self._scheduler}, set_as_default=False, timeout=CONNECT)
             except (OSError, ValueError) as error:
-                raise HrvolError(f"{where}: no Dask scheduler answers ({one_line(error)})") from None
+                reason = one_line(error)
+                raise HrvolError(f"{self._scheduler}: no Dask scheduler answers ({reason})") from None
         if spec.name == "slurm":
             self._cluster = slurm_cluster(spec)
         else:
@@ -170,21 +164,26 @@ class DaskEngine:
             try:
                 self._cluster = start(self.workers, self._runner.loop)
             except RuntimeError as error:
-                raise self._none_starts(root_cause(error)) from error
+                raise self._start_error(root_cause(error)) from error
         return Client(self._cluster, set_as_default=False)
 
+    @property
+    def _scheduler(self) -> str:
+        """Scheduler file, address or engine name, for messages."""
+        return self._spec.scheduler_file or self._spec.name
+
     def _close(self, quickly: bool) -> None:
-        """End the workers; ``quickly`` without waiting for tasks that are still running."""
+        """End the workers; ``quickly``: without waiting for running tasks."""
         if isinstance(self._cluster, LocalCluster) and quickly:
             for nanny in list(self._cluster.workers.values()):
-                with suppress(Exception):  # one that is being started, or has died, has no process
+                with suppress(Exception):  # while starting, and once dead, it has no process
                     nanny.auto_restart = False
                     nanny.process.process._process.kill()
-        for closing in (self._client, self._cluster):
+        for resource in (self._client, self._cluster):
             with suppress(Exception):
-                if closing is not None:
-                    # Dask waits for processes that were killed while they started, although they never come.
-                    closing.close(timeout=2 if quickly else 10)
+                if resource is not None:
+                    # Dask would wait forever for processes that were killed while they started.
+                    resource.close(timeout=2 if quickly else 10)
         with suppress(Exception):
             if self._runner is not None:
                 self._runner.stop(timeout=2)
@@ -193,45 +192,29 @@ class DaskEngine:
             self._settings.__exit__(None, None, None)
             self._settings = None
 
-    def map_bounded(
-        self,
-        function: Callable[[T], R],
-        tasks: Sequence[T],
-        *,
-        on_tick: Callable[[Any], None] | None = None,
-        stop: Stop | None = None,
-        tries: int = TRIES,
-    ) -> Iterator[Outcome[T, R]]:
-        """See :meth:`hrvol.engine.spec.Engine.map_bounded`.
-
-        Raises
-        ------
-        StoppedError
-            The scheduler was lost.
-        HrvolError
-            No worker process starts.
-        """
+    def _outcomes(self, request: MapRequest[T, R]) -> Iterator[Outcome[T, R]]:
         topic = f"hrvol-{uuid4().hex}"
-        outcomes: dict[str, tuple[str, Outcome[T, R]]] = {}  # and on which worker
+        reported: dict[str, tuple[str, Outcome[T, R]]] = {}  # worker and outcome, by the future's name
 
-        def hear(event: tuple[float, list[Any]]) -> None:
-            kind, *said = event[1]
+        def on_event(event: tuple[float, list[Any]]) -> None:
+            kind, *content = event[1]
             if kind == "outcome":
-                outcomes[said[0]] = said[1], pickle.loads(said[2])
-            elif on_tick is not None:
-                on_tick(said[0])
+                name, worker, pickled = content
+                reported[name] = worker, pickle.loads(pickled)
+            elif request.on_tick is not None:
+                request.on_tick(content[0])
 
-        self._client.subscribe_topic(topic, hear)
+        self._client.subscribe_topic(topic, on_event)
         ended: queue.SimpleQueue[str] = queue.SimpleQueue()
-        tasks_left = TaskQueue(len(tasks))
+        pending = TaskQueue(len(request.tasks))
         futures: dict[str, tuple[Any, Job]] = {}
 
         def submit(job: Job) -> None:
             name = f"{topic}-{uuid4().hex}"
             future = self._client.submit(
                 _run_on_worker,
-                function,
-                tasks[job.number],
+                request.function,
+                request.tasks[job.number],
                 job.failed,
                 topic,
                 name,
@@ -245,49 +228,48 @@ class DaskEngine:
 
         try:
             while True:
-                stopping = stop is not None and stop.requested
-                if tasks_left.refresh_is_due() or (self._admission is not None and self._admission.waiting):
-                    tasks_left.refresh_workers(self._current_workers())
+                stopping = request.stopping
+                if pending.refresh_is_due() or (self._admission is not None and self._admission.waiting):
+                    pending.refresh_workers(self._current_workers())
                     for name, (_, job) in futures.items():
-                        if not tasks_left.knows(job.worker):
+                        if not pending.knows(job.worker):
                             ended.put(name)
                 if not stopping:
-                    for job in tasks_left.assign():
+                    for job in pending.assign():
                         submit(job)
-                if not futures and (stopping or tasks_left.finished):
+                if not futures and (stopping or pending.finished):
                     return
                 with suppress(queue.Empty):
-                    name = ended.get(timeout=_LOOK)
-                    if name not in futures:  # its worker was found to be gone before
+                    name = ended.get(timeout=_POLL)
+                    if name not in futures:  # handled before, when its worker was lost
                         continue
                     future, job = futures.pop(name)
-                    where, heard = outcomes.pop(name, (job.worker, None))
-                    tasks_left.release(job)
-                    if heard is None:
-                        tasks_left.refresh_workers(
-                            self._current_workers()
-                        )  # first: with the scheduler gone nobody is to blame
-                        heard = _loss(future, job)
+                    worker, outcome = reported.pop(name, (job.worker, None))
+                    pending.release(job)
+                    if outcome is None:
+                        # Refresh first: if the scheduler is gone, the task is not to blame.
+                        pending.refresh_workers(self._current_workers())
+                        outcome = _outcome_of_loss(future, job)
                         future.cancel(force=True)
-                        if where in self._ended:  # another task's doing
-                            tasks_left.requeue(job, job.failed)
+                        if worker in self._ended:  # another task broke the process
+                            pending.requeue(job, job.failed)
                             continue
-                    future.release()  # else Dask does it again if the worker is lost before another is heard
-                    outcome: Outcome[T, R] = replace(heard, task=tasks[job.number])
+                    future.release()  # otherwise Dask runs it again if the worker is lost now
+                    outcome = replace(outcome, task=request.tasks[job.number])
                     if outcome.broken:
-                        self._end_process(where)
-                        tasks_left.refresh_workers(self._current_workers())
-                    if outcome.ok or not outcome.again or outcome.fatal or outcome.tries >= tries:
+                        self._end_process(worker)
+                        pending.refresh_workers(self._current_workers())
+                    if request.is_final(outcome):
                         yield outcome
                     else:
-                        tasks_left.requeue(job, outcome.tries, exclusive=outcome.details is None)
+                        pending.requeue(job, outcome.tries, exclusive=outcome.details is None)
         finally:
             with suppress(Exception):
                 self._client.cancel([future for future, _ in futures.values()], force=True)
                 self._client.unsubscribe_topic(topic)
 
     def _current_workers(self) -> list[str]:
-        """Return the addresses of the workers there are."""
+        """Return the addresses of the workers that may run tasks."""
         if isinstance(self._cluster, LocalCluster):
             self._replenish(self._cluster)
         if self._client.status == "running":
@@ -298,26 +280,26 @@ class DaskEngine:
                 return workers if self._admission is None else self._admission.admitted(workers)
             except HrvolError:
                 raise
-            except Exception as error:  # whatever a broken connection raises: the scheduler is gone
+            except Exception as error:  # a broken connection raises many types
                 LOG.debug("lost the scheduler: %s", error)
-        raise StoppedError(f"{self._spec.scheduler_file or self._spec.name}: the Dask scheduler was lost")
+        raise StoppedError(f"{self._scheduler}: the Dask scheduler was lost")
 
     def _end_process(self, worker: str) -> None:
-        """End a worker process that is not sound any more; its nanny starts another."""
+        """End a worker process whose GPU failed; its nanny starts another."""
         if worker in self._ended:
             return
         self._ended.add(worker)
         LOG.warning("%s: its GPU failed: starting another process", worker)
-        # It takes its other task with it, at whose next try nothing is held against that task.
+        # Its other task is lost with it; that does not count as a failed try.
         self._client.run(os._exit, 1, workers=[worker], on_error="ignore")
 
     def _replenish(self, cluster: LocalCluster) -> None:
-        """Begin anew where a worker could not be started, which Dask does not try again.
+        """Start workers again that failed to start, which Dask does not try again.
 
         Raises
         ------
         HrvolError
-            None has ever started: it is not a busy machine, but something that is wrong for all.
+            No worker has ever started: the cause affects all of them.
         """
         given_up = [n for n, nanny in list(cluster.workers.items()) if nanny.status in _OVER]
         if cluster.scheduler.workers:
@@ -325,17 +307,17 @@ class DaskEngine:
         if self._failed_starts is not None:
             self._failed_starts += [cluster.workers[name].reason for name in given_up]
             if len(self._failed_starts) >= START_TRIES * self.workers:
-                raise self._none_starts(next(filter(None, self._failed_starts), "its process ended"))
+                raise self._start_error(next(filter(None, self._failed_starts), "its process ended"))
         for name in given_up:
             del cluster.workers[name]
         if given_up:
             cluster.scale(self.workers)
 
-    def _none_starts(self, why: str) -> HrvolError:
-        return HrvolError(f"engine: {self._spec.name}: no worker process starts: {why}")
+    def _start_error(self, reason: str) -> HrvolError:
+        return HrvolError(f"engine: {self._spec.name}: no worker process starts: {reason}")
 
     def _replace_jobs(self) -> None:
-        """Submit a job for each that had workers and has none any more: out of time, or out of a node."""
+        """Replace SLURM jobs that have lost all their workers, by time limit or node failure."""
         cluster, now = self._cluster, time.monotonic()
         names = {str(state.name) for state in list(cluster.scheduler.workers.values())}
         ended = []
@@ -344,16 +326,16 @@ class DaskEngine:
                 self._jobs_seen[job] = now
             elif now - self._jobs_seen.get(job, now) > JOB_SILENT:
                 ended.append(job)
-        for job in ended:  # dask-jobqueue itself takes a job for there as long as nobody cancels it
+        for job in ended:  # dask-jobqueue itself keeps a job until it is cancelled
             cluster.worker_spec.pop(job)
             cluster.loop.add_callback(cluster.workers.pop, job, None)
         if ended:
-            LOG.warning("%d SLURM jobs ended before the work did: submitting others", len(ended))
+            LOG.warning("%d SLURM jobs ended before the run: submitting others", len(ended))
             cluster.scale(jobs=self.workers)
 
 
-def _loss(future: Any, job: Job) -> Outcome[Any, Any]:
-    """Return what became of a task that nothing was heard of."""
+def _outcome_of_loss(future: Any, job: Job) -> Outcome[Any, Any]:
+    """Return the outcome of a task that has ended without reporting one."""
     error = future.exception() if future.status == "error" else None
     if error is not None and not isinstance(error, KilledWorker):
         return Outcome(None, error=one_line(error), details=repr(error), tries=job.failed + 1)

@@ -1,80 +1,70 @@
-"""Where work happens: a bounded map over tasks, on this process, on worker processes or on a cluster.
+"""Open an engine, and run tasks in this process.
 
-An engine knows no imaging. It is given a function, small picklable tasks and one configuration object, keeps
-a bounded number of tasks under way (there is never a graph over all of them), and yields an
-:class:`~hrvol.engine.task.Outcome` per task as it completes. An exception inside a task is an outcome too,
-not the end of the run; results should be small reports, because they travel back to the caller.
+An engine gets a function, small picklable tasks and one configuration object. It keeps a bounded number of
+tasks in flight (no graph over all tasks ever exists) and yields an :class:`~hrvol.engine.task.Outcome` per
+task as it completes. An exception inside a task is an outcome too and does not end the run. Results should
+be small reports, because they travel back to the caller.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
 from hrvol.device import free_gpu_memory
-from hrvol.engine.spec import TRIES, Engine, EngineSpec, R, T, pause
-from hrvol.engine.stop import Stop
+from hrvol.engine.spec import Engine, EngineSpec, MapRequest, R, T, pause
 from hrvol.engine.task import Outcome, configure, run_task
 
 
-class SerialEngine:
-    """Runs the tasks one after the other in this process.
+class SerialEngine(Engine):
+    """Runs the tasks one after the other in this process; tasks to try again come last.
 
     Parameters
     ----------
     configuration
-        What :func:`hrvol.engine.task.configuration` returns in the tasks.
+        Returned by :func:`hrvol.engine.task.configuration` inside the tasks.
     """
 
     workers = 1
 
     def __init__(self, configuration: Any = None) -> None:
-        self._mine = configuration
-        self._before: Any = None
+        self._configuration = configuration
+        self._previous: Any = None
 
     def __enter__(self) -> Self:
-        self._before = configure(self._mine)
+        self._previous = configure(self._configuration)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        configure(self._before)
+        configure(self._previous)
 
-    def map_bounded(
-        self,
-        function: Callable[[T], R],
-        tasks: Sequence[T],
-        *,
-        on_tick: Callable[[Any], None] | None = None,
-        stop: Stop | None = None,
-        tries: int = TRIES,
-    ) -> Iterator[Outcome[T, R]]:
-        """See :meth:`Engine.map_bounded`; what failed comes last, the others in their order."""
-        again: deque[tuple[float, int, T]] = deque()
+    def _outcomes(self, request: MapRequest[T, R]) -> Iterator[Outcome[T, R]]:
+        retries: deque[tuple[float, int, T]] = deque()  # earliest start, failures so far, task
 
-        def settled(task: T, failed: int) -> Outcome[T, R] | None:
-            outcome = run_task(function, task, failed, on_tick)
+        def final_outcome(task: T, failed: int) -> Outcome[T, R] | None:
+            outcome = run_task(request.function, task, failed, request.on_tick)
             if outcome.broken:
-                free_gpu_memory()  # there is no other process that could try it
-            if outcome.ok or not outcome.again or outcome.fatal or failed + 1 >= tries:
+                free_gpu_memory()  # no other process could retry the task
+            if request.is_final(outcome):
                 return outcome
-            again.append((time.monotonic() + pause(failed + 1), failed + 1, task))
+            retries.append((time.monotonic() + pause(failed + 1), failed + 1, task))
             return None
 
-        for number in range(len(tasks)):
-            if stop is not None and stop.requested:
+        for number in range(len(request.tasks)):
+            if request.stopping:
                 return
-            outcome = settled(tasks[number], 0)
+            outcome = final_outcome(request.tasks[number], 0)
             if outcome is not None:
                 yield outcome
-        while again and not (stop is not None and stop.requested):
-            ready, failed, task = again.popleft()
+        while retries and not request.stopping:
+            ready, failed, task = retries.popleft()
             time.sleep(max(0.0, ready - time.monotonic()))
-            outcome = settled(task, failed)
+            outcome = final_outcome(task, failed)
             if outcome is not None:
                 yield outcome
 
@@ -85,9 +75,9 @@ def open_engine(spec: EngineSpec, configuration: Any = None) -> Engine:
     Parameters
     ----------
     spec
-        Which one.
+        Which engine.
     configuration
-        What :func:`hrvol.engine.task.configuration` returns inside the tasks. Picklable.
+        Returned by :func:`hrvol.engine.task.configuration` inside the tasks. Picklable.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Workers that are asked for their GPU before they are given tasks."""
+"""Admit only workers that have a GPU of their own."""
 
 from __future__ import annotations
 
@@ -24,56 +24,56 @@ class GpuAdmission:
     Parameters
     ----------
     client
-        Of the scheduler.
+        Client of the scheduler.
     identify
-        Called in each worker, returns the UUID of its GPU.
+        Returns the UUID of a worker's GPU; called in each worker.
     expected
-        How many workers there will be. Where so many have no GPU, and none has one, that is an error.
+        Number of workers to expect. It is an error if that many report no GPU while none has one.
     """
 
     def __init__(self, client: Client, identify: Callable[[], str], expected: int) -> None:
         self._client, self._identify, self._expected = client, identify, expected
-        self._asked: dict[str, Any] = {}
+        self._pending: dict[str, Any] = {}  # futures, by worker address
         self._slots: dict[str, GpuSlot] = {}
         self._refused: dict[str, str] = {}
 
     @property
     def waiting(self) -> bool:
-        """Whether a worker has not answered yet."""
-        return bool(self._asked)
+        """Whether a worker has not reported its GPU yet."""
+        return bool(self._pending)
 
     def admitted(self, workers: Sequence[str]) -> list[str]:
-        """Return which of the workers there are may be given tasks, and ask the others.
+        """Return the workers that may run tasks, and query the GPU of new ones.
 
         Parameters
         ----------
         workers
-            The addresses of all there are.
+            Addresses of all current workers.
 
         Raises
         ------
         DeviceError
-            Two workers are on one GPU, or none has any.
+            Two workers share a GPU, or no worker has one.
         """
-        for known in (self._asked, self._slots):
-            for gone in known.keys() - set(workers):
-                del known[gone]
+        for tracked in (self._pending, self._slots):
+            for lost in tracked.keys() - set(workers):
+                del tracked[lost]
         for worker in workers:
-            if worker not in self._asked and worker not in self._slots and worker not in self._refused:
-                self._asked[worker] = self._ask(worker)
-        for worker, answer in list(self._asked.items()):
-            if answer.status == "finished":
-                with suppress(TimeoutError):  # the worker is gone again
-                    self._slots[worker] = answer.result(timeout=10)
+            if worker not in self._pending and worker not in self._slots and worker not in self._refused:
+                self._pending[worker] = self._query(worker)
+        for worker, future in list(self._pending.items()):
+            if future.status == "finished":
+                with suppress(TimeoutError):  # the worker was lost meanwhile
+                    self._slots[worker] = future.result(timeout=10)
                 check_slots(self._slots)
-            elif answer.status == "error":
-                self._refuse(worker, one_line(answer.exception()))
-            elif answer.status == "pending":
+            elif future.status == "error":
+                self._refuse(worker, one_line(future.exception()))
+            elif future.status == "pending":
                 continue
-            del self._asked[worker]
+            del self._pending[worker]
         return [worker for worker in workers if worker in self._slots]
 
-    def _ask(self, worker: str) -> Any:
+    def _query(self, worker: str) -> Any:
         return self._client.submit(
             take_slot,
             self._identify,
@@ -87,35 +87,35 @@ class GpuAdmission:
         self._refused[worker] = reason
         if not self._slots and len(self._refused) >= self._expected:
             raise DeviceError(f"{worker}: {reason}")
-        LOG.warning("%s: is given no work: %s", worker, reason)
+        LOG.warning("%s: worker gets no tasks: %s", worker, reason)
 
 
 @dataclass(frozen=True)
 class GpuSlot:
-    """The machine that a worker is on, and the UUID of the GPU that it computes on."""
+    """A worker's host name and the UUID of its GPU."""
 
     host: str
     uuid: str
 
 
 def take_slot(identify: Callable[[], str]) -> GpuSlot:
-    """Return where this process is, and on which GPU, as ``identify`` tells."""
+    """Return the host of this process and the UUID of its GPU, from ``identify``."""
     return GpuSlot(socket.gethostname(), identify())
 
 
 def check_slots(slots: Mapping[str, GpuSlot]) -> None:
-    """Refuse workers that share a GPU; the :class:`DeviceError` names them and it.
+    """Raise a :class:`DeviceError` that names two workers and their GPU if they share one.
 
     Parameters
     ----------
     slots
-        By the workers' addresses.
+        By worker address.
     """
-    taken: dict[GpuSlot, str] = {}
+    worker_of: dict[GpuSlot, str] = {}
     for worker, slot in sorted(slots.items()):
-        other = taken.setdefault(slot, worker)
+        other = worker_of.setdefault(slot, worker)
         if other != worker:
             raise DeviceError(
-                f"GPU {slot.uuid} of {slot.host}: found two workers on it, {other} and {worker};"
+                f"GPU {slot.uuid} of {slot.host}: found two workers, {other} and {worker};"
                 " expected one for each GPU"
             )

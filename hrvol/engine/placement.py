@@ -16,82 +16,77 @@ if TYPE_CHECKING:
 
 def place(
     spec: EngineSpec,
-    wanted: str,
+    requested: str,
     see: Callable[[], tuple[str, ...]] = gpus,
     lack: Callable[[], tuple[str, ...]] = lacking,
 ) -> tuple[EngineSpec, DeviceChoice]:
-    """Settle on which device the workers of an engine compute.
+    """Choose the device on which the workers of an engine compute.
 
     Parameters
     ----------
     spec
         The engine.
-    wanted
-        One of :data:`DEVICES`. ``auto`` is ``cuda`` for engine ``cuda``, for SLURM jobs that ask for GPUs,
-        and in this process where torch sees a GPU; ``cpu`` for all else.
+    requested
+        One of :data:`DEVICES`. ``auto`` is ``cuda`` for engine ``cuda``, for SLURM jobs that request GPUs,
+        and in this process where torch sees a GPU; otherwise ``cpu``.
     see
-        Returns the names of the GPUs of this machine; called if that matters.
+        Returns the names of the GPUs of this machine; called only if needed.
     lack
         As for :func:`choose_device`.
 
     Returns
     -------
     tuple
-        The engine with its device (and engine ``cuda`` with its number of workers), and the choice.
+        The engine with its device (engine ``cuda``: also with its number of workers), and the choice.
 
     Raises
     ------
     UsageError
-        The engine does not go with the device.
+        The engine cannot use the device.
     DeviceError
-        A GPU of this machine is wanted, and there is none.
+        A GPU of this machine is requested, and it has none.
     """
-    choice = _placed(spec, wanted, see, lack)
+    choice = _device_of_engine(spec, requested, see, lack)
     workers = spec.workers
     if spec.local_gpus:
         most = len(spec.devices) or len(see())
         workers = workers or most
         if workers > most:
-            raise UsageError(f"workers: engine: cuda has one for each GPU, found {most}, got {workers}")
+            raise UsageError(f"workers: found {workers}, expected {most} at most, one for each GPU")
     return replace(spec, device=choice.device, workers=workers), choice
 
 
-def _placed(
+def _device_of_engine(
     spec: EngineSpec,
-    wanted: str,
+    requested: str,
     see: Callable[[], tuple[str, ...]],
     lack: Callable[[], tuple[str, ...]],
 ) -> DeviceChoice:
-    if spec.serial or wanted not in DEVICES:
-        return choose_device(wanted, see, lack)
+    if spec.serial or requested not in DEVICES:
+        return choose_device(requested, see, lack)
     if spec.local_gpus:
-        if wanted == "cpu":
-            raise UsageError("device: engine: cuda computes on GPUs, got cpu; expected engine: local")
+        if requested == "cpu":
+            raise UsageError("device: engine: cuda computes on GPUs: found cpu, expected engine: local")
         choose_device("cuda", see)
         return DeviceChoice("cuda", "engine: cuda")
     if not spec.remote:
-        if wanted == "cuda":
+        if requested == "cuda":
             if spec.workers != 1:
                 raise UsageError(
                     "device: the workers of engine: local would share one GPU;"
                     " expected engine: cuda, with a worker for each, or workers: 1"
                 )
-            return choose_device(wanted, see)
-        found = see() if wanted == "auto" else ()
-        if found:
+            return choose_device(requested, see)
+        gpu_names = see() if requested == "auto" else ()
+        if gpu_names:
             return DeviceChoice(
-                "cpu", f"engine: local; engine: cuda has a worker for each GPU, here {len(found)}"
+                "cpu", f"engine: local; engine: cuda has a worker for each GPU, here {len(gpu_names)}"
             )
-        return DeviceChoice("cpu", "as asked for" if wanted == "cpu" else no_gpu())
-    if wanted != "auto":
-        return DeviceChoice(wanted, "as asked for")
+        return DeviceChoice("cpu", "as asked for" if requested == "cpu" else no_gpu())
+    if requested != "auto":
+        return DeviceChoice(requested, "as asked for")
     if spec.name == "slurm" and not spec.scheduler_file:
-        asks = spec.options.get("worker_command") == CUDA_WORKER or "gpus" in spec.options
-        return (
-            DeviceChoice("cuda", "the jobs ask for GPUs")
-            if asks
-            else DeviceChoice("cpu", "the jobs ask for no GPUs")
-        )
-    return DeviceChoice(
-        "cpu", "workers of a cluster that runs already have to be asked for GPUs: device: cuda"
-    )
+        if spec.options.get("worker_command") == CUDA_WORKER or "gpus" in spec.options:
+            return DeviceChoice("cuda", "the jobs request GPUs")
+        return DeviceChoice("cpu", "the jobs request no GPUs")
+    return DeviceChoice("cpu", "workers of a running cluster use GPUs only with device: cuda")

@@ -1,8 +1,8 @@
-"""Who does which task: neighbours in the order of tasks go to the same worker as far as possible.
+"""Assign tasks to workers so that neighbouring tasks go to the same worker as far as possible.
 
-Each worker sweeps a contiguous part of the tasks, so that what neighbouring tasks share (chunks of input) is
-decoded once. A worker that has finished its part takes the second half of the largest one left: a slow worker
-holds nobody up.
+Each worker runs a contiguous range of tasks, so that data which neighbouring tasks share (chunks of input) is
+decoded once. A worker that has finished its range takes the second half of the largest remaining one, so
+that a slow worker delays nothing else.
 """
 
 from __future__ import annotations
@@ -15,75 +15,86 @@ from dataclasses import dataclass
 
 from hrvol.engine.spec import IN_FLIGHT, pause
 
+LOG = logging.getLogger("hrvol.run")
+
+REFRESH = 2.0
+"""Seconds between updates of the list of workers."""
+
+NO_WORKERS = 60.0
+"""Seconds without workers before a warning."""
+
 
 class RangePartitioner:
-    """Deals the numbers 0 to ``count - 1``; memory does not grow with them.
+    """Assigns the numbers 0 to ``count - 1`` to workers; memory does not grow with their number.
 
     Parameters
     ----------
     count
-        How many tasks there are.
+        Number of tasks.
     """
 
     def __init__(self, count: int) -> None:
-        self._free: list[range] = [range(count)] if count else []
-        self._mine: dict[Hashable, range] = {}
+        self._unowned: list[range] = [range(count)] if count else []
+        self._range_of: dict[Hashable, range] = {}
 
     @property
     def left(self) -> int:
-        """How many tasks were not dealt yet."""
-        return sum(map(len, [*self._free, *self._mine.values()]))
+        """Number of tasks not assigned yet."""
+        return sum(map(len, [*self._unowned, *self._range_of.values()]))
 
     def share_out(self, workers: Sequence[Hashable]) -> None:
-        """Split what nobody has begun evenly between these workers, in their order."""
-        whole = [number for part in self._free for number in (part.start, part.stop)]
-        if len(whole) != 2 or self._mine or not workers:
-            return  # already begun: newcomers take halves
-        start, stop = whole
+        """Split the tasks evenly between workers, in their order; no effect once tasks were assigned."""
+        bounds = [number for numbers in self._unowned for number in (numbers.start, numbers.stop)]
+        if len(bounds) != 2 or self._range_of or not workers:
+            return  # already started: newcomers take halves
+        start, stop = bounds
         edges = [start + (stop - start) * i // len(workers) for i in range(len(workers) + 1)]
-        self._mine = {worker: range(edges[i], edges[i + 1]) for i, worker in enumerate(workers)}
-        self._free = []
+        self._range_of = {worker: range(edges[i], edges[i + 1]) for i, worker in enumerate(workers)}
+        self._unowned = []
 
     def next(self, worker: Hashable) -> int | None:
-        """Return the next task of a worker, ``None`` where none is left for anyone."""
-        part = self._mine.get(worker)
-        if not part:
-            part = self._take()
-            if part is None:
+        """Return the next task of a worker; ``None`` if every task is assigned."""
+        numbers = self._range_of.get(worker)
+        if not numbers:
+            numbers = self._acquire_range()
+            if numbers is None:
                 return None
-        self._mine[worker] = part[1:]
-        return part[0]
+        self._range_of[worker] = numbers[1:]
+        return numbers[0]
 
     def leave(self, worker: Hashable) -> None:
-        """Note that a worker is gone; others take over its part."""
-        part = self._mine.pop(worker, None)
-        if part:
-            self._free.append(part)
+        """Remove a lost worker; others take over its range."""
+        numbers = self._range_of.pop(worker, None)
+        if numbers:
+            self._unowned.append(numbers)
 
-    def _take(self) -> range | None:
-        if self._free:
-            return self._free.pop(0)
-        rich = max(self._mine, key=lambda worker: len(self._mine[worker]), default=None)
-        if rich is None or not self._mine[rich]:
+    def _acquire_range(self) -> range | None:
+        if self._unowned:
+            return self._unowned.pop(0)
+        donor = max(self._range_of, key=lambda worker: len(self._range_of[worker]), default=None)
+        if donor is None or not self._range_of[donor]:
             return None
-        part = self._mine[rich]
-        middle = len(part) // 2
-        self._mine[rich] = part[:middle]
-        return part[middle:]
-
-
-LOG = logging.getLogger("hrvol.run")
-
-REFRESH = 2.0
-"""Seconds between looks at which workers there are."""
-
-NO_WORKERS = 60.0
-"""Seconds without workers before that is said."""
+        numbers = self._range_of[donor]
+        middle = len(numbers) // 2
+        self._range_of[donor] = numbers[:middle]
+        return numbers[middle:]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A task under way: number, earlier failures, worker, and whether the worker is to run nothing else."""
+    """A task in flight.
+
+    Attributes
+    ----------
+    number
+        Index of the task.
+    failed
+        How often it failed before.
+    worker
+        Address of its worker.
+    exclusive
+        Whether the worker runs nothing else meanwhile.
+    """
 
     number: int
     failed: int
@@ -92,88 +103,89 @@ class Job:
 
 
 class TaskQueue:
-    """What is to be done by whom; bookkeeping.
+    """Tracks which tasks are pending, in flight, or to be tried again, and on which worker.
 
     Parameters
     ----------
     count
-        How many tasks there are.
+        Number of tasks.
     """
 
     def __init__(self, count: int) -> None:
-        self._dealer = RangePartitioner(count)
-        self._load: dict[str, list[Job]] = {}
-        self._again: list[tuple[float, int, int, bool]] = []  # when, number, failures so far, exclusive
-        self._seen = -1e9
+        self._partitioner = RangePartitioner(count)
+        self._in_flight: dict[str, list[Job]] = {}  # by worker
+        self._retries: list[tuple[float, int, int, bool]] = []  # heap: when, number, failures, exclusive
+        self._refreshed = -1e9
         self._idle_since = time.monotonic()
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to be begun."""
-        return not self._again and not self._dealer.left
+        """Whether no task is left to start."""
+        return not self._retries and not self._partitioner.left
 
     def refresh_is_due(self) -> bool:
-        """Whether it is time to look which workers there are."""
-        return time.monotonic() - self._seen >= REFRESH
+        """Return whether the list of workers is out of date."""
+        return time.monotonic() - self._refreshed >= REFRESH
 
     def knows(self, worker: str) -> bool:
-        """Whether a worker was there at the last census."""
-        return worker in self._load
+        """Return whether a worker was alive at the last refresh."""
+        return worker in self._in_flight
 
     def refresh_workers(self, workers: Sequence[str]) -> None:
-        """Note which workers there are."""
-        self._seen = time.monotonic()
+        """Update the list of workers."""
+        self._refreshed = time.monotonic()
         if workers:
-            self._idle_since = self._seen
-        elif self._seen - self._idle_since > NO_WORKERS:
-            LOG.warning("waiting for workers: there are none")
-            self._idle_since = self._seen
-        for worker in set(self._load) - set(workers):
-            self._dealer.leave(worker)
-            del self._load[worker]
+            self._idle_since = self._refreshed
+        elif self._refreshed - self._idle_since > NO_WORKERS:
+            LOG.warning("waiting for workers: none is connected")
+            self._idle_since = self._refreshed
+        for worker in set(self._in_flight) - set(workers):
+            self._partitioner.leave(worker)
+            del self._in_flight[worker]
         for worker in workers:
-            self._load.setdefault(worker, [])
-        self._dealer.share_out(list(self._load))
+            self._in_flight.setdefault(worker, [])
+        self._partitioner.share_out(list(self._in_flight))
 
     def assign(self) -> Iterator[Job]:
-        """Yield jobs for workers that have room."""
+        """Yield jobs for workers that have room: retries that are due, then new tasks."""
         now = time.monotonic()
-        while self._again and self._again[0][0] <= now:
-            when, number, failed, exclusive = heapq.heappop(self._again)
-            worker = min(self._load, key=lambda name: len(self._load[name]), default=None)
-            room = 0 if exclusive else IN_FLIGHT - 1
-            if worker is None or len(self._load[worker]) > room or self._busy_with_exclusive(worker):
-                heapq.heappush(self._again, (when, number, failed, exclusive))
-                # The emptiest worker is left to run dry for it; the others go on.
-                yield from self._deal(except_for=worker if exclusive else None)
+        while self._retries and self._retries[0][0] <= now:
+            when, number, failed, exclusive = heapq.heappop(self._retries)
+            worker = min(self._in_flight, key=lambda name: len(self._in_flight[name]), default=None)
+            limit = 0 if exclusive else IN_FLIGHT - 1
+            if worker is None or len(self._in_flight[worker]) > limit or self._runs_exclusive(worker):
+                heapq.heappush(self._retries, (when, number, failed, exclusive))
+                # An exclusive retry waits until its worker has no tasks left; the others get new ones.
+                yield from self._assign_new(except_for=worker if exclusive else None)
                 return
-            yield self._charge(Job(number, failed, worker, exclusive))
-        yield from self._deal()
+            yield self._start(Job(number, failed, worker, exclusive))
+        yield from self._assign_new()
 
     def release(self, job: Job) -> None:
-        """Note that a job is no longer under way."""
-        if job in self._load.get(job.worker, []):
-            self._load[job.worker].remove(job)
+        """Remove a job that is no longer in flight."""
+        if job in self._in_flight.get(job.worker, []):
+            self._in_flight[job.worker].remove(job)
 
     def requeue(self, job: Job, failed: int, *, exclusive: bool = False) -> None:
-        """Note that a job's task has to be done again, after a pause if it failed."""
+        """Schedule another try of a job's task, after a pause if it failed."""
         wait = pause(failed) if failed > job.failed else 0.0
-        heapq.heappush(self._again, (time.monotonic() + wait, job.number, failed, exclusive or job.exclusive))
+        retry = (time.monotonic() + wait, job.number, failed, exclusive or job.exclusive)
+        heapq.heappush(self._retries, retry)
 
-    def _deal(self, except_for: str | None = None) -> Iterator[Job]:
-        # One each in turn: a worker must not be given two before another has one.
-        for room in range(IN_FLIGHT):
-            for worker, jobs in self._load.items():
-                if worker == except_for or len(jobs) > room or self._busy_with_exclusive(worker):
+    def _assign_new(self, except_for: str | None = None) -> Iterator[Job]:
+        # Breadth first: no worker gets a second task before every worker has one.
+        for limit in range(IN_FLIGHT):
+            for worker, jobs in self._in_flight.items():
+                if worker == except_for or len(jobs) > limit or self._runs_exclusive(worker):
                     continue
-                number = self._dealer.next(worker)
+                number = self._partitioner.next(worker)
                 if number is None:
                     return
-                yield self._charge(Job(number, 0, worker, False))
+                yield self._start(Job(number, 0, worker, False))
 
-    def _charge(self, job: Job) -> Job:
-        self._load[job.worker].append(job)
+    def _start(self, job: Job) -> Job:
+        self._in_flight[job.worker].append(job)
         return job
 
-    def _busy_with_exclusive(self, worker: str) -> bool:
-        return any(job.exclusive for job in self._load[worker])
+    def _runs_exclusive(self, worker: str) -> bool:
+        return any(job.exclusive for job in self._in_flight[worker])

@@ -1,11 +1,12 @@
-"""Which engine is wanted, and the interface of all engines."""
+"""Describe which engine runs the tasks, and define the interface of all engines."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from hrvol.device import cpus, gpus, this_gpu
 from hrvol.engine.stop import Stop
@@ -13,17 +14,17 @@ from hrvol.engine.task import Outcome
 from hrvol.errors import UsageError
 
 IN_FLIGHT = 2
-"""Tasks under way per worker: one computes, one reads or writes."""
+"""Tasks in flight per worker: one computes while the other reads or writes."""
 
 CUDA_WORKER = "dask_cuda.cli"
-"""What starts the workers of a SLURM job, each with a GPU of its own."""
+"""Worker command of SLURM jobs that gives each worker process a GPU of its own."""
 
 T = TypeVar("T")
 
 R = TypeVar("R")
 
 ENGINES = ("serial", "local", "cuda", "slurm")
-"""Names of engines; the address of a Dask scheduler (``tcp://host:port``) is one too."""
+"""Names of engines; the address of a Dask scheduler (``tcp://host:port``) is valid too."""
 
 TRIES = 3
 """How often a task is tried before it counts as failed."""
@@ -32,8 +33,34 @@ BACK_OFF = 1.0
 """Seconds before the second try; each later one waits four times as long."""
 
 
-class Engine(AbstractContextManager["Engine"], Protocol):
-    """A bounded map over tasks; use it in a ``with`` statement, which ends its workers."""
+@dataclass(frozen=True)
+class MapRequest(Generic[T, R]):
+    """Arguments of :meth:`Engine.map_bounded`, where they are documented."""
+
+    function: Callable[[T], R]
+    tasks: Sequence[T]
+    on_tick: Callable[[Any], None] | None
+    stop: Stop | None
+    tries: int
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no further task may start."""
+        return self.stop is not None and self.stop.requested
+
+    def is_final(self, outcome: Outcome[T, R]) -> bool:
+        """Return whether a task is not tried again after this outcome."""
+        return outcome.ok or not outcome.again or outcome.fatal or outcome.tries >= self.tries
+
+
+class Engine(AbstractContextManager["Engine"]):
+    """A bounded map over tasks; use it in a ``with`` statement, which ends its workers.
+
+    Attributes
+    ----------
+    workers
+        Number of workers (SLURM: of jobs).
+    """
 
     workers: int
 
@@ -53,22 +80,32 @@ class Engine(AbstractContextManager["Engine"], Protocol):
         function
             Importable by name in a worker process.
         tasks
-            Small and picklable; looked up one by one when there is room for them, and possibly again.
+            Small and picklable. Each is looked up only when a worker has room for it, possibly repeatedly.
         on_tick
-            Called with what a running task passes to :func:`hrvol.engine.task.tick`, possibly from another
-            thread.
+            Called with each message of :func:`hrvol.engine.task.tick`, possibly from another thread.
         stop
-            Once requested no other task is begun; those under way are waited for.
+            Once requested, no further task starts; tasks in flight are waited for.
         tries
-            How often a task is tried that fails, with growing pauses. A task whose process died is tried
-            again alone on a worker, so that only the culprit fails in the end.
+            How often a failing task is tried, with growing pauses. A task whose worker process died is tried
+            again alone on a worker, so that only the task that killed the worker fails in the end.
+
+        Raises
+        ------
+        StoppedError
+            The Dask scheduler was lost.
+        HrvolError
+            No worker process starts.
         """
-        ...
+        return self._outcomes(MapRequest(function, tasks, on_tick, stop, tries))
+
+    @abstractmethod
+    def _outcomes(self, request: MapRequest[T, R]) -> Iterator[Outcome[T, R]]:
+        """Yield the outcomes of a map, lazily; see :meth:`map_bounded`."""
 
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """Which engine is wanted.
+    """Which engine runs the tasks.
 
     Attributes
     ----------
@@ -78,19 +115,20 @@ class EngineSpec:
         Dask scheduler, such as ``tcp://host:8786``.
     workers
         Number of worker processes (``slurm``: of jobs); ``None``: one per CPU (``cuda``: per GPU, ``slurm``:
-        one job). A cluster that runs already has the workers it has.
+        one job). Ignored by a cluster that runs already.
     scheduler_file
-        File with the address of a running Dask scheduler; takes the place of the name.
+        File with the address of a running Dask scheduler; overrides the name.
     options
         Keywords of dask-jobqueue's ``SLURMCluster``: ``queue``, ``walltime``, ``memory``, ``cores``, ...; and
-        ``gpus``, the number of GPUs of a job.
+        ``gpus``, the number of GPUs per job.
     devices
-        GPUs that ``cuda`` uses, by number or UUID, as in ``CUDA_VISIBLE_DEVICES``; none: all.
+        GPUs for ``cuda``, by number or UUID, as in ``CUDA_VISIBLE_DEVICES``; empty: all.
     device
-        What workers compute on, ``cpu`` or ``cuda``: see :func:`hrvol.engine.placement.place`.
+        Where workers compute, ``cpu`` or ``cuda``: see :func:`hrvol.engine.placement.place`.
     identify
-        Called in each worker before it has a task: returns the UUID of its GPU. Two workers with the same are
-        refused, and one in which it raises is left out. ``None``: asked where workers compute on GPUs.
+        Returns the UUID of a worker's GPU; called in each worker before its first task. Two workers with the
+        same UUID are an error; a worker in which it raises gets no tasks. ``None``: the UUID that torch
+        reports, where workers compute on GPUs.
     """
 
     name: str = "serial"
@@ -103,24 +141,24 @@ class EngineSpec:
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
-            raise UsageError(f"workers: expected a number of processes from 1, got {self.workers}")
+            raise UsageError(f"workers: found {self.workers}, expected at least 1 process")
         if self.name not in ENGINES and "://" not in self.name:
             expected = f"{', '.join(ENGINES)} or an address such as tcp://host:8786"
-            raise UsageError(f"engine: expected {expected}, got {self.name!r}")
+            raise UsageError(f"engine: found {self.name!r}, expected {expected}")
         if self.serial and self.workers not in (None, 1):
             raise UsageError(
-                f"engine: serial works in one process, got workers: {self.workers}; use engine: local"
+                f"engine: serial runs in one process: found workers: {self.workers}, expected engine: local"
             )
         if self.options and (self.name != "slurm" or self.scheduler_file):
-            raise UsageError(f"engine options: only slurm has any, got {', '.join(self.options)}")
+            raise UsageError(f"engine options: only slurm has any, found {', '.join(self.options)}")
         if self.devices and not self.local_gpus:
-            raise UsageError(f"devices: only engine: cuda has any, got {','.join(self.devices)}")
+            raise UsageError(f"devices: only engine: cuda has any, found {','.join(self.devices)}")
         if len(set(self.devices)) < len(self.devices):
-            raise UsageError(f"devices: expected each GPU once, got {','.join(self.devices)}")
+            raise UsageError(f"devices: found {','.join(self.devices)}, expected each GPU once")
 
     @property
     def serial(self) -> bool:
-        """Whether work happens in this process."""
+        """Whether tasks run in this process."""
         return self.name == "serial" and self.scheduler_file is None
 
     @property
@@ -134,24 +172,24 @@ class EngineSpec:
         return self.name == "cuda" and self.scheduler_file is None
 
     @property
-    def asks(self) -> Callable[[], str] | None:
-        """What a worker is asked for the UUID of its GPU with, or ``None`` where it needs none."""
+    def gpu_identifier(self) -> Callable[[], str] | None:
+        """Function that returns the UUID of a worker's GPU, or ``None`` where workers need no GPU."""
         return self.identify or (this_gpu if self.local_gpus or self.device == "cuda" else None)
 
     @property
     def count(self) -> int:
-        """How many workers (``slurm``: jobs) are wanted."""
+        """Number of workers (``slurm``: of jobs) to start."""
         if self.workers is not None or self.remote:
             return self.workers or 1
         return (len(self.devices) or len(gpus()) or 1) if self.local_gpus else cpus()
 
     def limited(self, tasks: int) -> EngineSpec:
-        """Return the same with no more workers than tasks: one without a task would only cost its start."""
+        """Return the same engine with at most as many workers as tasks; idle ones only cost their start."""
         if self.remote or self.serial:
             return self
         return replace(self, workers=max(1, min(self.count, tasks)))
 
 
 def pause(failed: int) -> float:
-    """Return how many seconds to wait before a task that failed so often is tried again."""
+    """Return the seconds to wait before a task that failed ``failed`` times is tried again."""
     return float(BACK_OFF * 4 ** (failed - 1))

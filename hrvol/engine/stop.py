@@ -1,8 +1,8 @@
-"""Stopping on request, so that a run can be resumed: SIGTERM, SIGUSR1 and Ctrl-C.
+"""Stop a run on SIGTERM, SIGUSR1 or Ctrl-C, so that it can be resumed.
 
-The first signal lets the blocks in progress end and starts no others; after SIGTERM they have :data:`GRACE`
-seconds, because a job system kills soon after. A second signal abandons them, and so does the first one
-before there are any. Abandoned blocks are done again when the run is resumed.
+The first signal lets the blocks in progress finish and starts no others; after SIGTERM they have
+:data:`GRACE` seconds, because a job system kills soon after. A second signal abandons them, as does a first
+signal before any block is in progress. Abandoned blocks are computed again when the run is resumed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 GRACE = 15.0
-"""Seconds that blocks in progress have after SIGTERM. SLURM kills 30 s after it."""
+"""Seconds for the blocks in progress after SIGTERM. SLURM kills 30 s after it."""
 
 ECHO = 1.0
-"""Seconds in which the same signal counts once: a job system tells all processes, and scripts pass it on."""
+"""Seconds in which the same signal counts once: job systems signal all processes, and scripts forward it."""
 
 LOG = logging.getLogger("hrvol.run")
 
@@ -27,18 +27,18 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Abandoned(BaseException):
-    """Blocks in progress are to be left at once. No ``Exception``, so that no task swallows it."""
+    """Raised to abandon the blocks in progress. Not an ``Exception``, so that no task swallows it."""
 
 
 class Stop:
-    """Whether a run has been asked to stop, and by what.
+    """State of a request to stop a run.
 
     Attributes
     ----------
     signal
-        The first signal that came, or ``None``.
+        The first signal received, or ``None``.
     working
-        Whether there may be blocks in progress that are worth to be finished; set by the run.
+        Whether blocks may be in progress that should finish; set by the run.
     """
 
     def __init__(self) -> None:
@@ -47,11 +47,11 @@ class Stop:
 
     @property
     def requested(self) -> bool:
-        """Whether no other block may be started."""
+        """Whether no further block may start."""
         return self.signal is not None
 
     def request(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ask the run to stop after the blocks in progress."""
+        """Request a stop after the blocks in progress; the first signal is kept."""
         self.signal = self.signal or number
 
 
@@ -62,43 +62,43 @@ def stop_signals(grace: float = GRACE, *, ends: bool = False) -> Iterator[Stop]:
     Parameters
     ----------
     grace
-        Seconds that blocks in progress have after SIGTERM.
+        Seconds for the blocks in progress after SIGTERM.
     ends
-        Whether the program ends after this: once it was asked to, a signal that comes late, as the second of
-        two may, is ignored. Else it would spoil the exit code.
+        Whether the program ends after the ``with`` statement: signals are then ignored once a stop was
+        requested, because a late second signal would change the exit code.
 
     Yields
     ------
     Stop
-        To be handed to :func:`hrvol.segment_volume`. Outside the main thread, where Python cannot listen to
-        signals, it is never requested.
+        Pass it to :func:`hrvol.segment_volume`. Outside the main thread, where Python handles no signals,
+        no signal requests it.
     """
-    stop, when = Stop(), 0.0
+    stop, requested_at = Stop(), 0.0
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        heard = signal.Signals(number)
-        nonlocal when
-        if heard == stop.signal != signal.SIGINT and time.monotonic() - when < ECHO:
+    def handle(number: int, frame: FrameType | None) -> None:
+        received = signal.Signals(number)
+        nonlocal requested_at
+        if received == stop.signal != signal.SIGINT and time.monotonic() - requested_at < ECHO:
             return
-        if stop.signal is not None or heard == signal.SIGALRM:
-            raise Abandoned(heard.name)
-        stop.request(heard)
-        when = time.monotonic()
+        if stop.signal is not None or received == signal.SIGALRM:
+            raise Abandoned(received.name)
+        stop.request(received)
+        requested_at = time.monotonic()
         if not stop.working:
-            raise Abandoned(heard.name)
-        if heard == signal.SIGTERM:
+            raise Abandoned(received.name)
+        if received == signal.SIGTERM:
             signal.setitimer(signal.ITIMER_REAL, grace)
-        limit = f"; {grace:.0f} s for them" if heard == signal.SIGTERM else ""
-        again = "Ctrl-C again" if heard == signal.SIGINT else "a second signal"
-        LOG.warning("%s: finishing the blocks in progress%s (%s abandons them)", heard.name, limit, again)
+        limit = f" within {grace:.0f} s" if received == signal.SIGTERM else ""
+        second = "Ctrl-C again" if received == signal.SIGINT else "a second signal"
+        LOG.warning("%s: finishing the blocks in progress%s (%s abandons them)", received.name, limit, second)
 
-    before = {number: signal.signal(number, hear) for number in (*_SIGNALS, signal.SIGALRM)}
+    previous = {number: signal.signal(number, handle) for number in (*_SIGNALS, signal.SIGALRM)}
     try:
         yield stop
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, signal.SIG_IGN if ends and stop.requested else handler)

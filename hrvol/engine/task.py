@@ -1,8 +1,8 @@
-"""What a task sees of the engine that runs it, and what the engine hears of the task.
+"""Run one task and describe its outcome; the functions that a task may call.
 
-Inside a task :func:`configuration` returns the engine's configuration, :func:`attempt` says how often the
-task failed before, :func:`tick` reports progress from the middle of it, and :func:`computing` is held by one
-task of a process at a time, so that another can read its input or write its result meanwhile.
+Inside a task :func:`configuration` returns the engine's configuration, :func:`attempt` how often the task
+failed before, :func:`tick` reports progress, and :func:`computing` is held by one task of a process at a
+time, so that another can read its input or write its result meanwhile.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ R = TypeVar("R")
 Sink = Callable[[Any], None]
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""What the system says where nothing more can be written, whichever task tries."""
+"""Errors of the operating system that make every further write fail, whichever task tries."""
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[T, R]):
-    """What became of one task.
+    """Result or failure of one task.
 
     Attributes
     ----------
     task
-        The task as it was given.
+        The task as submitted.
     value
-        What the function returned; ``None`` where it failed.
+        Return value of the function; ``None`` if it failed.
     error
-        One line with the reason of the failure, or ``None`` where the task succeeded.
+        Reason of the failure in one line, or ``None`` if the task succeeded.
     details
-        The traceback of the failure, for debugging.
+        Traceback of the failure, for debugging; ``None`` if the worker process died.
     again
         Whether another try may help.
     fatal
-        Whether any other task would fail in the same way, so that the run has to end.
+        Whether every other task would fail in the same way, so that the run has to end.
     tries
-        How often it was tried.
+        How often the task was tried.
     broken
-        Whether the process should do no other task: a GPU is not sound any more after it had no memory left.
+        Whether the process must not run further tasks: after an error a GPU is unreliable.
     """
 
     task: T
@@ -64,7 +64,7 @@ class Outcome(Generic[T, R]):
 
     @property
     def ok(self) -> bool:
-        """Whether the task was done."""
+        """Whether the task succeeded."""
         return self.error is None
 
 
@@ -74,7 +74,7 @@ _sink: ContextVar[Sink | None] = ContextVar("hrvol_tick", default=None)
 
 _attempt: ContextVar[int] = ContextVar("hrvol_attempt", default=0)
 
-_turn = threading.Lock()
+_compute_lock = threading.Lock()
 
 
 def configuration() -> Any:
@@ -83,14 +83,14 @@ def configuration() -> Any:
 
 
 def configure(value: Any) -> Any:
-    """Set this process's configuration and return the one before; for engines."""
+    """Set this process's configuration and return the previous one; for engines."""
     global _configuration
-    before, _configuration = _configuration, value
-    return before
+    previous, _configuration = _configuration, value
+    return previous
 
 
 def attempt() -> int:
-    """Return how often the calling task failed before: 0 at its first try."""
+    """Return how often the calling task failed before; 0 at its first try."""
     return _attempt.get()
 
 
@@ -103,13 +103,13 @@ def tick(message: Any) -> None:
 
 @contextmanager
 def computing() -> Iterator[None]:
-    """Hold this process's turn to compute."""
-    with _turn:
+    """Hold this process's lock for computing."""
+    with _compute_lock:
         yield
 
 
 def one_line(error: BaseException) -> str:
-    """Return an exception as one line; deliberate errors speak for themselves, others name their type."""
+    """Return an exception as one line; errors that are no :class:`HrvolError` name their type."""
     text = " ".join(str(error).split())
     if isinstance(error, HrvolError):
         return text
@@ -117,30 +117,31 @@ def one_line(error: BaseException) -> str:
 
 
 def run_task(function: Callable[[T], R], task: T, failed: int, sink: Sink | None) -> Outcome[T, R]:
-    """Run one task; whatever it raises becomes its outcome.
+    """Run one task and return its outcome, also if it raises.
 
     Parameters
     ----------
     function, task
-        What to call, and with what.
+        The function and its argument.
     failed
         How often the task failed before.
     sink
-        Where its ticks go.
+        Receives its ticks.
     """
     tokens = _sink.set(sink), _attempt.set(failed)
     try:
         return Outcome(task, function(task), tries=failed + 1)
     except Exception as error:
-        said = error if isinstance(error, HrvolError) else None
+        deliberate = error if isinstance(error, HrvolError) else None
+        ends_run = deliberate is not None and deliberate.ends_run
         failure = device_failure(error)
         return Outcome(
             task,
             None,
             f"{failure} ({one_line(error)})" if failure else one_line(error),
             traceback.format_exc(),
-            again=said is None or said.transient or failure is not None,
-            fatal=(said is not None and said.ends_run) or getattr(error, "errno", None) in NO_ROOM,
+            again=deliberate is None or deliberate.transient or failure is not None,
+            fatal=ends_run or getattr(error, "errno", None) in NO_ROOM,
             tries=failed + 1,
             broken=failure is not None,
         )

@@ -1,7 +1,6 @@
-"""What a run will take, before it is begun: ``hrvol plan``.
+"""Forecast time, memory and disk of a run: ``hrvol plan``.
 
-The flow: ``plan`` prepares the run as it would begin; ``trial`` does some real blocks with real workers, of
-which ``calibrate`` makes paces; ``reads`` simulates which chunks are decoded how often; ``forecast`` knows
-sizes, bytes and files; ``estimate`` puts them together; ``room`` refuses what cannot go well; ``outlook``
-shows it.
+``plan_run`` prepares the run; ``probe`` runs trial blocks on the engine's workers, which ``calibrate`` turns
+into speeds; ``cache_simulation`` computes how often chunks are decoded; ``forecast`` computes block sizes,
+bytes and files; ``estimate`` combines them into a ``plan``; ``resources`` reports free memory and disk.
 """

@@ -1,6 +1,6 @@
-"""What a run will read: how often chunks are decoded, and how much of the volume a mask leaves.
+"""Forecast what a run reads: how often chunks are decoded, and which share of the volume a mask covers.
 
-The caches of the workers are simulated, with sizes instead of chunks.
+The caches of the workers are simulated with the sizes of chunks instead of their contents.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from hrvol.volume.grid.tiling import Box, intersection
 from hrvol.volume.volume import Volume
 
 MOST_VISITS = 150_000
-"""Looks into a simulated cache; of a run that would take more, a part is simulated."""
+"""Lookups in a simulated cache; if a run needs more, only some of its blocks are simulated."""
 
-_FINE = 16  # chunks are joined up to this part of a cache
+_JOINED = 16  # joined chunks fill at most 1/16 of a cache
 
-_LOOKS = 64  # blocks whose part of a mask is looked at
+_MASK_BLOCKS = 64  # blocks in which a mask is sampled
 
-_LOOK_S = 10.0  # seconds after which no other is
+_MASK_S = 10.0  # seconds after which sampling ends
 
 
 @dataclass(frozen=True)
 class ReadForecast:
-    """What a run decodes of its input.
+    """Bytes of input that a run decodes.
 
     Attributes
     ----------
     decoded
-        Bytes of chunks, in all.
+        Bytes of all chunks decoded.
     once
-        Bytes if no chunk were decoded more than once.
+        Bytes if each chunk were decoded once.
     held
-        Most bytes of them that a worker keeps.
+        Peak bytes of chunks that a worker caches.
     """
 
     decoded: int
@@ -58,36 +58,36 @@ def simulate_reads(
     capacity: int,
     most: int = MOST_VISITS,
 ) -> ReadForecast:
-    """Work out what the caches of a run's workers decode and hold.
+    """Simulate what the caches of a run's workers decode and hold.
 
     Parameters
     ----------
     grid
-        Of blocks; it knows the chunks of the input.
+        The blocks and the chunks of the input.
     numbers
-        Blocks to do, in their order; each worker does a contiguous part.
+        Flat indices of the blocks to compute, in order; each worker gets a contiguous range.
     region
-        What is computed.
+        Box of the volume that is computed.
     itemsize
         Bytes per voxel of the input.
     workers, capacity
-        Number of caches, and bytes that one keeps.
+        Number of caches, and the capacity of each in bytes.
     most
-        Looks into caches after which a part of the run has to do for the whole.
+        Lookups in caches above which only some blocks are simulated and the result is extrapolated.
     """
     if not len(numbers):
         return ReadForecast(0, 0, 0)
     axes = _chunk_axes(grid, region, itemsize, capacity)
-    left = len(numbers) / len(grid.inside(region))
-    once = round(math.prod(sum(axis.lengths) for axis in axes) * itemsize * left)
+    fraction = len(numbers) / len(grid.inside(region))
+    once = round(math.prod(sum(axis.lengths) for axis in axes) * itemsize * fraction)
     sizes = [np.array([len(rows) for rows in axis.of_row.values()]) for axis in axes]
     visits = max(1, int(math.prod(float(size.mean()) for size in sizes)))
     if visits * len(numbers) <= most:
-        runs = [_Cache(axes, itemsize, capacity) for _ in range(workers)]
-        for cache, share in zip(runs, np.array_split(numbers, workers), strict=True):
+        caches = [_Cache(axes, itemsize, capacity) for _ in range(workers)]
+        for cache, share in zip(caches, np.array_split(numbers, workers), strict=True):
             cache.read(grid, share)
-        held = max(cache.most_held for cache in runs)
-        return ReadForecast(sum(cache.decoded for cache in runs), once, held)
+        held = max(cache.most_held for cache in caches)
+        return ReadForecast(sum(cache.decoded for cache in caches), once, held)
     count = max(8, most // visits)
     start = min(len(numbers) // (2 * workers), max(0, len(numbers) - count))
     sample = numbers[start : start + count]
@@ -96,22 +96,22 @@ def simulate_reads(
     cache.again = 0
     counted = sample[count // 4 :]
     cache.read(grid, counted)
-    # Every chunk once, and as many again as in the part that was simulated.
+    # Every chunk once, plus repeats in proportion to the simulated blocks.
     return ReadForecast(once + round(cache.again * len(numbers) / len(counted)), once, cache.most_held)
 
 
 @dataclass(frozen=True)
 class _ChunkAxis:
-    """Chunks along an axis; those that the same blocks read are one.
+    """Chunks along an axis; those that the same blocks read are joined.
 
     Attributes
     ----------
     lengths
         Voxels of each.
     uses
-        Rows of blocks that read each.
+        Number of rows of blocks that read each.
     of_row
-        The chunks that a row of blocks reads.
+        Range of chunks that each row of blocks reads.
     """
 
     lengths: tuple[int, ...]
@@ -120,10 +120,10 @@ class _ChunkAxis:
 
 
 def _chunk_axes(grid: BlockGrid, region: Box, itemsize: int, capacity: int) -> list[_ChunkAxis]:
-    """Join chunks as far as no joint one is too large a part of the cache."""
+    """Join chunks along each axis unless that makes them too large for the cache."""
     joined = [_chunk_axis(grid, axis, region, True) for axis in range(3)]
     for axis in range(3):
-        if math.prod(max(found.lengths) for found in joined) * itemsize <= capacity / _FINE:
+        if math.prod(max(chunks.lengths) for chunks in joined) * itemsize <= capacity / _JOINED:
             break
         joined[axis] = _chunk_axis(grid, axis, region, False)
     return joined
@@ -164,40 +164,40 @@ class _Cache:
     def __init__(self, axes: Sequence[_ChunkAxis], itemsize: int, capacity: int) -> None:
         self._axes, self._itemsize, self._capacity = axes, itemsize, capacity
         self._kept: OrderedDict[_Key, int] = OrderedDict()
-        self._left: dict[_Key, int] = {}
-        self._known: set[_Key] = set()
+        self._remaining_uses: dict[_Key, int] = {}
+        self._decoded_keys: set[_Key] = set()
         self._held = 0
         self.decoded = self.again = self.most_held = 0
 
     def read(self, grid: BlockGrid, numbers: NDArray[np.int64]) -> None:
         """Read blocks, one after the other."""
-        places = np.stack(np.unravel_index(numbers, grid.counts), axis=-1).tolist()
-        for place in places:
-            z, y, x = (axis.of_row[row] for axis, row in zip(self._axes, place, strict=True))
+        indices = np.stack(np.unravel_index(numbers, grid.counts), axis=-1).tolist()
+        for index in indices:
+            z, y, x = (axis.of_row[row] for axis, row in zip(self._axes, index, strict=True))
             keys = list(product(z, y, x))
-            self._fetch([key for key in keys if not self._seen(key)])
+            self._fetch([key for key in keys if not self._hit(key)])
             for key in keys:
-                self._count(key)
+                self._count_use(key)
 
-    def _seen(self, key: _Key) -> bool:
+    def _hit(self, key: _Key) -> bool:
         if key in self._kept:
             self._kept.move_to_end(key)
             return True
         return False
 
     def _fetch(self, keys: Sequence[_Key]) -> None:
-        coming = {}
+        cached = {}
         for key in keys:
             size = (
                 math.prod(axis.lengths[i] for axis, i in zip(self._axes, key, strict=True)) * self._itemsize
             )
             self.decoded += size
-            if key in self._known:
+            if key in self._decoded_keys:
                 self.again += size
-            self._known.add(key)
-            if self._left.get(key, self._uses(key)) > 1 and self._reserve(size):
-                coming[key] = size
-        self._kept.update(coming)
+            self._decoded_keys.add(key)
+            if self._remaining_uses.get(key, self._uses(key)) > 1 and self._reserve(size):
+                cached[key] = size
+        self._kept.update(cached)
 
     def _reserve(self, size: int) -> bool:
         if size > self._capacity:
@@ -211,11 +211,11 @@ class _Cache:
         self.most_held = max(self.most_held, self._held)
         return True
 
-    def _count(self, key: _Key) -> None:
-        left = self._left.pop(key, None)
-        left = (self._uses(key) if left is None else left) - 1
-        if left > 0:
-            self._left[key] = left
+    def _count_use(self, key: _Key) -> None:
+        remaining = self._remaining_uses.pop(key, None)
+        remaining = (self._uses(key) if remaining is None else remaining) - 1
+        if remaining > 0:
+            self._remaining_uses[key] = remaining
         elif key in self._kept:
             self._held -= self._kept.pop(key)
 
@@ -225,57 +225,57 @@ class _Cache:
 
 @dataclass(frozen=True)
 class MaskSample:
-    """What a mask leaves of blocks; all of them without one.
+    """Shares of blocks, planes and voxels inside a mask, from a sample of blocks; 1 without a mask.
 
     Attributes
     ----------
     blocks, planes, voxels
-        The share of blocks with any voxel of the mask, of the planes of all blocks that have any, and of the
-        voxels of all blocks.
+        Share (0..1) of the blocks, of their planes, and of their voxels that are inside the mask, at least
+        with one voxel.
     seconds
-        Per voxel, to read it.
-    some
-        Blocks that have any; ``None`` without a mask.
+        Seconds per voxel to read the mask.
+    numbers
+        Flat indices of the sampled blocks with voxels inside; ``None`` without a mask.
     count
-        How many blocks were looked at.
+        Number of blocks sampled.
     """
 
     blocks: float = 1.0
     planes: float = 1.0
     voxels: float = 1.0
     seconds: float = 0.0
-    some: tuple[int, ...] | None = None
+    numbers: tuple[int, ...] | None = None
     count: int = 0
 
 
-def look_at_mask(mask: Volume | None, grid: BlockGrid, todo: NDArray[np.int64], region: Box) -> MaskSample:
-    """Read the mask of some blocks, spread evenly over those to do; of all of them, if they are few."""
-    if mask is None or not len(todo):
+def sample_mask(mask: Volume | None, grid: BlockGrid, pending: NDArray[np.int64], region: Box) -> MaskSample:
+    """Read the mask in evenly spread blocks of those to compute, or in all of them if they are few."""
+    if mask is None or not len(pending):
         return MaskSample()
     began = time.monotonic()
-    some: list[int] = []
+    inside_numbers: list[int] = []
     planes = voxels = 0
-    seen = np.zeros(2, np.int64)
+    sampled = np.zeros(2, np.int64)  # planes, voxels
     count = 0
-    # From coarse to fine, so that those seen are spread evenly whenever time is up.
-    spread = sorted(range(min(_LOOKS, len(todo))), key=lambda i: int(f"{i:06b}"[::-1], 2))
+    # From coarse to fine, so that the sample is spread evenly whenever time is up.
+    spread = sorted(range(min(_MASK_BLOCKS, len(pending))), key=lambda i: int(f"{i:06b}"[::-1], 2))
     for i in spread:
-        number = int(todo[(2 * i + 1) * len(todo) // (2 * len(spread))])
-        part = intersection(grid[number].core, region)
-        assert part is not None
-        inside = mask.read(part) != 0
+        number = int(pending[(2 * i + 1) * len(pending) // (2 * len(spread))])
+        box = intersection(grid[number].core, region)
+        assert box is not None
+        inside = mask.read(box) != 0
         planes += int(np.count_nonzero(inside.any(axis=(1, 2))))
         voxels += int(np.count_nonzero(inside))
-        seen += (len(inside), inside.size)
-        some += [number] * bool(inside.any())
+        sampled += (len(inside), inside.size)
+        inside_numbers += [number] * bool(inside.any())
         count += 1
-        if time.monotonic() - began > _LOOK_S and some:
+        if time.monotonic() - began > _MASK_S and inside_numbers:
             break
     return MaskSample(
-        blocks=len(some) / count,
-        planes=planes / int(seen[0]),
-        voxels=voxels / int(seen[1]),
-        seconds=(time.monotonic() - began) / int(seen[1]),
-        some=tuple(some),
+        blocks=len(inside_numbers) / count,
+        planes=planes / int(sampled[0]),
+        voxels=voxels / int(sampled[1]),
+        seconds=(time.monotonic() - began) / int(sampled[1]),
+        numbers=tuple(inside_numbers),
         count=count,
     )

@@ -1,7 +1,7 @@
-"""What a run will be like, measured on a few of its blocks.
+"""Measure the speed and memory of a run on a few of its blocks.
 
-As many workers are at it at once as the run will have, because they share cores, memory bandwidth and disk,
-and each has two blocks under way, as in the run.
+As many workers run at once as in the run, because they share cores, memory bandwidth and disk, and each has
+two blocks in flight, as in the run.
 """
 
 from __future__ import annotations
@@ -21,40 +21,39 @@ from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.storage.location import Location
 
 IDLE_BYTES = 220 * 2**20
-"""Memory of a worker that has nothing to do yet."""
+"""Memory of an idle worker, in bytes."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the trials showed; the unit of work is one plane of one tile.
+    """Result of the trial blocks; the unit of work is one plane of one tile.
 
     Attributes
     ----------
     start_s
-        Seconds until workers are there and have loaded the model, and until they are gone at the end.
+        Seconds to start the workers, to load the model, and to end the workers.
     pace
         Seconds per unit of work.
     tile_share, pixels
-        Of the unit, the share that does not depend on how many pixels count; and how many do.
+        Share (0..1) of the unit's time that does not depend on the number of pixels classified, and that
+        number.
     decode_s
-        Seconds per byte of input decoded; 0 where that is not known.
+        Seconds per byte of input decoded; 0 if unknown.
     read_s
-        Seconds of reading per voxel of a block, on trial.
-    store_s, stamp_s
-        Seconds per voxel of storing, and of checking what is stored.
+        Seconds of reading per voxel of a trial block.
+    store_s, checksum_s
+        Seconds per voxel to store, and to compute the checksum.
     stored
-        Bytes per voxel as stored, of labels and what is wanted beside them.
+        Bytes per voxel as stored, of labels and the other outputs.
     reduce_s, empty_s
-        Seconds of one worker per voxel of the level that a coarser one is made of; where all is 0.
+        Seconds of one worker to compute a coarser level, per voxel of the finer level: labelled, and all 0.
     peak, loaded, shared
-        Bytes of memory of the worker that took most, of one that has loaded the model and does nothing, and
-        those of them that all workers share.
+        Bytes of memory: peak of the largest worker, of an idle worker with the model loaded, and the part of
+        it that all workers share.
     tried
-        Blocks that the worker with that peak had.
+        Flat indices of the blocks of the worker with that peak.
     complete
-        Whether all workers were at work at once, two blocks each.
-    took_s
-        How long all of it took.
+        Whether all workers ran at once, two blocks each.
     """
 
     start_s: float
@@ -64,7 +63,7 @@ class Measured:
     decode_s: float
     read_s: float
     store_s: float
-    stamp_s: float
+    checksum_s: float
     stored: float
     reduce_s: float
     empty_s: float
@@ -73,7 +72,6 @@ class Measured:
     shared: int
     tried: tuple[int, ...]
     complete: bool
-    took_s: float
 
 
 def measure(
@@ -87,83 +85,80 @@ def measure(
     uneven: bool,
     memory: int,
 ) -> Measured:
-    """Try some blocks.
+    """Run trial blocks on the workers of an engine and measure them.
 
     Parameters
     ----------
     job, grid
-        Of the run.
+        Job and blocks of the run.
     spec
-        Where to try: ``serial`` or ``local``, with as many workers as the run will have.
+        Engine for the trial: ``serial``, ``local`` or ``cuda``, with as many workers as the run.
     numbers
-        Blocks to try, the fullest; best two for each worker, and two at least.
+        Flat indices of the trial blocks: full ones, best two for each worker, and at least two.
     scratch
-        A local folder for what is stored on trial.
+        Local folder for the trial outputs.
     seconds
-        How long to predict planes in all, about.
+        Approximate time to predict planes, in all.
     uneven
-        Whether tiles differ in how many of their pixels count.
+        Whether tiles differ in how many of their pixels are classified.
     memory
-        Bytes that there are. Where one worker shows that there are too few, no more are put to work.
+        Free memory in bytes. If one worker shows that it is too little, no others are measured.
 
     Raises
     ------
     BlockError
         A block cannot be predicted.
     ResourceError
-        A worker died of it, or the input may not be read.
+        A worker process died, or the input may not be read.
     """
-    began = time.monotonic()
     workers = spec.workers or 1
-    told = TrialJob(job, scratch)
-    at = [numbers[i % len(numbers)] for i in range(2 * workers)]
+    blocks = [numbers[i % len(numbers)] for i in range(2 * workers)]
     opened = time.time()
-    with open_engine(spec, told) as where:
+    with open_engine(spec, TrialJob(job, scratch)) as engine:
         if workers == 1:
-            trials = [Trial(i, grid[n], 0.5 * seconds, uneven and i == 1) for i, n in enumerate(at)]
-            alone = together = _try(where, trials, job)
+            trials = [Trial(i, grid[n], 0.5 * seconds, uneven and i == 1) for i, n in enumerate(blocks)]
+            alone = together = _run_trials(engine, trials, job)
             fresh, complete = [max(together, key=lambda sample: sample.load_s + sample.planes[0])], True
         else:
-            alone = fresh = _try(where, [Trial(0, grid[at[0]], 0.25 * seconds, uneven)], job)
+            alone = fresh = _run_trials(engine, [Trial(0, grid[blocks[0]], 0.25 * seconds, uneven)], job)
             slow = alone[0].planes[-1] > seconds
             complete = not slow and (alone[0].peak - alone[0].shared) * workers <= memory
             together = alone
             if complete:
-                fresh = _try(where, [Trial(i, grid[n], 0.0, store=False) for i, n in enumerate(at[::2])], job)
-                trials = [Trial(i, grid[n], 0.375 * seconds) for i, n in enumerate(at)]
-                together = _try(where, trials, job)
+                trials = [Trial(i, grid[n], 0.0, store=False) for i, n in enumerate(blocks[::2])]
+                fresh = _run_trials(engine, trials, job)
+                trials = [Trial(i, grid[n], 0.375 * seconds) for i, n in enumerate(blocks)]
+                together = _run_trials(engine, trials, job)
         ended = time.monotonic()
     closing = time.monotonic() - ended
-    found = _sum_up(alone, fresh, together, workers, complete)
+    measured = _summarise(alone, fresh, together, workers, complete)
     start = min(sample.began for sample in alone) - opened
-    return replace(found, start_s=start + found.start_s + closing, took_s=time.monotonic() - began)
+    return replace(measured, start_s=start + measured.start_s + closing)
 
 
-def _try(where: Engine, trials: Sequence[Trial], job: SegmentJob) -> list[Sample]:
-    """Try blocks; the first that fails ends it."""
+def _run_trials(engine: Engine, trials: Sequence[Trial], job: SegmentJob) -> list[Sample]:
+    """Run trial blocks; raise an error at the first that fails."""
     samples = {}
-    for outcome in where.map_bounded(try_block, trials, tries=1):
+    for outcome in engine.map_bounded(try_block, trials, tries=1):
         if outcome.value is not None:
             samples[outcome.task.number] = outcome.value
             continue
-        said = f"{job.volume.source}: block {outcome.task.block.index}, on trial: {outcome.error}"
-        # A process that died leaves no traceback.
-        raise (
-            ResourceError(said)
-            if outcome.details is None or "Permission denied" in said
-            else BlockError(said)
-        )
+        message = f"{job.volume.source}: trial block {outcome.task.block.index} failed: {outcome.error}"
+        # Without a traceback the worker process died.
+        if outcome.details is None or "Permission denied" in message:
+            raise ResourceError(message)
+        raise BlockError(message)
     return [samples[trial.number] for trial in trials]
 
 
-def _sum_up(
+def _summarise(
     alone: Sequence[Sample],
     fresh: Sequence[Sample],
     together: Sequence[Sample],
     workers: int,
     complete: bool,
 ) -> Measured:
-    """Work out what the samples have in common; ``fresh`` are those that a worker began with."""
+    """Combine the samples; ``fresh`` are the first ones of each worker."""
     reference = max(sample.pixels for sample in together)
     share = _tile_share([*alone, *together], fresh, reference)
 
@@ -182,10 +177,10 @@ def _sum_up(
     voxels = sum(size for _, size in stored)
 
     def per_voxel(name: str) -> float:
-        return float(sum(getattr(found, name) for found, _ in stored) / voxels)
+        return float(sum(getattr(cost, name) for cost, _ in stored) / voxels)
 
     def mean(name: str) -> float:
-        return float(sum(getattr(found, name) for found, _ in stored) / len(stored))
+        return float(sum(getattr(cost, name) for cost, _ in stored) / len(stored))
 
     decoded = sum(s.decoded for s in together)
     read_s = sum(s.read_s for s in together)
@@ -198,7 +193,7 @@ def _sum_up(
         decode_s=read_s / decoded if decoded else 0.0,
         read_s=read_s / sum(s.voxels for s in together),
         store_s=per_voxel("store_s"),
-        stamp_s=per_voxel("stamp_s"),
+        checksum_s=per_voxel("checksum_s"),
         stored=per_voxel("nbytes"),
         reduce_s=mean("reduce_s") + per_voxel("read_s") + per_voxel("store_s") / 8,
         empty_s=mean("empty_s"),
@@ -207,23 +202,22 @@ def _sum_up(
         shared=min(s.shared for s in fresh),
         tried=tuple(s.block for s in together if s.process == most.process),
         complete=complete,
-        took_s=0.0,
     )
 
 
 def _steady(sample: Sample, fresh: Collection[Sample]) -> tuple[float, ...]:
-    """Return the seconds of planes without the first that a worker ever predicted, if there are others."""
+    """Return the seconds per plane, without a worker's very first plane if there are others."""
     return sample.planes[1:] or sample.planes if sample in fresh else sample.planes
 
 
 def _tile_share(samples: Sequence[Sample], fresh: Collection[Sample], pixels: int) -> float:
-    """Return the share of a tile's time that does not depend on how many pixels count; 1 if not measured."""
+    """Return the share of a tile's time that does not depend on its classified pixels; 1 if not measured."""
     for sample in samples:
         if sample.narrow is None or sample.narrow[1] >= sample.pixels:
             continue
         steady = _steady(sample, fresh)
-        full, (part, few) = sum(steady) / len(steady), sample.narrow
-        per_pixel = max(0.0, full - part) / (sample.pixels - few)
+        full, (narrow_s, few) = sum(steady) / len(steady), sample.narrow
+        per_pixel = max(0.0, full - narrow_s) / (sample.pixels - few)
         rest = max(0.0, full - per_pixel * sample.pixels)
         return rest / (rest + per_pixel * pixels)
     return 1.0

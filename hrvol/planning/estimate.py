@@ -1,11 +1,10 @@
-"""From a few blocks tried to all figures of a run."""
+"""Compute all figures of a run's plan from a few trial blocks."""
 
 from __future__ import annotations
 
 import math
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from numpy.typing import NDArray
 
 from hrvol.device import cpus
 from hrvol.engine.spec import EngineSpec
-from hrvol.planning import forecast
-from hrvol.planning import resources as room
-from hrvol.planning.cache_simulation import MaskSample, ReadForecast, look_at_mask, simulate_reads
+from hrvol.planning import forecast, resources
+from hrvol.planning.cache_simulation import MaskSample, ReadForecast, sample_mask, simulate_reads
 from hrvol.planning.calibrate import IDLE_BYTES, Measured, measure
 from hrvol.planning.gpu_memory import GpuNeed, gpu_need
 from hrvol.planning.plan import Plan
@@ -30,106 +28,134 @@ from hrvol.volume.grid.tiling import box_shape
 from hrvol.volume.ome.labels import LabelStore
 from hrvol.volume.storage.location import Location
 
-_BOOK_BYTES = 64  # of a block, in the driver
+_BLOCK_BYTES = 64  # of the driver's memory, per block
 
-_OFTEN = 3.0  # a volume that is decoded more often is better stored in another way
+_MOST_DECODES = 3.0  # per chunk; beyond that a note recommends other chunks
 
-_SLURM_MEMORY = "8GB"  # of a job, unless it is said
+_SLURM_MEMORY = "8GB"  # of a job, by default
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a run has to do.
+    """The run to plan.
 
     Attributes
     ----------
-    ready, spec
-        The run, checked, and its engine.
+    prepared, spec
+        The prepared run and its engine.
     grid
-        Of blocks.
-    numbers, todo, done
-        All blocks of the region, those to do, and those of this run that are done.
-    was_there
-        Whether the output is gone on with.
+        Its blocks.
+    numbers, pending, done
+        Flat indices of all blocks of the region, of those to compute, and of those that earlier runs
+        computed.
+    exists
+        Whether an unfinished output is resumed.
     """
 
-    ready: PreparedRun
+    prepared: PreparedRun
     spec: EngineSpec
     grid: BlockGrid
     numbers: NDArray[np.int64]
-    todo: NDArray[np.int64]
+    pending: NDArray[np.int64]
     done: NDArray[np.int64]
-    was_there: bool
+    exists: bool
 
     @property
     def job(self) -> SegmentJob:
-        """What workers are told."""
-        return self.ready.job
+        """Configuration of the workers."""
+        return self.prepared.job
 
     @property
     def workers(self) -> int:
-        """How many there will be."""
-        spec = self.spec.limited(max(1, len(self.todo)))
+        """Number of workers of the run."""
+        spec = self.spec.limited(max(1, len(self.pending)))
         return spec.workers or 1
 
 
+@dataclass(frozen=True, eq=False)
+class _Basis:
+    """Facts from which a plan is computed, apart from the trial blocks.
+
+    Attributes
+    ----------
+    task, mask
+        The run, and the sample of its mask.
+    store, metadata
+        An output like that of the run, and the bytes of each of its metadata files.
+    prepare_s
+        Seconds to prepare the run.
+    memory, gpu
+        Bytes of free memory on this machine, and the memory of the GPU.
+    load
+        Load average of this machine.
+    """
+
+    task: Task
+    mask: MaskSample
+    store: LabelStore
+    metadata: tuple[int, ...]
+    prepare_s: float
+    memory: int
+    gpu: GpuNeed
+    load: float
+
+
 def estimate(task: Task, seconds: float, prepare_s: float) -> Plan:
-    """Try some blocks of a run, and work out the rest.
+    """Run a few trial blocks and compute the plan from them.
 
     Parameters
     ----------
     task
         The run.
     seconds
-        How long to try.
+        Time for the trial blocks.
     prepare_s
-        Seconds that it took to check what was asked for, which the run will do too.
+        Seconds that preparing the run took, which the run itself will take too.
     """
     job = task.job
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    looked = look_at_mask(job.mask, task.grid, task.todo, job.region)
-    memory = room.free_memory() + room.held_memory()[0]
-    gpu = gpu_need(task.spec, task.ready.model)  # before blocks are tried there
-    notes = [*_notes(task, looked, load), *gpu.notes]
+    mask = sample_mask(job.mask, task.grid, task.pending, job.region)
+    memory = resources.free_memory() + resources.held_memory()[0]
+    gpu = gpu_need(task.spec, task.prepared.model)  # before trial blocks use the GPU
+    notes = [*_notes(task, mask, load), *gpu.notes]
     with tempfile.TemporaryDirectory(
-        prefix="hrvol-plan-", dir=_scratch_place(task), ignore_cleanup_errors=True
+        prefix="hrvol-plan-", dir=_scratch_folder(task), ignore_cleanup_errors=True
     ) as folder:
         scratch = Location(folder)
-        store = scratch_store(TrialJob(job, scratch), task.ready.model, "plan")
-        metadata = [path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()]
+        store = scratch_store(TrialJob(job, scratch), task.prepared.model, "plan")
+        metadata = tuple(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+        basis = _Basis(task, mask, store, metadata, prepare_s, memory, gpu, load)
         measured = None
-        if len(task.todo) and looked.blocks > 0:
-            measured = _try(task, looked, scratch, seconds, memory)
-        return _work_out(task, looked, measured, store, metadata, prepare_s, memory, gpu, load, notes)
+        if len(task.pending) and mask.blocks > 0:
+            measured = _measure(basis, scratch, seconds)
+        return _plan(basis, measured, notes)
 
 
-def _scratch_place(task: Task) -> Path | None:
-    """Return a folder on the output's disk with room to try things; ``None`` for the system's choice."""
-    path = task.ready.location.path
+def _scratch_folder(task: Task) -> Path | None:
+    """Return a folder with enough room on the disk of the output; ``None``: the system's default."""
+    path = task.prepared.location.path
     if path is None:
         return None
-    place = room.existing_parent(path.absolute().parent)
+    folder = resources.existing_parent(path.absolute().parent)
     depth, height, width = task.grid.side
-    kinds = (
-        2
-        + task.job.predicting.uncertainty
-        + len(task.ready.model.classes) * task.job.predicting.probabilities
-    )
-    wanted = 4 * task.workers * depth * height * width * kinds
-    free, _ = room.free_disk(Location(str(place)))
+    predicting = task.job.predicting
+    kinds = 2 + predicting.uncertainty + len(task.prepared.model.classes) * predicting.probabilities
+    needed = 4 * task.workers * depth * height * width * kinds
+    free, _ = resources.free_disk(Location(str(folder)))
     try:
-        tempfile.TemporaryFile(dir=place).close()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError:
-        return None  # only the output itself may be written
-    return place if free is not None and free > wanted else None
+        return None  # only the output itself may be writable
+    return folder if free is not None and free > needed else None
 
 
-def _try(task: Task, looked: MaskSample, scratch: Location, seconds: float, memory: int) -> Measured:
-    """Try the fullest blocks, spread evenly."""
-    sizes = forecast.block_sizes(task.grid, task.todo, task.job.region)
-    full = task.todo[sizes.voxels >= 0.9 * sizes.voxels.max()]
-    if looked.some is not None:
-        inside = np.array(looked.some, np.int64)
+def _measure(basis: _Basis, scratch: Location, seconds: float) -> Measured:
+    """Run trial blocks: the fullest, spread evenly."""
+    task, memory = basis.task, basis.memory
+    sizes = forecast.block_sizes(task.grid, task.pending, task.job.region)
+    full = task.pending[sizes.voxels >= 0.9 * sizes.voxels.max()]
+    if basis.mask.numbers is not None:
+        inside = np.array(basis.mask.numbers, np.int64)
         both = inside[np.isin(inside, full)]
         full = both if len(both) else inside
     spec, workers = task.spec, task.workers
@@ -145,43 +171,33 @@ def _try(task: Task, looked: MaskSample, scratch: Location, seconds: float, memo
     return measure(task.job, task.grid, spec, chosen, scratch, seconds=seconds, uneven=uneven, memory=memory)
 
 
-def _work_out(
-    task: Task,
-    looked: MaskSample,
-    measured: Measured | None,
-    store: LabelStore,
-    metadata: Sequence[int],
-    prepare_s: float,
-    memory: int,
-    gpu: GpuNeed,
-    load: float,
-    notes: Sequence[str],
-) -> Plan:
-    """Put all figures together; without anything measured there is nothing to do."""
+def _plan(basis: _Basis, measured: Measured | None, notes: list[str]) -> Plan:
+    """Return the plan; without a measurement there is nothing to compute."""
+    task = basis.task
     job, workers = task.job, task.workers
-    sizes = forecast.block_sizes(task.grid, task.todo, job.region)
-    voxels = round(int(sizes.voxels.sum()) * looked.voxels)
-    reading = ReadForecast(0, 0, 0) if measured is None else _reading(task, looked, measured)
-    times = {workers: _Times()} if measured is None else _times(task, looked, measured, sizes, reading, store)
-    start_s = prepare_s + (0.0 if measured is None else measured.start_s)
-    stamped = forecast.block_sizes(task.grid, task.done, job.region).voxels.sum() if len(task.done) else 0
-    check_s = 0.0 if measured is None else measured.stamp_s * float(stamped)
-    peak = 0 if measured is None else _peak(task, measured, reading, store)
+    sizes = forecast.block_sizes(task.grid, task.pending, job.region)
+    voxels = round(int(sizes.voxels.sum()) * basis.mask.voxels)
+    reading = ReadForecast(0, 0, 0) if measured is None else _reading(basis, measured)
+    times = {workers: _Times()} if measured is None else _times(basis, measured, sizes, reading)
+    start_s = basis.prepare_s + (0.0 if measured is None else measured.start_s)
+    checked = forecast.block_sizes(task.grid, task.done, job.region).voxels.sum() if len(task.done) else 0
+    check_s = 0.0 if measured is None else measured.checksum_s * float(checked)
+    peak = 0 if measured is None else _peak(basis, measured, reading)
     shared = 0 if measured is None else measured.shared
-    driver = 0 if task.spec.serial else room.held_memory()[0] + _BOOK_BYTES * len(task.numbers)
-    memory_free, where = _memory(task.spec, memory)
-    disk_free, files_free = room.free_disk(task.ready.location)
-    nbytes, files = _output(task, looked, measured, store, metadata)
+    driver = 0 if task.spec.serial else resources.held_memory()[0] + _BLOCK_BYTES * len(task.numbers)
+    memory_free, memory_where = _memory(task.spec, basis.memory)
+    disk_free, files_free = resources.free_disk(task.prepared.location)
+    nbytes, files = _output(basis, measured)
     if measured is not None:
         notes = [*notes, *_notes_of_trial(task, measured, reading)]
     return Plan(
         volume=job.volume.source,
-        output=str(task.ready.location),
+        output=str(task.prepared.location),
         engine=task.spec.scheduler_file or task.spec.name,
         workers=workers,
         shape=task.grid.shape,
         block_shape=task.grid.side,
-        blocks=len(task.todo),
+        blocks=len(task.pending),
         done=len(task.done),
         voxels=voxels,
         start_s=start_s,
@@ -190,8 +206,8 @@ def _work_out(
         pyramid_s=times[workers].coarser,
         block_s=times[workers].block,
         by_workers=tuple(
-            (count, start_s + check_s + found.blocks + found.coarser)
-            for count, found in sorted(times.items())
+            (count, start_s + check_s + seconds.blocks + seconds.coarser)
+            for count, seconds in sorted(times.items())
         ),
         read=reading.decoded,
         wanted=voxels * job.volume.dtype.itemsize,
@@ -200,14 +216,14 @@ def _work_out(
         shared_memory=shared,
         memory_needed=peak if task.spec.remote else workers * (peak - shared) + shared + driver,
         memory_free=memory_free,
-        memory_where=where,
-        gpu_needed=gpu.needed,
-        gpu_free=gpu.free,
+        memory_where=memory_where,
+        gpu_needed=basis.gpu.needed,
+        gpu_free=basis.gpu.free,
         output_bytes=nbytes,
         disk_free=disk_free,
         files=files,
         files_free=files_free,
-        load=load,
+        load=basis.load,
         cpus=cpus(),
         notes=tuple(notes),
     )
@@ -215,7 +231,7 @@ def _work_out(
 
 @dataclass(frozen=True)
 class _Times:
-    """Seconds for all blocks, for the coarser levels, and that one worker computes a full block."""
+    """Seconds for all blocks, for the coarser levels, and for one worker to compute a full block."""
 
     blocks: float = 0.0
     coarser: float = 0.0
@@ -223,93 +239,87 @@ class _Times:
 
 
 def _times(
-    task: Task,
-    looked: MaskSample,
-    measured: Measured,
-    sizes: forecast.BlockSizes,
-    reading: ReadForecast,
-    store: LabelStore,
+    basis: _Basis, measured: Measured, sizes: forecast.BlockSizes, reading: ReadForecast
 ) -> dict[int, _Times]:
-    """Return the times by number of workers: of powers of two, and of those asked for."""
-    workers, blocks = task.workers, len(task.todo)
+    """Return the times by number of workers: powers of two, and the requested number."""
+    task = basis.task
+    workers, blocks = task.workers, len(task.pending)
     most = max(workers, 64 if task.spec.remote else cpus())
     counts = {2**n for n in range(most.bit_length()) if 2**n <= blocks and not task.spec.serial} | {workers}
-    filled = math.prod(box_shape(task.job.region)) * looked.voxels / math.prod(task.grid.shape)
+    filled = math.prod(box_shape(task.job.region)) * basis.mask.voxels / math.prod(task.grid.shape)
+    levels = basis.store.images[0].levels
     times = {}
     for count in counts:
-        units = _units(task, looked, measured, sizes, reading, count)
+        units = _units(basis, measured, sizes, reading, count)
         times[count] = _Times(
             forecast.makespan(units, count, measured.pace),
             forecast.pyramid_seconds(
-                store.images[0].levels, filled, measured.reduce_s, measured.empty_s, count, measured.pace
+                levels, filled, measured.reduce_s, measured.empty_s, count, measured.pace
             ),
             float(units.max()) * measured.pace(count),
         )
     return times
 
 
-def _output(
-    task: Task, looked: MaskSample, measured: Measured | None, store: LabelStore, metadata: Sequence[int]
-) -> tuple[int, int]:
-    """Return the bytes and the number of files that will be written."""
+def _output(basis: _Basis, measured: Measured | None) -> tuple[int, int]:
+    """Return the bytes and the number of files to be written."""
+    task, mask, images = basis.task, basis.mask, basis.store.images
     region = task.job.region
-    blocks = looked.blocks * len(task.todo)
-    parts = sum(plan.parts for image in store.images for plan in image.levels)
-    files = blocks * len(store.keys((0, 0, 0)))
-    coarser = sum(forecast.level_objects(image.levels, region) for image in store.images)
-    files += math.ceil(looked.blocks * coarser)
-    files += sum(len(image.levels) for image in store.images)
-    files += forecast.ledger_objects(len(task.todo), parts) + (0 if task.was_there else len(metadata))
-    nbytes = float(forecast.ENTRY_BYTES * (len(task.todo) + parts) + 2 * sum(metadata))
+    blocks = mask.blocks * len(task.pending)
+    parts = sum(plan.parts for image in images for plan in image.levels)
+    files = blocks * len(basis.store.keys((0, 0, 0)))
+    coarser = sum(forecast.level_objects(image.levels, region) for image in images)
+    files += math.ceil(mask.blocks * coarser)
+    files += sum(len(image.levels) for image in images)
+    files += forecast.ledger_objects(len(task.pending), parts) + (0 if task.exists else len(basis.metadata))
+    nbytes = float(forecast.ENTRY_BYTES * (len(task.pending) + parts) + 2 * sum(basis.metadata))
     if measured is not None:
-        raw = sum(1 if image.axes[0] != "c" else len(task.ready.model.classes) for image in store.images)
-        voxels = looked.blocks * float(forecast.block_sizes(task.grid, task.todo, region).voxels.sum())
+        raw = sum(1 if image.axes[0] != "c" else len(task.prepared.model.classes) for image in images)
+        voxels = mask.blocks * float(forecast.block_sizes(task.grid, task.pending, region).voxels.sum())
         nbytes += voxels * measured.stored
-        nbytes += forecast.level_bytes(store.images[0].levels, voxels, measured.stored, raw)
-    clusters = isinstance(task.ready.model.classifier, ClusterClassifier)
-    if not task.was_there and (task.spec.remote or clusters):  # a copy of the model is kept
+        nbytes += forecast.level_bytes(images[0].levels, voxels, measured.stored, raw)
+    clusters = isinstance(task.prepared.model.classifier, ClusterClassifier)
+    if not task.exists and (task.spec.remote or clusters):  # the output keeps a copy of the model
         nbytes, files = nbytes + Path(task.job.model_source.model_file).stat().st_size, files + 2
     return round(nbytes), round(files)
 
 
-def _reading(task: Task, looked: MaskSample, measured: Measured) -> ReadForecast:
-    """Return what is decoded in all; without chunks that are known, the windows that are read."""
+def _reading(basis: _Basis, measured: Measured) -> ReadForecast:
+    """Return the bytes decoded in all; if chunks are unknown, the bytes of the windows read."""
+    task, mask = basis.task, basis.mask
     job = task.job
     itemsize = job.volume.dtype.itemsize
     if measured.decode_s:
-        found = simulate_reads(
-            task.grid, task.todo, job.region, itemsize, workers=task.workers, capacity=CAPACITY
+        reads = simulate_reads(
+            task.grid, task.pending, job.region, itemsize, workers=task.workers, capacity=CAPACITY
         )
-        return replace(found, decoded=round(found.decoded * looked.blocks))
+        return replace(reads, decoded=round(reads.decoded * mask.blocks))
     windows = math.prod(
         sum(stop - start for start, stop in axis) for axis in task.grid.read_spans(job.region)
     )
-    read = round(windows * itemsize * looked.blocks * len(task.todo) / len(task.numbers))
+    read = round(windows * itemsize * mask.blocks * len(task.pending) / len(task.numbers))
     return ReadForecast(read, read, 0)
 
 
 def _units(
-    task: Task,
-    looked: MaskSample,
-    measured: Measured,
-    sizes: forecast.BlockSizes,
-    reading: ReadForecast,
-    workers: int,
+    basis: _Basis, measured: Measured, sizes: forecast.BlockSizes, reading: ReadForecast, workers: int
 ) -> NDArray[np.float64]:
-    """Return the work of each block, in planes of one tile: what is computed, read and stored."""
-    work = sizes.work(measured.tile_share, measured.pixels) * looked.planes
+    """Return the work of each block, in planes of one tile: computing, reading and storing."""
+    task, mask = basis.task, basis.mask
+    work = sizes.work(measured.tile_share, measured.pixels) * mask.planes
     voxels = sizes.voxels.astype(np.float64)
-    read = voxels * measured.read_s * looked.blocks
+    read = voxels * measured.read_s * mask.blocks
     if measured.decode_s:
         read = np.full(len(work), reading.decoded * measured.decode_s / len(work))
-    others = (read + voxels * (measured.store_s * looked.blocks + looked.seconds)) / measured.pace.alone
+    others = (read + voxels * (measured.store_s * mask.blocks + mask.seconds)) / measured.pace.alone
     if task.spec.serial or (workers >= cpus() and not task.spec.remote):
-        return work + others  # what one thread does the other has to wait for
+        return work + others  # the two threads of a worker share one CPU
     return np.maximum(work, (work + others) / 2)
 
 
-def _peak(task: Task, measured: Measured, reading: ReadForecast, store: LabelStore) -> int:
-    """Return the most memory that a worker will hold: with its cache full, or making coarser levels."""
+def _peak(basis: _Basis, measured: Measured, reading: ReadForecast) -> int:
+    """Return the peak memory of a worker: with its cache full, or computing coarser levels."""
+    task = basis.task
     tried = simulate_reads(
         task.grid,
         np.array(measured.tried, np.int64),
@@ -322,8 +332,8 @@ def _peak(task: Task, measured: Measured, reading: ReadForecast, store: LabelSto
     at_once = 1 if task.spec.serial else 2
     coarser = max(
         (
-            forecast.part_bytes(plan, image.reduction, store.dtype.itemsize)
-            for image in store.images
+            forecast.shard_bytes(plan, image.reduction, basis.store.dtype.itemsize)
+            for image in basis.store.images
             for plan in image.levels
         ),
         default=0,
@@ -332,7 +342,7 @@ def _peak(task: Task, measured: Measured, reading: ReadForecast, store: LabelSto
 
 
 def _memory(spec: EngineSpec, memory: int) -> tuple[int | None, str]:
-    """Return how much memory there is for the workers, and where."""
+    """Return the memory available to the workers (SLURM: to one) in bytes, and where."""
     if not spec.remote:
         return memory, "on this machine"
     if spec.name == "slurm" and spec.scheduler_file is None:
@@ -343,29 +353,27 @@ def _memory(spec: EngineSpec, memory: int) -> tuple[int | None, str]:
     return None, "where the workers are"
 
 
-def _notes(task: Task, looked: MaskSample, load: float) -> list[str]:
+def _notes(task: Task, mask: MaskSample, load: float) -> list[str]:
     notes = []
     if task.spec.remote:
+        notes.append("Measured on this machine, not on those of the workers, whose times may differ.")
+    if task.prepared.location.path is None:
+        notes.append("The output is a URL: free space and write permission are not checked.")
+    if mask.numbers == ():
+        notes.append(f"No voxel of the mask was found in {mask.count} of {len(task.pending)} blocks.")
+    elif mask.numbers is not None and mask.count < len(task.pending):
+        share = f"{100 * mask.voxels:.0f} %"
         notes.append(
-            "Measured on this machine, not on those of the workers: their times are as different as they are."
-        )
-    if task.ready.location.path is None:
-        notes.append("Whether there is room at a URL, and whether it may be written, is not known before.")
-    if looked.some == ():
-        notes.append(f"No voxel of the mask was found in {looked.count} of {len(task.todo)} blocks.")
-    elif looked.some is not None and looked.count < len(task.todo):
-        share = f"{100 * looked.voxels:.0f} % of their voxels"
-        notes.append(
-            f"The mask was looked at in {looked.count} of {len(task.todo)} blocks: {share} are in it."
+            f"The mask was sampled in {mask.count} of {len(task.pending)} blocks:"
+            f" {share} of their voxels are inside."
         )
     if load > max(1.0, 0.5 * cpus()):
         notes.append(
-            f"The machine was busy with other work (load {load:.1f}, {cpus()} CPUs): times are beside it."
+            f"The machine was busy with other work (load {load:.1f}, {cpus()} CPUs):"
+            " times hold for the same load."
         )
-    if not len(task.todo) and not (task.was_there and task.job.store.complete):
-        notes.append(
-            "All blocks are done, only coarser levels may be left; how long they take was not measured."
-        )
+    if not len(task.pending) and not (task.exists and task.job.store.complete):
+        notes.append("All blocks are done; coarser levels may be missing, and their time was not measured.")
     return notes
 
 
@@ -374,13 +382,13 @@ def _notes_of_trial(task: Task, measured: Measured, reading: ReadForecast) -> li
     if not measured.complete:
         notes.append(
             f"Measured with one worker, for lack of time or memory (a plane of one tile took"
-            f" {measured.pace.alone:.1f} s): what several do is estimated."
+            f" {measured.pace.alone:.1f} s): times for several workers are extrapolated."
         )
-    often = reading.decoded / max(1, reading.once)
-    if often > _OFTEN:
+    decodes = reading.decoded / max(1, reading.once)
+    if decodes > _MOST_DECODES:
         chunks = " x ".join(map(str, task.job.volume.chunks))
         notes.append(
-            f"The chunks of the volume ({chunks}) do not suit: each is decoded {often:.0f} times."
+            f"The chunks of the volume ({chunks}) are inefficient: each is decoded {decodes:.0f} times."
             " Chunks of about 64 x 64 x 64 are decoded once."
         )
     return notes

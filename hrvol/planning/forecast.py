@@ -1,7 +1,7 @@
-"""What a run will cost, worked out from its geometry and a few measured figures: arithmetic only.
+"""Compute the cost of a run from its geometry and a few measured figures; arithmetic only.
 
-Blocks are taken as the engines deal them, so that the figures are those of the run and not of an ideal one. A
-million blocks take about a second.
+Blocks are assigned to workers as the engines do it, so that the forecast is of the run and not of an ideal
+one. A million blocks take about a second.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Block, Box, Tile, tiles_of
 from hrvol.volume.ome.pyramid import LevelPlan, Reduction
 
-MOST_DEALT = 5_000
-"""Blocks that are dealt one by one; of more, the last ones make no difference."""
+MOST_ASSIGNED = 5_000
+"""Blocks up to which their assignment is simulated; with more, the last ones make no difference."""
 
 ENTRY_BYTES = 320
-"""Of a block's entry in the ledger."""
+"""Bytes of a block's entry in the ledger."""
 
 
 @dataclass(frozen=True, eq=False)
 class BlockSizes:
-    """What there is to do in each of n blocks, ``(n,)`` int64 each.
+    """Sizes of n blocks, ``(n,)`` int64 each.
 
     Attributes
     ----------
     planes
         Planes of the block inside the region.
     tiles
-        Tiles that reach into it, in each plane.
+        Tiles per plane that contribute to the block.
     pixels
-        Pixels of it, in each plane.
+        Pixels per plane of the block inside the region.
     classified
-        Pixels of all those tiles that count there: more than ``pixels`` where tiles are blended.
+        Pixels per plane that are classified, summed over tiles: more than ``pixels`` where tiles are blended.
     """
 
     planes: NDArray[np.int64]
@@ -54,31 +54,31 @@ class BlockSizes:
         return self.planes * self.pixels
 
     def work(self, tile_share: float, pixels: int) -> NDArray[np.float64]:
-        """Return how much work each block is, in units of one plane of one tile.
+        """Return the work of each block, in units of one plane of one tile.
 
         Parameters
         ----------
         tile_share
-            The share of that unit that does not depend on how many pixels of the tile count, 0..1.
+            Share of the unit's time that does not depend on the number of classified pixels, 0..1.
         pixels
-            How many count in it.
+            Classified pixels of the unit.
         """
         of_pixels = (1 - tile_share) * self.classified / pixels
-        found: NDArray[np.float64] = self.planes * (tile_share * self.tiles + of_pixels)
-        return found
+        work: NDArray[np.float64] = self.planes * (tile_share * self.tiles + of_pixels)
+        return work
 
 
 def block_sizes(grid: BlockGrid, numbers: NDArray[np.int64], region: Box) -> BlockSizes:
-    """Measure blocks.
+    """Compute the sizes of blocks.
 
     Parameters
     ----------
     grid
-        Of blocks.
+        Grid of blocks.
     numbers
-        Which: flat indices, of blocks that touch the region.
+        Flat indices of blocks that touch the region.
     region
-        What is computed.
+        Box of the volume that is computed.
     """
     z, y, x = np.unravel_index(numbers, grid.counts)
     depth = np.array([_shared(grid, 0, row, region) for row in range(grid.counts[0])], np.int64)
@@ -94,12 +94,12 @@ def block_sizes(grid: BlockGrid, numbers: NDArray[np.int64], region: Box) -> Blo
 
 
 def tiles_along(grid: BlockGrid, axis: int, row: int, region: Box) -> list[tuple[Tile, slice]]:
-    """Return the tiles along an axis (1: y, 2: x) that reach into the region, in one row of blocks.
+    """Return the tiles along an axis (1: y, 2: x) that contribute to the region, in one row of blocks.
 
     Returns
     -------
     list
-        Pairs of a tile and the pixels (slice, in the plane) of the region that it counts in.
+        Pairs of a tile and the span of pixels (slice, in the plane) of the region that it contributes to.
     """
     index = [0, 0, 0]
     index[axis] = row
@@ -107,7 +107,7 @@ def tiles_along(grid: BlockGrid, axis: int, row: int, region: Box) -> list[tuple
     near, far = 2 * (axis - 1), 2 * (axis - 1) + 1
     other = 4 - 2 * axis  # where the other axis' core begins
     owned = block.core[axis]
-    found = []
+    spans = []
     tiles = tiles_of(block, grid.shape[1:], grid.tiles)
     for tile in (tile for tile in tiles if tile.core[other] == tiles[0].core[other]):
         start = max(
@@ -115,20 +115,20 @@ def tiles_along(grid: BlockGrid, axis: int, row: int, region: Box) -> list[tuple
         )
         stop = min(tile.core[far] + (tile.blend if tile.core[far] < owned.stop else 0), region[axis].stop)
         if start < stop:
-            found.append((tile, slice(start, stop)))
-    return found
+            spans.append((tile, slice(start, stop)))
+    return spans
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One tile of a block: the pixels (slices, in the plane) that no other tile counts in, and its window.
+    """One tile of a block, and the pixels that only this tile contributes to.
 
     Attributes
     ----------
     rows, columns
-        The pixels.
+        The pixels, as slices in the plane.
     in_read
-        The window, as slices of what is read of the block.
+        The tile with its context, as slices of the array read for the block.
     tiles
         Number of tiles of a plane of the block.
     """
@@ -140,13 +140,13 @@ class Piece:
 
     @property
     def pixels(self) -> int:
-        """How many pixels they are."""
+        """Number of these pixels."""
         pixels: int = (self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start)
         return pixels
 
 
 def one_tile(grid: BlockGrid, block: Block, region: Box) -> Piece:
-    """Return the tile of a block that has most pixels to itself."""
+    """Return the tile of a block with most pixels that only it contributes to."""
     spans, inside, count = [], [], 1
     for axis in (1, 2):
         near, far = 2 * (axis - 1), 2 * (axis - 1) + 1
@@ -166,7 +166,7 @@ def one_tile(grid: BlockGrid, block: Block, region: Box) -> Piece:
 
 
 def _shared(grid: BlockGrid, axis: int, row: int, region: Box) -> int:
-    """Return how many voxels of a row of blocks lie in the region, along an axis."""
+    """Return the number of voxels of a row of blocks inside the region, along an axis."""
     side, length, span = grid.side[axis], grid.shape[axis], region[axis]
     start, stop = int(span.start), int(span.stop)
     return max(0, min((row + 1) * side, length, stop) - max(row * side, start))
@@ -174,74 +174,69 @@ def _shared(grid: BlockGrid, axis: int, row: int, region: Box) -> int:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds that a worker takes for a unit of work, while others are at work too.
+    """Seconds that a worker takes for a unit of work while others compute too.
 
     Attributes
     ----------
     alone
-        Measured with one worker.
+        Seconds with one worker.
     together
-        Measured with ``workers``; the same where there is only one.
+        Seconds with ``workers`` workers; equal to ``alone`` if there is one.
     workers
-        How many were measured together.
+        Number of workers measured together.
     busy
-        Share of this machine's CPUs that one of them kept busy, 0..1.
-    elsewhere
-        Whether workers have machines of their own, so that more of them are no slower.
+        Share of this machine's CPUs that one worker keeps busy, 0..1.
     """
 
     alone: float
     together: float
     workers: int
     busy: float
-    elsewhere: bool = False
 
     def __call__(self, active: int) -> float:
-        """Return the seconds with so many workers active: more CPUs than there are cannot be busy."""
+        """Return the seconds with ``active`` workers; beyond all CPUs, they slow each other down."""
         if active <= self.workers:
-            part = (active - 1) / (self.workers - 1) if self.workers > 1 else 1.0
-            return self.alone + max(0.0, self.together - self.alone) * part
+            fraction = (active - 1) / (self.workers - 1) if self.workers > 1 else 1.0
+            return self.alone + max(0.0, self.together - self.alone) * fraction
         slowest = max(self.alone, self.together)
-        if self.elsewhere:
-            return slowest
         return slowest * max(1.0, active * self.busy) / max(1.0, self.workers * self.busy)
 
 
 def makespan(work: NDArray[np.float64], workers: int, pace: Pace) -> float:
-    """Return the seconds until workers have done all blocks, dealt as :mod:`hrvol.engine.scheduling` does.
+    """Return the seconds for all blocks, assigned to workers as in :mod:`hrvol.engine.scheduling`.
 
     Parameters
     ----------
     work
-        ``(n,)`` units of work of the blocks, in their order.
+        ``(n,)`` work of the blocks in units, in their order.
     workers, pace
-        How many there are, and how fast they are.
+        Number and speed of the workers.
     """
     if not len(work):
         return 0.0
     workers = min(workers, len(work))
-    if len(work) > MOST_DEALT:
+    if len(work) > MOST_ASSIGNED:
         return float(work.sum() / workers + work.max() / 2) * pace(workers)
     partitioner = RangePartitioner(len(work))
     partitioner.share_out(range(workers))
     queues: list[deque[int]] = [deque() for _ in range(workers)]
     for _ in range(2):  # one computes, one waits
         for worker in range(workers):
-            _deal(partitioner, worker, queues[worker])
-    left = np.array([work[queue[0]] if queue else np.inf for queue in queues])
+            _assign(partitioner, worker, queues[worker])
+    remaining = np.array([work[queue[0]] if queue else np.inf for queue in queues])
     seconds = 0.0
-    while np.isfinite(left).any():
-        step = float(left.min())
-        seconds += step * pace(int(np.isfinite(left).sum()))
-        left -= step
-        for worker in np.flatnonzero(left <= 0).tolist():
+    while np.isfinite(remaining).any():
+        step = float(remaining.min())
+        seconds += step * pace(int(np.isfinite(remaining).sum()))
+        remaining -= step
+        for worker in np.flatnonzero(remaining <= 0).tolist():
             queues[worker].popleft()
-            _deal(partitioner, worker, queues[worker])
-            left[worker] = work[queues[worker][0]] if queues[worker] else np.inf
+            _assign(partitioner, worker, queues[worker])
+            remaining[worker] = work[queues[worker][0]] if queues[worker] else np.inf
     return seconds
 
 
-def _deal(partitioner: RangePartitioner, worker: int, queue: deque[int]) -> None:
+def _assign(partitioner: RangePartitioner, worker: int, queue: deque[int]) -> None:
     number = partitioner.next(worker)
     if number is not None:
         queue.append(number)
@@ -250,18 +245,18 @@ def _deal(partitioner: RangePartitioner, worker: int, queue: deque[int]) -> None
 def pyramid_seconds(
     levels: Sequence[LevelPlan], filled: float, full_s: float, empty_s: float, workers: int, pace: Pace
 ) -> float:
-    """Return the seconds that coarser levels take.
+    """Return the seconds to compute coarser levels.
 
     Parameters
     ----------
     levels
-        Of the labels; what is stored beside them has the same.
+        Levels of the labels; the other outputs have the same.
     filled
-        Share of the volume that is labelled, 0..1.
+        Labelled share of the volume, 0..1.
     full_s, empty_s
-        Seconds of one worker per voxel of the finer level, where it is labelled and where it is not.
+        Seconds of one worker per voxel of the finer level, labelled and unlabelled.
     workers, pace
-        Each level is divided between workers, in parts, and made after the one before.
+        The parts of each level are divided between workers; levels follow one after the other.
     """
     seconds = 0.0
     for plan in levels:
@@ -274,19 +269,19 @@ def pyramid_seconds(
 
 
 def level_bytes(levels: Sequence[LevelPlan], voxels: float, per_voxel: float, raw: float) -> float:
-    """Return the bytes of coarser levels.
+    """Return the bytes of coarser levels as stored.
 
-    What is stored of labels lies at their borders, and of those a voxel that is twice as wide sees about
-    twice as many: a level takes up to twice the bytes per voxel of the one before.
+    Compressed labels take space at borders between classes, and a voxel twice as wide meets about twice as
+    many: a level takes up to twice the bytes per voxel of the previous one.
 
     Parameters
     ----------
     levels
-        Of the labels; what is stored beside them has the same.
+        Levels of the labels; the other outputs have the same.
     voxels
-        Voxels labelled, in the finest level.
+        Labelled voxels of the finest level.
     per_voxel, raw
-        Bytes per voxel of the finest level, of all that is stored: as stored and as in memory.
+        Bytes per voxel of the finest level of all outputs, as stored and in memory.
     """
     total, coarser = 0.0, 1
     for number, plan in enumerate(levels, 1):
@@ -296,7 +291,7 @@ def level_bytes(levels: Sequence[LevelPlan], voxels: float, per_voxel: float, ra
 
 
 def level_objects(levels: Sequence[LevelPlan], region: Box) -> int:
-    """Return how many shards of coarser levels hold a region of the finest."""
+    """Return the number of shards of coarser levels that hold a region of the finest level."""
     count, coarser = 0, (1, 1, 1)
     for plan in levels:
         z, y, x = (a * b for a, b in zip(coarser, plan.factor, strict=True))
@@ -314,19 +309,19 @@ def level_objects(levels: Sequence[LevelPlan], region: Box) -> int:
 
 
 def ledger_objects(blocks: int, parts: int) -> int:
-    """Return how many objects a ledger is made of, that of its driver and its folder included."""
+    """Return the number of objects of a ledger, including that of its driver and its folder."""
     return 2 + -(-(blocks + parts) // SEGMENT)
 
 
-def part_bytes(plan: LevelPlan, reduction: Reduction, itemsize: int) -> int:
-    """Return the memory that making one part of a coarser level takes.
+def shard_bytes(plan: LevelPlan, reduction: Reduction, itemsize: int) -> int:
+    """Return the memory in bytes to compute one shard of a coarser level.
 
     Parameters
     ----------
     plan
         The level.
     reduction
-        How it is made; means are taken of uint8.
+        How it is computed; ``mean`` is of uint8.
     itemsize
         Bytes per voxel of labels.
     """

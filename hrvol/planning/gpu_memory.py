@@ -1,4 +1,4 @@
-"""What a run takes of a GPU's memory: features, CUDA itself, and the trees of the classifier."""
+"""Forecast the GPU memory of a run: CUDA itself, features, and the trees of the classifier."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from hrvol.segment.model.model import Model
 from hrvol.segment.pixel_classifier import PixelClassifier
 
 CUDA_BYTES = 600 * 2**20
-"""What CUDA and its libraries take for a process, about."""
+"""Approximate bytes that CUDA and its libraries take per process."""
 
-_NODE_BYTES = 16  # of nvForest's in single precision, at most
+_NODE_BYTES = 16  # of nvForest in single precision, at most
 
 _FLOAT = 4
 
 
 @dataclass(frozen=True)
 class GpuNeed:
-    """Bytes of a GPU's memory: what a worker needs, and what is free; ``None``: none, or not known."""
+    """Bytes of GPU memory that a worker needs and that are free; ``None``: no GPU, or unknown."""
 
     needed: int | None = None
     free: int | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A warning where it does not fit."""
+        """A warning if the need exceeds the free memory."""
         if self.needed is None or self.free is None or self.needed <= self.free:
             return ()
         return (
             f"GPU memory: found {size(self.free)} free, needed {size(self.needed)}: it may run out;"
-            " smaller tiles need less, and features.deep.precision: fp16.",
+            " smaller tiles or features.deep.precision: fp16 need less.",
         )
 
 
 def free_gpu(spec: EngineSpec) -> int | None:
-    """Return the bytes that are free on the GPU of an engine's workers; of several, on the fullest.
+    """Return the free bytes of the GPU of an engine's workers; of several GPUs, those of the fullest.
 
-    What torch holds in this process counts as free, because a run needs it, too. ``None`` where the GPUs are
-    not those of this machine.
+    Memory cached by torch in this process counts as free, because the run can use it. ``None`` if the GPUs
+    are on other machines.
     """
     if spec.remote:
         return None
@@ -59,10 +59,10 @@ def free_gpu(spec: EngineSpec) -> int | None:
 
 
 def _names(number: int) -> set[str]:
-    """Return how a GPU that torch has a number for may be named in ``CUDA_VISIBLE_DEVICES``."""
+    """Return the names in ``CUDA_VISIBLE_DEVICES`` of the GPU to which torch gives a number."""
     import torch
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # torch counts these only
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # torch numbers only these
     uuid = torch.cuda.get_device_properties(number).uuid
     return {visible.split(",")[number] if visible else str(number), f"GPU-{uuid}"}
 
@@ -73,32 +73,32 @@ def gpu_need(spec: EngineSpec, model: Model, free: Callable[[EngineSpec], int | 
     Parameters
     ----------
     spec
-        The engine; where its device is no GPU, nothing is needed, and nothing known.
+        The engine; unless its device is ``cuda``, the result is empty.
     model
-        What is asked of it.
+        The model to apply.
     free
-        Returns how much is free; called if that matters. It decides how many images are shown at once.
+        Returns the free bytes; called only if needed. They determine the batch size.
     """
     if spec.device != "cuda":
         return GpuNeed()
-    there = free(spec)
-    return GpuNeed(CUDA_BYTES + tree_bytes(model) + _feature_bytes(model, there), there)
+    free_bytes = free(spec)
+    return GpuNeed(CUDA_BYTES + tree_bytes(model) + _feature_bytes(model, free_bytes), free_bytes)
 
 
 def tree_bytes(model: Model) -> int:
-    """Return the bytes that the trees of a classifier take in nvForest, at most; 0 where it has none."""
+    """Return the most bytes that the trees of a classifier take in nvForest; 0 if it has none."""
     classifier = model.classifier
     if not isinstance(classifier, PixelClassifier):
         return 0
-    # Half of the nodes are leaves, with a probability of each class.
-    each = _NODE_BYTES + _FLOAT * len(classifier.classes) // 2
-    return sum(_nodes(member.estimator) for member in classifier.members) * each
+    # Half of the nodes are leaves, with a probability per class.
+    node_bytes = _NODE_BYTES + _FLOAT * len(classifier.classes) // 2
+    return sum(_nodes(member.estimator) for member in classifier.members) * node_bytes
 
 
 def _nodes(estimator: Any) -> int:
-    """Return the number of nodes of a forest, of boosted trees, or of the forest in a vote."""
+    """Return the number of nodes of a forest, of boosted trees, or of the forest in a voting classifier."""
     if hasattr(estimator, "estimators_"):
-        return sum(_nodes(part) for part in estimator.estimators_)
+        return sum(_nodes(inner) for inner in estimator.estimators_)
     if hasattr(estimator, "tree_"):
         return int(estimator.tree_.node_count)
     rounds = getattr(estimator, "_predictors", ())
@@ -106,8 +106,8 @@ def _nodes(estimator: Any) -> int:
 
 
 def _feature_bytes(model: Model, free: int | None) -> int:
-    """Return the bytes that the features of a tile take, with as many images at once as there is room for."""
-    from hrvol.features.deep.gpu_memory import (  # torch: only where it matters
+    """Return the bytes for the features of a tile, with the largest batch that fits."""
+    from hrvol.features.deep.gpu_memory import (  # imports torch
         MOST,
         batch_in,
         device_need,

@@ -1,4 +1,4 @@
-"""The figures of a run that has not begun, and whether there is room for it."""
+"""Hold the forecast of a run, and check it against free memory and disk."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from hrvol.errors import ResourceError
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take. Bytes, seconds, and numbers of things.
+    """Forecast of a run, in bytes, seconds and counts.
 
     Attributes
     ----------
     volume, output
-        Where it reads and writes.
+        Input and output.
     engine, workers
-        Who works.
+        Engine and number of its workers.
     shape, block_shape
         Of the volume and of a block, (z, y, x) voxels.
     blocks, done
-        Blocks to do, and blocks that earlier runs did.
+        Blocks to compute, and blocks that earlier runs computed.
     voxels
         Voxels to label.
     seconds
-        Of the whole run: ``start_s`` to prepare and to start workers, ``check_s`` to check what is done,
-        ``segment_s`` for the blocks, ``pyramid_s`` for the coarser levels.
+        Seconds of the whole run: ``start_s`` to prepare and to start workers, ``check_s`` to check finished
+        blocks, ``segment_s`` for the blocks, ``pyramid_s`` for the coarser levels.
     block_s
-        That a worker computes a full block.
+        Seconds of one worker for a full block.
     by_workers
         ``(workers, seconds)`` of the whole run, for other numbers of workers too.
     read, wanted
-        Bytes of input that are decoded, and bytes that the labelled voxels are.
+        Bytes of input decoded, and bytes of the labelled voxels.
     worker_memory, shared_memory, driver_memory
-        Most that a worker process holds, how much of it is there once for all of them (libraries), and what
-        the process that directs them holds for itself.
+        Peak bytes of a worker process, the part of it that all workers share (libraries), and bytes of the
+        driver process.
     memory_needed, memory_free, memory_where
-        What has to fit, what there is (``None``: not known), and where.
+        Bytes needed, bytes free (``None``: unknown), and where.
     gpu_needed, gpu_free
-        The same of a worker's GPU, a forecast; ``None`` where work is done on CPUs.
+        The same for a worker's GPU; ``None`` on CPUs.
     output_bytes, disk_free
-        What will be written, and what there is room for; ``None``: not known.
+        Bytes to write, and bytes free on the disk; ``None``: unknown.
     files, files_free
         The same in files (objects in a bucket).
     load, cpus
-        Processes that ran or waited on this machine when it was measured, and CPUs that may be used.
+        Load average of this machine during the measurement, and usable CPUs.
     notes
-        What else one should know, in sentences.
+        Remarks, in sentences.
     """
 
     volume: str
@@ -99,35 +99,34 @@ class Plan:
         return self.read / self.wanted if self.wanted else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all figures as JSON values."""
-        found = asdict(self) | {
+        """Return the forecast as JSON values."""
+        values = asdict(self) | {
             "shape": list(self.shape),
             "block_shape": list(self.block_shape),
             "by_workers": [{"workers": n, "seconds": seconds} for n, seconds in self.by_workers],
             "notes": list(self.notes),
         }
-        more = ("seconds", "voxels_per_s", "read_amplification")
-        return found | {name: getattr(self, name) for name in more} | {"hours": self.seconds / 3600}
+        derived = ("seconds", "voxels_per_s", "read_amplification")
+        return values | {name: getattr(self, name) for name in derived} | {"hours": self.seconds / 3600}
 
 
 def check_resources(plan: Plan) -> None:
-    """Refuse a run for which there is no room.
+    """Raise an error if memory, disk space or the number of files does not suffice for a run.
 
     Raises
     ------
     ResourceError
-        Memory, disk space or the number of files does not suffice; the message has what there is and what is
-        needed.
+        The message names the free and the needed amount.
     """
     if plan.memory_free is not None and plan.memory_needed > plan.memory_free:
-        one = "one worker takes" if plan.workers > 1 else "it takes"
+        subject = "one worker takes" if plan.workers > 1 else "it takes"
         each = max(1, plan.worker_memory - plan.shared_memory)
         fits = (plan.memory_free - plan.driver_memory - plan.shared_memory) // each
         hint = f"; {fits} would fit" if plan.workers > 1 and fits > 0 else ""
         raise ResourceError(
             f"memory: found {size(plan.memory_free)} free {plan.memory_where},"
             f" needed {size(plan.memory_needed)} for {plan.workers} worker{'s' * (plan.workers > 1)}"
-            f" ({one} {size(plan.worker_memory)}{hint})"
+            f" ({subject} {size(plan.worker_memory)}{hint})"
         )
     if plan.disk_free is not None and plan.output_bytes > plan.disk_free:
         raise ResourceError(
@@ -140,7 +139,7 @@ def check_resources(plan: Plan) -> None:
 
 
 def size(nbytes: float) -> str:
-    """Return bytes with three digits, e.g. ``1.23 GiB``."""
+    """Return bytes with three significant digits, e.g. ``1.23 GiB``."""
     for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if nbytes >= unit:
             return f"{nbytes / unit:.3g} {name}" if nbytes < 999.5 * unit else f"{nbytes / unit:.0f} {name}"

@@ -1,7 +1,7 @@
-"""One block on trial: read, predicted in part and stored, with the code of the run itself.
+"""Run one trial block: read it, predict some of its planes and store it, with the code of the run itself.
 
-Only as many planes are predicted as there is time for; the others are made of these, so that what is held in
-memory and written is as large as in the run.
+Only as many planes are predicted as time allows. The others are copies of these, so that memory and output
+are as large as in the run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,30 +29,33 @@ from hrvol.volume.ome.pyramid import mean_reduce, mode_reduce
 from hrvol.volume.storage.location import Location
 from hrvol.volume.volume import open_labels
 
+if TYPE_CHECKING:
+    from hrvol.features.featuriser import Featuriser
+
 MOST_PLANES = 32
-"""Planes that a trial predicts at most, however fast."""
+"""Planes that a trial predicts at most."""
 
-_NARROW = 8  # rows of a tile that are classified to find out what the rest of the work costs
+_NARROW = 8  # rows of a tile classified to separate the cost per pixel from the cost per tile
 
-_REDUCED = 16  # planes that a coarser level is made of, on trial
+_REDUCED = 16  # planes reduced to a coarser level
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A block to try.
+    """A trial block.
 
     Attributes
     ----------
     number
-        Of the trial; its scratch store is named by it.
+        Number of the trial, which names its scratch output.
     block
         The block.
     seconds
-        How long to predict planes of it; one at least is predicted.
+        How long to predict planes; at least one is predicted.
     narrow
-        Whether to predict a few rows of a plane as well, to see what a tile costs of which little counts.
+        Whether to predict a few rows of a plane as well, to measure a tile with few classified pixels.
     store
-        Whether to store what comes out, too.
+        Whether to store the result, too.
     """
 
     number: int
@@ -64,7 +67,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialJob:
-    """What a worker is told: the run's job, and a local folder for what is stored on trial."""
+    """Configuration of a worker: the run's job, and a local folder for trial outputs."""
 
     job: SegmentJob
     scratch: Location
@@ -72,20 +75,20 @@ class TrialJob:
 
 @dataclass(frozen=True)
 class Stored:
-    """What storing a block cost.
+    """Cost of storing a block.
 
     Attributes
     ----------
-    store_s, stamp_s, read_s
-        Seconds for storing all of it, for its checksum, and for reading its labels back.
+    store_s, checksum_s, read_s
+        Seconds to store the whole block including its checksum, for the checksum, and to read its labels.
     nbytes
-        That the whole block would take as stored.
+        Bytes of the whole block as stored.
     reduce_s, empty_s
-        Seconds per voxel to make a coarser level of it, and of voxels that are all 0.
+        Seconds per voxel to compute a coarser level of it, and of voxels that are all 0.
     """
 
     store_s: float
-    stamp_s: float
+    checksum_s: float
     read_s: float
     nbytes: float
     reduce_s: float
@@ -94,31 +97,30 @@ class Stored:
 
 @dataclass(frozen=True)
 class Sample:
-    """What was measured of one block.
+    """Measurements of one block.
 
     Attributes
     ----------
     process, block
-        Which worker it was, and which block, by its flat index.
+        Process id of the worker, and flat index of the block.
     began
-        When, in seconds since the epoch.
+        Start, in seconds since the epoch.
     load_s
-        Seconds to load the model; next to nothing where it was loaded.
+        Seconds to load the model; almost 0 if the worker had loaded it before.
     read_s, decoded
-        Seconds to read the block's window, and bytes of chunks decoded for it (0: not known).
+        Seconds to read the block with its context, and bytes of chunks decoded for it (0: unknown).
     voxels
-        Of the block.
+        Voxels of the block.
     pixels
-        Of the tile whose planes were predicted that count.
+        Classified pixels of the tile whose planes were predicted.
     planes, busy
-        Seconds and CPU seconds per plane of one tile, in the order they were predicted.
+        Seconds and CPU seconds per plane of one tile, in order.
     narrow
-        Seconds of a plane of which few pixels count, and how many; ``None`` if not measured.
+        Seconds of a plane with few classified pixels, and their number; ``None`` if not measured.
     stored
-        What storing it cost, unless it was not.
+        Cost of storing it; ``None`` if not stored.
     loaded, shared, peak
-        Bytes of memory that the worker held once the model was loaded, those of them that it shares with
-        others, and all that it held at most so far.
+        Bytes of memory: with the model loaded, the part of it that workers share, and the peak so far.
     """
 
     process: int
@@ -138,73 +140,113 @@ class Sample:
     peak: int
 
 
+@dataclass(frozen=True, eq=False)
+class _TrialBlock:
+    """A trial block and what its worker loaded for it.
+
+    Attributes
+    ----------
+    settings, trial
+        The worker's configuration, and the trial.
+    model, featuriser
+        The loaded model.
+    box
+        Voxels of the block inside the region.
+    piece
+        The tile that is predicted.
+    mask
+        (z, y, x) bool of the box, or ``None``.
+    """
+
+    settings: TrialJob
+    trial: Trial
+    model: Model
+    featuriser: Featuriser
+    box: Box
+    piece: Piece
+    mask: NDArray[np.bool_] | None
+
+    @property
+    def first_plane(self) -> int:
+        """A plane in the middle of the block; if possible, of those with mask."""
+        depth = _length(self.box[0])
+        if self.mask is None:
+            return depth // 2
+        inside = _crop(self.mask, self.box, (self.box[0], self.piece.rows, self.piece.columns))
+        planes = np.flatnonzero(inside.any(axis=(1, 2)))
+        return int(planes[len(planes) // 2]) if len(planes) else depth // 2
+
+    def predict(self, raw: NDArray[Any], k: int, rows: slice) -> _Outputs:
+        """Predict rows of the tile in plane ``k`` of the block, from the window read of the block."""
+        job, z = self.settings.job, self.box[0].start + k
+        box = (slice(z, z + 1), rows, self.piece.columns)
+        prediction = predict_part(
+            raw[(slice(k, k + 1), *self.piece.in_read)],
+            job.volume,
+            self.trial.block,
+            box,
+            self.model,
+            self.featuriser,
+            job.predicting,
+            mask=None if self.mask is None else _crop(self.mask, self.box, box),
+        )
+        return _Outputs(prediction.labels, prediction.probabilities, prediction.uncertainty)
+
+
 def try_block(trial: Trial) -> Sample:
-    """Read, predict and store a block, as :func:`hrvol.run.block.predict_block` does; the trial task."""
-    told: TrialJob = configuration()
-    job, began = told.job, time.time()
+    """Read, predict and store a trial block, as :func:`hrvol.run.block.predict_block` does."""
+    settings: TrialJob = configuration()
+    job, began = settings.job, time.time()
     with computing():
         start = time.monotonic()
         model, featuriser = job.model_source.load()
         load_s = time.monotonic() - start
         own, shared = held_memory()
-    part = intersection(trial.block.core, job.region)
-    assert part is not None
+    box = intersection(trial.block.core, job.region)
+    assert box is not None
     tiles = model.recipe.tiles
     grid = BlockGrid(job.volume.shape, tiles)
     piece = one_tile(grid, trial.block, job.region)
-    mask = None if job.mask is None else job.mask.read(part) != 0
+    mask = None if job.mask is None else job.mask.read(box) != 0
+    block = _TrialBlock(settings, trial, model, featuriser, box, piece, mask)
     reader = reader_of(job, tiles)
     start = time.monotonic()
-    raw = read_window(job.volume, trial.block, part, model, reader)
+    raw = read_window(job.volume, trial.block, box, model, reader)
     read_s = time.monotonic() - start
-    outputs = _outputs(job, box_shape(part), len(model.classes))
+    outputs = _outputs(job, box_shape(box), len(model.classes))
 
-    def predict(k: int, rows: slice) -> _Outputs:
-        sub = (slice(part[0].start + k, part[0].start + k + 1), rows, piece.columns)
-        found = predict_part(
-            raw[(slice(k, k + 1), *piece.in_read)],
-            job.volume,
-            trial.block,
-            sub,
-            model,
-            featuriser,
-            job.predicting,
-            mask=None if mask is None else _cut(mask, part, sub),
-        )
-        return _Outputs(found.labels, found.probabilities, found.uncertainty)
-
-    first = _first_plane(mask, part, piece)
+    first = block.first_plane
     order = [(first + i) % len(raw) for i in range(len(raw))]
-    found: list[_Outputs] = []
+    predicted: list[_Outputs] = []
     planes: list[float] = []
     busy: list[float] = []
     narrow = None
     with computing():
-        begun = time.monotonic()
+        computing_since = time.monotonic()
         while len(planes) < MOST_PLANES:
             start, cpu = time.monotonic(), time.process_time()
-            plane = predict(order[len(planes) % len(order)], piece.rows)
+            plane = block.predict(raw, order[len(planes) % len(order)], piece.rows)
             planes.append(time.monotonic() - start)
             busy.append(time.process_time() - cpu)
             if len(planes) <= len(order):
-                found.append(plane)
-            if time.monotonic() - begun + planes[-1] / 2 > trial.seconds:
+                predicted.append(plane)
+            if time.monotonic() - computing_since + planes[-1] / 2 > trial.seconds:
                 break
         if trial.narrow:
             rows = slice(piece.rows.start, min(piece.rows.stop, piece.rows.start + _NARROW))
             start = time.monotonic()
-            predict(order[0], rows)
+            block.predict(raw, order[0], rows)
             narrow = (
                 time.monotonic() - start,
                 piece.pixels * (rows.stop - rows.start) // _length(piece.rows),
             )
     stored = None
     if trial.store:
-        outputs.fill(found)
-        stored, peak = _store(told, trial, model, part, piece, first, outputs, found)
+        outputs.fill(predicted)
+        stored, peak = _store(block, outputs, predicted)
     else:
         peak = peak_memory()
-    # Of the other tiles of a plane, which are predicted before any is blended.
+    # In a run all tiles of a plane are predicted before any is blended; the trial predicts one.
     size = 4 * len(model.classes)
     peak += size * (piece.tiles - 1) * piece.pixels + 2 * size * (outputs.labels[0].size - piece.pixels)
     return Sample(
@@ -228,31 +270,32 @@ def try_block(trial: Trial) -> Sample:
 
 @dataclass(frozen=True, eq=False)
 class _Outputs:
-    """Labels (z, y, x), and what is wanted beside them: probabilities (K, z, y, x), uncertainty (z, y, x)."""
+    """Labels (z, y, x); if requested, probabilities (K, z, y, x) and uncertainty (z, y, x)."""
 
     labels: NDArray[Any]
     probabilities: NDArray[np.uint8] | None
     uncertainty: NDArray[np.uint8] | None
 
     def fill(self, planes: Sequence[_Outputs]) -> None:
-        """Make all planes of a few that were predicted, turned about so that they do not repeat too soon."""
+        """Fill all planes with copies of the predicted ones, flipped so that they repeat late."""
         depth, height, width = self.labels.shape
         for k in range(depth):
             source, turn = planes[k % len(planes)], k // len(planes) % 4
-            for mine, theirs in zip(self.all, source.all, strict=True):
-                plane = theirs[..., 0, :: (-1) ** (turn // 2), :: (-1) ** turn]
+            for target, values in zip(self.all, source.all, strict=True):
+                plane = values[..., 0, :: (-1) ** (turn // 2), :: (-1) ** turn]
                 h, w = plane.shape[-2:]
                 around = [(0, 0)] * (plane.ndim - 2) + [(0, height - h), (0, width - w)]
-                mine[..., k, :, :] = np.pad(plane, around, "symmetric")
+                target[..., k, :, :] = np.pad(plane, around, "symmetric")
 
     @property
     def all(self) -> list[NDArray[Any]]:
-        """The arrays there are."""
-        return [found for found in (self.labels, self.probabilities, self.uncertainty) if found is not None]
+        """The arrays that are not ``None``."""
+        arrays = (self.labels, self.probabilities, self.uncertainty)
+        return [values for values in arrays if values is not None]
 
 
 def _outputs(job: SegmentJob, shape: tuple[int, int, int], classes: int) -> _Outputs:
-    """Return arrays for a whole block, their memory taken."""
+    """Return arrays for a whole block; ones, so that their memory is really allocated."""
     return _Outputs(
         np.ones(shape, np.uint16),
         np.ones((classes, *shape), np.uint8) if job.predicting.probabilities else None,
@@ -260,83 +303,69 @@ def _outputs(job: SegmentJob, shape: tuple[int, int, int], classes: int) -> _Out
     )
 
 
-def _store(
-    told: TrialJob,
-    trial: Trial,
-    model: Model,
-    part: Box,
-    piece: Piece,
-    first: int,
-    outputs: _Outputs,
-    found: Sequence[_Outputs],
-) -> tuple[Stored, int]:
-    """Store a block on trial; return what that cost, and the peak memory of the process until then."""
-    store = scratch_store(told, model, str(trial.number))
+def _store(block: _TrialBlock, outputs: _Outputs, predicted: Sequence[_Outputs]) -> tuple[Stored, int]:
+    """Store a trial block; return the cost, and the peak memory of the process until then in bytes."""
+    model, number = block.model, str(block.trial.number)
+    store = scratch_store(block.settings, model, number)
     start = time.monotonic()
     labels = outputs.labels.astype(store.dtype, copy=False)
-    store.write(part, labels, outputs.probabilities, outputs.uncertainty)
+    store.write(block.box, labels, outputs.probabilities, outputs.uncertainty)
     for info in model.classes:
         np.count_nonzero(labels == info.value)
-    stamped = time.monotonic()
-    store.checksums([trial.block.index])
+    stored = time.monotonic()
+    store.checksums([block.trial.block.index])
     done = time.monotonic()
     peak = peak_memory()
-    open_labels(store.location, name=store.name).read(part)
-    kinds = sum(found.nbytes for found in outputs.all[1:]) / labels.nbytes
+    open_labels(store.location, name=store.name).read(block.box)
+    kinds = sum(values.nbytes for values in outputs.all[1:]) / labels.nbytes
     read_s = (time.monotonic() - done) * (1 + kinds)
     store.discard()
-    reduce_s = _reducing(labels[:_REDUCED], outputs) / labels[:_REDUCED].size
-    empty_s = _reducing(np.zeros_like(labels[:_REDUCED]), outputs) / labels[:_REDUCED].size
-    nbytes = _stored_bytes(told, trial, model, part, piece, first, found)
-    return Stored(done - start, done - stamped, read_s, nbytes, reduce_s, empty_s), peak
+    reduce_s = _reduction_seconds(labels[:_REDUCED], outputs) / labels[:_REDUCED].size
+    empty_s = _reduction_seconds(np.zeros_like(labels[:_REDUCED]), outputs) / labels[:_REDUCED].size
+    nbytes = _stored_bytes(block, predicted)
+    return Stored(done - start, done - stored, read_s, nbytes, reduce_s, empty_s), peak
 
 
-def _reducing(labels: NDArray[Any], outputs: _Outputs) -> float:
-    """Return the seconds to halve labels, and what is stored beside them."""
+def _reduction_seconds(labels: NDArray[Any], outputs: _Outputs) -> float:
+    """Return the seconds to halve labels and the other outputs."""
     start = time.monotonic()
     mode_reduce(labels, (2, 2, 2))
     labelled = time.monotonic()
-    channels = sum(1 if found.ndim == 3 else len(found) for found in outputs.all[1:])
+    channels = sum(1 if values.ndim == 3 else len(values) for values in outputs.all[1:])
     if channels:
         mean_reduce(labels.astype(np.uint8, copy=False), (2, 2, 2))
     return labelled - start + channels * (time.monotonic() - labelled)
 
 
-def _stored_bytes(
-    told: TrialJob,
-    trial: Trial,
-    model: Model,
-    part: Box,
-    piece: Piece,
-    first: int,
-    found: Sequence[_Outputs],
-) -> float:
-    """Return the bytes that a block takes as stored: each plane after the first is like the one before."""
-    store = scratch_store(told, model, f"{trial.number}-size")
-    depth = _length(part[0])
-    run = found[: depth - first]  # those that lie on each other
+def _stored_bytes(block: _TrialBlock, predicted: Sequence[_Outputs]) -> float:
+    """Return the bytes of the block as stored; each plane after the first is taken to compress alike."""
+    settings, piece, first = block.settings, block.piece, block.first_plane
+    store = scratch_store(settings, block.model, f"{block.trial.number}-size")
+    depth = _length(block.box[0])
+    adjacent = predicted[: depth - first]
     sizes = []
-    for count in sorted({1, len(run)}):
-        z = part[0].start + first
+    for count in sorted({1, len(adjacent)}):
+        z = block.box[0].start + first
         box = (slice(z, z + count), piece.rows, piece.columns)
         labels, *others = (
-            np.concatenate(of, axis=-3) for of in zip(*(p.all for p in run[:count]), strict=True)
+            np.concatenate(values, axis=-3)
+            for values in zip(*(plane.all for plane in adjacent[:count]), strict=True)
         )
-        chances = others[0] if told.job.predicting.probabilities else None
-        doubts = others[-1] if told.job.predicting.uncertainty else None
-        store.write(box, labels.astype(store.dtype, copy=False), chances, doubts)
-        sizes.append(sum(size or 0 for size in store.location.sizes(store.keys(trial.block.index))))
+        probabilities = others[0] if settings.job.predicting.probabilities else None
+        uncertainty = others[-1] if settings.job.predicting.uncertainty else None
+        store.write(box, labels.astype(store.dtype, copy=False), probabilities, uncertainty)
+        sizes.append(sum(size or 0 for size in store.location.sizes(store.keys(block.trial.block.index))))
     store.discard()
-    each = (sizes[-1] - sizes[0]) / (len(run) - 1) if len(run) > 1 else sizes[0]
-    whole = _length(part[1]) * _length(part[2])
+    each = (sizes[-1] - sizes[0]) / (len(adjacent) - 1) if len(adjacent) > 1 else sizes[0]
+    whole = _length(block.box[1]) * _length(block.box[2])
     return (sizes[0] + (depth - 1) * max(each, 0.0)) * whole / piece.pixels
 
 
-def scratch_store(told: TrialJob, model: Model, name: str) -> LabelStore:
-    """Make an output like that of the run, in the scratch folder."""
-    job = told.job
+def scratch_store(settings: TrialJob, model: Model, name: str) -> LabelStore:
+    """Create an output like that of the run in the scratch folder."""
+    job = settings.job
     return create_labels(
-        Location(f"{told.scratch}/{name}"),
+        Location(f"{settings.scratch}/{name}"),
         job.volume,
         classes=model.classes,
         block_shape=block_shape(job.volume.shape, model.recipe.tiles),
@@ -347,21 +376,11 @@ def scratch_store(told: TrialJob, model: Model, name: str) -> LabelStore:
     )
 
 
-def _first_plane(mask: NDArray[np.bool_] | None, part: Box, piece: Piece) -> int:
-    """Return a plane in the middle of a block; of those with mask, if there are any."""
-    depth = _length(part[0])
-    if mask is None:
-        return depth // 2
-    inside = _cut(mask, part, (part[0], piece.rows, piece.columns))
-    planes = np.flatnonzero(inside.any(axis=(1, 2)))
-    return int(planes[len(planes) // 2]) if len(planes) else depth // 2
-
-
-def _cut(values: NDArray[Any], box: Box, part: Box) -> NDArray[Any]:
-    """Return a part of what was read of a box."""
-    z, y, x = (slice(p.start - b.start, p.stop - b.start) for p, b in zip(part, box, strict=True))
-    cut: NDArray[Any] = values[z, y, x]
-    return cut
+def _crop(values: NDArray[Any], outer: Box, inner: Box) -> NDArray[Any]:
+    """Return the values of an inner box from those of an outer box."""
+    z, y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+    cropped: NDArray[Any] = values[z, y, x]
+    return cropped
 
 
 def _length(span: slice) -> int:

@@ -1,4 +1,4 @@
-"""What there is room for on this machine: memory, disk, and the right to read and write."""
+"""Report free memory and disk space of this machine, and check read and write permissions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import psutil
 from hrvol.errors import ResourceError
 from hrvol.volume.storage.location import PARTIAL, Location
 
-_UNLIMITED = 2**60  # a limit in version 1 of cgroups that is none is a number about as large as can be
+_UNLIMITED = 2**60  # cgroups version 1 report "no limit" as a number close to 2**63
 
-# Version 1 or 2: what is allowed, what is taken, and what of that the system gives back when it is needed.
+# By cgroups version: limit, usage, and the part of the usage that the system can reclaim.
 _FILES = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     2: ("memory.max", "memory.current", "inactive_file"),
@@ -23,38 +23,40 @@ _FILES = {
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that processes may still take: of the machine, and of this one's cgroups."""
+    """Return the bytes of memory that are free on this machine and within the cgroups of this process."""
     free = int(psutil.virtual_memory().available)
-    allowed = cgroup_memory()
-    return free if allowed is None else min(free, allowed)
+    within_cgroups = cgroup_memory()
+    return free if within_cgroups is None else min(free, within_cgroups)
 
 
 def held_memory() -> tuple[int, int]:
-    """Return the bytes that this process holds: its own, and those of files it has mapped, such as libraries.
+    """Return the bytes of this process: private ones, and those of mapped files such as libraries.
 
     The latter are in memory once for all processes.
     """
-    found = psutil.Process().memory_info()
-    shared = int(getattr(found, "shared", 0))
-    return int(found.rss) - shared, shared
+    info = psutil.Process().memory_info()
+    shared = int(getattr(info, "shared", 0))
+    return int(info.rss) - shared, shared
 
 
 def cgroup_memory(
     membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> int | None:
-    """Return the bytes of memory that the cgroups of this process (job, container) still allow.
+    """Return the bytes of memory that the cgroups of this process (job, container) leave free.
+
+    ``distributed.system.memory_limit`` knows limits only: neither the usage nor nested cgroups.
 
     Parameters
     ----------
     membership
-        File that says which cgroups they are.
+        File that lists the cgroups of this process.
     root
-        Where cgroups are mounted: version 2 there or in ``unified``, version 1 in ``memory``.
+        Mount point of cgroups: version 2 there or in ``unified``, version 1 in ``memory``.
 
     Returns
     -------
     int or None
-        The least of the cgroups and those around them; ``None`` where nothing is limited.
+        The minimum over the cgroups and their parents; ``None`` without a limit.
     """
     try:
         lines = membership.read_text().splitlines()
@@ -68,79 +70,79 @@ def cgroup_memory(
         version = 1 if controllers else 2
         for mount in (root / "memory",) if controllers else (root, root / "unified"):
             inside = mount / path.lstrip("/")
-            # In a container the path may be that of the host, and only the mount itself be there.
+            # In a container the path may be that of the host, and only the mount itself exists.
             for folder in (inside, *inside.parents):
                 if folder.is_relative_to(mount):
-                    free += _left_in(folder, version)
+                    free += _free_in_cgroup(folder, version)
     return min(free, default=None)
 
 
-def _left_in(folder: Path, version: int) -> list[int]:
-    """Return how much one cgroup still allows; nothing where it allows all, or is none."""
-    limit, usage, cache = _FILES[version]
+def _free_in_cgroup(folder: Path, version: int) -> list[int]:
+    """Return the free bytes of one cgroup; empty if it has no limit or the folder is no cgroup."""
+    limit_file, usage_file, cache = _FILES[version]
     try:
-        allowed = (folder / limit).read_text().strip()
-        if allowed == "max" or int(allowed) >= _UNLIMITED:
+        limit = (folder / limit_file).read_text().strip()
+        if limit == "max" or int(limit) >= _UNLIMITED:
             return []
-        taken = int((folder / usage).read_text())
+        usage = int((folder / usage_file).read_text())
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
         return []
-    return [max(0, int(allowed) - taken + int(stat.get(cache, 0)))]
+    return [max(0, int(limit) - usage + int(stat.get(cache, 0)))]
 
 
 def existing_parent(path: Path) -> Path:
-    """Return the nearest thing there is: the path itself, or what holds the place where it would be."""
+    """Return the path itself if it exists, otherwise its nearest existing parent."""
     path = path.absolute()
-    return next(place for place in (path, *path.parents) if place.exists() or place.is_symlink())
+    return next(parent for parent in (path, *path.parents) if parent.exists() or parent.is_symlink())
 
 
 def free_disk(location: Location) -> tuple[int | None, int | None]:
-    """Return the bytes and the number of files that fit where an output is to be; ``None`` if not known."""
+    """Return the free bytes and the free number of files at an output's location; ``None`` if unknown."""
     if location.path is None:
         return None, None
-    place = existing_parent(location.path)
-    free = shutil.disk_usage(place).free
-    files = os.statvfs(place) if hasattr(os, "statvfs") else None
-    # Some file systems make room for files as they come, and tell 0.
+    folder = existing_parent(location.path)
+    free = shutil.disk_usage(folder).free
+    files = os.statvfs(folder) if hasattr(os, "statvfs") else None
+    # File systems without a fixed number of files report 0.
     return free, files.f_favail if files is not None and files.f_files else None
 
 
 def check_writable(location: Location) -> None:
-    """Make sure that an output can be made, or gone on with, by making something there; nothing stays.
+    """Check that an output can be created or resumed, by creating and removing a temporary file.
 
-    Of a URL nothing is known before something is written, and nothing is.
+    URLs are not checked.
 
     Raises
     ------
     ResourceError
-        It cannot.
+        The location is not writable.
     """
     if location.path is None:
         return
     try:
-        place = existing_parent(location.path)
+        folder = existing_parent(location.path)
     except OSError as error:
         raise ResourceError(f"{location}: cannot be written ({error.strerror})") from None
-    if not place.is_dir():
-        raise ResourceError(f"{location}: cannot be written: found a file at {place}, expected a folder")
+    if not folder.is_dir():
+        raise ResourceError(f"{location}: cannot be written: found a file at {folder}, expected a folder")
     try:
-        # Named like what a killed writer leaves behind, which is cleared away by whoever writes next.
-        with tempfile.NamedTemporaryFile(prefix="plan-", suffix=PARTIAL, dir=place):
+        # Named like leftovers of a killed writer, which the next writer removes.
+        with tempfile.NamedTemporaryFile(prefix="plan-", suffix=PARTIAL, dir=folder):
             pass
     except OSError as error:
-        raise ResourceError(f"{location}: cannot write into {place} ({error.strerror})") from None
+        raise ResourceError(f"{location}: cannot write into {folder} ({error.strerror})") from None
 
 
 def check_readable(*sources: str | Path | Location | None) -> None:
-    """Make sure that files and folders may be read, where they are any on this machine.
+    """Check that local files and folders are readable.
 
-    Whether they are there, and are what they should be, is for those to say who open them.
+    Existence and format are checked when the files are opened.
 
     Raises
     ------
     ResourceError
-        One may not.
+        Permission to read is denied.
     """
     for source in sources:
         path = None if source is None else Location.of(source).path
@@ -159,7 +161,7 @@ def check_readable(*sources: str | Path | Location | None) -> None:
 
 
 def permission_denied(error: BaseException) -> bool:
-    """Whether an error, or what it came of, is that something may not be read or written."""
+    """Return whether an error or one of its causes is a :class:`PermissionError`."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, PermissionError):

@@ -1,4 +1,4 @@
-"""Engine cuda and SLURM jobs with GPUs: what is asked of dask-cuda, and what is the same without a GPU."""
+"""Engine cuda and SLURM jobs with GPUs: options of dask-cuda, and behaviour that needs no GPU."""
 
 import ast
 import importlib.util
@@ -102,20 +102,20 @@ def test_without_dask_cuda_the_extra_is_named():
 @pytest.mark.skipif(importlib.util.find_spec("dask_cuda") is None, reason="dask-cuda is not installed")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_dask_cuda_starts_and_replaces_processes_also_without_a_gpu(tmp_path, monkeypatch):
-    """All but the GPU is real: dask-cuda is told not to look for one, and workers to name one."""
+    """All but the GPU is real: dask-cuda does not detect one, and workers report a made-up one."""
     monkeypatch.setenv("DASK_CUDA_TEST_DISABLE_DEVICE_SPECIFIC", "1")
     tasks = [(tmp_path, number) for number in range(6)]
     (tmp_path / "here").mkdir()
     with open_engine(EngineSpec("cuda", 2, devices=("4", "2"), identify=own_gpu)) as engine:
-        found = {o.value for o in engine.map_bounded(environment, [tmp_path / "here"] * 4)}
+        started = {o.value for o in engine.map_bounded(environment, [tmp_path / "here"] * 4)}
         full = {o.task[1]: o for o in engine.map_bounded(out_of_memory_once, tasks)}
     kept = ("expandable_segments:True", ALLOCATOR["MALLOC_TRIM_THRESHOLD_"])
-    assert found == {("4,2", *kept), ("2,4", *kept)}
+    assert started == {("4,2", *kept), ("2,4", *kept)}
     assert {n: (o.ok, o.tries) for n, o in full.items()} == {n: (True, 1 + (n == 3)) for n in range(6)}
     assert full[3].value != int((tmp_path / "broken").read_text())
 
 
-def where(task):
+def process_and_gpu(task):
     """Which process, the variable that gives it its GPU, and that GPU."""
     from hrvol.device import this_gpu
 
@@ -127,9 +127,10 @@ def test_each_gpu_has_a_process_of_its_own(_):
     spec, _ = place(EngineSpec("cuda"), "auto")
     with open_engine(spec) as engine:
         assert engine.workers == torch.cuda.device_count()
-        found = {outcome.value for outcome in engine.map_bounded(where, range(20 * engine.workers))}
-    assert len({process for process, _, _ in found}) == engine.workers
-    assert len({uuid for _, _, uuid in found}) == engine.workers
+        outcomes = engine.map_bounded(process_and_gpu, range(20 * engine.workers))
+        workers = {outcome.value for outcome in outcomes}
+    assert len({process for process, _, _ in workers}) == engine.workers
+    assert len({uuid for _, _, uuid in workers}) == engine.workers
 
 
 @pytest.mark.parametrize("_", [pytest.param(0, marks=on_gpu)])
@@ -155,7 +156,7 @@ def slurm(tmp_path, monkeypatch):
 
 
 def job_script(device="auto", **options):
-    """The script of a job, without what differs from machine to machine."""
+    """The script of a job, without machine-specific paths and addresses."""
     spec, _ = place(EngineSpec("slurm", 1, options={"interface": "lo", **options}), device)
     cluster = slurm_cluster(spec)
     try:
@@ -197,15 +198,15 @@ def test_the_job_script_is_this(slurm):
         ({"worker_command": "dask_cuda.cli", "cores": 2, "memory": "10GB"}, ["--gpus-per-node=1"]),
     ],
 )
-def test_a_job_asks_once_for_gpus_and_for_what_else_is_wanted(slurm, options, expected):
+def test_a_job_requests_gpus_once_and_the_other_options(slurm, options, expected):
     pytest.importorskip("dask_jobqueue")
     script = job_script(**options)
-    asked = [word for word in re.findall(r"^#SBATCH (\S+)$", script, re.MULTILINE) if "=" in word]
-    assert [word for word in asked if not word.startswith(("--cpus", "--mem"))] == expected
+    directives = [word for word in re.findall(r"^#SBATCH (\S+)$", script, re.MULTILINE) if "=" in word]
+    assert [word for word in directives if not word.startswith(("--cpus", "--mem"))] == expected
     assert "-m dask_cuda.cli " in script
 
 
-def test_the_workflow_asks_for_the_same(slurm):
+def test_the_workflow_requests_the_same(slurm):
     pytest.importorskip("dask_jobqueue")
     file = Path(__file__).parents[2] / "workflows" / "slurm_gpu.py"
     module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("slurm_gpu", file))
@@ -231,8 +232,8 @@ def test_jobs_without_gpus_are_as_before(slurm):
 def worker_command():
     """The command of the wheel's ``dask_cuda.cli``, with its own options, that does nothing.
 
-    The module itself cannot be imported where there is no CUDA: the function's body is left out, and all
-    that is not click's.
+    Without CUDA the module cannot be imported: bodies of functions, and everything but the options of click,
+    are left out.
     """
     with zipfile.ZipFile(wheel("dask_cuda")) as archive:
         cli, utils = (archive.read(f"dask_cuda/{name}.py").decode() for name in ("cli", "utils"))
@@ -252,7 +253,7 @@ def worker_command():
 
 
 def parse(command, words):
-    """Return what a command makes of its arguments."""
+    """Return the parameters that a command parses from its arguments."""
     context = command.make_context("worker", list(words))
     return context.params
 
@@ -262,13 +263,13 @@ def test_dask_cuda_knows_every_option_of_the_job(slurm, gpus):
     pytest.importorskip("dask_jobqueue")
     last = job_script(gpus=gpus).strip().splitlines()[-1]
     words = last.split()[3:]
-    found = parse(worker_command(), words)
-    assert found["scheduler"] == "ADDRESS"
-    assert found["preload_argv"] == ()  # where click puts what it does not know
-    assert (found["nthreads"], found["memory_limit"], found["rmm_async"]) == (2, "0", True)
-    assert found["interface"] == "lo"
-    assert found["rmm_pool_size"] is None
-    assert not found["enable_cudf_spill"]
+    parsed = parse(worker_command(), words)
+    assert parsed["scheduler"] == "ADDRESS"
+    assert parsed["preload_argv"] == ()  # unknown options
+    assert (parsed["nthreads"], parsed["memory_limit"], parsed["rmm_async"]) == (2, "0", True)
+    assert parsed["interface"] == "lo"
+    assert parsed["rmm_pool_size"] is None
+    assert not parsed["enable_cudf_spill"]
 
 
 @pytest.mark.parametrize("word", ["--rmm-asynchronous", "--no-such-option"])

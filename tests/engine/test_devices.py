@@ -47,19 +47,19 @@ def two():
     return ("NVIDIA A", "NVIDIA B")
 
 
-def unasked():
-    raise AssertionError("nobody needs to know")
+def not_called():
+    raise AssertionError("called although not needed")
 
 
-# -- what is chosen --------------------------------------------------------------------------------------
+# -- choice of a device --------------------------------------------------------------------------------------
 
 
-def test_auto_is_a_gpu_where_there_is_one_and_says_which():
+def test_auto_is_a_gpu_if_there_is_one_and_names_it():
     assert str(choose_device("auto", two, tuple)) == "device: cuda (NVIDIA A, the first of 2)"
     chosen = choose_device("auto", none)
     assert chosen.device == "cpu"
     assert "sees no GPU" in chosen.why
-    assert choose_device("cpu", unasked).device == "cpu"
+    assert choose_device("cpu", not_called).device == "cpu"
     assert choose_device("cuda", two).device == "cuda"
     without = choose_device("auto", two, lambda: ("cupy", "cuml"))  # as after a plain installation
     assert str(without) == "device: cpu (NVIDIA A needs cupy, cuml too: pip install 'hrvol[gpu]')"
@@ -72,7 +72,7 @@ def test_auto_is_a_gpu_where_there_is_one_and_says_which():
 
 
 @pytest.mark.parametrize(
-    ("spec", "wanted", "device"),
+    ("spec", "requested", "device"),
     [
         (EngineSpec(), "auto", "cuda"),
         (EngineSpec(), "cpu", "cpu"),
@@ -91,11 +91,11 @@ def test_auto_is_a_gpu_where_there_is_one_and_says_which():
         (EngineSpec("cuda", scheduler_file="scheduler.json"), "auto", "cpu"),
     ],
 )
-def test_workers_compute_on_what_their_engine_is_for(spec, wanted, device):
-    placed, choice = place(spec, wanted, two, tuple)
+def test_workers_compute_on_what_their_engine_is_for(spec, requested, device):
+    placed, choice = place(spec, requested, two, tuple)
     assert placed.device == choice.device == device
     assert choice.why
-    assert spec.serial or placed.asks is (this_gpu if device == "cuda" else None)
+    assert spec.serial or placed.gpu_identifier is (this_gpu if device == "cuda" else None)
 
 
 def test_engine_cuda_has_a_worker_for_each_gpu():
@@ -104,28 +104,28 @@ def test_engine_cuda_has_a_worker_for_each_gpu():
     assert place(chosen, "auto", two)[0].workers == chosen.count == 3
     assert place(chosen, "auto", two)[0].limited(1).devices == ("0", "2", "5")
     assert chosen.limited(2).count == 2
-    with pytest.raises(UsageError, match="one for each GPU, found 2, got 3"):
+    with pytest.raises(UsageError, match="workers: found 3, expected 2 at most, one for each GPU"):
         place(EngineSpec("cuda", 3), "auto", two)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: EngineSpec("local", 2, devices=("0",)), "devices: only engine: cuda has any, got 0"),
-        (lambda: EngineSpec("cuda", devices=("1", "1")), "devices: expected each GPU once, got 1,1"),
+        (lambda: EngineSpec("local", 2, devices=("0",)), "devices: only engine: cuda has any, found 0"),
+        (lambda: EngineSpec("cuda", devices=("1", "1")), "devices: found 1,1, expected each GPU once"),
         (lambda: place(EngineSpec("cuda"), "cpu", two), "expected engine: local"),
         (lambda: place(EngineSpec("local", 2), "cuda", two), "would share one GPU"),
         (lambda: place(EngineSpec("local"), "cuda", two), "would share one GPU"),
         (lambda: place(EngineSpec("slurm"), "tpu", two), "got 'tpu'"),
     ],
 )
-def test_an_engine_and_a_device_that_do_not_go_together_are_refused(make, message):
+def test_incompatible_engine_and_device_are_refused(make, message):
     with pytest.raises(UsageError, match=message):
         make()
 
 
 @no_gpu
-def test_what_cannot_have_its_gpu_is_refused_before_anything_is_written(tmp_path, data, model):
+def test_a_missing_gpu_is_an_error_before_anything_is_written(tmp_path, data, model):
     image, _, strokes = data
     for options in (
         {"device": "cuda"},
@@ -145,7 +145,7 @@ def test_what_cannot_have_its_gpu_is_refused_before_anything_is_written(tmp_path
 
 @no_gpu
 def test_a_job_for_gpus_fails_in_a_process_without_one_instead_of_falling_back(tmp_path, model):
-    """Sent to a worker as it is, past what the driver checks."""
+    """Sent to a worker without the checks of the driver."""
     save_model(model, tmp_path / "model.hrvol")
     tools = ModelSource(str(tmp_path / "model.hrvol"), "digest", device="cuda")
     with open_engine(EngineSpec("local", 1)) as engine:
@@ -158,15 +158,15 @@ def load(tools):
     tools.load()
 
 
-def test_what_was_chosen_is_told_and_kept_and_an_output_has_one_device(tmp_path, model, caplog):
+def test_the_chosen_device_is_logged_and_stored_and_an_output_has_one_device(tmp_path, model, caplog):
     caplog.set_level("INFO", "hrvol.run")
     image, _ = make_volume()
     out = tmp_path / "out.ome.zarr"
     segment_volume(image, out, model, device="cpu")
     assert "device: cpu (as asked for)" in caplog.messages
-    said = zarr.open_group(out, mode="r").attrs["hrvol"]
-    assert said["device"] == "cpu"
-    assert list(differences(said, {**said, "device": "cuda"})) == ['device was "cpu", now "cuda"']
+    attributes = zarr.open_group(out, mode="r").attrs["hrvol"]
+    assert attributes["device"] == "cpu"
+    assert list(differences(attributes, {**attributes, "device": "cuda"})) == ['device was "cpu", now "cuda"']
 
 
 # -- one GPU for each worker -----------------------------------------------------------------------------
@@ -192,16 +192,16 @@ def test_workers_with_a_gpu_each_share_the_work_also_after_one_was_replaced(tmp_
 def test_workers_that_share_a_gpu_are_refused():
     with (
         open_engine(EngineSpec("local", 2, identify=shared_gpu)) as engine,
-        pytest.raises(DeviceError, match=r"GPU GPU-5e7 of .*: found two workers on it, tcp://.* and tcp://"),
+        pytest.raises(DeviceError, match=r"GPU GPU-5e7 of .*: found two workers, tcp://.* and tcp://"),
     ):
         list(engine.map_bounded(process_id, range(50)))
 
 
-def test_a_worker_without_a_gpu_is_left_out_and_said(tmp_path, caplog):
+def test_a_worker_without_a_gpu_is_left_out_and_logged(tmp_path, caplog):
     with open_engine(EngineSpec("local", 2, identify=partial(gpu_of_the_first, tmp_path))) as engine:
         outcomes = list(engine.map_bounded(process_id, range(12)))
     assert len({outcome.value for outcome in outcomes}) == 1
-    assert "is given no work: no GPU for me" in caplog.text
+    assert "worker gets no tasks: no GPU for me" in caplog.text
 
 
 @no_gpu
@@ -215,16 +215,16 @@ def test_no_worker_with_a_gpu_is_an_error_with_its_reason():
 
 @pytest.mark.gpu
 @on_gpu
-def test_the_uuid_of_a_gpu_is_what_nvml_says():
+def test_the_uuid_of_a_gpu_is_that_of_nvml():
     import pynvml
 
     pynvml.nvmlInit()
-    found = this_gpu().removeprefix("GPU-")
+    uuid = this_gpu().removeprefix("GPU-")
     all_of_them = [
         pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(i))
         for i in range(pynvml.nvmlDeviceGetCount())
     ]
-    assert f"GPU-{found}" in all_of_them
+    assert f"GPU-{uuid}" in all_of_them
     assert len(gpus()) == torch.cuda.device_count()
 
 
@@ -241,7 +241,7 @@ def raised(module, name, text="", base=RuntimeError):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "failure"),
     [
         (torch.OutOfMemoryError("Tried to allocate 2 GiB"), "the GPU had no memory left"),
         (raised("cupy.cuda.memory", "OutOfMemoryError"), "the GPU had no memory left"),
@@ -254,17 +254,17 @@ def raised(module, name, text="", base=RuntimeError):
         (raised("cupy_backends.cuda.api.runtime", "CUDARuntimeError", "launch failure"), "the GPU failed"),
         (MemoryError("Unable to allocate 3 GiB for an array"), None),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), None),
-        (raised("mine", "OutOfMemoryError"), None),
+        (raised("other", "OutOfMemoryError"), None),
     ],
 )
-def test_a_gpu_without_memory_is_known_by_the_type_of_the_error(error, said):
-    assert device_failure(error) == said
+def test_a_gpu_without_memory_is_recognised_by_the_type_of_the_error(error, failure):
+    assert device_failure(error) == failure
     with pytest.raises(ValueError, match="predicting") as outer:
         raise ValueError("predicting failed") from error
-    assert device_failure(outer.value) == said
+    assert device_failure(outer.value) == failure
 
 
-def test_a_process_whose_gpu_was_full_does_nothing_more_and_costs_its_neighbours_no_try(tmp_path, caplog):
+def test_a_process_whose_gpu_was_full_runs_nothing_more_and_costs_its_other_task_no_try(tmp_path, caplog):
     with open_engine(EngineSpec("local", 1)) as engine:
         tasks = [(tmp_path, number) for number in range(8)]
         outcomes = {o.task[1]: o for o in engine.map_bounded(out_of_memory_once, tasks)}
@@ -287,14 +287,14 @@ def test_a_run_in_which_a_gpu_was_full_once_gives_the_same_bits(tmp_path, model,
     np.testing.assert_array_equal(labels(tmp_path / "out.ome.zarr"), labels(tmp_path / "whole.ome.zarr"))
     broken = (tmp_path / "broken").read_text()
     done = [line.split(maxsplit=1) for line in (tmp_path / "done").read_text().splitlines()]
-    again = [(process, what) for process, what in done if not what.endswith(" 0")]
-    assert [what for _, what in again] == ["(1, 0, 0) 1"]
+    again = [(process, block) for process, block in done if not block.endswith(" 0")]
+    assert [block for _, block in again] == ["(1, 0, 0) 1"]
     assert again[0][0] != broken
-    assert len({what for _, what in done}) == 18
+    assert len({block for _, block in done}) == 18
 
 
 @pytest.mark.parametrize("spec", [EngineSpec(), EngineSpec("local", 1)], ids=["serial", "local"])
-def test_a_task_that_no_gpu_has_memory_for_is_given_up_with_that_reason(spec, monkeypatch):
+def test_a_task_too_large_for_every_gpu_fails_with_that_reason(spec, monkeypatch):
     monkeypatch.setattr(spec_module, "BACK_OFF", 0.01)
     with open_engine(spec) as engine:
         outcomes = {o.task: o for o in engine.map_bounded(always_out_of_memory, [0, 1, 2], tries=2)}

@@ -81,7 +81,7 @@ def test_ticks_arrive_from_inside_the_tasks(engine):
     assert sorted(list(s) for s in seen) == [[n, 1] for n in range(5)]
 
 
-def test_a_failing_task_is_an_outcome_with_its_reason_and_the_others_go_on(engine):
+def test_a_failing_task_is_an_outcome_with_its_reason_and_the_others_run(engine):
     outcomes = {o.task: o for o in engine.map_bounded(fail_on_three, range(6))}
     assert {task for task, o in outcomes.items() if o.ok} == {0, 1, 2, 5}
     assert outcomes[3].error == "volume.zarr: found NaN in block 3"
@@ -109,7 +109,7 @@ def test_tasks_are_taken_only_when_there_is_room(engine):
     done = 0
     for _ in engine.map_bounded(double, tasks):
         done += 1
-        # each is looked up when it is begun, and when it is over
+        # each is looked up when it starts and when it ends
         assert len(set(tasks.taken)) <= done + IN_FLIGHT * engine.workers
     assert done == 50
 
@@ -124,9 +124,9 @@ def allocator(task):
     return {name: os.environ.get(name) for name in ALLOCATOR}
 
 
-def test_workers_keep_the_memory_that_they_give_back_for_a_while(monkeypatch):
+def test_workers_keep_freed_memory_for_a_while(monkeypatch):
     name = "MALLOC_TRIM_THRESHOLD_"
-    monkeypatch.setenv(name, "12345678")  # where somebody says so, it is that
+    monkeypatch.setenv(name, "12345678")  # the environment overrides the default
     with open_engine(EngineSpec("local", 1)) as engine:
         (outcome,) = engine.map_bounded(allocator, [0])
     assert outcome.value == {**ALLOCATOR, name: "12345678"}
@@ -138,7 +138,7 @@ def test_serial_configuration_ends_with_the_engine():
     assert configuration() is None
 
 
-def test_a_lost_worker_fails_its_task_and_the_run_goes_on(capfd):
+def test_a_lost_worker_fails_its_task_and_the_run_continues(capfd):
     with DaskEngine(EngineSpec("local", 1)) as engine:
         outcomes = {o.task: o for o in engine.map_bounded(die_on_three, [0, 1, 2, 3])}
         assert [outcomes[n].value for n in range(3)] == [0, 1, 2]
@@ -179,7 +179,7 @@ def test_workers_that_never_start_end_the_run_with_the_reason(broken, tmp_path):
         (("local", 2, None, {"queue": "gpu"}), "options"),
     ],
 )
-def test_what_makes_no_sense_is_refused(arguments, message):
+def test_invalid_specifications_are_refused(arguments, message):
     with pytest.raises(UsageError, match=message):
         EngineSpec(*arguments)
 
@@ -192,10 +192,10 @@ def fail_twice(task):
 
 def test_a_task_is_tried_again_after_growing_pauses(engine, monkeypatch):
     monkeypatch.setattr(spec_module, "BACK_OFF", 0.1)
-    begun = time.monotonic()
+    start = time.monotonic()
     outcomes = list(engine.map_bounded(fail_twice, range(3)))
     assert [(o.value, o.tries) for o in outcomes] == [(2, 3)] * 3
-    assert time.monotonic() - begun >= 0.1 + 0.4
+    assert time.monotonic() - start >= 0.1 + 0.4
     (failed,) = engine.map_bounded(fail_twice, [0], tries=2)
     assert (failed.error, failed.tries) == ("OSError: try 1", 2)
 
@@ -208,7 +208,7 @@ def refuse(task):
     raise ModelError("phases.hrvol: found other weights") if task else InputError("found NaN")
 
 
-def test_what_no_other_try_can_help_is_not_tried_again(engine):
+def test_permanent_failures_are_not_tried_again(engine):
     (full,) = engine.map_bounded(fill_disk, [0])
     assert (full.fatal, full.tries) == (True, 1)
     outcomes = {o.task: o for o in engine.map_bounded(refuse, [0, 1])}
@@ -216,7 +216,7 @@ def test_what_no_other_try_can_help_is_not_tried_again(engine):
     assert outcomes[1].fatal
 
 
-def test_once_stopped_no_other_task_is_begun(engine):
+def test_once_stopped_no_other_task_starts(engine):
     stop, tasks = Stop(), Watched(100)
     done = []
     for outcome in engine.map_bounded(process_id, tasks, stop=stop):
@@ -227,17 +227,17 @@ def test_once_stopped_no_other_task_is_begun(engine):
 
 def alive_in_group(group):
     """Processes of a group that are not zombies, from /proc."""
-    found = []
+    pids = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
             if int(pgrp) == group and state != "Z":
-                found.append(stat.parent.name)
-    return found
+                pids.append(stat.parent.name)
+    return pids
 
 
 def listen_to_interrupts():
-    """Undo what a shell does to jobs in the background, whose children would ignore Ctrl-C too."""
+    """Restore SIGINT, which a shell makes background jobs and their children ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -267,13 +267,13 @@ def test_an_interrupt_ends_the_workers_at_once(tmp_path):
     )
     try:
         assert process.stdout.readline() == "started\n"
-        begun = time.monotonic()
+        start = time.monotonic()
         os.killpg(process.pid, 2)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - start < 20
     assert "Traceback" not in errors
     deadline = time.monotonic() + 10  # multiprocessing's own helper ends a little later
     while alive_in_group(process.pid) and time.monotonic() < deadline:

@@ -29,26 +29,26 @@ except ProcessLookupError:
 """
 
 
-def where(task):
+def describe_process(task):
     kept = all(os.environ.get(name) == value for name, value in ALLOCATOR.items())
     return task * configuration(), os.environ.get("OMP_NUM_THREADS"), os.getpid(), kept
 
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    """Commands that do what those of SLURM do, on this machine."""
+    """Stand-ins for SLURM's commands that run jobs on this machine."""
     for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
         (tmp_path / name).write_text(text.format(python=sys.executable))
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))  # where the workers find the task
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))  # for the workers to import the task
 
 
 def test_workers_start_as_jobs(slurm):
     options = {"interface": "lo", "memory": "1GB", "walltime": "00:10:00"}
     with open_engine(EngineSpec("slurm", 1, options=options), 3) as engine:
-        outcomes = list(engine.map_bounded(where, range(5)))
+        outcomes = list(engine.map_bounded(describe_process, range(5)))
     assert sorted(o.value[0] for o in outcomes) == [0, 3, 6, 9, 12]
     assert {o.value[1] for o in outcomes} == {"1"}
     assert os.getpid() not in {o.value[2] for o in outcomes}
@@ -74,7 +74,7 @@ def test_a_job_that_ends_is_replaced(slurm, monkeypatch, caplog):
     assert "submitting others" in caplog.text
 
 
-def test_the_job_script_asks_for_what_is_wanted(slurm):
+def test_the_job_script_requests_the_options(slurm):
     options = {"interface": "lo", "cores": 8, "memory": "32GB", "queue": "cpu", "account": "beamtime"}
     cluster = slurm_cluster(EngineSpec("slurm", 1, options=options))
     try:

@@ -1,4 +1,4 @@
-"""Signals: the first one asks, the second one and the end of the grace do not."""
+"""Signals: the first one requests a stop; a second one and the end of the grace period abandon the run."""
 
 import os
 import signal
@@ -14,11 +14,11 @@ SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
 
 def send(number):
     os.kill(os.getpid(), number)
-    time.sleep(0.01)  # Python hears it between two instructions
+    time.sleep(0.01)  # Python handles it between two instructions
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_asks_and_a_second_one_abandons(number):
+def test_the_first_signal_requests_a_stop_and_a_second_one_abandons(number):
     with stop_signals() as stop:
         stop.working = True
         assert not stop.requested
@@ -40,10 +40,10 @@ def test_after_sigterm_there_is_a_grace_and_no_more():
     with stop_signals(grace=0.2) as stop:
         stop.working = True
         send(signal.SIGTERM)
-        begun = time.monotonic()
+        start = time.monotonic()
         with pytest.raises(Abandoned, match="SIGALRM"):
             time.sleep(30)
-        assert 0.1 < time.monotonic() - begun < 10
+        assert 0.1 < time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
@@ -55,7 +55,7 @@ def test_after_other_signals_blocks_have_all_the_time_they_need(number):
         time.sleep(0.2)
 
 
-def test_afterwards_everything_is_as_before():
+def test_signal_handlers_are_restored():
     before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
     with stop_signals(grace=0.2) as stop:
         stop.working = True
@@ -69,7 +69,7 @@ def test_a_program_that_ends_is_not_spoilt_by_a_late_signal():
     try:
         with stop_signals(ends=True):
             pass
-        assert {number: signal.getsignal(number) for number in before} == before  # nobody asked
+        assert {number: signal.getsignal(number) for number in before} == before  # no stop was requested
         with stop_signals(ends=True) as stop:
             stop.working = True
             send(signal.SIGINT)
@@ -80,13 +80,13 @@ def test_a_program_that_ends_is_not_spoilt_by_a_late_signal():
             signal.signal(number, handler)
 
 
-def test_what_a_run_raises_goes_through():
+def test_errors_of_a_run_propagate():
     with pytest.raises(ZeroDivisionError), stop_signals():
         1 / 0  # noqa: B018
     assert not issubclass(Abandoned, Exception)  # no task may swallow it
 
 
-def test_a_thread_hears_no_signals_but_can_be_asked():
+def test_a_thread_handles_no_signals_but_can_be_stopped():
     seen = []
 
     def run():
@@ -103,7 +103,7 @@ def test_a_thread_hears_no_signals_but_can_be_asked():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_who_asked_first_is_remembered():
+def test_the_first_request_is_kept():
     stop = Stop()
     stop.request(signal.SIGUSR1)
     stop.request()

@@ -1,4 +1,4 @@
-"""The arithmetic of a forecast: what a block is, what workers decode, when they are done, what is written."""
+"""The arithmetic of a forecast: sizes of blocks, bytes decoded, time of the workers, bytes written."""
 
 from math import ceil, prod
 
@@ -8,9 +8,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrvol.planning.cache_simulation import look_at_mask, simulate_reads
+from hrvol.planning.cache_simulation import sample_mask, simulate_reads
 from hrvol.planning.forecast import (
-    MOST_DEALT,
+    MOST_ASSIGNED,
     Pace,
     block_sizes,
     ledger_objects,
@@ -18,8 +18,8 @@ from hrvol.planning.forecast import (
     level_objects,
     makespan,
     one_tile,
-    part_bytes,
     pyramid_seconds,
+    shard_bytes,
 )
 from hrvol.planning.plan import size
 from hrvol.recipe.specs import TileSpec
@@ -58,9 +58,9 @@ def regions(draw, shape):
 
 
 def reaches(grid, block, region):
-    """The pixels (y, x) that each tile of a block counts in, inside a region, by its weights."""
+    """The pixels (y, x) that each tile of a block contributes to, inside a region, by its weights."""
     part = intersection(block.core, region)
-    found = []
+    spans = []
     for tile in tiles_of(block, grid.shape[1:], grid.tiles):
         weight = blend_weight(tile, block)
         rows, columns = (np.flatnonzero(weight.any(axis=axis)) for axis in (1, 0))
@@ -72,23 +72,23 @@ def reaches(grid, block, region):
         )
         shared = intersection(reach, part)
         if shared is not None:
-            found.append(shared[1:])
-    return part, found
+            spans.append(shared[1:])
+    return part, spans
 
 
 @given(st.data())
-def test_blocks_are_as_large_as_their_tiles_say(data):
+def test_sizes_of_blocks_are_those_of_their_tiles(data):
     grid = data.draw(grids())
     region = data.draw(regions(grid.shape))
     numbers = grid.inside(region)
     sizes = block_sizes(grid, numbers, region)
     assert sizes.voxels.sum() == prod(box_shape(region))
     for i, number in enumerate(numbers):
-        part, found = reaches(grid, grid[int(number)], region)
+        part, spans = reaches(grid, grid[int(number)], region)
         assert sizes.planes[i] == part[0].stop - part[0].start
         assert sizes.voxels[i] == prod(box_shape(part))
-        assert sizes.tiles[i] == len(found)
-        assert sizes.classified[i] == sum((y.stop - y.start) * (x.stop - x.start) for y, x in found)
+        assert sizes.tiles[i] == len(spans)
+        assert sizes.classified[i] == sum((y.stop - y.start) * (x.stop - x.start) for y, x in spans)
 
 
 @given(st.data())
@@ -97,12 +97,12 @@ def test_one_tile_of_a_block_has_pixels_to_itself(data):
     region = data.draw(regions(grid.shape))
     number = data.draw(st.sampled_from(grid.inside(region).tolist()))
     piece = one_tile(grid, grid[number], region)
-    _, found = reaches(grid, grid[number], region)
-    assert piece.tiles == len(found)
+    _, spans = reaches(grid, grid[number], region)
+    assert piece.tiles == len(spans)
     if not piece.pixels:
         return  # tiles that are all blend
     box = (slice(0, 1), piece.rows, piece.columns)
-    inside = [reach for reach in found if intersection((slice(0, 1), *reach), box) is not None]
+    inside = [reach for reach in spans if intersection((slice(0, 1), *reach), box) is not None]
     assert len(inside) == 1
     windows = [tile.window for tile in tiles_of(grid[number], grid.shape[1:], grid.tiles)]
     height, width = (span.stop - span.start for span in piece.in_read)
@@ -135,7 +135,7 @@ def read_for_real(grid, numbers, region, workers, capacity):
 
 @settings(deadline=None, max_examples=25)
 @given(st.data())
-def test_caches_decode_what_the_simulation_says(data):
+def test_caches_decode_as_simulated(data):
     grid = data.draw(grids(most=250))
     region = data.draw(regions(grid.shape))
     numbers = grid.inside(region)
@@ -143,18 +143,18 @@ def test_caches_decode_what_the_simulation_says(data):
     workers = data.draw(st.integers(1, 3))
     # Small caches, in which chunks are not joined, and one that holds everything.
     capacity = data.draw(st.sampled_from([0, 20_000, 60_000, 2**30]))
-    found = simulate_reads(grid, numbers, region, 1, workers=workers, capacity=capacity)
-    assert found.held <= capacity
-    assert found.once <= found.decoded or len(numbers) < len(grid.inside(region))
+    reads = simulate_reads(grid, numbers, region, 1, workers=workers, capacity=capacity)
+    assert reads.held <= capacity
+    assert reads.once <= reads.decoded or len(numbers) < len(grid.inside(region))
     decoded = read_for_real(grid, numbers, region, workers, capacity)
-    assert found.decoded == (decoded if capacity in (0, 2**30) else pytest.approx(decoded, rel=0.1))
+    assert reads.decoded == (decoded if capacity in (0, 2**30) else pytest.approx(decoded, rel=0.1))
 
 
 @pytest.mark.parametrize(
     ("chunks", "most"),
     [((64, 64, 64), 2000), ((128, 128, 128), 2000), ((1, 2240, 2240), 10_000), ((100, 100, 100), 2000)],
 )
-def test_a_part_of_a_large_volume_stands_for_all_of_it(chunks, most):
+def test_a_simulated_part_is_extrapolated_to_a_large_volume(chunks, most):
     grid = BlockGrid((512, 2240 * 2, 2240 * 2), TileSpec(), chunks)
     numbers, region = grid.order(), whole(grid.shape)
     given = {"workers": 1, "capacity": 128 * 2**20}
@@ -171,7 +171,7 @@ costs = st.lists(st.floats(0.1, 10), min_size=1, max_size=60).map(np.array)
 def test_no_worker_is_idle_while_others_have_much_to_do(work, workers):
     seconds = makespan(work, workers, EVEN)
     assert seconds >= max(work.sum() / workers, work.max()) * (1 - 1e-9)
-    # A worker that runs dry takes the next block; only what another has in its hands it cannot take.
+    # An idle worker takes the next block; it cannot take those in flight on another.
     assert seconds <= work.sum() / workers + 2 * work.max() + 1e-9
 
 
@@ -187,21 +187,20 @@ def test_equal_blocks_are_done_in_rounds():
     assert makespan(np.ones(0), 8, EVEN) == 0
 
 
-def test_the_last_block_is_faster_when_the_other_worker_has_gone():
+def test_the_last_block_is_faster_when_the_other_worker_is_idle():
     # Two at once take 2 s each, then the third 1 s by itself.
     assert makespan(np.ones(3), 2, Pace(1.0, 2.0, 2, 0.1)) == pytest.approx(3)
 
 
 def test_many_blocks_take_their_share_and_half_of_one():
-    assert makespan(np.ones(2 * MOST_DEALT), 4, EVEN) == pytest.approx(MOST_DEALT / 2 + 0.5)
+    assert makespan(np.ones(2 * MOST_ASSIGNED), 4, EVEN) == pytest.approx(MOST_ASSIGNED / 2 + 0.5)
 
 
-def test_pace_passes_through_what_was_measured():
+def test_pace_passes_through_the_measurements():
     pace = Pace(alone=2.0, together=4.0, workers=3, busy=0.25)
     assert [pace(n) for n in (1, 2, 3)] == [2.0, 3.0, 4.0]
     assert pace(4) == 4.0  # four keep all CPUs busy
     assert pace(8) == 8.0  # more than that are as fast together as four
-    assert Pace(2.0, 4.0, 3, 0.25, elsewhere=True)(100) == 4.0
     assert Pace(4.0, 3.9, 2, 0.1)(2) == 4.0  # noise: two at once are not faster
 
 
@@ -261,11 +260,11 @@ def test_coarser_levels_are_made_side_by_side_as_far_as_they_have_parts(levels):
 
 def test_a_part_of_a_level_holds_the_finer_box(levels):
     voxels = prod(levels[0].shards)
-    assert part_bytes(levels[0], "mode", 2) == voxels * 2 * 9
-    assert part_bytes(levels[0], "mean", 2) == voxels * 9
+    assert shard_bytes(levels[0], "mode", 2) == voxels * 2 * 9
+    assert shard_bytes(levels[0], "mean", 2) == voxels * 9
     first = Level("0", (1.0,) * 4, (0.0,) * 4)
     several = plan_levels((20, 300, 1000, 2000), "czyx", first, (64, 448, 448), 16)
-    assert part_bytes(several[0], "mean", 1) == voxels * (8 + 2 * 16)
+    assert shard_bytes(several[0], "mean", 1) == voxels * (8 + 2 * 16)
 
 
 def test_a_ledger_has_a_record_for_512_blocks():
@@ -287,16 +286,16 @@ def test_sizes_are_readable(nbytes, text):
     assert size(nbytes) == text
 
 
-def test_a_mask_is_looked_at_in_a_few_blocks_of_many():
+def test_a_mask_is_sampled_in_a_few_blocks_of_many():
     grid = BlockGrid((2, 64 * 20, 64 * 20), TileSpec(core=64, overlap=0, planes=1))
     mask = np.zeros(grid.shape, np.uint8)
     mask[0, :, :640] = 1
-    found = look_at_mask(open_volume(mask), grid, grid.order(), whole(grid.shape))
-    assert found.count == 64
-    assert found.blocks == found.planes == found.voxels == pytest.approx(0.25, abs=0.05)
-    assert all(mask[grid[n].core].any() for n in found.some)
-    few = look_at_mask(open_volume(mask), grid, grid.order()[:10], whole(grid.shape))
+    sample = sample_mask(open_volume(mask), grid, grid.order(), whole(grid.shape))
+    assert sample.count == 64
+    assert sample.blocks == sample.planes == sample.voxels == pytest.approx(0.25, abs=0.05)
+    assert all(mask[grid[n].core].any() for n in sample.numbers)
+    few = sample_mask(open_volume(mask), grid, grid.order()[:10], whole(grid.shape))
     assert few.count == 10
-    none = look_at_mask(None, grid, grid.order(), whole(grid.shape))
-    assert (none.blocks, none.some) == (1.0, None)
+    none = sample_mask(None, grid, grid.order(), whole(grid.shape))
+    assert (none.blocks, none.numbers) == (1.0, None)
     assert len(blocks(grid.shape, grid.tiles)) == len(grid)

@@ -1,4 +1,4 @@
-"""A plan tells what the run then takes, leaves nothing behind, and refuses what there is no room for."""
+"""A plan forecasts the run, leaves no files behind, and refuses runs that lack memory or disk space."""
 
 import json
 import os
@@ -30,7 +30,7 @@ SHORT = {"seconds": 0.5}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def project(tmp_path_factory):
     """A folder with a volume that has coarser levels, and a model."""
     folder = tmp_path_factory.mktemp("plan")
     image, truth = make_volume(shape=(5, 150, 300))
@@ -44,9 +44,9 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def given(place, tmp_path):
+def given(project, tmp_path):
     """Volume, output and model."""
-    return place / "volume.zarr", tmp_path / "out.ome.zarr", place / "model.hrvol"
+    return project / "volume.zarr", tmp_path / "out.ome.zarr", project / "model.hrvol"
 
 
 def files_of(path):
@@ -62,7 +62,7 @@ def files_of(path):
     ],
     ids=["labels", "everything", "region"],
 )
-def test_the_run_does_what_was_planned(given, tmp_path, options):
+def test_the_run_is_as_planned(given, tmp_path, options):
     before = sorted(tmp_path.rglob("*"))
     plan = plan_run(*given, **options, **SHORT)
     assert sorted(tmp_path.rglob("*")) == before
@@ -91,17 +91,18 @@ def test_several_workers_are_tried_at_once(given):
 
 
 def test_json_has_all_figures(given):
-    said = json.loads(json.dumps(plan_run(*given, **SHORT).to_dict()))
-    assert {"seconds", "hours", "voxels_per_s", "read", "read_amplification", "worker_memory"} <= said.keys()
-    assert {"memory_needed", "memory_free", "output_bytes", "disk_free", "files", "by_workers"} <= said.keys()
-    assert said["hours"] == pytest.approx(said["seconds"] / 3600)
-    assert said["by_workers"] == [{"workers": 1, "seconds": pytest.approx(said["seconds"])}]
-    assert said["shape"] == [5, 150, 300]
+    figures = json.loads(json.dumps(plan_run(*given, **SHORT).to_dict()))
+    keys = figures.keys()
+    assert {"seconds", "hours", "voxels_per_s", "read", "read_amplification", "worker_memory"} <= keys
+    assert {"memory_needed", "memory_free", "output_bytes", "disk_free", "files", "by_workers"} <= keys
+    assert figures["hours"] == pytest.approx(figures["seconds"] / 3600)
+    assert figures["by_workers"] == [{"workers": 1, "seconds": pytest.approx(figures["seconds"])}]
+    assert figures["shape"] == [5, 150, 300]
     for part in ("start_s", "segment_s", "pyramid_s", "block_s"):
-        assert said[part] > 0, part
+        assert figures[part] > 0, part
 
 
-def test_only_what_is_left_is_planned(given):
+def test_only_missing_blocks_are_planned(given):
     segment_volume(*given, part=(1, 3))
     held = files_of(given[1])
     plan = plan_run(*given, **SHORT)
@@ -117,16 +118,16 @@ def test_only_what_is_left_is_planned(given):
         plan_run(*given, uncertainty=True, **SHORT)
 
 
-def test_of_a_complete_output_nothing_is_left(given):
+def test_a_complete_output_needs_no_blocks(given):
     segment_volume(*given)
     plan = plan_run(*given, **SHORT)
     assert (plan.blocks, plan.voxels, plan.segment_s, plan.worker_memory) == (0, 0, 0, 0)
     check_resources(plan)
 
 
-def test_blocks_outside_a_mask_take_nothing(given, place):
-    plan = plan_run(*given, mask=place / "mask.zarr", **SHORT)
-    report = segment_volume(*given, mask=place / "mask.zarr")
+def test_blocks_outside_a_mask_take_nothing(given, project):
+    plan = plan_run(*given, mask=project / "mask.zarr", **SHORT)
+    report = segment_volume(*given, mask=project / "mask.zarr")
     assert plan.voxels == report.voxels == 2 * 70 * 100
     assert plan.files == pytest.approx(len(files_of(given[1])), abs=2)
     whole = plan_run(given[0], given[1].with_name("other.ome.zarr"), given[2], **SHORT)
@@ -151,8 +152,8 @@ def test_workers_on_other_machines_are_measured_here(given):
 
 
 @pytest.fixture(scope="module")
-def roomy(place):
-    return plan_run(place / "volume.zarr", place / "none.ome.zarr", place / "model.hrvol", **SHORT)
+def roomy(project):
+    return plan_run(project / "volume.zarr", project / "none.ome.zarr", project / "model.hrvol", **SHORT)
 
 
 @pytest.mark.parametrize(
@@ -168,23 +169,23 @@ def roomy(place):
         ({"files_free": 7}, r"none.ome.zarr: found room for 7 files on its disk, needed \d+"),
     ],
 )
-def test_too_little_room_is_refused(roomy, changes, message):
+def test_too_little_memory_or_disk_is_refused(roomy, changes, message):
     check_resources(roomy)
     check_resources(replace(roomy, memory_free=None, disk_free=None, files_free=None))
     with pytest.raises(ResourceError, match=message):
         check_resources(replace(roomy, **changes))
 
 
-def test_on_the_cpu_nothing_is_said_of_gpus(roomy, place, capsys):
+def test_plans_for_the_cpu_do_not_mention_gpus(roomy, project, capsys):
     assert (roomy.gpu_needed, roomy.gpu_free) == (None, None)
     echo_plan(roomy)
     assert "GPU" not in capsys.readouterr().out
-    model = load_model(place / "model.hrvol")
+    model = load_model(project / "model.hrvol")
     assert gpu_need(EngineSpec("local"), model, free=pytest.fail) == GpuNeed()
 
 
-def test_a_gpu_needs_room_for_features_cuda_and_trees(place):
-    model = load_model(place / "model.hrvol")
+def test_a_gpu_needs_room_for_features_cuda_and_trees(project):
+    model = load_model(project / "model.hrvol")
     spec = EngineSpec(device="cuda")
     (member,) = model.classifier.members
     forest, _ = member.estimator.estimators_
@@ -206,12 +207,12 @@ def test_a_gpu_that_is_too_small_is_warned_of(roomy, capsys):
     tight = GpuNeed(needed=3 * 2**30, free=2**30)
     assert tight.notes[0].startswith("GPU memory: found 1 GiB free, needed 3 GiB")
     assert GpuNeed(3 * 2**30, None).notes == GpuNeed(2**30, 2**30).notes == ()
-    told = replace(roomy, gpu_needed=tight.needed, gpu_free=None, notes=tight.notes)
-    echo_plan(told)
-    check_resources(told)  # a forecast alone refuses nothing
+    planned = replace(roomy, gpu_needed=tight.needed, gpu_free=None, notes=tight.notes)
+    echo_plan(planned)
+    check_resources(planned)  # a forecast alone refuses nothing
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert {"GPU memory needed 3 GiB", "free there unknown", tight.notes[0]} <= set(lines)
-    assert told.to_dict()["gpu_needed"] == 3 * 2**30
+    assert planned.to_dict()["gpu_needed"] == 3 * 2**30
 
 
 @pytest.mark.gpu
@@ -243,7 +244,7 @@ def test_a_disk_that_is_too_small_is_refused(given, tiny):
     result = CliRunner().invoke(command, [*arguments, "--seconds", "0.5", "--probabilities"])
     assert isinstance(result.exception, ResourceError)
     assert "out.ome.zarr: found 64 KiB free on its disk, needed" in str(result.exception)
-    assert "memory of a worker" in result.stdout  # the figures are told nevertheless
+    assert "memory of a worker" in result.stdout  # the figures are printed nevertheless
     assert list(tiny.iterdir()) == []
 
 
@@ -268,7 +269,7 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(given, sealed):
         plan_run(given[0], sealed / "out.ome.zarr", given[2], **SHORT)
 
 
-def test_what_is_in_the_way_is_refused_at_once(given, tmp_path):
+def test_an_occupied_output_is_refused_at_once(given, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match=r"found a file at .*file, expected a folder"):
         plan_run(given[0], tmp_path / "file/out.ome.zarr", given[2], **SHORT)
@@ -317,6 +318,6 @@ def test_the_command_prints_tables_or_json(given):
         assert f"\n{word} " in result.stdout
     assert "45 blocks of 2 x 64 x 64" in result.stdout
     result = CliRunner().invoke(command, [*arguments, "--json"])
-    said = json.loads(result.stdout)
-    assert said["blocks"] == 45
+    printed = json.loads(result.stdout)
+    assert printed["blocks"] == 45
     assert not given[1].exists()

@@ -1,4 +1,4 @@
-"""What there is room for is asked of the system itself: cgroups, disks, rights."""
+"""Free memory and disk space, and permissions, as the system reports them."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def cgroup(folder, **files):
         (folder / name.replace("__", ".")).write_text(f"{text}\n")
 
 
-def test_memory_is_what_the_innermost_limit_of_cgroups_leaves(tmp_path):
+def test_free_memory_is_the_minimum_over_nested_cgroups(tmp_path):
     member = tmp_path / "cgroup"
     member.write_text("0::/job/step\n")
     root = tmp_path / "fs"
@@ -58,7 +58,7 @@ def test_without_cgroups_nothing_is_limited(tmp_path):
     assert free_memory() > 0
 
 
-def test_disk_is_that_of_the_place_where_the_output_will_be(tmp_path):
+def test_free_disk_is_that_of_the_output(tmp_path):
     assert existing_parent(tmp_path / "a/b/c") == tmp_path
     free, files = free_disk(Location(str(tmp_path / "a/b.zarr")))
     assert free > 0
@@ -66,7 +66,7 @@ def test_disk_is_that_of_the_place_where_the_output_will_be(tmp_path):
     assert free_disk(Location("s3://bucket/out.zarr")) == (None, None)
 
 
-def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
+def test_checking_a_writable_location_leaves_no_files(tmp_path):
     check_writable(Location(str(tmp_path / "a/b/out.ome.zarr")))
     assert list(tmp_path.iterdir()) == []
     check_writable(Location("s3://bucket/out.zarr"))
@@ -94,14 +94,14 @@ def sealed(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_place_that_cannot_be_written_is_refused(sealed):
+def test_a_location_that_is_not_writable_is_refused(sealed):
     with pytest.raises(ResourceError, match=r"out.ome.zarr: cannot write into .*/sealed \("):
         check_writable(Location(str(sealed / "deeper/out.ome.zarr")))
 
 
 @pytest.fixture
 def stranger():
-    """The test runs as somebody else, to whom the folders of the tests are closed."""
+    """Run the test as another user, who cannot read the folders of the tests."""
     if os.geteuid() == 0:
         os.seteuid(65534)
         yield
@@ -120,7 +120,7 @@ def test_files_that_may_not_be_read_are_refused(tmp_path, stranger, request):
         check_readable(tmp_path / "volume.zarr")
 
 
-def test_what_is_not_there_or_not_a_path_is_not_looked_at(tmp_path):
+def test_missing_files_and_urls_are_not_checked(tmp_path):
     (tmp_path / "file").write_text("")
     check_readable(None, tmp_path, tmp_path / "file", tmp_path / "none", Location("s3://bucket/volume.zarr"))
 

@@ -1,4 +1,4 @@
-"""A folder as somebody who copies a workflow has it, and the commands that are run in it."""
+"""A project folder as a user of a workflow has it, and the commands run in it."""
 
 import json
 import os
@@ -25,7 +25,7 @@ RECIPE = {
     "tiles": {"core": 64, "overlap": 12, "planes": 1},
 }
 
-# hrvol, except that the first `segment` is told to stop when some blocks are done; what is done then is kept.
+# hrvol, except that the first `segment` is stopped after some blocks; the files of these blocks are recorded.
 INTERRUPTED = """#!{python}
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
@@ -46,11 +46,11 @@ sys.exit(code)
 
 
 def tool(name):
-    """Return where a program is, or skip the test."""
-    found = shutil.which(name)
-    if found is None:
+    """Return the path of a program, or skip the test."""
+    program = shutil.which(name)
+    if program is None:
         pytest.skip(f"{name} is not on the PATH")
-    return found
+    return program
 
 
 def environment(*folders, **variables):
@@ -91,9 +91,9 @@ def prepare(folder, **settings):
 
 def status(labels):
     """Return how many blocks are done, failed, left."""
-    said = CliRunner().invoke(main, ["status", str(labels), "--json"])
-    assert said.exit_code == 0, said.stderr
-    return json.loads(said.stdout)
+    result = CliRunner().invoke(main, ["status", str(labels), "--json"])
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 def block_files(labels):
@@ -102,24 +102,24 @@ def block_files(labels):
 
 
 def wait_for(condition, process):
-    """Wait until something has come about while a process runs."""
+    """Wait until a condition holds while a process runs."""
     end = time.monotonic() + PATIENCE
     while not condition():
-        assert process.poll() is None, f"ended with {process.returncode} before it came about"
-        assert time.monotonic() < end, "did not come about"
+        assert process.poll() is None, f"ended with {process.returncode} before the condition held"
+        assert time.monotonic() < end, "the condition never held"
         time.sleep(0.02)
 
 
 def interrupt_first_segment(folder):
-    """Return a folder with an ``hrvol`` that is stopped once, and the file that tells what was done then."""
+    """Return a folder with an ``hrvol`` that is stopped once, and the file that records its blocks."""
     kept = folder / "interrupted.json"
     text = INTERRUPTED.format(python=sys.executable, hrvol=BIN / "hrvol", kept=kept)
     executable(folder / "interrupted" / "hrvol", text)
     return folder / "interrupted", kept
 
 
-def assert_went_on(kept):
-    """The stopped run was stopped in the middle, and what it had done was not done again."""
+def assert_resumed(kept):
+    """Check that the run was stopped midway, and that its blocks were not computed again."""
     then = json.loads(kept.read_text())
     assert then["code"] == 75
     assert len(then["files"]) >= 8

@@ -9,7 +9,7 @@ from flow_data import PATIENCE, WORKFLOWS, block_files, prepare, status, wait_fo
 import hrvol
 
 
-def test_the_local_script_goes_on_after_ctrl_c(tmp_path):
+def test_the_local_script_resumes_after_ctrl_c(tmp_path):
     prepare(tmp_path)
     names = ["pore", "binder", "particle"]
     pair = tmp_path / "a.tif", tmp_path / "strokes.tif"
@@ -25,16 +25,16 @@ def test_the_local_script_goes_on_after_ctrl_c(tmp_path):
     try:
         wait_for(lambda: len(block_files(out)) >= 4, process)
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=PATIENCE)[1]
+        log = process.communicate(timeout=PATIENCE)[1]
     finally:
         process.kill()
-    assert process.returncode == 130, said
+    assert process.returncode == 130, log
     then = status(out)
     assert then["state"] == "stopped"
     assert then["done"] >= 4
 
     process = start()
-    said = process.communicate(timeout=PATIENCE)[1]
-    assert process.returncode == 0, said
-    assert "taking model.hrvol" in said
+    log = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 0, log
+    assert "using model.hrvol" in log
     assert status(out)["state"] == "complete"

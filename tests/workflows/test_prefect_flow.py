@@ -10,7 +10,7 @@ import pytest
 from flow_data import (
     PATIENCE,
     WORKFLOWS,
-    assert_went_on,
+    assert_resumed,
     block_files,
     environment,
     interrupt_first_segment,
@@ -34,7 +34,7 @@ def started(folder, home, *first):
         "DO_NOT_TRACK": "1",
     }
     env = environment(*first, **variables)
-    env.pop("PREFECT_API_URL", None)  # a server of its own, not that of whoever runs the tests
+    env.pop("PREFECT_API_URL", None)  # a temporary server, not that of the user who runs the tests
     return subprocess.Popen(
         [str(python), str(FLOW), "config.yaml"],
         cwd=folder,
@@ -63,36 +63,36 @@ def project(tmp_path_factory, home):
     """A folder in which the flow was run, one volume missing, the other's segmentation stopped on the way."""
     tool("prefect")
     folder = tmp_path_factory.mktemp("prefect")
-    prepare(folder, volumes={"missing": "missing.tif", "a": "a.tif"}, retry_delay=0.1, look=1)
+    prepare(folder, volumes={"missing": "missing.tif", "a": "a.tif"}, retry_delay=0.1, progress_interval=1)
     programs, kept = interrupt_first_segment(folder)
     process = started(folder, home, programs)
-    said = finished(process)
-    return folder, kept, said, process.returncode
+    log = finished(process)
+    return folder, kept, log, process.returncode
 
 
 def test_a_volume_is_segmented_and_compared_with_its_truth(project):
-    folder, _, said, _ = project
+    folder, _, log, _ = project
     assert status(folder / "results" / "a.ome.zarr")["state"] == "complete"
-    assert re.search(r"results/a\.ome\.zarr: mean IoU 0\.[89]", said), said
+    assert re.search(r"results/a\.ome\.zarr: mean IoU 0\.[89]", log), log
 
 
 def test_a_stopped_segmentation_is_tried_again_and_keeps_its_blocks(project):
-    _, kept, said, _ = project
-    assert "CalledProcessError(75" in said
-    assert said.count("Retry 1/3") == 1
-    assert_went_on(kept)
+    _, kept, log, _ = project
+    assert "CalledProcessError(75" in log
+    assert log.count("Retry 1/3") == 1
+    assert_resumed(kept)
 
 
-def test_progress_is_told(project):
-    _, _, said, _ = project
-    assert re.search(r"results/a\.ome\.zarr: \d+ of 72 blocks", said)
+def test_progress_is_logged(project):
+    _, _, log, _ = project
+    assert re.search(r"results/a\.ome\.zarr: \d+ of 72 blocks", log)
 
 
-def test_a_volume_that_is_missing_fails_the_flow_but_does_not_hold_up_the_others(project):
-    _, _, said, code = project
+def test_a_missing_volume_fails_the_flow_but_does_not_stop_the_others(project):
+    _, _, log, code = project
     assert code == 1
-    assert re.search(r"hrvol: error: .*missing\.tif", said)
-    assert "segment results/missing.ome.zarr" not in said
+    assert re.search(r"hrvol: error: .*missing\.tif", log)
+    assert "segment results/missing.ome.zarr" not in log
 
 
 def test_a_cancelled_flow_stops_hrvol_in_good_order_and_a_wrong_setting_ends_it_at_once(
@@ -105,8 +105,8 @@ def test_a_cancelled_flow_stops_hrvol_in_good_order_and_a_wrong_setting_ends_it_
     labels = tmp_path / "results" / "a.ome.zarr"
     wait_for(lambda: len(block_files(labels)) >= 4, process)
     process.send_signal(signal.SIGINT)
-    said = finished(process)
-    assert process.returncode != 0, said
+    log = finished(process)
+    assert process.returncode != 0, log
     then = status(labels)
     assert then["state"] == "stopped"
     assert then["done"] >= 4
@@ -114,8 +114,8 @@ def test_a_cancelled_flow_stops_hrvol_in_good_order_and_a_wrong_setting_ends_it_
 
     prepare(tmp_path, volumes={"a": "a.tif"}, workers=0)
     process = started(tmp_path, home)
-    said = finished(process)
+    log = finished(process)
     assert process.returncode == 1
-    assert re.search("hrvol: error:.*--workers", said), said
-    assert "segment results" not in said
+    assert re.search("hrvol: error:.*--workers", log), log
+    assert "segment results" not in log
     assert status(labels)["done"] == then["done"]

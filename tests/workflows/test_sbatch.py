@@ -1,4 +1,4 @@
-"""The SLURM scripts: what they say to sbatch, and how they end when SLURM ends them."""
+"""The SLURM scripts: their directives, and how they end when SLURM ends them."""
 
 import os
 import re
@@ -28,7 +28,7 @@ import hrvol
 SCRIPTS = ["slurm_array.sbatch", "slurm_gpu.sbatch"]
 MODEL = "phases.hrvol"
 
-# In place of hrvol: says when it listens, and stops as hrvol does when it is told to.
+# In place of hrvol: creates a file once it handles signals, and stops on them as hrvol does.
 LISTENER = """#!/bin/bash
 trap 'echo USR1 >> signals; exit 75' USR1
 trap 'echo TERM >> signals; exit 75' TERM
@@ -51,16 +51,17 @@ kill -TERM -- "-$1"
 class Slurm:
     """Runs job scripts as SLURM does: bash, SLURM's variables set, and its commands within reach.
 
-    squeue says ``state``; what squeue and scontrol are called with is in files.
+    squeue prints ``state``; the arguments of squeue and scontrol are recorded in files.
     """
 
     def __init__(self, folder):
         self.programs = folder / "programs"
-        self.state, self.asked, self.told = (folder / name for name in ("state", "asked", "told"))
+        names = ("state", "queries", "requeued")
+        self.state, self.queries, self.requeued = (folder / name for name in names)
         self.state.write_text("RUNNING None")
-        self.told.touch()
-        self.program("squeue", f"#!/bin/sh\necho $* >> {self.asked}\ncat {self.state}\n")
-        self.program("scontrol", f"#!/bin/sh\necho $* >> {self.told}\n")
+        self.requeued.touch()
+        self.program("squeue", f"#!/bin/sh\necho $* >> {self.queries}\ncat {self.state}\n")
+        self.program("scontrol", f"#!/bin/sh\necho $* >> {self.requeued}\n")
         self.processes = []
 
     def program(self, name, text):
@@ -104,10 +105,10 @@ def folder(tmp_path_factory):
     return folder
 
 
-def assert_as_one_process_makes_it(out):
+def assert_equal_to_one_run(out):
     whole = out.parent / "whole.ome.zarr"
-    made, wanted = (zarr.open_array(path / "labels" / "hrvol" / "0", mode="r")[:] for path in (out, whole))
-    np.testing.assert_array_equal(made, wanted)
+    made, expected = (zarr.open_array(path / "labels" / "hrvol" / "0", mode="r")[:] for path in (out, whole))
+    np.testing.assert_array_equal(made, expected)
     assert status(out)["state"] == "complete"
 
 
@@ -119,29 +120,30 @@ def test_a_script_is_sound_shell(script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_asks_for_a_warning_and_for_being_put_back(script):
-    said = re.findall(r"^#SBATCH (--[a-z-]+)(?:=(\S+))?", (WORKFLOWS / script).read_text(), re.MULTILINE)
-    options = dict(said)
+def test_a_script_requests_a_warning_and_requeueing(script):
+    text = (WORKFLOWS / script).read_text()
+    directives = re.findall(r"^#SBATCH (--[a-z-]+)(?:=(\S+))?", text, re.MULTILINE)
+    options = dict(directives)
     assert options["--signal"] == "B:USR1@300"
     assert "--requeue" in options
     assert options["--open-mode"] == "append"
 
 
-def test_a_part_that_is_warned_is_put_back_and_the_parts_make_what_one_process_makes(folder, slurm):
+def test_a_part_that_is_warned_is_requeued_and_all_parts_equal_one_run(folder, slurm):
     out, words = folder / "parts.ome.zarr", ["a.tif", "parts.ome.zarr", MODEL]
     process = slurm.start("slurm_array.sbatch", folder, *words, task=1)
     wait_for(lambda: len(block_files(out)) >= 4, process)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(PATIENCE) == 75
-    assert slurm.told.read_text() == "requeue 7_1\n"
+    assert slurm.requeued.read_text() == "requeue 7_1\n"
     then = status(out)
     assert 4 <= then["done"] < then["total"] / 2
-    # The others need no workers of their own: the option that is said last counts.
+    # The other parts run without worker processes: the last option counts.
     serial = [*words, "--engine", "serial", "--workers", "1"]
     for task in (2, 1):
         assert slurm.start("slurm_array.sbatch", folder, *serial, task=task).wait(PATIENCE) == 0
-    assert_as_one_process_makes_it(out)
-    assert slurm.told.read_text() == "requeue 7_1\n"
+    assert_equal_to_one_run(out)
+    assert slurm.requeued.read_text() == "requeue 7_1\n"
 
 
 def test_the_driver_submits_a_job_of_its_own_and_ends_it(folder, slurm):
@@ -150,7 +152,7 @@ def test_the_driver_submits_a_job_of_its_own_and_ends_it(folder, slurm):
     slurm.program("scancel", SCANCEL)
     words = ["a.tif", "driven.ome.zarr", MODEL, "--cpu", "1", "--jobs", "1", "--interface", "lo"]
     assert slurm.start("slurm_gpu.sbatch", folder, *words).wait(PATIENCE) == 0
-    assert_as_one_process_makes_it(folder / "driven.ome.zarr")
+    assert_equal_to_one_run(folder / "driven.ome.zarr")
     (job,) = (int(line) for line in (folder / "jobs").read_text().split())
     end = time.monotonic() + PATIENCE
     while psutil.pid_exists(job):
@@ -165,11 +167,11 @@ def test_the_driver_submits_a_job_of_its_own_and_ends_it(folder, slurm):
     [
         ("RUNNING None", 0, True),  # warned
         ("COMPLETING TimeLimit", 3, True),  # the warning came too late
-        ("COMPLETING None", 0, False),  # cancelled by somebody
-        ("RUNNING None", 50, False),  # it gets nowhere
+        ("COMPLETING None", 0, False),  # cancelled
+        ("RUNNING None", 50, False),  # no progress
     ],
 )
-def test_who_is_put_back_into_the_queue(script, number, state, restarts, back, tmp_path, slurm):
+def test_which_jobs_are_requeued(script, number, state, restarts, back, tmp_path, slurm):
     """The shell's part of it, with a program that stops as hrvol does; other tests stop the real one."""
     for name in ("hrvol", "python"):
         slurm.program(name, LISTENER)
@@ -180,17 +182,17 @@ def test_who_is_put_back_into_the_queue(script, number, state, restarts, back, t
     assert process.wait(PATIENCE) == 75
     assert (tmp_path / "signals").read_text() == number.name.removeprefix("SIG") + "\n"
     job = "7_2" if "array" in script else "7"
-    assert f"--job {job} " in slurm.asked.read_text()
-    assert slurm.told.read_text() == (f"requeue {job}\n" if back else "")
+    assert f"--job {job} " in slurm.queries.read_text()
+    assert slurm.requeued.read_text() == (f"requeue {job}\n" if back else "")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("code", [0, 1, 2, 130, 137])
-def test_a_job_that_ends_by_itself_is_not_put_back(script, code, tmp_path, slurm):
+def test_a_job_that_ends_by_itself_is_not_requeued(script, code, tmp_path, slurm):
     for name in ("hrvol", "python"):
         slurm.program(name, f"#!/bin/sh\nexit {code}\n")
     assert slurm.start(script, tmp_path, "a", "b", "c").wait(PATIENCE) == code
-    assert slurm.told.read_text() == ""
+    assert slurm.requeued.read_text() == ""
 
 
 def test_an_array_without_its_arguments_ends_with_a_usage_error(tmp_path, slurm):

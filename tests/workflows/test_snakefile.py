@@ -1,4 +1,4 @@
-"""The Snakefile run by Snakemake as it stands, in whatever environment Snakemake lives."""
+"""The Snakefile run by Snakemake as it stands, in the environment of Snakemake."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ import pytest
 from flow_data import (
     PATIENCE,
     WORKFLOWS,
-    assert_went_on,
+    assert_resumed,
     environment,
     interrupt_first_segment,
     prepare,
@@ -36,26 +36,26 @@ def project(tmp_path_factory):
 
 def test_a_volume_is_segmented_and_compared_with_its_truth(project):
     folder, _, _ = project
-    said = json.loads((folder / "results" / "a.json").read_text())
-    assert said["state"] == "complete"
-    assert said["done"] == said["total"] == 72
+    status = json.loads((folder / "results" / "a.json").read_text())
+    assert status["state"] == "complete"
+    assert status["done"] == status["total"] == 72
     assert json.loads((folder / "results" / "a.scores.json").read_text())["miou"] > 0.8
 
 
 def test_a_stopped_segmentation_is_tried_again_and_keeps_its_blocks(project):
     _, kept, run = project
     assert "Trying to restart job" in run.stderr
-    assert_went_on(kept)
+    assert_resumed(kept)
 
 
-def test_when_all_is_there_nothing_is_done(project):
+def test_complete_results_are_not_computed_again(project):
     folder, _, _ = project
     run = snakemake(folder)
     assert run.returncode == 0
     assert "Nothing to be done" in run.stderr
 
 
-def test_volumes_in_an_object_store_are_handed_on_and_not_looked_for(tmp_path):
+def test_volumes_in_an_object_store_are_passed_on_and_not_watched(tmp_path):
     far = "s3://bucket/far.ome.zarr"
     prepare(tmp_path, volumes={"a": "a.tif", "far": far}, truth={"far": "s3://bucket/truth"})
     run = snakemake(tmp_path, "--dry-run", "--printshellcmds")
