@@ -48,7 +48,8 @@ ARRAYS = ("labels/hrvol/0", "labels/hrvol/1", "labels/hrvol/2", "probabilities/0
 HARMS = ("truncated", "deleted", "flipped", "a directory")
 
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["hrvol.cli", "hrvol.run.segment", "hrvol.engine.dask_engine"])
+PRELOAD = ["hrvol.cli", "hrvol.run.segment", "hrvol.engine.dask_engine", "hrvol.features.featuriser"]
+FORK.set_forkserver_preload(PRELOAD)
 
 
 @dataclass(frozen=True)
