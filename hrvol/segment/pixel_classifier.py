@@ -120,18 +120,18 @@ class PixelClassifier:
         members = tuple(
             Member(
                 name,
-                part,
+                member_columns,
                 fit_classifier(
                     spec,
-                    np.ascontiguousarray(samples.features[:, part]),
+                    np.ascontiguousarray(samples.features[:, member_columns]),
                     samples.labels,
                     seed,
                     n_jobs,
                     device,
-                    grey if part == slice(0, n_features) else (),
+                    grey if member_columns == slice(0, n_features) else (),
                 ),
             )
-            for name, part in columns.items()
+            for name, member_columns in columns.items()
         )
         return cls(spec, classes, n_features, members)
 
@@ -196,22 +196,22 @@ class PixelClassifier:
 
     def _predict_chunk(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return float64 probabilities of at most ``CHUNK`` pixels."""
-        parts = [
+        factors = [
             probabilities(member.estimator, np.ascontiguousarray(features[:, member.columns]))
             for member in self.members
         ]
-        return parts[0] if len(parts) == 1 else np.asarray(multiply(parts))
+        return factors[0] if len(factors) == 1 else np.asarray(multiply(factors))
 
     def _predict_on_device(self, features: Array) -> Array:
         """Return float32 probabilities of features on a device, without chunks."""
         xp = namespace(features)
         features = xp.astype(features, xp.float32, copy=False)
         _check_finite(features)
-        parts = [
+        factors = [
             device_probabilities(self.spec.kind, member.estimator, features[:, member.columns])
             for member in self.members
         ]
-        return xp.astype(parts[0] if len(parts) == 1 else multiply(parts), xp.float32)
+        return xp.astype(factors[0] if len(factors) == 1 else multiply(factors), xp.float32)
 
 
 def _check_finite(features: Array) -> None:

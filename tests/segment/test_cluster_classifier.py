@@ -203,15 +203,15 @@ def test_attention_density_does_not_depend_on_how_an_image_is_cut(seed, rows, co
     assigned = rng.integers(0, clusters, (12, 12))
     attention = rng.gamma(0.3, 4.0, (12, 12)).astype(np.float32)
     whole = ClusterTally.of(assigned, attention, clusters)
-    parts = [
-        ClusterTally.of(assigned[part], attention[part], clusters)
+    tallies = [
+        ClusterTally.of(assigned[box], attention[box], clusters)
         for y in range(0, 12, rows)
         for x in range(0, 12, columns)
-        for part in [(slice(y, y + rows), slice(x, x + columns))]
+        for box in [(slice(y, y + rows), slice(x, x + columns))]
     ]
-    total = parts[0]
-    for part in parts[1:]:
-        total += part
+    total = tallies[0]
+    for tally in tallies[1:]:
+        total += tally
     np.testing.assert_array_equal(total.pixels, whole.pixels)
     np.testing.assert_allclose(total.density, whole.density, rtol=1e-12)
     for number in range(clusters):

@@ -154,8 +154,8 @@ def fit_classifier(
         The device does not exist.
     """
     if spec.kind == "vote":
-        parts = [spec.model_copy(update={"kind": kind}) for kind in VOTERS]
-        fitted = [fit_classifier(part, features, labels, seed, n_jobs, device, grey) for part in parts]
+        specs = [spec.model_copy(update={"kind": kind}) for kind in VOTERS]
+        fitted = [fit_classifier(each, features, labels, seed, n_jobs, device, grey) for each in specs]
         return _voting_classifier(fitted, labels)
     if len(grey) and spec.grey_share < 1 and spec.kind in VOTERS:
         return _fit_hiding_grey(spec, features, labels, seed, n_jobs, device, list(grey))
@@ -189,7 +189,7 @@ def fit_classifier(
 
 def _voting_classifier(fitted: Sequence[Any], labels: NDArray[Any]) -> VotingClassifier:
     """Return a fitted ``VotingClassifier`` made of fitted estimators."""
-    unfitted = [(name, clone(part)) for name, part in zip(VOTERS, fitted, strict=True)]
+    unfitted = [(name, clone(estimator)) for name, estimator in zip(VOTERS, fitted, strict=True)]
     vote = VotingClassifier(unfitted, voting="soft")
     vote.estimators_ = list(fitted)
     vote.le_ = LabelEncoder().fit(labels)
@@ -242,7 +242,7 @@ def probabilities(estimator: Any, features: NDArray[np.float32]) -> NDArray[np.f
     replaces them; it ranks classes as the classifier does but is not calibrated.
     """
     if type(estimator) is VotingClassifier:
-        return np.asarray(average([probabilities(part, features) for _, part in voters(estimator)]))
+        return np.asarray(average([probabilities(member, features) for _, member in voters(estimator)]))
     if type(estimator) is RandomForestClassifier:
         return _forest_probabilities(estimator, features)
     if isinstance(estimator, Pipeline):

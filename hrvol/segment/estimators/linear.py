@@ -57,8 +57,8 @@ class LinearHead:
         if rows <= _ROWS:
             return self._probabilities(features)
         cuts = [*range(0, rows, _ROWS), rows]
-        parts = [self._probabilities(features[start:stop, :]) for start, stop in pairwise(cuts)]
-        return namespace(features).concat(parts, axis=0)
+        batches = [self._probabilities(features[start:stop, :]) for start, stop in pairwise(cuts)]
+        return namespace(features).concat(batches, axis=0)
 
     def _probabilities(self, features: Array) -> Array:
         xp = namespace(features)

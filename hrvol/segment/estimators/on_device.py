@@ -53,25 +53,25 @@ def device_probabilities(kind: ClassifierKind, estimator: Any, features: Array) 
         nvForest or CuPy is needed and not installed.
     """
     if kind == "vote":
-        return average([device_probabilities(part, fitted, features) for part, fitted in voters(estimator)])
+        return average([device_probabilities(each, fitted, features) for each, fitted in voters(estimator)])
     prepared = _prepared(kind, estimator, features)
     if isinstance(prepared, LinearHead):
         return prepared.probabilities(features)
     return predict_trees(prepared, features)
 
 
-def multiply(parts: Sequence[Array]) -> Array:
+def multiply(factors: Sequence[Array]) -> Array:
     """Return the normalised product of the probabilities ``(n, K)`` of several classifiers.
 
     Parameters
     ----------
-    parts
+    factors
         float64, all of one library, which may be NumPy.
     """
-    xp = namespace(*parts)
-    floor = xp.asarray(_FLOOR, dtype=parts[0].dtype, device=where_is(parts[0]))
+    xp = namespace(*factors)
+    floor = xp.asarray(_FLOOR, dtype=factors[0].dtype, device=where_is(factors[0]))
     # A sum of logarithms cannot underflow; the largest becomes exp(0).
-    logs = reduce(add, [xp.log(xp.maximum(part, floor)) for part in parts])
+    logs = reduce(add, [xp.log(xp.maximum(factor, floor)) for factor in factors])
     product = xp.exp(logs - xp.max(logs, axis=1, keepdims=True))
     return product / xp.sum(product, axis=1, keepdims=True)
 

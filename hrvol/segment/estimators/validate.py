@@ -65,8 +65,8 @@ def check_fitted(estimator: Any, kind: ClassifierKind, n_features: int, classes:
             raise ValueError(
                 f"found a vote of {len(estimator.estimators_)} estimators, expected {len(VOTERS)}"
             )
-        for part, fitted in voters(estimator):
-            check_fitted(fitted, part, n_features, classes)
+        for member_kind, member in voters(estimator):
+            check_fitted(member, member_kind, n_features, classes)
     if estimator.n_features_in_ != n_features:
         raise ValueError(f"found a classifier of {estimator.n_features_in_} columns, expected {n_features}")
     if kind == "forest":

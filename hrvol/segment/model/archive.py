@@ -77,9 +77,9 @@ def read_array(
     except (ValueError, TypeError, EOFError, OSError) as error:
         raise ModelError(f"{source}: {name}: found {one_line(error)}, expected an array") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind != kind or values.shape != shape:
-        found = f"{getattr(values, 'dtype', type(values))} {getattr(values, 'shape', '')}"
+        actual = f"{getattr(values, 'dtype', type(values))} {getattr(values, 'shape', '')}"
         expected = {"f": "floating-point", "i": "integer"}[kind]
-        raise ModelError(f"{source}: {name}: found {found}, expected {expected} numbers {shape}")
+        raise ModelError(f"{source}: {name}: found {actual}, expected {expected} numbers {shape}")
     if not np.isfinite(values).all():
         raise ModelError(f"{source}: {name}: found NaN or infinity, expected finite numbers")
     return values
