@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from hrvol.segment.estimators.estimators import probabilities
-from hrvol.segment.estimators.nvforest import ask_trees, load_trees
+from hrvol.segment.estimators.nvforest import load_trees, predict_trees
 from hrvol.segment.estimators.validate import TRUSTED_TYPES
 
 STRIPE = 64
@@ -202,7 +202,7 @@ def _by_trees(forest: Any, threads: int, features: NDArray[np.float32]) -> NDArr
 
 def _by_nvforest(trees: Any, threads: int, features: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
     with threadpool_limits(threads):
-        found: NDArray[np.floating[Any]] = ask_trees(trees, features)
+        found: NDArray[np.floating[Any]] = predict_trees(trees, features)
     return found
 
 

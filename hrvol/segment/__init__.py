@@ -1,1 +1,1 @@
-"""Feature vectors -> labels. Knows no volumes and no Dask."""
+"""Classify pixels by their feature vectors; independent of volumes and of Dask."""

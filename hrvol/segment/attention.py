@@ -1,4 +1,4 @@
-"""Attention density: what the network looks at, per pixel of a cluster (paper, section 3.2)."""
+"""Attention density: the attention of the network per pixel of a cluster (paper, section 3.2)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class ClusterTally:
-    """What fell into each cluster; tallies of parts add up to that of the whole.
+    """Pixels and attention of each cluster; tallies of pieces of an image add up to that of the image.
 
     Attributes
     ----------
     pixels
         ``(C,)`` int64, number of pixels.
     attention
-        ``(C,)`` float64, sum over these pixels of their attention; ``None`` where there is none.
+        ``(C,)`` float64, sum of the attention of these pixels; ``None`` for features without attention.
     """
 
     pixels: NDArray[np.int64]
@@ -33,27 +33,27 @@ class ClusterTally:
         pixels = np.bincount(flat, minlength=n_clusters).astype(np.int64, copy=False)
         if attention is None:
             return cls(pixels, None)
-        return cls(pixels, _weighted(flat, attention.ravel().astype(np.float64), n_clusters))
+        return cls(pixels, _sum_by_group(flat, attention.ravel().astype(np.float64), n_clusters))
 
     def __add__(self, other: ClusterTally) -> ClusterTally:
-        both = None
+        attention = None
         if self.attention is not None and other.attention is not None:
-            both = self.attention + other.attention
-        return ClusterTally(self.pixels + other.pixels, both)
+            attention = self.attention + other.attention
+        return ClusterTally(self.pixels + other.pixels, attention)
 
     def merged(self, group: NDArray[np.int64], n_groups: int) -> ClusterTally:
         """Return the tally of groups of clusters; ``group[c]`` is the group of cluster c, from 0."""
-        pixels = _weighted(group, self.pixels.astype(np.float64), n_groups).astype(np.int64)
+        pixels = _sum_by_group(group, self.pixels.astype(np.float64), n_groups).astype(np.int64)
         if self.attention is None:
             return ClusterTally(pixels, None)
-        return ClusterTally(pixels, _weighted(group, self.attention, n_groups))
+        return ClusterTally(pixels, _sum_by_group(group, self.attention, n_groups))
 
     @property
     def density(self) -> NDArray[np.float64]:
-        """Attention density ``(C,)``: attention per pixel; NaN without attention, or without pixels.
+        """Attention density ``(C,)``: attention per pixel; NaN without attention or pixels.
 
-        Attention is measured in "times uniform" (it is multiplied by the number of tokens), so that tiles of
-        different sizes agree: 1 is as much as every pixel would get if all got the same.
+        Attention is multiplied by the number of tokens, so that tiles of different sizes are comparable: a
+        uniform distribution has density 1.
         """
         if self.attention is None:
             return np.full(len(self.pixels), np.nan)
@@ -62,7 +62,7 @@ class ClusterTally:
         return density
 
 
-def _weighted(
+def _sum_by_group(
     group: NDArray[np.integer[Any]], weights: NDArray[np.float64], n_groups: int
 ) -> NDArray[np.float64]:
     """Return the sum of weights in each group."""
@@ -70,10 +70,10 @@ def _weighted(
 
 
 def foreground(density: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which attention densities are above their mean (those without one, NaN, are not)."""
-    known = density[~np.isnan(density)]
-    if not known.size:
+    """Return which attention densities are above their mean; NaN is not."""
+    measured = density[~np.isnan(density)]
+    if not measured.size:
         return np.zeros(len(density), bool)
-    # Densities that are all equal can differ from their own mean by rounding.
-    above: NDArray[np.bool_] = np.nan_to_num(density, nan=-np.inf) > known.mean() * (1 + 1e-9)
+    # Equal densities can differ from their mean by rounding.
+    above: NDArray[np.bool_] = np.nan_to_num(density, nan=-np.inf) > measured.mean() * (1 + 1e-9)
     return above

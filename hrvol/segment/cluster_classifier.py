@@ -1,13 +1,12 @@
-"""Classes from nothing: class-agnostic segmentation from features and attention (paper, section 3.2).
+"""Find classes without labels: class-agnostic segmentation from features and attention (paper, section 3.2).
 
-Features are cut into many small clusters (k-means). The attention that the network's CLS token pays to a
-cluster, per pixel of it, tells foreground from background. The usual distance between foreground and
-background clusters, the *semantic distance*, is how far two things are apart in this volume; clusters nearer
-than that become one class (complete linkage).
+k-means divides the features into many small clusters. Clusters with a high density of CLS attention are
+foreground. The modal distance between foreground and background clusters is the *semantic distance*;
+clusters closer than that are merged into one class (complete linkage).
 
-All of it is decided once, on a sample, and frozen in :class:`ClusterClassifier`. A pixel then belongs to the
-class of its nearest centroid. With ``|F - mu|^2 = |F|^2 - (2 mu.F - |mu|^2)``, the nearest centroid has the
-highest score ``2 mu.F - |mu|^2``, which is linear in F: it may be taken of tokens, before they are spread.
+Everything is fitted once, on a sample, and frozen in :class:`ClusterClassifier`, which assigns each pixel to
+the class of its nearest centroid: as ``|F - mu|^2 = |F|^2 - (2 mu.F - |mu|^2)``, the centroid with the
+highest score ``2 mu.F - |mu|^2``, which is linear in F and can be computed on tokens before upsampling.
 """
 
 from __future__ import annotations
@@ -53,16 +52,16 @@ def semantic_distance(between: NDArray[np.float64], bins: int = 20, edge: Edge =
     bins
         Number of equal bins from the smallest to the largest distance.
     edge
-        What stands for the fullest bin (the first of several).
+        Which value of the fullest bin (the first of several) to return.
 
     Returns
     -------
     float
-        In the units of ``between``; NaN if there is no pair.
+        In the units of ``between``; NaN without distances.
     """
     if not between.size:
         return float("nan")
-    if between.min() == between.max():  # numpy would make up a range of 1 around it
+    if between.min() == between.max():  # numpy would widen the range to 1
         return float(between.min())
     counts, edges = np.histogram(between, bins=bins)
     fullest = int(counts.argmax())
@@ -73,16 +72,16 @@ def semantic_distance(between: NDArray[np.float64], bins: int = 20, edge: Edge =
 def merge(
     distances: NDArray[np.float64], *, below: float | None = None, n_classes: int | None = None
 ) -> NDArray[np.int64]:
-    """Merge clusters with complete linkage: two groups are as far apart as their farthest members.
+    """Merge clusters by complete linkage: the distance of two groups is that of their farthest members.
 
     Parameters
     ----------
     distances
         ``(C, C)``, symmetric.
     below
-        Merge groups nearer than this.
+        Merge groups closer than this.
     n_classes
-        Or merge until so many groups are left.
+        Or merge until this many groups remain.
 
     Returns
     -------
@@ -94,7 +93,7 @@ def merge(
         return np.zeros(1, np.int64)
     tree = linkage(squareform(distances, checks=False), method="complete")
     if n_classes is None:
-        # Heights rise from merge to merge (complete linkage is monotone), so that counting them is cutting.
+        # Complete linkage is monotone: the merges below a height are the first ones.
         n_classes = count if below is None else count - int((tree[:, 2] < below).sum())
     groups = cut_tree(tree, n_clusters=n_classes)[:, 0]
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
@@ -103,26 +102,26 @@ def merge(
 
 @dataclass(frozen=True, eq=False)
 class ClusterClassifier:
-    """Classes found without labels: centroids, and the class each belongs to.
+    """Classes found without labels: centroids and the class of each.
 
     Attributes
     ----------
     centroids
-        ``(C, F)`` float32, sorted by class: of scaled features.
+        ``(C, F)`` float32 in the space of scaled features, sorted by class.
     of_cluster
-        ``(C,)`` int64: class values, rising.
+        ``(C,)`` int64 class value of each cluster, increasing.
     mean, scale
-        ``(F,)`` float32: what is taken off each feature, and what it is divided by, before it meets
-        centroids. For deep features 0 and 1: they are directions already.
+        ``(F,)`` float32: features are scaled by subtracting ``mean`` and dividing by ``scale``. 0 and 1 for
+        deep features, which have unit length.
     temperature
-        Mean squared distance of the sample to its centroids: how distances become probabilities.
+        Mean squared distance of the sample to its centroids; scales distances to log-probabilities.
     tally
         Sampled pixels and attention of each cluster.
     semantic_distance
-        Distance below which clusters were merged (lambda included); NaN if the number of classes was given,
-        or nothing stood out from the background.
+        Distance below which clusters were merged (lambda included); NaN if the number of classes was given or
+        there was no foreground.
     position
-        What is taken off deep features for their place in the window; ``None`` for nothing.
+        Positional component to subtract from deep features; ``None`` for none.
     """
 
     centroids: NDArray[np.float32]
@@ -153,13 +152,13 @@ class ClusterClassifier:
     def foreground(self) -> tuple[int, ...]:
         """Values of the classes whose attention density is above the mean over classes (section 4.3.1)."""
         above = foreground(self.class_tally.density)
-        return tuple(value for value, yes in zip(self.classes, above, strict=True) if yes)
+        return tuple(value for value, is_above in zip(self.classes, above, strict=True) if is_above)
 
     def linear(self, columns: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the weight ``(C, n)`` by which columns add to the scores, and their share of the bias.
+        """Return the weight ``(C, n)`` and the bias ``(C,)`` that map columns to their share of the scores.
 
-        Scores ``2 mu.f - |mu|^2`` of the scaled features f are a sum over columns, so groups of columns can
-        be mapped apart, deep ones before and classical ones after spreading.
+        Scores ``2 mu.f - |mu|^2`` of scaled features f are a sum over columns, so groups of columns can be
+        mapped separately: deep ones before upsampling, classical ones after.
         """
         mu = self.centroids[:, columns].astype(np.float64)
         mean, scale = (values[columns].astype(np.float64) for values in (self.mean, self.scale))
@@ -170,21 +169,21 @@ class ClusterClassifier:
     def position_scores(
         self, columns: slice, rows: slice, across: slice, shape: tuple[int, int]
     ) -> NDArray[np.float32] | None:
-        """Return what the place in the window adds to the scores of clusters.
+        """Return the positional component of the scores of clusters.
 
         Parameters
         ----------
         columns
-            The deep features among all.
+            Columns of the deep features.
         rows, across
-            Which pixels of the window: rows and columns of it.
+            Rows and columns of the tile window.
         shape
-            Of the window, (y, x).
+            Shape of the tile window, (y, x).
 
         Returns
         -------
         NDArray[np.float32] or None
-            ``(y, x, C)``, to be taken off; ``None`` for nothing.
+            ``(y, x, C)``, to subtract from the scores; ``None`` for nothing.
         """
         if self.position is None:
             return None
@@ -193,23 +192,23 @@ class ClusterClassifier:
     def class_probabilities(self, scores: Array) -> Array:
         """Return the probabilities of classes from the scores of clusters.
 
-        A class is as near as its nearest centroid; ``exp(-d^2 / temperature)`` says how probable that makes
-        it. So the most probable class is the class of the nearest centroid.
+        A class has the probability ``exp(-d^2 / temperature)``, normalised, of its nearest centroid at
+        distance d. So the most probable class is that of the nearest centroid.
 
         Parameters
         ----------
         scores
-            ``(..., C)`` float32 of any library, see :meth:`linear`.
+            ``(..., C)`` float32 of any library; see :meth:`linear`.
 
         Returns
         -------
         Array
-            ``(..., N)`` float32 in [0, 1], adding up to 1; in the library and on the device of ``scores``.
+            ``(..., N)`` float32 in [0, 1] with sum 1, in the library and on the device of ``scores``.
         """
         xp = namespace(scores)
         starts = np.searchsorted(self.of_cluster, self.classes).tolist()
         stops = [*starts[1:], len(self.of_cluster)]
-        # Classes side by side in memory, however the scores lie: the bits of the sum depend on it.
+        # Classes are adjacent in memory whatever the layout of the scores: the bits of the sum depend on it.
         best = xp.empty((*scores.shape[:-1], len(starts)), dtype=scores.dtype, device=where_is(scores))
         for k, (start, stop) in enumerate(zip(starts, stops, strict=True)):
             best[..., k] = xp.max(scores[..., start:stop], axis=-1)
@@ -241,31 +240,31 @@ def fit_clusters(
     features
         ``(n, F)`` float32, finite.
     attention
-        ``(n,)`` attention of the same pixels, times uniform; ``None`` for features without.
+        ``(n,)`` attention of the same pixels, in multiples of uniform attention; ``None`` without.
     spec
-        Number of clusters, how they are merged.
+        Number of clusters, and how to merge them.
     directions
-        Columns that are of length 1 together already, and are taken as they are. The others are standardised
-        and divided by the square root of their number: then both groups weigh the same. ``None``: all others.
+        Columns that form unit vectors and stay unscaled; ``None`` for no columns. The others are standardised
+        and divided by the square root of their number, so that both groups weigh the same.
     seed
-        Of k-means.
+        Random seed of k-means.
     source
         Name of the data for messages.
     device
-        Where k-means runs: ``cpu``, ``cuda`` or ``cuda:N``.
+        Device for k-means: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Returns
     -------
     ClusterClassifier
-        Classes in falling order of their share of the sample. Where nothing stands out from the background
-        (all attention densities are equal), all is one class, unless their number was asked for.
+        Classes in decreasing order of their share of the sample. If all attention densities are equal, there
+        is one class, unless ``spec.classes`` is given.
 
     Raises
     ------
     InputError
-        A feature is not finite; all pixels are equal; or there are fewer different ones than clusters.
+        A feature is not finite, or there are fewer distinct pixels than clusters.
     UsageError
-        There is no attention, and the number of classes is not given.
+        Both attention and the number of classes are missing.
     """
     count = len(features)
     if attention is None and spec.classes is None:
@@ -273,7 +272,7 @@ def fit_clusters(
             "cluster: found features without attention, expected the number of classes (--classes N)"
         )
     if count < spec.clusters:
-        raise InputError(f"{source}: found {count} pixels, expected at least {spec.clusters}, one a cluster")
+        raise InputError(f"{source}: found {count} pixels, expected at least {spec.clusters} (clusters)")
     if not np.isfinite(features).all():
         raise InputError(f"{source}: found features that are not finite, expected numbers")
     mean, scale = _scaling(features, directions or slice(0, 0))
@@ -283,13 +282,13 @@ def fit_clusters(
     used = np.unique(assigned)
     if len(used) < spec.clusters:
         raise InputError(
-            f"{source}: found {len(used)} different groups of pixels, expected {spec.clusters} clusters;"
-            " fewer clusters, or a larger part of the volume, may do"
+            f"{source}: found {len(used)} different groups of pixels, expected {spec.clusters} clusters; "
+            "use fewer clusters or a larger part of the volume"
         )
     tally = ClusterTally.of(assigned, attention, spec.clusters)
     temperature = float(((scaled - centroids[assigned]) ** 2).sum(axis=1, dtype=np.float64).mean())
-    group, below = merge_clusters(centroids, tally, spec)
-    # Classes by falling share; of equal ones the first cluster's comes first.
+    group, threshold = merge_clusters(centroids, tally, spec)
+    # Classes by decreasing share; of equal ones the class of the first cluster comes first.
     sizes = np.bincount(group, tally.pixels)
     value_of = np.empty(len(sizes), np.int64)
     value_of[np.argsort(-sizes, kind="stable")] = np.arange(1, len(sizes) + 1)
@@ -302,7 +301,7 @@ def fit_clusters(
         scale=scale,
         temperature=max(temperature, 1e-12),
         tally=ClusterTally(tally.pixels[order], None if tally.attention is None else tally.attention[order]),
-        semantic_distance=below,
+        semantic_distance=threshold,
     )
 
 
@@ -314,17 +313,17 @@ def merge_clusters(
     Returns
     -------
     tuple
-        ``(C,)`` class of each cluster, numbered from 0, and the distance below which clusters were merged
-        (NaN if the number of classes is given, or there is no foreground: then all is one class).
+        ``(C,)`` class of each cluster, numbered from 0, and the distance below which clusters were merged:
+        NaN if the number of classes is given, or if there is no foreground and therefore one class.
     """
     distances = centroid_distances(centroids, spec.distance)
     if spec.classes is not None:
         return merge(distances, n_classes=spec.classes), float("nan")
     front = foreground(tally.density)
-    below = spec.merge * semantic_distance(distances[np.ix_(front, ~front)], spec.bins, spec.edge)
-    if np.isnan(below):
-        return np.zeros(len(centroids), np.int64), below
-    return merge(distances, below=below), below
+    threshold = spec.merge * semantic_distance(distances[np.ix_(front, ~front)], spec.bins, spec.edge)
+    if np.isnan(threshold):
+        return np.zeros(len(centroids), np.int64), threshold
+    return merge(distances, below=threshold), threshold
 
 
 def _scaling(
@@ -338,7 +337,7 @@ def _scaling(
         exact = features[:, others].astype(np.float64)
         mean[others] = exact.mean(axis=0)
         spread = exact.std(axis=0)
-        # A column that is constant, or varies by rounding only, stays as good as zero.
+        # Columns that are constant, or vary by rounding only, are not scaled up.
         spread[spread <= 1e-5 * np.abs(mean[others])] = 1.0
         scale[others] = spread * np.sqrt(others.sum())
     return mean.astype(np.float32), scale.astype(np.float32)

@@ -1,8 +1,7 @@
-"""Strokes -> samples -> a classifier of pixels (the paper's weakly supervised segmentation, section 3.3).
+"""Train a pixel classifier on samples of strokes (weakly supervised segmentation; paper, section 3.3).
 
-Which pixels are used depends on the strokes and the seed alone: not on how a volume is cut, nor on the
-order in which its planes are read. A prediction depends on a pixel's features alone: not on the pixels beside
-it, nor on the number of threads. So every worker, block and engine gives the same bits (on one kind of CPU).
+A prediction depends on the pixel's features alone, not on other pixels or the number of threads, so every
+worker, block and engine gives the same bits (on one kind of CPU).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from hrvol.recipe.specs import ClassifierSpec, Combine
 from hrvol.segment.estimators.estimators import (
     CHUNK,
     fit_classifier,
-    hold_threads,
+    limit_worker_thread,
     prediction_threads,
     probabilities,
 )
@@ -31,7 +30,7 @@ from hrvol.segment.strokes import Samples
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A fitted estimator and the feature columns (``start:stop``) it looks at."""
+    """A fitted estimator and its feature columns (``start:stop``)."""
 
     name: str
     columns: slice
@@ -40,14 +39,14 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class PixelClassifier:
-    """A fitted classifier of pixels: one estimator, or several whose probabilities are multiplied.
+    """A fitted pixel classifier: one estimator, or several whose probabilities are multiplied.
 
     Attributes
     ----------
     spec
-        Settings it was fitted with.
+        Settings of the fit.
     classes
-        Class values in rising order, gaps and all: the order of the columns of probabilities.
+        Class values in increasing order, possibly with gaps: the order of the columns of probabilities.
     n_features
         Number of feature columns C.
     members
@@ -79,27 +78,27 @@ class PixelClassifier:
         samples
             Training data with at least two classes.
         spec
-            Kind and settings. ``class_weight: balanced`` weighs a sample by ``n / (K * n_class)``.
+            Kind and settings. ``class_weight: balanced`` weights a sample by ``n / (K * n_class)``.
         combine
             ``concatenate``: one estimator on all columns. ``product``: one each on the classical, the deep
-            and all columns, their probabilities multiplied and normalised.
+            and all columns, with their probabilities multiplied and normalised.
         groups
-            Columns of the ``classical`` and the ``deep`` features; needed for ``product``.
+            Columns of the ``classical`` and the ``deep`` features; required for ``product``.
         grey
-            Columns of grey values beside deep features, see ``spec.grey_share``.
+            Columns of grey values, see ``spec.grey_share``.
         seed
             Random seed.
         n_jobs
-            Threads the fit may use, -1 for all cores. The result does not depend on it.
+            Threads for the fit, -1 for all cores. The result does not depend on it.
         device
-            Where to fit, see :func:`hrvol.segment.estimators.estimators.fit_classifier`.
+            Device of the fit, see :func:`hrvol.segment.estimators.estimators.fit_classifier`.
 
         Raises
         ------
         StrokesError
             Fewer than two classes.
         InputError
-            A feature is not finite, or ``product`` lacks a group.
+            A feature is not finite, or a group for ``product`` is missing.
         """
         n_features = samples.features.shape[1]
         classes = tuple(samples.counts())
@@ -121,18 +120,18 @@ class PixelClassifier:
         members = tuple(
             Member(
                 name,
-                part,
+                member_columns,
                 fit_classifier(
                     spec,
-                    np.ascontiguousarray(samples.features[:, part]),
+                    np.ascontiguousarray(samples.features[:, member_columns]),
                     samples.labels,
                     seed,
                     n_jobs,
                     device,
-                    grey if part == slice(0, n_features) else (),
+                    grey if member_columns == slice(0, n_features) else (),
                 ),
             )
-            for name, part in columns.items()
+            for name, member_columns in columns.items()
         )
         return cls(spec, classes, n_features, members)
 
@@ -142,11 +141,11 @@ class PixelClassifier:
         Parameters
         ----------
         features
-            ``(n, C)``, any strides: a transposed ``(C, n)`` view is not copied as a whole. Those of another
-            library than NumPy's are asked about on their device, see
+            ``(n, C)`` with any strides: a transposed ``(C, n)`` view is copied in chunks only. Arrays of
+            libraries other than NumPy are predicted on their device, see
             :mod:`hrvol.segment.estimators.on_device`.
         threads
-            Threads that share the chunks; changes the time, never a bit of the result. Unused on a device.
+            Threads that share the chunks; affects the time, never the bits. Unused on a device.
 
         Returns
         -------
@@ -157,24 +156,24 @@ class PixelClassifier:
         Raises
         ------
         ModelError
-            The number of columns is not the one trained with.
+            The number of columns differs from that of the training.
         InputError
             A feature is not finite.
         MissingExtraError
-            Trees are asked on a GPU, and nvForest is not installed.
+            Trees run on a GPU, and nvForest is not installed.
         """
         if features.ndim != 2 or features.shape[1] != self.n_features:
             raise ModelError(
                 f"features: found shape {tuple(features.shape)}, expected (n, {self.n_features}) as trained"
             )
         if not on_host(features):
-            return self._on_device(features)
+            return self._predict_on_device(features)
         out = np.empty((len(features), len(self.classes)), np.float32)
 
         def predict_chunk(start: int) -> None:
             chunk = np.ascontiguousarray(features[start : start + CHUNK], dtype=np.float32)
             _check_finite(chunk)
-            out[start : start + CHUNK] = self._chunk(chunk)
+            out[start : start + CHUNK] = self._predict_chunk(chunk)
 
         starts = range(0, len(features), CHUNK)
         with prediction_threads(self.spec.kind):
@@ -183,36 +182,36 @@ class PixelClassifier:
                     predict_chunk(start)
             else:
                 with ThreadPoolExecutor(
-                    min(threads, len(starts)), "predict", hold_threads, (self.spec.kind,)
+                    min(threads, len(starts)), "predict", limit_worker_thread, (self.spec.kind,)
                 ) as pool:
                     for _ in pool.map(predict_chunk, starts):
                         pass
         return out
 
     def predict(self, features: Array, *, threads: int = 1) -> NDArray[np.uint16]:
-        """Return the likeliest class value of each pixel, ``(n,)`` uint16; of equals, the lowest."""
+        """Return the most probable class value of each pixel, ``(n,)`` uint16; of equals, the lowest."""
         best = to_host(self.predict_proba(features, threads=threads)).argmax(axis=1)
         labels: NDArray[np.uint16] = np.asarray(self.classes, dtype=np.uint16)[best]
         return labels
 
-    def _chunk(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _predict_chunk(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return float64 probabilities of at most ``CHUNK`` pixels."""
-        parts = [
+        factors = [
             probabilities(member.estimator, np.ascontiguousarray(features[:, member.columns]))
             for member in self.members
         ]
-        return parts[0] if len(parts) == 1 else np.asarray(multiply(parts))
+        return factors[0] if len(factors) == 1 else np.asarray(multiply(factors))
 
-    def _on_device(self, features: Array) -> Array:
-        """Return float32 probabilities of pixels whose features are on a device: all at once."""
+    def _predict_on_device(self, features: Array) -> Array:
+        """Return float32 probabilities of features on a device, without chunks."""
         xp = namespace(features)
         features = xp.astype(features, xp.float32, copy=False)
         _check_finite(features)
-        parts = [
+        factors = [
             device_probabilities(self.spec.kind, member.estimator, features[:, member.columns])
             for member in self.members
         ]
-        return xp.astype(parts[0] if len(parts) == 1 else multiply(parts), xp.float32)
+        return xp.astype(factors[0] if len(factors) == 1 else multiply(factors), xp.float32)
 
 
 def _check_finite(features: Array) -> None:

@@ -1,4 +1,8 @@
-"""Choose stroke pixels for training, independent of how the strokes are cut or read."""
+"""Choose the stroke pixels to train on, and collect their features.
+
+The choice depends on the strokes and the seed alone, not on how a volume is divided or in which order it is
+read.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +17,21 @@ from hrvol.errors import StrokesError
 
 _MAX_CLASS = np.iinfo(np.uint16).max
 
-_MOST_CLASSES = 1000  # nobody draws so many: a grey volume was given for strokes
+_MOST_CLASSES = 1000  # more mean that a grey volume was passed as strokes
 
 
 @dataclass(frozen=True)
 class StrokeBlock:
-    """A piece of a strokes volume.
+    """A box of a strokes volume.
 
     Attributes
     ----------
     image
         Number of the volume or image, from 0.
     origin
-        Where the piece starts in it: ``(z, y, x)``.
+        First voxel of the box in it, ``(z, y, x)``.
     labels
-        ``(Z, Y, X)`` integers; 0 is unlabelled, classes are 1 and above, gaps are fine.
+        ``(Z, Y, X)`` integers; 0 is unlabelled, classes are 1 and above, possibly with gaps.
     """
 
     image: int
@@ -59,20 +63,20 @@ class StrokePixels:
     def planes(self) -> Iterator[tuple[int, int, NDArray[np.int64], NDArray[np.int64]]]:
         """Yield ``(image, z, y, x)`` for each plane that has pixels, in order; ``y``, ``x`` are ``(m,)``."""
         cuts = np.flatnonzero((np.diff(self.where[:, :2], axis=0) != 0).any(axis=1)) + 1
-        for part in np.split(self.where, cuts):
-            yield int(part[0, 0]), int(part[0, 1]), part[:, 2], part[:, 3]
+        for pixels in np.split(self.where, cuts):
+            yield int(pixels[0, 0]), int(pixels[0, 1]), pixels[:, 2], pixels[:, 3]
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Training data: ``features`` (n, C) float32, ``labels`` (n,) uint16, ``image`` (n,) int32 (whence)."""
+    """Training data: ``features`` (n, C) float32, ``labels`` (n,) uint16, ``image`` (n,) int32 numbers."""
 
     features: NDArray[np.float32]
     labels: NDArray[np.uint16]
     image: NDArray[np.int32]
 
     def counts(self, image: int | None = None) -> dict[int, int]:
-        """Return how many samples each class has, in one image or in all; classes without are left out."""
+        """Return the number of samples of each class present in one image, or in all."""
         labels = self.labels if image is None else self.labels[self.image == image]
         return _counts(labels)
 
@@ -82,15 +86,15 @@ def choose_pixels(
 ) -> StrokePixels:
     """Choose the labelled pixels to train on.
 
-    Each pixel gets a rank, a hash of the seed and its position, and a class keeps its ``per_class`` lowest: a
-    uniform sample that does not depend on the order or the cut of the blocks, in memory that the cap bounds.
+    Each pixel is ranked by a hash of the seed and its position, and a class keeps the ``per_class`` lowest
+    ranks: a uniform sample, independent of the order and extent of the blocks, in bounded memory.
 
     Parameters
     ----------
     strokes
-        Pieces of strokes, in any order, each pixel in one piece only. Read one at a time.
+        Blocks of strokes in any order, without overlap. Read one at a time.
     per_class
-        Most pixels a class may have, over all images; ``None``: all.
+        Maximum number of pixels per class over all images; ``None`` for all.
     seed
         Random seed.
     source
@@ -99,21 +103,23 @@ def choose_pixels(
     Raises
     ------
     StrokesError
-        No labelled pixel, or one class only, or a value that is no class, or more classes than anyone draws.
+        No labelled pixel, only one class, a value that is no class, or more than 1000 classes.
     """
     kept: dict[int, tuple[NDArray[np.uint64], NDArray[np.int64]]] = {}
     drawn: dict[int, int] = {}
     for block in strokes:
         if block.labels.ndim != 3 or block.labels.dtype.kind not in "iub":
-            found = f"{block.labels.ndim}-D strokes of {block.labels.dtype}"
-            raise StrokesError(f"{source}: found {found}, expected 3-D integers")
+            raise StrokesError(
+                f"{source}: found {block.labels.ndim}-D strokes of {block.labels.dtype}, "
+                "expected 3-D integers"
+            )
         for z, plane in enumerate(block.labels, start=block.origin[0]):
             y, x = np.nonzero(plane)
             labels = plane[y, x].astype(np.int64)
-            where = np.empty((len(y), 4), np.int64)
-            where[:, 0], where[:, 1] = block.image, z
-            where[:, 2], where[:, 3] = y + block.origin[1], x + block.origin[2]
-            ranks = _ranks(where, seed)
+            pixels = np.empty((len(y), 4), np.int64)
+            pixels[:, 0], pixels[:, 1] = block.image, z
+            pixels[:, 2], pixels[:, 3] = y + block.origin[1], x + block.origin[2]
+            ranks = _ranks(pixels, seed)
             for value, count in _counts(labels).items():
                 if not 0 < value <= _MAX_CLASS:
                     raise StrokesError(
@@ -123,13 +129,13 @@ def choose_pixels(
                 if len(drawn) > _MOST_CLASSES:
                     raise StrokesError(
                         f"{source}: found more than {_MOST_CLASSES} different labels (a grey image?),"
-                        " expected strokes: 0 where nothing is drawn, and a value for each class"
+                        " expected strokes with 0 for unlabelled pixels and one value per class"
                     )
-                rank, place = ranks[labels == value], where[labels == value]
+                class_ranks, class_pixels = ranks[labels == value], pixels[labels == value]
                 if value in kept:
-                    rank = np.concatenate([kept[value][0], rank])
-                    place = np.concatenate([kept[value][1], place])
-                kept[value] = _lowest(rank, place, per_class)
+                    class_ranks = np.concatenate([kept[value][0], class_ranks])
+                    class_pixels = np.concatenate([kept[value][1], class_pixels])
+                kept[value] = _lowest(class_ranks, class_pixels, per_class)
     if not drawn:
         raise StrokesError(f"{source}: found no labelled pixels, expected strokes of at least two classes")
     if len(drawn) == 1:
@@ -137,27 +143,27 @@ def choose_pixels(
         raise StrokesError(
             f"{source}: found only class {value} ({count} pixels), expected at least two classes"
         )
-    where = np.concatenate([place for _, place in kept.values()])
-    labels = np.concatenate([np.full(len(place), value) for value, (_, place) in kept.items()])
-    order = np.lexsort(where.T[::-1])
-    return StrokePixels(where[order], labels[order].astype(np.uint16), dict(sorted(drawn.items())))
+    chosen = np.concatenate([pixels for _, pixels in kept.values()])
+    labels = np.concatenate([np.full(len(pixels), value) for value, (_, pixels) in kept.items()])
+    order = np.lexsort(chosen.T[::-1])
+    return StrokePixels(chosen[order], labels[order].astype(np.uint16), dict(sorted(drawn.items())))
 
 
 def collect_samples(
     positions: StrokePixels,
     features_at: Callable[[int, int, NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]],
 ) -> Samples:
-    """Gather the features of chosen pixels, one plane after the other.
+    """Collect the features of chosen pixels plane by plane.
 
     Parameters
     ----------
     positions
-        What :func:`choose_pixels` chose.
+        The pixels, from :func:`choose_pixels`.
     features_at
-        Called with image, z, y and x (both ``(m,)``), returns ``(m, C)`` float32.
+        Called with image, z, y and x (both ``(m,)``); returns ``(m, C)`` float32.
     """
-    parts = [np.asarray(features_at(*plane), dtype=np.float32) for plane in positions.planes()]
-    return Samples(np.concatenate(parts), positions.labels, positions.where[:, 0].astype(np.int32))
+    features = [np.asarray(features_at(*plane), dtype=np.float32) for plane in positions.planes()]
+    return Samples(np.concatenate(features), positions.labels, positions.where[:, 0].astype(np.int32))
 
 
 def _counts(labels: NDArray[Any]) -> dict[int, int]:
@@ -165,10 +171,10 @@ def _counts(labels: NDArray[Any]) -> dict[int, int]:
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def _ranks(where: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
+def _ranks(pixels: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
     """Hash rows of (image, z, y, x) to 64 bits: splitmix64 (Steele et al., 2014) once per coordinate."""
-    state = np.full(len(where), seed, np.uint64)
-    for column in where.T:
+    state = np.full(len(pixels), seed, np.uint64)
+    for column in pixels.T:
         state = (state ^ column.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -177,10 +183,10 @@ def _ranks(where: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
 
 
 def _lowest(
-    ranks: NDArray[np.uint64], where: NDArray[np.int64], n: int | None
+    ranks: NDArray[np.uint64], pixels: NDArray[np.int64], n: int | None
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     if n is None or len(ranks) <= n:
-        return ranks, where
-    # Position decides between equal ranks, so that even a collision cannot depend on the order of reading.
-    keep = np.lexsort((*where.T[::-1], ranks))[:n]
-    return ranks[keep], where[keep]
+        return ranks, pixels
+    # Positions break ties of ranks, so that even a collision does not depend on the order of reading.
+    keep = np.lexsort((*pixels.T[::-1], ranks))[:n]
+    return ranks[keep], pixels[keep]

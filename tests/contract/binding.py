@@ -1,4 +1,4 @@
-"""Whether what hrvol asks of a package is there, and takes the arguments it is given."""
+"""Check that the names hrvol uses of a package exist and accept the arguments passed."""
 
 import inspect
 from collections.abc import Iterable
@@ -6,17 +6,15 @@ from collections.abc import Iterable
 from contract.calls import Use
 from contract.signatures import Missing, Wheels
 
-# Keywords that a class takes as ``**kwargs`` and hands on: to whom.
+# Classes to which a class forwards its ``**kwargs``.
 FORWARDED = {
-    "cuml.dask.cluster.KMeans": ("cuml.cluster.KMeans",),
-    "cuml.dask.ensemble.RandomForestClassifier": ("cuml.ensemble.RandomForestClassifier",),
     "dask_cuda.LocalCUDACluster": ("distributed.LocalCluster", "distributed.Nanny", "distributed.Worker"),
 }
 
 
-def problems(found: Iterable[Use], wheels: Wheels) -> list[str]:
-    """Return a line for each use that would fail, in order."""
-    return [f"{use.where}: {problem}" for use in found if (problem := _problem(use, wheels))]
+def problems(uses: Iterable[Use], wheels: Wheels) -> list[str]:
+    """Return one line per use that would fail, in order."""
+    return [f"{use.where}: {problem}" for use in uses if (problem := _problem(use, wheels))]
 
 
 def _problem(use: Use, wheels: Wheels) -> str | None:
@@ -34,15 +32,15 @@ def _problem(use: Use, wheels: Wheels) -> str | None:
     except TypeError as error:
         return f"{use.path}{signature}: {error}"
     if use.path in FORWARDED:
-        taken = _names(signature)
+        accepted = _names(signature)
         for other in FORWARDED[use.path]:
-            taken |= _names(wheels.signature(wheels.lookup(other)))
-        unknown = [keyword for keyword in keywords if keyword not in taken]
+            accepted |= _names(wheels.signature(wheels.lookup(other)))
+        unknown = [keyword for keyword in keywords if keyword not in accepted]
         if unknown:
-            return f"{use.path}{signature}: hands on {unknown}, which {FORWARDED[use.path]} do not take"
+            return f"{use.path}{signature}: forwards {unknown}, which {FORWARDED[use.path]} do not accept"
     return None
 
 
 def _names(signature: inspect.Signature) -> set[str]:
-    rest = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {name for name, parameter in signature.parameters.items() if parameter.kind not in rest}
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {name for name, parameter in signature.parameters.items() if parameter.kind not in variadic}

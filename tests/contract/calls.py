@@ -1,12 +1,12 @@
-"""What hrvol asks of the GPU packages, collected from its source: every import, every name used, every call.
+"""Collect the imports, names and calls of the GPU packages from the source of hrvol.
 
-Followed are names that are imported (anywhere in a file), attributes of them, what their calls return, and
-local variables that hold such a thing. Not followed are arguments of hrvol's own functions, so what is done
-there with an array that came from elsewhere is not seen.
+Followed are imported names (anywhere in a file), their attributes, the results of their calls, and local
+variables bound to any of these. Arguments of functions are not followed, so uses of an array that a function
+receives are not collected.
 
 ``**options`` of a call must be readable without running it: a dict display, a constant of a module of
 hrvol, a local variable or a function made of those, or a function of a constant table such as
-``named(TABLE, values)``, which returns the table's keys.
+``keywords_of(TABLE, values)``, which returns the table's keys.
 """
 
 import ast
@@ -19,21 +19,21 @@ PACKAGES = frozenset({"cuml", "cupy", "cupyx", "nvforest", "dask_cuda", "rmm"})
 
 
 class Unreadable(Exception):
-    """Keywords that only running the code would tell."""
+    """Keywords that are known only when the code runs."""
 
 
 @dataclass(frozen=True)
 class Use:
-    """Something of a package that a line of source names or calls.
+    """A name or call of a package on a line of source.
 
     Attributes
     ----------
     where
         File and line.
     path
-        What is used, as :meth:`contract.signatures.Wheels.lookup` takes it.
+        Dotted path as for :meth:`contract.signatures.Wheels.lookup`.
     arguments
-        Of a call: number of positional ones, and the keywords; ``None`` if it is not called.
+        Number of positional arguments and the keywords of a call; ``None`` without a call.
     some
         Whether there may be more positional arguments (``*rest``).
     """
@@ -45,7 +45,7 @@ class Use:
 
 
 def uses(folder: Path) -> list[Use]:
-    """Return what the modules in a folder use of :data:`PACKAGES`.
+    """Return the uses of :data:`PACKAGES` in the modules of a folder.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def uses(folder: Path) -> list[Use]:
 
 
 def outside_of_functions(file: Path) -> Iterator[int]:
-    """Yield the lines that import one of :data:`PACKAGES` as soon as the module is imported."""
+    """Yield the lines that import one of :data:`PACKAGES` when the module is imported."""
     for node in _own(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import | ast.ImportFrom) and any(_imports(node)):
             yield node.lineno
@@ -64,7 +64,7 @@ def outside_of_functions(file: Path) -> Iterator[int]:
 
 @dataclass(eq=False)
 class Source:
-    """A module's source; modules of hrvol it imports constants from lie below ``root``."""
+    """A module's source; the modules of hrvol whose constants it imports are below ``root``."""
 
     file: Path
     root: Path
@@ -75,29 +75,29 @@ class Source:
         self.tree = ast.parse(self.file.read_text(encoding="utf-8") if self.text is None else self.text)
 
     def uses(self) -> Iterator[Use]:
-        """Yield what is imported, named and called."""
+        """Yield all imports, names and calls."""
         for node in ast.walk(self.tree):
             for name in _imports(node):
                 yield Use(self._where(node), name)
         yield from self._within(self.tree, {})
 
     def _within(self, scope: ast.AST, outer: dict[str, str | None]) -> Iterator[Use]:
-        """Yield what a function, or the module outside of its functions, uses."""
+        """Yield the uses in a function, or in the module outside of its functions."""
         nodes = list(_own(scope))
-        known = {**outer, **_arguments(scope)}
+        paths = {**outer, **_arguments(scope)}
         for node in nodes:
-            known.update(_bindings(node))
-        for node in nodes:  # in order: a name is known when it is assigned
-            _assign(node, known)
+            paths.update(_bindings(node))
+        for node in nodes:  # in order, because assignments refer to earlier ones
+            _assign(node, paths)
         for node in nodes:
             if isinstance(node, ast.Call):
-                path = _path(node.func, known)
+                path = _path(node.func, paths)
                 if path is not None:
                     yield self._call(node, path, scope)
-            elif isinstance(node, ast.Attribute) and (path := _path(node, known)) is not None:
+            elif isinstance(node, ast.Attribute) and (path := _path(node, paths)) is not None:
                 yield Use(self._where(node), path)
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-                yield from self._within(node, known)
+                yield from self._within(node, paths)
 
     def _call(self, node: ast.Call, path: str, scope: ast.AST) -> Use:
         starred = [argument for argument in node.args if isinstance(argument, ast.Starred)]
@@ -113,7 +113,7 @@ class Source:
         return Use(self._where(node), path, (len(node.args) - len(starred), tuple(keywords)), bool(starred))
 
     def keys(self, node: ast.expr, scope: ast.AST) -> tuple[str, ...]:
-        """Return the keys of a mapping, as far as they are written down; all that it may have."""
+        """Return all keys that a mapping may have according to the source."""
         if isinstance(node, ast.Dict):
             return self._of_display(node, scope)
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
@@ -127,15 +127,15 @@ class Source:
         raise Unreadable(f"{ast.unparse(node)} cannot be read")
 
     def _of_display(self, node: ast.Dict, scope: ast.AST) -> tuple[str, ...]:
-        found: list[str] = []
+        keys: list[str] = []
         for key, value in zip(node.keys, node.values, strict=True):
             if key is None:
-                found.extend(self.keys(value, scope))
+                keys.extend(self.keys(value, scope))
             elif isinstance(key, ast.Constant) and isinstance(key.value, str):
-                found.append(key.value)
+                keys.append(key.value)
             else:
                 raise Unreadable(f"key {ast.unparse(key)} cannot be read")
-        return _once(tuple(found))
+        return _once(tuple(keys))
 
     def _of_name(self, name: str, scope: ast.AST) -> tuple[str, ...]:
         values = list(_assigned(name, scope))
@@ -151,7 +151,7 @@ class Source:
                     if name == (alias.asname or alias.name):
                         other = _source(self.root, node.module or "")
                         return other._of_name(alias.name, other.tree)
-        raise Unreadable(f"{name} is no constant and no local mapping")
+        raise Unreadable(f"{name} is neither a constant nor a local mapping")
 
     def _of_call(self, node: ast.Call, name: str, scope: ast.AST) -> tuple[str, ...]:
         if name == "dict" and all(keyword.arg for keyword in node.keywords):
@@ -169,11 +169,11 @@ class Source:
 
     @cached_property
     def _functions(self) -> dict[str, list[ast.FunctionDef]]:
-        found: dict[str, list[ast.FunctionDef]] = {}
+        functions: dict[str, list[ast.FunctionDef]] = {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.FunctionDef):
-                found.setdefault(node.name, []).append(node)
-        return found
+                functions.setdefault(node.name, []).append(node)
+        return functions
 
     def _where(self, node: ast.AST) -> str:
         return f"{self.file.relative_to(self.root)}:{getattr(node, 'lineno', 0)}"
@@ -186,7 +186,7 @@ def _source(root: Path, module: str) -> Source:
 
 
 def _own(scope: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a function in order of the text; inner functions, but not what is in them."""
+    """Yield the nodes of a function in order of the text, without the bodies of inner functions."""
     for child in ast.iter_child_nodes(scope):
         yield child
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -205,16 +205,15 @@ def _imports(node: ast.AST) -> Iterator[str]:
 
 def _bindings(node: ast.AST) -> dict[str, str]:
     """Return the names that an import binds."""
-    found = {}
+    paths = {}
     if isinstance(node, ast.Import):
         for alias in node.names:
-            if alias.name.partition(".")[0] in PACKAGES:
-                found[alias.asname or alias.name.partition(".")[0]] = (
-                    alias.name if alias.asname else alias.name.partition(".")[0]
-                )
+            root = alias.name.partition(".")[0]
+            if root in PACKAGES:
+                paths[alias.asname or root] = alias.name if alias.asname else root
     elif isinstance(node, ast.ImportFrom) and _of_gpu(node):
-        found = {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+        paths = {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return paths
 
 
 def _of_gpu(node: ast.ImportFrom) -> bool:
@@ -227,8 +226,8 @@ def _arguments(scope: ast.AST) -> dict[str, None]:
     return {part.arg: None for part in ast.walk(scope.args) if isinstance(part, ast.arg)}
 
 
-def _assign(node: ast.AST, known: dict[str, str | None]) -> None:
-    """Note what a variable holds; of several things, none."""
+def _assign(node: ast.AST, paths: dict[str, str | None]) -> None:
+    """Record the path that a variable is bound to, or ``None`` if there are several."""
     pairs: list[tuple[ast.expr, ast.expr | None]] = []
     if isinstance(node, ast.Assign):
         pairs = [(target, node.value) for target in node.targets]
@@ -239,29 +238,29 @@ def _assign(node: ast.AST, known: dict[str, str | None]) -> None:
     elif isinstance(node, ast.For):
         pairs = [(node.target, None)]
     for target, value in pairs:
-        path = _path(value, known) if value is not None else None
+        path = _path(value, paths) if value is not None else None
         if isinstance(target, ast.Name):
-            known[target.id] = path if known.get(target.id) in (None, path) else None
+            paths[target.id] = path if paths.get(target.id) in (None, path) else None
         else:
             for part in ast.walk(target):
                 if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-                    known[part.id] = None
+                    paths[part.id] = None
 
 
-def _path(node: ast.expr | None, known: dict[str, str | None]) -> str | None:
+def _path(node: ast.expr | None, paths: dict[str, str | None]) -> str | None:
     if isinstance(node, ast.Name):
-        return known.get(node.id)
+        return paths.get(node.id)
     if isinstance(node, ast.Attribute):
-        inner = _path(node.value, known)
+        inner = _path(node.value, paths)
         return None if inner is None else f"{inner}.{node.attr}"
     if isinstance(node, ast.Call):
-        inner = _path(node.func, known)
+        inner = _path(node.func, paths)
         return None if inner is None else f"{inner}()"
     return None
 
 
 def _assigned(name: str, scope: ast.AST) -> Iterator[ast.expr]:
-    """Yield what is assigned to a name in a function (or module), or added to it as a mapping."""
+    """Yield the values assigned to a name in a function or module, and the mappings added to it."""
     for node in _own(scope):
         if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -278,13 +277,13 @@ def _assigned(name: str, scope: ast.AST) -> Iterator[ast.expr]:
 
 def _set_later(name: str, scope: ast.AST) -> tuple[str, ...]:
     """Return the keys of ``name[key] = value``."""
-    found = []
+    keys = []
     for node in _own(scope):
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and _is(node.value, name):
             if not (isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str)):
                 raise Unreadable(f"{ast.unparse(node)} = ... cannot be read")
-            found.append(node.slice.value)
-    return tuple(found)
+            keys.append(node.slice.value)
+    return tuple(keys)
 
 
 def _is(node: ast.AST, name: str) -> bool:

@@ -1,8 +1,7 @@
-"""Signatures out of wheels that are not installed.
+"""Read signatures from wheels that are not installed.
 
-:meth:`Wheels.lookup` follows a dotted path as Python would: through packages, re-exports, classes, their
-bases, and what a call returns where that is written down. Bases that are installed (of scikit-learn, of
-distributed) are looked at for real.
+:meth:`Wheels.lookup` resolves a dotted path as Python would: through packages, re-exports, classes, their
+bases, and annotated return types. Bases from installed packages (scikit-learn, distributed) are imported.
 """
 
 import importlib
@@ -31,12 +30,12 @@ from contract.sources import (
 
 
 class Missing(Exception):
-    """Something named does not exist; the message says what."""
+    """A name does not exist; the message contains it."""
 
 
 @dataclass(frozen=True)
 class Instance:
-    """What a call of a class returns; or, not exactly, what a function says that it returns."""
+    """An instance of a class; not exact if it is only the annotated return type of a function."""
 
     of: Class
     exact: bool = True
@@ -51,7 +50,7 @@ class Real:
 
 @dataclass(eq=False)
 class Wheels:
-    """Modules of some wheels, read when they are asked for.
+    """Modules of wheels, read on demand.
 
     Attributes
     ----------
@@ -63,7 +62,7 @@ class Wheels:
     _modules: dict[str, Module | None] = field(default_factory=dict)
 
     def lookup(self, path: str) -> Any:
-        """Return what a dotted path leads to; ``()`` after a name means what a call of it returns.
+        """Return the object at a dotted path; ``()`` after a name stands for the result of calling it.
 
         Raises
         ------
@@ -71,38 +70,38 @@ class Wheels:
             A part of the path does not exist.
         """
         first, *steps = path.split(".")
-        here: Any = self.module(first)
-        if here is None:
-            here = _installed(Alias(first))
-        if here == Unknown():
+        target: Any = self.module(first)
+        if target is None:
+            target = _installed(Alias(first))
+        if target == Unknown():
             raise Missing(f"{path}: there is no package {first}")
         for step in steps:
             name, *calls = step.split("(")
-            owner = here
-            here = self._attribute(here, name, path)
+            owner = target
+            target = self._attribute(target, name, path)
             for _ in calls:
-                here = self._called(here, owner)
-        return here
+                target = self._called(target, owner)
+        return target
 
-    def signature(self, found: Any) -> inspect.Signature:
-        """Return the signature of what :meth:`lookup` found."""
-        if isinstance(found, Function):
-            return found.signature
-        if isinstance(found, Class):
-            made = self._member(found, "__init__")
-            if made is None:
-                made = self._member(found, "__new__")
-            return self.signature(made) if made is not None else inspect.Signature()
-        if isinstance(found, Real):
-            signature = inspect.signature(found.value)
+    def signature(self, target: Any) -> inspect.Signature:
+        """Return the signature of an object that :meth:`lookup` returned."""
+        if isinstance(target, Function):
+            return target.signature
+        if isinstance(target, Class):
+            constructor = self._member(target, "__init__")
+            if constructor is None:
+                constructor = self._member(target, "__new__")
+            return self.signature(constructor) if constructor is not None else inspect.Signature()
+        if isinstance(target, Real):
+            signature = inspect.signature(target.value)
             # A method that was looked up on its class.
-            if inspect.isfunction(found.value) and "self" in signature.parameters:
+            if inspect.isfunction(target.value) and "self" in signature.parameters:
                 return without_first(signature)
             return signature
         return ANY
 
     def module(self, name: str) -> Module | None:
-        """Return a module, or nothing if no wheel has it."""
+        """Return a module, or ``None`` if no wheel has it."""
         if name not in self._modules:
             self._modules[name] = self._read(name)
         return self._modules[name]
@@ -118,52 +117,52 @@ class Wheels:
             return read_python(archive.read(f"{stem}/__init__.py").decode(), name, name)
         if f"{stem}.py" in files:
             return read_python(archive.read(f"{stem}.py").decode(), name, parent)
-        found = []
+        modules = []
         if f"{stem}.pyi" in files:
-            found.append(read_python(archive.read(f"{stem}.pyi").decode(), name, parent))
+            modules.append(read_python(archive.read(f"{stem}.pyi").decode(), name, parent))
         if f"{stem}.pyx" in files:
-            found.append(read_cython(archive.read(f"{stem}.pyx").decode(), name, parent))
+            modules.append(read_cython(archive.read(f"{stem}.pyx").decode(), name, parent))
         else:
             binary = [file for file in files if re.fullmatch(rf"{re.escape(stem)}\.[\w-]+\.so", file)]
-            found.extend(read_compiled(archive.read(file), name) for file in binary)
-        if found:  # a stub tells more, but not of everything
-            return Module(name, dict(ChainMap(*(dict(module.names) for module in found))), found[0].stars)
+            modules.extend(read_compiled(archive.read(file), name) for file in binary)
+        if modules:  # a stub is more precise, but may be incomplete
+            return Module(name, dict(ChainMap(*(dict(module.names) for module in modules))), modules[0].stars)
         return Module(name, {}) if any(file.startswith(f"{stem}/") for file in files) else None
 
     @cached_property
     def _archives(self) -> dict[str, tuple[zipfile.ZipFile, set[str]]]:
-        found = {}
+        archives = {}
         for path in self.paths.values():
             archive = zipfile.ZipFile(path)
             files = set(archive.namelist())
             for root in {file.partition("/")[0] for file in files}:
-                found[root] = (archive, files)
-        return found
+                archives[root] = (archive, files)
+        return archives
 
-    def _attribute(self, here: Any, name: str, path: str) -> Any:
-        if isinstance(here, Module):
-            return self._in_module(here, name, path)
-        if isinstance(here, Class | Instance):
-            owner = here.of if isinstance(here, Instance) else here
-            found = self._member(owner, name)
-            if found is None and not (isinstance(here, Instance) and not here.exact):
+    def _attribute(self, target: Any, name: str, path: str) -> Any:
+        if isinstance(target, Module):
+            return self._in_module(target, name, path)
+        if isinstance(target, Class | Instance):
+            owner = target.of if isinstance(target, Instance) else target
+            member = self._member(owner, name)
+            if member is None and not (isinstance(target, Instance) and not target.exact):
                 raise Missing(f"{path}: {owner.module}.{owner.name} has no {name}")
-            return Unknown() if found is None else found
-        if isinstance(here, Real):
+            return Unknown() if member is None else member
+        if isinstance(target, Real):
             try:
-                return Real(inspect.getattr_static(here.value, name))
+                return Real(inspect.getattr_static(target.value, name))
             except AttributeError:
-                raise Missing(f"{path}: {here.value!r} has no {name}") from None
+                raise Missing(f"{path}: {target.value!r} has no {name}") from None
         return Unknown()
 
     def _in_module(self, module: Module, name: str, path: str) -> Any:
-        found = module.names.get(name)
-        if found == Alias(module.name, name):  # `from package import module`, within the package
-            found = None
-        if isinstance(found, Alias):
-            return self._followed(found, path)
-        if found is not None:
-            return found
+        value = module.names.get(name)
+        if value == Alias(module.name, name):  # `from package import module`, within the package
+            value = None
+        if isinstance(value, Alias):
+            return self._resolved(value, path)
+        if value is not None:
+            return value
         inner = self.module(f"{module.name}.{name}")
         if inner is not None:
             return inner
@@ -176,24 +175,24 @@ class Wheels:
                     continue
         raise Missing(f"{path}: module {module.name} has no {name}")
 
-    def _followed(self, alias: Alias, path: str) -> Any:
+    def _resolved(self, alias: Alias, path: str) -> Any:
         module = self.module(alias.module)
         if module is None:
             return _installed(alias)
         return module if alias.name is None else self._in_module(module, alias.name, path)
 
     def _member(self, owner: Class, name: str) -> Any:
-        """Return a member of a class or of its bases, :class:`Unknown` if a base is, or nothing."""
+        """Return a member of a class or of its bases, or ``None``; :class:`Unknown` if a base is unknown."""
         if name in owner.members:
             return owner.members[name]
         unknown = False
         for base in owner.bases:
-            found = self._named(base, owner.module)
-            if isinstance(found, Class):
-                member = self._member(found, name)
-            elif isinstance(found, Real):
+            resolved = self._by_name(base, owner.module)
+            if isinstance(resolved, Class):
+                member = self._member(resolved, name)
+            elif isinstance(resolved, Real):
                 try:
-                    member = Real(inspect.getattr_static(found.value, name))
+                    member = Real(inspect.getattr_static(resolved.value, name))
                 except AttributeError:
                     continue
                 if name in ("__init__", "__new__") and member.value is getattr(object, name):
@@ -205,27 +204,27 @@ class Wheels:
                 return member
         return Unknown() if unknown else None
 
-    def _named(self, text: str, module: str) -> Any:
-        """Return what a name in the source of a module stands for."""
+    def _by_name(self, text: str, module: str) -> Any:
+        """Return the object that a name in the source of a module refers to."""
         text = text.strip().strip("\"'")
         if not re.fullmatch(r"[\w.]+", text):
             return Unknown()
-        here: Any = self.module(module)
+        target: Any = self.module(module)
         try:
             for step in text.split("."):
-                here = self._attribute(here, step, text)
+                target = self._attribute(target, step, text)
         except Missing:
             return Real(object) if text == "object" else Unknown()
-        return here
+        return target
 
-    def _called(self, here: Any, owner: Any) -> Any:
-        if isinstance(here, Class):
-            return Instance(here)
-        if isinstance(here, Function) and here.returns:
-            found = self._named(here.returns, here.module)
-            if isinstance(found, Class):
-                # `fit` that says it returns its own class returns the very estimator.
-                return Instance(found, exact=isinstance(owner, Instance) and owner.of == found)
+    def _called(self, target: Any, owner: Any) -> Any:
+        if isinstance(target, Class):
+            return Instance(target)
+        if isinstance(target, Function) and target.returns:
+            result = self._by_name(target.returns, target.module)
+            if isinstance(result, Class):
+                # A method annotated to return its own class, as `fit`, returns the object itself.
+                return Instance(result, exact=isinstance(owner, Instance) and owner.of == result)
         return Unknown()
 
 

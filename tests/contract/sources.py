@@ -1,8 +1,7 @@
-"""Names, functions and classes of a module, read without running it.
+"""Read names, functions and classes of a module without importing it.
 
-Python (.py, .pyi) is read with ast. Cython (.pyx) is read by its lines, and its compiled modules by the
-signatures that Cython writes into their docstrings: both as far as signatures and attributes go, and no
-further.
+Python (.py, .pyi) is parsed with ast. Cython (.pyx) is parsed by lines, and compiled modules by the
+signatures that Cython writes into docstrings; of both only signatures and attributes are read.
 """
 
 import ast
@@ -18,22 +17,22 @@ ANY = inspect.Signature(
         inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
     ]
 )
-"""Takes whatever it is given."""
+"""Accepts any arguments."""
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """Something that exists, but whose attributes and arguments nothing tells."""
+    """An object with unknown attributes and arguments."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A constant, a property or an attribute that is set: it exists."""
+    """A constant, a property or an attribute: only its existence is known."""
 
 
 @dataclass(frozen=True)
 class Alias:
-    """A name that stands for another: ``module`` alone, or ``name`` in it."""
+    """A name that refers to another: to a module, or to a name in it."""
 
     module: str
     name: str | None = None
@@ -41,7 +40,7 @@ class Alias:
 
 @dataclass(frozen=True)
 class Function:
-    """A function or method: its signature without ``self``, and what it says that it returns."""
+    """A function or method: its signature without ``self``, and its annotated return type."""
 
     signature: inspect.Signature
     returns: str | None = None
@@ -60,7 +59,7 @@ class Class:
 
 @dataclass(frozen=True, eq=False)
 class Module:
-    """Names at the top level of a module, and the modules whose names it takes over with a star."""
+    """Names at the top level of a module, and the modules of its star imports."""
 
     name: str
     names: Mapping[str, Any]
@@ -76,7 +75,7 @@ def without_first(signature: inspect.Signature) -> inspect.Signature:
 
 
 def read_python(text: str, name: str, package: str) -> Module:
-    """Return what a module of Python, or a stub, defines."""
+    """Return the names that a Python module or stub defines."""
     names: dict[str, Any] = {}
     stars: list[str] = []
     for node in _top_level(ast.parse(text).body):
@@ -141,7 +140,7 @@ def _targets(node: ast.Assign | ast.AnnAssign) -> Iterator[str]:
 def _class(node: ast.ClassDef, module: str) -> Class:
     members: dict[str, Any] = {}
     for part in ast.walk(node):
-        # What methods set on self is there too.
+        # Attributes that methods set on self count too.
         if (
             isinstance(part, ast.Attribute)
             and isinstance(part.ctx, ast.Store)
@@ -161,8 +160,8 @@ def _method(node: ast.FunctionDef | ast.AsyncFunctionDef, module: str) -> Any:
     marks = {ast.unparse(mark) for mark in node.decorator_list}
     if any(mark.endswith("property") or mark.endswith(".setter") for mark in marks):
         return Value()
-    found = _function(node, module)
-    return found if "staticmethod" in marks else _bound(found)
+    function = _function(node, module)
+    return function if "staticmethod" in marks else _bound(function)
 
 
 def _bound(function: Function) -> Function:
@@ -178,22 +177,22 @@ def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, module: str) -> Func
 
 def _of_arguments(arguments: ast.arguments) -> inspect.Signature:
     positional = [*arguments.posonlyargs, *arguments.args]
-    with_default = len(positional) - len(arguments.defaults)
-    found = []
-    for place, argument in enumerate(positional):
+    first_default = len(positional) - len(arguments.defaults)
+    parameters = []
+    for index, argument in enumerate(positional):
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        if place < len(arguments.posonlyargs):
+        if index < len(arguments.posonlyargs):
             kind = inspect.Parameter.POSITIONAL_ONLY
-        default = None if place >= with_default else inspect.Parameter.empty
-        found.append(inspect.Parameter(argument.arg, kind, default=default))
+        default = None if index >= first_default else inspect.Parameter.empty
+        parameters.append(inspect.Parameter(argument.arg, kind, default=default))
     if arguments.vararg:
-        found.append(inspect.Parameter(arguments.vararg.arg, inspect.Parameter.VAR_POSITIONAL))
+        parameters.append(inspect.Parameter(arguments.vararg.arg, inspect.Parameter.VAR_POSITIONAL))
     for argument, default_node in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         default = None if default_node is not None else inspect.Parameter.empty
-        found.append(inspect.Parameter(argument.arg, inspect.Parameter.KEYWORD_ONLY, default=default))
+        parameters.append(inspect.Parameter(argument.arg, inspect.Parameter.KEYWORD_ONLY, default=default))
     if arguments.kwarg:
-        found.append(inspect.Parameter(arguments.kwarg.arg, inspect.Parameter.VAR_KEYWORD))
-    return inspect.Signature(found)
+        parameters.append(inspect.Parameter(arguments.kwarg.arg, inspect.Parameter.VAR_KEYWORD))
+    return inspect.Signature(parameters)
 
 
 # Cython sources
@@ -209,42 +208,42 @@ _HEADER = re.compile(
 
 
 def read_cython(text: str, name: str, package: str) -> Module:
-    """Return what a module of Cython defines for Python."""
+    """Return the names that a Cython module defines for Python."""
     text = _blanked(text)
     names: dict[str, Any] = {}
     stars: list[str] = []
     for statement in re.finditer(r"^(?:from [\w.]+ )?import (?:\([^)]*\)|[^\n(]+)", text, re.M):
-        # cimports are for the compiler.
+        # cimports concern the compiler only.
         _imported(ast.parse(statement[0]).body[0], package, names, stars)  # type: ignore[arg-type]
     owner: tuple[int, str] | None = None
     members: dict[str, dict[str, Any]] = {}
     last_line = ""
-    for found in _HEADER.finditer(text):
-        indent = len(found["indent"])
+    for header in _HEADER.finditer(text):
+        indent = len(header["indent"])
         if owner is not None and indent <= owner[0]:
             owner = None
-        last_line = text[: found.start()].rstrip("\n").rpartition("\n")[2].strip()
-        if found["class"]:
+        last_line = text[: header.start()].rstrip("\n").rpartition("\n")[2].strip()
+        if header["class"]:
             if indent == 0:
                 bases = tuple(
-                    part.strip() for part in found["bases"].strip().strip("()").split(",") if part.strip()
+                    part.strip() for part in header["bases"].strip().strip("()").split(",") if part.strip()
                 )
-                members[found["class"]] = {}
-                names[found["class"]] = Class(found["class"], name, bases, members[found["class"]])
-                owner = (indent, found["class"])
-        elif found["def"]:
-            inside, rest = _parenthesised(text, found.start("open"))
+                members[header["class"]] = {}
+                names[header["class"]] = Class(header["class"], name, bases, members[header["class"]])
+                owner = (indent, header["class"])
+        elif header["def"]:
+            inside, rest = _parenthesised(text, header.start("open"))
             returns = re.match(r"\s*->\s*([^:\n]+):", rest)
             function = Function(parse_arguments(inside), returns[1] if returns else None, name)
             if owner is not None and indent == owner[0] + 4:
                 member: Any = function if last_line == "@staticmethod" else _bound(function)
-                members[owner[1]][found["def"]] = Value() if last_line.endswith("property") else member
+                members[owner[1]][header["def"]] = Value() if last_line.endswith("property") else member
             elif indent == 0:
-                names[found["def"]] = function
+                names[header["def"]] = function
         elif owner is not None and indent == owner[0] + 4:
-            members[owner[1]].setdefault(found["name"], Value())
+            members[owner[1]].setdefault(header["name"], Value())
         elif indent == 0:
-            names.setdefault(found["name"], Value())
+            names.setdefault(header["name"], Value())
     for title, inner in members.items():
         for attribute in re.findall(r"\bself\.(\w+) *=[^=]", _body(text, title)):
             inner.setdefault(attribute, Value())
@@ -252,8 +251,8 @@ def read_cython(text: str, name: str, package: str) -> Module:
 
 
 def _blanked(text: str) -> str:
-    """Return the text with long strings emptied, line by line, so that nothing in them looks like code."""
-    return re.sub(r'("""|\'\'\')(.*?)\1', lambda found: '""' + "\n" * found[2].count("\n"), text, flags=re.S)
+    """Return the text with the contents of triple-quoted strings removed, but their line breaks kept."""
+    return re.sub(r'("""|\'\'\')(.*?)\1', lambda match: '""' + "\n" * match[2].count("\n"), text, flags=re.S)
 
 
 def _body(text: str, title: str) -> str:
@@ -265,28 +264,28 @@ def _body(text: str, title: str) -> str:
 
 
 def _parenthesised(text: str, start: int) -> tuple[str, str]:
-    """Return what stands in the parentheses that open at ``start``, and what follows them."""
-    depth, quote, place = 0, "", start
-    while place < len(text):
-        sign = text[place]
+    """Return the text in the parentheses that open at ``start``, and the text that follows them."""
+    depth, quote, position = 0, "", start
+    while position < len(text):
+        sign = text[position]
         if quote:
             quote = "" if sign == quote else quote
         elif sign in "\"'":
             quote = sign
         elif sign == "#":
-            place = text.index("\n", place)
+            position = text.index("\n", position)
         elif sign in "([{":
             depth += 1
         elif sign in ")]}":
             depth -= 1
             if depth == 0:
-                return text[start + 1 : place], text[place + 1 : place + 200]
-        place += 1
+                return text[start + 1 : position], text[position + 1 : position + 200]
+        position += 1
     raise ValueError(f"no end of the parentheses at {start}: {text[start : start + 60]!r}")
 
 
 def parse_arguments(text: str) -> inspect.Signature:
-    """Return the signature of an argument list of Python or Cython: types before names are left out."""
+    """Return the signature of an argument list of Python or Cython, without types."""
     text = re.sub(r"#[^\n]*", "", text)
     parts, current, depth, quote = [], "", 0, ""
     for sign in text:
@@ -311,7 +310,7 @@ def parse_arguments(text: str) -> inspect.Signature:
 
 
 def _plain(argument: str) -> str:
-    """Return ``name``, ``name=None`` or a star, whatever types and defaults are written around it."""
+    """Return an argument without types as ``name``, ``name=None`` or a star."""
     if argument in ("*", "/"):
         return argument
     bare = re.sub(r"\[[^\]]*\]", "", argument)  # float[:, ::1] v
@@ -327,10 +326,10 @@ def _plain(argument: str) -> str:
 
 
 def read_compiled(data: bytes, name: str) -> Module:
-    """Return what a compiled module of Cython says of itself; bases of its classes are not known."""
+    """Return the names in a compiled Cython module; the bases of its classes are unknown."""
     signatures: dict[str, Function] = {}
-    for found in re.finditer(rb"[\0\n]((?:\w+\.)*\w+)(\([^\0\n]*\))(?: -> [^\0\n]+)?(?=[\0\n])", data):
-        title, arguments = found[1].decode(), found[2].decode()[1:-1]
+    for match in re.finditer(rb"[\0\n]((?:\w+\.)*\w+)(\([^\0\n]*\))(?: -> [^\0\n]+)?(?=[\0\n])", data):
+        title, arguments = match[1].decode(), match[2].decode()[1:-1]
         try:
             signatures.setdefault(title, Function(parse_arguments(arguments), None, name))
         except (AssertionError, SyntaxError):
@@ -338,7 +337,7 @@ def read_compiled(data: bytes, name: str) -> Module:
     names: dict[str, Any] = {}
     members: dict[str, dict[str, Any]] = {}
     pattern = rb"\0" + re.escape(name.encode()) + rb"\.([A-Za-z_][\w.]*)(?=\0)"
-    for title in sorted({found[1].decode() for found in re.finditer(pattern, data)}):
+    for title in sorted({match[1].decode() for match in re.finditer(pattern, data)}):
         first, _, rest = title.partition(".")
         if not rest:
             names.setdefault(first, signatures.get(first, Function(ANY, None, name)))
@@ -348,8 +347,8 @@ def read_compiled(data: bytes, name: str) -> Module:
         signature = signatures.get(f"{first}.{member}")
         inner[member] = Value() if deeper or signature is None else _bound(signature)
     for first, inner in members.items():
-        made = signatures.get(first)
-        if made is not None:
-            inner["__init__"] = made
+        constructor = signatures.get(first)
+        if constructor is not None:
+            inner["__init__"] = constructor
         names[first] = Class(first, name, ("?",), inner)
     return Module(name, names)

@@ -25,7 +25,7 @@ from hrvol.features.featuriser import load_featuriser
 from hrvol.recipe.specs import CrfSpec
 from hrvol.run.classify import classify
 from hrvol.run.segment import segment_volume
-from hrvol.segment.crf import refine_probabilities
+from hrvol.segment.crf import refine, unary_from_probabilities
 from hrvol.segment.model.model import save_model
 from hrvol.training.train import train_model
 from hrvol.volume.grid.tiling import blocks, tiles_of
@@ -184,7 +184,8 @@ def test_a_tile_is_refined_with_its_context(refined, data, model):
     image = data[0][2][tile.window_slices].astype(np.float32) / 255
     everything = (slice(0, image.shape[0]), slice(0, image.shape[1]))
     probabilities = classify(image, everything, model, load_featuriser(QUICK.features))
-    expected = refine_probabilities(probabilities, image, CrfSpec())[tile.core_in_window]
+    marginals = refine(unary_from_probabilities(probabilities), image, CrfSpec())
+    expected = (marginals.argmax(axis=2) + 1)[tile.core_in_window]
     np.testing.assert_array_equal(labels_of(refined)[ONE_TILE][0], expected)
     assert (probabilities[tile.core_in_window].argmax(axis=2) + 1 != expected).any()
 

@@ -1,4 +1,4 @@
-"""Classes from nothing: what merging, attention density and nearest centroids promise."""
+"""Classes without labels: merging, attention density and nearest centroids."""
 
 from dataclasses import replace
 from itertools import combinations, pairwise
@@ -28,23 +28,23 @@ lambdas = st.floats(0.05, 3)
 
 
 def random_distances(count, rng):
-    """Symmetric, no two alike."""
+    """Symmetric, all different."""
     distances = np.triu(rng.random((count, count)), 1)
     return distances + distances.T
 
 
 def random_clusters(count, rng):
-    """Centroids, and a tally of what fell into them."""
+    """Centroids, and a tally of their pixels and attention."""
     centroids = rng.normal(size=(count, 5)).astype(np.float32)
     return centroids, ClusterTally(rng.integers(1, 99, count), rng.random(count) * 99)
 
 
 def pairs(groups):
-    """Which clusters are together: the partition, whatever its numbers."""
+    """Which clusters share a group: the partition, independent of its numbers."""
     return groups[:, None] == groups[None]
 
 
-def plainly(distances, below=np.inf, n_classes=1):
+def brute_force(distances, below=np.inf, n_classes=1):
     """Complete linkage by brute force: a list of groups."""
     groups = [{number} for number in range(len(distances))]
     while len(groups) > n_classes:
@@ -69,11 +69,11 @@ def as_pairs(groups, count):
 @given(few, seeds, st.floats(0, 1.2))
 def test_merging_is_complete_linkage(count, seed, below):
     distances = random_distances(count, np.random.default_rng(seed))
-    found = merge(distances, below=below)
-    assert found.dtype == np.int64
-    np.testing.assert_array_equal(pairs(found), as_pairs(plainly(distances, below), count))
+    groups = merge(distances, below=below)
+    assert groups.dtype == np.int64
+    np.testing.assert_array_equal(pairs(groups), as_pairs(brute_force(distances, below), count))
     for n_classes in range(1, count + 1):
-        expected = as_pairs(plainly(distances, n_classes=n_classes), count)
+        expected = as_pairs(brute_force(distances, n_classes=n_classes), count)
         np.testing.assert_array_equal(pairs(merge(distances, n_classes=n_classes)), expected)
 
 
@@ -96,8 +96,8 @@ def test_the_order_of_clusters_does_not_matter(count, seed, below, data):
     shuffled = distances[np.ix_(order, order)]
     n_classes = data.draw(st.integers(1, count))
     for options in ({"below": below}, {"n_classes": n_classes}):
-        found = pairs(merge(shuffled, **options))
-        np.testing.assert_array_equal(found, pairs(merge(distances, **options)[order]))
+        together = pairs(merge(shuffled, **options))
+        np.testing.assert_array_equal(together, pairs(merge(distances, **options)[order]))
 
 
 @settings(max_examples=50, deadline=None)
@@ -125,12 +125,12 @@ def test_more_merging_never_gives_more_classes(count, seed, one, two, edge):
     )
     assert low <= high
     assert less.max() >= more.max()
-    assert pairs(more)[pairs(less)].all()  # what was together stays together
+    assert pairs(more)[pairs(less)].all()  # merged clusters stay merged
 
 
 @settings(max_examples=30, deadline=None)
 @given(many, seeds, st.booleans())
-def test_the_number_of_classes_is_the_one_asked_for(count, seed, tied):
+def test_the_number_of_classes_is_the_requested_one(count, seed, tied):
     rng = np.random.default_rng(seed)
     distances = random_distances(count, rng)
     if tied:
@@ -203,20 +203,20 @@ def test_attention_density_does_not_depend_on_how_an_image_is_cut(seed, rows, co
     assigned = rng.integers(0, clusters, (12, 12))
     attention = rng.gamma(0.3, 4.0, (12, 12)).astype(np.float32)
     whole = ClusterTally.of(assigned, attention, clusters)
-    parts = [
-        ClusterTally.of(assigned[part], attention[part], clusters)
+    tallies = [
+        ClusterTally.of(assigned[box], attention[box], clusters)
         for y in range(0, 12, rows)
         for x in range(0, 12, columns)
-        for part in [(slice(y, y + rows), slice(x, x + columns))]
+        for box in [(slice(y, y + rows), slice(x, x + columns))]
     ]
-    total = parts[0]
-    for part in parts[1:]:
-        total += part
+    total = tallies[0]
+    for tally in tallies[1:]:
+        total += tally
     np.testing.assert_array_equal(total.pixels, whole.pixels)
     np.testing.assert_allclose(total.density, whole.density, rtol=1e-12)
     for number in range(clusters):
-        mine = assigned == number
-        expected = attention[mine].mean(dtype=np.float64) if mine.any() else np.nan
+        inside = assigned == number
+        expected = attention[inside].mean(dtype=np.float64) if inside.any() else np.nan
         assert whole.density[number] == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
@@ -240,11 +240,13 @@ def test_without_attention_there_is_no_density():
 def test_foreground_is_above_the_mean():
     assert foreground(np.array([1.0, 2.0, 9.0, np.nan])).tolist() == [False, False, True, False]
     third = 1 / 3
-    assert not foreground(np.array([third, third * (1 + 2e-16), third])).any()  # rounding is no attention
+    assert not foreground(
+        np.array([third, third * (1 + 2e-16), third])
+    ).any()  # differences by rounding do not count
 
 
 def blobs(seed=0, sizes=(300, 500, 200), spread=0.05):
-    """Directions about three axes, of which the last gets attention."""
+    """Unit vectors around three axes, of which the last has high attention."""
     rng = np.random.default_rng(seed)
     truth = np.repeat(np.arange(3), sizes)
     features = np.eye(3, 6)[truth] + spread * rng.normal(size=(len(truth), 6))
@@ -255,60 +257,60 @@ def blobs(seed=0, sizes=(300, 500, 200), spread=0.05):
 DIRECTIONS = slice(0, 6)
 
 
-def test_classes_are_found_named_by_size_and_split_by_attention():
+def test_classes_are_ordered_by_size_and_divided_by_attention():
     features, attention, truth = blobs()
-    found = fit_clusters(features, attention, ClusterSpec(clusters=12, classes=3), directions=DIRECTIONS)
-    labels = found.of_cluster[found.assign(features)]
-    np.testing.assert_array_equal(labels, np.array([2, 1, 3])[truth])  # in falling order of their share
-    assert found.classes == (1, 2, 3)
-    assert found.foreground == (3,)
-    assert found.class_tally.pixels.tolist() == [500, 300, 200]
-    np.testing.assert_allclose(found.class_tally.density, [0.5, 0.5, 4.0])
-    assert np.isnan(found.semantic_distance)
-    scaled = (features - found.mean) / found.scale
-    nearest = ((scaled[:, None] - found.centroids[None]) ** 2).sum(axis=2).min(axis=1)
-    assert found.temperature == pytest.approx(nearest.mean(), rel=1e-4)
+    clusters = fit_clusters(features, attention, ClusterSpec(clusters=12, classes=3), directions=DIRECTIONS)
+    labels = clusters.of_cluster[clusters.assign(features)]
+    np.testing.assert_array_equal(labels, np.array([2, 1, 3])[truth])  # in decreasing order of their share
+    assert clusters.classes == (1, 2, 3)
+    assert clusters.foreground == (3,)
+    assert clusters.class_tally.pixels.tolist() == [500, 300, 200]
+    np.testing.assert_allclose(clusters.class_tally.density, [0.5, 0.5, 4.0])
+    assert np.isnan(clusters.semantic_distance)
+    scaled = (features - clusters.mean) / clusters.scale
+    nearest = ((scaled[:, None] - clusters.centroids[None]) ** 2).sum(axis=2).min(axis=1)
+    assert clusters.temperature == pytest.approx(nearest.mean(), rel=1e-4)
 
 
-def test_clusters_nearer_than_foreground_to_background_become_one_class():
+def test_clusters_closer_than_foreground_to_background_become_one_class():
     features, attention, truth = blobs()
     spec = ClusterSpec(clusters=12, edge="lower", merge=0.9)
-    found = fit_clusters(features, attention, spec, directions=DIRECTIONS)
-    labels = found.of_cluster[found.assign(features)]
-    assert found.foreground == (labels[-1],)
+    clusters = fit_clusters(features, attention, spec, directions=DIRECTIONS)
+    labels = clusters.of_cluster[clusters.assign(features)]
+    assert clusters.foreground == (labels[-1],)
     assert not set(labels[truth == 2]) & set(labels[truth != 2])
-    assert 0.5 < found.semantic_distance < 1.2
+    assert 0.5 < clusters.semantic_distance < 1.2
 
 
 @pytest.mark.parametrize("attention", [1.0, 0.1, 0.0])
-def test_where_nothing_stands_out_all_is_one_background_class(attention):
+def test_uniform_attention_gives_one_background_class(attention):
     features, _, _ = blobs()
     flat = np.full(len(features), attention, np.float32)
-    found = fit_clusters(features, flat, ClusterSpec(clusters=7), directions=DIRECTIONS)
-    assert found.classes == (1,)
-    assert found.foreground == ()
-    assert np.isnan(found.semantic_distance)
-    probabilities = found.class_probabilities(np.zeros((4, 7), np.float32))
+    clusters = fit_clusters(features, flat, ClusterSpec(clusters=7), directions=DIRECTIONS)
+    assert clusters.classes == (1,)
+    assert clusters.foreground == ()
+    assert np.isnan(clusters.semantic_distance)
+    probabilities = clusters.class_probabilities(np.zeros((4, 7), np.float32))
     np.testing.assert_array_equal(probabilities, np.ones((4, 1), np.float32))
-    asked = fit_clusters(features, flat, ClusterSpec(clusters=7, classes=3), directions=DIRECTIONS)
-    assert asked.classes == (1, 2, 3)
-    assert asked.foreground == ()
+    requested = fit_clusters(features, flat, ClusterSpec(clusters=7, classes=3), directions=DIRECTIONS)
+    assert requested.classes == (1, 2, 3)
+    assert requested.foreground == ()
 
 
 @settings(max_examples=20, deadline=None)
 @given(seeds, st.integers(1, 5))
-def test_any_sample_gives_the_classes_asked_for_in_falling_order(seed, classes):
+def test_any_sample_gives_the_requested_classes_in_decreasing_order(seed, classes):
     features = np.random.default_rng(seed).normal(size=(60, 3)).astype(np.float32)
-    found = fit_clusters(features, None, ClusterSpec(clusters=5, classes=classes), seed=seed % 100)
-    assert found.classes == tuple(range(1, classes + 1))
-    assert (np.diff(found.of_cluster) >= 0).all()
-    shares = found.class_tally.pixels
+    clusters = fit_clusters(features, None, ClusterSpec(clusters=5, classes=classes), seed=seed % 100)
+    assert clusters.classes == tuple(range(1, classes + 1))
+    assert (np.diff(clusters.of_cluster) >= 0).all()
+    shares = clusters.class_tally.pixels
     assert (np.diff(shares) <= 0).all()
     assert shares.sum() == 60
-    np.testing.assert_array_equal(np.bincount(found.assign(features), minlength=5), found.tally.pixels)
+    np.testing.assert_array_equal(np.bincount(clusters.assign(features), minlength=5), clusters.tally.pixels)
 
 
-def test_the_seed_decides_and_nothing_else():
+def test_clusters_depend_on_the_seed_alone():
     features, attention, _ = blobs()
     spec = ClusterSpec(clusters=20)
     one, two = (fit_clusters(features, attention, spec, directions=DIRECTIONS, seed=3) for _ in range(2))
@@ -362,20 +364,22 @@ def test_linear_maps_of_groups_add_up_to_the_scores(cuts):
 def test_probabilities_are_those_of_the_nearest_centroid_of_each_class(seed, size):
     scores = (10**size * np.random.default_rng(seed).normal(size=(3, 4, 15))).astype(np.float32)
     kept = scores.copy()
-    found = HYBRID.class_probabilities(scores)
+    probabilities = HYBRID.class_probabilities(scores)
     np.testing.assert_array_equal(scores, kept)
-    assert found.dtype == np.float32
-    assert found.shape == (3, 4, 4)
-    assert (found >= 0).all()
-    np.testing.assert_allclose(found.sum(axis=-1), 1, rtol=1e-5)
-    np.testing.assert_array_equal(found.argmax(axis=-1) + 1, HYBRID.of_cluster[scores.argmax(axis=-1)])
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == (3, 4, 4)
+    assert (probabilities >= 0).all()
+    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(
+        probabilities.argmax(axis=-1) + 1, HYBRID.of_cluster[scores.argmax(axis=-1)]
+    )
     best = np.stack([scores[..., value == HYBRID.of_cluster].max(axis=-1) for value in HYBRID.classes], -1)
     exact = np.exp((best - best.max(axis=-1, keepdims=True)).astype(np.float64) / HYBRID.temperature)
-    np.testing.assert_allclose(found, exact / exact.sum(axis=-1, keepdims=True), rtol=2e-4, atol=1e-7)
+    np.testing.assert_allclose(probabilities, exact / exact.sum(axis=-1, keepdims=True), rtol=2e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("number", [3, 12, 30])
-def test_probabilities_are_the_same_bits_however_scores_lie_in_memory(number):
+def test_probabilities_have_the_same_bits_for_any_memory_layout(number):
     rng = np.random.default_rng(number)
     of_cluster = np.sort(np.concatenate([np.arange(number), rng.integers(0, number, 40 - number)])) + 1
     clusters = replace(HYBRID, of_cluster=of_cluster, temperature=0.37)
@@ -386,10 +390,10 @@ def test_probabilities_are_the_same_bits_however_scores_lie_in_memory(number):
     expected = np.exp(expected / np.float32(0.37))
     expected /= expected.sum(axis=-1, keepdims=True)
     for same in (scores, np.ascontiguousarray(scores), np.asfortranarray(scores)):
-        found = clusters.class_probabilities(same)
-        assert found.dtype == np.float32
-        assert found.flags.c_contiguous
-        np.testing.assert_array_equal(found, expected)
+        probabilities = clusters.class_probabilities(same)
+        assert probabilities.dtype == np.float32
+        assert probabilities.flags.c_contiguous
+        np.testing.assert_array_equal(probabilities, expected)
 
 
 def refused(error, match, features, attention=None, **spec):
@@ -402,7 +406,7 @@ def refused(error, match, features, attention=None, **spec):
 def test_samples_that_cannot_be_clustered_are_refused():
     features, attention, _ = blobs()
     refused(UsageError, "without attention, expected the number of classes", features, classes=None)
-    refused(InputError, "a.zarr: found 9 pixels, expected at least 10", features[:9])
+    refused(InputError, "a.zarr: found 9 pixels, expected at least 10 ", features[:9])
     few = np.tile(features[:4], (100, 1))
     refused(InputError, "a.zarr: found 4 different groups of pixels, expected 10 clusters", few)
     refused(InputError, "a.zarr: found 1 different", np.ones_like(features), attention)
@@ -412,9 +416,9 @@ def test_samples_that_cannot_be_clustered_are_refused():
         refused(InputError, "a.zarr: found features that are not finite", broken, attention)
 
 
-def test_as_many_pixels_as_clusters_will_do():
+def test_as_many_pixels_as_clusters_are_enough():
     features = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
-    found = fit_clusters(features, None, ClusterSpec(clusters=10, classes=10))
-    assert found.class_tally.pixels.tolist() == [1] * 10
-    assert found.temperature > 0
-    assert np.isfinite(found.class_probabilities(np.zeros((1, 10), np.float32))).all()
+    clusters = fit_clusters(features, None, ClusterSpec(clusters=10, classes=10))
+    assert clusters.class_tally.pixels.tolist() == [1] * 10
+    assert clusters.temperature > 0
+    assert np.isfinite(clusters.class_probabilities(np.zeros((1, 10), np.float32))).all()

@@ -41,7 +41,7 @@ def _same(a, b):
     cap=st.sampled_from([1, 5, 20, None]),
     order=st.permutations(range(9)),
 )
-def test_choice_does_not_depend_on_cut_or_order(seed, cut, cap, order):
+def test_the_choice_does_not_depend_on_the_blocks_or_their_order(seed, cut, cap, order):
     first, second = _strokes(), _strokes(1, (1, 9, 9), (1, 2))
     whole = [StrokeBlock(0, (0, 0, 0), first), StrokeBlock(1, (0, 0, 0), second)]
     pieces = [StrokeBlock(1, (0, 0, 0), second)]
@@ -54,7 +54,7 @@ def test_choice_does_not_depend_on_cut_or_order(seed, cut, cap, order):
     assert _same(choose_pixels(whole, cap, seed), choose_pixels([pieces[i] for i in order], cap, seed))
 
 
-def test_positions_are_where_the_labels_are_in_order_and_capped():
+def test_positions_are_those_of_the_labels_in_order_and_capped():
     strokes = _strokes()
     chosen = choose_pixels([StrokeBlock(5, (10, 20, 30), strokes)], 7, seed=0)
     image, z, y, x = chosen.where.T
@@ -66,7 +66,7 @@ def test_positions_are_where_the_labels_are_in_order_and_capped():
     assert chosen.drawn == {v: int((strokes == v).sum()) for v in (1, 3)}
 
 
-def test_seed_changes_the_choice_and_the_choice_is_spread_evenly():
+def test_the_choice_depends_on_the_seed_and_is_spread_evenly():
     everything = np.ones((1, 200, 200), np.uint8)
     everything[0, 0, 0] = 2
     a, b = (choose_pixels([StrokeBlock(0, (0, 0, 0), everything)], 4000, s) for s in (0, 1))
@@ -95,7 +95,7 @@ def test_strokes_that_cannot_train_are_refused(labels, message):
         choose_pixels([StrokeBlock(0, (0, 0, 0), labels)], 10, 0, "a.tif")
 
 
-def test_a_grey_image_is_not_taken_for_strokes():
+def test_a_grey_image_is_refused_as_strokes():
     grey = np.arange(1, 2001, dtype=np.uint16).reshape(1, 40, 50)
     with pytest.raises(StrokesError, match="grey image"):
         choose_pixels([StrokeBlock(0, (0, 0, 0), grey)], 10, 0)
@@ -113,21 +113,21 @@ def test_samples_are_collected_plane_by_plane():
     strokes = _strokes()
     blocks = [StrokeBlock(0, (0, 0, 0), strokes), StrokeBlock(1, (0, 0, 0), strokes[:1])]
     chosen = choose_pixels(blocks, 30, 0)
-    asked = []
+    planes = []
 
     def features_at(image, z, y, x):
-        asked.append((image, z))
+        planes.append((image, z))
         return np.stack([np.full(len(y), image), np.full(len(y), z), y, x], axis=1)
 
     samples = collect_samples(chosen, features_at)
-    assert asked == sorted(set(asked))
+    assert planes == sorted(set(planes))
     assert samples.features.dtype == np.float32
     assert np.array_equal(samples.features, chosen.where)
     assert samples.counts() == {1: 30, 3: 30}
     assert samples.counts(0)[1] + samples.counts(1)[1] == 30
 
 
-@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")  # too few pixels for the network to settle
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")  # too few pixels for the network to converge
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_prediction_depends_on_the_pixel_alone(kind):
     classifier = _fit(kind)
@@ -139,8 +139,8 @@ def test_a_prediction_depends_on_the_pixel_alone(kind):
     assert np.array_equal(whole, classifier.predict_proba(features, threads=3))
     assert np.array_equal(whole[5:9], classifier.predict_proba(features[5:9]))
     assert np.array_equal(whole[3:5000], classifier.predict_proba(features[3:5000]))
-    turned = np.ascontiguousarray(features.T).T  # as (C, Y, X) features arrive
-    assert np.array_equal(whole, classifier.predict_proba(turned, threads=2))
+    transposed = np.ascontiguousarray(features.T).T  # the layout of (C, Y, X) features
+    assert np.array_equal(whole, classifier.predict_proba(transposed, threads=2))
 
 
 def test_class_values_keep_their_gaps():
@@ -172,7 +172,7 @@ def test_product_multiplies_classical_deep_and_hybrid(kind):
 
 
 def test_product_survives_forests_that_exclude_each_other():
-    # Classical columns say class 1 for sure, deep columns class 2 for sure.
+    # Classical columns are certain of class 1, deep columns of class 2.
     n = 200
     rng = np.random.default_rng(0)
     labels = np.repeat([1, 2], n // 2).astype(np.uint16)
@@ -180,13 +180,13 @@ def test_product_survives_forests_that_exclude_each_other():
     samples = Samples(features.astype(np.float32), labels, np.zeros(n, np.int32))
     spec = ClassifierSpec(trees=10)
     classifier = PixelClassifier.fit(samples, spec, combine="product", groups=GROUPS)
-    torn = np.array([[20, 20, 20, 20, 10, 10]], np.float32)
-    p = classifier.predict_proba(torn)
+    contradictory = np.array([[20, 20, 20, 20, 10, 10]], np.float32)
+    p = classifier.predict_proba(contradictory)
     assert np.isfinite(p).all()
     assert p.sum() == pytest.approx(1)
 
 
-def test_misfits_are_refused():
+def test_invalid_features_and_samples_are_refused():
     classifier = _fit()
     with pytest.raises(ModelError, match=r"found shape \(5, 4\), expected \(n, 6\)"):
         classifier.predict_proba(np.zeros((5, 4), np.float32))
@@ -203,8 +203,8 @@ def test_misfits_are_refused():
         PixelClassifier.fit(samples, ClassifierSpec(), combine="product", groups={"deep": slice(0, 6)})
 
 
-def test_the_number_of_pixels_asked_for_does_not_change_a_matrix_product():
-    # As many columns as real features have: fewer do not reach the code paths of BLAS that differ.
+def test_the_number_of_pixels_does_not_change_a_matrix_product():
+    # As many columns as real features: fewer do not reach the code paths of BLAS that differ.
     rng = np.random.default_rng(0)
     features = rng.normal(size=(600, 446)).astype(np.float32)
     labels = (1 + (features[:, 0] > 0)).astype(np.uint16)
@@ -217,5 +217,5 @@ def test_the_number_of_pixels_asked_for_does_not_change_a_matrix_product():
 
 
 def test_forests_predict_on_one_job_however_they_were_fitted():
-    # Several jobs add up the trees in the order in which they finish.
+    # Several jobs sum the trees in the order in which they finish.
     assert _fit(n_jobs=2).members[0].estimator.n_jobs == 1

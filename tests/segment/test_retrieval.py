@@ -9,14 +9,14 @@ from hypothesis.extra.numpy import arrays
 
 from hrvol.errors import InputError
 from hrvol.segment import retrieval
-from hrvol.segment.retrieval import Match, match_keypoints, query_vectors, similarity, top_matches
+from hrvol.segment.retrieval import Match, query_vectors, similarity, top_matches
 
 few = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 
 
 def make(seed, shape=(16, 21, 33)):
-    """Random features that lie in memory as those of a Featuriser: pixel after pixel."""
+    """Random features in the memory order of a Featuriser: channels last."""
     channels, height, width = shape
     values = np.random.default_rng(seed).normal(size=(height, width, channels)).astype(np.float32)
     return values.transpose(2, 0, 1)
@@ -42,7 +42,7 @@ def test_similarity_is_the_cosine(seed):
 
 @few
 @given(seeds)
-def test_a_point_is_most_like_itself(seed):
+def test_a_point_is_most_similar_to_itself(seed):
     features = make(seed)
     points = np.random.default_rng(seed).integers(0, features.shape[1:], (5, 2))
     queries = query_vectors(features, points)
@@ -50,27 +50,26 @@ def test_a_point_is_most_like_itself(seed):
     np.testing.assert_allclose(np.linalg.norm(queries, axis=1), 1, rtol=1e-6)
     maps = similarity(features, queries)
     assert np.abs(maps).max() <= 1
-    for (y, x), heat, match in zip(
-        points.tolist(), maps, match_keypoints(features, points, features), strict=True
-    ):
+    for (y, x), heat in zip(points.tolist(), maps, strict=True):
         assert heat[y, x] == pytest.approx(1, abs=1e-6)
+        (match,) = top_matches(heat, 1, 3)
         assert (match.y, match.x) == (y, x)
         assert match.similarity == heat[y, x] == heat.max()
-        assert top_matches(heat, 1, 3) == (match,)
 
 
 def test_planted_vectors_are_found():
     features_a, features_b = make(0, (32, 40, 50)), make(1, (32, 60, 45))
-    places = [(0, 0), (59, 44), (30, 7)]
+    positions = [(0, 0), (59, 44), (30, 7)]
     points = [(3, 4), (39, 49), (20, 20)]
-    for (ya, xa), (yb, xb) in zip(points, places, strict=True):
+    for (ya, xa), (yb, xb) in zip(points, positions, strict=True):
         features_b[:, yb, xb] = 5 * features_a[:, ya, xa] + 0.1
-    matches = match_keypoints(features_a, points, features_b)
-    assert [(match.y, match.x) for match in matches] == places
+    maps = similarity(features_b, query_vectors(features_a, points))
+    matches = [match for heat in maps for match in top_matches(heat, 1, 5)]
+    assert [(match.y, match.x) for match in matches] == positions
     assert all(0.95 < match.similarity <= 1 for match in matches)
 
 
-def test_several_copies_come_in_falling_order():
+def test_several_copies_are_in_decreasing_order():
     features = make(2, (64, 50, 60))
     query = features[:, 25, 30].copy()
     for noise, (y, x) in [(0.5, (49, 59)), (0.2, (0, 10)), (0.9, (5, 40))]:
@@ -104,7 +103,6 @@ def test_tiles_pasted_together_are_the_whole_to_the_bit(seed, y, x, chunk):
         for tile in ((slice(y), slice(x)), (slice(y), slice(x, None)), (slice(y, None), slice(None))):
             # A tile's features have strides of their own, here those of a plane for each channel.
             pasted[:, *tile] = similarity(np.ascontiguousarray(features[:, *tile]), queries)
-        assert match_keypoints(features, [(5, 5)], features)[0].y == 5
     np.testing.assert_array_equal(pasted, whole)
     np.testing.assert_array_equal(similarity(features, queries[1])[0], whole[1])
 
@@ -119,13 +117,12 @@ def test_torch_and_numpy_agree():
     assert isinstance(similarity(tensor, queries), np.ndarray)
     np.testing.assert_array_equal(similarity(tensor, torch.from_numpy(queries)), maps)
     np.testing.assert_array_equal(similarity(tensor.contiguous(), queries), maps)
-    assert match_keypoints(tensor, points, features) == match_keypoints(features, points, tensor)
     assert top_matches(torch.from_numpy(maps[0]), 3, 2) == top_matches(maps[0], 3, 2)
     for half in (tensor.half(), tensor.bfloat16(), features.astype(np.float16)):
         np.testing.assert_allclose(similarity(half, queries), maps, atol=2e-2)
 
 
-def test_pixels_without_features_are_like_nothing():
+def test_pixels_without_features_have_similarity_0():
     features = make(4)
     features[:, 3, 5] = 0
     maps = similarity(features, query_vectors(features, [(0, 0), (1, 1)]))
@@ -146,15 +143,10 @@ def test_features_are_never_copied_as_a_whole(kind):
     tracemalloc.start()
     try:
         maps = similarity(given, queries)
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.reset_peak()
-        before, _ = tracemalloc.get_traced_memory()
-        match_keypoints(given, [(0, 0)] * 50, given)
-        _, most_of_matches = tracemalloc.get_traced_memory()
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert most - maps.nbytes < features.nbytes / 20
-    assert most_of_matches - before < features.nbytes / 20  # 50 maps would be 13 MB
+    assert peak - maps.nbytes < features.nbytes / 20
 
 
 def plain_peaks(heat, k, distance):
@@ -168,7 +160,7 @@ def plain_peaks(heat, k, distance):
         == heat[max(0, y - distance) : y + distance + 1, max(0, x - distance) : x + distance + 1].max()
     ]
     chosen = []
-    for y, x in sorted(peaks, key=lambda place: -heat[place]):
+    for y, x in sorted(peaks, key=lambda position: -heat[position]):
         if all(max(abs(y - v), abs(x - u)) > distance for v, u in chosen):
             chosen.append((y, x))
     return tuple(Match(y, x, float(heat[y, x])) for y, x in chosen[:k])
@@ -184,13 +176,13 @@ def plain_peaks(heat, k, distance):
     st.integers(1, 8),
     st.integers(0, 15),
 )
-def test_peaks_are_those_of_the_definition_also_where_many_are_equal(heat, k, distance):
+def test_peaks_match_the_definition_also_with_many_equal_values(heat, k, distance):
     assert top_matches(heat, k, distance) == plain_peaks(heat, k, distance)
 
 
 @few
 @given(seeds, st.integers(1, 20), st.integers(0, 6))
-def test_peaks_are_apart_and_fall(seed, k, distance):
+def test_peaks_are_apart_and_in_decreasing_order(seed, k, distance):
     heat = np.random.default_rng(seed).uniform(-1, 1, (20, 25)).astype(np.float32)
     matches = top_matches(heat, k, distance)
     assert len(matches) <= k
@@ -203,10 +195,11 @@ def test_peaks_are_apart_and_fall(seed, k, distance):
             assert np.hypot(a.y - b.y, a.x - b.x) > distance
 
 
-def test_of_equals_the_first_in_reading_order_comes_first():
+def test_of_equals_the_first_in_row_major_order_comes_first():
     assert top_matches(np.ones((4, 9), np.float32), 9, 3) == (Match(0, 0, 1), Match(0, 4, 1), Match(0, 8, 1))
     features = np.ones((2, 50, 60), np.float32)
-    assert match_keypoints(features, [(49, 59)], features)[0] == Match(0, 0, pytest.approx(1))
+    (heat,) = similarity(features, query_vectors(features, [(49, 59)]))
+    assert top_matches(heat, 1, 5) == (Match(0, 0, pytest.approx(1)),)
 
 
 def test_the_flank_of_a_peak_is_no_match():
@@ -215,7 +208,7 @@ def test_the_flank_of_a_peak_is_no_match():
     assert [(m.y, m.x) for m in top_matches(heat, 5, 4)] == [(0, 10), (0, 0)]
 
 
-def test_what_cannot_be_looked_for_is_refused():
+def test_invalid_points_queries_and_features_are_refused():
     features = make(6)
     features[:, 2, 2] = 0
     for point in [(21, 0), (0, 33), (-1, 5)]:
@@ -241,7 +234,7 @@ def test_what_cannot_be_looked_for_is_refused():
             similarity(broken, np.ones(16))
 
 
-def test_what_is_no_similarity_map_is_refused():
+def test_invalid_similarity_maps_are_refused():
     with pytest.raises(InputError, match=r"found shape \(1, 3, 3\), expected \(Y, X\)"):
         top_matches(np.zeros((1, 3, 3), np.float32), 1, 1)
     with pytest.raises(InputError, match="similarity map: found NaN"):

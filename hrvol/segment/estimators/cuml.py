@@ -1,11 +1,11 @@
-"""Fits on a GPU, by cuML, that come back as scikit-learn's estimators.
+"""Fit estimators on a GPU with cuML, and return them as scikit-learn's.
 
-So a model fitted on a GPU has the same file, the same checks and the same prediction as any other, on a
-machine without a GPU too. What differs is the fit itself: cuML's forests choose among 128 quantiles of a
-column instead of among all values, its logistic regression has another solver, and its k-means starts with
-k-means||, the parallel k-means++. Scores agree, bits do not.
+A model fitted on a GPU has the same file, checks and prediction as one fitted on the CPU, and runs without a
+GPU. The fit itself differs: cuML's forests choose splits among 128 quantiles of a column instead of
+among all values, its logistic regression uses another solver, and its k-means starts with k-means||, the
+parallel k-means++. Scores agree, bits do not.
 
-The packages are imported when something is to be fitted, never before.
+The GPU packages are imported inside functions only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hrvol.errors import MissingExtraError, UsageError
 from hrvol.recipe.specs import ClassifierSpec
-from hrvol.segment.estimators.keywords import FOREST, KMEANS, LOGISTIC, kmeans_settings, named
+from hrvol.segment.estimators.keywords import FOREST, KMEANS, LOGISTIC, keywords_of, kmeans_settings
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
@@ -28,32 +28,32 @@ if TYPE_CHECKING:
 
 
 BINS = 128
-"""Quantiles of a column among which a forest looks for its splits; cuML's default."""
+"""Quantiles of a column among which a forest chooses its splits; cuML's default."""
 
 TOLERANCE = 1e-4
-"""Of k-means: the shift of all centroids at which it ends, as a share of the mean variance of a column."""
+"""Convergence tolerance of k-means: shift of all centroids, as a share of the mean variance of a column."""
 
-_SHARE = 0.5  # of the free memory that k-means may fill with rows; the rest is for distances and for cuML
+_SHARE = 0.5  # of the free memory may hold rows for k-means; the rest is for distances and for cuML
 
-_ROWS = 65_536  # rows summed up at once
+_ROWS = 65_536  # rows per step of a sum
 
 
-def fits_there(spec: ClassifierSpec) -> bool:
-    """Whether cuML fits a classifier; else scikit-learn does, on the CPU, whatever the device.
+def fits_on_gpu(spec: ClassifierSpec) -> bool:
+    """Whether cuML fits a classifier; scikit-learn fits all others on the CPU, whatever the device.
 
-    cuML has forests and logistic regression. The latter with weighted classes is not taken: on an H100 its
-    probabilities were 0.03 from scikit-learn's on average, where without weights they agreed to 0.005.
+    cuML has forests and logistic regression. Logistic regression with class weights stays on the CPU: on an
+    H100 its probabilities differed from scikit-learn's by 0.03 on average; without weights, by 0.005.
     """
     return spec.kind == "forest" or (spec.kind == "logistic" and spec.class_weight is None)
 
 
-def on_gpu(device: str) -> bool:
-    """Whether a device is a GPU: ``cuda`` or ``cuda:N``, and not ``cpu``.
+def is_gpu(device: str) -> bool:
+    """Whether a device is a GPU (``cuda`` or ``cuda:N``) rather than ``cpu``.
 
     Raises
     ------
     UsageError
-        It is none of these.
+        The name is none of these three.
     """
     if device == "cpu":
         return False
@@ -65,12 +65,12 @@ def on_gpu(device: str) -> bool:
 
 @contextmanager
 def gpu_packages() -> Iterator[None]:
-    """Import packages of the extra ``gpu`` within this.
+    """Report a failed import of a package of the extra ``gpu`` as a missing extra.
 
     Raises
     ------
     MissingExtraError
-        One is not installed.
+        A package is not installed.
     """
     try:
         yield
@@ -82,28 +82,29 @@ def gpu_packages() -> Iterator[None]:
 
 
 @contextmanager
-def gpu(device: str) -> Iterator[None]:
-    """Make a GPU the current one, with the memory that torch keeps for itself given back.
+def current_gpu(device: str) -> Iterator[None]:
+    """Make a GPU the current device, and release the GPU memory cached by torch.
 
     Raises
     ------
     MissingExtraError
         CuPy is not installed.
     UsageError
-        There is no such GPU.
+        The machine has no such GPU.
     """
     with gpu_packages():
         import cupy
     import torch
 
     number = int(device.partition(":")[2] or 0)
-    if torch.cuda.device_count() <= number:  # without a driver, 0
+    count = torch.cuda.device_count()  # 0 without a driver
+    if count <= number:
         raise UsageError(
-            f"device {device}: found {torch.cuda.device_count()} GPUs that torch can use, "
-            f"expected at least {number + 1}, or device cpu"
+            f"device {device}: found {count} GPUs usable by torch, expected at least {number + 1}, "
+            "or device cpu"
         )
     with cupy.cuda.Device(number), torch.cuda.device(number):
-        # What torch has queued on another stream must be there before cuML looks at it.
+        # Work that torch has queued on its stream must finish before cuML reads the result.
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         yield
@@ -121,9 +122,9 @@ def fit_forest(
     Parameters
     ----------
     unfitted
-        scikit-learn's, as it would be fitted on the CPU: the result has its parameters.
+        scikit-learn's estimator for a fit on the CPU, whose parameters the result gets.
     values
-        The same settings, see :func:`hrvol.segment.estimators.keywords.settings`.
+        The same settings, see :func:`hrvol.segment.estimators.keywords.classifier_settings`.
     features
         ``(n, C)`` float32, finite: NumPy, CuPy or a torch tensor of the GPU.
     labels
@@ -134,52 +135,52 @@ def fit_forest(
     Returns
     -------
     sklearn.ensemble.RandomForestClassifier
-        Without impurities, so that its ``feature_importances_`` are NaN.
+        The trees have no impurities, so ``feature_importances_`` is NaN.
     """
-    with gpu(device), gpu_packages():
+    with current_gpu(device), gpu_packages():
         from cuml.ensemble import RandomForestClassifier
 
         rows, columns = features.shape
         forest = RandomForestClassifier(
             **{
-                **named(FOREST, values),
+                **keywords_of(FOREST, values),
                 "max_features": candidate_share(values["max_features"], columns),
             },
             n_bins=min(BINS, rows),
-            n_streams=1,  # with several, results may depend on their timing
+            n_streams=1,  # with several, results may depend on timing
             output_type="numpy",
         )
-        found = forest.fit(as_cuml(features), labels.astype(np.int32)).as_sklearn()
-    return _restored(found, unfitted, labels)
+        converted = forest.fit(as_cuml(features), labels.astype(np.int32)).as_sklearn()
+    return _with_parameters(converted, unfitted, labels)
 
 
 def fit_logistic(
     unfitted: Pipeline, values: Mapping[str, Any], features: Any, labels: NDArray[Any], device: str
 ) -> Pipeline:
-    """Fit standardisation and logistic regression; arguments as those of :func:`fit_forest`.
+    """Fit standardisation and logistic regression; see :func:`fit_forest` for the parameters.
 
-    Columns are standardised by scikit-learn, on the host: it knows a column that is constant but for
-    rounding, which cuML would blow up.
+    scikit-learn standardises the columns, on the host: unlike cuML it recognises a column that is constant
+    except for rounding, and does not scale it up.
     """
-    with gpu(device), gpu_packages():
+    with current_gpu(device), gpu_packages():
         from cuml.linear_model import LogisticRegression
 
-        exact = _host(features).astype(np.float64)
+        exact = _to_host(features).astype(np.float64)
         scaler, last = unfitted
         standard = scaler.fit_transform(exact)
-        model = LogisticRegression(**named(LOGISTIC, values), output_type="numpy")
-        found = model.fit(standard, labels.astype(np.int32)).as_sklearn()
-    found.coef_ = np.ascontiguousarray(found.coef_)
-    unfitted.steps[-1] = (unfitted.steps[-1][0], _restored(found, last, labels))
+        model = LogisticRegression(**keywords_of(LOGISTIC, values), output_type="numpy")
+        converted = model.fit(standard, labels.astype(np.int32)).as_sklearn()
+    converted.coef_ = np.ascontiguousarray(converted.coef_)
+    unfitted.steps[-1] = (unfitted.steps[-1][0], _with_parameters(converted, last, labels))
     return unfitted
 
 
 def fit_kmeans(features: Any, n_clusters: int, seed: int, device: str) -> NDArray[np.float32]:
-    """Return centroids ``(n_clusters, C)`` float32 of rows ``(n, C)`` float32: NumPy, CuPy or torch.
+    """Return centroids ``(n_clusters, C)`` float32 of rows ``(n, C)`` float32 of NumPy, CuPy or torch.
 
-    Rows on the host that do not fit into half of the GPU's free memory are read piece by piece.
+    Rows on the host that exceed half of the GPU's free memory are transferred in batches.
     """
-    with gpu(device), gpu_packages():
+    with current_gpu(device), gpu_packages():
         import cupy
         from cuml.cluster import KMeans
 
@@ -189,8 +190,8 @@ def fit_kmeans(features: Any, n_clusters: int, seed: int, device: str) -> NDArra
             free, _ = cupy.cuda.Device().mem_info
             buffered = buffer_rows(len(rows), rows.shape[1] * rows.itemsize, free)
         estimator = KMeans(
-            **named(KMEANS, kmeans_settings(n_clusters, seed)),
-            # cuML takes the shift as it is; scikit-learn, in units of the data.
+            **keywords_of(KMEANS, kmeans_settings(n_clusters, seed)),
+            # cuML takes an absolute shift; scikit-learn scales its tolerance by the variance itself.
             tol=TOLERANCE * mean_variance(rows),
             device_buffer_samples=buffered,
             output_type="numpy",
@@ -201,62 +202,21 @@ def fit_kmeans(features: Any, n_clusters: int, seed: int, device: str) -> NDArra
 
 @contextmanager
 def transfers(device: str) -> Iterator[tuple[Callable[[Any], Any], Callable[[Any], NDArray[Any]]]]:
-    """Yield what copies an array to a device, and what copies one back; on the CPU neither does anything."""
-    if not on_gpu(device):
-        yield _same, _same
+    """Yield two functions that copy an array to a device and back; on the CPU both return their argument."""
+    if not is_gpu(device):
+        yield _identity, _identity
         return
-    with gpu(device):
+    with current_gpu(device):
         import cupy
 
         yield as_cupy, cupy.asnumpy
 
 
-def to_gpu(estimator: Any) -> Any:
-    """Return cuML's estimator for a fitted one of scikit-learn, to go on with on a GPU.
-
-    Parameters
-    ----------
-    estimator
-        A forest, a logistic regression, k-means, a scaler, or a pipeline of them.
-
-    Returns
-    -------
-    Any
-        It answers with NumPy arrays; ``as_sklearn()`` is the way back (of each step of a pipeline).
-
-    Raises
-    ------
-    MissingExtraError
-        cuML is not installed.
-    UsageError
-        cuML has no such estimator.
-    """
-    from sklearn import cluster, ensemble, linear_model, pipeline, preprocessing
-
-    if type(estimator) is pipeline.Pipeline:
-        return pipeline.Pipeline([(name, to_gpu(step)) for name, step in estimator.steps])
-    with gpu_packages():
-        from cuml.cluster import KMeans
-        from cuml.ensemble import RandomForestClassifier
-        from cuml.linear_model import LogisticRegression
-        from cuml.preprocessing import StandardScaler
-    if type(estimator) is ensemble.RandomForestClassifier:
-        return RandomForestClassifier.from_sklearn(estimator)
-    if type(estimator) is linear_model.LogisticRegression:
-        return LogisticRegression.from_sklearn(estimator)
-    if type(estimator) is cluster.KMeans:
-        return KMeans.from_sklearn(estimator)
-    if type(estimator) is preprocessing.StandardScaler:
-        return StandardScaler.from_sklearn(estimator)
-    found = type(estimator).__name__
-    raise UsageError(f"device cuda: found a {found}, expected a forest, a logistic regression or k-means")
-
-
 def candidate_share(max_features: str | float | None, columns: int) -> float:
-    """Return the share of columns that makes cuML look at as many per split as scikit-learn does.
+    """Return the share of columns for which cuML tries as many columns per split as scikit-learn.
 
-    cuML multiplies a share in single precision and cuts off: of 58 columns, a count of 15 becomes 14. A share
-    in the middle between a count and the next is safe.
+    cuML multiplies the share in single precision and truncates: 15 of 58 columns would become 14. A share
+    halfway between this count and the next survives the rounding.
     """
     if max_features is None:
         count = columns
@@ -270,7 +230,7 @@ def candidate_share(max_features: str | float | None, columns: int) -> float:
 
 
 def buffer_rows(rows: int, row_bytes: int, free: int) -> int:
-    """Return how many rows of the host a GPU holds at a time, or 0 if it holds them all.
+    """Return the number of host rows to transfer to a GPU per batch, or 0 if all of them fit.
 
     Parameters
     ----------
@@ -284,45 +244,45 @@ def buffer_rows(rows: int, row_bytes: int, free: int) -> int:
 
 
 def mean_variance(rows: Any) -> float:
-    """Return the variance of a column of ``(n, C)``, mean over columns; NumPy's or CuPy's, piece by piece."""
+    """Return the mean over columns of the variance of ``(n, C)`` of NumPy or CuPy, in batches of rows."""
     count = len(rows)
-    middle = rows[: min(count, _ROWS)].mean(axis=0)  # taken off, so that squares do not cancel
+    centre = rows[: min(count, _ROWS)].mean(axis=0)  # subtracted, so that the squares do not cancel
     total: Any = 0.0
     squares: Any = 0.0
     for start in range(0, count, _ROWS):
-        part = rows[start : start + _ROWS].astype(np.float64) - middle
-        total = total + part.sum(axis=0)
-        squares = squares + (part**2).sum(axis=0)
+        batch = rows[start : start + _ROWS].astype(np.float64) - centre
+        total = total + batch.sum(axis=0)
+        squares = squares + (batch**2).sum(axis=0)
     return float((squares / count - (total / count) ** 2).mean())
 
 
 def as_cuml(features: Any) -> Any:
-    """Return what cuML takes: an array of NumPy as it is, one of torch or CuPy as CuPy's, not copied."""
+    """Return a NumPy array unchanged, and one of torch or CuPy as a CuPy array without a copy."""
     return features if isinstance(features, np.ndarray) else as_cupy(features)
 
 
 def as_cupy(values: Any) -> Any:
-    """Return an array as CuPy's: copied from NumPy, shared with torch."""
+    """Return an array as a CuPy array: copied from NumPy, sharing memory with torch."""
     import cupy
 
     return cupy.asarray(values) if isinstance(values, np.ndarray) else cupy.from_dlpack(values)
 
 
-def _host(values: Any) -> NDArray[Any]:
+def _to_host(values: Any) -> NDArray[Any]:
     if isinstance(values, np.ndarray):
         return values
     import cupy
 
-    found: NDArray[Any] = cupy.asnumpy(as_cupy(values))
-    return found
+    array: NDArray[Any] = cupy.asnumpy(as_cupy(values))
+    return array
 
 
-def _same(values: Any) -> Any:
+def _identity(values: Any) -> Any:
     return values
 
 
-def _restored(found: Any, unfitted: Any, labels: NDArray[Any]) -> Any:
-    """Return a converted estimator with the parameters and the type of classes that one of the CPU has."""
-    found.set_params(**unfitted.get_params(deep=False))
-    found.classes_ = np.unique(labels)
-    return found
+def _with_parameters(converted: Any, unfitted: Any, labels: NDArray[Any]) -> Any:
+    """Give a converted estimator the parameters and the type of class values of a fit on the CPU."""
+    converted.set_params(**unfitted.get_params(deep=False))
+    converted.classes_ = np.unique(labels)
+    return converted

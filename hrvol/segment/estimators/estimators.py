@@ -1,6 +1,6 @@
-"""The one door to scikit-learn: classifiers made, fitted and asked by kind; and k-means.
+"""Make and fit classifiers, predict with them, and run k-means, all with scikit-learn.
 
-Six kinds, named in :class:`hrvol.recipe.recipe.ClassifierSpec`:
+The kinds of :class:`hrvol.recipe.specs.ClassifierSpec`:
 
 ===========  ==================================================================================
 vote         mean of the probabilities of a forest and a logistic regression
@@ -11,9 +11,8 @@ mlp          standardised columns, multi-layer perceptron
 boosting     histogram gradient boosting
 ===========  ==================================================================================
 
-Everything is seeded, and a fit does not depend on the number of threads. Forests, logistic regression and
-k-means can be fitted on a GPU instead (:mod:`hrvol.segment.estimators.cuml`); what comes back is
-scikit-learn's all the same.
+Every fit is seeded and independent of the number of threads. Forests, logistic regression and k-means can be
+fitted on a GPU (:mod:`hrvol.segment.estimators.cuml`), which also returns estimators of scikit-learn.
 """
 
 from __future__ import annotations
@@ -40,7 +39,14 @@ from threadpoolctl import threadpool_limits
 
 from hrvol.arrays import average
 from hrvol.recipe.specs import ClassifierKind, ClassifierSpec
-from hrvol.segment.estimators import cuml as gpu
+from hrvol.segment.estimators.cuml import (
+    fit_forest,
+    fit_kmeans,
+    fit_logistic,
+    fits_on_gpu,
+    is_gpu,
+    transfers,
+)
 from hrvol.segment.estimators.keywords import (
     BOOSTING,
     FOREST,
@@ -49,18 +55,18 @@ from hrvol.segment.estimators.keywords import (
     MLP,
     RIDGE,
     VOTERS,
+    classifier_settings,
+    keywords_of,
     kmeans_settings,
-    named,
-    settings,
     voters,
 )
 
 CHUNK = 4096
-"""Pixels a thread predicts at a time: their features stay in its cache (measured faster than 16k and 64k)."""
+"""Pixels a thread predicts at once: their features fit its cache (measured faster than 16k and 64k)."""
 
 _ROWS = 16_384  # rows whose distances to centroids are held at once
 
-_one_limit_at_a_time = threading.RLock()
+_LIMIT_LOCK = threading.RLock()
 
 
 def make_classifier(spec: ClassifierSpec, n_features: int, seed: int, n_jobs: int = 1) -> Any:
@@ -69,16 +75,15 @@ def make_classifier(spec: ClassifierSpec, n_features: int, seed: int, n_jobs: in
     Parameters
     ----------
     spec
-        Kind and settings. A kind ignores what it does not know: only ``forest`` reads ``max_features``;
-        ``trees``, ``max_depth`` and ``min_samples_leaf`` are for ``forest`` and ``boosting``;
-        ``regularisation`` is the strength of the penalty (logistic: ``1 / C``, ridge: ``alpha``, mlp: a
-        factor on ``alpha`` = 1e-4).
+        Kind and settings. Only ``forest`` reads ``max_features``; only ``forest`` and ``boosting`` read
+        ``trees``, ``max_depth`` and ``min_samples_leaf``. ``regularisation`` is the strength of the penalty
+        (logistic: ``1 / C``, ridge: ``alpha``, mlp: a factor on ``alpha`` = 1e-4).
     n_features
-        Number of columns; a larger ``max_features`` means all of them.
+        Number of columns; a larger ``max_features`` is reduced to it.
     seed
         Random seed.
     n_jobs
-        Threads the fit of a forest may use, -1 for all cores.
+        Threads for fitting a forest, -1 for all cores.
 
     Raises
     ------
@@ -88,20 +93,20 @@ def make_classifier(spec: ClassifierSpec, n_features: int, seed: int, n_jobs: in
         The kind is ``vote``.
     """
     if spec.kind == "vote":
-        raise ValueError("found kind vote, expected one of those that vote")
-    values = settings(spec, n_features, seed)
+        raise ValueError("classifier: found kind vote, expected the kind of a single estimator")
+    values = classifier_settings(spec, n_features, seed)
     if spec.kind == "forest":
-        return RandomForestClassifier(**named(FOREST, values), n_jobs=n_jobs)
+        return RandomForestClassifier(**keywords_of(FOREST, values), n_jobs=n_jobs)
     if spec.kind == "boosting":
-        # Early stopping would hold back pixels next to training pixels, and so tell nothing.
-        return HistGradientBoostingClassifier(**named(BOOSTING, values), early_stopping=False)
+        # Early stopping would validate on pixels next to training pixels, which is no test.
+        return HistGradientBoostingClassifier(**keywords_of(BOOSTING, values), early_stopping=False)
     last: Any
     if spec.kind == "logistic":
-        last = LogisticRegression(**named(LOGISTIC, values), random_state=seed)
+        last = LogisticRegression(**keywords_of(LOGISTIC, values), random_state=seed)
     elif spec.kind == "ridge":
-        last = RidgeClassifier(**named(RIDGE, values))
+        last = RidgeClassifier(**keywords_of(RIDGE, values))
     else:
-        last = MLPClassifier(**named(MLP, values))
+        last = MLPClassifier(**keywords_of(MLP, values))
     return Pipeline([("scaler", StandardScaler()), ("classifier", last)])
 
 
@@ -127,64 +132,64 @@ def fit_classifier(
     seed
         Random seed.
     n_jobs
-        Threads a forest or boosting may use, -1 for all cores. The result does not depend on it.
+        Threads for a forest or boosting, -1 for all cores. The result does not depend on it.
     device
-        ``cpu``, or ``cuda`` or ``cuda:N``: a GPU, for what :func:`hrvol.segment.estimators.cuml.fits_there`
-        says. The others are fitted on the CPU all the same.
+        ``cpu``, ``cuda`` or ``cuda:N``. A GPU fits the kinds that
+        :func:`hrvol.segment.estimators.cuml.fits_on_gpu` accepts; the others are fitted on the CPU.
     grey
-        Columns of grey values, which only ``spec.grey_share`` of a forest's trees look at, and a logistic
-        regression does not if that is below 1.
+        Columns of grey values. Only ``spec.grey_share`` of a forest's trees use them; a logistic regression
+        ignores them if the share is below 1.
 
     Returns
     -------
     Any
-        The fitted estimator, of scikit-learn; ``classes_`` of its last step are the values of ``labels`` in
-        rising order. A fit on a GPU differs in its bits, and by a little in its answers.
+        The fitted estimator of scikit-learn; ``classes_`` of its last step are the values of ``labels`` in
+        rising order. Probabilities of a fit on a GPU differ slightly from those of a fit on the CPU.
 
     Raises
     ------
     MissingExtraError
         cuML is needed and not installed.
     UsageError
-        There is no such device.
+        The device does not exist.
     """
     if spec.kind == "vote":
-        parts = [spec.model_copy(update={"kind": kind}) for kind in VOTERS]
-        fitted = [fit_classifier(part, features, labels, seed, n_jobs, device, grey) for part in parts]
-        return _vote_of(fitted, labels)
+        specs = [spec.model_copy(update={"kind": kind}) for kind in VOTERS]
+        fitted = [fit_classifier(each, features, labels, seed, n_jobs, device, grey) for each in specs]
+        return _voting_classifier(fitted, labels)
     if len(grey) and spec.grey_share < 1 and spec.kind in VOTERS:
-        return _fit_covered(spec, features, labels, seed, n_jobs, device, list(grey))
+        return _fit_hiding_grey(spec, features, labels, seed, n_jobs, device, list(grey))
     estimator = make_classifier(spec, features.shape[1], seed, n_jobs)
-    if gpu.on_gpu(device) and gpu.fits_there(spec):
-        values = settings(spec, features.shape[1], seed)
+    if is_gpu(device) and fits_on_gpu(spec):
+        values = classifier_settings(spec, features.shape[1], seed)
         if spec.kind == "forest":
-            return gpu.fit_forest(estimator, values, features, labels, device).set_params(n_jobs=1)
-        return gpu.fit_logistic(estimator, values, features, labels, device)
+            return fit_forest(estimator, values, features, labels, device).set_params(n_jobs=1)
+        return fit_logistic(estimator, values, features, labels, device)
     if spec.kind == "forest":
         estimator.fit(features, labels)
-        # Stored models must not depend on the machine they were trained on. Nor may prediction: with several
-        # jobs scikit-learn adds up the trees in the order in which they finish.
+        # Neither model files nor predictions may depend on the machine: with several jobs scikit-learn sums
+        # the trees in the order in which they finish.
         return estimator.set_params(n_jobs=1)
     if spec.kind == "boosting":
-        with _threads(None if n_jobs == -1 else n_jobs):
+        with _limit_threads(None if n_jobs == -1 else n_jobs):
             estimator.fit(features, labels)
-        estimator._bin_mapper.n_threads = 1  # kept in the file, though prediction asks anew
+        estimator._bin_mapper.n_threads = 1  # stored in the model file, though prediction ignores it
         return estimator
-    with _threads(1):
+    with _limit_threads(1):
         if spec.kind != "mlp":
             # Solvers stall in single precision.
             return estimator.fit(features.astype(np.float64), labels)
         balanced = spec.class_weight == "balanced"
         weights = compute_sample_weight("balanced", labels) if balanced else None
         estimator.fit(features, labels, classifier__sample_weight=weights)
-    # The optimiser's moments are twice the size of the network and serve training only.
+    # The optimiser's moments are twice the size of the network and are used in training only.
     vars(estimator[-1]).pop("_optimizer", None)
     return estimator
 
 
-def _vote_of(fitted: Sequence[Any], labels: NDArray[Any]) -> VotingClassifier:
-    """Return the vote of fitted estimators, as scikit-learn has it after a fit."""
-    unfitted = [(name, clone(part)) for name, part in zip(VOTERS, fitted, strict=True)]
+def _voting_classifier(fitted: Sequence[Any], labels: NDArray[Any]) -> VotingClassifier:
+    """Return a fitted ``VotingClassifier`` made of fitted estimators."""
+    unfitted = [(name, clone(estimator)) for name, estimator in zip(VOTERS, fitted, strict=True)]
     vote = VotingClassifier(unfitted, voting="soft")
     vote.estimators_ = list(fitted)
     vote.le_ = LabelEncoder().fit(labels)
@@ -192,7 +197,7 @@ def _vote_of(fitted: Sequence[Any], labels: NDArray[Any]) -> VotingClassifier:
     return vote
 
 
-def _fit_covered(
+def _fit_hiding_grey(
     spec: ClassifierSpec,
     features: NDArray[np.float32],
     labels: NDArray[Any],
@@ -201,25 +206,25 @@ def _fit_covered(
     device: str,
     grey: list[int],
 ) -> Any:
-    """Fit a forest some of whose trees do not look at some columns, or another estimator that does not.
+    """Fit a forest with grey columns hidden from some of its trees, or another estimator without them.
 
-    The columns are constant for these: no tree splits such a column, and its weight is 0.
+    Hidden columns are constant: no tree splits them, and their weight is 0.
     """
-    covered = features.copy()
-    covered[:, grey] = 0
-    seeing = {"grey_share": 1.0}
+    hidden = features.copy()
+    hidden[:, grey] = 0
+    all_columns = {"grey_share": 1.0}
     if spec.kind != "forest":
-        estimator = fit_classifier(spec.model_copy(update=seeing), covered, labels, seed, n_jobs, device)
-        estimator[-1].coef_[:, grey] = 0  # nothing but rounding may have been there
+        estimator = fit_classifier(spec.model_copy(update=all_columns), hidden, labels, seed, n_jobs, device)
+        estimator[-1].coef_[:, grey] = 0  # remove rounding errors
         return estimator
     count = round(spec.trees * spec.grey_share)
     other_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
-    shares = (count, features, seed), (spec.trees - count, covered, other_seed)
+    groups = (count, features, seed), (spec.trees - count, hidden, other_seed)
     forests = [
         fit_classifier(
-            spec.model_copy(update=seeing | {"trees": trees}), shown, labels, its_seed, n_jobs, device
+            spec.model_copy(update=all_columns | {"trees": trees}), values, labels, group_seed, n_jobs, device
         )
-        for trees, shown, its_seed in shares
+        for trees, values, group_seed in groups
         if trees
     ]
     for other in forests[1:]:
@@ -228,29 +233,29 @@ def _fit_covered(
 
 
 def probabilities(estimator: Any, features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return class probabilities ``(n, K)`` in order of class value, float64.
+    """Return class probabilities ``(n, K)`` float64 in order of class value.
 
-    Matrix products are worked out in float64, because their last bits depend on where a row stands among the
-    others: rounded to float32 afterwards, they do not.
+    Matrix products are computed in float64: their last bits depend on a row's position among the others, but
+    no longer after rounding to float32.
 
-    Ridge regression knows no probabilities: its are the softmax of the decision function, which ranks classes
-    as the classifier does but is not calibrated (two classes: of -d and +d).
+    Ridge regression has no probabilities. The softmax of its decision function (two classes: of -d and +d)
+    replaces them; it ranks classes as the classifier does but is not calibrated.
     """
     if type(estimator) is VotingClassifier:
-        return np.asarray(average([probabilities(part, features) for _, part in voters(estimator)]))
+        return np.asarray(average([probabilities(member, features) for _, member in voters(estimator)]))
     if type(estimator) is RandomForestClassifier:
         return _forest_probabilities(estimator, features)
-    if isinstance(estimator, Pipeline):  # the kinds that are `linear`
-        return _products(estimator, features)[: len(features)]
+    if isinstance(estimator, Pipeline):
+        return _pipeline_probabilities(estimator, features)[: len(features)]
     if hasattr(estimator, "predict_proba"):
         return np.asarray(estimator.predict_proba(features), dtype=np.float64)
     raise TypeError(f"found a {type(estimator).__name__}, expected a classifier of a known kind")
 
 
-def _products(estimator: Pipeline, features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the probabilities of at least so many rows, in float64.
+def _pipeline_probabilities(estimator: Pipeline, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return float64 probabilities of the rows, padded to at least :data:`CHUNK` rows.
 
-    The bits of a matrix product may depend on its number of rows: it is never less than :data:`CHUNK`.
+    The bits of a matrix product may depend on its number of rows.
     """
     rows, columns = features.shape
     exact = np.zeros((max(rows, CHUNK), columns))
@@ -266,9 +271,9 @@ def _products(estimator: Pipeline, features: NDArray[np.float32]) -> NDArray[np.
 def _forest_probabilities(
     forest: RandomForestClassifier, features: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Return the very bits of ``forest.predict_proba``, sooner: it checks and locks anew for each tree.
+    """Return the bits of ``forest.predict_proba`` without its check and lock per tree.
 
-    Column by column in memory: pixels side by side are alike, so they ask a tree for the same columns.
+    Features are in column order: adjacent pixels are similar and read the same columns in a tree.
     """
     features = np.asfortranarray(features)
     total = np.zeros((len(features), forest.n_classes_))
@@ -281,16 +286,16 @@ def _forest_probabilities(
 def kmeans(
     features: NDArray[np.float32], n_clusters: int, seed: int, device: str = "cpu"
 ) -> NDArray[np.float32]:
-    """Return the centroids ``(n_clusters, C)`` that k-means finds in ``(n, C)``, one start with k-means++.
+    """Return the centroids ``(n_clusters, C)`` of rows ``(n, C)``: k-means with one k-means++ start.
 
-    The same bits on any number of cores; on a GPU (``cuda`` or ``cuda:N``) other ones. Where fewer than
-    ``n_clusters`` rows differ, centroids repeat.
+    The bits do not depend on the number of cores, but those of a GPU (``cuda``, ``cuda:N``) differ. With
+    fewer than ``n_clusters`` distinct rows, centroids repeat.
     """
-    if gpu.on_gpu(device):
-        return gpu.fit_kmeans(features, n_clusters, seed, device)
-    estimator = KMeans(**named(KMEANS, kmeans_settings(n_clusters, seed)))
-    with _threads(1), warnings.catch_warnings():  # threads add up their parts in the order they finish
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of repeated centroids; the caller counts
+    if is_gpu(device):
+        return fit_kmeans(features, n_clusters, seed, device)
+    estimator = KMeans(**keywords_of(KMEANS, kmeans_settings(n_clusters, seed)))
+    with _limit_threads(1), warnings.catch_warnings():  # threads would add partial sums as they finish
+        warnings.simplefilter("ignore", ConvergenceWarning)  # repeated centroids, which the caller counts
         centroids: NDArray[np.float32] = estimator.fit(features).cluster_centers_
     return centroids.astype(np.float32, copy=False)
 
@@ -298,49 +303,49 @@ def kmeans(
 def nearest(
     centroids: NDArray[np.float32], features: NDArray[np.float32], device: str = "cpu"
 ) -> NDArray[np.int64]:
-    """Return the number of the centroid ``(C, F)`` nearest to each row ``(n, F)``, or the first."""
-    found = np.empty(len(features), np.int64)
-    with gpu.transfers(device) as (there, back), _threads(1):
-        centroids = there(centroids)
+    """Return the number of the centroid ``(C, F)`` nearest to each row ``(n, F)``; the first of equals."""
+    numbers = np.empty(len(features), np.int64)
+    with transfers(device) as (to_device, from_device), _limit_threads(1):
+        centroids = to_device(centroids)
         lengths = (centroids**2).sum(axis=1)
         for start in range(0, len(features), _ROWS):
-            scores = 2 * (there(features[start : start + _ROWS]) @ centroids.T) - lengths
-            found[start : start + _ROWS] = back(scores.argmax(axis=1))
-    return found
+            scores = 2 * (to_device(features[start : start + _ROWS]) @ centroids.T) - lengths
+            numbers[start : start + _ROWS] = from_device(scores.argmax(axis=1))
+    return numbers
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Hold BLAS and OpenMP to one thread, so that sums have the same bits on any number of cores."""
-    with _threads(1):
+    """Limit BLAS and OpenMP to one thread, so that sums have the same bits on any number of cores."""
+    with _limit_threads(1):
         yield
 
 
-def linear(kind: ClassifierKind) -> bool:
-    """Whether a classifier is a pipeline of matrix products."""
+def is_linear(kind: ClassifierKind) -> bool:
+    """Whether a classifier is a pipeline of standardisation and matrix products."""
     return kind in ("logistic", "ridge", "mlp")
 
 
 @contextmanager
 def prediction_threads(kind: ClassifierKind) -> Iterator[None]:
-    """Hold BLAS and OpenMP to one thread while predictions run, so that their bits never vary.
+    """Limit BLAS and OpenMP to one thread during predictions, so that their bits never vary.
 
-    The limit belongs to the process; concurrent holders of it wait for each other. Forests need none.
+    The limit applies to the process; concurrent callers wait for each other. Forests need none.
     """
     if kind == "forest":
         yield
     else:
-        with _threads(1):
+        with _limit_threads(1):
             yield
 
 
-def hold_threads(kind: ClassifierKind) -> None:
-    """Start a thread that predicts within :func:`prediction_threads`: OpenMP's limit is each thread's own."""
+def limit_worker_thread(kind: ClassifierKind) -> None:
+    """Limit a worker thread within :func:`prediction_threads`: OpenMP's limit applies per thread."""
     if kind != "forest":
         threadpool_limits(1)
 
 
 @contextmanager
-def _threads(limit: int | None) -> Iterator[None]:
-    with _one_limit_at_a_time, threadpool_limits(limit):
+def _limit_threads(limit: int | None) -> Iterator[None]:
+    with _LIMIT_LOCK, threadpool_limits(limit):
         yield

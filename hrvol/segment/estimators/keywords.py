@@ -1,8 +1,8 @@
-"""Which keyword of an estimator each setting of a recipe is.
+"""Map settings of a recipe to keyword arguments of estimators.
 
-One table per kind. cuML's estimators are named after scikit-learn's and so are their keywords: the tables
-:data:`FOREST`, :data:`LOGISTIC` and :data:`KMEANS` are for both libraries, and what only one of them knows is
-written where that one is made. A table maps the keyword to the setting's name in :func:`settings`.
+One table per kind maps a keyword to the name of its value in :func:`classifier_settings`. cuML uses the names
+of scikit-learn, so :data:`FOREST`, :data:`LOGISTIC` and :data:`KMEANS` serve both libraries; keywords of only
+one library are written where its estimator is made.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ BOOSTING = {
 }
 
 VOTERS: tuple[ClassifierKind, ...] = ("forest", "logistic")
-"""Kinds of which a vote is the mean."""
+"""Kinds whose class probabilities a vote averages."""
 
 _MLP_ALPHA = 1e-4  # scikit-learn's default; `regularisation` scales it
 
-_LOGISTIC_PENALTY = 100.0  # where a recipe has none: benchmarks/classifiers.md
+_LOGISTIC_PENALTY = 100.0  # for recipes without one: benchmarks/classifiers.md
 
 
-def settings(spec: ClassifierSpec, n_features: int, seed: int) -> dict[str, Any]:
-    """Return what the tables of classifiers name: the fields of the spec, the seed, and what follows of them.
+def classifier_settings(spec: ClassifierSpec, n_features: int, seed: int) -> dict[str, Any]:
+    """Return the values of a classifier's table: fields of the spec, the seed, and values derived from them.
 
     Parameters
     ----------
     spec
         Kind and settings.
     n_features
-        Number of columns; a larger ``max_features`` means all of them.
+        Number of columns; a larger ``max_features`` is reduced to it.
     seed
         Random seed.
 
@@ -69,32 +69,32 @@ def settings(spec: ClassifierSpec, n_features: int, seed: int) -> dict[str, Any]
     RecipeError
         A forest's ``max_features`` is not above 0.
     """
-    found = {**dict(spec), "seed": seed}
+    values = {**dict(spec), "seed": seed}
     penalty = spec.regularisation
     if penalty is None:
         penalty = _LOGISTIC_PENALTY if spec.kind in ("vote", "logistic") else 1.0
-    found |= {
+    values |= {
         "regularisation": penalty,
         "inverse_regularisation": 1.0 / penalty,
         "weight_decay": _MLP_ALPHA * penalty,
     }
     if spec.kind in ("vote", "forest"):
-        found["max_features"] = _max_features(spec.max_features, n_features)
-    return found
+        values["max_features"] = _max_features(spec.max_features, n_features)
+    return values
 
 
 def kmeans_settings(clusters: int, seed: int) -> dict[str, Any]:
-    """Return what :data:`KMEANS` names: one start, with k-means++."""
+    """Return the values of :data:`KMEANS`: one start, with k-means++."""
     return {"clusters": clusters, "starts": 1, "seed": seed}
 
 
-def named(table: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments of a table, with their values."""
+def keywords_of(table: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of a table with their values."""
     return {keyword: values[setting] for keyword, setting in table.items()}
 
 
 def voters(vote: Any) -> list[tuple[ClassifierKind, Any]]:
-    """Return the kinds and the fitted estimators of scikit-learn's ``VotingClassifier``."""
+    """Return the kinds and fitted estimators of scikit-learn's ``VotingClassifier``."""
     return list(zip(VOTERS, vote.estimators_, strict=True))
 
 
@@ -103,5 +103,5 @@ def _max_features(value: str | float | None, n_features: int) -> str | int | flo
         return value
     if value <= 0:
         raise RecipeError(f"classifier.max_features: found {value}, expected sqrt, log2, null or more than 0")
-    # A fraction stays a fraction; a count is at most what there is.
+    # A fraction stays a fraction; a count is at most the number of columns.
     return value if isinstance(value, float) and value <= 1 else min(int(value), n_features)

@@ -1,8 +1,8 @@
-"""Classifiers that are matrix products (logistic, ridge, mlp), asked with the arrays of any library.
+"""Predict with linear classifiers and MLPs on arrays of any library.
 
-scikit-learn's own prediction checks, copies and computes with NumPy. The same sums, written with the array
-API, run where the features are. They are worked out in float64, as those of
-:func:`hrvol.segment.estimators.estimators.probabilities` are, and differ from them by rounding only.
+scikit-learn predicts on the host. The same sums, written with the array API, run on the device of the
+features. They are computed in float64 and differ from those of
+:func:`hrvol.segment.estimators.estimators.probabilities` by rounding only.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from hrvol.errors import ModelError
 from hrvol.recipe.specs import ClassifierKind
 
 Ending = Literal["softmax", "sigmoid", "mirrored"]
-"""How scores become probabilities: softmax; or of one score d the sigmoid, or the softmax of -d and +d."""
+"""How scores become probabilities: softmax; for one score d the sigmoid or the softmax of -d and +d."""
 
 _ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class LinearHead:
-    """The numbers of a fitted pipeline: standardisation, then layers of products with ReLU between them.
+    """The weights of a fitted pipeline: standardisation, then linear layers with ReLU between them.
 
     Attributes
     ----------
     mean, scale
-        ``(C,)`` float64: what is taken off each column, and what it is divided by.
+        ``(C,)`` float64: subtracted from each column, and its divisor.
     layers
         Weight ``(n, m)`` and bias ``(m,)`` of each layer, float64.
     ending
@@ -43,22 +43,22 @@ class LinearHead:
     layers: tuple[tuple[Array, Array], ...]
     ending: Ending
 
-    def beside(self, values: Array) -> LinearHead:
-        """Return the head with its numbers in the library and on the device of some array."""
+    def to_device_of(self, values: Array) -> LinearHead:
+        """Return the head with its weights in the library and on the device of an array."""
         layers = tuple((beside(weight, values), beside(bias, values)) for weight, bias in self.layers)
         return replace(self, mean=beside(self.mean, values), scale=beside(self.scale, values), layers=layers)
 
     def probabilities(self, features: Array) -> Array:
-        """Return class probabilities ``(n, K)`` float64 of features ``(n, C)`` that lie beside the head.
+        """Return class probabilities ``(n, K)`` float64 of features ``(n, C)`` on the head's device.
 
-        Some rows at a time: in float64, and less their mean, all of them would take six times the memory.
+        Rows are processed in batches: the float64 intermediates need six times the memory of the features.
         """
         rows = features.shape[0]
         if rows <= _ROWS:
             return self._probabilities(features)
         cuts = [*range(0, rows, _ROWS), rows]
-        parts = [self._probabilities(features[start:stop, :]) for start, stop in pairwise(cuts)]
-        return namespace(features).concat(parts, axis=0)
+        batches = [self._probabilities(features[start:stop, :]) for start, stop in pairwise(cuts)]
+        return namespace(features).concat(batches, axis=0)
 
     def _probabilities(self, features: Array) -> Array:
         xp = namespace(features)
@@ -70,30 +70,30 @@ class LinearHead:
             if i < last:
                 values = xp.maximum(values, zero)
         if self.ending == "sigmoid":
-            small = xp.exp(-xp.abs(values))  # of the sign that cannot overflow
-            sure = xp.where(values >= 0, xp.ones_like(small), small) / (1 + small)
-            return xp.concat([1 - sure, sure], axis=1)
+            small = xp.exp(-xp.abs(values))  # of a negative number, which cannot overflow
+            second = xp.where(values >= 0, xp.ones_like(small), small) / (1 + small)
+            return xp.concat([1 - second, second], axis=1)
         if self.ending == "mirrored":
             values = xp.concat([-values, values], axis=1)
         powers = xp.exp(values - xp.max(values, axis=1, keepdims=True))
         return powers / xp.sum(powers, axis=1, keepdims=True)
 
 
-def head_of(kind: ClassifierKind, estimator: Any) -> LinearHead:
-    """Return the numbers of a fitted classifier, NumPy arrays.
+def linear_head(kind: ClassifierKind, estimator: Any) -> LinearHead:
+    """Return the weights of a fitted classifier as NumPy arrays.
 
     Parameters
     ----------
     kind
         ``logistic``, ``ridge`` or ``mlp``.
     estimator
-        What :func:`hrvol.segment.estimators.estimators.fit_classifier` made of it: a scaler and the
-        classifier.
+        The pipeline of a scaler and a classifier that
+        :func:`hrvol.segment.estimators.estimators.fit_classifier` returns.
 
     Raises
     ------
     ModelError
-        A network has another activation than the ReLU of those that are made here.
+        The activation of an MLP is not ReLU.
     """
     scaler, last = estimator
     layers: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]
@@ -101,15 +101,16 @@ def head_of(kind: ClassifierKind, estimator: Any) -> LinearHead:
         if last.activation != "relu":
             raise ModelError(f"classifier: found an mlp with activation {last.activation}, expected relu")
         layers = tuple(
-            (_exact(weight), _exact(bias)) for weight, bias in zip(last.coefs_, last.intercepts_, strict=True)
+            (_float64(weight), _float64(bias))
+            for weight, bias in zip(last.coefs_, last.intercepts_, strict=True)
         )
     else:
-        layers = ((_exact(np.atleast_2d(last.coef_).T), _exact(np.atleast_1d(last.intercept_))),)
+        layers = ((_float64(np.atleast_2d(last.coef_).T), _float64(np.atleast_1d(last.intercept_))),)
     ending: Ending = "softmax"
     if layers[-1][1].shape == (1,):
         ending = "mirrored" if kind == "ridge" else "sigmoid"
-    return LinearHead(_exact(scaler.mean_), _exact(scaler.scale_), layers, ending)
+    return LinearHead(_float64(scaler.mean_), _float64(scaler.scale_), layers, ending)
 
 
-def _exact(values: Any) -> NDArray[np.float64]:
+def _float64(values: Any) -> NDArray[np.float64]:
     return np.ascontiguousarray(values, dtype=np.float64)

@@ -1,8 +1,8 @@
-"""Fitted forests and boosted trees asked by nvForest, on a GPU or on the CPU, instead of by scikit-learn.
+"""Predict with fitted forests and boosted trees through nvForest, on a GPU or on the CPU.
 
-nvForest reads the trees of a fitted scikit-learn estimator. Every pixel falls into the leaves that
-scikit-learn finds for it, and probabilities differ only by how trees are added up: in another order, or in
-single precision (``benchmarks/nvforest.md``).
+nvForest loads the trees of a fitted scikit-learn estimator. Each pixel reaches the same leaves as in
+scikit-learn; probabilities differ only because trees are summed in another order or in single precision
+(``benchmarks/nvforest.md``).
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ def load_trees(
     estimator
         scikit-learn's ``RandomForestClassifier`` or ``HistGradientBoostingClassifier``.
     gpu
-        On a GPU, or on the CPU.
+        Whether to predict on a GPU instead of the CPU.
     layout
-        How nodes lie in memory; changes the time only.
+        Order of the nodes in memory; affects the time only.
     precision
-        ``double`` is scikit-learn's own; in ``single`` trees are asked sooner, and added up in float32.
+        ``double`` as in scikit-learn; ``single`` is faster, and sums the trees in float32.
     device_id
         Number of the GPU; ``None`` for the current one.
 
     Returns
     -------
     Any
-        nvForest's model; it cannot be pickled.
+        The model of nvForest; it cannot be pickled.
 
     Raises
     ------
@@ -57,38 +57,38 @@ def load_trees(
     with gpu_packages():
         import nvforest
     if precision == "single":
-        estimator = rounded_down(estimator)
+        estimator = round_thresholds_down(estimator)
     return nvforest.load_from_sklearn(
         estimator, device="gpu" if gpu else "cpu", layout=layout, precision=precision, device_id=device_id
     )
 
 
-def rounded_down(forest: Any) -> Any:
-    """Return a forest with float32 thresholds that part all float32 values as those of the forest do.
+def round_thresholds_down(forest: Any) -> Any:
+    """Return a copy of a forest with float32 thresholds that split all float32 values as before.
 
-    ``x <= t`` holds for the same float32 values x with the largest float32 that is not above t. Rounded to
-    the nearest, a threshold may become the larger one of the two neighbours that it parts.
+    ``x <= t`` holds for the same float32 values x if t is replaced by the largest float32 not above it.
+    Rounded to nearest, a threshold between two adjacent float32 values may become the larger one.
 
     Parameters
     ----------
     forest
-        scikit-learn's ``RandomForestClassifier``; it is copied.
+        scikit-learn's ``RandomForestClassifier``.
     """
     copied = deepcopy(forest)
     for member in copied.estimators_:
-        exact = member.tree_.threshold  # the tree's own memory
-        nearest = exact.astype(np.float32)
-        exact[:] = np.where(nearest > exact, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+        thresholds = member.tree_.threshold  # a view of the tree's memory
+        nearest = thresholds.astype(np.float32)
+        thresholds[:] = np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
     return copied
 
 
-def ask_trees(trees: Any, features: Array) -> Array:
-    """Return class probabilities ``(n, K)`` of what :func:`load_trees` loaded, where the features are.
+def predict_trees(trees: Any, features: Array) -> Array:
+    """Return class probabilities ``(n, K)`` of a model loaded by :func:`load_trees`.
 
     Parameters
     ----------
     trees
-        nvForest's model.
+        The model of nvForest.
     features
         ``(n, C)`` of NumPy or torch for a model on the CPU, of CuPy or torch for one on a GPU.
 
@@ -100,20 +100,20 @@ def ask_trees(trees: Any, features: Array) -> Array:
     if array_api_compat.is_torch_array(features):
         from torch.utils.dlpack import from_dlpack
 
-        found = from_dlpack(trees.predict_proba(_handed_over(features)))
+        probabilities = from_dlpack(trees.predict_proba(_from_torch(features)))
     else:
-        found = trees.predict_proba(features)
-    xp = namespace(found)
-    found = xp.astype(found, xp.float64, copy=False)
-    if found.ndim == 1 or found.shape[1] == 1:
-        # Two classes may come as the probability of the second.
-        second = xp.reshape(found, (-1, 1))
-        found = xp.concat([1 - second, second], axis=1)
-    return found
+        probabilities = trees.predict_proba(features)
+    xp = namespace(probabilities)
+    probabilities = xp.astype(probabilities, xp.float64, copy=False)
+    if probabilities.ndim == 1 or probabilities.shape[1] == 1:
+        # For two classes nvForest may return the probability of the second only.
+        second = xp.reshape(probabilities, (-1, 1))
+        probabilities = xp.concat([1 - second, second], axis=1)
+    return probabilities
 
 
-def _handed_over(features: Any) -> Any:
-    """Return the memory of a torch tensor as the array that nvForest takes."""
+def _from_torch(features: Any) -> Any:
+    """Return a torch tensor as an array of NumPy or CuPy, as nvForest takes, sharing its memory."""
     if not features.is_cuda:
         return features.numpy(force=True)
     with gpu_packages():

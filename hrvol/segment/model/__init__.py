@@ -1,1 +1,1 @@
-"""Model files."""
+"""Read and write model files."""

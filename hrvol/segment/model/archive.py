@@ -1,7 +1,7 @@
-"""ReadForecast and writing what a model file holds.
+"""Read and write the members of a model file.
 
-Whatever is wrong with it becomes one line that names file and member. What is written has neither dates nor
-addresses in memory in it: equal contents are equal bytes.
+Damage is reported in one line that names the file and the member. The bytes written depend on the contents
+alone: they hold no dates and no memory addresses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hrvol.errors import ModelError
 
-DAMAGE = (
+ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -31,7 +31,7 @@ DAMAGE = (
     RuntimeError,
     ValueError,
 )
-"""What zipfile is known to raise on damaged archives."""
+"""Exceptions that zipfile raises on damaged archives."""
 
 _REGULAR_FILE = 0o100644 << 16
 
@@ -39,12 +39,12 @@ _UNIX = 3
 
 
 def read_member(archive: zipfile.ZipFile, name: str, source: str) -> bytes:
-    """Return the bytes of a member; :class:`ModelError` if it is missing or damaged."""
+    """Return the bytes of a member; raise :class:`ModelError` if it is missing or damaged."""
     try:
         return archive.read(name)
     except KeyError:
         raise ModelError(f"{source}: found no {name}, expected one in a model file") from None
-    except DAMAGE as error:
+    except ARCHIVE_ERRORS as error:
         raise ModelError(
             f"{source}: {name}: found damaged data ({one_line(error)}), expected a whole file"
         ) from None
@@ -70,42 +70,42 @@ def read_mapping(archive: zipfile.ZipFile, name: str, source: str) -> dict[str, 
 def read_array(
     archive: zipfile.ZipFile, name: str, kind: str, shape: tuple[int, ...], source: str
 ) -> NDArray[Any]:
-    """Return a member's array of finite numbers, of one kind (``f``, ``i``) and shape."""
+    """Return a member's array of finite numbers; check its shape and the kind (``f``, ``i``) of its dtype."""
     data = read_member(archive, name, source)
     try:
         values: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, TypeError, EOFError, OSError) as error:
         raise ModelError(f"{source}: {name}: found {one_line(error)}, expected an array") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind != kind or values.shape != shape:
-        found = f"{getattr(values, 'dtype', type(values))} {getattr(values, 'shape', '')}"
+        actual = f"{getattr(values, 'dtype', type(values))} {getattr(values, 'shape', '')}"
         expected = {"f": "floating-point", "i": "integer"}[kind]
-        raise ModelError(f"{source}: {name}: found {found}, expected {expected} numbers {shape}")
+        raise ModelError(f"{source}: {name}: found {actual}, expected {expected} numbers {shape}")
     if not np.isfinite(values).all():
         raise ModelError(f"{source}: {name}: found NaN or infinity, expected finite numbers")
     return values
 
 
 def array_bytes(values: NDArray[Any]) -> bytes:
-    """Return an array as the bytes of a ``.npy`` file, which hold no pickle."""
+    """Return an array as the bytes of a ``.npy`` file without pickle."""
     stream = io.BytesIO()
     np.save(stream, values, allow_pickle=False)
     return stream.getvalue()
 
 
 def zip_bytes(members: Mapping[str, bytes], level: int = 6) -> bytes:
-    """Return a zip of members, in their order; the same members give the same bytes.
+    """Return a zip of members in their order; the same members give the same bytes.
 
     Parameters
     ----------
     members
-        Names and contents. Those that are zips themselves (``*.skops``) are stored as they are.
+        Names and contents. Members that are zips themselves (``*.skops``) are stored uncompressed.
     level
-        How hard to compress the others, 1 (fast) to 9.
+        Compression level of the others, 1 (fastest) to 9.
     """
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, data in members.items():
-            entry = zipfile.ZipInfo(name)  # dated 1980
+            entry = zipfile.ZipInfo(name)  # its default date is fixed, in 1980
             entry.create_system = _UNIX
             entry.external_attr = _REGULAR_FILE
             kind = zipfile.ZIP_STORED if name.endswith(".skops") else zipfile.ZIP_DEFLATED
@@ -113,51 +113,52 @@ def zip_bytes(members: Mapping[str, bytes], level: int = 6) -> bytes:
     return stream.getvalue()
 
 
-def settled_skops(data: bytes) -> bytes:
-    """Return a ``.skops`` file whose bytes depend on nothing but what is in it, compressed.
+def canonical_skops(data: bytes) -> bytes:
+    """Return a compressed ``.skops`` file whose bytes depend on its contents alone.
 
-    skops writes the time, and addresses in memory as numbers of objects and in names of arrays. Here both are
-    numbered from the first on. Plain values (numbers, strings) that are equal count as one object, because
-    whether Python keeps one or two of them depends on where they come from.
+    skops writes the time, and identifies objects and arrays by memory addresses, which are replaced by
+    consecutive numbers here. Equal plain values (numbers, strings) count as one object, because it depends on
+    their origin whether Python keeps one or two.
 
     Parameters
     ----------
     data
-        What ``skops.io.dumps`` returns.
+        The bytes that ``skops.io.dumps`` returns.
     """
     objects: dict[int, Hashable] = {}
     numbers: dict[Hashable, int] = {}
     names: dict[str, str] = {}
 
-    def settle(node: dict[str, Any]) -> dict[str, Any]:
+    def renumber(node: dict[str, Any]) -> dict[str, Any]:
         # Attributes may be called __id__ or file, too, but their values are nodes.
         if isinstance(address := node.get("__id__"), int):
-            thing = node["content"] if node["__loader__"] == "JsonNode" else address
-            known = objects.setdefault(address, thing)  # a CachedNode has the address of a node before it
-            node["__id__"] = numbers.setdefault(known, len(numbers) + 1)  # skops takes 0 for no number
+            identity = node["content"] if node["__loader__"] == "JsonNode" else address
+            # A CachedNode has the address of an earlier node.
+            identity = objects.setdefault(address, identity)
+            node["__id__"] = numbers.setdefault(identity, len(numbers) + 1)  # skops reads 0 as no number
         if isinstance(name := node.get("file"), str):
             node["file"] = names.setdefault(name, f"{len(names)}{PurePosixPath(name).suffix}")
         return node
 
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        schema = json.loads(archive.read("schema.json"), object_hook=settle)
-        members = {new: _settled(new, archive.read(old)) for old, new in names.items()}
+        schema = json.loads(archive.read("schema.json"), object_hook=renumber)
+        members = {new: _without_padding(new, archive.read(old)) for old, new in names.items()}
     members["schema.json"] = json.dumps(schema, separators=(",", ":")).encode()
-    return zip_bytes(members, level=1)  # level 6 takes three times as long for a sixth less
+    return zip_bytes(members, level=1)  # level 6 takes three times as long and saves a sixth
 
 
-def _settled(name: str, data: bytes) -> bytes:
-    """Return a member; where it is an array of records (nodes of trees), with zeros between their fields."""
-    if not name.endswith(".npy") or b"'descr': [(" not in data[:32]:  # parsing every header takes a while
+def _without_padding(name: str, data: bytes) -> bytes:
+    """Return a member with the padding between fields set to 0 if it is an array of records (tree nodes)."""
+    if not name.endswith(".npy") or b"'descr': [(" not in data[:32]:  # parsing every header is slow
         return data
     values: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    between = np.ones(values.dtype.itemsize, bool)
+    padding = np.ones(values.dtype.itemsize, bool)
     for kind, start, *_ in (values.dtype.fields or {}).values():
-        between[start : start + kind.itemsize] = False
-    # Of the bytes, not the values: a copy by NumPy may have anything between the fields.
-    settled = np.frombuffer(bytearray(data), np.uint8)
-    settled[len(data) - values.nbytes :].reshape(-1, values.dtype.itemsize)[:, between] = 0
-    return settled.tobytes()
+        padding[start : start + kind.itemsize] = False
+    # Edit the bytes, not the values: copies by NumPy have arbitrary padding.
+    cleared = np.frombuffer(bytearray(data), np.uint8)
+    cleared[len(data) - values.nbytes :].reshape(-1, values.dtype.itemsize)[:, padding] = 0
+    return cleared.tobytes()
 
 
 def one_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Clusters and their classes in a model file: arrays and two numbers, checked when they are read."""
+"""Read and write the clusters of a model file: arrays and a few JSON values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TYPES: dict[str, type[np.generic]] = {
 
 
 def cluster_members(classifier: ClusterClassifier) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Return what is stored: members of the zip, and JSON values for its ``info.json``."""
+    """Return the members of the zip, and the JSON values for its ``info.json``."""
     arrays: dict[str, NDArray[Any]] = {
         "centroids": classifier.centroids,
         "of_cluster": classifier.of_cluster,
@@ -38,33 +38,34 @@ def cluster_members(classifier: ClusterClassifier) -> tuple[dict[str, bytes], di
         arrays["attention"] = classifier.tally.attention
     if classifier.position is not None:
         arrays["position"] = classifier.position.coefficients
-    below = classifier.semantic_distance
-    about = {
+    threshold = classifier.semantic_distance
+    entries = {
         "position": None
         if classifier.position is None
         else {"degree": classifier.position.degree, "columns": classifier.position.coefficients.shape[1]},
         "count": len(classifier.of_cluster),
         "attention": classifier.tally.attention is not None,
         "temperature": float(classifier.temperature),
-        "semantic_distance": None if np.isnan(below) else float(below),
+        "semantic_distance": None if np.isnan(threshold) else float(threshold),
     }
-    # In the types in which they are read: what was read and is written again are the same bytes.
-    return {f"{name}.npy": array_bytes(_typed(name, values)) for name, values in arrays.items()}, about
+    # Written in the types in which they are read, so that a file that is read and written again is the same.
+    return {f"{name}.npy": array_bytes(_typed(name, values)) for name, values in arrays.items()}, entries
 
 
-def read_clusters(archive: zipfile.ZipFile, about: Any, n_features: int, source: str) -> ClusterClassifier:
-    """Read what :func:`cluster_members` stored.
+def read_clusters(archive: zipfile.ZipFile, entries: Any, n_features: int, source: str) -> ClusterClassifier:
+    """Read the members and JSON values that :func:`cluster_members` returned.
 
     Raises
     ------
     ModelError
-        Something is missing, damaged, or does not fit the rest.
+        A member or value is missing, damaged, or inconsistent with the others.
     """
     try:
-        count, temperature = int(about["count"]), float(about["temperature"])
-        below = float("nan") if about["semantic_distance"] is None else float(about["semantic_distance"])
-        attended = bool(about["attention"])
-        field = None if about["position"] is None else {k: int(v) for k, v in about["position"].items()}
+        count, temperature = int(entries["count"]), float(entries["temperature"])
+        distance = entries["semantic_distance"]
+        threshold = float("nan") if distance is None else float(distance)
+        has_attention = bool(entries["attention"])
+        field = None if entries["position"] is None else {k: int(v) for k, v in entries["position"].items()}
         if field is not None and not (1 <= field["degree"] <= 12 and 1 <= field["columns"] <= n_features):
             raise ValueError(f"position field of {field}")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -82,23 +83,24 @@ def read_clusters(archive: zipfile.ZipFile, about: Any, n_features: int, source:
         or not np.array_equal(values, np.arange(1, len(values) + 1))
     ):
         raise ModelError(
-            f"{source}: of_cluster.npy: found classes out of order, expected them to rise from 1"
+            f"{source}: of_cluster.npy: found classes out of order, expected increasing ones from 1"
         )
     scale = read("scale", n_features)
     if not (scale > 0).all() or not 0 < temperature < np.inf:
-        raise ModelError(f"{source}: found a scale or temperature that cannot divide, expected more than 0")
+        raise ModelError(
+            f"{source}: found scales from {scale.min():g} and temperature {temperature:g}, expected finite "
+            "values above 0"
+        )
     pixels = read("pixels", count)
     if not (pixels > 0).all():
         raise ModelError(
             f"{source}: pixels.npy: found a cluster of {pixels.min()} pixels, expected at least 1"
         )
-    attention = None
-    if attended:
-        attention = read("attention", count)
+    attention = read("attention", count) if has_attention else None
     position = None
     if field is not None:
-        terms = read("position", n_terms(field["degree"]), field["columns"])
-        position = PositionField(field["degree"], terms)
+        coefficients = read("position", n_terms(field["degree"]), field["columns"])
+        position = PositionField(field["degree"], coefficients)
     return ClusterClassifier(
         centroids=read("centroids", count, n_features),
         of_cluster=of_cluster,
@@ -106,7 +108,7 @@ def read_clusters(archive: zipfile.ZipFile, about: Any, n_features: int, source:
         scale=scale,
         temperature=temperature,
         tally=ClusterTally(pixels, attention),
-        semantic_distance=below,
+        semantic_distance=threshold,
         position=position,
     )
 

@@ -1,19 +1,19 @@
-"""Model files: a zip of JSON, arrays and estimators from which the same predictions come out, bit for bit.
+"""Save and load models as zip files; a loaded model predicts bit-for-bit the same.
 
 ::
 
-    info.json              what this is: format version, channels, weights' SHA-256, versions, training data
+    info.json              format version, channels, SHA-256 of the weights, versions, training data
     recipe.json            all settings
     classes.json           values, names, colours
     window.npy             intensity window, float64 (2,)
-    estimator_<name>.skops one or more estimators; or, where classes were found without strokes,
+    estimator_<name>.skops one or more estimators; for a model without strokes instead
     <name>.npy             the arrays of a ClusterClassifier
 
-There is no pickle in it: arrays are read without, and estimators go through skops, which makes objects of
-known types only. A file that asks for another type is refused, and so is one whose trees lead out of bounds.
+The file holds no pickle: arrays are read without it, and skops makes estimators of trusted types only. Files
+with other types, or with trees whose node numbers are out of bounds, are refused.
 
-The same model is the same bytes, whether it is saved twice, loaded and saved again, or trained anew with the
-same versions of the packages. So a digest of the file tells whether two runs use the same model.
+The same model gives the same bytes, whether it is saved twice, loaded and saved again, or trained again with
+the same package versions. So a digest of the file identifies the model of a run.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from hrvol.recipe.recipe import Recipe
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.estimators.validate import TRUSTED_TYPES, check_fitted
 from hrvol.segment.model.archive import (
-    DAMAGE,
+    ARCHIVE_ERRORS,
     array_bytes,
+    canonical_skops,
     one_line,
     read_array,
     read_json,
     read_mapping,
     read_member,
-    settled_skops,
     zip_bytes,
 )
 from hrvol.segment.model.clusters import cluster_members, read_clusters
@@ -59,7 +59,7 @@ _PACKAGES = ("numpy", "scipy", "scikit-learn", "skops", "torch", "timm")
 
 
 def current_versions() -> dict[str, str]:
-    """Return the versions of hrvol and of the packages that decide its numbers (those installed)."""
+    """Return the versions of hrvol and of the installed packages that affect its results."""
     versions = {"hrvol": version("hrvol")}
     for package in _PACKAGES:
         try:
@@ -71,28 +71,28 @@ def current_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Model:
-    """All that is frozen at training and needed to segment.
+    """Everything fitted at training that segmentation needs.
 
     Attributes
     ----------
     recipe
         All settings.
     classes
-        Values, names and colours, in order of value: the order of probabilities.
+        Values, names and colours, in order of value, which is the order of probabilities.
     window
-        Grey values that become 0 and 1, in the volume's units.
+        Grey values that map to 0 and 1, in the volume's units.
     classifier
         The fitted classifier, or the clusters and their classes.
     weights_sha256
-        Of the network's weights; ``None`` without deep features.
+        SHA-256 of the network's weights; ``None`` without deep features.
     channels
         Names of the feature columns.
     versions
-        Versions of the packages it was made with.
+        Package versions at training.
     trained_on
-        One mapping for each image: JSON values, such as its name and the count of samples of each class.
+        One mapping of JSON values per image, such as its name and the number of samples of each class.
     source
-        Name for messages: the file it was read from.
+        Name for messages: the path of the file.
     """
 
     recipe: Recipe
@@ -116,8 +116,8 @@ class Model:
 
 
 def model_bytes(model: Model) -> bytes:
-    """Return what a model file holds: a zip, the same bytes for the same model."""
-    fitted, about = _fitted(model.classifier)
+    """Return the bytes of a model file, a zip; the same model gives the same bytes."""
+    members, entries = _classifier_members(model.classifier)
     info: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -128,17 +128,17 @@ def model_bytes(model: Model) -> bytes:
     }
     return zip_bytes(
         {
-            "info.json": _json(info | about),
+            "info.json": _json(info | entries),
             "recipe.json": _json(model.recipe.to_dict()),
             "classes.json": _json([asdict(entry) for entry in model.classes]),
             "window.npy": array_bytes(np.asarray(model.window, np.float64)),
-            **fitted,
+            **members,
         }
     )
 
 
 def save_model(model: Model, path: str | Path) -> None:
-    """Write a model file; a reader sees the old file or the whole new one, never half.
+    """Write a model file atomically: a reader sees the old file or the whole new one.
 
     Raises
     ------
@@ -169,13 +169,15 @@ def _json(values: Any) -> bytes:
     return json.dumps(values, indent=1).encode()
 
 
-def _fitted(classifier: PixelClassifier | ClusterClassifier) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Return what was fitted as members of the zip, and what ``info.json`` says about it."""
+def _classifier_members(
+    classifier: PixelClassifier | ClusterClassifier,
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return a classifier as members of the zip, and its entries in ``info.json``."""
     if isinstance(classifier, ClusterClassifier):
-        arrays, about = cluster_members(classifier)
-        return arrays, {"clusters": about}
+        arrays, entries = cluster_members(classifier)
+        return arrays, {"clusters": entries}
     estimators = {
-        f"estimator_{member.name}.skops": settled_skops(skops.io.dumps(member.estimator))
+        f"estimator_{member.name}.skops": canonical_skops(skops.io.dumps(member.estimator))
         for member in classifier.members
     }
     columns = [
@@ -191,8 +193,7 @@ def load_model(path: str | Path) -> Model:
     Raises
     ------
     ModelError
-        The file is missing, damaged, no model, of another format version, or asks for types that a model
-        does not need.
+        The file is missing, damaged, not a model, of another format version, or holds untrusted types.
     """
     path = Path(path)
     try:
@@ -210,64 +211,64 @@ def read_model(data: bytes, source: str) -> Model:
     Parameters
     ----------
     data
-        What :func:`model_bytes` returns, or a file holds.
+        The bytes that :func:`model_bytes` returns.
     source
-        Name for messages; becomes the model's.
+        Name for messages, and :attr:`Model.source`.
 
     Raises
     ------
     ModelError
-        The data are damaged, no model, of another format version, or ask for types that a model does not
-        need.
+        The data are damaged, not a model, of another format version, or hold untrusted types.
     """
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
-    except DAMAGE as error:
-        found = f"a damaged file or no model ({one_line(error)})"
-        raise ModelError(f"{source}: found {found}, expected a *.hrvol file") from None
+    except ARCHIVE_ERRORS as error:
+        raise ModelError(
+            f"{source}: found a damaged file or no model ({one_line(error)}), expected a *.hrvol file"
+        ) from None
     with archive:
-        return _read(archive, source)
+        return _read_archive(archive, source)
 
 
 def check_weights(model: Model, sha256: str | None, name: str) -> None:
-    """Refuse network weights other than those the model was trained with.
+    """Check that the network weights are those of the training.
 
     Parameters
     ----------
     model
         The model.
     sha256
-        Of the weights at hand; ``None`` if there are none.
+        SHA-256 of the weights; ``None`` without weights.
     name
-        Of the weights at hand, for the message.
+        Name of the weights, for the message.
 
     Raises
     ------
     ModelError
-        The SHA-256 differs. A model without deep features accepts anything.
+        The SHA-256 differs. A model without deep features accepts any weights.
     """
     if model.weights_sha256 is not None and sha256 != model.weights_sha256:
         raise ModelError(
             f"{model.source}: found weights {name} with SHA-256 {sha256}, "
-            f"expected {model.weights_sha256} with which it was trained"
+            f"expected {model.weights_sha256} as used for training"
         )
 
 
-def _read(archive: zipfile.ZipFile, source: str) -> Model:
+def _read_archive(archive: zipfile.ZipFile, source: str) -> Model:
     info = read_mapping(archive, "info.json", source)
     if info.get("format") != FORMAT:
         raise ModelError(f"{source}: info.json: found format {info.get('format')!r}, expected {FORMAT!r}")
     if info.get("format_version") != FORMAT_VERSION:
         raise ModelError(
             f"{source}: found format version {info.get('format_version')!r}, expected {FORMAT_VERSION} "
-            f"(this is hrvol {version('hrvol')})"
+            f"(installed: hrvol {version('hrvol')})"
         )
     recipe = _recipe(read_mapping(archive, "recipe.json", source), source)
     entries = read_json(archive, "classes.json", source)
     window = _window(archive, source)
     try:
-        classes = tuple(ClassInfo(e["value"], e["name"], (*e["colour"],)) for e in entries)
-        values = tuple(entry.value for entry in classes)
+        classes = tuple(ClassInfo(entry["value"], entry["name"], (*entry["colour"],)) for entry in entries)
+        values = tuple(info.value for info in classes)
         channels = tuple(str(name) for name in info["channels"])
         versions, trained_on = dict(info["versions"]), tuple(info["trained_on"])
         weights = info["weights_sha256"]
@@ -292,24 +293,24 @@ def _members(
     source: str,
 ) -> tuple[Member, ...]:
     try:
-        parts = {str(part["name"]): slice(*map(int, part["columns"])) for part in info["members"]}
+        columns_of = {str(entry["name"]): slice(*map(int, entry["columns"])) for entry in info["members"]}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{source}: found damaged entries ({one_line(error)}), expected a model's") from None
     expected = {"all"} if recipe.combine == "concatenate" else {"classical", "deep", "hybrid"}
-    if set(parts) != expected:
-        raise ModelError(f"{source}: found estimators {sorted(parts)}, expected {sorted(expected)}")
+    if set(columns_of) != expected:
+        raise ModelError(f"{source}: found estimators {sorted(columns_of)}, expected {sorted(expected)}")
     return tuple(
         Member(
             name, columns, _estimator(archive, name, columns, recipe, values, n_features, versions, source)
         )
-        for name, columns in parts.items()
+        for name, columns in columns_of.items()
     )
 
 
 def _window(archive: zipfile.ZipFile, source: str) -> tuple[float, float]:
     low, high = (float(value) for value in read_array(archive, "window.npy", "f", (2,), source))
     if not low < high:
-        raise ModelError(f"{source}: window.npy: found {low} and {high}, expected a rising pair")
+        raise ModelError(f"{source}: window.npy: found {low} and {high}, expected two increasing values")
     return low, high
 
 
@@ -330,28 +331,28 @@ def _estimator(
     versions: Mapping[str, str],
     source: str,
 ) -> Any:
-    """Read one estimator, of known types only, and check that it can be used on its columns."""
-    where = f"{source}: estimator_{name}.skops"
-    data = read_member(archive, f"estimator_{name}.skops", source)
+    """Read and validate one estimator of trusted types."""
+    member = f"estimator_{name}.skops"
+    data = read_member(archive, member, source)
     try:
-        foreign = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
-        if foreign:
-            raise ModelError(f"{where}: found types {', '.join(foreign)}, expected a classifier's only")
+        untrusted = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
+        if untrusted:
+            raise ModelError(
+                f"{source}: {member}: found types {', '.join(untrusted)}, expected those of a classifier only"
+            )
         estimator = skops.io.loads(data, trusted=list(TRUSTED_TYPES))
-        whole = name in ("all", "hybrid")
-        start, stop = (0, n_features) if whole else (columns.start, columns.stop)
+        all_columns = name in ("all", "hybrid")
+        start, stop = (0, n_features) if all_columns else (columns.start, columns.stop)
         if not 0 <= start < stop <= n_features or columns != slice(start, stop):
-            expected = "all" if whole else "some"
+            expected = "all" if all_columns else "some"
             raise ValueError(f"found columns {columns.start}..{columns.stop} for {expected} of {n_features}")
         check_fitted(estimator, recipe.classifier.kind, columns.stop - columns.start, values)
     except ModelError:
         raise
-    except (
-        Exception
-    ) as error:  # what a foreign or damaged estimator makes skops or scikit-learn raise is open
-        made, here = versions.get("scikit-learn"), version("scikit-learn")
-        note = "" if made == here else f" (made with scikit-learn {made}, this is {here})"
+    except Exception as error:  # skops and scikit-learn may raise anything on a damaged estimator
+        stored, installed = versions.get("scikit-learn"), version("scikit-learn")
+        note = "" if stored == installed else f" (made with scikit-learn {stored}, installed: {installed})"
         raise ModelError(
-            f"{where}: {one_line(error)}{note}; expected a {recipe.classifier.kind} classifier"
+            f"{source}: {member}: {one_line(error)}{note}; expected a {recipe.classifier.kind} classifier"
         ) from None
     return estimator

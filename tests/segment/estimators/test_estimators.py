@@ -32,7 +32,7 @@ def _data(n=400, k=3, seed=0, rare=1.0):
     share[-1] = rare
     labels = rng.choice([1, 3, 4][:k], n, p=share / share.sum()).astype(np.uint16)
     centres = np.array([[0, 0, 5, 0, 0], [2, 1, 5, 0, 0], [0, 0, 5, 2.5, 0], [0, 3, 5, 0, 0]])
-    # Columns on very different scales, one of them constant: what the scaler is there for.
+    # Columns of very different scales, one of them constant, which the scaler has to handle.
     noise = rng.normal(size=(n, 5)) * [1, 1, 0, 1, 1]
     features = (centres[labels - 1] + noise) * [1, 1e3, 1, 1e-3, 1]
     return features.astype(np.float32), labels
@@ -79,8 +79,8 @@ def test_balanced_weights_help_a_rare_class(kind):
     balanced = fit_classifier(_spec(kind, **changes), features, labels, 0)
     unseen, truth = _data(2000, seed=1, rare=0.02)
     rare = truth == 4
-    found = [(probabilities(e, unseen)[rare].argmax(axis=1) == 2).mean() for e in (plain, balanced)]
-    assert found[1] > found[0] + 0.05
+    recall = [(probabilities(e, unseen)[rare].argmax(axis=1) == 2).mean() for e in (plain, balanced)]
+    assert recall[1] > recall[0] + 0.05
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_settings_reach_the_estimators():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_check_fitted_refuses_what_does_not_fit(kind):
+def test_check_fitted_refuses_other_classes_columns_and_kinds(kind):
     features, labels = _data()
     fitted = fit_classifier(_spec(kind), features, labels, 0)
     with pytest.raises(ValueError, match=r"found a classifier of classes \(1, 3, 4\)"):
@@ -143,14 +143,14 @@ def _set(name, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set("left_child", 10**6), "child out of place"),
-        (_set("right_child", -7), "child out of place"),
-        (_set("left_child", 0), "child out of place"),  # a loop
+        (_set("left_child", 10**6), "child out of range"),
+        (_set("right_child", -7), "child out of range"),
+        (_set("left_child", 0), "child out of range"),  # a loop
         (_set("feature", 5), "column out of range"),
         (_set("feature", -3), "column out of range"),
     ],
 )
-def test_check_fitted_refuses_trees_that_lead_astray(change, message):
+def test_check_fitted_refuses_trees_with_numbers_out_of_range(change, message):
     features, labels = _data()
     forest = _with_nodes(fit_classifier(_spec("forest"), features, labels, 0), change)
     assert type(forest) is RandomForestClassifier
@@ -168,11 +168,11 @@ def test_check_fitted_refuses_a_tree_that_claims_more_nodes_than_it_has():
 
 
 @pytest.mark.parametrize(("name", "value"), [("left", 10**6), ("right", 0), ("feature_idx", 99)])
-def test_check_fitted_refuses_boosted_trees_that_lead_astray(name, value):
+def test_check_fitted_refuses_boosted_trees_with_numbers_out_of_range(name, value):
     features, labels = _data()
     boosting = fit_classifier(_spec("boosting"), features, labels, 0)
     boosting._predictors[2][1].nodes[name][0] = value
-    with pytest.raises(ValueError, match="out of"):
+    with pytest.raises(ValueError, match=r"(child|column) out of range"):
         check_fitted(boosting, "boosting", 5, (1, 3, 4))
 
 
@@ -188,15 +188,15 @@ def test_kmeans_finds_the_middle_of_blobs():
     centroids = kmeans(features, 4, seed=0)
     assert centroids.dtype == np.float32
     assert centroids.shape == (4, 3)
-    found = nearest(centroids, features)
+    numbers = nearest(centroids, features)
     for number in range(4):
-        assert len(set(found[truth == number])) == 1
+        assert len(set(numbers[truth == number])) == 1
         np.testing.assert_allclose(
-            centroids[found[truth == number][0]], features[truth == number].mean(axis=0), atol=1e-4
+            centroids[numbers[truth == number][0]], features[truth == number].mean(axis=0), atol=1e-4
         )
 
 
-def test_kmeans_depends_on_the_seed_and_on_nothing_else():
+def test_kmeans_depends_on_the_seed_alone():
     features, _ = _blobs()
     kept = features.copy()
     one, again, other = (kmeans(features, 20, seed) for seed in (0, 0, 1))
@@ -217,19 +217,19 @@ def test_kmeans_of_few_different_rows_repeats_centroids(count):
 def test_the_nearest_centroid_is_the_nearest_and_of_equals_the_first(monkeypatch):
     rng = np.random.default_rng(0)
     centroids, features = (rng.normal(size=(n, 7)).astype(np.float32) for n in (13, 1000))
-    found = nearest(centroids, features)
-    assert found.dtype == np.int64
+    numbers = nearest(centroids, features)
+    assert numbers.dtype == np.int64
     distances = ((features[:, None].astype(np.float64) - centroids[None]) ** 2).sum(axis=2)
-    np.testing.assert_array_equal(found, distances.argmin(axis=1))
+    np.testing.assert_array_equal(numbers, distances.argmin(axis=1))
     monkeypatch.setattr(module, "_ROWS", 64)
-    np.testing.assert_array_equal(nearest(centroids, features), found)
+    np.testing.assert_array_equal(nearest(centroids, features), numbers)
     twice = np.concatenate([centroids, centroids])
-    np.testing.assert_array_equal(nearest(twice, features), found)
+    np.testing.assert_array_equal(nearest(twice, features), numbers)
     assert nearest(centroids, features[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_forests_answer_with_the_bits_of_scikit_learn(classes):
+def test_forests_predict_the_bits_of_scikit_learn(classes):
     rng = np.random.default_rng(classes)
     features = rng.normal(size=(700, 9)).astype(np.float32)
     labels = rng.integers(1, classes + 1, len(features))
@@ -253,20 +253,20 @@ def test_a_vote_is_the_mean_of_a_forest_and_a_logistic_regression():
         for stored in (vote, [forest, logistic])
     ]
     assert arrays[0] == arrays[1] + 1  # each is in it once, and the classes are
-    with pytest.raises(ValueError, match="expected one of those that vote"):
+    with pytest.raises(ValueError, match="found kind vote, expected the kind of a single estimator"):
         make_classifier(_spec("vote"), 5, 0)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda parts, _: parts[:1], "found a vote of 1, expected 2"),
+        (lambda parts, _: parts[:1], "found a vote of 1 estimators, expected 2"),
         (lambda parts, _: parts[::-1], "found a Pipeline, expected a classifier of kind forest"),
         (lambda parts, other: [other, parts[1]], r"found a classifier of classes \(1, 3\)"),
         (lambda parts, _: [_with_nodes(parts[0], _set("feature", 5)), parts[1]], "column out of range"),
     ],
 )
-def test_check_fitted_looks_at_each_part_of_a_vote(change, message):
+def test_check_fitted_checks_each_estimator_of_a_vote(change, message):
     features, labels = _data()
     vote = fit_classifier(_spec("vote"), features, labels, 0)
     other = fit_classifier(_spec("forest"), *_data(k=2), 0)
@@ -277,14 +277,14 @@ def test_check_fitted_looks_at_each_part_of_a_vote(change, message):
 
 @pytest.mark.parametrize("kind", ["vote", "forest", "logistic"])
 @pytest.mark.parametrize("share", [0, 0.5, 1])
-def test_grey_columns_are_seen_by_a_share_of_the_trees_only(kind, share):
+def test_grey_columns_are_used_by_a_share_of_the_trees_only(kind, share):
     features, labels = _data()
     fitted = fit_classifier(_spec(kind, grey_share=share), features, labels, 0, grey=(1, 3))
     parts = dict(zip(("forest", "logistic"), fitted.estimators_, strict=True)) if kind == "vote" else {}
     forest, logistic = (parts.get(name, fitted if kind == name else None) for name in ("forest", "logistic"))
     if forest is not None:
-        looking = [bool({1, 3} & set(member.tree_.feature)) for member in forest.estimators_]
-        assert looking == [True] * round(12 * share) + [False] * (12 - round(12 * share))
+        uses_grey = [bool({1, 3} & set(member.tree_.feature)) for member in forest.estimators_]
+        assert uses_grey == [True] * round(12 * share) + [False] * (12 - round(12 * share))
         assert len({member.random_state for member in forest.estimators_}) == 12
     if logistic is not None:
         changed = features.copy()
@@ -297,7 +297,7 @@ def test_grey_columns_are_seen_by_a_share_of_the_trees_only(kind, share):
         assert np.array_equal(probabilities(fitted, features), probabilities(plain, features))
 
 
-def test_a_logistic_regression_has_the_stronger_penalty_unless_told():
+def test_a_logistic_regression_has_the_stronger_penalty_by_default():
     assert pytest.approx(0.01) == make_classifier(_spec("logistic"), 5, 0)[-1].C
     assert make_classifier(_spec("ridge"), 5, 0)[-1].alpha == 1
     assert make_classifier(_spec("mlp"), 5, 0)[-1].alpha == pytest.approx(1e-4)

@@ -1,4 +1,4 @@
-"""Classifiers that are matrix products have scikit-learn's probabilities in any library."""
+"""Linear classifiers and MLPs have scikit-learn's probabilities in any array library."""
 
 import gc
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from hrvol.errors import ModelError
 from hrvol.recipe.specs import ClassifierSpec
 from hrvol.segment.estimators import on_device as device
 from hrvol.segment.estimators.estimators import fit_classifier, probabilities
-from hrvol.segment.estimators.linear import head_of
+from hrvol.segment.estimators.linear import linear_head
 from hrvol.segment.estimators.on_device import device_probabilities
 
 LIBRARIES = {
@@ -38,35 +38,35 @@ def drawn(classes, count=400, seed=0):
 def test_products_have_the_probabilities_of_scikit_learn(kind, classes, move):
     spec = ClassifierSpec(kind=kind, hidden=(16, 8), max_iter=60)
     estimator = fit_classifier(spec, *drawn(classes), 0)
-    unseen = drawn(classes, 4100, seed=1)[0]  # more than are worked out at once
+    unseen = drawn(classes, 4100, seed=1)[0]  # more than one batch
     unseen[:20] *= 5  # far from any sample
     expected = probabilities(estimator, unseen)
-    found = device_probabilities(kind, estimator, move(unseen))
-    assert where_is(found) == where_is(move(unseen))
-    assert to_host(found).dtype == np.float64
-    np.testing.assert_allclose(to_host(found), expected, rtol=0, atol=1e-12)
+    result = device_probabilities(kind, estimator, move(unseen))
+    assert where_is(result) == where_is(move(unseen))
+    assert to_host(result).dtype == np.float64
+    np.testing.assert_allclose(to_host(result), expected, rtol=0, atol=1e-12)
     assert expected.max() > 0.999
     assert ((expected > 0.2) & (expected < 0.8)).any()
 
 
-def test_a_head_is_moved_to_a_device_once_and_goes_with_its_classifier():
+def test_a_head_is_moved_to_a_device_once_and_freed_with_its_classifier():
     features, labels = drawn(3)
-    there = LIBRARIES["strict"](features)
+    moved = LIBRARIES["strict"](features)
     gc.collect()
-    before = len(device._READY)
+    before = len(device._PREPARED)
     estimators = [fit_classifier(ClassifierSpec(kind="ridge"), features, labels, 0)]
     with ThreadPoolExecutor(4) as pool:
-        heads = list(pool.map(lambda _: device._made_ready("ridge", estimators[0], there), range(8)))
+        heads = list(pool.map(lambda _: device._prepared("ridge", estimators[0], moved), range(8)))
     assert len({id(head) for head in heads}) == 1
-    assert where_is(heads[0].mean) == where_is(there)
-    assert len(device._READY) == before + 1
+    assert where_is(heads[0].mean) == where_is(moved)
+    assert len(device._PREPARED) == before + 1
     estimators.clear()
     gc.collect()
-    assert len(device._READY) == before
+    assert len(device._PREPARED) == before
 
 
 def test_networks_with_other_activations_are_refused():
     estimator = fit_classifier(ClassifierSpec(kind="mlp", hidden=(4,), max_iter=5), *drawn(2), 0)
     estimator[-1].activation = "tanh"
     with pytest.raises(ModelError, match="found an mlp with activation tanh, expected relu"):
-        head_of("mlp", estimator)
+        linear_head("mlp", estimator)

@@ -1,4 +1,4 @@
-"""Trees asked by nvForest, on the CPU and on a GPU."""
+"""Predictions of trees by nvForest, on the CPU and on a GPU."""
 
 from importlib.util import find_spec
 
@@ -7,7 +7,7 @@ import pytest
 
 from hrvol.recipe.specs import ClassifierSpec
 from hrvol.segment.estimators.estimators import fit_classifier, probabilities
-from hrvol.segment.estimators.nvforest import ask_trees, load_trees, rounded_down
+from hrvol.segment.estimators.nvforest import load_trees, predict_trees, round_thresholds_down
 from hrvol.segment.estimators.on_device import device_probabilities
 
 needs_nvforest = pytest.mark.skipif(
@@ -28,11 +28,11 @@ def drawn(classes, count=600, seed=0):
 def test_trees_have_the_probabilities_of_scikit_learn(kind, classes):
     estimator = fit_classifier(ClassifierSpec(kind=kind, trees=80, min_samples_leaf=5), *drawn(classes), 0)
     unseen = drawn(classes, 3000, seed=1)[0]
-    found = ask_trees(load_trees(estimator, gpu=False), unseen)
-    assert found.dtype == np.float64
+    predicted = predict_trees(load_trees(estimator, gpu=False), unseen)
+    assert predicted.dtype == np.float64
     expected = probabilities(estimator, unseen)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)  # trees are added up in another order
-    np.testing.assert_array_equal(found.astype(np.float32).argmax(axis=1), expected.argmax(axis=1))
+    np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-14)  # trees are summed in another order
+    np.testing.assert_array_equal(predicted.astype(np.float32).argmax(axis=1), expected.argmax(axis=1))
 
 
 @needs_nvforest
@@ -40,8 +40,10 @@ def test_trees_have_the_probabilities_of_scikit_learn(kind, classes):
 def test_a_layout_changes_no_bit(layout):
     forest = fit_classifier(ClassifierSpec(kind="forest", trees=70), *drawn(3), 0)
     unseen = drawn(3, 500, seed=1)[0]
-    expected = ask_trees(load_trees(forest, gpu=False), unseen)
-    np.testing.assert_array_equal(ask_trees(load_trees(forest, gpu=False, layout=layout), unseen), expected)
+    expected = predict_trees(load_trees(forest, gpu=False), unseen)
+    np.testing.assert_array_equal(
+        predict_trees(load_trees(forest, gpu=False, layout=layout), unseen), expected
+    )
 
 
 def between_neighbours():
@@ -54,14 +56,14 @@ def between_neighbours():
     )
     threshold = forest.estimators_[0].tree_.threshold[0]
     assert lower < threshold < upper
-    assert np.float32(threshold) == upper  # so the nearest float32 parts nothing
+    assert np.float32(threshold) == upper  # so the nearest float32 separates nothing
     return forest, values
 
 
-def test_thresholds_rounded_down_part_float32_values_as_before():
+def test_thresholds_rounded_down_split_float32_values_as_before():
     forest, values = between_neighbours()
     before = forest.estimators_[0].tree_.threshold.copy()
-    rounded = rounded_down(forest)
+    rounded = round_thresholds_down(forest)
     np.testing.assert_array_equal(forest.estimators_[0].tree_.threshold, before)
     thresholds = rounded.estimators_[0].tree_.threshold
     np.testing.assert_array_equal(thresholds, thresholds.astype(np.float32))
@@ -70,24 +72,24 @@ def test_thresholds_rounded_down_part_float32_values_as_before():
 
 
 @needs_nvforest
-def test_single_precision_finds_the_same_leaves():
+def test_single_precision_reaches_the_same_leaves():
     forest, values = between_neighbours()
-    found = ask_trees(load_trees(forest, gpu=False, precision="single"), values)
-    np.testing.assert_allclose(found, probabilities(forest, values), atol=1e-6)
+    predicted = predict_trees(load_trees(forest, gpu=False, precision="single"), values)
+    np.testing.assert_allclose(predicted, probabilities(forest, values), atol=1e-6)
     larger = fit_classifier(ClassifierSpec(kind="forest", trees=80), *drawn(3), 0)
     unseen = drawn(3, 3000, seed=1)[0]
-    found = ask_trees(load_trees(larger, gpu=False, precision="single"), unseen)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, probabilities(larger, unseen), rtol=0, atol=1e-6)
+    predicted = predict_trees(load_trees(larger, gpu=False, precision="single"), unseen)
+    assert predicted.dtype == np.float64
+    np.testing.assert_allclose(predicted, probabilities(larger, unseen), rtol=0, atol=1e-6)
 
 
 @needs_nvforest
-def test_torch_tensors_are_handed_over_and_come_back():
+def test_torch_tensors_give_torch_tensors():
     torch = pytest.importorskip("torch", reason="nvForest alone is installed")
     forest = fit_classifier(ClassifierSpec(kind="forest", trees=20), *drawn(3), 0)
     unseen = drawn(3, 500, seed=1)[0]
-    found = device_probabilities("forest", forest, torch.from_numpy(unseen))
-    np.testing.assert_allclose(found.numpy(), probabilities(forest, unseen), atol=1e-14)
+    predicted = device_probabilities("forest", forest, torch.from_numpy(unseen))
+    np.testing.assert_allclose(predicted.numpy(), probabilities(forest, unseen), atol=1e-14)
 
 
 @needs_nvforest
@@ -99,14 +101,14 @@ def test_trees_on_a_gpu_have_the_probabilities_of_scikit_learn(kind):
         pytest.skip("no GPU here")
     estimator = fit_classifier(ClassifierSpec(kind=kind, trees=80, min_samples_leaf=5), *drawn(3), 0)
     unseen = drawn(3, 3000, seed=1)[0]
-    found = device_probabilities(kind, estimator, torch.from_numpy(unseen).cuda())
-    assert found.is_cuda
-    np.testing.assert_allclose(found.cpu().numpy(), probabilities(estimator, unseen), rtol=0, atol=1e-6)
+    predicted = device_probabilities(kind, estimator, torch.from_numpy(unseen).cuda())
+    assert predicted.is_cuda
+    np.testing.assert_allclose(predicted.cpu().numpy(), probabilities(estimator, unseen), rtol=0, atol=1e-6)
 
 
 @needs_nvforest
-def test_a_vote_is_asked_part_by_part():
+def test_a_vote_averages_its_estimators():
     vote = fit_classifier(ClassifierSpec(kind="vote", trees=20), *drawn(3), 0)
     unseen = drawn(3, 500, seed=1)[0]
-    found = device_probabilities("vote", vote, unseen)
-    np.testing.assert_allclose(found, probabilities(vote, unseen), rtol=0, atol=1e-12)
+    predicted = device_probabilities("vote", vote, unseen)
+    np.testing.assert_allclose(predicted, probabilities(vote, unseen), rtol=0, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Clusters in a model file: the same bits come back, and what does not fit is refused in one line."""
+"""Clusters in a model file: the same bits are loaded, and inconsistent files are refused in one line."""
 
 import io
 import json
@@ -23,13 +23,13 @@ FEATURES[:, 4] *= 1e3
 
 
 def _model(attention=True, **spec):
-    paid = np.random.default_rng(1).gamma(1, 1, 400).astype(np.float32) if attention else None
-    found = fit_clusters(FEATURES, paid, ClusterSpec(clusters=9, **spec), directions=slice(0, 3))
+    weights = np.random.default_rng(1).gamma(1, 1, 400).astype(np.float32) if attention else None
+    classifier = fit_clusters(FEATURES, weights, ClusterSpec(clusters=9, **spec), directions=slice(0, 3))
     return Model(
         recipe=Recipe(cluster=ClusterSpec(clusters=9, **spec)),
-        classes=default_classes(found.classes),
+        classes=default_classes(classifier.classes),
         window=(0.0, 255.0),
-        classifier=found,
+        classifier=classifier,
         weights_sha256="ab" * 32,
         channels=tuple(f"c{i}" for i in range(6)),
     )
@@ -43,15 +43,15 @@ def saved(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("attention", "spec"), [(True, {"classes": 4}), (True, {}), (False, {"classes": 1})])
-def test_the_same_bits_come_back(tmp_path, attention, spec):
+def test_the_same_bits_are_loaded(tmp_path, attention, spec):
     model = _model(attention, **spec)
     save_model(model, tmp_path / "m.hrvol")
     loaded = load_model(tmp_path / "m.hrvol")
     before, after = model.classifier, loaded.classifier
     for name in ("centroids", "of_cluster", "mean", "scale"):
-        mine, theirs = getattr(before, name), getattr(after, name)
-        assert mine.dtype == theirs.dtype
-        assert mine.tobytes() == theirs.tobytes(), name
+        saved_array, loaded_array = getattr(before, name), getattr(after, name)
+        assert saved_array.dtype == loaded_array.dtype
+        assert saved_array.tobytes() == loaded_array.tobytes(), name
     np.testing.assert_array_equal(before.tally.pixels, after.tally.pixels)
     np.testing.assert_array_equal(before.tally.attention, after.tally.attention)
     assert before.temperature == after.temperature
@@ -74,17 +74,17 @@ def test_there_is_no_pickle_in_the_file(saved):
             np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
 
 
-def _placed():
-    """Return a model that takes off a field of places."""
+def _with_position():
+    """Return a model with a position field."""
     model = _model(classes=4)
     terms = np.random.default_rng(2).normal(size=(n_terms(2), 4)).astype(np.float32)
     return replace(model, classifier=replace(model.classifier, position=PositionField(2, terms)))
 
 
 def test_the_same_model_is_the_same_bytes(saved):
-    for make in (_model, lambda: _model(classes=4), lambda: _model(False, classes=1), _placed):
+    for make in (_model, lambda: _model(classes=4), lambda: _model(False, classes=1), _with_position):
         data = model_bytes(make())
-        assert data == model_bytes(make()), "found anew"
+        assert data == model_bytes(make()), "fitted again"
         loaded = read_model(data, "m")
         loaded.classifier.assign(FEATURES)
         assert model_bytes(loaded) == data, "loaded and used"
@@ -93,20 +93,20 @@ def test_the_same_model_is_the_same_bytes(saved):
 
 def test_arrays_of_other_types_are_written_as_they_are_read():
     model = _model(classes=4)
-    found = model.classifier
-    tally = ClusterTally(found.tally.pixels.astype(np.int32), found.tally.attention)
-    loose = replace(
-        found,
-        of_cluster=found.of_cluster.astype(np.uint8),
-        mean=found.mean.astype(np.float64),
+    classifier = model.classifier
+    tally = ClusterTally(classifier.tally.pixels.astype(np.int32), classifier.tally.attention)
+    other_types = replace(
+        classifier,
+        of_cluster=classifier.of_cluster.astype(np.uint8),
+        mean=classifier.mean.astype(np.float64),
         tally=tally,
-        semantic_distance=np.float64(found.semantic_distance),
+        semantic_distance=np.float64(classifier.semantic_distance),
     )
-    assert model_bytes(replace(model, classifier=loose)) == model_bytes(model)
+    assert model_bytes(replace(model, classifier=other_types)) == model_bytes(model)
 
 
 def _edited(source, folder, changes, drop=()):
-    """Copy a model file with some members changed or left out; checksums are right again."""
+    """Copy a model file with some members changed or left out, and correct checksums."""
     target = folder / "m.hrvol"
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
@@ -179,13 +179,16 @@ def test_other_classes_than_named_are_refused(saved, tmp_path):
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0])
-def test_a_scale_that_cannot_divide_is_refused(saved, tmp_path, bad):
+def test_a_scale_of_0_or_less_is_refused(saved, tmp_path, bad):
     values = _stored(saved, "scale").copy()
     values[2] = bad
-    _refused(_edited(saved, tmp_path, {"scale.npy": _array(values)}), "found a scale or temperature that")
+    _refused(
+        _edited(saved, tmp_path, {"scale.npy": _array(values)}),
+        rf"found scales from {bad:g} and temperature \d.*, expected finite values above 0",
+    )
 
 
-def _about(path, folder, drop=None, **changes):
+def _with_info(path, folder, drop=None, **changes):
     with zipfile.ZipFile(path) as archive:
         info = json.loads(archive.read("info.json"))
     info["clusters"].update(changes)
@@ -202,18 +205,18 @@ def _about(path, folder, drop=None, **changes):
         ({"count": "nine"}, "damaged entries"),
         ({"count": None}, "damaged entries"),
         ({"count": float("inf")}, "damaged entries"),
-        ({"temperature": 0}, "temperature that cannot"),
-        ({"temperature": -1}, "temperature that cannot"),
-        ({"temperature": float("nan")}, "temperature that cannot"),
-        ({"temperature": float("inf")}, "temperature that cannot"),
+        ({"temperature": 0}, "temperature 0, expected finite values above 0"),
+        ({"temperature": -1}, "temperature -1, expected finite values above 0"),
+        ({"temperature": float("nan")}, "temperature nan, expected finite values above 0"),
+        ({"temperature": float("inf")}, "temperature inf, expected finite values above 0"),
         ({"temperature": "warm"}, "damaged entries"),
         ({"semantic_distance": "far"}, "damaged entries"),
         ({"drop": "attention"}, "damaged entries"),
         ({"drop": "count"}, "damaged entries"),
     ],
 )
-def test_figures_that_do_not_fit_are_refused(saved, tmp_path, changes, message):
-    _refused(_about(saved, tmp_path, **changes), message)
+def test_inconsistent_values_are_refused(saved, tmp_path, changes, message):
+    _refused(_with_info(saved, tmp_path, **changes), message)
 
 
 @pytest.mark.parametrize("entry", [None, [], "clusters", 3])
@@ -226,7 +229,7 @@ def test_another_kind_of_entry_is_refused(saved, tmp_path, entry):
 
 
 @pytest.mark.parametrize("counts", [np.zeros(9, np.int64), np.arange(9), np.arange(-4, 5)])
-def test_clusters_of_no_pixels_are_refused(saved, tmp_path, counts):
+def test_clusters_without_pixels_are_refused(saved, tmp_path, counts):
     _refused(
         _edited(saved, tmp_path, {"pixels.npy": _array(counts)}),
         r"pixels\.npy: found a cluster of -?\d pixels",
@@ -247,9 +250,9 @@ def test_a_changed_byte_is_refused_or_harmless(saved, tmp_path):
     path = tmp_path / "m.hrvol"
     rng = np.random.default_rng(0)
     refused = 0
-    for place in [*rng.integers(0, len(data), 60), *rng.integers(len(data) - 700, len(data), 60)]:
+    for offset in [*rng.integers(0, len(data), 60), *rng.integers(len(data) - 700, len(data), 60)]:
         damaged = bytearray(data)
-        damaged[place] ^= int(rng.integers(1, 256))
+        damaged[offset] ^= int(rng.integers(1, 256))
         path.write_bytes(damaged)
         try:
             loaded = load_model(path)
@@ -260,7 +263,7 @@ def test_a_changed_byte_is_refused_or_harmless(saved, tmp_path):
     assert refused > 60
 
 
-def test_a_model_is_consistent_in_itself():
+def test_classes_and_channels_match_the_classifier():
     model = _model(classes=4)
     with pytest.raises(ModelError, match=r"found classes \(1, 2, 3\), expected \(1, 2, 3, 4\)"):
         replace(model, classes=model.classes[:3])

@@ -1,7 +1,7 @@
-"""cuML hands its forests on to scikit-learn through treelite. The second half of that way runs without a GPU.
+"""cuML converts its forests to scikit-learn's through treelite; the second half of this runs without a GPU.
 
 ``as_sklearn()`` takes the trees of ``treelite.sklearn.export_model`` and sets names, classes and parameters.
-Here the trees come from a forest of scikit-learn instead of cuML's, through the same serialised form.
+Here the trees are those of a forest of scikit-learn instead of cuML, in the same serialised form.
 """
 
 import numpy as np
@@ -43,7 +43,7 @@ def test_a_forest_from_treelite_passes_every_check_of_a_model_file(classes, tree
 
     np.testing.assert_array_equal(probabilities(returned, features), probabilities(fitted, features))
     np.testing.assert_array_equal(returned.predict_proba(features), probabilities(fitted, features))
-    assert np.isnan(returned.feature_importances_).all()  # what is lost on the way
+    assert np.isnan(returned.feature_importances_).all()  # lost in the conversion
 
     spec = ClassifierSpec(kind="forest", trees=9)
     classifier = PixelClassifier(spec, values, 6, (Member("all", slice(0, 6), returned),))
@@ -51,6 +51,6 @@ def test_a_forest_from_treelite_passes_every_check_of_a_model_file(classes, tree
     model = Model(Recipe(classifier=spec), default_classes(values), (0.0, 1.0), classifier, None, channels)
     stored = model_bytes(model)
     assert stored == model_bytes(model)
-    read = read_model(stored, "model")  # which checks types, columns, classes and every node
+    read = read_model(stored, "model")  # checks types, columns, classes and every node
     np.testing.assert_array_equal(read.classifier.predict_proba(features), classifier.predict_proba(features))
     assert model_bytes(read) == stored
