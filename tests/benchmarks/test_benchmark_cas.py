@@ -12,12 +12,12 @@ from scipy import ndimage
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import cas
-from benchmarks.cas_cache import Cache
-from benchmarks.cas_data import Scene, load_scenes, reduced, reduced_scenes, stroke_box
-from benchmarks.cas_fit import KINDS, RECIPE, Fit, Partition, fit_scene, look_of
-from benchmarks.cas_pictures import COLOURS, as_true, draw_scene
-from benchmarks.cas_scores import GIVEN, PUBLISHED, agreement, alone, merged, merges, score, true_boxes
-from benchmarks.cas_tables import corloc, per_seed, render, spread
+from benchmarks.cas.cache import Cache
+from benchmarks.cas.data import Scene, load_scenes, reduced, reduced_scenes, stroke_box
+from benchmarks.cas.fit import KINDS, RECIPE, Fit, Partition, fit_scene, look_of
+from benchmarks.cas.pictures import COLOURS, as_true, draw_scene
+from benchmarks.cas.scores import GIVEN, PUBLISHED, agreement, alone, merged, merges, score, true_boxes
+from benchmarks.cas.tables import corloc, per_seed, render, spread
 from hrvol.errors import InputError, UsageError
 from hrvol.features.featuriser import load_featuriser
 from hrvol.run.predict import label_plane

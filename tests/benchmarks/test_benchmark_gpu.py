@@ -1,4 +1,4 @@
-"""``benchmarks.gpu`` and ``benchmarks.precision``, as small as they go, on the CPU."""
+"""``benchmarks.speed.gpu`` and ``benchmarks.studies.precision``, as small as they go, on the CPU."""
 
 import json
 import re
@@ -12,8 +12,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import gpu, precision
-from benchmarks.crops import Seen
-from benchmarks.forecast_gpu import network_flop
+from benchmarks.quality.crops import Seen
+from benchmarks.studies.gpu_forecast import network_flop
 from hrvol.features.deep import upsample
 from hrvol.features.deep.backbone import random_backbone
 

@@ -1,4 +1,4 @@
-"""The machinery of ``benchmarks.scale``, on volumes of a few blocks."""
+"""The machinery of ``benchmarks.runs.scale``, on volumes of a few blocks."""
 
 import os
 import sys
@@ -12,8 +12,8 @@ import zarr
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import scale
-from benchmarks.scale_run import BRIGHT, DARK, copy, measure, measure_apart, phases, write_volume
-from benchmarks.scale_watch import Look, Watch
+from benchmarks.runs.scale_run import BRIGHT, DARK, copy, measure, measure_apart, phases, write_volume
+from benchmarks.runs.scale_watch import Look, Watch
 from hrvol.recipe.specs import TileSpec
 from hrvol.volume.volume import open_labels, open_volume
 
@@ -56,7 +56,7 @@ def test_a_run_labels_the_volume_and_says_what_it_took(volume, tmp_path):
 
 
 def test_wrong_labels_are_noticed(volume, tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.scale_run.BRIGHT", DARK)
+    monkeypatch.setattr("benchmarks.runs.scale_run.BRIGHT", DARK)
     with pytest.raises(AssertionError):
         measure(volume, tmp_path / "labels", TILES, 1)
 

@@ -1,4 +1,4 @@
-"""``benchmarks.speed`` and ``benchmarks.forecast_gpu``: arithmetic, and tables of made-up figures."""
+"""``benchmarks.speed`` and ``benchmarks.studies.gpu_forecast``: arithmetic, and tables of made-up figures."""
 
 import sys
 from pathlib import Path
@@ -10,9 +10,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import forecast_gpu, speed
-from benchmarks.forecast_gpu import GPUS, Work, block_products, network_flop, outlook, work_of
-from benchmarks.speed_peers import Network, figures, hub_gives, load_network, timed
-from benchmarks.speed_tables import entries, render, save_curves
+from benchmarks.studies.gpu_forecast import GPUS, Work, block_products, network_flop, outlook, work_of
+from benchmarks.speed.peers import Network, figures, hub_gives, load_network, timed
+from benchmarks.speed.tables import entries, render, save_curves
 from hrvol.errors import InputError
 from hrvol.features.deep.backbone import Backbone, random_backbone
 from hrvol.recipe.recipe import PRESETS
@@ -85,7 +85,7 @@ def test_forecast_says_that_it_is_one(tmp_path):
     forecast_gpu.main(["--side", "56", "--core", "28", "-o", str(tmp_path / "gpu.md")])
     text = (tmp_path / "gpu.md").read_text()
     assert "**A forecast, not a measurement**" in text
-    assert "Made by `python -m benchmarks.forecast_gpu --side 56 --core 28`" in text
+    assert "Made by `python -m benchmarks.studies.gpu_forecast --side 56 --core 28`" in text
     work = work_of(PRESETS["fast"].features.deep, (56, 56))
     assert f"| `fast` | 4 x 17 | 6 | {work.flop / 28**2 / 1e6:.2f} |" in text
 

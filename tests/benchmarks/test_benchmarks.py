@@ -11,14 +11,14 @@ from scipy import ndimage
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import quality
-from benchmarks.contest import KINDS, PRODUCT, Contest, Entry
+from benchmarks.quality.contest import KINDS, PRODUCT, Contest, Entry
 from benchmarks.data import Dense, Stroked, load_dense
-from benchmarks.dense import measure_dense
-from benchmarks.figure import Row, save_overview
-from benchmarks.sampling import plane_stripes, samples_of
-from benchmarks.sparse import label_image, leave_one_out
-from benchmarks.strokes import draw
-from benchmarks.tables import render
+from benchmarks.quality.dense import measure_dense
+from benchmarks.quality.figure import Row, save_overview
+from benchmarks.quality.sampling import plane_stripes, samples_of
+from benchmarks.quality.sparse import label_image, leave_one_out
+from benchmarks.quality.strokes import draw
+from benchmarks.quality.tables import render
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import ClassifierSpec
 from hrvol.segment.pixel_classifier import PixelClassifier

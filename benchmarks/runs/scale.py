@@ -1,0 +1,365 @@
+"""What the machinery costs, and whether that grows with the volume: ``python -m benchmarks.runs.scale``.
+
+Volumes are labelled by the product's own engine, ledger, tiling, blending and sharded writes with next to no
+features (:mod:`benchmarks.runs.scale_run`), beside a plain copy of the same store and one real block.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe_machine
+from benchmarks.runs.scale_run import SHARES, copy, measure, measure_apart, phases, write_volume
+from hrvol.arrays import Shape3
+from hrvol.engine.spec import IN_FLIGHT
+from hrvol.phantom import draw_strokes, make_phantom
+from hrvol.recipe.recipe import Recipe
+from hrvol.recipe.specs import TileSpec
+from hrvol.run.ledger import entries
+from hrvol.run.segment import segment_volume
+from hrvol.training.train import train_model
+from hrvol.volume.grid.order import BlockGrid
+from hrvol.volume.storage.location import Location
+
+Found = Mapping[str, Any]
+
+PRESET = "fast"
+AIM_RATIO = 0.5
+AIM_OVERHEAD = 0.05
+AIM_WORKER = 2 * 2**30
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured.
+
+    Attributes
+    ----------
+    volume
+        Voxels (z, y, x) of the large volume.
+    tiles
+        How it is cut.
+    blended
+        Planes of it that are labelled once more, in blocks of 2 x 2 tiles; 0 leaves that out.
+    few, many
+        Shapes of volumes of small blocks, the second ten times the first.
+    small
+        How those are cut.
+    real
+        Planes of a real block that are measured; 0 leaves that out.
+    apart
+        Blocks that are done step by step in one process.
+    workers
+        Worker processes of runs and copies, each run with a driver of its own; 1: all in this process.
+    """
+
+    volume: Shape3
+    tiles: TileSpec
+    blended: int
+    few: Shape3
+    many: Shape3
+    small: TileSpec
+    real: int
+    apart: int
+    workers: int
+
+
+FULL = Sizes(
+    volume=(2560, 2560, 2560),
+    tiles=TileSpec(),
+    blended=640,
+    few=(16, 1536, 1536),
+    many=(160, 1536, 1536),
+    small=TileSpec(core=64, overlap=8, planes=4),
+    real=2,
+    apart=36,
+    workers=2,
+)
+QUICK = Sizes(
+    volume=(64, 192, 192),
+    tiles=TileSpec(core=64, overlap=16, planes=16),
+    blended=32,
+    few=(4, 256, 256),
+    many=(40, 256, 256),
+    small=TileSpec(core=64, overlap=8, planes=2),
+    real=0,
+    apart=4,
+    workers=1,
+)
+
+
+def real_block(planes: int, workers: int, folder: Path) -> float:
+    """Return the seconds that a whole block takes a worker with real features, all workers being busy.
+
+    Parameters
+    ----------
+    planes
+        That are measured: all planes take as long.
+    workers
+        Of the local engine.
+    folder
+        Where there is room for a model and labels.
+    """
+    recipe = Recipe.load(PRESET)
+    side = 2 * recipe.tiles.core
+    phantom = make_phantom((planes, side, side))
+    model = train_model([(phantom.image, draw_strokes(phantom.labels, (0,)))], recipe=recipe)
+    out = folder / "real.ome.zarr"
+    report = segment_volume(phantom.image, out, model, engine="local", workers=workers)
+    assert not report.failed, report.failed
+    seconds = [float(entry["seconds"]) for entry in entries(Location.of(out)) if "seconds" in entry]
+    return sum(seconds) / len(seconds) / planes * recipe.tiles.planes
+
+
+def measure_all(sizes: Sizes, folder: Path) -> dict[str, Any]:
+    """Measure everything below a folder."""
+    began, load, workers = time.monotonic(), [os.getloadavg()[0]], sizes.workers
+    run = measure_apart if workers > 1 else measure
+    found: dict[str, Any] = {}
+    if sizes.real:
+        found["real"] = told("real block", real_block(sizes.real, sizes.workers, folder))
+    for name, shape in (("few", sizes.few), ("many", sizes.many)):
+        write_volume(folder / name, shape)
+        found[name] = told(name, run(folder / name, folder / f"{name}.ome.zarr", sizes.small, workers))
+        load.append(os.getloadavg()[0])
+    volume = folder / "large"
+    write_volume(volume, sizes.volume)
+    found["steps"] = told("steps", phases(volume, folder / "steps.ome.zarr", sizes.tiles, sizes.apart))
+    # Half of it before the run and half after: a machine that is shared changes meanwhile.
+    halves = [told("copy", copy(volume, folder / "copy", sizes.tiles, workers, (0.0, 0.5)))]
+    found["large"] = told("large", run(volume, folder / "large.ome.zarr", sizes.tiles, workers))
+    load.append(os.getloadavg()[0])
+    halves.append(told("copy", copy(volume, folder / "copy", sizes.tiles, workers, (0.5, 1.0))))
+    found["copy"] = {name: sum(half[name] for half in halves) for name in halves[0]}
+    if sizes.blended:
+        tiles = sizes.tiles.model_copy(update={"across": 2})
+        out = folder / "blended.ome.zarr"
+        found["blended"] = told("blended", run(volume, out, tiles, workers, sizes.blended))
+    return found | {"load": [*load, os.getloadavg()[0]], "minutes": (time.monotonic() - began) / 60}
+
+
+def told(name: str, value: Any) -> Any:
+    """Print a figure as it comes."""
+    print(f"{name}: {value}", flush=True)
+    return value
+
+
+def render(found: Found, sizes: Sizes, machine: str, command: str) -> str:
+    """Return the document."""
+    large, plain = found["large"], found["copy"]
+    copied = plain["voxels"] / plain["seconds"]
+    ratio = large["voxels"] / large["steady"] / copied
+    under_way = sizes.workers * IN_FLIGHT
+    engine = f"`local` with {sizes.workers} workers" if sizes.workers > 1 else "`serial`"
+    load = f"{min(found['load']):.1f} to {max(found['load']):.1f}"
+    parts = [
+        f"""# Scale
+
+Made by `{command}` in {found["minutes"]:.0f} minutes, on a machine that did other work as well (load average
+{load}): figures of one table were measured side by side; others may differ by as much as the load.
+
+{machine}
+Workers' allocator: {large["allocator"] or "as the system has it"}.
+
+Everything here is the product's own (engine {engine}, ledger, tiles, blending, sharded
+and durable writes, coarser levels) but for the features, which are the grey value, and the classifier, which
+is a threshold. So what is left is what the machinery costs. Labels are compared with what they should be.
+The volumes are Zarr, in chunks of 64 x 64 x 64, two grey values in blobs; their chunks are hard links to 16
+files, so that they take no room; each is opened, read and decoded like any other, but comes from the
+system's memory.
+
+## Throughput
+
+{_throughput(found, sizes)}
+
+The copy is Zarr alone: as many processes read each block of the same volume and write it to an array of
+the same shards, chunks and codec; half of it was done before the run and half after. Two grey values are
+compressed as well as two labels are, so both write as many bytes. A run's rate is that from 5 % to 95 % of
+the way; what comes before it is the start of the workers, {large["first"]:.0f} s to the first block.
+**The run is {ratio:.2f} times as fast as the copy** (aim: {AIM_RATIO}).
+
+{_steps(found)}
+
+## Memory
+
+{_memory(found, sizes)}
+
+Driver and scheduler are one process. A worker's size includes the libraries it loads, some 700 MiB with
+torch, but no network. Aim: flat for the driver, less than {AIM_WORKER // MIB} MiB for a worker.
+
+## What a block costs
+
+{_blocks(found, sizes)}
+
+Milliseconds per block, at 5-15 %, 45-55 % and 85-95 % of the way. {under_way} blocks are under way
+at a time: from when it is dealt to when it is written down a block takes {under_way} times that.
+`driver` is CPU time of driver and scheduler, which run beside the workers. The blocks of the last two rows
+are alike, and next to nothing is computed in them: what they cost is bookkeeping. {_growth(found)}
+"""
+    ]
+    if "real" in found:
+        parts.append(_overhead(found, sizes))
+    parts.append(_levels(found, sizes))
+    return "\n".join(parts)
+
+
+def _throughput(found: Found, sizes: Sizes) -> str:
+    plain = found["copy"]
+    rows = [("plain copy", plain["voxels"], plain["seconds"], plain["cpu"])]
+    for name, what in (("large", "run"), ("blended", "run, blocks of 2 x 2 blended tiles")):
+        if name in found:
+            run = found[name]
+            rows.append((what, run["voxels"], run["steady"], run["workers_cpu"]))
+    rate = plain["voxels"] / plain["seconds"]
+    lines = [
+        f"| {what} | {voxels / 1e9:.2f} | {voxels / seconds / 1e6:.1f} | {voxels / seconds / rate:.2f}"
+        f" | {cpu / voxels * 1e9:.1f} |"
+        for what, voxels, seconds, cpu in rows
+    ]
+    return _table(("", "Gvoxel", "Mvoxel/s", "of the copy", "CPU of its processes, ns/voxel"), lines)
+
+
+def _steps(found: Found) -> str:
+    steps, plain = found["steps"], found["copy"]
+    total = sum(steps.values())
+    line = " | ".join(f"{value:.1f}" for value in (*steps.values(), total))
+    table = _table((*steps, "all"), [f"| {line} |"])
+    cpu = plain["cpu"] / plain["voxels"] * 1e9
+    return f"""Where the time goes: CPU ns per voxel of blocks that are done step by step in one process,
+without the engine.
+
+{table}
+
+`read` and `write` are what the copy does too ({cpu:.1f} ns): Zarr, its codec, and for `read` the cache of
+chunks. `predict` is grey values to [0, 1], the stand-ins, blending, and the likeliest class."""
+
+
+def _memory(found: Found, sizes: Sizes) -> str:
+    lines = []
+    for name, what in _runs(found, sizes):
+        run = found[name]
+        figures = " | ".join(f"{value / MIB:.0f}" for value in (*run["driver"], *run["worker"]))
+        lines.append(f"| {what} | {run['blocks']:,} | {figures} | {run['worker_peak'] / MIB:.0f} |")
+    heads = [f"{who}, {share:.0%}" for who in ("driver", "worker") for share in SHARES]
+    return _table(("MiB", "blocks", *heads, "worker, peak"), lines)
+
+
+def _blocks(found: Found, sizes: Sizes) -> str:
+    lines = []
+    for name, what in _runs(found, sizes):
+        run = found[name]
+        each = 1000 / run["blocks"]
+        wall = " / ".join(f"{seconds * each:.1f}" for seconds in run["pace"])
+        cpu = " / ".join(f"{seconds * each:.1f}" for seconds in run["driver_cpu"])
+        lines.append(
+            f"| {what} | {run['blocks']:,} | {run['voxels'] / run['blocks']:,.0f} | {wall} | {cpu}"
+            f" | {run['summing'] * each:.2f} | {run['ledger'] / run['blocks']:.0f} |"
+        )
+    heads = ("", "blocks", "voxels each", "wall", "driver", "summing up", "bytes of ledger each")
+    return _table(heads, lines)
+
+
+def _growth(found: Found) -> str:
+    few, many = found["few"], found["many"]
+    wall, cpu = (
+        (many[name][1] / many["blocks"]) / (few[name][1] / few["blocks"]) for name in ("pace", "driver_cpu")
+    )
+    late = many["pace"][2] / many["pace"][0]
+    grown = (many["driver"][2] - many["driver"][0]) / MIB
+    return (
+        f"With {many['blocks'] / few['blocks']:.0f} times the blocks, a block takes {wall:.2f} times the wall"
+        f" time and {cpu:.2f} times the driver's; the last of {many['blocks']:,} blocks take {late:.2f} times"
+        f" what the first take, and the driver grows by {grown:.0f} MiB from 10 % to 100 %."
+    )
+
+
+def _overhead(found: Found, sizes: Sizes) -> str:
+    large, real, tiles = found["large"], found["real"], sizes.tiles
+    wall = large["steady"] * sizes.workers / large["blocks"]
+    over = wall - large["computing"]
+    return f"""
+## Beside a real block
+
+A block of {tiles.planes} planes of {tiles.core} x {tiles.core} pixels takes a worker of the large run
+{wall:.2f} s. It computes {large["computing"]:.2f} s of that; {over:.2f} s go to reading, writing, bookkeeping
+and waiting. A real block takes {real:,.0f} s here with preset `{PRESET}`, all workers being busy
+({sizes.real} planes measured, the others take as long).
+**Overhead: {over / real:.2%} of a real block** (aim: less than {AIM_OVERHEAD:.0%}).
+"""
+
+
+def _levels(found: Found, sizes: Sizes) -> str:
+    lines = []
+    for name, what in _runs(found, sizes):
+        run = found[name]
+        peak = run["levels_peak"]
+        lines.append(
+            f"| {what} | {run['voxels'] / 1e9:.2f} | {run['levels']:.0f}"
+            f" | {run['voxels'] / run['levels'] / 1e6:.0f} | {peak['driver'] / MIB:.0f}"
+            f" | {peak['worker'] / MIB:.0f} |"
+        )
+    heads = ("", "Gvoxel", "seconds", "Mvoxel/s", "driver's peak, MiB", "worker's peak, MiB")
+    return f"""
+## Coarser levels
+
+After the last block: all coarser levels of the labels, and the end of the workers.
+
+{_table(heads, lines)}
+
+A part of a level is one shard, made of the eight times larger box of the level before: a worker makes
+{IN_FLIGHT} at a time, whatever the size of the volume.
+"""
+
+
+def _runs(found: Found, sizes: Sizes) -> list[tuple[str, str]]:
+    blended = sizes.tiles.model_copy(update={"across": 2})
+    runs = {
+        "large": _kind(sizes.volume, sizes.tiles),
+        "blended": f"{_kind(sizes.volume, blended)}, 2 x 2 tiles",
+        "few": _kind(sizes.few, sizes.small),
+        "many": _kind(sizes.many, sizes.small),
+    }
+    return [(name, what) for name, what in runs.items() if name in found]
+
+
+def _kind(shape: Shape3, tiles: TileSpec) -> str:
+    return " x ".join(map(str, BlockGrid(shape, tiles).side))
+
+
+def _table(heads: Sequence[str], lines: Sequence[str]) -> str:
+    return "\n".join([f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|", *lines])
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    found = argparse.ArgumentParser(
+        prog="benchmarks.runs.scale",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    found.add_argument("--quick", action="store_true", help="small volumes, no real block: whether it works")
+    found.add_argument("--work", type=Path, help="folder with room for some GB; a temporary one by default")
+    found.add_argument("-o", "--out", type=Path, default=Path("benchmarks/runs/scale.md"))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write the document."""
+    options = parser().parse_args(arguments)
+    sizes = QUICK if options.quick else FULL
+    command = "python -m benchmarks.runs.scale" + " --quick" * options.quick
+    with tempfile.TemporaryDirectory(dir=options.work, prefix="hrvol-scale-") as folder:
+        found = measure_all(sizes, Path(folder))
+    options.out.write_text(render(found, sizes, describe_machine(sizes.workers), command), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""What projecting tokens before they are spread saves: ``python -m benchmarks.studies.projection [--side 518]``.
+
+Labels of 80 clusters need the scores ``2 mu.F - |mu|^2`` of every pixel. Both ways are run in processes of
+their own, one after the other, on the same image with the same centroids: tokens -> scores -> pixels, and
+tokens -> 384 features a pixel -> scores. Each is measured with the network, and on recorded tokens without it
+(what is left when the network runs elsewhere, or is made faster).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.data import load_stroked
+from hrvol.features.deep.backbone import Tokens
+from hrvol.features.deep.upsample import Linear, project, upsample
+from hrvol.features.featuriser import load_featuriser
+from hrvol.recipe.recipe import Recipe
+from hrvol.segment.estimators.estimators import kmeans
+
+CLUSTERS = 80
+REPEATS = 3
+SAMPLES = 20_000
+WAYS = ("before", "after")
+
+
+class Recorded:
+    """A network that says again what the real one said, view after view."""
+
+    def __init__(self, backbone: Any) -> None:
+        self.device, self.patch = backbone.device, backbone.patch
+        self._backbone: Any = backbone
+        self._said: list[Tokens] = []
+        self._next = 0
+
+    def block_numbers(self, block: Any) -> tuple[int, ...]:
+        """Return some block: it is the last that was recorded."""
+        return (1,)
+
+    def tokens(self, images: torch.Tensor, **wanted: Any) -> Tokens:
+        """Ask the network and record, or say again what it said."""
+        if self._backbone is not None:
+            numbers = self._backbone.block_numbers("last")
+            self._said.append(self._backbone.tokens(images, **{**wanted, "blocks": numbers}))
+            return self._said[-1]
+        said = self._said[self._next % len(self._said)]
+        self._next += 1
+        return said
+
+    def replay(self) -> None:
+        """Forget the network, keep what it said."""
+        self._backbone = None
+
+
+def find_centroids(plane: torch.Tensor, out: Path) -> None:
+    """Keep the centroids of the clusters that k-means finds in a sample of an image's pixels."""
+    recipe = Recipe.load("cas")
+    y, x = np.divmod(np.random.default_rng(0).choice(plane.numel(), SAMPLES, replace=False), plane.shape[1])
+    found, _ = load_featuriser(recipe.features).pixels(plane.numpy(), y, x, unit=True)
+    np.save(out, kmeans(found, CLUSTERS, seed=0))
+
+
+def labels_of(way: str, source: Any, image: torch.Tensor, recipe: Recipe, linear: Linear) -> np.ndarray:
+    """Return the nearest cluster of every pixel, one way or the other."""
+    spec = recipe.features.deep
+    if way == "before":
+        scores = upsample(source, image, spec, linear=linear, unit=True).features
+        return np.stack([scores[:, row].argmax(dim=0).numpy() for row in range(len(image))])
+    features = upsample(source, image, spec, unit=True).features
+    return np.stack(
+        [project(features[:, r : r + 1], linear)[:, 0].argmax(0).numpy() for r in range(len(image))]
+    )
+
+
+def measure(way: str, plane: torch.Tensor, network: bool, centroids: Path, out: Path) -> dict[str, float]:
+    """Run one way in this process; return seconds (least of several) and MB beyond what was there."""
+    recipe = Recipe.load("cas")
+    backbone = load_featuriser(recipe.features).backbone
+    assert backbone is not None
+    mu = torch.from_numpy(np.load(centroids))
+    linear = Linear(2 * mu, -(mu**2).sum(dim=1))
+    source: Any = Recorded(backbone)
+    # Warm, and recorded; one channel, so that no large memory is left behind to be used again unseen.
+    upsample(source, plane, recipe.features.deep, linear=Linear(mu[:1], mu[:1, 0]))
+    source.replay()
+    labels: list[np.ndarray] = []
+    seconds, peak = timed(
+        lambda: labels.append(labels_of(way, backbone if network else source, plane, recipe, linear)),
+        1 if network else REPEATS,
+    )
+    np.save(out, labels[-1])
+    return {"seconds": seconds, "peak_mb": peak}
+
+
+def timed(run: Callable[[], Any], repeats: int) -> tuple[float, float]:
+    """Return the least seconds of several runs, and by how many MB resident memory rose at its highest."""
+    Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew
+    before = _status("VmRSS")
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return min(times), (_status("VmHWM") - before) / 1024
+
+
+def _status(field: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return float(line.split()[1])
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def main() -> None:
+    """Run both ways and print the comparison as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--side", type=int, nargs="+", default=[224, 518])
+    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        way, side, network, *files = arguments.worker
+        image = load_stroked("tcells").images[0].astype(np.float32) / 255
+        plane = torch.from_numpy(np.ascontiguousarray(image[: int(side), : int(side)]))
+        centroids, out = map(Path, files)
+        if way == "centroids":
+            find_centroids(plane, centroids)
+        else:
+            print(json.dumps(measure(way, plane, network == "1", centroids, out)))
+        return
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"K = {CLUSTERS}, preset cas, T-cell image 0\n")
+    print("| side | part | before: s | MB | after: s | MB | time ratio | memory ratio | pixels that differ |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for side in arguments.side:
+        with tempfile.TemporaryDirectory() as folder:
+            centroids = Path(folder) / "centroids.npy"
+            _in_process("centroids", side, "0", centroids, centroids)
+            for network, part in (("0", "without the network"), ("1", "whole, with the network")):
+                files = {way: Path(folder) / f"{way}.npy" for way in WAYS}
+                before, after = (
+                    json.loads(_in_process(way, side, network, centroids, file))
+                    for way, file in files.items()
+                )
+                a, b = (np.load(file) for file in files.values())
+                print(
+                    f"| {side} | {part} | {before['seconds']:.2f} | {before['peak_mb']:.0f} "
+                    f"| {after['seconds']:.2f} | {after['peak_mb']:.0f} "
+                    f"| {after['seconds'] / before['seconds']:.1f} "
+                    f"| {after['peak_mb'] / before['peak_mb']:.1f} | {(a != b).sum()} of {a.size} |",
+                    flush=True,
+                )
+
+
+def _in_process(way: str, side: int, network: str, centroids: Path, out: Path) -> str:
+    """Run this module in a process of its own and return the last line it prints."""
+    command = [sys.executable, "-m", "benchmarks.studies.projection", "--worker", way, str(side), network]
+    done = subprocess.run([*command, str(centroids), str(out)], stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.splitlines()[-1] if done.stdout else ""
+
+
+if __name__ == "__main__":
+    main()
