@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.cas.scores import GIVEN, LAMBDAS, PUBLISHED
+from benchmarks.markdown import table
 from hrvol.quality.metrics import cor_loc
 
 Result = Mapping[str, Any]
 """What ``cas.json`` holds of one image with one kind of features."""
+
+_table = partial(table, spaced=True)
 
 Pick = Callable[[Mapping[str, Any]], float | None]
 """From a row to a figure; ``None`` where there is none."""
@@ -94,11 +98,6 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
         return ""
     mean = f"{np.mean(values):.{digits}f}"
     return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *rows])
 
 
 def corloc(results: Sequence[Result], merge: str, what: str, mode: str) -> list[float]:
@@ -188,7 +187,7 @@ def _classes(results: Sequence[Result]) -> str:
             ]
             rows.append([data, truth, "*one class*", "1", *alone, *alone])
     head = ["data", "truth", "features", "classes, lambda 1.0", "mIoU, 1.0", "purity, 1.0"]
-    return "## Classes\n\n" + table([*head, "mIoU, given", "purity, given"], rows)
+    return "## Classes\n\n" + _table([*head, "mIoU, given", "purity, given"], rows)
 
 
 def _lambdas(results: Sequence[Result]) -> str:
@@ -201,7 +200,7 @@ def _lambdas(results: Sequence[Result]) -> str:
             cells.append(spread(per_seed(found, str(factor), _of_truth(truth, "miou"))))
         rows.append([data, kind, *cells])
     head = [f"{what}, {factor}" for factor in LAMBDAS for what in ("classes", "mIoU")]
-    return "## Lambda\n\n" + table(["data", "features", *head], rows)
+    return "## Lambda\n\n" + _table(["data", "features", *head], rows)
 
 
 def _foreground(results: Sequence[Result]) -> str:
@@ -218,7 +217,7 @@ def _foreground(results: Sequence[Result]) -> str:
         "## Foreground\n\nForeground classes, their share of all pixels, and on T-cells the IoU of that mask"
         " with strokes on cell or nucleus, against those on the background.\n\n"
     )
-    return text + table(["data", "features", *head], rows)
+    return text + _table(["data", "features", *head], rows)
 
 
 def _boxes(results: Sequence[Result]) -> str:
@@ -245,7 +244,7 @@ def _boxes(results: Sequence[Result]) -> str:
         "CorLoc: share of images with a box of IoU 0.5 or more; *boxes*: how many of them *multi* has to"
         " hit with; *whole image*: one box around all of it.\n\n"
     )
-    text += table(["features", "lambda", "boxes", *head], rows)
+    text += _table(["features", "lambda", "boxes", *head], rows)
     lines = []
     for result in known:
         boxes = result["true_boxes"]
@@ -254,7 +253,7 @@ def _boxes(results: Sequence[Result]) -> str:
         lines.append([result["image"], result["features"], *told, _boxes_found([result], PUBLISHED), *cells])
     text += "\nBest IoU with lambda 1.0.\n\n"
     true = [f"{what} (y0, x0, y1, x1)" for what in objects]
-    return text + table(["image", "features", *true, "boxes", *head], lines)
+    return text + _table(["image", "features", *true, "boxes", *head], lines)
 
 
 def _boxes_found(results: Sequence[Result], merge: str) -> str:
@@ -279,7 +278,7 @@ def _by_image(results: Sequence[Result]) -> str:
         distance = spread(per_seed([result], PUBLISHED, _of("semantic_distance")))
         rows.append([result["image"], result["features"], *cells, distance])
     head = ["image", "features", "classes, lambda 1.0", "true", "mIoU, 1.0", "mIoU, given"]
-    return "## Image by image\n\n" + table([*head, "semantic distance"], rows)
+    return "## Image by image\n\n" + _table([*head, "semantic distance"], rows)
 
 
 def _densities(results: Sequence[Result]) -> str:
@@ -306,7 +305,7 @@ def _densities(results: Sequence[Result]) -> str:
         " The published settings cost minutes an image even so: images are reduced by area means to about"
         " the side that the command says, the same ones for all. Seconds are of the features of one image;"
         " ratio of CPU time.\n\n"
-    ) + table(head, rows)
+    ) + _table(head, rows)
     cells = [result for result in results if result["true_boxes"]]
     if cells:
         pairs = [(what, mode) for what in cells[0]["true_boxes"] for mode in ("multi", "single")]
@@ -319,7 +318,7 @@ def _densities(results: Sequence[Result]) -> str:
             for found in _by(cells, "features").values()
         ]
         names = [f"CorLoc {what}, {mode}" for what, mode in pairs]
-        text += "\nT-cells, lambda 1.0.\n\n" + table(["features", *names, "foreground IoU"], lines)
+        text += "\nT-cells, lambda 1.0.\n\n" + _table(["features", *names, "foreground IoU"], lines)
     return text
 
 
@@ -373,4 +372,4 @@ def _seconds(results: Sequence[Result]) -> str:
     text = (
         "## Seconds\n\nOf an image (vnc: of its four planes); k-means with its sample, and labels, of a seed."
     )
-    return f"{text}\n\n" + table(["data", "part", "features", "images", "megapixels", *head], rows)
+    return f"{text}\n\n" + _table(["data", "part", "features", "images", "megapixels", *head], rows)

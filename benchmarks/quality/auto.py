@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.data import DENSE, Dense
 from benchmarks.machine import describe_machine, log
+from benchmarks.markdown import table
 from benchmarks.quality.crops import SIDE, crops_of
 from benchmarks.quality.sampling import PER_CLASS, plane_stripes
 from benchmarks.quality.strokes import draw
@@ -134,55 +135,53 @@ def render(
         f"on a crop each of at most {args.test} test planes, every {args.step}th row and column. The aim: at",
         f"most {AIM} below the best preset.",
         "",
-        "| data, drawing | chosen | auto | "
-        + " | ".join(args.presets)
-        + " | auto less best preset | choosing, s |",
-        "|---|---|---|" + "---|" * (len(args.presets) + 2),
+        "",
     ]
+    results, seconds = [], []
+    names = ["auto", *args.presets]
     for (name, seed), part in parts.items():
         rows, presets = part["rows"], [part["rows"][preset]["miou"] for preset in args.presets]
-        lines.append(
-            f"| {name}, {seed} | {rows['auto']['recipe']} | {rows['auto']['miou']:.3f} | "
-            + " | ".join(f"{miou:.3f}" for miou in presets)
-            + f" | {rows['auto']['miou'] - max(presets):+.3f} | {part['tune_seconds']:.0f} |"
+        results.append(
+            [
+                f"{name}, {seed}",
+                rows["auto"]["recipe"],
+                *(f"{miou:.3f}" for miou in (rows["auto"]["miou"], *presets)),
+                f"{rows['auto']['miou'] - max(presets):+.3f}",
+                f"{part['tune_seconds']:.0f}",
+            ]
         )
-    lines += ["", *_means(parts, args.presets)]
-    lines += ["", "Seconds to train on the strokes, and to label the test crops:", ""]
-    names = ["auto", *args.presets]
-    lines += [f"| data, drawing | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
-    for (name, seed), part in parts.items():
-        cells = [
-            f"{part['rows'][n]['train_seconds']:.0f} + {part['rows'][n]['test_seconds']:.0f}" for n in names
-        ]
-        lines.append(f"| {name}, {seed} | {' | '.join(cells)} |")
-    for (name, seed), part in parts.items():
-        lines += ["", f"## {name}, {seed}", "", *_tried(part["tuned"])]
-    return "\n".join(lines) + "\n"
+        times = [f"{rows[n]['train_seconds']:.0f} + {rows[n]['test_seconds']:.0f}" for n in names]
+        seconds.append([f"{name}, {seed}", *times])
+    head = ["data, drawing", "chosen", *names, "auto less best preset", "choosing, s"]
+    text = "\n".join(lines) + table(head, results)
+    text += "\nMeans over drawings, and the difference to the preset that is best on average:\n\n"
+    text += _means(parts, args.presets)
+    text += "\nSeconds to train on the strokes, and to label the test crops:\n\n"
+    text += table(["data, drawing", *names], seconds)
+    return text + "".join(
+        f"\n## {name}, {seed}\n\n{_tried(part['tuned'])}" for (name, seed), part in parts.items()
+    )
 
 
-def _means(parts: Mapping[tuple[str, int], Mapping[str, Any]], presets: Sequence[str]) -> list[str]:
+def _means(parts: Mapping[tuple[str, int], Mapping[str, Any]], presets: Sequence[str]) -> str:
     """Return a table of means over drawings."""
-    lines = [
-        "Means over drawings, and the difference to the preset that is best on average:",
-        "",
-        "| data | drawings | auto | " + " | ".join(presets) + " | auto less best preset |",
-        "|---|---|---|" + "---|" * (len(presets) + 1),
-    ]
+    lines = []
     for name in dict.fromkeys(name for name, _ in parts):
         of_name = [part["rows"] for (other, _), part in parts.items() if other == name]
         auto, *others = (np.mean([rows[which]["miou"] for rows in of_name]) for which in ("auto", *presets))
-        cells = " | ".join(f"{value:.3f}" for value in (auto, *others))
-        lines.append(f"| {name} | {len(of_name)} | {cells} | {auto - max(others):+.3f} |")
-    return lines
+        cells = [f"{value:.3f}" for value in (auto, *others)]
+        lines.append([name, len(of_name), *cells, f"{auto - max(others):+.3f}"])
+    return table(["data", "drawings", "auto", *presets, "auto less best preset"], lines)
 
 
-def _tried(tuned: TuningResult) -> list[str]:
-    """Return what was tried on strokes, as a table, and what was said."""
-    lines = ["| tried | mIoU on held-out strokes | us per pixel |", "|---|---|---|"]
+def _tried(tuned: TuningResult) -> str:
+    """Return a table of the recipes tried on strokes, and the notes of the choice."""
+    rows = []
     for row in tuned.rows:
         name = f"**{row.name}**" if row is tuned.chosen else row.name
-        lines.append(f"| {name} | {row.mean:.3f} ± {row.spread:.3f} | {row.microseconds:.1f} |")
-    return [*lines, "", *(f"- {line}" for line in (*tuned.notes, tuned.why))]
+        rows.append([name, f"{row.mean:.3f} ± {row.spread:.3f}", f"{row.microseconds:.1f}"])
+    notes = "".join(f"- {line}\n" for line in (*tuned.notes, tuned.why))
+    return table(["tried", "mIoU on held-out strokes", "us per pixel"], rows) + "\n" + notes
 
 
 def _parser() -> argparse.ArgumentParser:

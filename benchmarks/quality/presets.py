@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.data import DENSE
 from benchmarks.machine import describe_machine, log
+from benchmarks.markdown import table
 from benchmarks.quality.contest import CLASSIFIERS, KINDS, PRODUCT
 from benchmarks.quality.crops import SIDE, crops_of, look, scores
 from benchmarks.results import load, save
@@ -90,75 +91,51 @@ cores for deep and classical features of one crop.
 """
     ]
     for name in names:
-        lines = [
-            f"## {name}\n",
-            "| preset | CPU s | classifier | classical | deep | hybrid | product |",
-            "|---|---|---|---|---|---|---|",
-        ]
+        rows = []
         for preset in presets:
             for which in (PUBLISHED, OURS):
                 if row := found.get((name, preset, which)):
                     cells = [_cell(row[kind]) if kind in row else "" for kind in (*KINDS, PRODUCT)]
-                    head = f"| {preset} | {cost[name, preset]:.1f} | {which} "
-                    lines.append(f"{head}| {' | '.join(cells)} |")
-        parts += ["\n".join(lines), ""]
-    parts += [
-        "## What follows\n",
-        *_against_published(found, names, presets),
-        "",
-        *_never_loses(found, names, presets),
-    ]
-    return "\n".join(parts) + "\n"
+                    rows.append([preset, f"{cost[name, preset]:.1f}", which, *cells])
+        head = ["preset", "CPU s", "classifier", "classical", "deep", "hybrid", "product"]
+        parts.append(f"## {name}\n\n{table(head, rows)}")
+
+    def against_published(name: str, preset: str) -> str:
+        ours, theirs = found.get((name, preset, OURS)), found.get((name, "paper", PUBLISHED))
+        if not ours or not theirs:
+            return ""
+        more = np.subtract(ours["hybrid"], theirs["hybrid"])
+        return f"{more.mean():+.3f} ({(more > 0).sum()} of {len(more)})"
+
+    def against_alone(name: str, preset: str) -> str:
+        row = found.get((name, preset, OURS))
+        if row is None:
+            return ""
+        better = max(np.mean(row["classical"]), np.mean(row["deep"]))
+        return f"{np.mean(row['hybrid']) - better:+.3f}"
+
+    shown = [preset for preset in presets if preset != "paper"]
+    published, alone = (
+        table(["preset", *names], [[preset, *(cell(name, preset) for name in names)] for preset in shown])
+        for cell in (against_published, against_alone)
+    )
+    parts.append(
+        f"""## What follows
+
+Hybrid features of a preset with its own classifier, less those of the published settings, and in
+how many drawings they are better:
+
+{published}
+Hybrid features less the better of classical and deep features (means over drawings; vote); below
+-{TOLERANCE} they lose:
+
+{alone}"""
+    )
+    return "\n".join(parts)
 
 
 def _cell(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f} ± {np.std(values):.3f}"
-
-
-def _against_published(found: Mapping[Any, Any], names: Sequence[str], presets: Sequence[str]) -> list[str]:
-    """Return a table of hybrid features of presets, less those of the published settings."""
-    lines = [
-        "Hybrid features of a preset with its own classifier, less those of the published settings, and in",
-        "how many drawings they are better:\n",
-        f"| preset | {' | '.join(names)} |",
-        "|---" * (len(names) + 1) + "|",
-    ]
-    for preset in presets:
-        if preset == "paper":
-            continue
-        cells = []
-        for name in names:
-            ours, theirs = found.get((name, preset, OURS)), found.get((name, "paper", PUBLISHED))
-            if ours and theirs:
-                more = np.subtract(ours["hybrid"], theirs["hybrid"])
-                cells.append(f"{more.mean():+.3f} ({(more > 0).sum()} of {len(more)})")
-            else:
-                cells.append("")
-        lines.append(f"| {preset} | {' | '.join(cells)} |")
-    return lines
-
-
-def _never_loses(found: Mapping[Any, Any], names: Sequence[str], presets: Sequence[str]) -> list[str]:
-    """Return a table of hybrid features less the better of classical and deep ones."""
-    lines = [
-        "Hybrid features less the better of classical and deep features (means over drawings; vote); below",
-        f"-{TOLERANCE} they lose:\n",
-        f"| preset | {' | '.join(names)} |",
-        "|---" * (len(names) + 1) + "|",
-    ]
-    for preset in presets:
-        if preset == "paper":
-            continue
-        cells = []
-        for name in names:
-            row = found.get((name, preset, OURS))
-            if row is None:
-                cells.append("")
-                continue
-            better = max(np.mean(row["classical"]), np.mean(row["deep"]))
-            cells.append(f"{np.mean(row['hybrid']) - better:+.3f}")
-        lines.append(f"| {preset} | {' | '.join(cells)} |")
-    return lines
 
 
 def _parser() -> argparse.ArgumentParser:

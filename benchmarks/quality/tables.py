@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.markdown import table
 from benchmarks.quality.contest import KINDS, PRODUCT
 
 Part = Mapping[str, Any]
@@ -218,11 +219,11 @@ def _referenced(parts: Mapping[str, Part]) -> str:
 def _table(
     head: Sequence[str], rows: Sequence[Mapping[str, Any]], cells: Callable[[Mapping[str, Any]], list[str]]
 ) -> str:
-    lines = [["features", "preset", "classifier", *head], ["---"] * (3 + len(head))]
+    lines = []
     for row in rows:
         preset = "" if row["features"] == "classical" else row["preset"]
         lines.append([row["features"], preset, row["classifier"], *cells(row)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return table(["features", "preset", "classifier", *head], lines, spaced=True)
 
 
 def _spread(values: Sequence[float]) -> str:

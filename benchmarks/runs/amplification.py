@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from benchmarks.markdown import line, table
 from hrvol.arrays import Shape3
 from hrvol.recipe.specs import TileSpec
 from hrvol.volume.chunk_cache import CAPACITY, ChunkCache, chunk_uses
@@ -78,7 +79,7 @@ def without_cache(grid: BlockGrid, chunks: Shape3) -> float:
     return read / math.prod(grid.shape)
 
 
-def measure(shape: Shape3, dtype: str, capacity: int) -> list[str]:
+def measure(shape: Shape3, dtype: str, capacity: int) -> list[list[str]]:
     """Return rows of a table, printed as they come."""
     rows = []
     for chunks in chunkings(shape):
@@ -88,17 +89,17 @@ def measure(shape: Shape3, dtype: str, capacity: int) -> list[str]:
             for name, order in orders(grid.counts).items():
                 taken = np.array_equal(order, grid.order())
                 found = [amplification(array, grid, order, workers, capacity) for workers in WORKERS]
-                figures = " | ".join(f"**{value:.2f}**" if taken else f"{value:.2f}" for value in found)
+                figures = [f"**{value:.2f}**" if taken else f"{value:.2f}" for value in found]
                 size = " x ".join(map(str, chunks))
-                rows.append(f"| {size} | {name} | {without_cache(grid, chunks):.2f} | {figures} |")
-                print(rows[-1], flush=True)
+                rows.append([size, name, f"{without_cache(grid, chunks):.2f}", *figures])
+                print(line(rows[-1]), flush=True)
     return rows
 
 
-def render(rows: Sequence[str], options: argparse.Namespace) -> str:
+def render(rows: Sequence[Sequence[str]], options: argparse.Namespace) -> str:
     """Return the document."""
     shape = " x ".join(map(str, options.shape))
-    tiles = TileSpec()
+    tiles, head = TileSpec(), ["chunks", "order of blocks", "no cache", "1 worker", "2 workers"]
     return f"""# Read amplification
 
 Made by `{command(options)}`. The figures do not depend on the machine.
@@ -109,9 +110,7 @@ Bytes of decoded chunks / bytes of the volume, when the windows of all blocks ar
 share nothing, and each takes one half of the order. Bold: the order that a run takes for such chunks.
 The aim is less than {AIM}.
 
-| chunks | order of blocks | no cache | 1 worker | 2 workers |
-| --- | --- | --- | --- | --- |
-""" + "".join(f"{row}\n" for row in rows)
+{table(head, rows, spaced=True)}"""
 
 
 def command(options: argparse.Namespace) -> str:

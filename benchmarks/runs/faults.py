@@ -43,6 +43,7 @@ from fault_data import (
 )
 
 from benchmarks.machine import describe_machine
+from benchmarks.markdown import table as markdown_table
 from hrvol.engine import engine
 from hrvol.errors import HrvolError
 
@@ -287,19 +288,24 @@ def measure(bench: Bench, episodes: Sequence[tuple[str, Episode, int]]) -> dict[
 
 def table(rows: dict[str, Row]) -> str:
     """Return the figures as Markdown."""
-    lines = [
-        "| fault | injected | outputs | identical after the same command | blocks named, then identical"
-        " | silent losses | stuck |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+    head = [
+        "fault",
+        "injected",
+        "outputs",
+        "identical after the same command",
+        "blocks named, then identical",
+        "silent losses",
+        "stuck",
     ]
     total = Row()
     for row in rows.values():
         total.faults.update(row.faults)
         total.outputs.update(row.outputs)
-    for name, row in (*rows.items(), ("**all**", total)):
-        cells = [name, row.faults.total(), row.outputs.total(), *(row.outputs[v] for v in VERDICTS)]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+    cells = [
+        [name, row.faults.total(), row.outputs.total(), *(row.outputs[v] for v in VERDICTS)]
+        for name, row in (*rows.items(), ("**all**", total))
+    ]
+    return markdown_table(head, cells, spaced=True).rstrip()
 
 
 def write(rows: dict[str, Row], seed: int, document: Path) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 import psutil
 
 from benchmarks.data import load_dense
+from benchmarks.markdown import line, table
 from hrvol.phantom import draw_strokes, make_phantom
 from hrvol.planning.plan import Plan, check_resources
 from hrvol.planning.plan_run import plan_run
@@ -172,7 +173,7 @@ def render(results: Sequence[Result], options: argparse.Namespace) -> str:
     memory = max(abs(found.plan.worker_memory / found.peak - 1) for found in results)
     times = [abs(found.plan.seconds / found.report.seconds - 1) for found in results if found.steady]
     farthest = f"{100 * max(times):.0f} %" if times else "not measured, as other work changed every time"
-    rows = "".join(_row(found) for found in results)
+    head = ["run", "load", "time: plan, run, plan again", "memory of a worker", "decoded", "output", "files"]
     return f"""# Forecasts
 
 Made by `{command(options)}`, on {os.cpu_count()} CPUs that other work shared. A plan
@@ -184,16 +185,14 @@ work was not the same during the run, and its time is set in brackets.
 The aim is to foretell time and memory within {100 * AIM:.0f} %. Farthest off here: time by {farthest}, memory
 of a worker by {100 * memory:.0f} %.
 
-| run | load | time: plan, run, plan again | memory of a worker | decoded | output | files |
-| --- | --- | --- | --- | --- | --- | --- |
-{rows}"""
+{table(head, map(_row, results), spaced=True)}"""
 
 
-def _row(found: Result) -> str:
+def _row(found: Result) -> list[str]:
     plan, report = found.plan, found.report
     times = ", ".join(duration(seconds) for seconds in (plan.seconds, report.seconds, found.again.seconds))
     times = f"{times} ({_off(plan.seconds, report.seconds)})"
-    cells = [
+    return [
         found.case,
         ", ".join(f"{value:.1f}" for value in found.loads),
         times if found.steady else f"[{times}]",
@@ -202,7 +201,6 @@ def _row(found: Result) -> str:
         _pair(plan.output_bytes, found.nbytes),
         f"{plan.files}, {found.files}",
     ]
-    return f"| {' | '.join(cells)} |\n"
 
 
 def _pair(planned: float, found: float) -> str:
@@ -251,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 place = folder / f"{case.volume.name}-{repeat}"
                 place.mkdir()
                 results.append(run_case(case, place, options.seconds))
-                print(_row(results[-1]), end="", flush=True)
+                print(line(_row(results[-1])), flush=True)
     options.out.write_text(render(results, options), encoding="utf-8")
 
 

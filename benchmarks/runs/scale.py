@@ -12,10 +12,12 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine
+from benchmarks.markdown import table
 from benchmarks.runs.scale_run import SHARES, copy, measure, measure_apart, phases, write_volume
 from hrvol.arrays import Shape3
 from hrvol.engine.spec import IN_FLIGHT
@@ -29,6 +31,8 @@ from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.storage.location import Location
 
 Found = Mapping[str, Any]
+
+_table = partial(table, spaced=True)
 
 PRESET = "fast"
 AIM_RATIO = 0.5
@@ -179,7 +183,6 @@ system's memory.
 ## Throughput
 
 {_throughput(found, sizes)}
-
 The copy is Zarr alone: as many processes read each block of the same volume and write it to an array of
 the same shards, chunks and codec; half of it was done before the run and half after. Two grey values are
 compressed as well as two labels are, so both write as many bytes. A run's rate is that from 5 % to 95 % of
@@ -191,14 +194,12 @@ the way; what comes before it is the start of the workers, {large["first"]:.0f} 
 ## Memory
 
 {_memory(found, sizes)}
-
 Driver and scheduler are one process. A worker's size includes the libraries it loads, some 700 MiB with
 torch, but no network. Aim: flat for the driver, less than {AIM_WORKER // MIB} MiB for a worker.
 
 ## What a block costs
 
 {_blocks(found, sizes)}
-
 Milliseconds per block, at 5-15 %, 45-55 % and 85-95 % of the way. {under_way} blocks are under way
 at a time: from when it is dealt to when it is written down a block takes {under_way} times that.
 `driver` is CPU time of driver and scheduler, which run beside the workers. The blocks of the last two rows
@@ -220,8 +221,13 @@ def _throughput(found: Found, sizes: Sizes) -> str:
             rows.append((what, run["voxels"], run["steady"], run["workers_cpu"]))
     rate = plain["voxels"] / plain["seconds"]
     lines = [
-        f"| {what} | {voxels / 1e9:.2f} | {voxels / seconds / 1e6:.1f} | {voxels / seconds / rate:.2f}"
-        f" | {cpu / voxels * 1e9:.1f} |"
+        [
+            what,
+            f"{voxels / 1e9:.2f}",
+            f"{voxels / seconds / 1e6:.1f}",
+            f"{voxels / seconds / rate:.2f}",
+            f"{cpu / voxels * 1e9:.1f}",
+        ]
         for what, voxels, seconds, cpu in rows
     ]
     return _table(("", "Gvoxel", "Mvoxel/s", "of the copy", "CPU of its processes, ns/voxel"), lines)
@@ -230,14 +236,12 @@ def _throughput(found: Found, sizes: Sizes) -> str:
 def _steps(found: Found) -> str:
     steps, plain = found["steps"], found["copy"]
     total = sum(steps.values())
-    line = " | ".join(f"{value:.1f}" for value in (*steps.values(), total))
-    table = _table((*steps, "all"), [f"| {line} |"])
+    cells = [f"{value:.1f}" for value in (*steps.values(), total)]
     cpu = plain["cpu"] / plain["voxels"] * 1e9
     return f"""Where the time goes: CPU ns per voxel of blocks that are done step by step in one process,
 without the engine.
 
-{table}
-
+{_table((*steps, "all"), [cells])}
 `read` and `write` are what the copy does too ({cpu:.1f} ns): Zarr, its codec, and for `read` the cache of
 chunks. `predict` is grey values to [0, 1], the stand-ins, blending, and the likeliest class."""
 
@@ -246,8 +250,8 @@ def _memory(found: Found, sizes: Sizes) -> str:
     lines = []
     for name, what in _runs(found, sizes):
         run = found[name]
-        figures = " | ".join(f"{value / MIB:.0f}" for value in (*run["driver"], *run["worker"]))
-        lines.append(f"| {what} | {run['blocks']:,} | {figures} | {run['worker_peak'] / MIB:.0f} |")
+        sizes_mib = [f"{value / MIB:.0f}" for value in (*run["driver"], *run["worker"], run["worker_peak"])]
+        lines.append([what, f"{run['blocks']:,}", *sizes_mib])
     heads = [f"{who}, {share:.0%}" for who in ("driver", "worker") for share in SHARES]
     return _table(("MiB", "blocks", *heads, "worker, peak"), lines)
 
@@ -260,8 +264,15 @@ def _blocks(found: Found, sizes: Sizes) -> str:
         wall = " / ".join(f"{seconds * each:.1f}" for seconds in run["pace"])
         cpu = " / ".join(f"{seconds * each:.1f}" for seconds in run["driver_cpu"])
         lines.append(
-            f"| {what} | {run['blocks']:,} | {run['voxels'] / run['blocks']:,.0f} | {wall} | {cpu}"
-            f" | {run['summing'] * each:.2f} | {run['ledger'] / run['blocks']:.0f} |"
+            [
+                what,
+                f"{run['blocks']:,}",
+                f"{run['voxels'] / run['blocks']:,.0f}",
+                wall,
+                cpu,
+                f"{run['summing'] * each:.2f}",
+                f"{run['ledger'] / run['blocks']:.0f}",
+            ]
         )
     heads = ("", "blocks", "voxels each", "wall", "driver", "summing up", "bytes of ledger each")
     return _table(heads, lines)
@@ -302,9 +313,14 @@ def _levels(found: Found, sizes: Sizes) -> str:
         run = found[name]
         peak = run["levels_peak"]
         lines.append(
-            f"| {what} | {run['voxels'] / 1e9:.2f} | {run['levels']:.0f}"
-            f" | {run['voxels'] / run['levels'] / 1e6:.0f} | {peak['driver'] / MIB:.0f}"
-            f" | {peak['worker'] / MIB:.0f} |"
+            [
+                what,
+                f"{run['voxels'] / 1e9:.2f}",
+                f"{run['levels']:.0f}",
+                f"{run['voxels'] / run['levels'] / 1e6:.0f}",
+                f"{peak['driver'] / MIB:.0f}",
+                f"{peak['worker'] / MIB:.0f}",
+            ]
         )
     heads = ("", "Gvoxel", "seconds", "Mvoxel/s", "driver's peak, MiB", "worker's peak, MiB")
     return f"""
@@ -313,7 +329,6 @@ def _levels(found: Found, sizes: Sizes) -> str:
 After the last block: all coarser levels of the labels, and the end of the workers.
 
 {_table(heads, lines)}
-
 A part of a level is one shard, made of the eight times larger box of the level before: a worker makes
 {IN_FLIGHT} at a time, whatever the size of the volume.
 """
@@ -332,10 +347,6 @@ def _runs(found: Found, sizes: Sizes) -> list[tuple[str, str]]:
 
 def _kind(shape: Shape3, tiles: TileSpec) -> str:
     return " x ".join(map(str, BlockGrid(shape, tiles).side))
-
-
-def _table(heads: Sequence[str], lines: Sequence[str]) -> str:
-    return "\n".join([f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|", *lines])
 
 
 def parser() -> argparse.ArgumentParser:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from benchmarks.machine import describe_machine
+from benchmarks.markdown import table
 from benchmarks.speed.stages import STAGES, clocks
 from benchmarks.speed.work import network_flop
 from hrvol.device import cpus
@@ -335,48 +336,50 @@ def render(found: Found, args: argparse.Namespace) -> str:
         "GPU MiB",
         "forecast",
     ]
-    lines = [
-        "# On a GPU\n",
-        f"Made by `python -m benchmarks.speed.gpu --device {args.device}`. {machine(args.device)}\n",
-        _ABOUT.format(**vars(args), side=args.across * args.core),
-        _line(head),
-        "|---" * len(head) + "|",
-    ]  # fmt: skip
+    rows = []
     for row in found.rows:
         memory = [f"{size / 2**20:.0f}" if size else "" for size in (row.memory, row.forecast)]
         shares = [f"{share:.1%}" for share in row.shares]
         of_product = f"{row.flops / found.products[row.precision]:.1%}"
         speed = [f"{row.voxels_per_s:.0f}", *shares, f"{row.flops / 1e12:.3f}", of_product]
-        lines.append(_line([row.preset, row.precision, *speed, *memory]))
-    lines += [
-        "\n## Images at once\n",
-        f"The network alone, {DEFAULT_BLOCK} blocks, images of {args.core + 70} px; up to {MOST} are used.\n",
-        _line(["precision", "images at once", "images/s", "TFLOP/s", "of a product"]),
-        "|---" * 5 + "|",
-    ]
-    for precision, by_batch in found.batches.items():
-        for batch, (rate, flops) in by_batch.items():
-            cells = [f"{rate:.1f}", f"{flops / 1e12:.3f}", f"{flops / found.products[precision]:.1%}"]
-            lines.append(_line([precision, str(batch), *cells]))
-    if found.scaling:
-        what = "GPUs" if args.device == "cuda" else "processes"
-        first, alone = next(iter(found.scaling.items()))
-        last = found.rows[-1]
-        lines += [
-            f"\n## Several {what}\n",
-            f"{last.preset}, {last.precision}, the start of the workers included.\n",
-            _line([what, "s", "voxels/s", f"times that of {first}"]),
-            "|---" * 4 + "|",
-            *(
-                _line([str(count), f"{took:.1f}", f"{voxels / took:.0f}", f"{alone / took:.2f}"])
-                for count, took in found.scaling.items()
-            ),
+        rows.append([row.preset, row.precision, *speed, *memory])
+    batches = [
+        [
+            precision,
+            batch,
+            f"{rate:.1f}",
+            f"{flops / 1e12:.3f}",
+            f"{flops / found.products[precision]:.1%}",
         ]
-    return "\n".join(lines) + "\n"
+        for precision, by_batch in found.batches.items()
+        for batch, (rate, flops) in by_batch.items()
+    ]
+    text = f"""# On a GPU
 
+Made by `python -m benchmarks.speed.gpu --device {args.device}`. {machine(args.device)}
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+{_ABOUT.format(**vars(args), side=args.across * args.core)}
+{table(head, rows)}
+## Images at once
+
+The network alone, {DEFAULT_BLOCK} blocks, images of {args.core + 70} px; up to {MOST} are used.
+
+{table(["precision", "images at once", "images/s", "TFLOP/s", "of a product"], batches)}"""
+    if not found.scaling:
+        return text
+    what = "GPUs" if args.device == "cuda" else "processes"
+    first, alone = next(iter(found.scaling.items()))
+    last = found.rows[-1]
+    scaling = [
+        [count, f"{took:.1f}", f"{voxels / took:.0f}", f"{alone / took:.2f}"]
+        for count, took in found.scaling.items()
+    ]
+    return f"""{text}
+## Several {what}
+
+{last.preset}, {last.precision}, the start of the workers included.
+
+{table([what, "s", "voxels/s", f"times that of {first}"], scaling)}"""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.data import load_dense
 from benchmarks.machine import describe_machine
+from benchmarks.markdown import line, table
 from benchmarks.quality.strokes import draw
 from hrvol.features.deep.backbone import Backbone
 from hrvol.features.deep.upsample import TokenGrids
@@ -70,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 whole = time.perf_counter() - began
             assert not report.failed, report.failed
             rows.append(row(preset, spent, whole, volume.size))
-            print(rows[-1], flush=True)
-    head = " | ".join(["preset", "seconds", "us per voxel", *STAGES, "the rest"])
+            print(line(rows[-1]), flush=True)
+    head = ["preset", "seconds", "us per voxel", *STAGES, "the rest"]
     text = f"""# Where the time goes
 
 Made by `python -m benchmarks.speed.stages`. {describe_machine(1)}
@@ -81,10 +82,8 @@ The vnc volume (planes of {data.images.shape[1]} x {data.images.shape[2]}, {args
 one thread. Shares of the whole, tiling, blending and the store included, loading the network (once per
 process) not. *Classifier*: a vote of {PRESETS["balanced"].classifier.trees} trees and a logistic regression.
 
-| {head} |
-|{"---|" * (4 + len(STAGES))}
-"""
-    args.output.write_text(text + "\n".join(rows) + "\n", encoding="utf-8")
+{table(head, rows)}"""
+    args.output.write_text(text, encoding="utf-8")
 
 
 def trained(preset: str, path: Path) -> None:
@@ -102,11 +101,11 @@ def _train(preset: str, path: Path) -> None:
     save_model(train_model([(data.images, strokes)], recipe=PRESETS[preset]), path)
 
 
-def row(preset: str, spent: Counter[str], whole: float, voxels: int) -> str:
+def row(preset: str, spent: Counter[str], whole: float, voxels: int) -> list[str]:
     """Return a row of the table."""
     shares = [spent[stage] / whole for stage in STAGES]
     cells = [f"{share:.1%}" for share in (*shares, 1 - sum(shares))]
-    return f"| {preset} | {whole:.0f} | {whole / voxels * 1e6:.1f} | {' | '.join(cells)} |"
+    return [preset, f"{whole:.0f}", f"{whole / voxels * 1e6:.1f}", *cells]
 
 
 @contextmanager

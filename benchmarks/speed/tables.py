@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.markdown import table
 from benchmarks.speed.work import network_flop
 from hrvol.recipe.recipe import DEFAULT_BLOCK
 
 Row = Mapping[str, Any]
 """One measurement, as ``benchmarks.speed.peers`` gives it, with ``who``, ``name``, ``side`` and ``round``."""
+
+_table = partial(table, spaced=True)
 
 REFERENCE, CONVPAINT, HRVOL, FILTERS = "reference", "convpaint", "hrvol", "filters"
 
@@ -141,11 +145,6 @@ def render(parts: Mapping[str, Any], picture: str) -> str:
     writers = {"scaling": _scaling, "views": _views, "workers": _workers}
     sections += [writer(parts[name]["rows"]) for name, writer in writers.items() if name in parts]
     return "\n".join(sections)
-
-
-def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [titles, ["---"] * len(titles), *lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _seconds(value: float | None, partly: str = "") -> str:

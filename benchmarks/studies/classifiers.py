@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.data import DENSE
 from benchmarks.machine import describe_machine, log
+from benchmarks.markdown import table
 from benchmarks.quality.crops import SIDE, crops_of, look, scores
 from benchmarks.results import load, save
 from hrvol.device import cpus
@@ -86,10 +87,16 @@ def render(figures: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -
         if key(*case, spec) in figures
     }
     cases = [case for case in cases if any(at == case for _, at in found)]
-    head = " | ".join(f"{name}, {crops}" for name, crops in cases)
-    rule = "|---" * (len(cases) + 2) + "|"
-    parts = [
-        f"""# Which classifier
+    head = [f"{name}, {crops}" for name, crops in cases]
+    whole = [label for label in TRIED if all((label, case) in found for case in cases)]
+    scores, losses = [], []
+    for label in whole:
+        rows = [found[label, case]["hybrid"] for case in cases]
+        mean = np.mean([np.mean(row) for row in rows])
+        scores.append([label, *(f"{np.mean(row):.3f} ± {np.std(row):.3f}" for row in rows), f"{mean:.3f}"])
+        gains = [gain(found[label, case]) for case in cases]
+        losses.append([label, *(f"{value:+.3f}" for value in gains), f"{min(gains):+.3f}"])
+    return f"""# Which classifier
 
 Made by `python -m benchmarks.studies.classifiers`. {describe_machine(args.threads)}
 
@@ -103,32 +110,13 @@ A *vote* is the mean of the probabilities of a forest and of logistic regression
 
 Mean and standard deviation over drawings; the last column is the mean of all.
 
-| classifier | {head} | mean |
-{rule}"""
-    ]
-    for label in TRIED:
-        if all((label, case) in found for case in cases):
-            rows = [found[label, case]["hybrid"] for case in cases]
-            cells = [f"{np.mean(row):.3f} ± {np.std(row):.3f}" for row in rows]
-            mean = np.mean([np.mean(row) for row in rows])
-            parts.append(f"| {label} | {' | '.join(cells)} | {mean:.3f} |")
-    parts.append(
-        f"""
+{table(["classifier", *head, "mean"], scores)}
 ## Does hybrid lose?
 
 mIoU with hybrid features, less that of the better of classical and deep ones with the same classifier (means
 over drawings); below -{TOLERANCE} it loses.
 
-| classifier | {head} | least |
-{rule}"""
-    )
-    for label in TRIED:
-        if all((label, case) in found for case in cases):
-            gains = [gain(found[label, case]) for case in cases]
-            parts.append(
-                f"| {label} | {' | '.join(f'{value:+.3f}' for value in gains)} | {min(gains):+.3f} |"
-            )
-    return "\n".join(parts) + "\n"
+{table(["classifier", *head, "least"], losses)}"""
 
 
 def gain(row: Mapping[str, Sequence[float]]) -> float:

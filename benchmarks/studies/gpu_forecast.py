@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.markdown import table
 from benchmarks.speed.peers import CHANNELS, DEPTH, PATCH
 from benchmarks.speed.work import HALF, Work, network_flop, work_of
 from hrvol.recipe.recipe import PRESETS
@@ -114,21 +115,20 @@ teravoxel in 170 GPU hours and not in 5: filters, spreading and what happens bet
 FLOP/B: operations for each byte of activations. The GPUs' own ratios are {ratios}:
 a preset below them is bound by memory before it reaches the peak.
 
-| preset | passes x tokens | blocks | MFLOP / voxel | activations, kB / voxel | FLOP/B | features, B / voxel |
-|---|---|---|---|---|---|---|
 """
-    rows = "".join(_cost_row(name, work, core) for name, work in works.items())
-    peers = _published()
-    return f"{head}{rows}\n{_times(works, core)}\n{peers}"
+    titles = ["preset", "passes x tokens", "blocks", "MFLOP / voxel", "activations, kB / voxel", "FLOP/B"]
+    rows = [_cost_row(name, work, core) for name, work in works.items()]
+    costs = table([*titles, "features, B / voxel"], rows)
+    return f"{head}{costs}\n{_times(works, core)}\n{_published()}"
 
 
 def _kind(name: str) -> str:
     return PRESETS[name].features.kind
 
 
-def _cost_row(name: str, work: Work, core: int) -> str:
+def _cost_row(name: str, work: Work, core: int) -> list[str]:
     kept = core * core
-    cells = [
+    return [
         f"`{name}`",
         f"{work.passes} x {max(work.tokens)}",
         str(work.blocks),
@@ -137,19 +137,11 @@ def _cost_row(name: str, work: Work, core: int) -> str:
         f"{work.flop / work.moved:.0f}",
         str(feature_bytes(PRESETS[name].features.deep, _kind(name))),
     ]
-    return f"| {' | '.join(cells)} |\n"
 
 
 def _times(works: dict[str, Work], core: int) -> str:
     titles = [f"{gpu.name}, {100 * part:.0f} %" for gpu in GPUS for part in UTILISATIONS]
-    lines = [
-        "## Time of a teravoxel",
-        "",
-        "GPU hours for 10^12 voxels (1 TB of 8 bits) on one GPU; *m*: memory is the bound, not arithmetic.",
-        "",
-        f"| preset | {' | '.join(titles)} |",
-        f"|---|{'---|' * len(titles)}",
-    ]
+    rows = []
     for name, work in works.items():
         spec = PRESETS[name].features.deep
         cells = []
@@ -158,64 +150,61 @@ def _times(works: dict[str, Work], core: int) -> str:
                 found = outlook(work, spec, _kind(name), gpu, part)
                 hours = found.seconds / core**2 * 1e12 / 3600
                 cells.append(f"{hours:,.0f}".replace(",", " ") + " m" * (found.memory > found.arithmetic))
-        lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"`{name}`", *cells])
+    return f"""## Time of a teravoxel
+
+GPU hours for 10^12 voxels (1 TB of 8 bits) on one GPU; *m*: memory is the bound, not arithmetic.
+
+{table(["preset", *titles], rows)}"""
 
 
 def _published() -> str:
     flop, tokens = published_work()
-    lines = [
-        "## Beside what is published",
-        "",
-        f"The paper's table S4: DINOv2-S/14, stride 4, float16, {A6000.name} ({A6000.flops / 1e12:.1f}"
-        f" TFLOP/s dense, {A6000.bandwidth / 1e12:.3f} TB/s).",
-        "The table does not say how large the image is; the notebook of the reference code that makes it",
-        f"takes {PUBLISHED_SIDE} x {PUBLISHED_SIDE} px: {tokens} tokens, {flop / 1e12:.2f} TFLOP a view.",
-        "What its times then are of the peak is the only measured utilisation in this document:",
-        "",
-        "| paper's way | views | s | MB | TFLOP/s | of the peak | us / voxel |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in PUBLISHED:
-        rate = row.views * flop / row.seconds
-        cells = [
+    measured = [
+        [
             row.name,
-            str(row.views),
+            row.views,
             f"{row.seconds:.2f}",
             f"{row.memory_mb:.0f}",
-            f"{rate / 1e12:.0f}",
-            f"{100 * rate / A6000.flops:.0f} %",
+            f"{row.views * flop / row.seconds / 1e12:.0f}",
+            f"{100 * row.views * flop / row.seconds / A6000.flops:.0f} %",
             f"{1e6 * row.seconds / PUBLISHED_SIDE**2:.1f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        "Forecast of hrvol on the same image and GPU, at the lower of these utilisations, or at full",
-        "bandwidth where that is longer; the deep features alone:",
-        "",
-        "| preset | TFLOP | s | us / voxel | of the paper's sequential time |",
-        "|---|---|---|---|---|",
+        for row in PUBLISHED
     ]
     sequential = max(PUBLISHED, key=lambda row: row.seconds)
     utilisation = sequential.views * flop / sequential.seconds / A6000.flops
+    forecast = []
     for name in ("fast", "balanced", "best", "paper"):
         spec = PRESETS[name].features.deep
         work = work_of(spec, (PUBLISHED_SIDE, PUBLISHED_SIDE))
         seconds = outlook(work, spec, "deep", A6000, utilisation).seconds
-        cells = [
-            f"`{name}`",
-            f"{work.flop / 1e12:.2f}",
-            f"{seconds:.3f}",
-            f"{1e6 * seconds / work.pixels:.2f}",
-            f"{100 * seconds / sequential.seconds:.1f} %",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        "No throughput of napari-convpaint on a GPU is known, and none is guessed: `benchmarks/speed/speed.md` has",
-        "it on the CPU, beside hrvol and the reference code.",
-    ]
-    return "\n".join(lines) + "\n"
+        forecast.append(
+            [
+                f"`{name}`",
+                f"{work.flop / 1e12:.2f}",
+                f"{seconds:.3f}",
+                f"{1e6 * seconds / work.pixels:.2f}",
+                f"{100 * seconds / sequential.seconds:.1f} %",
+            ]
+        )
+    head = ["paper's way", "views", "s", "MB", "TFLOP/s", "of the peak", "us / voxel"]
+    return f"""## Beside what is published
+
+The paper's table S4: DINOv2-S/14, stride 4, float16, {A6000.name} ({A6000.flops / 1e12:.1f}\
+ TFLOP/s dense, {A6000.bandwidth / 1e12:.3f} TB/s).
+The table does not say how large the image is; the notebook of the reference code that makes it
+takes {PUBLISHED_SIDE} x {PUBLISHED_SIDE} px: {tokens} tokens, {flop / 1e12:.2f} TFLOP a view.
+What its times then are of the peak is the only measured utilisation in this document:
+
+{table(head, measured)}
+Forecast of hrvol on the same image and GPU, at the lower of these utilisations, or at full
+bandwidth where that is longer; the deep features alone:
+
+{table(["preset", "TFLOP", "s", "us / voxel", "of the paper's sequential time"], forecast)}
+No throughput of napari-convpaint on a GPU is known, and none is guessed: `benchmarks/speed/speed.md` has
+it on the CPU, beside hrvol and the reference code.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

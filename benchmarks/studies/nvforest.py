@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from benchmarks.markdown import table as markdown_table
 from hrvol.segment.estimators.estimators import probabilities
 from hrvol.segment.estimators.nvforest import ask_trees, load_trees
 from hrvol.segment.estimators.validate import TRUSTED_TYPES
@@ -186,20 +187,35 @@ def compare(folder: Path, threads: Sequence[int], rounds: int, side: int) -> dic
 def table(name: str, facts: dict[str, Any], found: dict[str, Any]) -> str:
     """Return the table of a data set as Markdown."""
     versions = ", ".join(f"{package} {version}" for package, version in found["versions"].items())
-    lines = [
+    about = (
         f"**{name}**: {facts['classes']} classes, {facts['samples']} samples, {facts['columns']} columns, "
         f"{facts['nodes']} nodes; {found['pixels']} pixels; {versions}; load of the machine "
-        f"{found['load'][0]:.1f} before and {found['load'][1]:.1f} at the end.",
-        "",
-        "| way | threads | seconds | CPU s | times as fast | largest difference | bits | other labels |",
-        "|---|---|---|---|---|---|---|---|",
+        f"{found['load'][0]:.1f} before and {found['load'][1]:.1f} at the end."
+    )
+    head = [
+        "way",
+        "threads",
+        "seconds",
+        "CPU s",
+        "times as fast",
+        "largest difference",
+        "bits",
+        "other labels",
     ]
-    for row in found["rows"]:
-        lines.append(
-            f"| {row['way']} | {row['threads']} | {row['seconds']:.2f} | {row['cpu_seconds']:.2f} | "
-            f"{row['factor']:.2f} | {row['difference']:.1e} | {100 * row['bits']:.4f} % | {row['labels']} |"
-        )
-    return "\n".join(lines)
+    rows = [
+        [
+            row["way"],
+            row["threads"],
+            f"{row['seconds']:.2f}",
+            f"{row['cpu_seconds']:.2f}",
+            f"{row['factor']:.2f}",
+            f"{row['difference']:.1e}",
+            f"{100 * row['bits']:.4f} %",
+            row["labels"],
+        ]
+        for row in found["rows"]
+    ]
+    return f"{about}\n\n{markdown_table(head, rows).rstrip()}"
 
 
 def _by_trees(forest: Any, threads: int, features: NDArray[np.float32]) -> NDArray[np.float64]:

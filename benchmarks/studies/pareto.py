@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.data import DENSE, Dense
 from benchmarks.machine import describe_machine
+from benchmarks.markdown import table
 from benchmarks.quality.contest import PRODUCT
 from benchmarks.quality.crops import SIDE, Seen, crops_of, look, scores
 from benchmarks.results import load, save
@@ -213,40 +214,35 @@ all of them yet is left out.
 """
     ]
     for topic, of_topic in topics.items():
-        lines = []
-        for setting in of_topic:
-            found = {name: figures.get(setting.key(name)) for name in names}
-            line = _line(setting.name, found)
-            lines += [line] if line else []
-        if len(lines) > 1:  # more than the base
-            parts += [f"## {topic.capitalize()}\n", _table(topic, names, lines), ""]
-    lines = [
-        _line(label, {name: figures.get(f"{name} | {label}") for name in names}) for label in CLASSIFIERS
-    ]
-    if any(lines):
-        parts += [
-            "## Classifier\n\nOn the base's features; CPU seconds: of all fits and predictions.\n",
-            _table("classifier", names, [line for line in lines if line]),
-            "",
+        rows = [
+            _row(setting.name, {name: figures.get(setting.key(name)) for name in names})
+            for setting in of_topic
         ]
+        if len([row for row in rows if row]) > 1:  # more than the base
+            parts.append(f"## {topic.capitalize()}\n\n{_table(topic, names, rows)}")
+    rows = [_row(label, {name: figures.get(f"{name} | {label}") for name in names}) for label in CLASSIFIERS]
+    if any(rows):
+        parts.append(
+            "## Classifier\n\nOn the base's features; CPU seconds: of all fits and predictions.\n\n"
+            + _table("classifier", names, rows)
+        )
     return "\n".join(parts)
 
 
-def _line(label: str, found: Mapping[str, Any]) -> str | None:
+def _row(label: str, found: Mapping[str, Any]) -> list[str]:
     if any(row is None for row in found.values()):
-        return None
+        return []
     cells = []
     for row in found.values():
         kinds = [kind for kind in ("deep", "hybrid", PRODUCT) if kind in row]
         cells.append(" / ".join(f"{np.mean(row[kind]):.3f}" for kind in kinds))
     cpu = np.mean([row["cpu"] for row in found.values()])
     mean = np.mean([np.mean(row["hybrid"]) for row in found.values()])
-    return f"| {label} | {cpu:.1f} | {' | '.join(cells)} | {mean:.3f} |"
+    return [label, f"{cpu:.1f}", *cells, f"{mean:.3f}"]
 
 
-def _table(topic: str, names: Sequence[str], lines: Sequence[str]) -> str:
-    head = f"| {topic} | CPU s | {' | '.join(names)} | mean |"
-    return "\n".join([head, "|---" * (len(names) + 3) + "|", *lines])
+def _table(topic: str, names: Sequence[str], rows: Sequence[list[str]]) -> str:
+    return table([topic, "CPU s", *names, "mean"], [row for row in rows if row])
 
 
 def plot(figures: Mapping[str, Any], path: Path) -> None:

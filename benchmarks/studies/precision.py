@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.data import DENSE
 from benchmarks.machine import describe_machine, log
+from benchmarks.markdown import table
 from benchmarks.quality.crops import SIDE, Seen, crops_of, look
 from benchmarks.results import load, save
 from hrvol.device import cpus
@@ -160,10 +161,9 @@ fp32 and is asked about those of the row, as where a model moves to a GPU. *Alik
 asked about; in the row of fp32 this is another seed of the forest, to tell what a change is worth.
 *Changed*: share of labels that are not those of fp32.
 
-| data | precision | error / length | error / variation | moved: changed | mIoU | alike: changed | mIoU |
-|---|---|---|---|---|---|---|---|
 """
     ]
+    rows = []
     for name in (name for name in DENSE if name in figures):
         for precision, found in figures[name].items():
             of = found["relative"]
@@ -181,7 +181,9 @@ asked about; in the row of fp32 this is another seed of the forest, to tell what
                 f"{mean('changed_own'):.2%}",
                 f"{mean('miou_own'):.3f}",
             ]
-            parts.append(f"| {' | '.join(cells)} |\n")
+            rows.append(cells)
+    head = ["data", "precision", "error / length", "error / variation"]
+    parts.append(table([*head, "moved: changed", "mIoU", "alike: changed", "mIoU"], rows))
     if "compile" in figures:
         found = figures["compile"]
         parts.append(f"""
