@@ -211,7 +211,7 @@ def phases(volume_path: Path, out: Path, tiles: TileSpec, count: int) -> dict[st
         marks.append(time.process_time())
         store.write(block.core, found.labels.astype(store.dtype))
         marks.append(time.process_time())
-        store.stamps([block.index])
+        store.checksums([block.index])
         marks.append(time.process_time())
         for name, first, last in zip(spent, marks, marks[1:], strict=False):
             spent[name] += last - first

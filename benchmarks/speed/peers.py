@@ -186,7 +186,7 @@ def _status(field: str) -> float:
     return next(float(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
-def _colour(image: np.ndarray) -> Tensor:
+def colour(image: np.ndarray) -> Tensor:
     """Return an 8-bit image ``(Y, X)`` as the peers' code normalises it, ``(3, Y, X)``."""
     grey = torch.from_numpy(image.astype(np.float32) / 255).expand(3, -1, -1)
     return (grey - torch.tensor(_MEAN)[:, None, None]) / torch.tensor(_STD)[:, None, None]
@@ -213,7 +213,7 @@ def check_reference(job: dict[str, Any]) -> dict[str, float]:
         model, transform, _ = _published(job, stride)
         model.set_transforms(*transform.get_shift_transforms(shifts, "Moore"))
         with np.load(Path(job["features"]) / f"{name}.npz") as recorded:
-            found = model.forward_sequential(_colour(recorded["image"]))[0].numpy()
+            found = model.forward_sequential(colour(recorded["image"]))[0].numpy()
             sampled = found[:, recorded["rows"]][:, :, recorded["cols"]]
             expected = recorded["features"].astype(np.float32)
         errors[name] = float(np.linalg.norm(sampled - expected) / np.linalg.norm(expected))
@@ -227,7 +227,7 @@ def measure_reference(job: dict[str, Any]) -> dict[str, Any]:
     """
     model, transform, network = _published(job, 4)
     views, back = transform.get_shift_transforms([1, 2], "Moore")
-    image = _colour(np.load(job["image"]))
+    image = colour(np.load(job["image"]))
     model.set_transforms(views[:1], back[:1])
     model.forward_sequential(image[:, :56, :56])
     count = TRIED_VIEWS

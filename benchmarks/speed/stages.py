@@ -41,7 +41,7 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "spreading": ((TokenGrids, "spread"),),
     "filters": ((classical, "classical_features"),),
     "classifier": ((PixelClassifier, "predict_proba"),),
-    "input and output": ((Volume, "read"), (LabelStore, "write"), (LabelStore, "stamps")),
+    "input and output": ((Volume, "read"), (LabelStore, "write"), (LabelStore, "checksums")),
 }
 """Stage -> functions, none of which calls another."""
 

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.speed.peers import Network, _colour, hub_gives
+from benchmarks.markdown import line, table
+from benchmarks.speed.peers import Network, colour, hub_gives
 from hrvol.features.deep.backbone import random_backbone
 from hrvol.features.featuriser import Featuriser
 from hrvol.features.filters.bank import classical_features
@@ -98,9 +99,9 @@ def _reference(checkout: Path, image: NDArray[np.uint8]) -> tuple[str, str, str]
     with hub_gives(network):
         model = HighResDV2("dinov2_vits14", 4).cuda()
     model.set_transforms(*transform.get_shift_transforms([1, 2], "Moore"))
-    colour = _colour(image).cuda()
+    image_colour = colour(image).cuda()
     torch.cuda.reset_peak_memory_stats()
-    took = clock(lambda: model.forward_sequential(colour), repeats=3, warm=1)
+    took = clock(lambda: model.forward_sequential(image_colour), repeats=3, warm=1)
     return f"{took * 1e3:.1f}", "1", _peak()
 
 
@@ -193,13 +194,11 @@ def _tidy() -> None:
 
 
 def _head(*cells: str) -> None:
-    print()
-    _line(*cells)
-    print("|---" * len(cells) + "|", flush=True)
+    print(f"\n{table(cells, ())}", end="", flush=True)
 
 
 def _line(*cells: str) -> None:
-    print(f"| {' | '.join(cells)} |", flush=True)
+    print(line(cells), flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

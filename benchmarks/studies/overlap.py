@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.data import Dense, load_dense
 from benchmarks.machine import describe_machine
+from benchmarks.markdown import line, table
 from benchmarks.quality.strokes import draw
 from hrvol.device import cpus
 from hrvol.features.featuriser import Featuriser, load_featuriser
@@ -69,21 +70,15 @@ differ across a face than beside it. Cost is the area that tiles see, of the are
             recipe = Recipe.load(args.preset).with_(**{"features.kind": kind})
             model = train_model([(data.images, draw(data, 0))], recipe=recipe)
             featuriser = load_featuriser(model.recipe.features)
-            parts += _table(name, kind, data, model, featuriser)
+            parts.append(_table(name, kind, data, model, featuriser))
             args.output.write_text("\n".join(parts), encoding="utf-8")
 
 
-def _table(name: str, kind: str, data: Dense, model: Model, featuriser: Featuriser) -> list[str]:
+def _table(name: str, kind: str, data: Dense, model: Model, featuriser: Featuriser) -> str:
     z = data.test[0]
     side = max(data.images.shape[1:])
     single = label(data.images[z], _tiled(model, core=side, overlap=0, blend=0), featuriser)
-    lines = [
-        f"\n## {name}, {kind}\n",
-        "| overlap | cost | labels at faces | elsewhere | probabilities at faces | elsewhere | steps at faces"
-        " | mIoU | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
-        f"| one window | | | | | | | {_miou(single, data, z):.4f} | {single.seconds:.0f} |",
-    ]
+    rows = [["one window", *[""] * 6, f"{_miou(single, data, z):.4f}", f"{single.seconds:.0f}"]]
     for overlap in OVERLAPS:
         if overlap < featuriser.halo:
             continue  # refused by the product: filters would reach beyond what a tile sees
@@ -104,9 +99,11 @@ def _table(name: str, kind: str, data: Dense, model: Model, featuriser: Featuris
             f"{_miou(found, data, z):.4f}",
             f"{found.seconds:.0f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-        print(name, kind, lines[-1], flush=True)
-    return lines
+        rows.append(cells)
+        print(name, kind, line(cells), flush=True)
+    head = ["overlap", "cost", "labels at faces", "elsewhere", "probabilities at faces", "elsewhere"]
+    text = table([*head, "steps at faces", "mIoU", "seconds"], rows)
+    return f"\n## {name}, {kind}\n\n{text.rstrip()}"
 
 
 def _tiled(model: Model, **tiles: int) -> Model:

@@ -11,12 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,8 @@ import numpy as np
 import torch
 
 from benchmarks.data import load_stroked
+from benchmarks.markdown import line, table
+from benchmarks.speed.peers import timed
 from hrvol.features.deep.backbone import Tokens
 from hrvol.features.deep.upsample import Linear, project, upsample
 from hrvol.features.featuriser import load_featuriser
@@ -96,31 +95,12 @@ def measure(way: str, plane: torch.Tensor, network: bool, centroids: Path, out: 
     upsample(source, plane, recipe.features.deep, linear=Linear(mu[:1], mu[:1, 0]))
     source.replay()
     labels: list[np.ndarray] = []
-    seconds, peak = timed(
+    timing = timed(
         lambda: labels.append(labels_of(way, backbone if network else source, plane, recipe, linear)),
         1 if network else REPEATS,
     )
     np.save(out, labels[-1])
-    return {"seconds": seconds, "peak_mb": peak}
-
-
-def timed(run: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    """Return the least seconds of several runs, and by how many MB resident memory rose at its highest."""
-    Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew
-    before = _status("VmRSS")
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return min(times), (_status("VmHWM") - before) / 1024
-
-
-def _status(field: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return float(line.split()[1])
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return {"seconds": min(timing.seconds), "peak_mb": timing.peak_mb}
 
 
 def main() -> None:
@@ -141,8 +121,8 @@ def main() -> None:
         return
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"K = {CLUSTERS}, preset cas, T-cell image 0\n")
-    print("| side | part | before: s | MB | after: s | MB | time ratio | memory ratio | pixels that differ |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    head = ["side", "part", "before: s", "MB", "after: s", "MB", "time ratio", "memory ratio"]
+    print(table([*head, "pixels that differ"], ()), end="")
     for side in arguments.side:
         with tempfile.TemporaryDirectory() as folder:
             centroids = Path(folder) / "centroids.npy"
@@ -154,13 +134,18 @@ def main() -> None:
                     for way, file in files.items()
                 )
                 a, b = (np.load(file) for file in files.values())
-                print(
-                    f"| {side} | {part} | {before['seconds']:.2f} | {before['peak_mb']:.0f} "
-                    f"| {after['seconds']:.2f} | {after['peak_mb']:.0f} "
-                    f"| {after['seconds'] / before['seconds']:.1f} "
-                    f"| {after['peak_mb'] / before['peak_mb']:.1f} | {(a != b).sum()} of {a.size} |",
-                    flush=True,
-                )
+                cells = [
+                    side,
+                    part,
+                    f"{before['seconds']:.2f}",
+                    f"{before['peak_mb']:.0f}",
+                    f"{after['seconds']:.2f}",
+                    f"{after['peak_mb']:.0f}",
+                    f"{after['seconds'] / before['seconds']:.1f}",
+                    f"{after['peak_mb'] / before['peak_mb']:.1f}",
+                    f"{(a != b).sum()} of {a.size}",
+                ]
+                print(line(cells), flush=True)
 
 
 def _in_process(way: str, side: int, network: str, centroids: Path, out: Path) -> str:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.markdown import line, table
 from hrvol.features.deep.backbone import load_backbone
 from hrvol.features.deep.upsample import TokenSource, upsample
 from hrvol.recipe.specs import DeepSpec
@@ -72,27 +74,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--columns", type=int, default=12)
     parser.add_argument("--only", nargs="*", default=list(SPECS), choices=list(SPECS))
-    parser.add_argument("-o", "--out")
+    parser.add_argument("-o", "--out", type=Path)
     options = parser.parse_args(arguments)
     columns = np.linspace(100, 418, options.columns).round().astype(int)
     backbone = load_backbone("dinov2_vits14")
-    lines = [
-        "| deep features | axis | lean, mean +- sd (px) | least, most | bright side grows (px) |",
-        "|---|---|---|---|---|",
-    ]
+    head = ["deep features", "axis", "lean, mean +- sd (px)", "least, most", "bright side grows (px)"]
+    rows = []
     for name in options.only:
         for axis in ("x", "y"):
             lean, growth = lean_and_growth(backbone, SPECS[name], columns, axis)
-            row = (
-                f"| {name} | {axis} | {np.nanmean(lean):+.2f} +- {np.nanstd(lean):.2f}"
-                f" | {np.nanmin(lean):+.2f}, {np.nanmax(lean):+.2f}"
-                f" | {np.nanmean(growth):+.2f} +- {np.nanstd(growth):.2f} |"
+            rows.append(
+                [
+                    name,
+                    axis,
+                    f"{np.nanmean(lean):+.2f} +- {np.nanstd(lean):.2f}",
+                    f"{np.nanmin(lean):+.2f}, {np.nanmax(lean):+.2f}",
+                    f"{np.nanmean(growth):+.2f} +- {np.nanstd(growth):.2f}",
+                ]
             )
-            lines.append(row)
-            print(row, flush=True)
+            print(line(rows[-1]), flush=True)
     if options.out:
-        with open(options.out, "w", encoding="utf-8") as handle:
-            handle.write("\n".join(lines) + "\n")
+        options.out.write_text(table(head, rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from benchmarks.cas.scores import agreement
 from benchmarks.data import load_dense
 from benchmarks.machine import describe_machine
+from benchmarks.markdown import line, table
 from hrvol.device import cpus
 from hrvol.features.featuriser import load_featuriser
 from hrvol.recipe.recipe import Recipe
@@ -59,19 +60,18 @@ def main() -> None:
     print(f"{describe_machine(args.threads)}\n")
     if args.blocks:
         print("Variance between two windows, of the total variance (1: nothing in common)\n")
-        print(f"| plane | block | as they are | {' | '.join(f'degree {d}' for d in DEGREES)} |")
-        print("|---|---|---|" + "---|" * len(DEGREES))
+        head = ["plane", "block", "as they are", *(f"degree {d}" for d in DEGREES)]
+        print(table(head, ()), end="")
         for name in args.only:
             for block in args.blocks:
                 shares = (f"{share:.2f}" for share in shares_of_place(plane_of(name)[0], block))
-                print(f"| {name} | {block} | {' | '.join(shares)} |", flush=True)
+                print(line([name, block, *shares]), flush=True)
         print()
-    print("| plane | recipe | classes | shared pixels that differ | matched mIoU | seconds |")
-    print("|---|---|---|---|---|---|")
+    head = ["plane", "recipe", "classes", "shared pixels that differ", "matched mIoU", "seconds"]
+    print(table(head, ()), end="")
     for name in args.only:
         for recipe in args.recipes:
-            found = seams(*plane_of(name), recipe_of(recipe))
-            print(f"| {name} | {recipe} | {found} |", flush=True)
+            print(line([name, recipe, *seams(*plane_of(name), recipe_of(recipe))]), flush=True)
 
 
 def plane_of(name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -125,7 +125,7 @@ def _share(differences: NDArray[np.float32], features: NDArray[np.float32]) -> f
     return float((differences.astype(np.float64) ** 2).sum(axis=1).mean() / (2 * total))
 
 
-def seams(image: NDArray[np.uint8], truth: NDArray[np.uint8], recipe: Recipe) -> str:
+def seams(image: NDArray[np.uint8], truth: NDArray[np.uint8], recipe: Recipe) -> list[str]:
     """Return a row of the second table: cluster a plane and compare tiles where they overlap."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +135,7 @@ def seams(image: NDArray[np.uint8], truth: NDArray[np.uint8], recipe: Recipe) ->
         labels = open_labels(out).read(whole((1, *image.shape)))[0]
     share = report.segmentation.seams.label_share
     miou = agreement(labels[None], truth[None])["miou"]
-    return f"{len(report.model.classes)} | {100 * share:.1f} % | {miou:.3f} | {took:.0f}"
+    return [str(len(report.model.classes)), f"{100 * share:.1f} %", f"{miou:.3f}", f"{took:.0f}"]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import cas
+import benchmarks.cas.__main__ as cas
 from benchmarks.cas.cache import Cache
 from benchmarks.cas.data import Scene, load_scenes, reduced, reduced_scenes, stroke_box
 from benchmarks.cas.fit import KINDS, RECIPE, Fit, Partition, fit_scene, look_of

@@ -11,9 +11,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import gpu, precision
 from benchmarks.quality.crops import Seen
-from benchmarks.studies.gpu_forecast import network_flop
+from benchmarks.speed import gpu
+from benchmarks.speed.work import network_flop
+from benchmarks.studies import precision
 from hrvol.features.deep import upsample
 from hrvol.features.deep.backbone import random_backbone
 
@@ -96,7 +97,7 @@ def test_errors_are_relative_to_length_and_to_variation():
 
 
 def test_the_document_of_precision_is_that_of_its_figures(tmp_path):
-    root = Path(__file__).parents[2] / "benchmarks"
+    root = Path(__file__).parents[2] / "benchmarks" / "studies"
     kept = json.loads((root / "precision.json").read_text())
     said = (root / "precision.md").read_text()
     for name in ("super1", "ebc2", "vnc"):

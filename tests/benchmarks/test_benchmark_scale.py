@@ -11,7 +11,7 @@ import zarr
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import scale
+from benchmarks.runs import scale
 from benchmarks.runs.scale_run import BRIGHT, DARK, copy, measure, measure_apart, phases, write_volume
 from benchmarks.runs.scale_watch import Look, Watch
 from hrvol.recipe.specs import TileSpec

@@ -9,10 +9,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import forecast_gpu, speed
-from benchmarks.studies.gpu_forecast import GPUS, Work, block_products, network_flop, outlook, work_of
+import benchmarks.speed.__main__ as speed
 from benchmarks.speed.peers import Network, figures, hub_gives, load_network, timed
 from benchmarks.speed.tables import entries, render, save_curves
+from benchmarks.speed.work import Work, block_products, network_flop, work_of
+from benchmarks.studies import gpu_forecast
+from benchmarks.studies.gpu_forecast import GPUS, outlook
 from hrvol.errors import InputError
 from hrvol.features.deep.backbone import Backbone, random_backbone
 from hrvol.recipe.recipe import PRESETS
@@ -82,7 +84,7 @@ def test_memory_is_the_bound_where_arithmetic_is_quick():
 
 
 def test_forecast_says_that_it_is_one(tmp_path):
-    forecast_gpu.main(["--side", "56", "--core", "28", "-o", str(tmp_path / "gpu.md")])
+    gpu_forecast.main(["--side", "56", "--core", "28", "-o", str(tmp_path / "gpu.md")])
     text = (tmp_path / "gpu.md").read_text()
     assert "**A forecast, not a measurement**" in text
     assert "Made by `python -m benchmarks.studies.gpu_forecast --side 56 --core 28`" in text

@@ -10,9 +10,9 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import quality
-from benchmarks.quality.contest import KINDS, PRODUCT, Contest, Entry
+import benchmarks.quality.__main__ as quality
 from benchmarks.data import Dense, Stroked, load_dense
+from benchmarks.quality.contest import KINDS, PRODUCT, Contest, Entry
 from benchmarks.quality.dense import measure_dense
 from benchmarks.quality.figure import Row, save_overview
 from benchmarks.quality.sampling import plane_stripes, samples_of
