@@ -1,7 +1,7 @@
 """Measure classes found without labels on the shared micrographs: ``python -m benchmarks.cas``.
 
-Writes a Markdown document, the figures behind it as JSON beside it, and with ``--pictures`` a PNG for each
-image. A run that was interrupted goes on: what was measured is kept in ``--cache``.
+Writes a Markdown page, its figures as JSON beside it, and with ``--pictures`` a PNG of each image. An
+interrupted run resumes from the results in ``--cache``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from benchmarks.cas.fit import KINDS, Fit, fit_scene, look_of
 from benchmarks.cas.pictures import draw_scene
 from benchmarks.cas.scores import LAMBDAS, alone, score, true_boxes
 from benchmarks.cas.tables import render
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, log
 from hrvol.device import cpus
 from hrvol.errors import HrvolError, UsageError
 from hrvol.features.weights.registry import cache_dir
@@ -31,7 +30,6 @@ from hrvol.segment.model.model import current_versions
 
 FEATURES = ("deep", "classical", "intensity")
 DENSITIES = ("deep", "last", "strided")
-_BEGAN = time.monotonic()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What measurements share.
+    """State shared by the measurements.
 
     Attributes
     ----------
@@ -54,7 +52,7 @@ class Bench:
     seeds
         Of k-means and its sample.
     machine
-        What it is, with versions.
+        Its description, with versions.
     """
 
     cache: Cache
@@ -62,16 +60,16 @@ class Bench:
     machine: str
 
     def result(self, scene: Scene, kind: str, part: str) -> dict[str, Any]:
-        """Return what is known of a scene with some features, measured now or before."""
+        """Return the figures of a scene with some features, from the cache if possible."""
         name = _name(scene, kind, part)
-        how = {"truths": pixels_key(scene)["truths"], "lambdas": LAMBDAS, "scoring": scoring_key()}
-        key = self._key(scene, kind) | how
-        found = self.cache.result(name, key)
-        if found is not None:
-            log(f"{name}: measured before")
-            return found
+        scored = {"truths": pixels_key(scene)["truths"], "lambdas": LAMBDAS, "scoring": scoring_key()}
+        key = self._key(scene, kind) | scored
+        result = self.cache.result(name, key)
+        if result is not None:
+            _log(f"{name}: measured before")
+            return result
         fit = self.fit(scene, kind, part)
-        found = {
+        result = {
             "image": scene.name,
             "data": scene.data,
             "part": part,
@@ -85,24 +83,24 @@ class Bench:
             "true_boxes": true_boxes(scene),
             "rows": score(scene, fit, KINDS[kind].cluster),
         }
-        self.cache.keep_result(name, key, found)
-        return found
+        self.cache.keep_result(name, key, result)
+        return result
 
     def fit(self, scene: Scene, kind: str, part: str) -> Fit:
-        """Return the clusters of a scene, found now or before."""
+        """Return the clusters of a scene, from the cache if possible."""
         name = _name(scene, kind, part)
         fit = self.cache.fit(name, self._key(scene, kind))
         if fit is None:
-            log(f"{name}: clustering {' x '.join(map(str, scene.images.shape))}")
+            _log(f"{name}: clustering {' x '.join(map(str, scene.images.shape))}")
             attention = None if KINDS[kind].attends else self.fit(scene, FEATURES[0], part).attention
             look = look_of(KINDS[kind], scene)
-            fit = fit_scene(scene, KINDS[kind], look, seeds=self.seeds, attention=attention, log=log)
+            fit = fit_scene(scene, KINDS[kind], look, seeds=self.seeds, attention=attention, log=_log)
             fit = replace(fit, machine=self.machine)
             self.cache.keep_fit(name, self._key(scene, kind), fit)
         return fit
 
     def _key(self, scene: Scene, kind: str) -> dict[str, Any]:
-        """Return all that decides the clusters."""
+        """Return everything that determines the clusters."""
         key = KINDS[kind].to_dict() | {"images": pixels_key(scene)["images"], "seeds": self.seeds}
         if not KINDS[kind].attends:
             key["attention"] = KINDS[FEATURES[0]].to_dict()
@@ -112,9 +110,9 @@ class Bench:
 def _run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     if not args.out.parent.is_dir():
-        raise UsageError(f"{args.out}: no such folder {args.out.parent}, expected one to write to")
+        raise UsageError(f"{args.out}: no such folder {args.out.parent}, expected an existing folder")
     bench = Bench(Cache(args.cache), tuple(args.seeds), describe_machine(args.threads))
-    log(bench.machine)
+    _log(bench.machine)
     scenes = load_scenes([name for names in args.only for name in names.split(",")])
     parts: list[tuple[str, tuple[Scene, ...], tuple[str, ...]]] = [("whole", scenes, FEATURES)]
     if args.strided_side:
@@ -126,12 +124,12 @@ def _run(args: argparse.Namespace) -> int:
             done: list[str] = []
             for kind in kinds:
                 if not KINDS[kind].attends and not done:
-                    continue  # the network failed, whose attention it needs
+                    continue  # it needs the attention of the network, which failed
                 try:
                     results.append(bench.result(scene, kind, part))
-                except HrvolError as error:  # an image that cannot be measured is told, the others go on
+                except HrvolError as error:  # reported; the other images are measured
                     failed[_name(scene, kind, part)] = str(error)
-                    log(f"{_name(scene, kind, part)}: failed: {error}")
+                    _log(f"{_name(scene, kind, part)}: failed: {error}")
                     continue
                 done.append(kind)
                 _write(results, failed, args)
@@ -142,12 +140,12 @@ def _run(args: argparse.Namespace) -> int:
     _write(results, failed, args)
     if args.json:
         print(json.dumps({"results": results, "failed": failed}))
-    log(f"{args.out} written")
+    _log(f"{args.out} written")
     return 1 if failed else 0
 
 
 def _write(results: Sequence[dict[str, Any]], failed: dict[str, str], args: argparse.Namespace) -> None:
-    """Write both documents: what is done is not lost with what is not."""
+    """Write page and JSON."""
     args.out.write_text(render(results, failed, _command(args)), encoding="utf-8")
     lines = ",\n".join("    " + json.dumps(result, ensure_ascii=False) for result in results)
     text = f'{{"failed": {json.dumps(failed)}, "results": [\n{lines}\n]}}\n'
@@ -165,9 +163,9 @@ def _command(args: argparse.Namespace) -> str:
     return " ".join([*words, f"--strided-side {args.strided_side}"])
 
 
-def log(message: str) -> None:
-    """Say what is going on, on the error stream: the other one is for ``--json``."""
-    print(f"{time.monotonic() - _BEGAN:7.0f} s  {message}", file=sys.stderr, flush=True)
+def _log(message: str) -> None:
+    """Print progress on standard error: standard output is for ``--json``."""
+    log(message, sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,7 +1,6 @@
-"""What was measured already: a run that was interrupted goes on where it was.
+"""Cache of results and clusters, so that an interrupted run resumes.
 
-A file is used only if all that decides its contents is as it was: features, clusters, seeds, pixels,
-versions.
+A file is used only if features, clusters, seeds, pixels and versions are the same.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from hrvol.segment import cluster_classifier as cas
 from hrvol.segment.attention import ClusterTally
 
 FORMAT = 1
-"""Rises when features, samples or clusters change: then nothing that was kept counts."""
+"""Raise it when features, samples or clusters change, to invalidate the cache."""
 
 Key = Mapping[str, Any]
 
 
 def scoring_key() -> str:
-    """Return what tells the code that merges and scores from other versions of it.
+    """Return a digest of the code that merges and scores.
 
-    Results are then made again from clusters, which takes moments. Those of other code for features and
-    k-means cannot be told: where that changes, :data:`FORMAT` has to, or the folder.
+    Where it differs, results are computed again from the clusters, in moments. Changes of the code for
+    features and k-means are not noticed: raise :data:`FORMAT`, or use another folder.
     """
     sources = [
         Path(str(module.__file__)).read_bytes() for module in (cas, objects, matching, metrics, scores)
@@ -43,7 +42,7 @@ def scoring_key() -> str:
 
 
 def pixels_key(scene: Scene) -> dict[str, str]:
-    """Return what tells a scene's pixels, and its truths, from others."""
+    """Return digests of a scene's images and truths."""
     truths = b"".join(
         name.encode() + np.ascontiguousarray(truth).tobytes() for name, truth in scene.truths.items()
     )
@@ -62,26 +61,26 @@ class Cache:
         folder.mkdir(parents=True, exist_ok=True)
 
     def result(self, name: str, key: Key) -> dict[str, Any] | None:
-        """Return a result (JSON values), if there is one of this key."""
+        """Return the result of this key (JSON values), if stored."""
         file = self.folder / f"{name}.json"
         try:
             stored = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none, or half of one
+        except (OSError, ValueError):  # missing or damaged
             return None
         result: dict[str, Any] | None = stored.get("result") if stored.get("key") == _plain(key) else None
         return result
 
     def keep_result(self, name: str, key: Key, result: Mapping[str, Any]) -> None:
-        """Keep a result."""
+        """Store a result."""
         text = json.dumps({"key": _plain(key), "result": result})
         self._write(f"{name}.json", lambda file: file.write(text.encode()))
 
     def fit(self, name: str, key: Key) -> Fit | None:
-        """Return clusters, if there are some of this key."""
+        """Return the clusters of this key, if stored."""
         try:
             with np.load(self.folder / f"{name}.npz") as stored:
-                about = json.loads(str(stored["about"]))
-                if about["key"] != _plain(key):
+                header = json.loads(str(stored["about"]))
+                if header["key"] != _plain(key):
                     return None
                 partitions = {
                     seed: Partition(
@@ -89,33 +88,33 @@ class Cache:
                         ClusterTally(stored[f"pixels_{seed}"], stored[f"attention_{seed}"]),
                         stored[f"assigned_{seed}"],
                     )
-                    for seed in about["seeds"]
+                    for seed in header["seeds"]
                 }
                 attention = stored["attention"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
-        return Fit(partitions, attention, about["seconds"], about["cpu"], about["machine"])
+        return Fit(partitions, attention, header["seconds"], header["cpu"], header["machine"])
 
     def keep_fit(self, name: str, key: Key, fit: Fit) -> None:
-        """Keep clusters, and the attention that other features are given."""
+        """Store clusters, and the attention that other features use."""
         arrays: dict[str, Any] = {"attention": fit.attention}
         for seed, partition in fit.partitions.items():
             arrays[f"centroids_{seed}"] = partition.centroids
             arrays[f"pixels_{seed}"] = partition.tally.pixels
             arrays[f"attention_{seed}"] = partition.tally.attention
             arrays[f"assigned_{seed}"] = partition.assigned
-        about = {
+        header = {
             "key": _plain(key),
             "seeds": list(fit.partitions),
             "seconds": fit.seconds,
             "cpu": fit.cpu,
             "machine": fit.machine,
         }
-        arrays["about"] = np.array(json.dumps(about))
+        arrays["about"] = np.array(json.dumps(header))
         self._write(f"{name}.npz", lambda file: np.savez_compressed(file, **arrays))
 
     def _write(self, name: str, write: Any) -> None:
-        """Write a file whole or not at all."""
+        """Write a file atomically."""
         unfinished = self.folder / f".{name}.{os.getpid()}"
         file: BinaryIO
         with unfinished.open("wb") as file:
@@ -124,5 +123,5 @@ class Cache:
 
 
 def _plain(key: Key) -> Any:
-    """Return a key as it reads back."""
+    """Return a key as JSON reads it back."""
     return json.loads(json.dumps({"format": FORMAT, **key}))

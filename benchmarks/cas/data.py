@@ -1,4 +1,4 @@
-"""Images on which classes are found without labels, and what is known to be true of them."""
+"""Load the images on which classes are found without labels, with their truths."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What is clustered at once: an image, or the planes of a volume.
+    """One thing to cluster: an image, or the planes of a volume.
 
     Attributes
     ----------
@@ -38,11 +38,11 @@ class Scene:
     images
         ``(Z, Y, X)`` uint8 grey values.
     truths
-        By name ``(Z, Y, X)`` uint8: classes 1..K, 0 where nothing is known. The first is what is compared.
+        By name ``(Z, Y, X)`` uint8: classes 1..K, 0 where unknown. Figures compare with the first.
     classes
         Names of classes 1..K.
     foreground
-        True classes that are objects, where that can be told; else empty.
+        True classes that are objects; empty where unknown.
     objects
         Name of an object -> its true classes.
     """
@@ -70,11 +70,11 @@ def load_scenes(only: Sequence[str] = ()) -> tuple[Scene, ...]:
     UsageError
         There is no scene of such a name.
     """
-    wanted = {name.split("-")[0] for name in only} or set(DATASETS)
-    scenes = [scene for data in DATASETS if data in wanted for scene in _LOADERS.get(data, _planes)(data)]
-    known = {name for scene in scenes for name in (scene.name, scene.data)}
+    data_sets = {name.split("-")[0] for name in only} or set(DATASETS)
+    scenes = [scene for data in DATASETS if data in data_sets for scene in _LOADERS.get(data, _planes)(data)]
+    names = {name for scene in scenes for name in (scene.name, scene.data)}
     for name in only:
-        if name not in known:
+        if name not in names:
             raise UsageError(
                 f"--only {name}: found no such image, expected {', '.join(DATASETS)}, or one of them as"
                 f" {STROKED}-0"
@@ -83,7 +83,7 @@ def load_scenes(only: Sequence[str] = ()) -> tuple[Scene, ...]:
 
 
 def reduced_scenes(scenes: Sequence[Scene], side: int) -> tuple[Scene, ...]:
-    """Return what the published settings are tried on: all T-cells, and one plane of each other data set.
+    """Return the scenes for the published settings: all T-cells, one plane of each other data set.
 
     Images are reduced by the whole number that brings their longer side nearest to ``side`` px; those that
     need none are taken as they are. Where planes are chosen, the first one is.

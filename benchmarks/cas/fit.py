@@ -1,7 +1,7 @@
-"""Clusters of a scene under the product's own k-means, from different features: all that is slow.
+"""Cluster a scene with the package's own k-means, from different features: the slow part.
 
-A scene's features are computed once, kept for its pixels while k-means is repeated with each seed, and let
-go. What stays are clusters: how they are merged is tried later, in moments.
+The features of a scene are computed once and kept in memory while k-means is repeated with each seed. Only
+the clusters are stored; ways of merging them are tried later, in moments.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Kind:
     Attributes
     ----------
     features
-        What is computed; ``None`` for the grey value itself.
+        Their recipe; ``None`` for the grey value itself.
     distance
         Between centroids.
     position_degree
-        Of the field of places that is taken off deep features; 0 for none.
+        Of the position field subtracted from deep features; 0 for none.
     """
 
     features: FeatureSpec | None
@@ -56,17 +56,17 @@ class Kind:
 
     @property
     def attends(self) -> bool:
-        """Whether a network says what it looks at."""
+        """Whether the features come with attention of a network."""
         return self.features is not None and self.features.uses_deep
 
     @property
     def cluster(self) -> ClusterSpec:
-        """How classes are found."""
+        """Settings of clustering and merging."""
         how = {"distance": self.distance, "position_degree": self.position_degree}
         return RECIPE.cluster.model_copy(update=how)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what decides the clusters, as JSON values."""
+        """Return everything that determines the clusters, as JSON values."""
         features = self.features.to_dict() if self.features is not None else "intensity"
         return {"features": features, "cluster": self.cluster.to_dict()}
 
@@ -115,7 +115,7 @@ class Fit:
     seconds, cpu
         Of each stage: wall-clock and CPU time; of k-means and labelling all seeds together.
     machine
-        Where that took so long, in words.
+        Its description.
     """
 
     partitions: dict[int, Partition]
@@ -126,7 +126,7 @@ class Fit:
 
 
 def look_of(kind: Kind, scene: Scene, recipe: Recipe = RECIPE) -> Look:
-    """Return what computes features of a kind for a scene; it loads the network, if there is one."""
+    """Return a function that computes the features of a scene; loads the network, if there is one."""
     spec = kind.features
     if spec is None:
         return lambda image: (image[..., None], None)
@@ -175,7 +175,7 @@ def fit_scene(
     scene
         The image or volume; a plane is one tile.
     kind, look
-        The features, and what computes them.
+        The features, and the function that computes them.
     seeds
         Of the sample and of k-means.
     attention
@@ -183,7 +183,7 @@ def fit_scene(
     recipe
         For the intensity window, the tiles, and the sample.
     log
-        Told what is going on.
+        Called with messages about the progress.
 
     Raises
     ------
@@ -197,22 +197,22 @@ def fit_scene(
     window = common_window([volume], recipe.intensity, recipe.seed)
     planes = [read_unit(volume, z, tiles[0], window) for z in range(volume.shape[0])]
     clock = _Clock()
-    features, heard = [], []
+    features, attended = [], []
     for z, plane in enumerate(planes):
         with clock("features"):
-            found, paid = look(plane)
+            found, own = look(plane)
         features.append(found)
-        heard.append(paid if paid is not None else attention[z] if attention is not None else None)
-    paid_to = [part for part in heard if part is not None]
-    if len(paid_to) < len(planes):
+        attended.append(own if own is not None else attention[z] if attention is not None else None)
+    maps = [part for part in attended if part is not None]
+    if len(maps) < len(planes):
         raise InputError(f"{scene.name}: found features without attention, expected that of the network")
     log(f"{scene.name}: features {features[0].shape[-1]} x {len(planes)}: {clock.wall['features']:.1f} s")
-    seen = _Seen(planes, features, paid_to)
+    seen = _Seen(planes, features, maps)
     partitions = {}
     for seed in seeds:
         partitions[seed] = _partition(volume, seen, kind, recipe, window, seed, clock)
     log(f"{scene.name}: " + ", ".join(f"{stage} {took:.1f} s" for stage, took in clock.wall.items()))
-    return Fit(partitions, np.stack(paid_to).astype(np.float32), clock.wall, clock.cpu)
+    return Fit(partitions, np.stack(maps).astype(np.float32), clock.wall, clock.cpu)
 
 
 def _partition(
@@ -223,7 +223,7 @@ def _partition(
         sample = sample_pixels(
             volume,
             whole(volume.shape),
-            seen,  # type: ignore[arg-type]  # all that is asked of a featuriser here
+            seen,  # type: ignore[arg-type]  # has the one method used here
             window,
             recipe.tiles,
             pixels=cluster.samples,
@@ -252,7 +252,7 @@ def _partition(
 
 
 class _Seen:
-    """Features of planes that were computed already, for a sample of their pixels."""
+    """Stands in for a featuriser: looks up features of planes computed before."""
 
     def __init__(
         self,

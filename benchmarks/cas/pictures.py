@@ -1,4 +1,4 @@
-"""What classes look like: one picture of a scene, in the colours of the true classes they are matched to."""
+"""Draw the classes of a scene in the colours of the true classes they are matched to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hrvol.quality.metrics import Confusion
 
 COLUMNS = 3
 COLOURS = 6
-"""So many classes get a colour of their own, the true ones first; the others share the last one."""
+"""Classes with a colour of their own, the true ones first; the others share the last colour."""
 
 
 def draw_scene(path: Path, scene: Scene, fits: Mapping[str, Fit]) -> Path:
@@ -33,7 +33,7 @@ def draw_scene(path: Path, scene: Scene, fits: Mapping[str, Fit]) -> Path:
     path
         PNG to write.
     scene
-        What was clustered.
+        The clustered images.
     fits
         Kind of features -> clusters.
     """

@@ -1,4 +1,4 @@
-"""Clusters merged into classes, and how well these agree with what is known of a scene."""
+"""Merge clusters into classes and score their agreement with the truth of a scene."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def agreement(labels: NDArray[np.uint16], truth: NDArray[np.uint8]) -> dict[str,
     dict
         ``miou``, ``iou`` (of classes 1..K; ``None`` for one that the truth lacks) after the classes are
         matched one to one over all planes; ``purity``. Of a volume also ``held`` and ``apart``, mean over
-        planes of the mIoU of a plane, its classes matched over all planes, or anew: ``held`` is less where a
+        planes of the mIoU of a plane, its classes matched over all planes, or for each plane: ``held`` is less where a
         class does not mean the same in all planes.
     """
     size = int(max(labels.max(), truth.max()))
@@ -132,7 +132,7 @@ def agreement(labels: NDArray[np.uint16], truth: NDArray[np.uint8]) -> dict[str,
 
 
 def alone(scene: Scene) -> dict[str, dict[str, Any]]:
-    """Return what one class for all pixels would get, for each truth: what any method has to beat."""
+    """Return the scores of one class for all pixels, for each truth: the baseline."""
     one = np.ones(scene.images.shape, np.uint16)
     return {name: agreement(one, truth) for name, truth in scene.truths.items()}
 
@@ -152,14 +152,14 @@ def localised(scene: Scene, labels: NDArray[np.uint16], front: tuple[int, ...]) 
         Object -> mode -> ``box`` (``None`` where nothing was found), ``iou``, and ``of`` so many boxes.
     """
     boxes: dict[str, dict[str, Any]] = {}
-    wanted = {name: box for name, box in true_boxes(scene).items() if box is not None}
-    if not wanted:
+    boxes_of = {name: box for name, box in true_boxes(scene).items() if box is not None}
+    if not boxes_of:
         return boxes
     modes: Mapping[str, tuple[Object, ...]] = {
         "multi": find_objects(labels[0], front, mode="multi"),
         "single": find_objects(labels[0], front, mode="single"),
     }
-    for name, true in wanted.items():
+    for name, true in boxes_of.items():
         boxes[name] = {}
         for mode, objects in modes.items():
             best = max(objects, key=lambda item: box_iou(item.box, true), default=None)
@@ -175,5 +175,5 @@ def _foreground_iou(scene: Scene, mask: NDArray[np.bool_]) -> float | None:
     if not scene.foreground:
         return None
     truth = next(iter(scene.truths.values()))
-    known = truth > 0
-    return round(binary_iou(mask[known], foreground_mask(truth, scene.foreground)[known]), 5)
+    labelled = truth > 0
+    return round(binary_iou(mask[labelled], foreground_mask(truth, scene.foreground)[labelled]), 5)

@@ -1,4 +1,4 @@
-"""Figures of classes found without labels -> Markdown; every sentence about them is worked out from them."""
+"""Render the figures of ``benchmarks.cas`` as Markdown; sentences are derived from the figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.markdown import table
 from hrvol.quality.metrics import cor_loc
 
 Result = Mapping[str, Any]
-"""What ``cas.json`` holds of one image with one kind of features."""
+"""Figures of one image with one kind of features, as in ``cas.json``."""
 
 _table = partial(table, spaced=True)
 
@@ -61,9 +61,9 @@ def render(results: Sequence[Result], failed: Mapping[str, str], command: str) -
     results
         Figures, in the order to show them.
     failed
-        Name of what could not be measured -> why.
+        Name of a measurement that failed -> error.
     command
-        That makes them.
+        That reproduces them.
     """
     whole = [result for result in results if result["part"] == "whole"]
     reduced = [result for result in results if result["part"] != "whole"]
@@ -76,8 +76,8 @@ def render(results: Sequence[Result], failed: Mapping[str, str], command: str) -
     if results:
         sections.append(_seconds(results))
     if failed:
-        told = "\n".join(f"- {name}: {why}" for name, why in failed.items())
-        sections.append(f"## Not measured\n\n{told}\n")
+        summary = "\n".join(f"- {name}: {why}" for name, why in failed.items())
+        sections.append(f"## Not measured\n\n{summary}\n")
     return "\n".join(section for section in sections if section).rstrip() + "\n"
 
 
@@ -143,7 +143,7 @@ def _machines(results: Sequence[Result]) -> str:
 
 
 def _verdicts(results: Sequence[Result]) -> str:
-    """Say for each data set which features are best where the number of classes is given."""
+    """Return for each data set the order of the features where the number of classes is given."""
     lines = []
     for (data,), members in _by(results, "data").items():
         truth = _truths(members)[0]
@@ -151,10 +151,8 @@ def _verdicts(results: Sequence[Result]) -> str:
         scores = {kind: per_seed(found, GIVEN, _of_truth(truth, "miou")) for kind, found in kinds.items()}
         order = sorted(scores, key=lambda kind: -float(np.mean(scores[kind])))
         alone = float(np.mean([result["alone"][truth]["miou"] for result in kinds[order[0]]]))
-        told = ", ".join(f"{kind} {spread(scores[kind])}" for kind in order)
-        line = (
-            f"- **{data}** ({truth}): mIoU with the number of classes given: {told}; one class {alone:.3f}."
-        )
+        summary = ", ".join(f"{kind} {spread(scores[kind])}" for kind in order)
+        line = f"- **{data}** ({truth}): mIoU with the number of classes given: {summary}; one class {alone:.3f}."
         for kind in ("deep",) if "deep" in kinds else ():
             counts = per_seed(kinds[kind], PUBLISHED, _of("classes"))
             miou = per_seed(kinds[kind], PUBLISHED, _of_truth(truth, "miou"))
@@ -221,7 +219,7 @@ def _foreground(results: Sequence[Result]) -> str:
 
 
 def _boxes(results: Sequence[Result]) -> str:
-    """Tell boxes of T-cells: CorLoc of all features, best IoU of each image with deep ones."""
+    """Return the boxes of T-cells: CorLoc of all features, best IoU of each image with deep ones."""
     known = [result for result in results if result["true_boxes"]]
     if not known:
         return ""
@@ -249,8 +247,10 @@ def _boxes(results: Sequence[Result]) -> str:
     for result in known:
         boxes = result["true_boxes"]
         cells = [spread(per_seed([result], PUBLISHED, _of_box(*pair))) for pair in pairs]
-        told = [str(tuple(boxes[what])) if boxes[what] else "" for what in objects]
-        lines.append([result["image"], result["features"], *told, _boxes_found([result], PUBLISHED), *cells])
+        corners = [str(tuple(boxes[what])) if boxes[what] else "" for what in objects]
+        lines.append(
+            [result["image"], result["features"], *corners, _boxes_found([result], PUBLISHED), *cells]
+        )
     text += "\nBest IoU with lambda 1.0.\n\n"
     true = [f"{what} (y0, x0, y1, x1)" for what in objects]
     return text + _table(["image", "features", *true, "boxes", *head], lines)
@@ -356,7 +356,7 @@ def _quality(results: Sequence[Result], truth: str | None) -> list[str]:
 
 
 def _seconds(results: Sequence[Result]) -> str:
-    """Tell what stages took; *k-means* and *labels* for each seed."""
+    """Return the seconds of the stages; *k-means* and *labels* for each seed."""
     rows = []
     stages = ("features", "k-means", "labels")
     for (data, part, kind), found in _by(results, "data", "part", "features").items():

@@ -1,7 +1,7 @@
 """Measure segmentation quality on the shared micrographs: ``python -m benchmarks.quality``.
 
-Writes a Markdown document, the figures behind it as JSON, and a picture, side by side. With ``--add`` both
-keep the figures of data sets that are not measured now.
+Writes a Markdown page, its figures as JSON and a picture, side by side, after each data set. With ``--add``
+page and JSON keep the figures of data sets that are not measured now.
 """
 
 from __future__ import annotations
@@ -68,7 +68,6 @@ def _run(args: argparse.Namespace) -> int:
             "cpu_seconds": round(time.process_time() - began),
         }
         parts = {key: parts[key] for key in ALL if key in parts}
-        # After every data set: what is done is not lost with what is not.
         save_parts(figures, parts)
         _write(parts, args)
         if rows:
@@ -122,19 +121,19 @@ def _dense(name: str, args: argparse.Namespace) -> tuple[dict[str, Any], Row]:
 
 
 def _picture(data: Dense, result: DenseResult, seed: int, step: int) -> Row:
-    """Show the first test plane, with the default classifier if it was tried."""
+    """Return the maps of the first test plane, with the default classifier if it was measured."""
     preset = next(iter(result.maps)).preset
     shown = [entry for entry in result.maps if entry.preset == preset]
-    tried = [entry.classifier for entry in shown]
-    classifier = "vote" if "vote" in tried else tried[-1]
+    measured = [entry.classifier for entry in shown]
+    classifier = "vote" if "vote" in measured else measured[-1]
     z = data.test[0]
     maps = {"truth": data.truth[z]}
     scores = {}
     for entry in _sorted(shown):
         if entry.classifier == classifier:
             maps[entry.features] = result.maps[entry]
-            seen = Confusion.of(result.maps[entry], data.truth[z, ::step, ::step], len(data.classes))
-            scores[entry.features] = mean_iou(seen.matrix)
+            confusion = Confusion.of(result.maps[entry], data.truth[z, ::step, ::step], len(data.classes))
+            scores[entry.features] = mean_iou(confusion.matrix)
     return Row(f"{data.name}: {classifier}, seed {seed}", data.images[z], maps, scores)
 
 
@@ -189,7 +188,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _sampling(args: argparse.Namespace) -> Recipe:
-    """Return the recipe that says how many samples of a class are used."""
+    """Return the default recipe with the requested number of samples per class."""
     return SAMPLING.with_(**{"classifier.samples_per_class": args.per_class})
 
 
@@ -222,7 +221,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _commands(parts: Mapping[str, Any]) -> str:
-    """Return the commands that make all parts, one for the data sets that share their options."""
+    """Return the commands that reproduce all parts, one per group of data sets with the same options."""
     together: dict[str, list[str]] = {}
     for name, part in parts.items():
         together.setdefault(json.dumps(part["options"]), []).append(name)
@@ -250,7 +249,7 @@ def _data_set(name: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     add = parser.add_argument
-    names = f"of {', '.join(ALL)}; default all; with --add also none, to write the document anew"
+    names = f"of {', '.join(ALL)}; default all; none with --add: only render the page again"
     add("--datasets", nargs="*", type=_data_set, default=list(ALL), metavar="NAME", help=names)
     add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of strokes and classifiers")
     add("--presets", nargs="+", choices=("fast", "balanced", "best", "paper"), default=["balanced"])
@@ -270,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         default=Path("benchmarks/quality/quality.md"),
-        help="the Markdown document",
+        help="the Markdown page",
     )
     return parser
 

@@ -1,7 +1,7 @@
-"""Measure how well a recipe chosen on strokes does: ``python -m benchmarks.quality.auto``.
+"""Measure recipes chosen on strokes: ``python -m benchmarks.quality.auto``.
 
-On crops of each data set with a dense truth a recipe is chosen on strokes, as ``hrvol train --recipe auto``
-does; then it and the presets are trained on these strokes and compared with the truth of other crops.
+On crops of each dense data set a recipe is chosen on strokes, as ``hrvol train --recipe auto`` does. It and
+the presets are then trained on these strokes and compared with the truth of other crops.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for seed, name in product(args.seeds, args.datasets):
             data = crops_of(name, train=args.train, test=args.test, side=args.side)
             parts[name, seed] = compare(data, seed, args)
-            # After each: what is done is not lost with what is not.
             args.output.write_text(render(parts, args, words), encoding="utf-8")
     except HrvolError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -63,8 +62,8 @@ def compare(data: Dense, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``tuned``: what was chosen; ``tune_seconds``; ``rows``: for ``auto`` and each preset the words for its
-        recipe, the mean IoU, and the seconds of training and of labelling the test crops.
+        ``tuned``: the result of the choice; ``tune_seconds``; ``rows``: for ``auto`` and each preset the
+        description of its recipe, the mean IoU, and the seconds of training and of labelling the test crops.
     """
     strokes = draw(data, seed)
     train = list(data.train)
@@ -122,7 +121,7 @@ def agreement(data: Dense, model: Model, step: int, threads: int) -> float:
 def render(
     parts: Mapping[tuple[str, int], Mapping[str, Any]], args: argparse.Namespace, words: Sequence[str]
 ) -> str:
-    """Return the document."""
+    """Return the page."""
     lines = [
         "# Recipes chosen on strokes",
         "",
@@ -201,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--step", type=int, default=4, help="compare every n-th row and column")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of strokes, folds and classifiers")
     add("--threads", type=int, default=cpus())
-    add("-o", "--output", type=Path, default=Path("benchmarks/quality/auto.md"), help="the Markdown document")
+    add("-o", "--output", type=Path, default=Path("benchmarks/quality/auto.md"), help="Markdown page")
     return parser
 
 

@@ -1,7 +1,7 @@
-"""Several classifiers on several kinds of features, all from one pass over the hybrid features.
+"""Classifiers on several kinds of features, all from one pass over the hybrid features.
 
-Hybrid features are the deep and the classical ones side by side, so that the other kinds are groups of their
-columns; and the product of three forests needs no forest of its own.
+Hybrid features are the deep and the classical ones side by side, so the other kinds are groups of their
+columns; the product of three forests needs no forest of its own.
 """
 
 from __future__ import annotations
@@ -86,15 +86,15 @@ class Contest:
         columns = {**groups, "hybrid": slice(0, samples.features.shape[1])}
         fitted = {}
         for kind in KINDS:
-            part = Samples(samples.features[:, columns[kind]], samples.labels, samples.image)
+            samples_of_kind = Samples(samples.features[:, columns[kind]], samples.labels, samples.image)
             hidden = grey if kind == "hybrid" else ()
-            fitted[kind] = PixelClassifier.fit(part, spec, grey=hidden, seed=seed, n_jobs=threads)
+            fitted[kind] = PixelClassifier.fit(samples_of_kind, spec, grey=hidden, seed=seed, n_jobs=threads)
         return cls(fitted, columns)
 
     def predict(self, features: NDArray[np.float32], *, threads: int = 1) -> dict[str, NDArray[np.uint16]]:
         """Return class values ``(n,)`` by kind of features, from ``(n, C)`` hybrid features.
 
-        With forests there is one answer more, the product of all three.
+        Forests add the product of all three.
         """
         proba = {
             kind: classifier.predict_proba(features[:, self.columns[kind]], threads=threads)
@@ -124,7 +124,7 @@ def multiply(parts: Sequence[NDArray[np.float32]], like: PixelClassifier) -> NDA
 
 
 class _Given:
-    """An estimator whose features are probabilities already."""
+    """An estimator whose features already are probabilities."""
 
     def predict_proba(self, features: NDArray[np.float32]) -> Any:
         return features

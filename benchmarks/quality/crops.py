@@ -1,6 +1,6 @@
-"""Small crops of the dense data sets, and how well features do on them: strokes on some, truth on others.
+"""Small crops of the dense data sets, and scores of features on them: strokes on some, truth on others.
 
-Whole planes would take hours for settings as slow as the published ones.
+Whole planes would take hours with settings as slow as the published ones.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from hrvol.segment.strokes import Samples, StrokeBlock, choose_pixels
 SIDE = 336
 """Pixels of a side of a crop: 24 patches."""
 
-PLACES = 5
-"""A crop is the best of so many by so many places of a plane: that with most pixels of its rarest class."""
+POSITIONS = 5
+"""Candidate positions of a crop along each axis; the one with most pixels of its rarest class is taken."""
 
 
 def planes_of(name: str) -> Dense:
@@ -41,35 +41,35 @@ def planes_of(name: str) -> Dense:
 def crops_of(name: str, *, train: int, test: int, side: int = SIDE, around: int = 0) -> Dense:
     """Return a stack of crops, the first ``train`` to draw strokes on, the others to compare with the truth.
 
-    They are of different planes, as evenly apart as may be, and of as many as there are at most. ``ebc2`` is
-    taken at half its resolution. With ``around`` images, but not their truth, show so many pixels more on
-    every side, mirrored where a plane ends.
+    Each is of another plane, evenly spaced, so that there are no more than planes. ``ebc2`` is taken at half
+    its resolution. ``around`` adds pixels on every side of the images, not of the truth, mirrored where a
+    plane ends.
     """
     data = planes_of(name)
     tests = _spaced(data.test, test)
     planes = [*_spaced(data.train, train), *tests]
-    places = [_place(data.truth[z], side, len(data.classes)) for z in planes]
+    corners = [_corner(data.truth[z], side, len(data.classes)) for z in planes]
     images, truth = [], []
-    for z, (y, x) in zip(planes, places, strict=True):
+    for z, (y, x) in zip(planes, corners, strict=True):
         truth.append(data.truth[z, y : y + side, x : x + side])
         wide = np.pad(data.images[z], around, mode="reflect")
         images.append(wide[y : y + side + 2 * around, x : x + side + 2 * around])
     first = len(planes) - len(tests)
-    ours = tuple(range(first)), tuple(range(first, len(planes)))
-    return Dense(name, np.stack(images), np.stack(truth), *ours, data.classes)
+    split = tuple(range(first)), tuple(range(first, len(planes)))
+    return Dense(name, np.stack(images), np.stack(truth), *split, data.classes)
 
 
 def _spaced(planes: Sequence[int], count: int) -> list[int]:
-    places = np.linspace(0, len(planes) - 1, min(count, len(planes))).round().astype(int)
-    return [planes[i] for i in places]
+    indices = np.linspace(0, len(planes) - 1, min(count, len(planes))).round().astype(int)
+    return [planes[i] for i in indices]
 
 
-def _place(truth: NDArray[np.uint8], side: int, classes: int) -> tuple[int, int]:
+def _corner(truth: NDArray[np.uint8], side: int, classes: int) -> tuple[int, int]:
     """Return row and column of the crop with most pixels of its rarest class."""
-    rows, columns = (np.linspace(0, length - side, PLACES).astype(int) for length in truth.shape)
+    rows, columns = (np.linspace(0, length - side, POSITIONS).astype(int) for length in truth.shape)
 
-    def rarest(place: tuple[int, int]) -> int:
-        y, x = place
+    def rarest(corner: tuple[int, int]) -> int:
+        y, x = corner
         counts = np.bincount(truth[y : y + side, x : x + side].ravel(), minlength=classes + 1)
         return int(counts[1:].min())
 
@@ -77,7 +77,7 @@ def _place(truth: NDArray[np.uint8], side: int, classes: int) -> tuple[int, int]
 
 
 class Features(Protocol):
-    """What gives hybrid features."""
+    """A featuriser of hybrid features."""
 
     @property
     def groups(self) -> Mapping[str, slice]:
@@ -93,7 +93,7 @@ class Features(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Hybrid features of the pixels that matter: drawn on with some seed, or compared.
+    """Hybrid features of the pixels drawn on with some seed, and of those compared with the truth.
 
     Attributes
     ----------
@@ -122,14 +122,14 @@ class Seen:
 
 
 def look(data: Dense, featuriser: Features, seeds: Sequence[int], *, step: int = 3, cap: int = 1000) -> Seen:
-    """Compute the features of all crops, one after the other, and keep what matters.
+    """Compute the features of all crops, one by one, and keep those of the pixels that are used.
 
     Parameters
     ----------
     data
         Crops, see :func:`crops_of`.
     featuriser
-        Gives hybrid features ``(C, y, x)`` of a crop's image, with or without what lies around it.
+        Computes hybrid features ``(C, y, x)`` of a crop's image, with or without its surroundings.
     seeds
         Of drawings.
     step
@@ -138,7 +138,7 @@ def look(data: Dense, featuriser: Features, seeds: Sequence[int], *, step: int =
         Most samples of a class.
     """
     chosen = {seed: choose_pixels([StrokeBlock(0, (0, 0, 0), draw(data, seed))], cap, seed) for seed in seeds}
-    found: dict[int, list[Any]] = {seed: [] for seed in seeds}
+    chunks: dict[int, list[Any]] = {seed: [] for seed in seeds}
     test, clocks = [], []
     for z in (*data.train, *data.test):
         began = time.perf_counter(), time.process_time()
@@ -151,11 +151,11 @@ def look(data: Dense, featuriser: Features, seeds: Sequence[int], *, step: int =
             test.append(by_pixel[::step, ::step].reshape(-1, by_pixel.shape[-1]))
             continue
         for seed, positions in chosen.items():
-            mine = positions.where[:, 1] == z
-            y, x = positions.where[mine, 2:].T
-            found[seed].append((by_pixel[y, x], positions.labels[mine], positions.where[mine, 2:]))
+            inside = positions.where[:, 1] == z
+            y, x = positions.where[inside, 2:].T
+            chunks[seed].append((by_pixel[y, x], positions.labels[inside], positions.where[inside, 2:]))
     training, drawn = {}, {}
-    for seed, parts in found.items():
+    for seed, parts in chunks.items():
         features, labels, drawn[seed] = (np.concatenate([part[i] for part in parts]) for i in (0, 1, 2))
         training[seed] = Samples(features, labels, np.zeros(len(labels), np.int32))
     seconds, cpu = np.median(clocks, axis=0)
@@ -173,12 +173,12 @@ def look(data: Dense, featuriser: Features, seeds: Sequence[int], *, step: int =
 
 
 def scores(seen: Seen, spec: ClassifierSpec, *, threads: int, classes: int) -> dict[str, list[float]]:
-    """Return the mIoU of each drawing by kind of features; with forests also of their product."""
-    found: dict[str, list[float]] = {}
+    """Return the mIoU of each drawing by kind of features, and of the product of forests."""
+    mious: dict[str, list[float]] = {}
     for seed, samples in seen.training.items():
         contest = Contest.fit(samples, seen.groups, spec, grey=seen.grey, seed=seed, threads=threads)
         for kind, labels in contest.predict(seen.test, threads=threads).items():
             matrix = Confusion.of(labels, seen.truth, classes).matrix
-            found.setdefault(kind, []).append(round(mean_iou(matrix), 4))
-    assert set(KINDS) <= set(found)
-    return found
+            mious.setdefault(kind, []).append(round(mean_iou(matrix), 4))
+    assert set(KINDS) <= set(mious)
+    return mious

@@ -1,4 +1,4 @@
-"""Strokes on training planes, every pixel of test planes: how well each entry does, over several drawings."""
+"""Train on strokes of training planes, compare every pixel of test planes, over several drawings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hrvol.volume.volume import open_volume
 
 @dataclass(eq=False)
 class DenseResult:
-    """What was measured on a data set.
+    """Measurements on a data set.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class DenseResult:
     maps: dict[Entry, NDArray[np.uint8]] = field(default_factory=dict)
 
     def update(self, other: DenseResult) -> None:
-        """Take over the entries of another result."""
+        """Add the entries of another result."""
         self.confusions.update(other.confusions)
         self.maps.update(other.maps)
 
@@ -74,9 +74,9 @@ def measure_dense(
     threads
         Threads of fits and predictions.
     log
-        Told what is going on.
+        Called with messages about the progress.
     """
-    samples = samples_of(data.images, strokes, featuriser, recipe=recipe, progress=_said(data.name, log))
+    samples = samples_of(data.images, strokes, featuriser, recipe=recipe, progress=_report(data.name, log))
     contests: dict[tuple[int, str], Contest] = {}
     for seed, training in samples.items():
         counts = ", ".join(f"{count} of class {value}" for value, count in training.counts().items())
@@ -94,8 +94,8 @@ def measure_dense(
     for z in data.test:
         log(f"{data.name}: {preset}: test plane {data.test.index(z) + 1} of {len(data.test)}, {tiles} tiles")
         truth = data.truth[z, ::step, ::step]
-        for place, features in plane_stripes(volume, z, featuriser, recipe=recipe, step=step):
-            true = truth[place]
+        for pixels_at, features in plane_stripes(volume, z, featuriser, recipe=recipe, step=step):
+            true = truth[pixels_at]
             pixels = np.ascontiguousarray(features).reshape(-1, features.shape[-1])
             for (seed, name), contest in contests.items():
                 for kind, labels in contest.predict(pixels, threads=threads).items():
@@ -105,19 +105,19 @@ def measure_dense(
                     so_far[seed] = so_far[seed] + counted if seed in so_far else counted
                     if z == data.test[0] and seed == shown:
                         picture = result.maps.setdefault(entry, np.zeros(truth.shape, np.uint8))
-                        picture[place] = labels.reshape(true.shape)
+                        picture[pixels_at] = labels.reshape(true.shape)
     return result
 
 
-def _said(name: str, log: Callable[[str], None]) -> Callable[[str, int, int], None]:
+def _report(name: str, log: Callable[[str], None]) -> Callable[[str, int, int], None]:
     """Return a progress callback that logs every tenth."""
     last = -1
 
-    def said(stage: str, done: int, total: int) -> None:
+    def report(stage: str, done: int, total: int) -> None:
         nonlocal last
         tenth = 10 * done // total
         if tenth != last:
             last = tenth
             log(f"{name}: {stage}: {done / 1e6:.1f} of {total / 1e6:.1f} megapixels")
 
-    return said
+    return report

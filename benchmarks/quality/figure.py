@@ -1,4 +1,4 @@
-"""One picture of what the entries made of a test plane of each data set."""
+"""Draw one picture of the label maps of a test plane of each data set."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the presets are worth beside the published settings: ``python -m benchmarks.quality.presets``.
+"""Compare the presets with the published settings: ``python -m benchmarks.quality.presets``.
 
 Classical, deep and hybrid features of every preset, with the same strokes on the same crops of all dense data
-sets. Figures are kept as JSON beside the document; what is there already is not measured again.
+sets. Figures are kept as JSON beside the page and are not measured again.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ NAMES = ("paper", "fast", "balanced", "best")
 PUBLISHED, OURS = "forest, published", "vote"
 TRAIN, TEST = 1, 2
 TOLERANCE = 0.005
-"""Hybrid features may be so much worse than the better of classical and deep ones."""
+"""Largest accepted loss of hybrid features against the better of classical and deep ones."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what is missing and write the document."""
+    """Measure what is missing and write the page."""
     args = _parser().parse_args(arguments)
     torch.set_num_threads(args.threads)
     kept = args.output.with_suffix(".json")
@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             deep = PRESETS[preset].features.deep
             key = key_of(name, preset)
             rows = figures.get(key, {}).get("rows", {})
-            wanted = (PUBLISHED,) if preset == "paper" else (PUBLISHED, OURS)
-            missing = [classifier for classifier in wanted if classifier not in rows]
+            classifiers = (PUBLISHED,) if preset == "paper" else (PUBLISHED, OURS)
+            missing = [classifier for classifier in classifiers if classifier not in rows]
             if not missing:
                 continue
             seen = look(data, load_featuriser(FeatureSpec(kind="hybrid", deep=deep)), args.seeds)
@@ -55,21 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             }
             figures[key] = {"data": name, "preset": preset, "cpu": round(seen.cpu_seconds, 2), "rows": rows}
             save(kept, figures)
-            told = ", ".join(f"{which} {np.mean(row['hybrid']):.3f}" for which, row in rows.items())
-            log(f"{name}, {preset}: hybrid with {told}; {seen.cpu_seconds:.1f} CPU s a crop")
-    # Presets change: what was measured of one as it was is not shown.
+            summary = ", ".join(f"{which} {np.mean(row['hybrid']):.3f}" for which, row in rows.items())
+            log(f"{name}, {preset}: hybrid with {summary}; {seen.cpu_seconds:.1f} CPU s a crop")
+    # Figures of former settings of a preset are kept, not shown.
     now = {key_of(name, preset) for name in DENSE for preset in NAMES}
     shown = [part for key, part in figures.items() if key in now]
     args.output.write_text(render(shown, args), encoding="utf-8")
 
 
 def key_of(name: str, preset: str) -> str:
-    """Return where figures are kept."""
+    """Return the key of figures in the JSON."""
     return f"{name} | {preset} | {PRESETS[preset].features.deep.model_dump_json()}"
 
 
 def render(figures: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> str:
-    """Return the document."""
+    """Return the page."""
     found = {
         (part["data"], part["preset"], which): row for part in figures for which, row in part["rows"].items()
     }

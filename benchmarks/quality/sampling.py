@@ -1,4 +1,4 @@
-"""Features of stroke pixels and of whole planes, tile by tile as training and segmentation read them."""
+"""Compute features of stroke pixels and of whole planes, tile by tile as training and segmentation do."""
 
 from __future__ import annotations
 

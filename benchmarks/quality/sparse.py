@@ -1,4 +1,4 @@
-"""Images of which only strokes, or what the paper made of them, are known."""
+"""Measure on images of which only strokes, or results of the paper, are known."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ def _capped(samples: Samples, rows: NDArray[np.intp], per_class: int | None, see
     rng = np.random.default_rng(seed)
     kept = []
     for value in np.unique(samples.labels[rows]):
-        mine = rows[samples.labels[rows] == value]
-        more = per_class is not None and len(mine) > per_class
-        kept.append(rng.choice(mine, per_class, replace=False) if more else mine)
+        of_class = rows[samples.labels[rows] == value]
+        more = per_class is not None and len(of_class) > per_class
+        kept.append(rng.choice(of_class, per_class, replace=False) if more else of_class)
     chosen = np.sort(np.concatenate(kept))
     return Samples(samples.features[chosen], samples.labels[chosen], samples.image[chosen])

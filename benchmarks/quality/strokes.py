@@ -1,4 +1,4 @@
-"""Reproducible brush strokes: those of ``tools/scribbles.py`` beside the shared data, and no others."""
+"""Draw reproducible brush strokes with ``tools/scribbles.py`` beside the shared data."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def draw(
     NDArray[np.uint8]
         ``(Z, Y, X)``; 0 is not drawn.
     """
-    where = list(data.train if planes is None else planes)
-    drawn: NDArray[np.uint8] = _tool().scribble(data.truth, where, strokes=strokes, seed=seed)
+    chosen = list(data.train if planes is None else planes)
+    drawn: NDArray[np.uint8] = _tool().scribble(data.truth, chosen, strokes=strokes, seed=seed)
     return drawn
 
 
@@ -43,7 +43,7 @@ def _tool() -> ModuleType:
     path = data_dir().parent / "tools" / "scribbles.py"
     spec = importlib.util.spec_from_file_location("scribbles", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise InputError(f"{path}: no such file; expected the tool that draws strokes beside the shared data")
+        raise InputError(f"{path}: found no such file, expected the tool that draws strokes")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     return tool

@@ -1,4 +1,4 @@
-"""Figures -> Markdown; every sentence about them is worked out from them."""
+"""Render the figures of ``benchmarks.quality`` as Markdown; sentences are derived from the figures."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from benchmarks.markdown import table
 from benchmarks.quality.contest import KINDS, PRODUCT
 
 Part = Mapping[str, Any]
-"""Figures of one data set: what ``quality.json`` holds by its name."""
+"""Figures of one data set, as in ``quality.json``."""
 
 TARGETS = {
     ("superalloy", "hybrid", "vote"): ("hybrid_nocrf", 0.94),
     ("needle_block", "hybrid", "vote"): ("hybrid_nocrf", 0.93),
     ("superalloy", "classical", "forest, published"): ("rf_nocrf", 0.96),
 }
-"""Shares of pixels equal to what the paper made of an image that should be reached."""
+"""Reference of the paper, and the share of equal pixels to reach."""
 
 _ABOUT = """\
 # Quality
@@ -80,7 +80,7 @@ def render(parts: Mapping[str, Part], command: str) -> str:
     parts
         Figures by name of data set, in the order to show them.
     command
-        That makes all of them.
+        That reproduces all of them.
     """
     presets = {row["preset"]: None for part in parts.values() for row in part["rows"]}
     about = _ABOUT.format(
@@ -101,7 +101,7 @@ def render(parts: Mapping[str, Part], command: str) -> str:
 
 
 def _machines(parts: Mapping[str, Part]) -> str:
-    """Describe the machines, together where they are the same."""
+    """Describe the machines, each once."""
     of: dict[str, list[str]] = {}
     for name, part in parts.items():
         of.setdefault(part["machine"], []).append(f"{name} {part['cpu_seconds'] / 60:.0f} min")
@@ -113,8 +113,8 @@ def _machines(parts: Mapping[str, Part]) -> str:
 
 
 def _verdicts(dense: Mapping[str, Part]) -> list[str]:
-    """Say for each data set where hybrid is not the best of the three, and what is best of all."""
-    said = []
+    """Return for each data set the best entry, and where hybrid is not the best of the three."""
+    verdicts = []
     for name, part in dense.items():
         rows = {(row["preset"], row["features"], row["classifier"]): row["miou"] for row in part["rows"]}
         best = max(rows, key=lambda key: float(np.mean(rows[key])))
@@ -123,8 +123,8 @@ def _verdicts(dense: Mapping[str, Part]) -> list[str]:
             f"{'' if best[1] == 'classical' else f' ({best[0]})'}, {_mean(rows[best])}."
         ]
         for preset, classifier in dict.fromkeys((key[0], key[2]) for key in rows):
-            known = {kind: _find(rows, preset, kind, classifier) for kind in KINDS}
-            three = {kind: values for kind, values in known.items() if values}
+            values_of = {kind: _find(rows, preset, kind, classifier) for kind in KINDS}
+            three = {kind: values for kind, values in values_of.items() if values}
             if len(three) < len(KINDS):
                 continue
             sentences.append(_compare(three, f"{classifier}, {preset}"))
@@ -132,8 +132,8 @@ def _verdicts(dense: Mapping[str, Part]) -> list[str]:
             if product:
                 change = float(np.mean(product) - np.mean(three["hybrid"]))
                 sentences.append(f"The product is {change:+.3f} from hybrid.")
-        said.append(" ".join(sentences))
-    return said
+        verdicts.append(" ".join(sentences))
+    return verdicts
 
 
 def _find(rows: Mapping[Any, Sequence[float]], preset: str, kind: str, classifier: str) -> Any:
@@ -148,22 +148,22 @@ def _find(rows: Mapping[Any, Sequence[float]], preset: str, kind: str, classifie
     )
 
 
-def _compare(three: Mapping[str, Sequence[float]], where: str) -> str:
+def _compare(three: Mapping[str, Sequence[float]], setting: str) -> str:
     """Compare hybrid with the better of the other two, over drawings and drawing by drawing."""
     hybrid = np.asarray(three["hybrid"])
     rival = max((kind for kind in three if kind != "hybrid"), key=lambda kind: float(np.mean(three[kind])))
     other = np.asarray(three[rival])
     ours, theirs = _mean(hybrid), _mean(other)
     if ours == theirs:
-        return f"With {where}: hybrid and {rival} are level, {ours}."
+        return f"With {setting}: hybrid and {rival} are level, {ours}."
     won, n = int((hybrid > other).sum()), len(hybrid)
     if ours > theirs:
         return (
-            f"With {where}: hybrid {ours} is the best of the three, above {rival} {theirs} in {won} of {n}."
+            f"With {setting}: hybrid {ours} is the best of the three, above {rival} {theirs} in {won} of {n}."
         )
     lost = int((hybrid < other).sum())
     return (
-        f"With {where}: **hybrid {ours} is not the best of the three**, {rival} {theirs} is above it in"
+        f"With {setting}: **hybrid {ours} is not the best of the three**, {rival} {theirs} is above it in"
         f" {lost} of {n}."
     )
 

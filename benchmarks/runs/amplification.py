@@ -1,8 +1,8 @@
-"""How much is decoded of a volume to read all of its blocks: ``python -m benchmarks.runs.amplification``.
+"""Measure read amplification of runs: ``python -m benchmarks.runs.amplification``.
 
 Read amplification is bytes of decoded chunks / bytes of the volume. A synthetic volume is written to a
-temporary folder in several chunkings; then the windows of all its blocks are read as workers of a run do,
-each of which takes a contiguous part of the order and has a cache of its own.
+temporary folder in several chunkings; the windows of all its blocks are then read as the workers of a run
+do, each with a contiguous part of the order and a cache of its own.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ AIM = 1.5
 
 
 def chunkings(shape: Shape3) -> tuple[Shape3, ...]:
-    """Return the chunk shapes that are tried: cubes, and whole planes as stacks of images are stored."""
+    """Return the chunk shapes to compare: cubes, and whole planes as stacks of images are stored."""
     return (64, 64, 64), (128, 128, 128), (1, shape[1], shape[2])
 
 
 def orders(counts: Shape3) -> dict[str, np.ndarray]:
-    """Return the orders of blocks that are tried."""
+    """Return the orders of blocks to compare."""
     return {
         "z, y, x": np.arange(math.prod(counts)),
         "Morton": morton_order(counts),
@@ -42,7 +42,7 @@ def orders(counts: Shape3) -> dict[str, np.ndarray]:
 
 
 def write_volume(folder: Path, shape: Shape3, chunks: Shape3, dtype: str) -> zarr.Array[Any]:
-    """Write a volume, not compressed: what is counted is the same, and takes less time."""
+    """Write a volume without compression, which saves time and does not change the counts."""
     array = zarr.create_array(folder, shape=shape, chunks=chunks, dtype=dtype, compressors=None)
     y, x = np.ogrid[: shape[1], : shape[2]]
     texture = ((x ^ y) % 128).astype(dtype)
@@ -71,7 +71,7 @@ def amplification(
 
 
 def without_cache(grid: BlockGrid, chunks: Shape3) -> float:
-    """Return the amplification of blocks that decode all chunks that they touch, which geometry tells."""
+    """Return the amplification without a cache, from geometry alone."""
     uses = chunk_uses(grid, chunks)
     read = 1
     for counts, length, side in zip(uses.rows, grid.shape, chunks, strict=True):
@@ -80,7 +80,7 @@ def without_cache(grid: BlockGrid, chunks: Shape3) -> float:
 
 
 def measure(shape: Shape3, dtype: str, capacity: int) -> list[list[str]]:
-    """Return rows of a table, printed as they come."""
+    """Return the rows of a table; print each as it comes."""
     rows = []
     for chunks in chunkings(shape):
         grid = BlockGrid(shape, TileSpec(), chunks)
@@ -97,7 +97,7 @@ def measure(shape: Shape3, dtype: str, capacity: int) -> list[list[str]]:
 
 
 def render(rows: Sequence[Sequence[str]], options: argparse.Namespace) -> str:
-    """Return the document."""
+    """Return the page."""
     shape = " x ".join(map(str, options.shape))
     tiles, head = TileSpec(), ["chunks", "order of blocks", "no cache", "1 worker", "2 workers"]
     return f"""# Read amplification
@@ -114,7 +114,7 @@ The aim is less than {AIM}.
 
 
 def command(options: argparse.Namespace) -> str:
-    """Return the command that makes these figures."""
+    """Return the command that reproduces these figures."""
     words = ["python -m benchmarks.runs.amplification"]
     default = parser().parse_args([])
     words += [f"--shape {' '.join(map(str, options.shape))}"] * (options.shape != default.shape)
@@ -138,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write the document."""
+    """Measure and write the page."""
     options = parser().parse_args(arguments)
     z, y, x = options.shape
     rows = measure((z, y, x), options.dtype, options.capacity * 2**20)

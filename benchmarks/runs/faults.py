@@ -1,11 +1,11 @@
-"""Runs that are killed, stopped, starved and harmed, again and again: ``python -m benchmarks.runs.faults``.
+"""Interrupt and damage runs at random, then compare their outputs: ``python -m benchmarks.runs.faults``.
 
-Every fault is injected at a random place or moment (seeded; what the system's scheduler adds is chance). Then
-the same command goes on, and what it makes is compared with the output of a run that nothing happened to: all
-arrays and attributes, bit for bit. The table goes into ``docs/explanation/reliability.md``.
+Every fault is injected at a random place or moment (seeded; the system's scheduler adds chance). The same
+command then resumes the run, and its output is compared with that of an uninterrupted run: all arrays and
+attributes, bit for bit. The table goes into ``docs/explanation/reliability.md``.
 
 Kills, signals and full disks happen to real processes. Damage to files is followed by a run in this process,
-in which pauses between tries are cut short.
+with short pauses between tries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # its helpers are those of the tests
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # shares the helpers of the tests
 
 from fault_data import (
     ARRAYS,
@@ -56,21 +56,21 @@ VERDICTS = (IDENTICAL, NAMED, SILENT, STUCK)
 
 @dataclass(frozen=True)
 class Bench:
-    """What is harmed, where, and by which chance."""
+    """The case, its unfinished output, a folder for outputs, and the random generator."""
 
     case: Case
     unfinished: Path
     folder: Path
     rng: random.Random
 
-    def place(self) -> Path:
+    def new_folder(self) -> Path:
         """Return a new folder."""
         return Path(tempfile.mkdtemp(dir=self.folder))
 
 
 @dataclass
 class Row:
-    """What became of the outputs that one kind of fault was injected into."""
+    """Verdicts on the outputs with one kind of fault."""
 
     faults: Counter[str] = field(default_factory=Counter)
     outputs: Counter[str] = field(default_factory=Counter)
@@ -78,18 +78,18 @@ class Row:
 
 
 Episode = Callable[[Bench, Path], tuple[int, str]]
-"""Makes an output in a folder and injects faults; returns how many, and the verdict on the output."""
+"""Make an output in a folder and inject faults; return their number, and the verdict on the output."""
 
 
 def judge(case: Case, out: Path) -> str:
-    """Give the same command again, and say what came of it.
+    """Run the same command again and return the verdict on its output.
 
     Returns
     -------
     str
-        ``identical``: bit for bit what an uninterrupted run makes. ``named``: blocks were named and hold 0,
-        no others, and once more the same command made it identical. ``silent``: anything else that was
-        called well. ``stuck``: it cannot be finished.
+        ``identical``: bit-for-bit identical to an uninterrupted run. ``named``: exactly the failed blocks
+        were reported and hold 0, and the same command again made it identical. ``silent``: reported as
+        complete, but different. ``stuck``: it cannot be finished.
     """
     try:
         report = case.segment(out)
@@ -123,7 +123,7 @@ def driver_at_a_write(bench: Bench, folder: Path) -> tuple[int, str]:
 
 
 def driver_of_workers(bench: Bench, folder: Path) -> tuple[int, str]:
-    """Kill the driver of two worker processes; they must not outlive it."""
+    """Kill the driver of two worker processes; they must exit with it."""
     out = folder / "out.ome.zarr"
     with Run(bench.case.command(out, engine="local"), folder / "log") as run:
         reach(bench, run, out)
@@ -135,7 +135,7 @@ def driver_of_workers(bench: Bench, folder: Path) -> tuple[int, str]:
 
 
 def workers(bench: Bench, folder: Path) -> tuple[int, str]:
-    """Kill workers of one run, one by one; it goes on by itself."""
+    """Kill workers of one run, one by one; the run continues."""
     out, kills = folder / "out.ome.zarr", 0
     with Run(bench.case.command(out, engine="local"), folder / "log") as run:
         while kills < 4:
@@ -170,46 +170,46 @@ def record(bench: Bench, folder: Path) -> tuple[int, str]:
 
 
 def chunk(bench: Bench, folder: Path) -> tuple[int, str]:
-    """Make a chunk of the input unreadable; afterwards it is mended."""
+    """Make a chunk of the input unreadable; restore it afterwards."""
     case, out = bench.case, folder / "out.ome.zarr"
     path = bench.rng.choice(shards(case.volume, "."))
-    whole, where = path.read_bytes(), tuple(int(name) for name in path.parts[-3:])
+    whole, index = path.read_bytes(), tuple(int(name) for name in path.parts[-3:])
     path.write_bytes(bench.rng.choice([b"garbage", b"", whole[: len(whole) // 2]]))
     try:
         report = case.segment(out)
-    except HrvolError as error:  # what tells the input from others cannot be read: refused, nothing written
+    except HrvolError as error:  # the fingerprint of the input cannot be read: refused, nothing written
         refused = str(case.volume) in str(error) and not out.exists()
         exact = refused
     else:
         named = [failure.index for failure in report.failed]
-        exact = named == case.readers(where) and labels_are_zero(out, case, named)
+        exact = named == case.readers(index) and labels_are_zero(out, case, named)
     finally:
         path.write_bytes(whole)
-    found = judge(case, out)
-    return 1, (NAMED if exact else SILENT) if found == IDENTICAL else found
+    verdict = judge(case, out)
+    return 1, (NAMED if exact else SILENT) if verdict == IDENTICAL else verdict
 
 
 def stopped(bench: Bench, folder: Path) -> tuple[int, str]:
-    """Send a signal that asks to stop to a run in one process."""
+    """Send a stop signal to a run in one process."""
     return _signalled(bench, folder, "serial")
 
 
 def stopped_with_workers(bench: Bench, folder: Path) -> tuple[int, str]:
-    """Send a signal that asks to stop to a driver, or to it and its workers."""
+    """Send a stop signal to a driver, or to it and its workers."""
     return _signalled(bench, folder, "local")
 
 
-def _signalled(bench: Bench, folder: Path, where: str) -> tuple[int, str]:
+def _signalled(bench: Bench, folder: Path, engine_name: str) -> tuple[int, str]:
     out = folder / "out.ome.zarr"
     number = bench.rng.choice([signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-    with Run(bench.case.command(out, engine=where), folder / "log") as run:
+    with Run(bench.case.command(out, engine=engine_name), folder / "log") as run:
         reach(bench, run, out)
         run.send(number, group=bench.rng.random() < 0.5)
         if number == signal.SIGINT and bench.rng.random() < 0.5:
             time.sleep(bench.rng.random() / 2)
             run.send(number, group=True)
         code, expected = run.wait(300), 130 if number == signal.SIGINT else 75
-    if code not in (0, expected, -number) or "Traceback" in run.said:  # -number: it was over
+    if code not in (0, expected, -number) or "Traceback" in run.said:  # -number: the run had ended
         print(f"  {number.name}: exit code {code}: {run.said}")
         return 1, STUCK
     return 1, judge(bench.case, out)
@@ -234,9 +234,9 @@ def scheduler(bench: Bench, folder: Path) -> tuple[int, str]:
 
 
 def disk(bench: Bench, folder: Path) -> tuple[int, str]:
-    """Let the disk be full at some point; then there is room again."""
-    with small_disk(folder, bench.rng.randint(20, 600)) as (place, filler):
-        out = place / "out.ome.zarr"
+    """Fill the disk at some point; then free space again."""
+    with small_disk(folder, bench.rng.randint(20, 600)) as (folder_on_disk, filler):
+        out = folder_on_disk / "out.ome.zarr"
         with Run(bench.case.command(out), folder / "log") as run:
             code = run.wait(300)
         if code != 1 or "No space left" not in run.said.splitlines()[-1]:
@@ -247,7 +247,7 @@ def disk(bench: Bench, folder: Path) -> tuple[int, str]:
 
 
 def reach(bench: Bench, run: Run, out: Path, ahead: int = 0) -> None:
-    """Wait until a run has done some more of its blocks, or is over, and a moment longer."""
+    """Wait until a run has done some more blocks or ended, and a moment longer."""
     before = progress_of(out)[0]
     aim = before + bench.rng.randint(1, ahead) if ahead else bench.rng.randint(0, 34)
     wait_for(lambda: run.over or (out.exists() and progress_of(out)[0] >= aim), 300)
@@ -266,17 +266,17 @@ EPISODES: tuple[tuple[str, Episode, int], ...] = (
     ("chunk of the input unreadable", chunk, 20),
     ("disk full", disk, 8),
 )
-"""Name, what is done, and how many faults are injected at least."""
+"""Name, function, and least number of faults."""
 
 
 def measure(bench: Bench, episodes: Sequence[tuple[str, Episode, int]]) -> dict[str, Row]:
-    """Inject faults and count what becomes of the outputs."""
+    """Inject faults and count the verdicts on the outputs."""
     rows: dict[str, Row] = {}
     for name, episode, least in episodes:
         row = rows[name] = Row()
         begun = time.monotonic()
         while row.faults.total() < least:
-            folder = bench.place()
+            folder = bench.new_folder()
             faults, verdict = episode(bench, folder)
             row.faults[verdict] += faults
             row.outputs[verdict] += 1
@@ -309,7 +309,7 @@ def table(rows: dict[str, Row]) -> str:
 
 
 def write(rows: dict[str, Row], seed: int, document: Path) -> None:
-    """Put the table into a document, between its markers."""
+    """Write the table into a document, between its markers."""
     seconds = sum(row.seconds for row in rows.values())
     about = (
         f"Made by `python -m benchmarks.runs.faults --seed {seed}` in {seconds / 60:.0f} minutes, on"
@@ -324,25 +324,25 @@ def write(rows: dict[str, Row], seed: int, document: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--share", type=float, default=1.0, help="of the faults that the table is made of")
-    parser.add_argument("--only", help="kinds of faults whose name has this in it; writes no table")
-    asked: Any = parser.parse_args(arguments)
+    parser.add_argument("--share", type=float, default=1.0, help="of the faults to inject")
+    parser.add_argument("--only", help="kinds of faults whose name contains this; writes no table")
+    options: Any = parser.parse_args(arguments)
     engine.BACK_OFF = 0.01
     with tempfile.TemporaryDirectory(prefix="hrvol-faults-") as name:
         folder = Path(name)
         case = Case.make(folder)
         assert case.expected
         unfinished = case.begin(folder / "unfinished.ome.zarr")
-        bench = Bench(case, unfinished, folder, random.Random(asked.seed))
+        bench = Bench(case, unfinished, folder, random.Random(options.seed))
         chosen = [
-            (kind, episode, max(1, round(asked.share * count)))
+            (kind, episode, max(1, round(options.share * count)))
             for kind, episode, count in EPISODES
-            if not asked.only or asked.only in kind
+            if not options.only or options.only in kind
         ]
         rows = measure(bench, chosen)
     print(table(rows))
-    if not asked.only:
-        write(rows, asked.seed, DOCUMENT)
+    if not options.only:
+        write(rows, options.seed, DOCUMENT)
 
 
 if __name__ == "__main__":

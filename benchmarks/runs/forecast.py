@@ -1,7 +1,7 @@
-"""How well `hrvol plan` foretells a run: ``python -m benchmarks.runs.forecast``.
+"""Compare forecasts of ``hrvol plan`` with runs: ``python -m benchmarks.runs.forecast``.
 
-Plans are made of two runs, one with classical features on a synthetic volume, one with deep ones on vnc, and
-the runs follow at once, with two workers of the local engine. Time, memory of a worker, bytes decoded, bytes
+Two runs are planned, one with classical features on a synthetic volume, one with deep ones on vnc; each run
+follows its plan at once, with two workers of the local engine. Time, memory of a worker, bytes decoded, bytes
 and files written are compared.
 """
 
@@ -44,7 +44,7 @@ STEADY = 1.2
 
 @dataclass(frozen=True)
 class Case:
-    """A run that is planned: what it is called, its files, and what else it is asked for."""
+    """A planned run: its name, files and options."""
 
     name: str
     volume: Path
@@ -54,10 +54,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """A plan, what the run then took, what a plan said afterwards, and load averages before each and last.
+    """Plan, run and another plan, with load averages before each and at the end.
 
-    The peak memory of workers is asked of the system, until they end: reports of blocks tell nothing of the
-    coarser levels.
+    The peak memory of workers comes from the system: reports of blocks do not cover the coarser levels.
     """
 
     case: str
@@ -77,12 +76,12 @@ class Result:
 
 
 class Watch:
-    """Watches the processes that this one starts, while a ``with`` statement lasts.
+    """Record the peak memory of child processes, while a ``with`` statement lasts.
 
     Attributes
     ----------
     peak
-        Most bytes of memory that one of them has held.
+        Bytes of the largest.
     """
 
     def __init__(self) -> None:
@@ -101,14 +100,14 @@ class Watch:
     def _look(self) -> None:
         while not self._over.wait(0.2):
             for child in psutil.Process().children():
-                with suppress(OSError, StopIteration):  # gone meanwhile
+                with suppress(OSError, StopIteration):  # has ended
                     lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
                     peak = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
                     self.peak = max(self.peak, int(peak) * 1024)
 
 
 def phantom_case(folder: Path, planes: int) -> Case:
-    """A phantom of 251 Mvoxel, which is a smaller one and its mirror images, and a model of it."""
+    """Return a phantom of 251 Mvoxel, a smaller one with its mirror images, and a model of it."""
     phantom = make_phantom((32, 512, 512), seed=1)
     model = train_model(
         [(phantom.image, draw_strokes(phantom.labels, [8, 20]))],
@@ -128,7 +127,7 @@ def phantom_case(folder: Path, planes: int) -> Case:
 
 
 def vnc_case(folder: Path, planes: int) -> Case:
-    """The first planes of vnc, and a model with deep features."""
+    """Return the first planes of vnc, and a model with deep features."""
     data = load_dense("vnc")
     strokes = draw_strokes(data.truth, data.train[:2])
     model = train_model([(data.images, strokes)], recipe="fast", classes=data.classes)
@@ -143,8 +142,8 @@ def vnc_case(folder: Path, planes: int) -> Case:
     )
 
 
-def elsewhere(make: Callable[[Path, int], Case], folder: Path, planes: int) -> Case:
-    """Make a case in a process of its own, so that the memory it takes is not this one's."""
+def in_process(make: Callable[[Path, int], Case], folder: Path, planes: int) -> Case:
+    """Make a case in a process of its own, to keep its memory out of this one."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(make, folder, planes).result()
 
@@ -153,23 +152,23 @@ def run_case(case: Case, folder: Path, seconds: float) -> Result:
     """Plan a run, run it, and plan it again."""
     out = folder / "out.ome.zarr"
     loads = [os.getloadavg()[0]]
-    where: dict[str, Any] = {"engine": "local", "workers": WORKERS}
-    plan = plan_run(case.volume, out, case.model, seconds=seconds, **where, **case.options)
+    engine: dict[str, Any] = {"engine": "local", "workers": WORKERS}
+    plan = plan_run(case.volume, out, case.model, seconds=seconds, **engine, **case.options)
     check_resources(plan)
     loads.append(os.getloadavg()[0])
     with Watch() as watch:
-        report = segment_volume(case.volume, out, case.model, **where, **case.options)
+        report = segment_volume(case.volume, out, case.model, **engine, **case.options)
     loads.append(os.getloadavg()[0])
     files = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
     other = folder / "again.ome.zarr"
-    again = plan_run(case.volume, other, case.model, seconds=seconds, **where, **case.options)
+    again = plan_run(case.volume, other, case.model, seconds=seconds, **engine, **case.options)
     loads.append(os.getloadavg()[0])
     nbytes, count = sum(files), len(files)
     return Result(case.name, plan, again, report, watch.peak, nbytes, count, tuple(loads))
 
 
 def render(results: Sequence[Result], options: argparse.Namespace) -> str:
-    """Return the document."""
+    """Return the page."""
     memory = max(abs(found.plan.worker_memory / found.peak - 1) for found in results)
     times = [abs(found.plan.seconds / found.report.seconds - 1) for found in results if found.steady]
     farthest = f"{100 * max(times):.0f} %" if times else "not measured, as other work changed every time"
@@ -213,7 +212,7 @@ def _off(planned: float, found: float) -> str:
 
 
 def command(options: argparse.Namespace) -> str:
-    """Return the command that makes these figures."""
+    """Return the command that reproduces these figures."""
     default = parser().parse_args([])
     words = ["python -m benchmarks.runs.forecast"]
     for name in ("planes", "vnc_planes", "repeats", "seconds"):
@@ -229,26 +228,26 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("--planes", type=int, default=8, help="of the phantom that are labelled")
+    found.add_argument("--planes", type=int, default=8, help="of the phantom to label")
     found.add_argument("--vnc-planes", type=int, default=4)
     found.add_argument("--repeats", type=int, default=2)
-    found.add_argument("--seconds", type=float, default=30, help="that a plan tries blocks")
+    found.add_argument("--seconds", type=float, default=30, help="for which a plan tries blocks")
     found.add_argument("-o", "--out", type=Path, default=Path("benchmarks/runs/forecast.md"))
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write the document."""
+    """Measure and write the page."""
     options = parser().parse_args(arguments)
     results = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for make, planes in ((phantom_case, options.planes), (vnc_case, options.vnc_planes)):
-            case = elsewhere(make, folder, planes)
+            case = in_process(make, folder, planes)
             for repeat in range(options.repeats):
-                place = folder / f"{case.volume.name}-{repeat}"
-                place.mkdir()
-                results.append(run_case(case, place, options.seconds))
+                target = folder / f"{case.volume.name}-{repeat}"
+                target.mkdir()
+                results.append(run_case(case, target, options.seconds))
                 print(line(_row(results[-1])), flush=True)
     options.out.write_text(render(results, options), encoding="utf-8")
 

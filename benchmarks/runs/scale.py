@@ -1,7 +1,7 @@
-"""What the machinery costs, and whether that grows with the volume: ``python -m benchmarks.runs.scale``.
+"""Measure the overhead of runs over growing volumes: ``python -m benchmarks.runs.scale``.
 
-Volumes are labelled by the product's own engine, ledger, tiling, blending and sharded writes with next to no
-features (:mod:`benchmarks.runs.scale_run`), beside a plain copy of the same store and one real block.
+The package's engine, ledger, tiling, blending and sharded writes label volumes with next to no features
+(:mod:`benchmarks.runs.scale_run`), beside a plain copy of the same store and one real block.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured.
+    """Volumes to measure, and how they are cut.
 
     Attributes
     ----------
     volume
         Voxels (z, y, x) of the large volume.
     tiles
-        How it is cut.
+        Tiles of it.
     blended
-        Planes of it that are labelled once more, in blocks of 2 x 2 tiles; 0 leaves that out.
+        Planes of it to label once more, in blocks of 2 x 2 tiles; 0: none.
     few, many
         Shapes of volumes of small blocks, the second ten times the first.
     small
-        How those are cut.
+        Tiles of those.
     real
-        Planes of a real block that are measured; 0 leaves that out.
+        Planes of a real block to measure; 0: none.
     apart
-        Blocks that are done step by step in one process.
+        Blocks to process step by step in one process.
     workers
-        Worker processes of runs and copies, each run with a driver of its own; 1: all in this process.
+        Worker processes of runs and copies; each run has its own driver. 1: all in this process.
     """
 
     volume: Shape3
@@ -101,16 +101,16 @@ QUICK = Sizes(
 
 
 def real_block(planes: int, workers: int, folder: Path) -> float:
-    """Return the seconds that a whole block takes a worker with real features, all workers being busy.
+    """Return the seconds of a worker for a whole block with real features, all workers being busy.
 
     Parameters
     ----------
     planes
-        That are measured: all planes take as long.
+        Planes to measure; all take as long.
     workers
         Of the local engine.
     folder
-        Where there is room for a model and labels.
+        Folder for a model and labels.
     """
     recipe = Recipe.load(PRESET)
     side = 2 * recipe.tiles.core
@@ -129,35 +129,35 @@ def measure_all(sizes: Sizes, folder: Path) -> dict[str, Any]:
     run = measure_apart if workers > 1 else measure
     found: dict[str, Any] = {}
     if sizes.real:
-        found["real"] = told("real block", real_block(sizes.real, sizes.workers, folder))
+        found["real"] = report("real block", real_block(sizes.real, sizes.workers, folder))
     for name, shape in (("few", sizes.few), ("many", sizes.many)):
         write_volume(folder / name, shape)
-        found[name] = told(name, run(folder / name, folder / f"{name}.ome.zarr", sizes.small, workers))
+        found[name] = report(name, run(folder / name, folder / f"{name}.ome.zarr", sizes.small, workers))
         load.append(os.getloadavg()[0])
     volume = folder / "large"
     write_volume(volume, sizes.volume)
-    found["steps"] = told("steps", phases(volume, folder / "steps.ome.zarr", sizes.tiles, sizes.apart))
-    # Half of it before the run and half after: a machine that is shared changes meanwhile.
-    halves = [told("copy", copy(volume, folder / "copy", sizes.tiles, workers, (0.0, 0.5)))]
-    found["large"] = told("large", run(volume, folder / "large.ome.zarr", sizes.tiles, workers))
+    found["steps"] = report("steps", phases(volume, folder / "steps.ome.zarr", sizes.tiles, sizes.apart))
+    # Half before the run and half after, as the load of a shared machine changes.
+    halves = [report("copy", copy(volume, folder / "copy", sizes.tiles, workers, (0.0, 0.5)))]
+    found["large"] = report("large", run(volume, folder / "large.ome.zarr", sizes.tiles, workers))
     load.append(os.getloadavg()[0])
-    halves.append(told("copy", copy(volume, folder / "copy", sizes.tiles, workers, (0.5, 1.0))))
+    halves.append(report("copy", copy(volume, folder / "copy", sizes.tiles, workers, (0.5, 1.0))))
     found["copy"] = {name: sum(half[name] for half in halves) for name in halves[0]}
     if sizes.blended:
         tiles = sizes.tiles.model_copy(update={"across": 2})
         out = folder / "blended.ome.zarr"
-        found["blended"] = told("blended", run(volume, out, tiles, workers, sizes.blended))
+        found["blended"] = report("blended", run(volume, out, tiles, workers, sizes.blended))
     return found | {"load": [*load, os.getloadavg()[0]], "minutes": (time.monotonic() - began) / 60}
 
 
-def told(name: str, value: Any) -> Any:
-    """Print a figure as it comes."""
+def report(name: str, value: Any) -> Any:
+    """Print a figure and return it."""
     print(f"{name}: {value}", flush=True)
     return value
 
 
 def render(found: Found, sizes: Sizes, machine: str, command: str) -> str:
-    """Return the document."""
+    """Return the page."""
     large, plain = found["large"], found["copy"]
     copied = plain["voxels"] / plain["seconds"]
     ratio = large["voxels"] / large["steady"] / copied
@@ -356,14 +356,14 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("--quick", action="store_true", help="small volumes, no real block: whether it works")
-    found.add_argument("--work", type=Path, help="folder with room for some GB; a temporary one by default")
+    found.add_argument("--quick", action="store_true", help="small volumes, no real block: a test")
+    found.add_argument("--work", type=Path, help="folder for some GB; a temporary one by default")
     found.add_argument("-o", "--out", type=Path, default=Path("benchmarks/runs/scale.md"))
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write the document."""
+    """Measure and write the page."""
     options = parser().parse_args(arguments)
     sizes = QUICK if options.quick else FULL
     command = "python -m benchmarks.runs.scale" + " --quick" * options.quick

@@ -1,6 +1,6 @@
-"""What ``benchmarks.runs.scale`` measures: runs over stored volumes with next to no features, and plain copies.
+"""Measurements of ``benchmarks.runs.scale``: runs over stored volumes with next to no features, plain copies.
 
-``python -m benchmarks.runs.scale_run CASE`` does one run, told as JSON, in a process whose memory is its own.
+``python -m benchmarks.runs.scale_run CASE`` does one run, given as JSON, in a process whose memory is its own.
 """
 
 from __future__ import annotations
@@ -47,17 +47,16 @@ from hrvol.volume.volume import open_labels, open_volume
 CHUNK = 64
 
 DARK, BRIGHT = 90, 150
-"""The grey values. They are two, so that labels and volume are compressed alike: a copy writes as many bytes
-as a run, and a fast disk, or a slow one, favours neither."""
+"""The two grey values: as many as labels, so that a copy and a run write as many bytes."""
 
 SHARES = (0.1, 0.5, 1.0)
-"""How far a run is when its memory is noted."""
+"""Shares of a run at which its memory is recorded."""
 
 SPANS = ((0.05, 0.15), (0.45, 0.55), (0.85, 0.95))
-"""From where to where the pace of a run is noted: at the start, in the middle, at the end."""
+"""Spans of a run over which its pace is recorded: start, middle and end."""
 
 STEADY = (0.05, 0.95)
-"""From where to where a run is in its stride: workers have begun, and none has run out of blocks."""
+"""Span of a run in which all workers are busy."""
 
 _PATTERNS = 16
 
@@ -73,9 +72,9 @@ class Grey:
         self, image: NDArray[np.float32], inside: tuple[slice, slice], *, rows: int, batch_size: int = 4
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Yield the features (y, x, 1) of some rows inside a window."""
-        wanted = image[inside][..., None]
-        for start in range(0, len(wanted), rows):
-            yield slice(start, min(start + rows, len(wanted))), wanted[start : start + rows]
+        grey = image[inside][..., None]
+        for start in range(0, len(grey), rows):
+            yield slice(start, min(start + rows, len(grey))), grey[start : start + rows]
 
 
 class Threshold:
@@ -91,7 +90,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class StandIn:
-    """Stands in for :class:`hrvol.run.job.ModelSource`: all but features and classifier is as ever."""
+    """Stands in for :class:`hrvol.run.job.ModelSource`: everything but features and classifier is as usual."""
 
     tiles: TileSpec
 
@@ -108,7 +107,7 @@ def _model(tiles: TileSpec) -> Model:
 
 
 def write_volume(folder: Path, shape: Shape3) -> None:
-    """Write a volume that takes next to no disk: its chunks are hard links to a few.
+    """Write a volume that takes next to no disk space: its chunks are hard links to a few.
 
     Each link is a file that is opened, read and decoded like any other.
     """
@@ -126,18 +125,18 @@ def write_volume(folder: Path, shape: Shape3) -> None:
 
 
 def measure(volume_path: Path, out: Path, tiles: TileSpec, workers: int, planes: int = 0) -> dict[str, Any]:
-    """Label a volume and return what that took.
+    """Label a volume and return its cost.
 
     Parameters
     ----------
     volume_path, out
-        What to label, where to write.
+        Input and output.
     tiles
-        How the volume is cut.
+        Tiles of the volume.
     workers
         Worker processes of the local engine; 1 is this process.
     planes
-        Only so many planes, from the first; 0 is all.
+        Number of planes, from the first; 0: all.
 
     Returns
     -------
@@ -165,7 +164,7 @@ def measure(volume_path: Path, out: Path, tiles: TileSpec, workers: int, planes:
         raise RuntimeError(f"{len(report.failed)} blocks failed, the first: {report.failed[0].reason}")
     _check(volume_path, out, report.voxels, region[0].stop)
     total = report.voxels
-    noted = [watch.at(share, total) for share in SHARES]
+    samples = [watch.at(share, total) for share in SHARES]
     computing = [entry["seconds"] for entry in entries(store.location) if "seconds" in entry]
     return {
         "blocks": report.blocks,
@@ -177,8 +176,8 @@ def measure(volume_path: Path, out: Path, tiles: TileSpec, workers: int, planes:
         "driver_cpu": [watch.cost("driver_cpu", span, total) for span in SPANS],
         "workers_cpu": watch.cost("workers_cpu", STEADY, total),
         "computing": sum(computing) / len(computing),
-        "driver": [look.driver for look in noted],
-        "worker": [look.worker for look in noted],
+        "driver": [look.driver for look in samples],
+        "worker": [look.worker for look in samples],
         "worker_peak": report.peak,
         "levels": swept - watch.last,
         "levels_cpu": watch.levels_cpu,
@@ -220,7 +219,7 @@ def phases(volume_path: Path, out: Path, tiles: TileSpec, count: int) -> dict[st
 
 
 def _check(volume_path: Path, out: Path, voxels: int, planes: int) -> None:
-    """Make sure that the labels are what they should be, in all and in some places."""
+    """Check the number of labelled voxels, and the labels of some planes."""
     volume, labels = open_volume(volume_path), open_labels(out)
     _, height, width = volume.shape
     assert voxels == planes * height * width
@@ -230,7 +229,7 @@ def _check(volume_path: Path, out: Path, voxels: int, planes: int) -> None:
 
 
 def measure_apart(*case: Any) -> dict[str, Any]:
-    """Return what :func:`measure` does of the same arguments, done in a process of its own."""
+    """Run :func:`measure` with the same arguments in a process of its own."""
     plain = [argument.model_dump() if isinstance(argument, TileSpec) else argument for argument in case]
     command = [sys.executable, "-m", "benchmarks.runs.scale_run", json.dumps(plain, default=str)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -270,7 +269,7 @@ def copy(
         if workers > 1:
             context = multiprocessing.get_context("spawn")
             pool = stack.enter_context(ProcessPoolExecutor(workers, context))
-            list(pool.map(time.sleep, [0.5] * workers))  # all have begun
+            list(pool.map(time.sleep, [0.5] * workers))  # until all have started
         began = time.perf_counter()
         todo = ([source] * workers, [target] * workers, [tiles] * workers, edges, edges[1:])
         cpu = sum(pool.map(_copy, *todo) if workers > 1 else map(_copy, *todo))
@@ -294,13 +293,13 @@ def _blocks(array: zarr.Array[Any], tiles: TileSpec) -> tuple[Block, ...]:
 
 
 def main(text: str) -> None:
-    """Do one run, told as JSON, and print what it took."""
+    """Do one run, given as JSON, and print its cost."""
     volume, out, tiles, *others = json.loads(text)
     print(json.dumps(measure(Path(volume), Path(out), TileSpec(**tiles), *others)))
 
 
 if __name__ == "__main__":
-    # By its name: workers look up what they are given there, and __main__ is another module to them.
+    # By its name: workers import its classes from there, and their __main__ is another module.
     from benchmarks.runs import scale_run
 
     scale_run.main(sys.argv[1])

@@ -1,4 +1,4 @@
-"""What a run looks like from outside: memory and CPU time of its processes, and how far it is."""
+"""Sample memory, CPU time and progress of a run's processes from outside."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import numpy as np
 import psutil
 
 LOOK, EVERY = 0.01, 0.25
-"""When the processes of a run are looked at: after such a part of the blocks, later after such seconds."""
+"""Sampling: after this share of the blocks; after the last block, every so many seconds."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of the processes of a run: bytes, CPU seconds, and when and how far the run was."""
+    """A sample of the processes of a run: time, blocks done, bytes, CPU seconds."""
 
     seconds: float
     done: int
@@ -31,18 +31,18 @@ class Look:
 
 
 class Watch:
-    """Looks at this process, which is driver and scheduler, and at its workers, while a run lasts.
+    """Sample this process, which is driver and scheduler, and its workers, while a run lasts.
 
-    It is the run's progress callback too.
+    It is also the run's progress callback.
 
     Attributes
     ----------
     looks
-        At blocks in the making.
+        Samples up to the last block.
     first, last
-        Seconds after which the first block, and the last, were done.
+        Seconds until the first block, and the last, were done.
     peaks
-        Most bytes that driver and largest worker held after that.
+        Peak bytes of the driver and of the largest worker after that.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Watch:
         self._look(0)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Take note of how far the run is."""
+        """Record the progress of the run."""
         if stage != "segment" or self.last:
             return
         if done and not self.first:
@@ -77,20 +77,20 @@ class Watch:
             self._look(done)
         if done >= total:
             self.last = self.seconds
-            for pid in (os.getpid(), *children()):  # their highest marks start anew
+            for pid in (os.getpid(), *children()):  # resets their peaks
                 Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     @property
     def seconds(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since its creation."""
         return time.perf_counter() - self._began
 
     def at(self, share: float, total: int) -> Look:
-        """Return what was seen at a share of the way."""
+        """Return the sample at a share of the run."""
         return next((look for look in self.looks if look.done >= share * total), self.looks[-1])
 
     def cost(self, what: str, span: tuple[float, float], total: int) -> float:
-        """Return what all the way would have cost (``seconds``, ``driver_cpu``) at the rate of a part."""
+        """Return the cost (``seconds``, ``driver_cpu``) of the whole run at the rate of a span."""
         done = [look.done for look in self.looks]
         spent = [getattr(look, what) for look in self.looks]
         first, last = np.interp([share * total for share in span], done, spent)
@@ -120,12 +120,12 @@ class Watch:
 
 
 def children() -> list[int]:
-    """Return the processes that this one has started; quicker than a search among all."""
-    found = []
+    """Return the children of this process; faster than a search among all processes."""
+    pids = []
     for thread in Path("/proc/self/task").iterdir():
         with suppress(OSError):  # it has just ended
-            found += [int(pid) for pid in (thread / "children").read_text().split()]
-    return found
+            pids += [int(pid) for pid in (thread / "children").read_text().split()]
+    return pids
 
 
 def cpu_seconds(pid: int) -> float:
@@ -135,12 +135,12 @@ def cpu_seconds(pid: int) -> float:
 
 def allocator(pid: int) -> str:
     """Return the settings of the memory allocator in a process's environment."""
-    said = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    return " ".join(sorted(entry for entry in said if entry.startswith("MALLOC_")))
+    entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return " ".join(sorted(entry for entry in entries if entry.startswith("MALLOC_")))
 
 
 def memory(pid: int) -> tuple[int, int]:
-    """Return the bytes of memory that a process holds, and the most it held since its mark began anew."""
+    """Return the bytes of memory that a process holds, and its peak since the last reset."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     kilobytes = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("VmRSS", "VmHWM"))}
     return 1024 * int(kilobytes.get("VmRSS", 0)), 1024 * int(kilobytes.get("VmHWM", 0))

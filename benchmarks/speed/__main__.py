@@ -1,10 +1,9 @@
-"""Measure hrvol's speed beside the reference code's and napari-convpaint's: ``python -m benchmarks.speed``.
+"""Measure hrvol's speed beside the reference code and napari-convpaint: ``python -m benchmarks.speed``.
 
 Everything is measured on this machine, in turn, on the same images with the same weights, each in a process
 of its own (``benchmarks.speed.own``, ``benchmarks.speed.peers``). ``--hrdv2`` is a checkout of the reference
-code; ``--convpaint`` the Python of an environment that has napari-convpaint. Writes a Markdown document, the
-figures behind it as JSON, and a picture, side by side, after each measurement: what is done is not lost with
-what is not.
+code; ``--convpaint`` the Python of an environment that has napari-convpaint. Writes a Markdown page, its
+figures as JSON and a picture, side by side, after each measurement.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ BOUND = 1e-3
 """The reference code must give the recorded features to this relative error before it is timed."""
 
 GUESS = 45e9
-"""FLOP/s of a thread, to foretell what would take too long until the machine's own is measured."""
+"""FLOP/s of a thread, to estimate times until the machine's own rate is measured."""
 
 BUDGET = 60.0
-"""Seconds that repeats of a measurement may take; what took more is not repeated after the peers either."""
+"""Seconds for the repeats of a measurement; longer ones are not repeated after the peers either."""
 
 OFFSETS = (1, 2, 3, 4, 5, 7)
 SHIFTS: tuple[tuple[int, ...], ...] = ((), (1,), (1, 2))
@@ -54,7 +53,7 @@ CEILINGS = (("balanced", 518), ("balanced", 336), ("paper", 336))
 
 @dataclass
 class Session:
-    """What is measured, with what; the parts that are done, as they are written to JSON."""
+    """Options of the measurements, and the figures so far, as they are written to JSON."""
 
     options: argparse.Namespace
     folder: Path
@@ -63,7 +62,7 @@ class Session:
     images: dict[int, Path] = field(default_factory=dict)
 
     def part(self, name: str) -> dict[str, Any]:
-        """Begin a part anew."""
+        """Start a part over and return it."""
         about = {"command": command(self.options), "machine": describe_machine(self.options.threads)}
         self.parts[name] = {**about, "rows": []}
         found: dict[str, Any] = self.parts[name]
@@ -91,7 +90,7 @@ class Session:
         return file
 
     def do(self, what: str, *, python: str = sys.executable, **job: Any) -> dict[str, Any]:
-        """Do one job in a process of its own and return its figures.
+        """Run one job in a process of its own and return its figures.
 
         Raises
         ------
@@ -99,12 +98,12 @@ class Session:
             The process failed; the message has its last line.
         """
         threads = self.options.threads
-        told = {"what": what, "threads": threads, **job}
+        arguments = {"what": what, "threads": threads, **job}
         # Workers have a thread each, unless their environment says otherwise.
         count = 1 if what == "volume" else threads
         limits = {f"{name}_NUM_THREADS": str(count) for name in ("OMP", "MKL", "OPENBLAS")}
         module = "peers" if what in PEERS else "own"
-        command = [python, "-m", f"benchmarks.speed.{module}", json.dumps(told, default=str)]
+        command = [python, "-m", f"benchmarks.speed.{module}", json.dumps(arguments, default=str)]
         done = subprocess.run(
             command, cwd=ROOT, env=os.environ | limits, capture_output=True, text=True, check=False
         )
@@ -115,7 +114,7 @@ class Session:
         return found
 
     def save(self) -> None:
-        """Write what there is: figures, document, picture."""
+        """Write figures, page and picture."""
         out: Path = self.options.output
         parts = {name: self.parts[name] for name in PARTS if name in self.parts}
         rounded = {name: {**part, "rows": _rounded(part["rows"])} for name, part in parts.items()}
@@ -219,14 +218,14 @@ def _compare_side(session: Session, part: dict[str, Any], side: int) -> None:
 
 
 def scaling(session: Session) -> None:
-    """Time hrvol's presets on images of growing side, while they are foretold to keep the limit."""
+    """Time hrvol's presets on images of growing side, while the estimate is below the time limit."""
     options, part = session.options, session.part("scaling")
     for side in options.scaling_sides:
         for name in options.presets:
             spec = _deep(name)
-            foretold = work_of(spec.deep, (side, side)).flop / session.rate
-            if foretold > options.time_limit:
-                log(f"{side} px, {name}: left out, some {foretold:.0f} s")
+            estimate = work_of(spec.deep, (side, side)).flop / session.rate
+            if estimate > options.time_limit:
+                log(f"{side} px, {name}: left out, some {estimate:.0f} s")
                 continue
             found = session.hrvol(spec, side)
             part["rows"].append({"who": HRVOL, "name": name, "side": side, "round": "before", **found})
@@ -279,7 +278,7 @@ def _deep(preset: str) -> FeatureSpec:
 
 
 def _rounded(value: Any) -> Any:
-    """Return figures with five digits: the rest is noise."""
+    """Round figures to five digits."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
@@ -288,7 +287,7 @@ def _rounded(value: Any) -> Any:
 
 
 def command(options: argparse.Namespace) -> str:
-    """Return the command that makes these figures; where the peers lie does not matter."""
+    """Return the command that reproduces these figures, without the paths of the peers."""
     default = parser().parse_args([])
     words = ["python", "-m", "benchmarks.speed"]
     words += ["--hrdv2", "HR-Dv2"] * bool(options.hrdv2)
@@ -316,28 +315,28 @@ def parser() -> argparse.ArgumentParser:
     add("--presets", nargs="+", choices=tuple(PRESETS), default=["fast", "balanced", "best", "paper"])
     add("--scaling-sides", nargs="+", type=int, default=[112, 224, 336, 518, 700, 896, 1120])
     add("--repeats", type=int, default=3, help="of a measurement, where the time limit allows them")
-    add("--time-limit", type=float, default=300, help="seconds: what would take more runs some views only")
+    add("--time-limit", type=float, default=300, help="seconds; slower settings run some views only")
     add("--seconds", type=float, default=2, help="to measure one matrix product")
     add("--planes", type=int, default=2, help="of the volume that workers label")
     add("--volume-side", type=int, default=PLANES_SIDE, help="of its planes, px")
     add("--threads", type=int, default=cpus())
     add("--add", action="store_true", help="keep the figures of other parts in the JSON")
-    add("-o", "--output", type=Path, default=Path("benchmarks/speed/speed.md"), help="the Markdown document")
+    add("-o", "--output", type=Path, default=Path("benchmarks/speed/speed.md"), help="Markdown page")
     return found
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse peers that are not there, before anything is measured."""
+    """Raise InputError if a peer is missing, before anything is measured."""
     if options.hrdv2 and not (options.hrdv2 / "hr_dv2").is_dir():
         raise InputError(
-            f"{options.hrdv2}: no folder hr_dv2 in it; expected a checkout of the reference code"
+            f"{options.hrdv2}: found no folder hr_dv2, expected a checkout of the reference code"
         )
     if options.convpaint and not os.access(options.convpaint, os.X_OK):
-        raise InputError(f"{options.convpaint}: not a program; expected the Python of an environment")
+        raise InputError(f"{options.convpaint}: found no program, expected the Python of an environment")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and write the document as parts are done."""
+    """Measure, and write the page after each measurement."""
     options = parser().parse_args(arguments)
     figures = options.output.with_suffix(".json")
     parts = load(figures) if options.add else {}

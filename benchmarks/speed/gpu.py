@@ -1,9 +1,8 @@
-"""What a GPU gives: ``python -m benchmarks.speed.gpu`` (``--device cpu`` runs the same on the CPU, to see it work).
+"""Measure speed and memory on a GPU: ``python -m benchmarks.speed.gpu``.
 
-Speed and the share of each stage by preset and precision; operations of the network beside what a product of
-large matrices reaches on the same device; images at once; memory beside its forecast; and several devices.
-
-Each figure is printed as it comes, and the document written anew: a run that is ended has what it had done.
+Speed and share of each stage by preset and precision; operations of the network beside a product of large
+matrices on the same device; images per pass; memory beside its forecast; several devices. ``--device cpu``
+runs the same on the CPU, as a test. Each figure is printed, and the page written again, as it comes.
 """
 
 from __future__ import annotations
@@ -52,15 +51,15 @@ class Stages:
     Attributes
     ----------
     preset, precision
-        Which.
+        Settings.
     voxels_per_s
-        Undisturbed, in this process.
+        In this process, without synchronisation at the stages.
     shares
-        Of the stages and, last, of the rest, measured again with the device waited for at each end.
+        Of the stages and, last, of the rest, from another run that synchronises after each stage.
     flops
         Operations per second of the network while it is at work.
     memory, forecast
-        Most bytes that torch held, and what was forecast of that; 0 on the CPU.
+        Peak of torch's bytes, and its forecast; 0 on the CPU.
     """
 
     preset: str
@@ -74,7 +73,7 @@ class Stages:
 
 @dataclass
 class Found:
-    """What has been measured so far.
+    """Figures so far.
 
     Attributes
     ----------
@@ -98,17 +97,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the document."""
     args = _parser().parse_args(arguments)
     if args.device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("no GPU here; --device cpu runs the same on the CPU")
+        raise SystemExit("found no GPU; --device cpu runs the same on the CPU")
     if args.device == "cpu":
-        torch.set_num_threads(1)  # else times of stages do not add up
+        torch.set_num_threads(1)  # else the times of stages do not add up
     found = Found()
-    for news in measure(found, args):
-        print(news, flush=True)
+    for message in measure(found, args):
+        print(message, flush=True)
         args.output.write_text(render(found, args), encoding="utf-8")
 
 
 def measure(found: Found, args: argparse.Namespace) -> Iterator[str]:
-    """Measure one thing after the other into ``found``, and say each in a line."""
+    """Measure one thing after the other into ``found``; yield a line for each."""
     for precision in args.precisions:
         found.products[precision] = measure_product(args.device, precision, args.product)
         yield f"product, {precision}: {found.products[precision] / 1e12:.3f} TFLOP/s"
@@ -122,13 +121,13 @@ def measure(found: Found, args: argparse.Namespace) -> Iterator[str]:
         folder = Path(name)
         for preset in args.presets:
             for precision in args.precisions:
-                featuriser._LOADED.clear()  # else memory is that of all networks so far
+                featuriser._LOADED.clear()  # else memory includes the former networks
                 model = train_model(
                     [(volume, strokes)], recipe=recipe_of(preset, precision, args), device=args.device
                 )
                 found.rows.append(measure_stages(preset, precision, volume, model, folder, args))
                 yield str(found.rows[-1])
-        # The last of them is the one that several devices are tried with.
+        # Several devices use the last preset and precision.
         counts = args.workers or worker_counts(args.device)
         for count, seconds in measure_scaling(volume, model, folder, args.device, counts):
             found.scaling[count] = seconds
@@ -136,7 +135,7 @@ def measure(found: Found, args: argparse.Namespace) -> Iterator[str]:
 
 
 def limits(device: str) -> Any:
-    """Return what holds the CPU to one thread where it is what is measured."""
+    """Return a context that limits the CPU to one thread if it is measured."""
     return threadpool_limits(1) if device == "cpu" else nullcontext()
 
 
@@ -152,7 +151,7 @@ def electrode(args: argparse.Namespace) -> tuple[NDArray[np.uint8], NDArray[np.u
 
 
 def recipe_of(preset: str, precision: str, args: argparse.Namespace) -> Recipe:
-    """Return a preset with the precision and the sizes asked for."""
+    """Return a preset with the requested precision and sizes."""
     return PRESETS[preset].with_(
         **{
             "features.deep.precision": precision,
@@ -165,7 +164,7 @@ def recipe_of(preset: str, precision: str, args: argparse.Namespace) -> Recipe:
 
 
 def wait_for(device: str) -> None:
-    """Wait until a device has done what it was asked for."""
+    """Wait for the work queued on a device."""
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -209,12 +208,12 @@ def counted(work: Counter[str], device: str) -> Iterator[None]:
     """Count the network's operations, and wait for the device at the end of each stage."""
     tokens = Backbone.tokens
 
-    def count(self: Backbone, images: torch.Tensor, **wanted: Any) -> Any:
-        stride = wanted.get("stride") or self.patch
+    def count(self: Backbone, images: torch.Tensor, **options: Any) -> Any:
+        stride = options.get("stride") or self.patch
         height, width = (1 + (side - self.patch) // stride for side in images.shape[2:])
-        last = max(wanted.get("blocks") or (self.depth,))
+        last = max(options.get("blocks") or (self.depth,))
         work["flop"] += round(len(images) * network_flop(height * width + 1, last))
-        return tokens(self, images, **wanted)
+        return tokens(self, images, **options)
 
     def waiting(function: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
@@ -285,9 +284,9 @@ def forecast(recipe: Recipe) -> int:
 
 
 def worker_counts(device: str) -> list[int]:
-    """Return how many devices, or processes of the CPU, are tried: powers of two, and all."""
-    there = torch.cuda.device_count() if device == "cuda" else cpus()
-    return sorted({2**n for n in range(there.bit_length()) if 2**n <= there} | {there})
+    """Return the numbers of devices, or processes, to measure: powers of two, and all."""
+    most = torch.cuda.device_count() if device == "cuda" else cpus()
+    return sorted({2**n for n in range(most.bit_length()) if 2**n <= most} | {most})
 
 
 def measure_scaling(
@@ -297,16 +296,16 @@ def measure_scaling(
     source = folder / "volume.zarr"
     zarr.save_array(str(source), volume)
     for count in counts:
-        where: dict[str, Any] = {"engine": "local", "workers": count}
+        engine: dict[str, Any] = {"engine": "local", "workers": count}
         if device == "cuda":
-            where = {"engine": "cuda", "devices": [str(number) for number in range(count)]}
-        report = segment_volume(source, folder / f"by-{count}.ome.zarr", model, device=device, **where)
+            engine = {"engine": "cuda", "devices": [str(number) for number in range(count)]}
+        report = segment_volume(source, folder / f"by-{count}.ome.zarr", model, device=device, **engine)
         assert not report.failed, report.failed
         yield count, report.seconds
 
 
 def machine(device: str) -> str:
-    """Return what was measured: the GPUs, or the CPU."""
+    """Describe the GPUs, or the CPU."""
     if device == "cpu":
         return f"**On the CPU, to see that it runs; nothing here is about GPUs.** {describe_machine(1)}"
     names = Counter(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
@@ -323,19 +322,10 @@ the forecast of that; CUDA, CuPy and the classifier have theirs besides.
 
 
 def render(found: Found, args: argparse.Namespace) -> str:
-    """Return the document of what has been measured so far."""
+    """Return the page of the figures so far."""
     voxels = args.planes * (args.across * args.core) ** 2
-    head = [
-        "preset",
-        "precision",
-        "voxels/s",
-        *STAGES,
-        "the rest",
-        "network, TFLOP/s",
-        "of a product",
-        "GPU MiB",
-        "forecast",
-    ]
+    head = ["preset", "precision", "voxels/s", *STAGES, "the rest"]
+    head += ["network, TFLOP/s", "of a product", "GPU MiB", "forecast"]
     rows = []
     for row in found.rows:
         memory = [f"{size / 2**20:.0f}" if size else "" for size in (row.memory, row.forecast)]

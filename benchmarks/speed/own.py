@@ -1,6 +1,6 @@
-"""What ``benchmarks.speed`` measures of hrvol: ``python -m benchmarks.speed.own JOB``.
+"""Measure hrvol for ``benchmarks.speed``: ``python -m benchmarks.speed.own JOB``.
 
-A job is told as JSON, and the figures are the last line printed, as those of ``benchmarks.speed.peers`` are.
+A job is JSON; its figures are the last line printed, like those of ``benchmarks.speed.peers``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hrvol.volume.volume import open_volume
 from hrvol.volume.write_image import write_image
 
 FEW = 4
-"""Views that are run where all would take too long."""
+"""Views to run where all would take too long."""
 
 SQUARE = 2048
 """Side of the large matrices whose product is the machine's ceiling."""
@@ -39,8 +39,8 @@ def measure_hrvol(job: dict[str, Any]) -> dict[str, Any]:
     """Time hrvol's features, of one image and of as many at once as there are threads.
 
     Keys of ``job``: ``spec`` (a ``FeatureSpec`` as plain values), ``image``, ``threads``, ``repeats``,
-    ``budget`` (seconds that repeats may take), ``time_limit`` and ``flop_rate`` (of all threads; of views
-    that are foretold to take longer than the limit, four are run), ``together`` (whether to time several
+    ``budget`` (seconds for repeats), ``time_limit`` and ``flop_rate`` (of all threads; of views
+    estimated to take longer than the limit, four are run), ``together`` (whether to time several
     images at once).
     """
     spec, threads = FeatureSpec.model_validate(job["spec"]), job["threads"]
@@ -49,14 +49,14 @@ def measure_hrvol(job: dict[str, Any]) -> dict[str, Any]:
     work = work_of(spec.deep, image.shape) if spec.uses_deep else None
     if work is not None:
         views = len(views_of(spec.deep))
-        foretold = work.flop / job["flop_rate"]
-        if views > FEW and foretold > job["time_limit"]:
+        estimate = work.flop / job["flop_rate"]
+        if views > FEW and estimate > job["time_limit"]:
             # Views are alike: some stand for all of them. Four, because views run side by side.
             deep = spec.deep.model_copy(update={"shifts": (), "flips": "published", "rotations": False})
             spec = spec.model_copy(update={"deep": deep})
             work = work_of(deep, image.shape)
-            foretold *= FEW / views
-        job["together"] &= threads * foretold <= job["time_limit"]
+            estimate *= FEW / views
+        job["together"] &= threads * estimate <= job["time_limit"]
     featuriser = load_featuriser(spec)
     measured = len(views_of(spec.deep)) if work is not None else 1
     featuriser(image[:56, :56])

@@ -1,9 +1,8 @@
-"""The peers that ``benchmarks.speed`` measures: ``python -m benchmarks.speed.peers JOB``.
+"""Measure the peers for ``benchmarks.speed``: ``python -m benchmarks.speed.peers JOB``.
 
-A job is told as JSON, and the figures are the last line printed. Only numpy and torch are needed to begin:
-each adapter imports what it measures, because napari-convpaint lives in an environment without hrvol. The
-peers load their network from torch hub; they are given :class:`Network` instead, with the weights that hrvol
-uses.
+A job is JSON; its figures are the last line printed. Only numpy and torch are imported at the start: each
+adapter imports its peer, because napari-convpaint lives in an environment without hrvol. The peers load their
+network from torch hub; they get :class:`Network` instead, with the weights that hrvol uses.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 
 PATCH, CHANNELS, HEADS, DEPTH = 14, 384, 6, 12
 TRIED_VIEWS = 2
-"""Views of the reference code that are timed first, and stand for all where all would take too long."""
+"""Views of the reference code timed first; they stand for all where all would take too long."""
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -93,7 +92,7 @@ class Network(nn.Module):
     Attributes
     ----------
     seen
-        Number of tokens (class token included) of each image that it was shown.
+        Number of tokens (class token included) of each input image.
     """
 
     num_heads = HEADS
@@ -150,7 +149,7 @@ def load_network(file: Path) -> Network:
 
 @contextmanager
 def hub_gives(network: nn.Module) -> Iterator[None]:
-    """Let ``torch.hub.load`` return a network instead of asking GitHub, while a ``with`` statement lasts."""
+    """Let ``torch.hub.load`` return a network instead of downloading it, while a ``with`` statement lasts."""
     original = torch.hub.load
     torch.hub.load = lambda *_, **__: network
     try:
@@ -170,8 +169,8 @@ class Timing:
 def timed(run: Callable[[], Any], repeats: int = 1, budget: float = math.inf) -> Timing:
     """Run at least once, and again while the next run would end within ``budget`` seconds."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed but kept would be used again, unseen
-    Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew
+    ctypes.CDLL(None).malloc_trim(0)  # else freed memory would be used again, unseen
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
     seconds: list[float] = []
     while not seconds or (len(seconds) < repeats and sum(seconds) + seconds[-1] <= budget):
@@ -204,7 +203,7 @@ def _published(job: dict[str, Any], stride: int) -> tuple[Any, Any, Network]:
 
 
 def check_reference(job: dict[str, Any]) -> dict[str, float]:
-    """Return the relative error of the reference code here against features that it gave before.
+    """Return the relative error of the reference code here against recorded features.
 
     Keys of ``job``: ``checkout``, ``weights``, ``features`` (folder of the recorded features).
     """
@@ -223,7 +222,7 @@ def check_reference(job: dict[str, Any]) -> dict[str, float]:
 def measure_reference(job: dict[str, Any]) -> dict[str, Any]:
     """Time the published settings: stride 4, the image and 16 shifts of it, one after the other.
 
-    Keys of ``job``: ``checkout``, ``weights``, ``image``, ``time_limit`` (seconds that all views may take).
+    Keys of ``job``: ``checkout``, ``weights``, ``image``, ``time_limit`` (seconds for all views).
     """
     model, transform, network = _published(job, 4)
     views, back = transform.get_shift_transforms([1, 2], "Moore")
@@ -239,7 +238,7 @@ def measure_reference(job: dict[str, Any]) -> dict[str, Any]:
         model.set_transforms(views, back)
         network.seen.clear()
         few, timing = timing, timed(lambda: model.forward_sequential(image))
-        # what the first views took and did not give back is no longer seen as a rise
+        # memory that the first views kept no longer counts as a rise
         timing = Timing(timing.seconds, max(few.peak_mb, timing.peak_mb))
     return figures(timing, network.seen, 1, DEPTH) | {"views": count, "of": len(views)}
 
@@ -247,7 +246,7 @@ def measure_reference(job: dict[str, Any]) -> dict[str, Any]:
 def measure_convpaint(job: dict[str, Any]) -> dict[str, Any]:
     """Time napari-convpaint's DINOv2 features of an image, at pixel resolution as it gives them.
 
-    Keys of ``job``: ``weights``, ``image``, ``repeats``, ``budget`` (seconds that repeats may take).
+    Keys of ``job``: ``weights``, ``image``, ``repeats``, ``budget`` (seconds for repeats).
     """
     from importlib.metadata import version
 
@@ -268,7 +267,7 @@ def measure_convpaint(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def figures(timing: Timing, tokens: Sequence[int], runs: int, blocks: int) -> dict[str, Any]:
-    """Return what a table needs; ``tokens`` are of ``runs`` runs."""
+    """Return the figures for a table; ``tokens`` are of ``runs`` runs."""
     each = list(tokens)[: len(tokens) // runs]
     return {
         "seconds": list(timing.seconds),
@@ -287,7 +286,7 @@ JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 def serve(jobs: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]) -> None:
-    """Do the job that the command line tells, and print its figures."""
+    """Run the job of the command line and print its figures."""
     job = json.loads(sys.argv[1])
     torch.set_num_threads(job["threads"])
     print(json.dumps(jobs[job["what"]](job)))

@@ -1,7 +1,7 @@
-"""Where the time of a segmentation goes: ``python -m benchmarks.speed.stages``.
+"""Measure the stages of a segmentation: ``python -m benchmarks.speed.stages``.
 
-The vnc volume is trained on and labelled by the product's own pipeline, on one thread, so that times of
-stages add up; the functions of each stage are wrapped in clocks.
+The package trains on and labels the vnc volume on one thread, so that the times of the stages add up; the
+functions of each stage are wrapped in clocks.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ STROKES = 40
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write the document."""
+    """Measure and write the page."""
     args = _parser().parse_args(arguments)
     torch.set_num_threads(1)
     data = load_dense("vnc")
@@ -89,7 +89,7 @@ process) not. *Classifier*: a vote of {PRESETS["balanced"].classifier.trees} tre
 def trained(preset: str, path: Path) -> None:
     """Store a model, trained on as many strokes as all training planes have, on one plane.
 
-    In a process of its own, because all threads may work there.
+    In a process of its own, which may use all threads.
     """
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         pool.submit(_train, preset, path).result()
@@ -134,9 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     presets = ("fast", "balanced", "best")
     parser.add_argument("--presets", nargs="+", choices=presets, default=list(presets))
     parser.add_argument("--planes", type=int, default=1)
-    parser.add_argument(
-        "--models", type=Path, help="a folder that keeps models; those there are not trained again"
-    )
+    parser.add_argument("--models", type=Path, help="folder for models; existing ones are not trained again")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/speed/stages.md"))
     return parser
 

@@ -1,4 +1,4 @@
-"""Figures of ``benchmarks.speed`` -> Markdown and a picture; sentences are worked out from them too."""
+"""Render the figures of ``benchmarks.speed`` as Markdown and a picture; sentences are derived from them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Entry:
     Attributes
     ----------
     who, name, side
-        What was measured, on how large an image.
+        Program, its settings, and the side of the image.
     seconds
         Median of all runs, scaled to all views.
     together
@@ -84,7 +84,7 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """How tables call it."""
+        """Name in the tables."""
         return f"hrvol `{self.name}`" if self.who == HRVOL else _TITLES[self.who]
 
 
@@ -123,7 +123,7 @@ def _entry(who: str, name: str, side: int, rows: Sequence[Row]) -> Entry:
 
 
 def render(parts: Mapping[str, Any], picture: str) -> str:
-    """Return the document.
+    """Return the page.
 
     Parameters
     ----------

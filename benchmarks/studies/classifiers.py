@@ -1,8 +1,7 @@
-"""Which classifier for few strokes: ``python -m benchmarks.studies.classifiers``.
+"""Compare classifiers for few strokes: ``python -m benchmarks.studies.classifiers``.
 
 Forests, logistic regression and votes of both, on hybrid features of ``balanced``, with strokes on one crop
-and on two crops of all dense data sets. Figures are kept as JSON beside the document; what is there already
-is not measured again.
+and on two crops of all dense data sets. Figures are kept as JSON beside the page and are not measured again.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from hrvol.recipe.specs import ClassifierSpec, FeatureSpec
 PRESET, TEST = "balanced", 2
 DRAWN_ON = (1, 2)
 TOLERANCE = 0.005
-"""Hybrid features may be so much worse than the better of classical and deep ones."""
+"""Largest accepted loss of hybrid features against the better of classical and deep ones."""
 
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 TRIED: Mapping[str, ClassifierSpec] = {
@@ -49,7 +48,7 @@ TRIED: Mapping[str, ClassifierSpec] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what is missing and write the document."""
+    """Measure what is missing and write the page."""
     args = _parser().parse_args(arguments)
     torch.set_num_threads(args.threads)
     kept = args.output.with_suffix(".json")
@@ -72,13 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def key(name: str, crops: int, spec: ClassifierSpec) -> str:
-    """Return where figures are kept."""
+    """Return the key of figures in the JSON."""
     deep = PRESETS[PRESET].features.deep
     return f"{name} | {crops} | {deep.model_dump_json()} | {spec.model_dump_json()}"
 
 
 def render(figures: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> str:
-    """Return the document."""
+    """Return the page."""
     cases = [(name, crops) for name in DENSE for crops in DRAWN_ON]
     found = {
         (label, case): figures[key(*case, spec)]
@@ -120,7 +119,7 @@ over drawings); below -{TOLERANCE} it loses.
 
 
 def gain(row: Mapping[str, Sequence[float]]) -> float:
-    """Return what hybrid features gain over the better of classical and deep ones."""
+    """Return the gain of hybrid features over the better of classical and deep ones."""
     return float(np.mean(row["hybrid"]) - max(np.mean(row["classical"]), np.mean(row["deep"])))
 
 

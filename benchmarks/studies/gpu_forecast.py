@@ -1,7 +1,6 @@
-"""What presets cost, and what GPUs would make of it: ``python -m benchmarks.studies.gpu_forecast``.
+"""Forecast GPU times of the presets from data sheets: ``python -m benchmarks.studies.gpu_forecast``.
 
-A forecast and no measurement: operations of the network and bytes that must move, divided by what data sheets
-promise. Writes ``benchmarks/studies/gpu_forecast.md``. Nothing is run but arithmetic.
+No measurement: operations of the network and bytes that must move, divided by the rates of data sheets.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ class Outlook:
 
 
 def outlook(work: Work, spec: DeepSpec, kind: str, gpu: Gpu, utilisation: float) -> Outlook:
-    """Return what a tile would take.
+    """Return the forecast for a tile.
 
     Features of pixels are written, and read and written again for each further view, and read in the end.
     """
@@ -93,7 +92,7 @@ def published_work() -> tuple[float, int]:
 
 
 def render(side: int, core: int, command: str) -> str:
-    """Return the document, for tiles of some side (px) of which a core is kept."""
+    """Return the page, for tiles of some side (px) of which a core is kept."""
     works = {name: work_of(PRESETS[name].features.deep, (side, side)) for name in SHOWN}
     ratios = ", ".join(f"{gpu.flops / gpu.bandwidth:.0f} ({gpu.name})" for gpu in GPUS)
     head = f"""# Forecast for GPUs
@@ -208,7 +207,7 @@ it on the CPU, beside hrvol and the reference code.
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the document."""
+    """Write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.gpu_forecast", description=__doc__)
     parser.add_argument("--side", type=int, default=518, help="of a tile, px")
     parser.add_argument("--core", type=int, default=448, help="of it that is kept, px")

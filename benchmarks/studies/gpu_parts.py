@@ -1,8 +1,8 @@
-"""What single steps take on a GPU: ``python -m benchmarks.studies.gpu_parts [--hrdv2 PATH]``.
+"""Measure single steps on a GPU: ``python -m benchmarks.studies.gpu_parts [--hrdv2 PATH]``.
 
 Features of one image beside the reference code's on the same GPU; ``torch.compile``; fits and trees beside
 scikit-learn's on the CPUs of the same machine; the filter bank. Weights and images are random: times do not
-depend on them. Prints Markdown, part by part: what is done is not lost with what is not.
+depend on them. Prints Markdown as it measures.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ SETTINGS = [("paper", "fp32"), ("paper", "fp16")] + [
 CHANNELS = 470
 """About what a pixel has with one block's tokens and the default filters."""
 
-TRAINED, CLUSTERED, ASKED = 20_000, 50_000, 20_000
+TRAINED, CLUSTERED, PREDICTED = 20_000, 50_000, 20_000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure each part."""
     args = _parser().parse_args(arguments)
     if not torch.cuda.is_available():
-        raise SystemExit("no GPU here")
+        raise SystemExit("found no GPU")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
     compare_features(args.hrdv2)
     compare_compiled()
@@ -67,7 +67,7 @@ def clock(run: Callable[[], Any], repeats: int = 5, warm: int = 2) -> float:
 
 
 def compare_features(checkout: Path | None) -> None:
-    """Print the time and the memory that features of one image take, beside the reference code's."""
+    """Print the time and the memory of the features of one image, beside the reference code's."""
     _head("image", "what", "precision", "ms", "times as fast", "most memory, MB")
     rng = np.random.default_rng(0)
     for side in SIDES:
@@ -89,7 +89,7 @@ def compare_features(checkout: Path | None) -> None:
 
 
 def _reference(checkout: Path, image: NDArray[np.uint8]) -> tuple[str, str, str]:
-    """Return what the published settings of the reference code take: stride 4, the image and 16 shifts."""
+    """Time the published settings of the reference code: stride 4, the image and 16 shifts."""
     sys.path.insert(0, str(checkout))
     from hr_dv2 import HighResDV2, transform
 
@@ -106,7 +106,7 @@ def _reference(checkout: Path, image: NDArray[np.uint8]) -> tuple[str, str, str]
 
 
 def compare_compiled() -> None:
-    """Print what ``torch.compile`` of each block makes of the network: 16 images of 518 px, 6 blocks."""
+    """Print times of the network with ``torch.compile`` of each layer: 16 images of 518 px, 6 layers."""
     _head("precision", "plain, ms", "compiled, ms", "times as fast", "first call, s")
     for precision in ("fp32", "fp16"):
         backbone = random_backbone("dinov2_vits14", device="cuda", precision=precision)
@@ -129,7 +129,7 @@ def compare_compiled() -> None:
 
 
 def time_filters() -> None:
-    """Print what each filter of the default bank takes for a tile of 518 px, beside one thread of the CPU."""
+    """Print the time of each filter of the default bank for a tile of 518 px, beside one CPU thread."""
     import cupy
 
     spec = ClassicalSpec()
@@ -146,7 +146,7 @@ def time_filters() -> None:
 
 
 def compare_fits() -> None:
-    """Print fits, and trees asked about a tile, beside scikit-learn's: all CPUs fit, one thread is asked."""
+    """Print times of fits and of predictions of a tile, beside scikit-learn's: all CPUs fit, one predicts."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(4, CHANNELS)).astype(np.float32) / 4
 
@@ -162,17 +162,17 @@ def compare_fits() -> None:
     for kind in ("forest", "logistic"):
         spec = ClassifierSpec(kind=kind, class_weight=None)
         fits = {}
-        for device in ("cuda", "cuda", "cpu"):  # the first call makes ready
+        for device in ("cuda", "cuda", "cpu"):  # the first call initialises
             began = time.perf_counter()
             estimator = fit_classifier(spec, features, labels, 0, n_jobs=-1, device=device)
             fits[device] = time.perf_counter() - began
         rows = f"{TRAINED} x {CHANNELS}"
         _line(f"{kind}: fit of {rows}", f"{fits['cuda']:.2f} s", f"{fits['cpu']:.2f} s", "")
         took = clock(lambda e=estimator, k=kind: device_probabilities(k, e, there))
-        found = device_probabilities(kind, estimator, there)[:ASKED].cpu().numpy().argmax(axis=1)
+        found = device_probabilities(kind, estimator, there)[:PREDICTED].cpu().numpy().argmax(axis=1)
         began = time.perf_counter()
-        expected = probabilities(estimator, tile[:ASKED]).argmax(axis=1)
-        cpu = (time.perf_counter() - began) * len(tile) / ASKED
+        expected = probabilities(estimator, tile[:PREDICTED]).argmax(axis=1)
+        cpu = (time.perf_counter() - began) * len(tile) / PREDICTED
         differ = f"{(found != expected).mean():.4%}"
         _line(f"{kind}: tile of 518 x 518", f"{took * 1e3:.1f} ms", f"{cpu:.1f} s", differ)
     many = draw(CLUSTERED)[0]

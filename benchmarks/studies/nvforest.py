@@ -1,8 +1,8 @@
-"""A forest asked by nvForest on the CPU, beside scikit-learn's own trees: ``python -m benchmarks.studies.nvforest``.
+"""Compare nvForest on the CPU with scikit-learn's trees: ``python -m benchmarks.studies.nvforest``.
 
-nvForest needs packages of several GB, so it lives in an environment of its own, whose interpreter is named
-with ``--python``: with nvforest-cu13, scikit-learn as here, skops, array-api-compat, pydantic, pyyaml and
-threadpoolctl. This one trains a forest on strokes and computes the features of a tile; that one asks.
+nvForest needs packages of several GB, so it lives in an environment of its own, whose interpreter is given by
+``--python``: with nvforest-cu13, scikit-learn as here, skops, array-api-compat, pydantic, pyyaml and
+threadpoolctl. This process trains a forest on strokes and computes the features of a tile; that one predicts.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from hrvol.segment.estimators.nvforest import ask_trees, load_trees
 from hrvol.segment.estimators.validate import TRUSTED_TYPES
 
 STRIPE = 64
-"""Rows of a tile that are asked about at once, as the product does."""
+"""Rows of a tile predicted at once, as the package does."""
 
 CHUNK = 4096
-"""Pixels that a thread of scikit-learn's is asked about at once, as the product does."""
+"""Pixels that a thread of scikit-learn's predicts at once, as the package does."""
 
 LAYOUTS = ("depth_first", "breadth_first", "layered")
 
@@ -47,13 +47,13 @@ the bits of one that has not. Besides, it is no faster in double precision (supe
 **On a GPU** features differ from those of a CPU by rounding anyway. There a forest is asked in single
 precision, with thresholds rounded down: half the memory traffic, and labels differ only where two classes are
 as good as equal. On an H100 a tile of 518 x 518 took 8.4 ms (`benchmarks/studies/gpu_parts.md`)."""
-"""What follows from the tables for the product."""
+"""Conclusions for the package."""
 
 Ask = Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write the document."""
+    """Measure and write the page."""
     args = _parser().parse_args(arguments)
     if args.ask is not None:
         print(json.dumps(compare(args.ask, args.threads, args.rounds, args.side)))
@@ -87,7 +87,7 @@ third. scikit-learn's trees are asked as the product does, {CHUNK} pixels a thre
 threads of its own. Ways are measured in turn, {args.rounds} times: the least seconds, by the clock and of
 all cores; "times as fast" is the median over rounds of the CPU time of scikit-learn's trees on as many
 threads, divided by the way's, because the machine had other work to do. "bits": share of the pixels whose
-probabilities are all the same when they are rounded to float32, as the product keeps them. "single, down":
+probabilities are all the same when they are rounded to float32, as the package keeps them. "single, down":
 thresholds are rounded down to float32, so that float32 features fall into the same leaves; "single":
 nvForest rounds them to the nearest.
 
@@ -128,12 +128,12 @@ def train(name: str, folder: Path, side: int, trees: int) -> dict[str, Any]:
 
 
 def compare(folder: Path, threads: Sequence[int], rounds: int, side: int) -> dict[str, Any]:
-    """Ask scikit-learn's trees and nvForest about a tile, in turn.
+    """Predict a tile with scikit-learn's trees and with nvForest, in turn.
 
     Returns
     -------
     dict
-        ``load`` before and after, ``versions``, and ``rows``: a mapping for each way of asking.
+        ``load`` before and after, ``versions``, and ``rows``: a mapping for each way.
     """
     import nvforest
     import skops.io
@@ -174,7 +174,7 @@ def compare(folder: Path, threads: Sequence[int], rounds: int, side: int) -> dic
                 "threads": count,
                 "seconds": min(wall for wall, _ in spent),
                 "cpu_seconds": min(cpu for _, cpu in spent),
-                "factor": median(theirs / mine for (_, theirs), (_, mine) in zip(ours, spent, strict=True)),
+                "factor": median(trees / cpu for (_, trees), (_, cpu) in zip(ours, spent, strict=True)),
                 "difference": float(np.abs(proba - expected).max()),
                 "bits": float((proba.astype(np.float32) == expected.astype(np.float32)).all(axis=1).mean()),
                 "labels": int((_labels(proba) != _labels(expected)).sum()),
@@ -231,7 +231,7 @@ def _by_nvforest(trees: Any, threads: int, features: NDArray[np.float32]) -> NDA
 
 
 def _labels(proba: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
-    """Return the likeliest class of probabilities as the product keeps them."""
+    """Return the likeliest class of probabilities as the package keeps them."""
     return proba.astype(np.float32).argmax(axis=1)
 
 

@@ -1,7 +1,7 @@
-"""How much context tiles need: ``python -m benchmarks.studies.overlap``.
+"""Measure how much context tiles need: ``python -m benchmarks.studies.overlap``.
 
-Planes are labelled in tiles that see 518 x 518 pixels each, with more or less overlap, and once in a single
-window that holds all of the plane. Where tiles meet, they are compared with that; everywhere, with the truth.
+Planes are labelled in tiles of 518 x 518 pixels with more or less overlap, and once in a single window that
+holds the whole plane. Where tiles meet, they are compared with that; everywhere, with the truth.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from hrvol.volume.volume import open_volume
 WINDOW = 518
 OVERLAPS = (0, 14, 35, 70)
 STRIP = 7
-"""Pixels on either side of where tiles meet that are looked at."""
+"""Pixels on either side of a face between tiles that are compared."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """Labels ``(Y, X)``, probabilities ``(K, Y, X)`` in 0..1, and the seconds that they took."""
+    """Labels ``(Y, X)``, probabilities ``(K, Y, X)`` in 0..1, and the seconds to compute them."""
 
     labels: NDArray[np.uint16]
     chances: NDArray[np.float32]
@@ -48,7 +48,7 @@ class Plane:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write the document."""
+    """Measure and write the page."""
     args = _parser().parse_args(arguments)
     torch.set_num_threads(args.threads)
     parts = [
@@ -81,7 +81,7 @@ def _table(name: str, kind: str, data: Dense, model: Model, featuriser: Featuris
     rows = [["one window", *[""] * 6, f"{_miou(single, data, z):.4f}", f"{single.seconds:.0f}"]]
     for overlap in OVERLAPS:
         if overlap < featuriser.halo:
-            continue  # refused by the product: filters would reach beyond what a tile sees
+            continue  # refused by the package: filters would reach beyond the tile
         core = WINDOW - 2 * overlap
         found = label(
             data.images[z], _tiled(model, core=core, overlap=overlap, blend=min(7, overlap)), featuriser

@@ -1,8 +1,8 @@
-"""What each setting of a recipe is worth, and costs: ``python -m benchmarks.studies.pareto``.
+"""Measure value and cost of each setting of a recipe: ``python -m benchmarks.studies.pareto``.
 
-Every setting is measured on the same crops of the dense data sets, with the same strokes and forests, and
-only one thing at a time is changed of a cheap recipe (block 9, 2 x 2 offsets). Figures are kept as JSON
-beside the document; settings that are there already are not measured again.
+Every setting is measured on the same crops of the dense data sets, with the same strokes and forests; one
+thing at a time differs from a cheap recipe (block 9, 2 x 2 offsets). Figures are kept as JSON beside the page
+and are not measured again.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from hrvol.recipe.specs import ClassifierSpec, DeepSpec, FeatureSpec
 BASE = DeepSpec(block=9, offsets=2)
 WINDOWS = (112, 168, 336, 518, 672)
 STEP = 3
-"""Every so-many-th row and column of the crops is compared."""
+"""Of rows and columns of the crops that are compared."""
 
 FOREST = ClassifierSpec(kind="forest", trees=100, grey_share=1)
-"""All of its trees look at everything; half the default's trees, to save time."""
+"""All trees use all features; half the default number of trees, to save time."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Something that is tried.
+    """A setting to measure.
 
     Attributes
     ----------
     topic
-        What is varied.
+        The varied quantity.
     name
         The value.
     deep
         The features.
     variant
-        What is done that a recipe cannot say, see :func:`_look`.
+        Treatment outside of a recipe, see :func:`_look`.
     """
 
     topic: str
@@ -61,12 +61,12 @@ class Setting:
     variant: str = ""
 
     def key(self, data: str) -> str:
-        """Return where figures are kept."""
+        """Return the key of figures in the JSON."""
         return " | ".join([data, self.deep.model_dump_json(), *([self.variant] if self.variant else [])])
 
 
 def settings() -> list[Setting]:
-    """Return all that is tried, the base once per topic."""
+    """Return all settings, the base once per topic."""
 
     def of(topic: str, values: Mapping[str, Mapping[str, Any]]) -> list[Setting]:
         return [
@@ -131,11 +131,11 @@ CLASSIFIERS: Mapping[str, ClassifierSpec] = {
     "mlp": ClassifierSpec(kind="mlp"),
     "boosting": ClassifierSpec(kind="boosting", trees=50),
 }
-"""Tried on the features of the base."""
+"""Measured on the features of the base."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what is missing and write the document."""
+    """Measure what is missing and write the page."""
     args = _parser().parse_args(arguments)
     torch.set_num_threads(args.threads)
     kept = args.output.with_suffix(".json")
@@ -186,14 +186,14 @@ def _look(setting: Setting, data: Dense, args: argparse.Namespace) -> Seen:
 
 
 def _keep(path: Path, figures: Mapping[str, Any], name: str, row: Mapping[str, Any]) -> None:
-    """Write the figures so far: what is done is not lost with what is not."""
+    """Write the figures so far and print the new ones."""
     save(path, figures)
-    told = ", ".join(f"{key} {np.mean(value):.3f}" for key, value in row.items())
-    print(f"{name}: {told}", flush=True)
+    summary = ", ".join(f"{key} {np.mean(value):.3f}" for key, value in row.items())
+    print(f"{name}: {summary}", flush=True)
 
 
 def render(figures: Mapping[str, Any], args: argparse.Namespace) -> str:
-    """Return the document."""
+    """Return the page."""
     names = [name for name in DENSE if any(key.startswith(f"{name} |") for key in figures)]
     topics: dict[str, list[Setting]] = {}
     for setting in settings():
@@ -246,7 +246,7 @@ def _table(topic: str, names: Sequence[str], rows: Sequence[list[str]]) -> str:
 
 
 def plot(figures: Mapping[str, Any], path: Path) -> None:
-    """Draw the mean mIoU of hybrid features against cost, and which settings nothing else beats."""
+    """Draw the mean mIoU of hybrid features against cost, and mark the Pareto front."""
     points: list[tuple[str, str, float, float]] = []
     for setting in settings():
         found = [figures.get(setting.key(name)) for name in DENSE]
@@ -268,9 +268,9 @@ def plot(figures: Mapping[str, Any], path: Path) -> None:
     for topic, axis in zip(topics, grid.ravel(), strict=False):
         axis.plot([p[0] for p in best], [p[1] for p in best], "o", color="0.85", ms=4)
         axis.plot([p[0] for p in front], [p[1] for p in front], "k:", lw=1)
-        mine = [point for point in points if point[0] == topic]
-        axis.plot([p[2] for p in mine], [p[3] for p in mine], "o", ms=5)
-        for _, name, cpu, score in mine:
+        of_topic = [point for point in points if point[0] == topic]
+        axis.plot([p[2] for p in of_topic], [p[3] for p in of_topic], "o", ms=5)
+        for _, name, cpu, score in of_topic:
             axis.annotate(name, (cpu, score), textcoords="offset points", xytext=(4, 4), fontsize=7)
         axis.set_title(topic, fontsize=9)
         axis.set_xscale("log")

@@ -1,9 +1,8 @@
-"""What half precision does to features and labels: ``python -m benchmarks.studies.precision``.
+"""Measure the effect of half precision on features and labels: ``python -m benchmarks.studies.precision``.
 
 Hybrid features of the preset ``fast`` on crops of all dense data sets, with the network in float32, bfloat16
-and float16, on the CPU, which computes both: slowly, but with the rounding that they have anywhere. Figures
-are kept as JSON beside the document; what is there already is not measured again. ``--compile`` measures
-``torch.compile``, too.
+and float16, on the CPU, which is slow but rounds as any device does. Figures are kept as JSON beside the page
+and are not measured again. ``--compile`` measures ``torch.compile``, too.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ HALVES = ("bf16", "fp16")
 PRESET = "fast"
 TRAIN, TEST = 1, 2
 OTHER_SEED = 1000
-"""Added to a forest's seed, to see how many labels another forest changes."""
+"""Added to a forest's seed, to count the labels that another forest changes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what is missing and write the document."""
+    """Measure what is missing and write the page."""
     args = _parser().parse_args(arguments)
     torch.set_num_threads(args.threads)
     kept = args.output.with_suffix(".json")
@@ -104,7 +103,7 @@ def relative_error(found: Seen, exact: Seen) -> dict[str, float]:
 
 
 def measure_compile(side: int, repeats: int = 12) -> dict[str, float]:
-    """Return what ``torch.compile`` of the network's blocks gives on one thread of the CPU.
+    """Measure ``torch.compile`` of the network's layers on one thread of the CPU.
 
     Returns
     -------
@@ -146,7 +145,7 @@ def _miou(labels: NDArray[np.uint16], truth: NDArray[np.uint8], classes: int) ->
 
 
 def render(figures: Mapping[str, Any], args: argparse.Namespace) -> str:
-    """Return the document."""
+    """Return the page."""
     parts = [
         f"""# Half precision
 

@@ -1,9 +1,8 @@
-"""What projecting tokens before they are spread saves: ``python -m benchmarks.studies.projection [--side 518]``.
+"""Measure what projecting tokens before upsampling saves: ``python -m benchmarks.studies.projection``.
 
-Labels of 80 clusters need the scores ``2 mu.F - |mu|^2`` of every pixel. Both ways are run in processes of
-their own, one after the other, on the same image with the same centroids: tokens -> scores -> pixels, and
-tokens -> 384 features a pixel -> scores. Each is measured with the network, and on recorded tokens without it
-(what is left when the network runs elsewhere, or is made faster).
+Labels of 80 clusters need the scores ``2 mu.F - |mu|^2`` of every pixel. Both ways run in processes of their
+own, one after the other, on the same image with the same centroids: tokens -> scores -> pixels, and tokens
+-> 384 features a pixel -> scores. Each is measured with the network, and on recorded tokens without it.
 """
 
 from __future__ import annotations
@@ -36,35 +35,35 @@ WAYS = ("before", "after")
 
 
 class Recorded:
-    """A network that says again what the real one said, view after view."""
+    """A network that records the tokens of another, view after view, and replays them."""
 
     def __init__(self, backbone: Any) -> None:
         self.device, self.patch = backbone.device, backbone.patch
         self._backbone: Any = backbone
-        self._said: list[Tokens] = []
+        self._recorded: list[Tokens] = []
         self._next = 0
 
     def block_numbers(self, block: Any) -> tuple[int, ...]:
-        """Return some block: it is the last that was recorded."""
+        """Return some layer number; only the last one is recorded."""
         return (1,)
 
-    def tokens(self, images: torch.Tensor, **wanted: Any) -> Tokens:
-        """Ask the network and record, or say again what it said."""
+    def tokens(self, images: torch.Tensor, **options: Any) -> Tokens:
+        """Return tokens of the network and record them, or replay them."""
         if self._backbone is not None:
             numbers = self._backbone.block_numbers("last")
-            self._said.append(self._backbone.tokens(images, **{**wanted, "blocks": numbers}))
-            return self._said[-1]
-        said = self._said[self._next % len(self._said)]
+            self._recorded.append(self._backbone.tokens(images, **{**options, "blocks": numbers}))
+            return self._recorded[-1]
+        tokens = self._recorded[self._next % len(self._recorded)]
         self._next += 1
-        return said
+        return tokens
 
     def replay(self) -> None:
-        """Forget the network, keep what it said."""
+        """Drop the network, keep the recorded tokens."""
         self._backbone = None
 
 
 def find_centroids(plane: torch.Tensor, out: Path) -> None:
-    """Keep the centroids of the clusters that k-means finds in a sample of an image's pixels."""
+    """Store the centroids of k-means on a sample of an image's pixels."""
     recipe = Recipe.load("cas")
     y, x = np.divmod(np.random.default_rng(0).choice(plane.numel(), SAMPLES, replace=False), plane.shape[1])
     found, _ = load_featuriser(recipe.features).pixels(plane.numpy(), y, x, unit=True)
@@ -84,14 +83,14 @@ def labels_of(way: str, source: Any, image: torch.Tensor, recipe: Recipe, linear
 
 
 def measure(way: str, plane: torch.Tensor, network: bool, centroids: Path, out: Path) -> dict[str, float]:
-    """Run one way in this process; return seconds (least of several) and MB beyond what was there."""
+    """Run one way in this process; return seconds (least of several) and MB above the start."""
     recipe = Recipe.load("cas")
     backbone = load_featuriser(recipe.features).backbone
     assert backbone is not None
     mu = torch.from_numpy(np.load(centroids))
     linear = Linear(2 * mu, -(mu**2).sum(dim=1))
     source: Any = Recorded(backbone)
-    # Warm, and recorded; one channel, so that no large memory is left behind to be used again unseen.
+    # Warms up and records; one channel, so that no large memory is freed, to be used again unseen.
     upsample(source, plane, recipe.features.deep, linear=Linear(mu[:1], mu[:1, 0]))
     source.replay()
     labels: list[np.ndarray] = []

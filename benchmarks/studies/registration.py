@@ -1,12 +1,12 @@
-"""Where a step edge comes out: geometry alone, and with the real network.
+"""Measure where a step edge appears in features of the real network.
 
     python -m benchmarks.studies.registration [--columns 12] [-o registration.md]
 
 A noisy step edge is put at many columns. The features are projected on the difference between the two
 sides, and the edge is where the profile crosses the middle. Each column is measured with both polarities:
 half the sum of the two errors is the *lean* (a displacement, whatever the contrast), half the difference
-how far the bright side *grows* into the dark one (a property of what the network says of an edge, not of
-where tokens are put).
+how far the bright side *grows* into the dark one (a property of the network at an edge, not of the placement
+of tokens).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Measure how far tiles of one plane agree without labels: ``python -m benchmarks.studies.seams``.
 
-Prints, as Markdown, what features say of the place in a window instead of about the pixel, before and after
-the position field is taken off; and how many pixels that two tiles share fall into different classes.
+Prints, as Markdown, the share of the features' variance that depends on the position in a window, before and
+after the position field is subtracted; and the share of pixels in two tiles that get different classes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ RECIPES: dict[str, Mapping[str, Any]] = {
     "cas-volume, overlap 84": {"tiles.core": 350, "tiles.overlap": 84},
     "cas-volume, flips": {"features.deep.flips": True},
 }
-"""What is tried: a preset, and what is changed of it."""
+"""Name of a preset, with a remark -> changes of it."""
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", nargs="+", choices=DATA, default=DATA)
     parser.add_argument(
-        "--blocks", nargs="*", type=int, default=[6, 9, 12], help="none: the second table only"
+        "--blocks", nargs="*", type=int, default=[6, 9, 12], help="empty: the second table only"
     )
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=tuple(RECIPES))
     parser.add_argument("--threads", type=int, default=cpus())
@@ -81,15 +81,15 @@ def plane_of(name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def recipe_of(name: str) -> Recipe:
-    """Return a recipe that is tried: blocks hold all tiles of the plane, so that all of these meet."""
+    """Return a recipe whose blocks hold all tiles of the plane, so that all of these meet."""
     return Recipe.load(name.split(",", maxsplit=1)[0]).with_(**(dict(RECIPES[name]) | {"tiles.across": 4}))
 
 
 def shares_of_place(image: NDArray[np.uint8], block: int) -> list[float]:
     """Return which share of the variance of features differs between two windows that show a pixel.
 
-    That is ``E |F - F'|^2 / (2 Var F)``. The first share is that of features as they are; the others are what
-    is left when a position field of each degree is taken off that was fitted to other pairs.
+    That is ``E |F - F'|^2 / (2 Var F)``. The first share is of features as they are; the others are of
+    features less a position field of each degree, fitted to other pairs.
     """
     recipe = Recipe.load("cas-volume").with_(**{"features.deep.block": block})
     volume = open_volume(image)

@@ -1,6 +1,6 @@
-"""Ways to take or to treat features that the product does not offer, to see whether it should.
+"""Features taken or treated in ways that the package does not offer; used by ``benchmarks.studies.pareto``.
 
-Used by ``benchmarks.studies.pareto``. Features are hybrid ones, and only their deep columns are treated.
+Features are hybrid ones; only their deep columns are treated.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from hrvol.features.filters.bank import grey_columns
 from hrvol.segment.strokes import Samples
 
 SEEN_WINDOWS = 24
-"""So many windows are averaged to learn what features say of the place in a window."""
+"""Windows averaged to estimate the mean features at each position in a window."""
 
 
 @dataclass(frozen=True, eq=False)
 class Windowed:
-    """Hybrid features whose deep ones are of windows of ``side`` pixels: what a network sees at once.
+    """Hybrid features whose deep ones are of windows of ``side`` pixels: the input of one pass.
 
-    Windows smaller than what is ``needed`` lie side by side; larger ones are seen whole, and the middle of
-    them is for the caller to cut out.
+    Windows smaller than ``needed`` lie side by side; larger ones are returned whole, for the caller to cut
+    out the middle.
     """
 
     deep: Featuriser
@@ -64,7 +64,7 @@ def _window(image: NDArray[np.float32], y: int, x: int, side: int) -> NDArray[np
 
 
 def reduced(seen: Seen, components: int) -> Seen:
-    """Replace deep features by their first principal components, of what is to be labelled."""
+    """Replace deep features by their first principal components, fitted on the test pixels."""
     deep = seen.groups["deep"]
     pca = PCA(components, random_state=0).fit(seen.test[:, deep])
 
@@ -96,7 +96,7 @@ def mean_window(name: str, featuriser: Featuriser, side: int) -> NDArray[np.floa
 
 
 def unbiased(seen: Seen, mean: NDArray[np.float32], step: int) -> Seen:
-    """Subtract from deep features what is the mean at their place, see :func:`mean_window`."""
+    """Subtract from deep features the mean at their position, see :func:`mean_window`."""
     deep = seen.groups["deep"]
     crops = len(seen.test) // mean[::step, ::step, 0].size
     test = seen.test.copy()
