@@ -111,8 +111,8 @@ def agreement(labels: NDArray[np.uint16], truth: NDArray[np.uint8]) -> dict[str,
     dict
         ``miou``, ``iou`` (of classes 1..K; ``None`` for one that the truth lacks) after the classes are
         matched one to one over all planes; ``purity``. Of a volume also ``held`` and ``apart``, mean over
-        planes of the mIoU of a plane, its classes matched over all planes, or for each plane: ``held`` is less where a
-        class does not mean the same in all planes.
+        planes of the mIoU of a plane, its classes matched over all planes, or for each plane: ``held`` is
+        less where a class does not mean the same in all planes.
     """
     size = int(max(labels.max(), truth.max()))
     planes = [

@@ -29,7 +29,7 @@ Made by
 {command}
 ```
 
-The micrographs are not part of the project (`$HRVOL_DATA` says where they are).
+The micrographs are not part of the project (`$HRVOL_DATA` is their folder).
 {machines}
 
 *deep*: tokens of the preset `cas` (native stride, 2 x 2 interleaved offsets, flips, block 9, less a
@@ -152,7 +152,8 @@ def _verdicts(results: Sequence[Result]) -> str:
         order = sorted(scores, key=lambda kind: -float(np.mean(scores[kind])))
         alone = float(np.mean([result["alone"][truth]["miou"] for result in kinds[order[0]]]))
         summary = ", ".join(f"{kind} {spread(scores[kind])}" for kind in order)
-        line = f"- **{data}** ({truth}): mIoU with the number of classes given: {summary}; one class {alone:.3f}."
+        line = f"- **{data}** ({truth}): mIoU with the number of classes given: {summary};"
+        line += f" one class {alone:.3f}."
         for kind in ("deep",) if "deep" in kinds else ():
             counts = per_seed(kinds[kind], PUBLISHED, _of("classes"))
             miou = per_seed(kinds[kind], PUBLISHED, _of_truth(truth, "miou"))

@@ -29,14 +29,14 @@ Made by
 {command}
 ```
 
-The micrographs are not part of the project (`$HRVOL_DATA` says where they are).
+The micrographs are not part of the project (`$HRVOL_DATA` is their folder).
 {machines}
 Features are computed tile by tile as `hrvol train` and `hrvol segment` do. *deep* is the network, *classical*
 the filters, *hybrid* both side by side, *hybrid product* the normalised product of a classical, a deep and a
 hybrid forest. Forests have 200 trees; *published*: 2 features a split, depth 10, leaf 1; the other: sqrt(n)
 features a split, full depth, leaf 2, and half of its trees do not look at grey values if there are deep
 features. *vote*, the default, is the mean of such a forest and of logistic regression. All weigh classes by
-frequency. Presets say which deep features: {presets}."""
+frequency. Deep features by preset: {presets}."""
 
 _PRESETS = {
     "fast": "`fast` is block 6 with 2 x 2 interleaved offsets",

@@ -152,7 +152,7 @@ def workers(bench: Bench, folder: Path) -> tuple[int, str]:
 
 
 def shard(bench: Bench, folder: Path) -> tuple[int, str]:
-    """Harm a shard of an unfinished or a complete output."""
+    """Damage a shard of an unfinished or a complete output."""
     source = bench.rng.choice([bench.unfinished, bench.case.reference])
     out = copied(source, folder / "out.ome.zarr")
     victims = [path for array in ARRAYS for path in shards(out, array)]
@@ -161,7 +161,7 @@ def shard(bench: Bench, folder: Path) -> tuple[int, str]:
 
 
 def record(bench: Bench, folder: Path) -> tuple[int, str]:
-    """Harm a record of the ledger of an unfinished or a complete output."""
+    """Damage a record of the ledger of an unfinished or a complete output."""
     source = bench.rng.choice([bench.unfinished, bench.case.reference])
     out = copied(source, folder / "out.ome.zarr")
     victims = sorted((out / "ledger").rglob("zarr.json"))
@@ -261,8 +261,8 @@ EPISODES: tuple[tuple[str, Episode, int], ...] = (
     ("worker and scheduler of a Dask cluster killed", scheduler, 6),
     ("signal to a run in one process", stopped, 20),
     ("signal to a run with workers", stopped_with_workers, 6),
-    ("shard harmed", shard, 60),
-    ("record of the ledger harmed", record, 20),
+    ("shard damaged", shard, 60),
+    ("record of the ledger damaged", record, 20),
     ("chunk of the input unreadable", chunk, 20),
     ("disk full", disk, 8),
 )
@@ -274,7 +274,7 @@ def measure(bench: Bench, episodes: Sequence[tuple[str, Episode, int]]) -> dict[
     rows: dict[str, Row] = {}
     for name, episode, least in episodes:
         row = rows[name] = Row()
-        begun = time.monotonic()
+        began = time.monotonic()
         while row.faults.total() < least:
             folder = bench.new_folder()
             faults, verdict = episode(bench, folder)
@@ -282,7 +282,7 @@ def measure(bench: Bench, episodes: Sequence[tuple[str, Episode, int]]) -> dict[
             row.outputs[verdict] += 1
             shutil.rmtree(folder, ignore_errors=True)
             print(f"{name}: {row.faults.total()} of {least}, {verdict}", flush=True)
-        row.seconds = time.monotonic() - begun
+        row.seconds = time.monotonic() - began
     return rows
 
 

@@ -181,7 +181,7 @@ tries blocks for about {options.seconds:g} s besides the start of the workers; t
 mean of a minute, before each of the three and at the end. Where the plans differ by more than a fifth, other
 work was not the same during the run, and its time is set in brackets.
 
-The aim is to foretell time and memory within {100 * AIM:.0f} %. Farthest off here: time by {farthest}, memory
+The aim is to forecast time and memory within {100 * AIM:.0f} %. Farthest off here: time by {farthest}, memory
 of a worker by {100 * memory:.0f} %.
 
 {table(head, map(_row, results), spaced=True)}"""

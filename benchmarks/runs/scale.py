@@ -173,9 +173,9 @@ Made by `{command}` in {found["minutes"]:.0f} minutes, on a machine that did oth
 {machine}
 Workers' allocator: {large["allocator"] or "as the system has it"}.
 
-Everything here is the product's own (engine {engine}, ledger, tiles, blending, sharded
+Everything here is the package's own (engine {engine}, ledger, tiles, blending, sharded
 and durable writes, coarser levels) but for the features, which are the grey value, and the classifier, which
-is a threshold. So what is left is what the machinery costs. Labels are compared with what they should be.
+is a threshold. So the rest is the overhead of the machinery. Labels are compared with the expected ones.
 The volumes are Zarr, in chunks of 64 x 64 x 64, two grey values in blobs; their chunks are hard links to 16
 files, so that they take no room; each is opened, read and decoded like any other, but comes from the
 system's memory.
@@ -197,7 +197,7 @@ the way; what comes before it is the start of the workers, {large["first"]:.0f} 
 Driver and scheduler are one process. A worker's size includes the libraries it loads, some 700 MiB with
 torch, but no network. Aim: flat for the driver, less than {AIM_WORKER // MIB} MiB for a worker.
 
-## What a block costs
+## Cost of a block
 
 {_blocks(found, sizes)}
 Milliseconds per block, at 5-15 %, 45-55 % and 85-95 % of the way. {under_way} blocks are under way

@@ -1,6 +1,6 @@
 """Measurements of ``benchmarks.runs.scale``: runs over stored volumes with next to no features, plain copies.
 
-``python -m benchmarks.runs.scale_run CASE`` does one run, given as JSON, in a process whose memory is its own.
+``python -m benchmarks.runs.scale_run CASE`` does one run, given as JSON, in a process of its own.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class StandIn:
-    """Stands in for :class:`hrvol.run.job.ModelSource`: everything but features and classifier is as usual."""
+    """Stands in for :class:`hrvol.run.job.ModelSource`: only features and classifier differ."""
 
     tiles: TileSpec
 
@@ -202,9 +202,7 @@ def phases(volume_path: Path, out: Path, tiles: TileSpec, count: int) -> dict[st
     for number in grid.order()[:count]:
         block = grid[int(number)]
         marks = [time.process_time()]
-        raw = read_window(
-            volume, block, block.core, model, lambda array, wanted: cache.read(array, wanted, uses)
-        )
+        raw = read_window(volume, block, block.core, model, lambda array, box: cache.read(array, box, uses))
         marks.append(time.process_time())
         found = predict_part(raw, volume, block, block.core, model, featuriser)
         marks.append(time.process_time())

@@ -99,7 +99,7 @@ class Session:
         """
         threads = self.options.threads
         arguments = {"what": what, "threads": threads, **job}
-        # Workers have a thread each, unless their environment says otherwise.
+        # Workers have a thread each, unless their environment sets another number.
         count = 1 if what == "volume" else threads
         limits = {f"{name}_NUM_THREADS": str(count) for name in ("OMP", "MKL", "OPENBLAS")}
         module = "peers" if what in PEERS else "own"

@@ -38,13 +38,13 @@ CHUNK = 4096
 
 LAYOUTS = ("depth_first", "breadth_first", "layered")
 
-CONCLUSION = """**On a CPU** hrvol asks scikit-learn's trees all the same. nvForest adds trees up in groups of
+CONCLUSION = """**On a CPU** hrvol still uses scikit-learn's trees. nvForest adds trees up in groups of
 64 and multiplies by the inverse of their number, so that probabilities differ in the last bits of float64.
 Rounded to float32 they were the same here, but nothing promises it, and a worker that has nvForest must give
 the bits of one that has not. Besides, it is no faster in double precision (super1, an idle machine: 0.6 to
 0.7 times as fast), holds Python's lock while it works, and its packages take 2.4 GB.
 
-**On a GPU** features differ from those of a CPU by rounding anyway. There a forest is asked in single
+**On a GPU** features differ from those of a CPU by rounding anyway. There a forest predicts in single
 precision, with thresholds rounded down: half the memory traffic, and labels differ only where two classes are
 as good as equal. On an H100 a tile of 518 x 518 took 8.4 ms (`benchmarks/studies/gpu_parts.md`)."""
 """Conclusions for the package."""
@@ -77,13 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         tables.append(table(name, facts, json.loads(done.stdout.splitlines()[-1])))
         print(tables[-1], flush=True)
-    text = f"""# A forest asked by nvForest on the CPU
+    text = f"""# Forest predictions of nvForest on the CPU
 
 Made by `python -m benchmarks.studies.nvforest`. {describe_machine(max(args.threads))}
 
 The forest of the default vote ({args.trees} trees) is trained on strokes on two crops ({args.side} px a
-side, or as large as planes are; hybrid features of the preset fast), and asked about every pixel of a
-third. scikit-learn's trees are asked as the product does, {CHUNK} pixels a thread; nvForest with so many
+side, or as large as planes are; hybrid features of the preset fast), and predicts every pixel of a
+third. scikit-learn's trees are used as the package does, {CHUNK} pixels a thread; nvForest with as many
 threads of its own. Ways are measured in turn, {args.rounds} times: the least seconds, by the clock and of
 all cores; "times as fast" is the median over rounds of the CPU time of scikit-learn's trees on as many
 threads, divided by the way's, because the machine had other work to do. "bits": share of the pixels whose

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 Made by `python -m benchmarks.studies.overlap`. {describe_machine(args.threads)}
 
 One plane of each data set, features of `{args.preset}` and its classifier, trained on strokes of the training
-planes. Tiles see {WINDOW} x {WINDOW} pixels; what they own of it is that less the overlap on both sides.
+planes. Tiles are {WINDOW} x {WINDOW} pixels; they own all but the overlap on both sides.
 *Faces*: pixels at most {STRIP} px from where tiles meet, compared with the plane in one window: share of
 labels that differ, and mean difference of probabilities. *Elsewhere*: the same of all other pixels, which is
 what another context changes without any seam. *Steps at faces*: how much more often labels of neighbours

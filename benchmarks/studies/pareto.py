@@ -199,7 +199,7 @@ def render(figures: Mapping[str, Any], args: argparse.Namespace) -> str:
     for setting in settings():
         topics.setdefault(setting.topic, []).append(setting)
     parts = [
-        f"""# What settings are worth, and what they cost
+        f"""# Value and cost of settings
 
 Made by `python -m benchmarks.studies.pareto`. {describe_machine(args.threads)}
 
@@ -207,8 +207,8 @@ Crops of {SIDE} x {SIDE} pixels, two of each data set with strokes (`tools/scrib
 planes to compare with; ebc2 at half its resolution. mIoU, mean of {len(args.seeds)} drawings, of forests of
 {FOREST.trees} trees on deep / hybrid features / the product of three. One thing at a time differs from block
 {BASE.block}, {BASE.offsets} x {BASE.offsets} interleaved offsets. CPU: seconds of all cores for one crop,
-deep and classical features; the last column is the mean of hybrid over the data sets. What is not measured on
-all of them yet is left out.
+deep and classical features; the last column is the mean of hybrid over the data sets. Settings not yet
+measured on all of them are left out.
 
 ![mean mIoU of hybrid features against cost](pareto.png)
 """

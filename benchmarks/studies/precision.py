@@ -155,9 +155,10 @@ Made by `python -m benchmarks.studies.precision{" --compile" if "compile" in fig
 Crops of {args.side} x {args.side} pixels of each data set, {TRAIN} with strokes (`tools/scribbles.py`),
 {TEST} of other planes to compare with; hybrid features of `{PRESET}`, a forest of {args.trees} trees,
 means over {len(args.seeds)} drawings. Only the network's arithmetic differs. *Error*: of its features,
-relative to their length and to how much they vary over the pixels. *Moved*: the forest saw features of
-fp32 and is asked about those of the row, as where a model moves to a GPU. *Alike*: it saw what it is
-asked about; in the row of fp32 this is another seed of the forest, to tell what a change is worth.
+relative to their length and to how much they vary over the pixels. *Moved*: the forest was trained on
+features of fp32 and predicts those of the row, as where a model moves to a GPU. *Alike*: it was trained on
+the features that it predicts; in the row of fp32 this is another seed of the forest, to show what a change is
+worth.
 *Changed*: share of labels that are not those of fp32.
 
 """

@@ -10,15 +10,12 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import benchmarks.quality.__main__ as quality
 from benchmarks.data import Dense, Stroked, load_dense
 from benchmarks.quality.contest import KINDS, PRODUCT, Contest, Entry
 from benchmarks.quality.dense import measure_dense
-from benchmarks.quality.figure import Row, save_overview
 from benchmarks.quality.sampling import plane_stripes, samples_of
 from benchmarks.quality.sparse import label_image, leave_one_out
 from benchmarks.quality.strokes import draw
-from benchmarks.quality.tables import render
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import ClassifierSpec
 from hrvol.segment.pixel_classifier import PixelClassifier
@@ -147,51 +144,6 @@ def test_label_image_gives_one_whole_map_for_each_seed(stack, strokes):
     assert len(maps) == 2
     assert (maps[0] > 0).all()
     assert (maps[0] == stack.truth[0]).mean() > 0.9
-
-
-def dense_part(hybrid):
-    rows = [
-        {"preset": "balanced", "features": kind, "classifier": "vote", "miou": miou, "iou": iou}
-        for kind, miou in (("classical", [0.5, 0.6]), ("deep", [0.4, 0.4]), ("hybrid", hybrid))
-        for iou in [[[value, value] for value in miou]]
-    ]
-    return {
-        "what": "dense",
-        "options": {"per_class": 2000},
-        "classes": ["a", "b"],
-        "seeds": [0, 1],
-        "train": 2,
-        "test": 1,
-        "step": 4,
-        "compared": 2_000_000,
-        "note": "",
-        "machine": "one.",
-        "cpu_seconds": 60,
-        "rows": rows,
-    }
-
-
-def test_document_says_where_hybrid_is_not_the_best():
-    level = render({"set": dense_part([0.45, 0.65])}, "a command")
-    better = render({"set": dense_part([0.7, 0.8])}, "a command")
-    assert "hybrid and classical are level, 0.550" in level
-    assert "hybrid 0.750 is the best of the three, above classical 0.550 in 2 of 2" in better
-    worse = render({"set": dense_part([0.3, 0.65])}, "a command")
-    assert "**hybrid 0.475 is not the best of the three**, classical 0.550 is above it in 1 of 2" in worse
-    assert "| hybrid | balanced | vote | 0.475 ± 0.247 |" in worse
-    assert "every 4th row and column" in worse
-
-
-def test_overview_is_a_picture(stack, tmp_path):
-    row = Row("stack", stack.images[2], {"truth": stack.truth[2], "deep": stack.truth[2, ::2, ::2]}, {})
-    save_overview([row, row], tmp_path / "overview.png")
-    assert (tmp_path / "overview.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_missing_data_is_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HRVOL_DATA", str(tmp_path / "nowhere"))
-    assert quality.main(["--datasets", "super1", "-o", str(tmp_path / "q.md")]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'nowhere'}: no such folder")
 
 
 @pytest.mark.data
