@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.results import load
 from benchmarks.studies import gpu_forecast
+
+ROOT = Path(__file__).parents[2]
 
 
 def rows_of(text):
