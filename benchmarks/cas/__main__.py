@@ -169,7 +169,7 @@ def _log(message: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmarks.cas", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cas", description=__doc__)
     parser.add_argument(
         "--only",
         nargs="+",

@@ -70,11 +70,11 @@ def key_of(name: str, preset: str) -> str:
 
 def render(figures: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> str:
     """Return the page."""
-    found = {
+    rows_by_case = {
         (part["data"], part["preset"], which): row for part in figures for which, row in part["rows"].items()
     }
-    names = [name for name in DENSE if any(key[0] == name for key in found)]
-    presets = [preset for preset in NAMES if any(key[1] == preset for key in found)]
+    names = [name for name in DENSE if any(key[0] == name for key in rows_by_case)]
+    presets = [preset for preset in NAMES if any(key[1] == preset for key in rows_by_case)]
     cost = {(part["data"], part["preset"]): part["cpu"] for part in figures}
     parts = [
         f"""# Presets beside the published settings
@@ -94,21 +94,21 @@ cores for deep and classical features of one crop.
         rows = []
         for preset in presets:
             for which in (PUBLISHED, OURS):
-                if row := found.get((name, preset, which)):
+                if row := rows_by_case.get((name, preset, which)):
                     cells = [_cell(row[kind]) if kind in row else "" for kind in (*KINDS, PRODUCT)]
                     rows.append([preset, f"{cost[name, preset]:.1f}", which, *cells])
         head = ["preset", "CPU s", "classifier", "classical", "deep", "hybrid", "product"]
         parts.append(f"## {name}\n\n{table(head, rows)}")
 
     def against_published(name: str, preset: str) -> str:
-        ours, theirs = found.get((name, preset, OURS)), found.get((name, "paper", PUBLISHED))
+        ours, theirs = rows_by_case.get((name, preset, OURS)), rows_by_case.get((name, "paper", PUBLISHED))
         if not ours or not theirs:
             return ""
         more = np.subtract(ours["hybrid"], theirs["hybrid"])
         return f"{more.mean():+.3f} ({(more > 0).sum()} of {len(more)})"
 
     def against_alone(name: str, preset: str) -> str:
-        row = found.get((name, preset, OURS))
+        row = rows_by_case.get((name, preset, OURS))
         if row is None:
             return ""
         better = max(np.mean(row["classical"]), np.mean(row["deep"]))

@@ -88,8 +88,8 @@ def measure(shape: Shape3, dtype: str, capacity: int) -> list[list[str]]:
             array = write_volume(Path(folder) / "volume.zarr", shape, chunks, dtype)
             for name, order in orders(grid.counts).items():
                 taken = np.array_equal(order, grid.order())
-                found = [amplification(array, grid, order, workers, capacity) for workers in WORKERS]
-                figures = [f"**{value:.2f}**" if taken else f"{value:.2f}" for value in found]
+                values = [amplification(array, grid, order, workers, capacity) for workers in WORKERS]
+                figures = [f"**{value:.2f}**" if taken else f"{value:.2f}" for value in values]
                 size = " x ".join(map(str, chunks))
                 rows.append([size, name, f"{without_cache(grid, chunks):.2f}", *figures])
                 print(line(rows[-1]), flush=True)
@@ -125,16 +125,16 @@ def command(options: argparse.Namespace) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    found = argparse.ArgumentParser(
-        prog="benchmarks.runs.amplification",
+    options = argparse.ArgumentParser(
+        prog="python -m benchmarks.runs.amplification",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("--shape", type=int, nargs=3, default=[256, 2240, 2240], metavar=("Z", "Y", "X"))
-    found.add_argument("--dtype", default="uint8")
-    found.add_argument("--capacity", type=int, default=CAPACITY // 2**20, help="of a worker's cache, MiB")
-    found.add_argument("-o", "--out", type=Path, default=Path("benchmarks/runs/amplification.md"))
-    return found
+    options.add_argument("--shape", type=int, nargs=3, default=[256, 2240, 2240], metavar=("Z", "Y", "X"))
+    options.add_argument("--dtype", default="uint8")
+    options.add_argument("--capacity", type=int, default=CAPACITY // 2**20, help="of a worker's cache, MiB")
+    options.add_argument("-o", "--out", type=Path, default=Path("benchmarks/runs/amplification.md"))
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -169,8 +169,8 @@ def run_case(case: Case, folder: Path, seconds: float) -> Result:
 
 def render(results: Sequence[Result], options: argparse.Namespace) -> str:
     """Return the page."""
-    memory = max(abs(found.plan.worker_memory / found.peak - 1) for found in results)
-    times = [abs(found.plan.seconds / found.report.seconds - 1) for found in results if found.steady]
+    memory = max(abs(result.plan.worker_memory / result.peak - 1) for result in results)
+    times = [abs(result.plan.seconds / result.report.seconds - 1) for result in results if result.steady]
     farthest = f"{100 * max(times):.0f} %" if times else "not measured, as other work changed every time"
     head = ["run", "load", "time: plan, run, plan again", "memory of a worker", "decoded", "output", "files"]
     return f"""# Forecasts
@@ -187,28 +187,28 @@ of a worker by {100 * memory:.0f} %.
 {table(head, map(_row, results), spaced=True)}"""
 
 
-def _row(found: Result) -> list[str]:
-    plan, report = found.plan, found.report
-    times = ", ".join(duration(seconds) for seconds in (plan.seconds, report.seconds, found.again.seconds))
+def _row(result: Result) -> list[str]:
+    plan, report = result.plan, result.report
+    times = ", ".join(duration(seconds) for seconds in (plan.seconds, report.seconds, result.again.seconds))
     times = f"{times} ({_off(plan.seconds, report.seconds)})"
     return [
-        found.case,
-        ", ".join(f"{value:.1f}" for value in found.loads),
-        times if found.steady else f"[{times}]",
-        _pair(plan.worker_memory, found.peak),
+        result.case,
+        ", ".join(f"{value:.1f}" for value in result.loads),
+        times if result.steady else f"[{times}]",
+        _pair(plan.worker_memory, result.peak),
         _pair(plan.read, report.read),
-        _pair(plan.output_bytes, found.nbytes),
-        f"{plan.files}, {found.files}",
+        _pair(plan.output_bytes, result.nbytes),
+        f"{plan.files}, {result.files}",
     ]
 
 
-def _pair(planned: float, found: float) -> str:
+def _pair(planned: float, measured: float) -> str:
     """Return two numbers of bytes in MiB, and how far the first is off."""
-    return f"{planned / 2**20:.0f}, {found / 2**20:.0f} MiB ({_off(planned, found)})"
+    return f"{planned / 2**20:.0f}, {measured / 2**20:.0f} MiB ({_off(planned, measured)})"
 
 
-def _off(planned: float, found: float) -> str:
-    return f"{100 * (planned / found - 1):+.0f} %"
+def _off(planned: float, measured: float) -> str:
+    return f"{100 * (planned / measured - 1):+.0f} %"
 
 
 def command(options: argparse.Namespace) -> str:
@@ -223,17 +223,17 @@ def command(options: argparse.Namespace) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    found = argparse.ArgumentParser(
-        prog="benchmarks.runs.forecast",
+    options = argparse.ArgumentParser(
+        prog="python -m benchmarks.runs.forecast",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("--planes", type=int, default=8, help="of the phantom to label")
-    found.add_argument("--vnc-planes", type=int, default=4)
-    found.add_argument("--repeats", type=int, default=2)
-    found.add_argument("--seconds", type=float, default=30, help="for which a plan tries blocks")
-    found.add_argument("-o", "--out", type=Path, default=Path("benchmarks/runs/forecast.md"))
-    return found
+    options.add_argument("--planes", type=int, default=8, help="of the phantom to label")
+    options.add_argument("--vnc-planes", type=int, default=4)
+    options.add_argument("--repeats", type=int, default=2)
+    options.add_argument("--seconds", type=float, default=30, help="for which a plan tries blocks")
+    options.add_argument("-o", "--out", type=Path, default=Path("benchmarks/runs/forecast.md"))
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -30,7 +30,7 @@ from hrvol.training.train import train_model
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.storage.location import Location
 
-Found = Mapping[str, Any]
+Figures = Mapping[str, Any]
 
 _table = partial(table, spaced=True)
 
@@ -127,27 +127,27 @@ def measure_all(sizes: Sizes, folder: Path) -> dict[str, Any]:
     """Measure everything below a folder."""
     began, load, workers = time.monotonic(), [os.getloadavg()[0]], sizes.workers
     run = measure_apart if workers > 1 else measure
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     if sizes.real:
-        found["real"] = report("real block", real_block(sizes.real, sizes.workers, folder))
+        figures["real"] = report("real block", real_block(sizes.real, sizes.workers, folder))
     for name, shape in (("few", sizes.few), ("many", sizes.many)):
         write_volume(folder / name, shape)
-        found[name] = report(name, run(folder / name, folder / f"{name}.ome.zarr", sizes.small, workers))
+        figures[name] = report(name, run(folder / name, folder / f"{name}.ome.zarr", sizes.small, workers))
         load.append(os.getloadavg()[0])
     volume = folder / "large"
     write_volume(volume, sizes.volume)
-    found["steps"] = report("steps", phases(volume, folder / "steps.ome.zarr", sizes.tiles, sizes.apart))
+    figures["steps"] = report("steps", phases(volume, folder / "steps.ome.zarr", sizes.tiles, sizes.apart))
     # Half before the run and half after, as the load of a shared machine changes.
     halves = [report("copy", copy(volume, folder / "copy", sizes.tiles, workers, (0.0, 0.5)))]
-    found["large"] = report("large", run(volume, folder / "large.ome.zarr", sizes.tiles, workers))
+    figures["large"] = report("large", run(volume, folder / "large.ome.zarr", sizes.tiles, workers))
     load.append(os.getloadavg()[0])
     halves.append(report("copy", copy(volume, folder / "copy", sizes.tiles, workers, (0.5, 1.0))))
-    found["copy"] = {name: sum(half[name] for half in halves) for name in halves[0]}
+    figures["copy"] = {name: sum(half[name] for half in halves) for name in halves[0]}
     if sizes.blended:
         tiles = sizes.tiles.model_copy(update={"across": 2})
         out = folder / "blended.ome.zarr"
-        found["blended"] = report("blended", run(volume, out, tiles, workers, sizes.blended))
-    return found | {"load": [*load, os.getloadavg()[0]], "minutes": (time.monotonic() - began) / 60}
+        figures["blended"] = report("blended", run(volume, out, tiles, workers, sizes.blended))
+    return figures | {"load": [*load, os.getloadavg()[0]], "minutes": (time.monotonic() - began) / 60}
 
 
 def report(name: str, value: Any) -> Any:
@@ -156,18 +156,19 @@ def report(name: str, value: Any) -> Any:
     return value
 
 
-def render(found: Found, sizes: Sizes, machine: str, command: str) -> str:
+def render(figures: Figures, sizes: Sizes, machine: str, command: str) -> str:
     """Return the page."""
-    large, plain = found["large"], found["copy"]
+    large, plain = figures["large"], figures["copy"]
     copied = plain["voxels"] / plain["seconds"]
     ratio = large["voxels"] / large["steady"] / copied
     under_way = sizes.workers * IN_FLIGHT
     engine = f"`local` with {sizes.workers} workers" if sizes.workers > 1 else "`serial`"
-    load = f"{min(found['load']):.1f} to {max(found['load']):.1f}"
+    minutes = figures["minutes"]
+    load = f"{min(figures['load']):.1f} to {max(figures['load']):.1f}"
     parts = [
         f"""# Scale
 
-Made by `{command}` in {found["minutes"]:.0f} minutes, on a machine that did other work as well (load average
+Made by `{command}` in {minutes:.0f} minutes, on a machine that did other work as well (load average
 {load}): figures of one table were measured side by side; others may differ by as much as the load.
 
 {machine}
@@ -182,42 +183,42 @@ system's memory.
 
 ## Throughput
 
-{_throughput(found, sizes)}
+{_throughput(figures, sizes)}
 The copy is Zarr alone: as many processes read each block of the same volume and write it to an array of
 the same shards, chunks and codec; half of it was done before the run and half after. Two grey values are
 compressed as well as two labels are, so both write as many bytes. A run's rate is that from 5 % to 95 % of
 the way; what comes before it is the start of the workers, {large["first"]:.0f} s to the first block.
 **The run is {ratio:.2f} times as fast as the copy** (aim: {AIM_RATIO}).
 
-{_steps(found)}
+{_steps(figures)}
 
 ## Memory
 
-{_memory(found, sizes)}
+{_memory(figures, sizes)}
 Driver and scheduler are one process. A worker's size includes the libraries it loads, some 700 MiB with
 torch, but no network. Aim: flat for the driver, less than {AIM_WORKER // MIB} MiB for a worker.
 
 ## Cost of a block
 
-{_blocks(found, sizes)}
+{_blocks(figures, sizes)}
 Milliseconds per block, at 5-15 %, 45-55 % and 85-95 % of the way. {under_way} blocks are under way
 at a time: from when it is dealt to when it is written down a block takes {under_way} times that.
 `driver` is CPU time of driver and scheduler, which run beside the workers. The blocks of the last two rows
-are alike, and next to nothing is computed in them: what they cost is bookkeeping. {_growth(found)}
+are alike, and next to nothing is computed in them: what they cost is bookkeeping. {_growth(figures)}
 """
     ]
-    if "real" in found:
-        parts.append(_overhead(found, sizes))
-    parts.append(_levels(found, sizes))
+    if "real" in figures:
+        parts.append(_overhead(figures, sizes))
+    parts.append(_levels(figures, sizes))
     return "\n".join(parts)
 
 
-def _throughput(found: Found, sizes: Sizes) -> str:
-    plain = found["copy"]
+def _throughput(figures: Figures, sizes: Sizes) -> str:
+    plain = figures["copy"]
     rows = [("plain copy", plain["voxels"], plain["seconds"], plain["cpu"])]
     for name, what in (("large", "run"), ("blended", "run, blocks of 2 x 2 blended tiles")):
-        if name in found:
-            run = found[name]
+        if name in figures:
+            run = figures[name]
             rows.append((what, run["voxels"], run["steady"], run["workers_cpu"]))
     rate = plain["voxels"] / plain["seconds"]
     lines = [
@@ -233,8 +234,8 @@ def _throughput(found: Found, sizes: Sizes) -> str:
     return _table(("", "Gvoxel", "Mvoxel/s", "of the copy", "CPU of its processes, ns/voxel"), lines)
 
 
-def _steps(found: Found) -> str:
-    steps, plain = found["steps"], found["copy"]
+def _steps(figures: Figures) -> str:
+    steps, plain = figures["steps"], figures["copy"]
     total = sum(steps.values())
     cells = [f"{value:.1f}" for value in (*steps.values(), total)]
     cpu = plain["cpu"] / plain["voxels"] * 1e9
@@ -246,20 +247,20 @@ without the engine.
 chunks. `predict` is grey values to [0, 1], the stand-ins, blending, and the likeliest class."""
 
 
-def _memory(found: Found, sizes: Sizes) -> str:
+def _memory(figures: Figures, sizes: Sizes) -> str:
     lines = []
-    for name, what in _runs(found, sizes):
-        run = found[name]
+    for name, what in _runs(figures, sizes):
+        run = figures[name]
         sizes_mib = [f"{value / MIB:.0f}" for value in (*run["driver"], *run["worker"], run["worker_peak"])]
         lines.append([what, f"{run['blocks']:,}", *sizes_mib])
     heads = [f"{who}, {share:.0%}" for who in ("driver", "worker") for share in SHARES]
     return _table(("MiB", "blocks", *heads, "worker, peak"), lines)
 
 
-def _blocks(found: Found, sizes: Sizes) -> str:
+def _blocks(figures: Figures, sizes: Sizes) -> str:
     lines = []
-    for name, what in _runs(found, sizes):
-        run = found[name]
+    for name, what in _runs(figures, sizes):
+        run = figures[name]
         each = 1000 / run["blocks"]
         wall = " / ".join(f"{seconds * each:.1f}" for seconds in run["pace"])
         cpu = " / ".join(f"{seconds * each:.1f}" for seconds in run["driver_cpu"])
@@ -278,8 +279,8 @@ def _blocks(found: Found, sizes: Sizes) -> str:
     return _table(heads, lines)
 
 
-def _growth(found: Found) -> str:
-    few, many = found["few"], found["many"]
+def _growth(figures: Figures) -> str:
+    few, many = figures["few"], figures["many"]
     wall, cpu = (
         (many[name][1] / many["blocks"]) / (few[name][1] / few["blocks"]) for name in ("pace", "driver_cpu")
     )
@@ -292,8 +293,8 @@ def _growth(found: Found) -> str:
     )
 
 
-def _overhead(found: Found, sizes: Sizes) -> str:
-    large, real, tiles = found["large"], found["real"], sizes.tiles
+def _overhead(figures: Figures, sizes: Sizes) -> str:
+    large, real, tiles = figures["large"], figures["real"], sizes.tiles
     wall = large["steady"] * sizes.workers / large["blocks"]
     over = wall - large["computing"]
     return f"""
@@ -307,10 +308,10 @@ and waiting. A real block takes {real:,.0f} s here with preset `{PRESET}`, all w
 """
 
 
-def _levels(found: Found, sizes: Sizes) -> str:
+def _levels(figures: Figures, sizes: Sizes) -> str:
     lines = []
-    for name, what in _runs(found, sizes):
-        run = found[name]
+    for name, what in _runs(figures, sizes):
+        run = figures[name]
         peak = run["levels_peak"]
         lines.append(
             [
@@ -334,7 +335,7 @@ A part of a level is one shard, made of the eight times larger box of the level 
 """
 
 
-def _runs(found: Found, sizes: Sizes) -> list[tuple[str, str]]:
+def _runs(figures: Figures, sizes: Sizes) -> list[tuple[str, str]]:
     blended = sizes.tiles.model_copy(update={"across": 2})
     runs = {
         "large": _kind(sizes.volume, sizes.tiles),
@@ -342,7 +343,7 @@ def _runs(found: Found, sizes: Sizes) -> list[tuple[str, str]]:
         "few": _kind(sizes.few, sizes.small),
         "many": _kind(sizes.many, sizes.small),
     }
-    return [(name, what) for name, what in runs.items() if name in found]
+    return [(name, what) for name, what in runs.items() if name in figures]
 
 
 def _kind(shape: Shape3, tiles: TileSpec) -> str:
@@ -351,15 +352,15 @@ def _kind(shape: Shape3, tiles: TileSpec) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    found = argparse.ArgumentParser(
-        prog="benchmarks.runs.scale",
+    options = argparse.ArgumentParser(
+        prog="python -m benchmarks.runs.scale",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("--quick", action="store_true", help="small volumes, no real block: a test")
-    found.add_argument("--work", type=Path, help="folder for some GB; a temporary one by default")
-    found.add_argument("-o", "--out", type=Path, default=Path("benchmarks/runs/scale.md"))
-    return found
+    options.add_argument("--quick", action="store_true", help="small volumes, no real block: a test")
+    options.add_argument("--work", type=Path, help="folder for some GB; a temporary one by default")
+    options.add_argument("-o", "--out", type=Path, default=Path("benchmarks/runs/scale.md"))
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -368,8 +369,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = QUICK if options.quick else FULL
     command = "python -m benchmarks.runs.scale" + " --quick" * options.quick
     with tempfile.TemporaryDirectory(dir=options.work, prefix="hrvol-scale-") as folder:
-        found = measure_all(sizes, Path(folder))
-    options.out.write_text(render(found, sizes, describe_machine(sizes.workers), command), encoding="utf-8")
+        figures = measure_all(sizes, Path(folder))
+    options.out.write_text(render(figures, sizes, describe_machine(sizes.workers), command), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -65,8 +65,8 @@ class Session:
         """Start a part over and return it."""
         about = {"command": command(self.options), "machine": describe_machine(self.options.threads)}
         self.parts[name] = {**about, "rows": []}
-        found: dict[str, Any] = self.parts[name]
-        return found
+        figures: dict[str, Any] = self.parts[name]
+        return figures
 
     def image(self, side: int) -> Path:
         """Return a file of a square image: the middle of a real plane, mirrored where it is too small."""
@@ -110,8 +110,8 @@ class Session:
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise InputError(f"{what} ({python}): {last}; expected figures")
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return found
+        figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return figures
 
     def save(self) -> None:
         """Write figures, page and picture."""
@@ -144,9 +144,10 @@ def utilisation(session: Session) -> None:
     largest = max(session.options.sides)
     for name, side in dict.fromkeys((name, min(side, largest)) for name, side in CEILINGS):
         spec = PRESETS[name].features.deep
-        found = session.do("ceiling", spec=spec.to_dict(), side=side, seconds=session.options.seconds)
-        part["rows"].append({"name": name, **found})
-        log(f"{name}, {side} px: network {found['network'] / 1e9:.1f} of {found['square'] / 1e9:.1f} GFLOP/s")
+        figures = session.do("ceiling", spec=spec.to_dict(), side=side, seconds=session.options.seconds)
+        part["rows"].append({"name": name, **figures})
+        network, square = (figures[key] / 1e9 for key in ("network", "square"))
+        log(f"{name}, {side} px: network {network:.1f} of {square:.1f} GFLOP/s")
         session.save()
     session.rate = part["rows"][0]["network"]
 
@@ -180,8 +181,8 @@ def compare(session: Session) -> None:
 def _compare_side(session: Session, part: dict[str, Any], side: int) -> None:
     options = session.options
 
-    def add(who: str, name: str, when: str, found: dict[str, Any]) -> None:
-        row = {"views": 1, "of": 1} | found
+    def add(who: str, name: str, when: str, figures: dict[str, Any]) -> None:
+        row = {"views": 1, "of": 1} | figures
         part["rows"].append({"who": who, "name": name, "side": side, "round": when, **row})
         session.save()
         shown = ", ".join(f"{value * row['of'] / row['views']:.2f}" for value in row["seconds"])
@@ -190,18 +191,18 @@ def _compare_side(session: Session, part: dict[str, Any], side: int) -> None:
     filters = FeatureSpec(kind="classical")
     quick = []
     for name in options.presets:
-        found = session.hrvol(_deep(name), side, together=True)
-        add(HRVOL, name, "before", found)
-        if sum(found["seconds"]) <= BUDGET:
+        figures = session.hrvol(_deep(name), side, together=True)
+        add(HRVOL, name, "before", figures)
+        if sum(figures["seconds"]) <= BUDGET:
             quick.append(name)
     add(FILTERS, "classical", "before", session.hrvol(filters, side, together=True))
     if options.hrdv2:
         job = {"checkout": options.hrdv2.resolve(), "time_limit": options.time_limit}
-        found = session.do("reference", weights=session.weights(), image=session.image(side), **job)
-        add(REFERENCE, "published", "once", found)
+        figures = session.do("reference", weights=session.weights(), image=session.image(side), **job)
+        add(REFERENCE, "published", "once", figures)
     if options.convpaint:
         try:
-            found = session.do(
+            figures = session.do(
                 "convpaint",
                 python=str(options.convpaint),
                 weights=session.weights(),
@@ -209,7 +210,7 @@ def _compare_side(session: Session, part: dict[str, Any], side: int) -> None:
                 repeats=options.repeats,
                 budget=BUDGET,
             )
-            add(CONVPAINT, "dinov2", "once", found)
+            add(CONVPAINT, "dinov2", "once", figures)
         except InputError as error:
             log(str(error))
             part["left_out"].append(f"napari-convpaint at {side} px (it failed)")
@@ -227,10 +228,10 @@ def scaling(session: Session) -> None:
             if estimate > options.time_limit:
                 log(f"{side} px, {name}: left out, some {estimate:.0f} s")
                 continue
-            found = session.hrvol(spec, side)
-            part["rows"].append({"who": HRVOL, "name": name, "side": side, "round": "before", **found})
+            figures = session.hrvol(spec, side)
+            part["rows"].append({"who": HRVOL, "name": name, "side": side, "round": "before", **figures})
             session.save()
-            log(f"{side} px, {name}: {min(found['seconds']):.2f} s, {found['peak_mb']:.0f} MB")
+            log(f"{side} px, {name}: {min(figures['seconds']):.2f} s, {figures['peak_mb']:.0f} MB")
 
 
 def views(session: Session) -> None:
@@ -244,10 +245,10 @@ def views(session: Session) -> None:
     }
     for name, changes in specs.items():
         deep = DeepSpec.model_validate(plain.to_dict() | changes)
-        found = session.hrvol(FeatureSpec(kind="deep", deep=deep), side)
-        part["rows"].append({"who": HRVOL, "name": name, "side": side, "round": "before", **found})
+        figures = session.hrvol(FeatureSpec(kind="deep", deep=deep), side)
+        part["rows"].append({"who": HRVOL, "name": name, "side": side, "round": "before", **figures})
         session.save()
-        log(f"{name}: {min(found['seconds']):.2f} s, {found['passes']} passes")
+        log(f"{name}: {min(figures['seconds']):.2f} s, {figures['passes']} passes")
 
 
 def workers(session: Session) -> None:
@@ -257,11 +258,11 @@ def workers(session: Session) -> None:
     made = session.do("train", folder=session.folder, planes=options.planes, side=side, preset="fast")
     for number, count in enumerate((*WORKERS, *reversed(WORKERS))):
         out = session.folder / f"{number}.ome.zarr"
-        found = session.do("volume", **made, out=out, workers=count)
+        figures = session.do("volume", **made, out=out, workers=count)
         about = f"{options.planes} planes of {side} x {side} px of vnc"
-        part["rows"].append({"name": "fast", "workers": count, "about": about, **found})
+        part["rows"].append({"name": "fast", "workers": count, "about": about, **figures})
         session.save()
-        log(f"{count} workers: {found['seconds'][0]:.1f} s")
+        log(f"{count} workers: {figures['seconds'][0]:.1f} s")
 
 
 PARTS: dict[str, Callable[[Session], None]] = {
@@ -302,12 +303,12 @@ def command(options: argparse.Namespace) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    found = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m benchmarks.speed",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = found.add_argument
+    add = options.add_argument
     add("--hrdv2", type=Path, metavar="PATH", help="checkout of the reference code")
     add("--convpaint", type=Path, metavar="PYTHON", help="of an environment with napari-convpaint")
     add("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS), metavar="PART")
@@ -322,7 +323,7 @@ def parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=cpus())
     add("--add", action="store_true", help="keep the figures of other parts in the JSON")
     add("-o", "--output", type=Path, default=Path("benchmarks/speed/speed.md"), help="Markdown page")
-    return found
+    return options
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -72,7 +72,7 @@ class Stages:
 
 
 @dataclass
-class Found:
+class Figures:
     """Figures so far.
 
     Attributes
@@ -100,21 +100,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit("found no GPU; --device cpu runs the same on the CPU")
     if args.device == "cpu":
         torch.set_num_threads(1)  # else the times of stages do not add up
-    found = Found()
-    for message in measure(found, args):
+    figures = Figures()
+    for message in measure(figures, args):
         print(message, flush=True)
-        args.output.write_text(render(found, args), encoding="utf-8")
+        args.output.write_text(render(figures, args), encoding="utf-8")
 
 
-def measure(found: Found, args: argparse.Namespace) -> Iterator[str]:
-    """Measure one thing after the other into ``found``; yield a line for each."""
+def measure(figures: Figures, args: argparse.Namespace) -> Iterator[str]:
+    """Measure one thing after the other into ``figures``; yield a line for each."""
     for precision in args.precisions:
-        found.products[precision] = measure_product(args.device, precision, args.product)
-        yield f"product, {precision}: {found.products[precision] / 1e12:.3f} TFLOP/s"
+        figures.products[precision] = measure_product(args.device, precision, args.product)
+        yield f"product, {precision}: {figures.products[precision] / 1e12:.3f} TFLOP/s"
     for precision in args.precisions:
-        found.batches[precision] = {}
+        figures.batches[precision] = {}
         for batch, speed in measure_batches(args.device, precision, args.core + 70, args.batches):
-            found.batches[precision][batch] = speed
+            figures.batches[precision][batch] = speed
             yield f"{batch} images at once, {precision}: {speed[0]:.1f} images/s"
     volume, strokes = electrode(args)
     with tempfile.TemporaryDirectory() as name, limits(args.device):
@@ -125,12 +125,12 @@ def measure(found: Found, args: argparse.Namespace) -> Iterator[str]:
                 model = train_model(
                     [(volume, strokes)], recipe=recipe_of(preset, precision, args), device=args.device
                 )
-                found.rows.append(measure_stages(preset, precision, volume, model, folder, args))
-                yield str(found.rows[-1])
+                figures.rows.append(measure_stages(preset, precision, volume, model, folder, args))
+                yield str(figures.rows[-1])
         # Several devices use the last preset and precision.
         counts = args.workers or worker_counts(args.device)
         for count, seconds in measure_scaling(volume, model, folder, args.device, counts):
-            found.scaling[count] = seconds
+            figures.scaling[count] = seconds
             yield f"{count} at work: {seconds:.1f} s"
 
 
@@ -193,14 +193,14 @@ def measure_batches(
 
 def _seconds(function: Callable[[], Any], device: str) -> list[float]:
     function()
-    found = []
+    seconds = []
     for _ in range(_REPEATS if device == "cuda" else 3):
         wait_for(device)
         began = time.perf_counter()
         function()
         wait_for(device)
-        found.append(time.perf_counter() - began)
-    return found
+        seconds.append(time.perf_counter() - began)
+    return seconds
 
 
 @contextmanager
@@ -321,16 +321,16 @@ the forecast of that; CUDA, CuPy and the classifier have theirs besides.
 """
 
 
-def render(found: Found, args: argparse.Namespace) -> str:
+def render(figures: Figures, args: argparse.Namespace) -> str:
     """Return the page of the figures so far."""
     voxels = args.planes * (args.across * args.core) ** 2
     head = ["preset", "precision", "voxels/s", *STAGES, "the rest"]
     head += ["network, TFLOP/s", "of a product", "GPU MiB", "forecast"]
     rows = []
-    for row in found.rows:
+    for row in figures.rows:
         memory = [f"{size / 2**20:.0f}" if size else "" for size in (row.memory, row.forecast)]
         shares = [f"{share:.1%}" for share in row.shares]
-        of_product = f"{row.flops / found.products[row.precision]:.1%}"
+        of_product = f"{row.flops / figures.products[row.precision]:.1%}"
         speed = [f"{row.voxels_per_s:.0f}", *shares, f"{row.flops / 1e12:.3f}", of_product]
         rows.append([row.preset, row.precision, *speed, *memory])
     batches = [
@@ -339,9 +339,9 @@ def render(found: Found, args: argparse.Namespace) -> str:
             batch,
             f"{rate:.1f}",
             f"{flops / 1e12:.3f}",
-            f"{flops / found.products[precision]:.1%}",
+            f"{flops / figures.products[precision]:.1%}",
         ]
-        for precision, by_batch in found.batches.items()
+        for precision, by_batch in figures.batches.items()
         for batch, (rate, flops) in by_batch.items()
     ]
     text = f"""# On a GPU
@@ -355,14 +355,14 @@ Made by `python -m benchmarks.speed.gpu --device {args.device}`. {machine(args.d
 The network alone, {DEFAULT_BLOCK} blocks, images of {args.core + 70} px; up to {MOST} are used.
 
 {table(["precision", "images at once", "images/s", "TFLOP/s", "of a product"], batches)}"""
-    if not found.scaling:
+    if not figures.scaling:
         return text
     what = "GPUs" if args.device == "cuda" else "processes"
-    first, alone = next(iter(found.scaling.items()))
-    last = found.rows[-1]
+    first, alone = next(iter(figures.scaling.items()))
+    last = figures.rows[-1]
     scaling = [
         [count, f"{took:.1f}", f"{voxels / took:.0f}", f"{alone / took:.2f}"]
-        for count, took in found.scaling.items()
+        for count, took in figures.scaling.items()
     ]
     return f"""{text}
 ## Several {what}

@@ -160,7 +160,7 @@ def _times(value: float) -> str:
 
 
 def _compare(part: Mapping[str, Any]) -> str:
-    found = entries(part["rows"])
+    listed = entries(part["rows"])
     text = ["## Against the reference code and napari-convpaint\n"]
     if part.get("check"):
         worst = max(part["check"].values())
@@ -169,9 +169,9 @@ def _compare(part: Mapping[str, Any]) -> str:
             f" from it to a relative error of {worst:.1e} (the record is in half precision).\n"
         )
     text += [
-        _side(side, [e for e in found if e.side == side]) for side in dict.fromkeys(e.side for e in found)
+        _side(side, [e for e in listed if e.side == side]) for side in dict.fromkeys(e.side for e in listed)
     ]
-    drifts = [entry.drift for entry in found if entry.drift is not None]
+    drifts = [entry.drift for entry in listed if entry.drift is not None]
     if drifts:
         text.append(
             f"Drift: hrvol's runs after the peers took {100 * min(drifts):+.0f} to {100 * max(drifts):+.0f} %"
@@ -181,13 +181,13 @@ def _compare(part: Mapping[str, Any]) -> str:
     return "\n".join(text)
 
 
-def _side(side: int, found: Sequence[Entry]) -> str:
-    reference = next((entry for entry in found if entry.who == REFERENCE), None)
+def _side(side: int, listed: Sequence[Entry]) -> str:
+    reference = next((entry for entry in listed if entry.who == REFERENCE), None)
     titles = ["features", "passes x tokens", "TFLOP", "s", "s at once", "MB"]
     if reference:
         titles += ["FLOP ratio", "faster", "faster at once", "less memory"]
     lines = []
-    for entry in found:
+    for entry in listed:
         partly = f" ({entry.partly})" if entry.partly else ""
         cells = [
             entry.title + partly,
@@ -203,7 +203,7 @@ def _side(side: int, found: Sequence[Entry]) -> str:
     verdict = "".join(
         f"The reference code takes **{_times(reference.seconds / entry.seconds)} times** as long as hrvol"
         f" `{entry.name}`, for {_times(reference.flop / entry.flop)} times as many operations."
-        for entry in found
+        for entry in listed
         if reference and entry.who == HRVOL and entry.name == "balanced"
     )
     return f"### {side} x {side} px\n\n{_table(titles, lines)}\n{verdict}\n"
@@ -265,7 +265,7 @@ def _giga(value: float) -> str:
 
 
 def _scaling(rows: Sequence[Row]) -> str:
-    found = entries(rows)
+    listed = entries(rows)
     lines = [
         [
             entry.title,
@@ -276,7 +276,7 @@ def _scaling(rows: Sequence[Row]) -> str:
             f"{entry.flop / entry.seconds / 1e9:.0f}",
             f"{entry.peak_mb:.0f}",
         ]
-        for entry in found
+        for entry in listed
     ]
     titles = ["features", "side, px", "passes x tokens", "s", "us / px", "GFLOP/s", "MB"]
     return f"### By side of the image\n\n{_table(titles, lines)}"
@@ -311,12 +311,12 @@ def _workers(rows: Sequence[Row]) -> str:
     lines = [
         [
             str(workers),
-            ", ".join(_seconds(value) for value in found),
-            f"{voxels / median(found) / 1e3:.1f}",
-            f"{first / median(found):.2f}",
+            ", ".join(_seconds(value) for value in times),
+            f"{voxels / median(times) / 1e3:.1f}",
+            f"{first / median(times):.2f}",
             f"{max(row['peak_mb'] for row in rows if row['workers'] == workers):.0f}",
         ]
-        for workers, found in sorted(seconds.items())
+        for workers, times in sorted(seconds.items())
     ]
     titles = ["workers", "s of each run", "kvoxel/s", "times faster than one", "MB of a worker"]
     return (

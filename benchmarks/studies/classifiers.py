@@ -63,10 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             seen = look(data, load_featuriser(FeatureSpec(kind="hybrid", deep=deep)), args.seeds)
             for label, spec in TRIED.items():
                 if keys[label] not in figures:
-                    found = scores(seen, spec, threads=args.threads, classes=len(data.classes))
-                    figures[keys[label]] = {"seeds": args.seeds} | found
+                    figures_of = scores(seen, spec, threads=args.threads, classes=len(data.classes))
+                    figures[keys[label]] = {"seeds": args.seeds} | figures_of
                     save(kept, figures)
-                    log(f"{name}, strokes on {crops}: {label}: hybrid {np.mean(found['hybrid']):.3f}")
+                    log(f"{name}, strokes on {crops}: {label}: hybrid {np.mean(figures_of['hybrid']):.3f}")
     args.output.write_text(render(figures, args), encoding="utf-8")
 
 
@@ -79,21 +79,21 @@ def key(name: str, crops: int, spec: ClassifierSpec) -> str:
 def render(figures: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> str:
     """Return the page."""
     cases = [(name, crops) for name in DENSE for crops in DRAWN_ON]
-    found = {
+    rows_by_case = {
         (label, case): figures[key(*case, spec)]
         for label, spec in TRIED.items()
         for case in cases
         if key(*case, spec) in figures
     }
-    cases = [case for case in cases if any(at == case for _, at in found)]
+    cases = [case for case in cases if any(at == case for _, at in rows_by_case)]
     head = [f"{name}, {crops}" for name, crops in cases]
-    whole = [label for label in TRIED if all((label, case) in found for case in cases)]
+    whole = [label for label in TRIED if all((label, case) in rows_by_case for case in cases)]
     scores, losses = [], []
     for label in whole:
-        rows = [found[label, case]["hybrid"] for case in cases]
+        rows = [rows_by_case[label, case]["hybrid"] for case in cases]
         mean = np.mean([np.mean(row) for row in rows])
         scores.append([label, *(f"{np.mean(row):.3f} ± {np.std(row):.3f}" for row in rows), f"{mean:.3f}"])
-        gains = [gain(found[label, case]) for case in cases]
+        gains = [gain(rows_by_case[label, case]) for case in cases]
         losses.append([label, *(f"{value:+.3f}" for value in gains), f"{min(gains):+.3f}"])
     return f"""# Which classifier
 

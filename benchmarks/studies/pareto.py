@@ -158,8 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             seen = seen or _look(Setting("", "", BASE), data, args)
             began = time.process_time()
-            found = scores(seen, spec, threads=args.threads, classes=classes)
-            figures[key] = {"cpu": round(time.process_time() - began, 1)} | found
+            rows = scores(seen, spec, threads=args.threads, classes=classes)
+            figures[key] = {"cpu": round(time.process_time() - began, 1)} | rows
             _keep(kept, figures, f"{name}: {label}", figures[key])
     args.output.write_text(render(figures, args), encoding="utf-8")
     plot(figures, args.output.with_suffix(".png"))
@@ -229,15 +229,15 @@ measured on all of them are left out.
     return "\n".join(parts)
 
 
-def _row(label: str, found: Mapping[str, Any]) -> list[str]:
-    if any(row is None for row in found.values()):
+def _row(label: str, rows: Mapping[str, Any]) -> list[str]:
+    if any(row is None for row in rows.values()):
         return []
     cells = []
-    for row in found.values():
+    for row in rows.values():
         kinds = [kind for kind in ("deep", "hybrid", PRODUCT) if kind in row]
         cells.append(" / ".join(f"{np.mean(row[kind]):.3f}" for kind in kinds))
-    cpu = np.mean([row["cpu"] for row in found.values()])
-    mean = np.mean([np.mean(row["hybrid"]) for row in found.values()])
+    cpu = np.mean([row["cpu"] for row in rows.values()])
+    mean = np.mean([np.mean(row["hybrid"]) for row in rows.values()])
     return [label, f"{cpu:.1f}", *cells, f"{mean:.3f}"]
 
 
@@ -249,10 +249,10 @@ def plot(figures: Mapping[str, Any], path: Path) -> None:
     """Draw the mean mIoU of hybrid features against cost, and mark the Pareto front."""
     points: list[tuple[str, str, float, float]] = []
     for setting in settings():
-        found = [figures.get(setting.key(name)) for name in DENSE]
-        if all(found):
-            cpu = float(np.mean([row["cpu"] for row in found if row]))
-            score = float(np.mean([np.mean(row["hybrid"]) for row in found if row]))
+        rows = [figures.get(setting.key(name)) for name in DENSE]
+        if all(rows):
+            cpu = float(np.mean([row["cpu"] for row in rows if row]))
+            score = float(np.mean([np.mean(row["hybrid"]) for row in rows if row]))
             points.append((setting.topic, setting.name, cpu, score))
     if not points:
         return
