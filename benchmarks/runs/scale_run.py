@@ -35,7 +35,7 @@ from hrvol.run.job import SegmentJob
 from hrvol.run.ledger import Ledger, entries
 from hrvol.run.options import PredictOptions
 from hrvol.run.predict import predict_part, read_window
-from hrvol.run.report import sum_up
+from hrvol.run.report import Run, summarise
 from hrvol.run.run_blocks import run_blocks
 from hrvol.segment.model.model import Model
 from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
@@ -144,7 +144,7 @@ def measure(volume_path: Path, out: Path, tiles: TileSpec, workers: int, planes:
         Ready for JSON; sizes in bytes, times in seconds.
     """
     model, _ = StandIn(tiles).load()
-    tools: Any = StandIn(tiles)
+    source: Any = StandIn(tiles)
     began = round(time.time(), 3)
     with Watch() as watch:
         volume = open_volume(volume_path)
@@ -152,13 +152,14 @@ def measure(volume_path: Path, out: Path, tiles: TileSpec, workers: int, planes:
         _, rows, columns = whole(volume.shape)
         region = (slice(0, planes or volume.shape[0]), rows, columns)
         store = create_labels(out, volume, classes=model.classes, block_shape=grid.side, attributes={})
-        job = SegmentJob(volume, store, tools, PredictOptions(), region)
-        numbers = grid.inside(region)
+        job = SegmentJob(volume, store, source, PredictOptions(), region)
+        own_blocks = grid.inside(region)
         spec = EngineSpec("local", workers) if workers > 1 else EngineSpec()
-        with Ledger(store.location, len(grid)) as ledger:
-            run_blocks(grid, numbers, numbers, job, ledger, spec, Stop(), watch)
-        swept = watch.seconds
-        report = sum_up(grid, numbers, numbers, job, ledger, model.classes, began)
+        run = Run(grid, own_blocks, own_blocks, job, Ledger(store.location, len(grid)))
+        with run.ledger:
+            run_blocks(run, spec, Stop(), watch)
+        finished = watch.seconds
+        report = summarise(run, model.classes, began)
         summed = watch.seconds
     if report.failed:
         raise RuntimeError(f"{len(report.failed)} blocks failed, the first: {report.failed[0].reason}")
@@ -179,10 +180,10 @@ def measure(volume_path: Path, out: Path, tiles: TileSpec, workers: int, planes:
         "driver": [look.driver for look in samples],
         "worker": [look.worker for look in samples],
         "worker_peak": report.peak,
-        "levels": swept - watch.last,
+        "levels": finished - watch.last,
         "levels_cpu": watch.levels_cpu,
         "levels_peak": watch.peaks,
-        "summing": summed - swept,
+        "summing": summed - finished,
         "amplification": report.read_amplification,
         "allocator": watch.allocator,
         "ledger": sum(file.stat().st_size for file in (out / "ledger").rglob("*") if file.is_file()),
