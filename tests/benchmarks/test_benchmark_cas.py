@@ -11,14 +11,14 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import cas
-from benchmarks.cas_cache import Cache
-from benchmarks.cas_data import Scene, load_scenes, reduced, reduced_scenes, stroke_box
-from benchmarks.cas_fit import KINDS, RECIPE, Fit, Partition, fit_scene, look_of
-from benchmarks.cas_pictures import COLOURS, as_true, draw_scene
-from benchmarks.cas_scores import GIVEN, PUBLISHED, agreement, alone, merged, merges, score, true_boxes
-from benchmarks.cas_tables import corloc, per_seed, render, spread
-from hrvol.errors import InputError, UsageError
+import benchmarks.cas.__main__ as cas
+from benchmarks.cas.cache import Cache
+from benchmarks.cas.data import Scene, load_scenes, reduced, reduced_scenes, stroke_box
+from benchmarks.cas.fit import KINDS, RECIPE, Fit, Partition, fit_scene, look_of
+from benchmarks.cas.pictures import COLOURS, as_true
+from benchmarks.cas.scores import GIVEN, PUBLISHED, agreement, alone, merged, merges, score, true_boxes
+from benchmarks.cas.tables import corloc, per_seed, spread
+from hrvol.errors import InputError
 from hrvol.features.featuriser import load_featuriser
 from hrvol.run.predict import label_plane
 from hrvol.segment.attention import ClusterTally
@@ -86,11 +86,6 @@ def test_published_settings_are_tried_on_all_cells_and_one_plane_of_others():
     assert [one.name for one in small] == ["tcells-0", "tcells-1", "super1-0", "vnc-0"]
     assert {one.images.shape for one in small} == {(1, 48, 48)}
     assert {one.truths["strokes"].shape for one in small} == {(1, 48, 48)}
-
-
-def test_unknown_image_is_refused():
-    with pytest.raises(UsageError, match=r"--only nowhere: found no such image, expected tcells, "):
-        load_scenes(["nowhere"])
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -278,33 +273,6 @@ def test_attention_comes_from_the_network(bench, scene):
     np.testing.assert_array_equal(fit.attention, one.fit(scene, "deep", "whole").attention)
 
 
-def test_a_run_writes_all_that_can_be_measured(bench, scene, tmp_path, monkeypatch, capsys):
-    flat = replace(scene, name="super1-0", data="super1", images=np.full_like(scene.images, 7))
-    flat = replace(flat, foreground=(), objects={})
-    monkeypatch.setattr(cas, "load_scenes", lambda only: (scene, flat))
-    out = tmp_path / "cas.md"
-    run = ["--seeds", "0", "1", "--out", str(out), "--cache", str(tmp_path / "c"), "--strided-side", "48"]
-    assert cas.main([*run, "--json", "--pictures", str(tmp_path / "p")]) == 1
-    text = out.read_text()
-    assert "python -m benchmarks.cas --seeds 0 1 --strided-side 48\n" in text
-    assert "- super1-0-deep: sample: found 1 different groups of pixels" in text
-    assert "| tcells-0 | 48 x 48 | strided |" in text
-    assert "| super1 |" not in text  # nothing of it was measured
-    stored = json.loads(out.with_suffix(".json").read_text())
-    assert stored == json.loads(capsys.readouterr().out)
-    assert [(r["part"], r["features"]) for r in stored["results"]] == [
-        ("whole", "deep"),
-        ("whole", "classical"),
-        ("whole", "intensity"),
-        ("48 px", "deep"),
-        ("48 px", "last"),
-        ("48 px", "strided"),
-    ]
-    assert sorted(file.name for file in (tmp_path / "p").iterdir()) == ["tcells-0-48px.png", "tcells-0.png"]
-    assert cas.main(["--seeds", "0", "1", "--out", str(tmp_path / "no" / "x.md")]) == 2
-    assert capsys.readouterr().err.endswith(f"no such folder {tmp_path / 'no'}, expected one to write to\n")
-
-
 def fake_result(image, features, mious, *, part="whole", true=(0, 0, 10, 10), box=(0, 0, 10, 10), seconds=1):
     rows = []
     for seed, miou in enumerate(mious):
@@ -360,55 +328,12 @@ def test_corloc_counts_images_that_show_the_object():
     assert corloc(results, GIVEN, "cell", "single") == [0, 0]
 
 
-def test_boxes_are_compared_with_the_whole_image():
-    results = [
-        fake_result("tcells-0", "deep", [0, 0], true=(10, 10, 90, 90), box=(10, 10, 50, 90)),
-        fake_result("tcells-1", "deep", [0, 0], true=(10, 10, 30, 30), box=(0, 0, 5, 5)),
-    ]
-    text = render(results, {}, "a command")
-    assert "| deep | 1.0 | 1.0 ± 0.0 | 0.500 ± 0.000 | 0.000 ± 0.000 |" in text
-    assert "| *whole image* |  | 1 | 0.500 | 0.500 |" in text
-
-
-def test_document_says_what_is_best():
-    results = [
-        fake_result("super1-0", "deep", [0.3, 0.4], true=None),
-        fake_result("super1-0", "classical", [0.5, 0.6], true=None),
-    ]
-    text = render(results, {}, "a command")
-    assert "given: classical 0.550 ± 0.071, deep 0.350 ± 0.071; one class 0.200." in text
-    assert "lambda 1.0 deep finds 4.0 ± 0.0 classes, of 3 true ones: 0.350 ± 0.071." in text
-    assert "| super1 | strokes | *one class* | 1 | 0.200 | 0.600 | 0.200 | 0.600 |" in text
-    assert "| super1 | whole | deep | 1 | 0.01 | 1.0 | 2.0 | 2.0 | 2.0 | 1.0 | 1.0 |" in text  # of a seed
-    assert "## Boxes" not in text
-    assert "Not measured" not in text
-
-
-def test_densities_are_compared_on_the_same_images():
-    results = [
-        fake_result("tcells-0", "deep", [0.5], part="259 px", seconds=2),
-        fake_result("tcells-0", "strided", [0.3], part="259 px", seconds=100),
-        fake_result("tcells-1", "deep", [0.9], part="259 px", seconds=4),
-    ]
-    text = render(results, {}, "a command")
-    assert "| tcells-0 | 100 x 100 | strided | 100.0 | 200.0 | 50.0 | 4.0 | 0.300 | 0.300 | 0.900 |" in text
-    assert "| **mean of 1** |  | interleaved | 2.0 | 4.0 |  | 4.0 | 0.500 | 0.500 | 0.900 |" in text
-    assert "## Classes\n" not in text
-
-
 def test_classes_take_the_numbers_of_true_ones():
     truth = np.array([[[1, 1, 1, 2, 2, 2, 0, 0]]], np.uint8)
     labels = np.array([[[2, 2, 3, 5, 5, 5, 1, 4]]], np.uint16)
     assert as_true(labels, truth, 2).tolist() == [[[1, 1, 4, 2, 2, 2, 3, 5]]]
     many = np.arange(1, 41, dtype=np.uint16).reshape(1, 1, 40)
     assert as_true(many, np.ones((1, 1, 40), np.uint8), 1).max() == COLOURS
-
-
-def test_a_volume_shows_its_first_and_last_plane(tmp_path):
-    volume = make_scene("vnc", planes=3)
-    fit = fit_of(volume.truths["strokes"] - 1, [9, 9, 0])
-    written = draw_scene(tmp_path / "vnc.png", volume, {"deep": fit})
-    assert written.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.data

@@ -1,7 +1,5 @@
-"""``benchmarks.gpu`` and ``benchmarks.precision``, as small as they go, on the CPU."""
+"""``benchmarks.speed.gpu`` and ``benchmarks.studies.precision``, as small as they go, on the CPU."""
 
-import json
-import re
 import sys
 from pathlib import Path
 
@@ -11,9 +9,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import gpu, precision
-from benchmarks.crops import Seen
-from benchmarks.forecast_gpu import network_flop
+from benchmarks.quality.crops import Seen
+from benchmarks.speed import gpu
+from benchmarks.speed.work import network_flop
+from benchmarks.studies import precision
 from hrvol.features.deep import upsample
 from hrvol.features.deep.backbone import random_backbone
 
@@ -53,20 +52,6 @@ def test_the_benchmark_of_gpus_runs_on_the_cpu_and_says_so(tmp_path):
     assert float(workers[3]) == 1
 
 
-@pytest.mark.weights
-def test_what_was_measured_is_kept_when_the_rest_is_cut_off(tmp_path, monkeypatch, capsys):
-    def cut_off(args):
-        raise TimeoutError
-
-    monkeypatch.setattr(gpu, "electrode", cut_off)
-    out = tmp_path / "gpu.md"
-    with pytest.raises(TimeoutError):
-        gpu.main([*SMALL.split(), "--batches", "1", "--product", "64", "-o", str(out)])
-    _, _, batch = rows_of(out.read_text())
-    assert batch[:2] == ["fp32", "1"]
-    assert f"1 images at once, fp32: {batch[2]} images/s" in capsys.readouterr().out
-
-
 def test_operations_are_counted_where_the_network_runs():
     from collections import Counter
 
@@ -75,12 +60,6 @@ def test_operations_are_counted_where_the_network_runs():
         backbone.tokens(torch.rand(3, 1, 28, 42), blocks=(2,))
     backbone.tokens(torch.rand(1, 1, 28, 28), blocks=(1,))  # counted no more
     assert work["flop"] == 3 * network_flop(7, 2)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_it_says_what_to_do(tmp_path):
-    with pytest.raises(SystemExit, match="--device cpu"):
-        gpu.main(["-o", str(tmp_path / "gpu.md")])
 
 
 def seen(features):
@@ -93,16 +72,3 @@ def test_errors_are_relative_to_length_and_to_variation():
     found = precision.relative_error(seen(off), seen(exact))
     assert found["of_length"] == pytest.approx(1 / np.sqrt(204), abs=1e-6)
     assert found["of_variation"] == pytest.approx(1 / np.sqrt(2), abs=1e-6)
-
-
-def test_the_document_of_precision_is_that_of_its_figures(tmp_path):
-    root = Path(__file__).parents[2] / "benchmarks"
-    kept = json.loads((root / "precision.json").read_text())
-    said = (root / "precision.md").read_text()
-    for name in ("super1", "ebc2", "vnc"):
-        found = kept[name]["bf16"]
-        changed = np.mean([row["changed"] for row in found["rows"]])
-        pattern = rf"\| {name} \| bf16 \| {found['relative']['of_length']:.4f} \| .* \| {changed:.2%} \|"
-        assert re.search(pattern, said), pattern
-        # less than another forest would change
-        assert changed < np.mean([row["changed_own"] for row in kept[name]["fp32"]["rows"]])

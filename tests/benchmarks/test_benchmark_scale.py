@@ -1,8 +1,7 @@
-"""The machinery of ``benchmarks.scale``, on volumes of a few blocks."""
+"""The machinery of ``benchmarks.runs.scale``, on volumes of a few blocks."""
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ import zarr
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import scale
-from benchmarks.scale_run import BRIGHT, DARK, copy, measure, measure_apart, phases, write_volume
-from benchmarks.scale_watch import Look, Watch
+from benchmarks.runs import scale
+from benchmarks.runs.scale_run import BRIGHT, DARK, copy, measure, measure_apart, phases, write_volume
+from benchmarks.runs.scale_watch import Look, Watch
 from hrvol.recipe.specs import TileSpec
 from hrvol.volume.volume import open_labels, open_volume
 
@@ -56,7 +55,7 @@ def test_a_run_labels_the_volume_and_says_what_it_took(volume, tmp_path):
 
 
 def test_wrong_labels_are_noticed(volume, tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.scale_run.BRIGHT", DARK)
+    monkeypatch.setattr("benchmarks.runs.scale_run.BRIGHT", DARK)
     with pytest.raises(AssertionError):
         measure(volume, tmp_path / "labels", TILES, 1)
 
@@ -97,16 +96,3 @@ def test_cost_at_the_rate_of_a_part_of_the_way():
     assert watch.cost("driver_cpu", (0.25, 0.5), 40) == pytest.approx(2)
     assert watch.cost("seconds", (0.5, 1), 40) == pytest.approx(20)
     assert watch.at(0.3, 40).done == 20
-
-
-def test_the_document_tells_all_of_it(tmp_path):
-    sizes = replace(scale.QUICK, volume=(32, 192, 192), many=(12, 256, 256))
-    found = scale.measure_all(sizes, tmp_path) | {"real": 100.0}
-    found["large"] |= {"steady": 2.0, "voxels": 10**9, "computing": 0.01, "blocks": 20}
-    found["copy"] = {"seconds": 10.0, "voxels": 3 * 10**9, "cpu": 30.0}
-    text = scale.render(found, sizes, "A machine.", "a command")
-    assert "**The run is 1.67 times as fast as the copy**" in text
-    assert "**Overhead: 0.09% of a real block**" in text
-    assert "| 2 x 64 x 64 | 32 | 8,192 |" in text
-    assert "| 2 x 64 x 64 | 96 | 8,192 |" in text
-    assert text.count("\n## ") == 5

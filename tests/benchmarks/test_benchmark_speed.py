@@ -1,4 +1,4 @@
-"""``benchmarks.speed`` and ``benchmarks.forecast_gpu``: arithmetic, and tables of made-up figures."""
+"""``benchmarks.speed`` and ``benchmarks.studies.gpu_forecast``: arithmetic, and tables of made-up figures."""
 
 import sys
 from pathlib import Path
@@ -9,11 +9,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import forecast_gpu, speed
-from benchmarks.forecast_gpu import GPUS, Work, block_products, network_flop, outlook, work_of
-from benchmarks.speed_peers import Network, figures, hub_gives, load_network, timed
-from benchmarks.speed_tables import entries, render, save_curves
-from hrvol.errors import InputError
+from benchmarks.speed.peers import Network, figures, hub_gives, load_network, timed
+from benchmarks.speed.tables import entries
+from benchmarks.speed.work import Work, block_products, network_flop, work_of
+from benchmarks.studies.gpu_forecast import GPUS, outlook
 from hrvol.features.deep.backbone import Backbone, random_backbone
 from hrvol.recipe.recipe import PRESETS
 from hrvol.recipe.specs import DeepSpec
@@ -30,10 +29,6 @@ def row(who="hrvol", name="balanced", when="before", seconds=(10.0,), **others):
         "of": 1,
     }
     return made | {"peak_mb": 500.0, "passes": 16, "tokens": 577, "blocks": 9} | others
-
-
-def part(*rows, **others):
-    return {"command": "some command", "machine": "a machine.", "rows": list(rows)} | others
 
 
 def test_operations_of_a_pass_are_the_textbook_count():
@@ -81,15 +76,6 @@ def test_memory_is_the_bound_where_arithmetic_is_quick():
     )
 
 
-def test_forecast_says_that_it_is_one(tmp_path):
-    forecast_gpu.main(["--side", "56", "--core", "28", "-o", str(tmp_path / "gpu.md")])
-    text = (tmp_path / "gpu.md").read_text()
-    assert "**A forecast, not a measurement**" in text
-    assert "Made by `python -m benchmarks.forecast_gpu --side 56 --core 28`" in text
-    work = work_of(PRESETS["fast"].features.deep, (56, 56))
-    assert f"| `fast` | 4 x 17 | 6 | {work.flop / 28**2 / 1e6:.2f} |" in text
-
-
 def test_the_network_of_the_peers_is_the_network_of_hrvol(tmp_path):
     backbone = random_backbone("dinov2_vits14", seed=1)
     file = tmp_path / "weights.npz"
@@ -130,83 +116,3 @@ def test_views_that_were_not_run_are_counted_in():
     assert entry.work == "17 x 6562"
     assert entry.flop == 17 * network_flop(6562, 12)
     assert entry.partly == "2 of 17 views"
-
-
-def test_document_compares_with_the_reference():
-    rows = [
-        row(seconds=[10.0, 11.0, 12.0], together=[4.0]),
-        row("filters", "classical", passes=0, tokens=0, blocks=0, seconds=[0.2]),
-        row(
-            "reference",
-            "published",
-            "once",
-            [20.0],
-            views=2,
-            of=17,
-            passes=2,
-            tokens=6562,
-            blocks=12,
-            peak_mb=1500.0,
-        ),
-        row(when="after", seconds=[12.0, 12.1, 12.2], together=[5.0]),
-    ]
-    text = render(
-        {"compare": part(*rows, check={"s4_none": 2e-4}, left_out=["napari-convpaint (none)"])}, "x.png"
-    )
-    ratio = 17 * network_flop(6562, 12) / (16 * network_flop(577, 9))
-    assert f"takes **14 times** as long as hrvol `balanced`, for {ratio:.0f} times as many operations" in text
-    assert f"| hrvol `balanced` | 16 x 577 | 0.37 | 12.0 | 4.50 | 500 | {ratio:.0f} | 14 | 38 | 3.0 |" in text
-    assert (
-        "| reference code (2 of 17 views) | 17 x 6562 | 18.28 | ~170 |  | 1500 | 1.0 | 1.0 |  | 1.0 |" in text
-    )
-    assert "took +10 to +10 % more seconds" in text
-    assert "relative error of 2.0e-04" in text
-    assert "Left out: napari-convpaint (none)." in text
-    assert text.count("some command") == 1
-    alone = render({"compare": part(rows[0])}, "x.png")
-    assert "reference code takes" not in alone
-
-
-def test_document_has_every_part_and_a_picture(tmp_path):
-    products = {name: 4e10 for name, _, _ in block_products(577)}
-    ceiling = {"name": "balanced", "side": 336, "tokens": 577, "blocks": 9, "products": products}
-    ceiling |= {"mix": 8e10, "square": 1e11, "square_joint": 9e10, "network": 6e10}
-    worker = {"name": "fast", "about": "4 planes", "voxels": 4_000_000, "peak_mb": 900.0}
-    parts = {
-        "utilisation": part(ceiling),
-        "compare": part(row(seconds=[9.0]), row("reference", "published", "once", [90.0])),
-        "scaling": part(row(side=112, seconds=[1.0]), row(side=224, seconds=[4.0])),
-        "views": part(*(row(name=f"offsets {k} x {k}", passes=k * k, seconds=[k * k * 0.5]) for k in (1, 2))),
-        "workers": part(
-            worker | {"workers": 1, "seconds": [40.0]}, worker | {"workers": 2, "seconds": [25.0]}
-        ),
-    }
-    text = render(parts, "speed.png")
-    assert "| network, of the products' ceiling | 75 % |" in text
-    assert "| network, of the large square's | 60 % |" in text
-    assert f"hrvol `balanced` at 336 px {16 * network_flop(577, 9) / 9 / 1e11:.0%}".replace("%", " %") in text
-    assert "| hrvol `balanced` | 112 | 16 x 577 | 1.00 | 79.7 |" in text
-    assert "| offsets 2 x 2 | 4 x 577 | 2.00 | 500 | 500 |" in text
-    assert "| 2 | 25.0 | 160.0 | 1.60 | 900 |" in text
-    save_curves(parts, tmp_path / "speed.png")
-    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_process_that_fails_is_told_in_one_line(tmp_path):
-    options = speed.parser().parse_args(["--threads", "1"])
-    session = speed.Session(options, tmp_path, {}, 1e9)
-    with pytest.raises(InputError, match=r"^reference \(.*\): .*expected figures$"):
-        session.do("reference", checkout=tmp_path, weights=tmp_path / "none.npz", image="")
-
-
-@pytest.mark.parametrize("peer", ["hrdv2", "convpaint"])
-def test_peers_that_are_not_there_are_told_before_anything_is_measured(tmp_path, capsys, peer):
-    out = tmp_path / "speed.md"
-    assert speed.main([f"--{peer}", str(tmp_path / "nowhere"), "-o", str(out)]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'nowhere'}: ")
-    assert not out.exists()
-
-
-def test_command_does_not_say_where_the_peers_lie():
-    options = speed.parser().parse_args(["--hrdv2", "/somewhere", "--sides", "112", "--time-limit", "9"])
-    assert speed.command(options) == "python -m benchmarks.speed --hrdv2 HR-Dv2 --sides 112 --time-limit 9.0"

@@ -13,12 +13,12 @@ from hrvol.errors import UsageError
 from hrvol.features.deep.backbone import check_precision, embed_patches, load_backbone, random_backbone
 
 BOUNDS = {"bf16": 0.03, "fp16": 0.004}
-"""Of the relative error of tokens of block 9: about twice what is found (benchmarks/precision.md)."""
+"""Of the relative error of tokens of block 9: about twice what is found (benchmarks/studies/precision.md)."""
 
 
 @pytest.fixture(scope="module")
 def crop(data_dir):
-    from benchmarks.crops import crops_of
+    from benchmarks.quality.crops import crops_of
 
     return torch.from_numpy(crops_of("super1", train=1, test=1, side=112).images[0] / np.float32(255))[
         None, None

@@ -1,0 +1,1 @@
+"""Classes found without labels: ``python -m benchmarks.cas``."""

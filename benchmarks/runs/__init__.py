@@ -1,0 +1,1 @@
+"""Runs over large volumes: scaling, forecasts, faults and read amplification."""
