@@ -16,9 +16,9 @@ METHOD = "distributed.worker.multiprocessing-method"
 
 @pytest.fixture(scope="session", autouse=True)
 def forked_workers():
-    """Fork Dask workers from a process that has imported everything: half a second a start instead of seven.
+    """Fork Dask workers from a process that has imported everything: they start in half a second, not seven.
 
-    Only those of clusters that the test process itself starts; commands in processes of their own spawn theirs.
+    Only those of clusters that the test process starts itself; commands in processes of their own spawn theirs.
     """
     with dask.config.set({METHOD: "forkserver"}):
         get_mp_context()  # names what to import, to which ours is added

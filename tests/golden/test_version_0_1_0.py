@@ -1,7 +1,7 @@
 """Labels, probabilities and models keep the bits of version 0.1.0, and an output that it began is resumed.
 
-``version_0_1_0.zip`` was written by that version: a volume with strokes, the model trained on them, digests of
-its segmentation, and the same segmentation stopped after 4 of 18 blocks.
+``version_0_1_0.zip`` was written by that version: a volume with strokes, the model trained on them, digests
+of its segmentation, and the same segmentation stopped after 4 of 18 blocks.
 """
 
 import hashlib
