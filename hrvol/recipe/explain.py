@@ -20,7 +20,13 @@ Position = tuple[int, int]
 Locate = Callable[[KeyPath, bool], Position]
 """``locate(path, of_key)`` returns line and column of a value or of its key."""
 
-_EXPECTED = {"int": "an integer", "float": "a number", "bool": "true, false", "string": "text", "invalid": "text as key"}
+_EXPECTED = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true, false",
+    "string": "text",
+    "invalid": "text as key",
+}
 """What is expected, by the first word of the type of pydantic's error."""
 
 

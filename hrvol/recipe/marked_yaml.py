@@ -60,7 +60,7 @@ class MarkedMapping:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, whose errors of values (an impossible date, ``!!int`` of text) have a position."""
+    """Give errors of values (an impossible date, ``!!int`` of text) a position, too."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -90,7 +90,9 @@ def parse_mapping(content: bytes, source: str) -> MarkedMapping:
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
-            raise RecipeError(f"{source}:1:1: found no keys, expected some recipe keys, or {{}} for the defaults")
+            raise RecipeError(
+                f"{source}:1:1: found no keys, expected some recipe keys, or {{}} for the defaults"
+            )
         _check_keys(root, source)  # before construction, which merges duplicates
         values = loader.construct_document(root)
     except yaml.reader.ReaderError as error:
@@ -100,7 +102,9 @@ def parse_mapping(content: bytes, source: str) -> MarkedMapping:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         tab = mark is not None and text[mark.index : mark.index + 1] == "\t"
-        problem = "found a tab, expected spaces" if tab else ", ".join(filter(None, (error.context, error.problem)))
+        problem = (
+            "found a tab, expected spaces" if tab else ", ".join(filter(None, (error.context, error.problem)))
+        )
         prefix = source if mark is None else f"{source}:{mark.line + 1}:{mark.column + 1}"
         raise RecipeError(f"{prefix}: not valid YAML: {problem}") from None
     except RecursionError:

@@ -211,8 +211,8 @@ def _presets() -> dict[str, Recipe]:
 PRESETS: dict[str, Recipe] = _presets()
 """Named recipes. ``balanced`` is the default; ``paper`` and ``cas-paper`` have the published settings.
 
-Of those for classes without strokes, ``cas`` is the default for images of one tile: its flips average out some
-of the tokens' information on position. ``cas-volume`` is for larger images, where tiles must agree: it
+Of those for classes without strokes, ``cas`` is the default for images of one tile: its flips average out
+some of the tokens' information on position. ``cas-volume`` is for larger images, where tiles must agree: it
 subtracts that information, at a quarter of the cost.
 """
 

@@ -298,7 +298,7 @@ class ClusterSpec(Spec):
     clusters
         Clusters C of the first, fine partition (k-means); ``merge`` or ``classes`` merges them to classes.
     samples
-        Pixels on which k-means and the attention of clusters are measured, from at most ``sample_tiles`` tiles.
+        Pixels on which k-means and the attention of clusters are computed, of ``sample_tiles`` tiles at most.
     sample_tiles
         Most tiles that are passed through the network to find the clusters.
     merge
@@ -306,9 +306,9 @@ class ClusterSpec(Spec):
     classes
         Merge until this number of classes remains, instead of up to the semantic distance.
     position_degree
-        Degree of the polynomial over a tile's window that is subtracted from deep features, because it encodes
-        the position of a token and not the content of the image; 0 subtracts nothing, and then neighbouring
-        tiles disagree.
+        Degree of the polynomial over a tile that is subtracted from deep features, because it encodes the
+        position of a token and not the content of the image; 0 subtracts nothing, and then neighbouring tiles
+        disagree.
     distance
         Distance between centroids: ``cosine``, or ``euclidean`` for features whose length has a meaning.
     bins
@@ -371,8 +371,8 @@ class CrfSpec(Spec):
 class TileSpec(Spec):
     """How planes are divided into tiles and blocks.
 
-    A block, the unit of work and of storage, is ``planes`` planes of ``across`` x ``across`` tiles. Every pixel
-    has at least ``overlap - blend`` pixels of context: by default 28, the reach of the default filters.
+    A block, the unit of work and of storage, is ``planes`` planes of ``across`` x ``across`` tiles. Every
+    pixel has at least ``overlap - blend`` pixels of context: by default 28, the reach of the default filters.
 
     Attributes
     ----------
@@ -397,7 +397,5 @@ class TileSpec(Spec):
     @model_validator(mode="after")
     def _overlap_fits(self) -> Self:
         if 2 * self.overlap > self.core:
-            raise invalid(
-                f"found {self.overlap}, expected at most half of core, {self.core // 2}", "overlap"
-            )
+            raise invalid(f"found {self.overlap}, expected at most half of core, {self.core // 2}", "overlap")
         return self
