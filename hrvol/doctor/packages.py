@@ -40,7 +40,7 @@ def find(name: str, folders: Folders) -> Distribution | None:
     for alias in dict.fromkeys((name, _CUDA_SUFFIX.sub("", name))):
         for package in Distribution.discover(name=alias, path=path):
             with suppress(FileNotFoundError):  # a broken uninstall leaves folders without metadata
-                if package.metadata.get("Name"):
+                if "Name" in package.metadata:
                     return package
     return None
 
