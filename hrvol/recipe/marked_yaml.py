@@ -100,13 +100,7 @@ def parse_mapping(content: bytes, source: str) -> MarkedMapping:
         problem = f"found the control character {chr(int(error.character))!r}, expected text"
         raise RecipeError(f"{source}:{line}:{column}: not valid YAML: {problem}") from None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        tab = mark is not None and text[mark.index : mark.index + 1] == "\t"
-        problem = (
-            "found a tab, expected spaces" if tab else ", ".join(filter(None, (error.context, error.problem)))
-        )
-        prefix = source if mark is None else f"{source}:{mark.line + 1}:{mark.column + 1}"
-        raise RecipeError(f"{prefix}: not valid YAML: {problem}") from None
+        raise RecipeError(_explain_yaml(error, text, source)) from None
     except RecursionError:
         raise RecipeError(f"{source}: not valid YAML: nested too deeply") from None
     if not isinstance(values, dict):
@@ -114,6 +108,18 @@ def parse_mapping(content: bytes, source: str) -> MarkedMapping:
         line, column = root.start_mark.line + 1, root.start_mark.column + 1
         raise RecipeError(f"{source}:{line}:{column}: found {kind}, expected a mapping of recipe keys")
     return MarkedMapping(values, root)
+
+
+def _explain_yaml(error: yaml.MarkedYAMLError, text: str, source: str) -> str:
+    mark, start, context = error.problem_mark or error.context_mark, error.context_mark, error.context
+    if mark is None:
+        return f"{source}: not valid YAML: {error.problem}"
+    if start is not None and start.line < mark.line and str(context).startswith("while"):
+        context = f"{context} (line {start.line + 1})"
+    problem = ", ".join(filter(None, (context, error.problem)))
+    if text[mark.index : mark.index + 1] == "\t":
+        problem = "found a tab, expected spaces"
+    return f"{source}:{mark.line + 1}:{mark.column + 1}: not valid YAML: {problem}"
 
 
 def _decode(content: bytes, source: str) -> str:
