@@ -215,7 +215,7 @@ def _load(file: Path) -> StateDict:
 
 def cached_files() -> list[Path]:
     """Return all weights in the cache, those converted from users' files included."""
-    return sorted(cache_dir().glob("*.safetensors"))
+    return sorted(cache_dir().glob("*.safetensors"), key=lambda file: file.stem)
 
 
 def verify_weights(name: str) -> str:
