@@ -1,6 +1,6 @@
 """The sections of a recipe: frozen, hashable groups of settings, each validated on its own.
 
-The ``Attributes`` of a section's docstring are the descriptions of its fields in the JSON schema.
+The ``Attributes`` of a docstring are the descriptions of fields in the JSON schema.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class DeepSpec(Spec):
         The network's final norm is applied to each.
     offsets
         Interleaved sub-patch offsets per axis (with ``stride: native``): 4 makes 16 passes whose tokens
-        form one grid with a spacing of a quarter of the patch size.
+        form one grid, a quarter of the patch size apart.
     shifts
         Pixel distances whose shifted views are averaged (the published way).
     neighbourhood
@@ -307,8 +307,7 @@ class ClusterSpec(Spec):
         Merge until this number of classes remains, instead of up to the semantic distance.
     position_degree
         Degree of the polynomial over a tile that is subtracted from deep features, because it encodes the
-        position of a token and not the content of the image; 0 subtracts nothing, and then neighbouring tiles
-        disagree.
+        position of a token and not the image's content; 0 subtracts nothing: neighbouring tiles disagree.
     distance
         Distance between centroids: ``cosine``, or ``euclidean`` for features whose length has a meaning.
     bins
