@@ -1,6 +1,7 @@
-"""hrvol: segment very large tomography volumes with features of frozen vision transformers.
+"""Segment very large tomography volumes with features of frozen vision transformers.
 
-Importing this package imports neither torch, dask nor napari: names below load on first use.
+The public names below are imported on first use: importing this package imports neither torch, dask nor
+napari.
 """
 
 from importlib import import_module
@@ -8,11 +9,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hrvol.analysis.evaluate import evaluate_volumes
     from hrvol.engine.stop import stop_signals
     from hrvol.explore.detect import detect_objects
     from hrvol.explore.pca import pca_picture
     from hrvol.explore.similar import find_similar
     from hrvol.features.featuriser import Featuriser, load_featuriser
+    from hrvol.info import describe
+    from hrvol.planning.plan_run import plan_run
     from hrvol.recipe.recipe import Recipe
     from hrvol.run.build_pyramid import build_pyramid
     from hrvol.run.cluster import cluster_volume
@@ -34,7 +38,9 @@ _HOME = {
     "Volume": "hrvol.volume.volume",
     "build_pyramid": "hrvol.run.build_pyramid",
     "cluster_volume": "hrvol.run.cluster",
+    "describe": "hrvol.info",
     "detect_objects": "hrvol.explore.detect",
+    "evaluate_volumes": "hrvol.analysis.evaluate",
     "extract_features": "hrvol.run.extract_features",
     "find_similar": "hrvol.explore.similar",
     "fit_classes": "hrvol.training.cluster",
@@ -42,6 +48,7 @@ _HOME = {
     "load_model": "hrvol.segment.model.model",
     "open_volume": "hrvol.volume.volume",
     "pca_picture": "hrvol.explore.pca",
+    "plan_run": "hrvol.planning.plan_run",
     "run_status": "hrvol.run.status",
     "save_model": "hrvol.segment.model.model",
     "segment_volume": "hrvol.run.segment",
@@ -58,7 +65,9 @@ __all__ = [
     "__version__",
     "build_pyramid",
     "cluster_volume",
+    "describe",
     "detect_objects",
+    "evaluate_volumes",
     "extract_features",
     "find_similar",
     "fit_classes",
@@ -66,6 +75,7 @@ __all__ = [
     "load_model",
     "open_volume",
     "pca_picture",
+    "plan_run",
     "run_status",
     "save_model",
     "segment_volume",

@@ -1,4 +1,4 @@
-"""The demo: everything from strokes to pictures, on a volume that it makes itself."""
+"""Run the whole workflow, from strokes to figures, on a synthetic volume."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ PLANES_PER_BLOCK = 3
 SEED = 0
 
 MARKER = "hrvol-demo.json"
-"""File that tells a folder of the demo from others; holds the scores in the end."""
+"""File that marks a folder as the demo's; holds the scores when the demo is done."""
 
 _RECIPES = {"classical": "classical", "hybrid": "fast"}
 
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo made.
+    """The results of the demo.
 
     Attributes
     ----------
     scores
-        Kind of features -> figures of :func:`hrvol.training.train.evaluate_volumes`.
+        Kind of features -> scores of :func:`hrvol.evaluate_volumes`.
     pictures
         PNG files.
     commands
-        Commands that do the same or look further.
+        Commands to continue with.
     """
 
     scores: Mapping[str, Mapping[str, Any]]
@@ -76,23 +76,23 @@ def run_demo(
     offline: bool = False,
     progress: ProgressCallback | None = None,
 ) -> DemoReport:
-    """Make a volume, draw strokes, train, segment, evaluate and draw pictures.
+    """Create a volume, draw strokes, train, segment, evaluate and plot.
 
     Parameters
     ----------
     out
-        Folder for all of it. An earlier demo's is used again; another folder must be empty.
+        Folder for all results; it must be empty, or an earlier demo's, which is overwritten.
     classical_only
-        Leave the network out.
+        Use classical filters only, without a network.
     weights_path, offline, progress
-        As in :func:`hrvol.training.train.segment_volume`. A stage is named after the features at work.
+        As for :func:`hrvol.segment_volume`. Names of stages start with the kind of features.
 
     Raises
     ------
     OutputExistsError
-        The folder holds something else.
+        The folder contains other files.
     WeightsError
-        The network's weights are not to be had.
+        The network's weights could not be obtained.
     """
     folder = Path(out)
     _claim(folder)
@@ -112,13 +112,13 @@ def run_demo(
 
     scores, results = {}, {}
     for name, recipe in recipes.items():
-        told = None if progress is None else _named(progress, name)
+        stages = None if progress is None else _prefixed(progress, name)
         model = train_model(
             [(volume.source, folder / "strokes.ome.zarr")],
             recipe=recipe.with_(**{"tiles.planes": PLANES_PER_BLOCK}),
             weights_path=weights_path,
             offline=offline,
-            progress=told,
+            progress=stages,
         )
         file, labels = folder / f"{name}.hrvol", folder / f"{name}.ome.zarr"
         save_model(model, file)
@@ -131,36 +131,38 @@ def run_demo(
             overwrite=True,
             weights_path=weights_path,
             offline=offline,
-            progress=told,
+            progress=stages,
         )
         if report.failed:
             raise BlockError(f"{labels}: {len(report.failed)} blocks failed; {report.failed[0].reason}")
         scores[name] = evaluate_volumes(labels, folder / "truth.ome.zarr")
         results[name] = labels
 
-    said = {"versions": current_versions(), "scores": scores}
-    (folder / MARKER).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    record = {"versions": current_versions(), "scores": scores}
+    (folder / MARKER).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     pictures = _draw(folder, phantom.image, strokes, phantom.labels, results, classes, scores)
     return DemoReport(scores, pictures, _commands(folder, next(reversed(results))))
 
 
 def _claim(folder: Path) -> None:
-    """Make the folder, or find that it is the demo's own."""
+    """Create the folder, or make sure that it is an earlier demo's."""
     empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not empty and not (folder / MARKER).is_file():
-        raise OutputExistsError(f"{folder}: exists and is not from hrvol demo; choose another with --out")
+        raise OutputExistsError(
+            f"{folder}: exists and is not from hrvol demo; choose another folder with --out"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).touch()
 
 
 def _check_weights(recipe: Recipe, weights_path: str | Path | None, offline: bool) -> None:
-    """Fetch the network's weights before anything else is done."""
+    """Fetch the network's weights, before any file is written."""
     if not recipe.features.uses_deep:
         return
     try:
         fetch_weights(recipe.features.deep.weights, offline=offline, path=weights_path)
     except WeightsError as error:
-        raise WeightsError(f"{error} (hrvol demo --classical-only runs without a network)") from None
+        raise WeightsError(f"{error}. Without a network, run: hrvol demo --classical-only") from None
 
 
 def _write_labels(
@@ -179,7 +181,7 @@ def _write_labels(
     store.finish()
 
 
-def _named(progress: ProgressCallback, features: str) -> ProgressCallback:
+def _prefixed(progress: ProgressCallback, features: str) -> ProgressCallback:
     return lambda stage, done, total: progress(f"{features}: {stage}", done, total)
 
 
@@ -192,16 +194,16 @@ def _draw(
     classes: tuple[ClassInfo, ...],
     scores: Mapping[str, Mapping[str, Any]],
 ) -> tuple[Path, ...]:
-    """Draw a plane without strokes as every step sees it, and the scores."""
-    drawn, seen = STROKE_PLANES[0], PICTURE_PLANE
+    """Draw the results on a plane without strokes, and the scores."""
+    stroked, plane = STROKE_PLANES[0], PICTURE_PLANE
     panels: dict[str, tuple[NDArray[Any], NDArray[Any] | None]] = {
-        f"strokes (plane {drawn})": (image[drawn], strokes[drawn]),
-        f"another plane ({seen})": (image[seen], None),
-        "truth": (image[seen], truth[seen]),
+        f"strokes (plane {stroked})": (image[stroked], strokes[stroked]),
+        f"another plane ({plane})": (image[plane], None),
+        "truth": (image[plane], truth[plane]),
     }
-    box = (slice(seen, seen + 1), *whole(image.shape)[1:])
+    box = (slice(plane, plane + 1), *whole(image.shape)[1:])
     for name, labels in results.items():
-        panels[f"{name}: mIoU {scores[name]['miou']:.2f}"] = (image[seen], open_labels(labels).read(box)[0])
+        panels[f"{name}: mIoU {scores[name]['miou']:.2f}"] = (image[plane], open_labels(labels).read(box)[0])
     name, labels = list(results.items())[-1]
     panels[f"{name}: uncertainty"] = (open_volume(labels / "uncertainty").read(box)[0], None)
     tables = {
@@ -215,7 +217,7 @@ def _draw(
 
 
 def _commands(folder: Path, best: str) -> tuple[str, ...]:
-    """Return what a newcomer may try next."""
+    """Return commands that inspect the results, or do the same step by step."""
     return (
         f"hrvol info {folder}/{best}.hrvol",
         f"hrvol evaluate {folder}/{best}.ome.zarr {folder}/truth.ome.zarr",

@@ -1,25 +1,25 @@
-"""Every error that hrvol raises on purpose.
+"""Define the errors that hrvol raises deliberately.
 
 ::
 
     HrvolError                 exit code 1
-    ├── UsageError             exit code 2   the request itself makes no sense
+    ├── UsageError             exit code 2   the request itself is wrong
     │   ├── RecipeError                      a recipe has an unknown field or a bad value
     │   └── MissingExtraError                an optional dependency is not installed
-    ├── InputError             exit code 1   a file or array is not what is needed
-    │   ├── UnreadableError                  a part of a file cannot be read, at least now
+    ├── InputError             exit code 1   a file or array is not as needed
+    │   ├── UnreadableError                  a part of a file cannot be read at present
     │   ├── StrokesError                     strokes do not fit their volume, or cannot train
-    │   └── ModelError                       a *.hrvol file is damaged or made with other weights
-    ├── WeightsError           exit code 1   network weights are not to be had, or are not the right ones
-    ├── DeviceError            exit code 1   a GPU is wanted and not to be had, or two workers have the same
-    ├── OutputExistsError      exit code 1   an output is in the way
-    │   ├── OtherRunError                    an unfinished output was begun with other settings
+    │   └── ModelError                       a *.hrvol file is damaged or does not fit
+    ├── WeightsError           exit code 1   network weights are missing or do not match the model
+    ├── DeviceError            exit code 1   a requested GPU is not available, or is used twice
+    ├── OutputExistsError      exit code 1   the output exists already
+    │   ├── OtherRunError                    an unfinished output has other settings
     │   └── BusyError                        another process is writing the output
-    ├── ResourceError              exit code 1   memory, disk or permissions do not suffice
+    ├── ResourceError          exit code 1   memory, disk or permissions do not suffice
     ├── BlockError             exit code 1   blocks of a run failed
     └── StoppedError           exit code 75  stopped on request; can be resumed
 
-A message is one line that names the file, what was found and what was expected.
+A message is one line: the file, the value found and the value expected.
 """
 
 
@@ -31,9 +31,9 @@ class HrvolError(Exception):
     exit_code
         Of the command line.
     transient
-        Whether the same may succeed when it is tried again.
+        Whether a retry may succeed.
     ends_run
-        Whether a block that fails for this reason tells that every block will.
+        Whether all other blocks of a run would fail for the same reason.
     """
 
     exit_code = 1
@@ -42,13 +42,13 @@ class HrvolError(Exception):
 
 
 class UsageError(HrvolError):
-    """The request itself makes no sense (exit code 2)."""
+    """The request itself is wrong, whatever the data are (exit code 2)."""
 
     exit_code = 2
 
 
 class RecipeError(UsageError):
-    """A recipe has an unknown field or a value out of range."""
+    """A recipe file is not valid YAML, or has an unknown key or a wrong value."""
 
 
 class MissingExtraError(UsageError):
@@ -56,43 +56,43 @@ class MissingExtraError(UsageError):
 
 
 class InputError(HrvolError):
-    """A file or array is not what is needed."""
+    """A file or array is not of the kind, shape or type that is needed."""
 
 
 class UnreadableError(InputError):
-    """A part of a file cannot be read: it is damaged, or its file system does not answer."""
+    """A part of a file cannot be read: it is damaged, or its file system does not respond."""
 
     transient = True
 
 
 class StrokesError(InputError):
-    """Strokes do not fit their volume, or hold too little to train on."""
+    """Strokes do not fit their volume, or are too few to train on."""
 
 
 class ModelError(InputError):
-    """A model file is damaged, or does not fit what it is used with."""
+    """A model file is damaged, or does not fit the data or weights that it is used with."""
 
     ends_run = True
 
 
 class WeightsError(HrvolError):
-    """Network weights are not to be had, or are not the ones expected."""
+    """Network weights could not be obtained, or do not match the model."""
 
     ends_run = True
 
 
 class DeviceError(HrvolError):
-    """A GPU is wanted and not to be had, or two workers have the same."""
+    """A requested GPU is not available, or two workers use the same one."""
 
     ends_run = True
 
 
 class OutputExistsError(HrvolError):
-    """An output is in the way; nothing was written."""
+    """The output exists already; nothing was written."""
 
 
 class OtherRunError(OutputExistsError):
-    """An output was begun with other settings, or from another input; the message names the difference."""
+    """The output was started with other settings or another input; the message has the difference."""
 
 
 class BusyError(OutputExistsError):
@@ -100,7 +100,7 @@ class BusyError(OutputExistsError):
 
 
 class ResourceError(HrvolError):
-    """Memory, disk space or permissions do not suffice; nothing was begun."""
+    """Memory, disk space or permissions do not suffice; nothing was started."""
 
 
 class BlockError(HrvolError):

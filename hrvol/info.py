@@ -1,4 +1,4 @@
-"""What a path holds: a volume, labels or a model, as plain values."""
+"""Describe a volume, labels or a model as plain values, from metadata only."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def describe(path: str, *, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Say what a file or store is; nothing but its metadata is read.
+    """Describe a file or store from its metadata.
 
     Parameters
     ----------
     path
-        A volume, labels or a ``*.hrvol`` model; a path or, but for models, a URL.
+        A volume, labels or a ``*.hrvol`` model: a path or, except for models, a URL.
     storage_options
         Keywords of the fsspec file system of a URL.
 
@@ -34,19 +34,18 @@ def describe(path: str, *, storage_options: Mapping[str, Any] | None = None) -> 
     Raises
     ------
     InputError
-        Nothing is there, or it is none of these.
+        The path does not exist, or is none of these.
     """
     file = Path(path)
     if file.suffix == ".hrvol" or (file.is_file() and zipfile.is_zipfile(file)):
-        from hrvol.segment.model.model import (
-            load_model,  # scikit-learn: seconds that a volume need not wait for
-        )
+        # imports scikit-learn, which takes seconds
+        from hrvol.segment.model.model import load_model
 
-        return _model(load_model(path))
-    place = Location.of(path, storage_options)
-    volume = open_volume(place)
+        return _describe_model(load_model(path))
+    location = Location.of(path, storage_options)
+    volume = open_volume(location)
     shape, chunks, size = (list(v)[-volume.ndim :] for v in (volume.shape, volume.chunks, volume.voxel_size))
-    classes = class_info(place)
+    classes = class_info(location)
     values: dict[str, Any] = {
         "kind": "labels" if classes else "volume",
         "path": path,
@@ -60,20 +59,19 @@ def describe(path: str, *, storage_options: Mapping[str, Any] | None = None) -> 
     if classes:
         values["classes"] = {str(info.value): info.name for info in classes}
     try:
-        said = open_label_store(place).attributes
+        attributes = open_label_store(location).attributes
     except InputError:
         return values
     return values | {
         "kind": "labels",
-        "complete": bool(said.get("complete")),
-        "made_from": said.get("input", {}).get("source"),
-        "model": said.get("model", {}).get("source"),
-        "made_with": said.get("versions"),
+        "complete": bool(attributes.get("complete")),
+        "made_from": attributes.get("input", {}).get("source"),
+        "model": attributes.get("model", {}).get("source"),
+        "made_with": attributes.get("versions"),
     }
 
 
-def _model(model: Model) -> dict[str, Any]:
-    """Describe a model."""
+def _describe_model(model: Model) -> dict[str, Any]:
     from hrvol.run.provenance import describe_clusters
     from hrvol.segment.cluster_classifier import ClusterClassifier
 

@@ -1,4 +1,4 @@
-"""The demo without its network: makes everything, can be run again, and touches no other folder."""
+"""The demo without its network: writes all results, can be repeated, and changes no other folder."""
 
 import json
 

@@ -26,6 +26,7 @@ from hrvol.cli.info import info
 from hrvol.cli.pca import pca
 from hrvol.cli.plan import plan
 from hrvol.cli.pyramid import pyramid
+from hrvol.cli.recipe import recipe
 from hrvol.cli.segment import segment
 from hrvol.cli.similar import similar
 from hrvol.cli.status import status
@@ -125,7 +126,7 @@ def main(context: click.Context) -> None:
 
 
 _COMMANDS = (
-    *(demo, doctor, info, weights, tune, train, plan, segment, status, pyramid),
+    *(demo, doctor, info, weights, recipe, tune, train, plan, segment, status, pyramid),
     *(cluster, detect, similar, pca, evaluate, features),
 )
 for _command in _COMMANDS:

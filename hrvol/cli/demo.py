@@ -1,4 +1,4 @@
-"""The command demo: segment a synthetic volume."""
+"""The command demo: run the whole workflow on a synthetic volume."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from hrvol.cli.options import echo_table, score
     show_default=True,
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Where to put the volume, the models, the results and the pictures.",
+    help="Folder for the volume, models, labels and pictures.",
 )
-@click.option("--classical-only", is_flag=True, help="Leave the network out: needs no weights.")
-@click.option("--weights", "file", metavar="PATH", help="Take the network's weights from this file.")
-@click.option("--offline", is_flag=True, help="Look for network weights on this machine only.")
+@click.option("--classical-only", is_flag=True, help="Use filters only: no network, no weights.")
+@click.option("--weights", "file", metavar="PATH", help="Read the network's weights from this file.")
+@click.option("--offline", is_flag=True, help="Search this machine only for network weights.")
 def demo(out: Path, classical_only: bool, file: str | None, offline: bool) -> None:
     """Segment a synthetic battery electrode, from strokes to pictures, in a few minutes.
 
-    Makes a volume with particles, pores, binder and cracks, draws strokes on two of its planes, trains a
-    classifier on classical filters and one on filters and network features, segments the whole volume with
-    both, and compares them with the truth.
+    Creates a volume of particles, pores, binder and cracks, and draws strokes on two of its twelve planes.
+    Trains a classifier of classical filters, and one of filters and network features (hybrid). Segments the
+    whole volume with each, and compares both with the ground truth.
 
     \b
     Example:
@@ -44,10 +44,12 @@ def demo(out: Path, classical_only: bool, file: str | None, offline: bool) -> No
         [method, *(score(figures["iou"][name]) for name in names), score(figures["miou"])]
         for method, figures in report.scores.items()
     ]
-    echo_table(["features", *names, "mIoU"], rows, title="IoU with the truth, over the whole volume")
+    echo_table(
+        ["features", *names, "mIoU"], rows, title="IoU with the ground truth (1 is perfect), whole volume"
+    )
     click.echo("")
     for picture in report.pictures:
         click.echo(f"picture: {picture}")
-    click.echo("\nWhat to try next:")
+    click.echo("\nNext: inspect the model, score the labels, then train and segment yourself:")
     for line in report.commands:
         click.echo(f"  {line}")

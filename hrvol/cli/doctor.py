@@ -1,4 +1,4 @@
-"""The command that says what this machine is fit for: doctor."""
+"""The command doctor: check this installation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import click
 from hrvol.cli.options import echo_json, json_option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hrvol.doctor.health import Capability
+    from hrvol.doctor.health import Health
 
 _WORDS = {"ok": ("OK", "green"), "missing": ("missing", "yellow"), "problem": ("problem", "red")}
 
@@ -20,17 +18,17 @@ _WORDS = {"ok": ("OK", "green"), "missing": ("missing", "yellow"), "problem": ("
 @json_option
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:
-    """Say what is installed, whether it works, and what each engine and extra still needs.
+    """Check packages, GPUs, weights, disk and memory, and list what each engine and extra lacks.
 
-    Imports everything once, in another process: half a minute at most.
+    Imports every package once, in another process: this takes half a minute at most.
 
     \b
     Examples:
         hrvol doctor
         hrvol doctor --json
 
-    The exit code is 0 where the engines of the CPU work and nothing that is installed is broken, else 1;
-    what is optional may be missing.
+    The exit code is 0 if the engines of the CPU work and nothing that is installed is broken, else 1.
+    Optional packages may be missing.
     """  # noqa: D301 (click needs the escape)
     from hrvol.doctor.examine import examine
 
@@ -38,23 +36,29 @@ def doctor(context: click.Context, as_json: bool) -> None:
     if as_json:
         echo_json(health.to_dict())
     else:
-        names = [check.name for check in health.checks]
-        width = max(map(len, names + [one.name for one in (*health.engines, *health.extras)]))
-        for check in health.checks:
-            _echo(check.state, check.name, width, check.found, check.remedy)
-        for title, abilities in (("engines", health.engines), ("extras", health.extras)):
-            click.echo(f"\n{title}")
-            _echo_abilities(abilities, width)
+        _echo_health(health)
     context.exit(0 if health.healthy else 1)
 
 
-def _echo_abilities(abilities: Sequence[Capability], width: int) -> None:
-    for one in abilities:
-        state = "missing" if one.missing else "ok"
-        _echo(state, one.name, width, ", ".join(one.missing) or "ready", one.remedy)
+def _echo_health(health: Health) -> None:
+    capabilities = (*health.engines, *health.extras)
+    width = max(map(len, [*(check.name for check in health.checks), *(one.name for one in capabilities)]))
+    for check in health.checks:
+        _echo(check.state, check.name, width, check.found, check.remedy)
+    for title, group in (("engines", health.engines), ("extras", health.extras)):
+        click.echo(f"\n{title}")
+        for one in group:
+            state = "missing" if one.missing else "ok"
+            _echo(state, one.name, width, ", ".join(one.missing) or "ready", one.remedy)
+    problems = [check.name for check in health.checks if check.state == "problem"]
+    ready = [engine.name for engine in health.engines if not engine.missing]
+    if problems:
+        click.echo(f"\nProblems: {', '.join(problems)}. The lines above have a remedy where one is known.")
+    else:
+        click.echo(f"\nNo problems. Engines that are ready: {', '.join(ready)}. Try it: hrvol demo")
 
 
 def _echo(state: str, name: str, width: int, found: str, remedy: str | None) -> None:
     word, colour = _WORDS[state]
-    said = f"{click.style(f'{word:<7}', fg=colour)}  {name:<{width}}  {found}"
-    click.echo(said if remedy is None or state == "ok" else f"{said}: {remedy}")
+    line = f"{click.style(f'{word:<7}', fg=colour)}  {name:<{width}}  {found}"
+    click.echo(line if remedy is None or state == "ok" else f"{line}; to fix: {remedy}")

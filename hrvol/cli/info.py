@@ -14,7 +14,7 @@ from hrvol.cli.options import echo_json, json_option, storage_option
 @storage_option
 @json_option
 def info(path: str, storage_options: dict[str, Any], as_json: bool) -> None:
-    """Say what a volume, labels or a model is.
+    """Describe a volume, labels or a model.
 
     \b
     Examples:

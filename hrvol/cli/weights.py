@@ -1,21 +1,23 @@
-"""The commands weights: list, fetch and locate network weights."""
+"""The commands weights: list, fetch, locate and verify network weights."""
 
 from __future__ import annotations
 
 import click
 
 from hrvol.cli.options import echo_table
+from hrvol.errors import WeightsError
 
 
 @click.group(no_args_is_help=False)
 def weights() -> None:
-    """Fetch and find the weights of networks.
+    """Fetch, find and verify the weights of networks.
 
     \b
     Examples:
         hrvol weights list
         hrvol weights fetch dinov2_vits14
         hrvol weights path dinov2_vits14
+        hrvol weights verify
     """  # noqa: D301 (click needs the escape)
 
 
@@ -24,16 +26,16 @@ def weights_list() -> None:
     """List the networks that recipes may name."""
     from hrvol.features.weights.registry import list_weights
 
-    rows = [[known.name, known.licence, "yes" if known.cached else "no"] for known in list_weights()]
+    rows = [[info.name, info.licence, "yes" if info.cached else "no"] for info in list_weights()]
     echo_table(["network", "licence", "in the cache"], rows)
 
 
 @weights.command("fetch")
 @click.argument("name")
-@click.option("--weights", "file", metavar="PATH", help="Take them from this file.")
-@click.option("--offline", is_flag=True, help="Look on this machine only.")
+@click.option("--weights", "file", metavar="PATH", help="Use this file.")
+@click.option("--offline", is_flag=True, help="Search this machine only.")
 def weights_fetch(name: str, file: str | None, offline: bool) -> None:
-    """Put a network's weights into the cache, and print where."""
+    """Store a network's weights in the cache, and print the file's path."""
     from hrvol.features.weights.registry import fetch_weights
 
     click.echo(fetch_weights(name, offline=offline, path=file))
@@ -42,7 +44,30 @@ def weights_fetch(name: str, file: str | None, offline: bool) -> None:
 @weights.command("path")
 @click.argument("name")
 def weights_path(name: str) -> None:
-    """Print the cached file of a network."""
-    from hrvol.features.weights import registry as known
+    """Print the path of a network's cached file."""
+    from hrvol.features.weights import registry
 
-    click.echo(known.weights_path(name))
+    click.echo(registry.weights_path(name))
+
+
+@weights.command("verify")
+@click.argument("name", required=False)
+@click.pass_context
+def weights_verify(context: click.Context, name: str | None) -> None:
+    """Compare cached weights, of one network or all, with their recorded digests.
+
+    The exit code is 1 if a file is missing, damaged or changed.
+    """
+    from hrvol.features.weights.registry import cache_dir, cached_files, verify_file, weights_path
+
+    files = cached_files() if name is None else [weights_path(name)]
+    if not files:
+        click.echo(f"no weights in {cache_dir()}")
+    failed = False
+    for file in files:
+        try:
+            click.echo(f"OK       {file.stem}  SHA-256 {verify_file(file)}")
+        except WeightsError as error:
+            failed = True
+            click.echo(f"problem  {file.stem}  {' '.join(str(error).split())}")
+    context.exit(1 if failed else 0)

@@ -1,30 +1,21 @@
-"""What this machine is fit for: packages, GPUs, weights and room, engine by engine and extra by extra."""
+"""Check packages, GPUs, weights, disk and memory, and derive which engines and extras are ready."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hrvol.device import cpus
-from hrvol.doctor.health import Capability, Check, Health, State
-from hrvol.doctor.packages import (
-    IsolatedProcess,
-    MissingRequirement,
-    Packages,
-    conflicts,
-    extras_of,
-    find,
-    import_module,
-    installed,
-    lacks,
-)
+from hrvol.doctor.gpus import Torch, check_gpus, probe_torch, query_driver
+from hrvol.doctor.health import Capability, Check, Health
+from hrvol.doctor.isolated import IsolatedProcess, import_module
+from hrvol.doctor.packages import Folders, MissingRequirement, conflicts, extras_of, find, lacks
 from hrvol.engine.task import one_line
+from hrvol.progress import count
 
 PROGRAM = "hrvol"
 
@@ -44,104 +35,62 @@ WATCHED: tuple[tuple[str, str, str, str], ...] = (
     ("napari", "napari", "napari", "napari"),
     ("CRF", "pydensecrf2", "pydensecrf.densecrf", "crf"),
 )
-"""Packages with a line of their own: label, name on PyPI, what is imported, and the extra that brings it."""
+"""Packages with a line of their own: label, name on PyPI, module, and the extra that installs it."""
 
-DRIVERS = {12: 525, 13: 580}
-"""The oldest driver on Linux for a CUDA version."""
+_CPU = ("torch", "zarr")
 
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU as torch sees it.
-
-    Attributes
-    ----------
-    name, uuid
-        Which one it is.
-    memory, free
-        Bytes.
-    capability
-        Compute capability, such as ``(8, 0)``.
-    error
-        Why it cannot compute, or ``None``.
-    """
-
-    name: str
-    uuid: str
-    memory: int
-    free: int
-    capability: tuple[int, int]
-    error: str | None = None
+ENGINES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "serial": ("", _CPU),
+    "local": ("", (*_CPU, "dask")),
+    "slurm": ("slurm", (*_CPU, "dask", "dask-jobqueue")),
+    "cuda": ("gpu", (*_CPU, "dask", "cupy", "cuml", "nvforest", "dask-cuda", "rmm", "versions")),
+}
+"""The extra of each engine, and the checks in which it must have no problem."""
 
 
-@dataclass(frozen=True)
-class Torch:
-    """What torch says of GPUs.
-
-    Attributes
-    ----------
-    cuda
-        The CUDA version it is built for; ``None`` for a build without.
-    gpus
-        Those it sees.
-    error
-        Why it sees none.
-    """
-
-    cuda: str | None
-    gpus: tuple[Gpu, ...]
-    error: str | None
-
-
-def examine(
-    packages: Packages | None = None, watched: Sequence[tuple[str, str, str, str]] = WATCHED
-) -> Health:
-    """Look at everything; takes as long as importing all that is installed.
+def examine(folders: Folders = None, watched: Sequence[tuple[str, str, str, str]] = WATCHED) -> Health:
+    """Run all checks; this takes as long as importing all watched packages.
 
     Parameters
     ----------
-    packages
-        What is installed, if it is known.
+    folders
+        Where packages are installed, instead of ``sys.path``.
     watched
         Packages that get a line of their own, as in :data:`WATCHED`.
     """
-    packages = installed() if packages is None else packages
-    with IsolatedProcess() as apart:
-        torch, torch_error = apart(ask_torch)
+    with IsolatedProcess() as isolated:
+        torch, torch_error = isolated(probe_torch)
         imports = {
-            module: apart(import_module, module)[1]
+            module: isolated(import_module, module)[1]
             for _, name, module, _ in watched
-            if find(name, packages) is not None
+            if find(name, folders) is not None
         }
-        weights = _guarded("weights", lambda: _weights(apart))
-    smi = ask_driver()
-    core = lacks(PROGRAM, packages)
-    extras = {name: lacks(PROGRAM, packages, name) for name in extras_of(PROGRAM, packages)}
-    gpu_checks = check_gpus(
-        torch or Torch(None, (), torch_error), smi, os.environ.get("CUDA_VISIBLE_DEVICES")
-    )
-    lines = [
+        weights = _weights(*isolated(cached_weights))
+    torch = torch or Torch(None, (), torch_error)
+    core = lacks(PROGRAM, folders)
+    extras = {name: lacks(PROGRAM, folders, name) for name in extras_of(PROGRAM, folders)}
+    checks = (
         Check("Python", "ok", f"{platform.python_version()}, {sys.executable}, {platform.platform()}"),
-        _core(core, packages),
-        *(_package(label, name, module, extra, packages, imports) for label, name, module, extra in watched),
-        *gpu_checks,
+        _core(core, folders),
+        *(_package(*package, folders, imports) for package in watched),
+        *check_gpus(torch, query_driver(), os.environ.get("CUDA_VISIBLE_DEVICES"), _install("gpu")),
         *(
-            Check("versions", "problem", f"{lack.by} needs {lack}", _remedy_of(lack))
-            for lack in conflicts([PROGRAM, *(name for _, name, _, _ in watched)], packages)
-            if not lack.by.startswith(f"{PROGRAM} ")  # those are on the line of hrvol
+            Check("versions", "problem", f"{unmet.by} needs {unmet}", _remedy_of(unmet))
+            for unmet in conflicts([PROGRAM, *(name for _, name, _, _ in watched)], folders)
+            if not unmet.by.startswith(f"{PROGRAM} ")  # these are in the check of hrvol
         ),
         weights,
         _guarded("disk", _disk),
         _guarded("memory", _memory),
-    ]
-    broken = {check.name: check.found for check in lines if check.state == "problem"}
-    usable = bool(torch and any(gpu.error is None for gpu in torch.gpus))
+    )
+    problems = {check.name: check.found for check in checks if check.state == "problem"}
+    gpu = any(gpu.error is None for gpu in torch.gpus)
     return Health(
-        tuple(lines),
-        engines(core, extras, broken, gpu=usable, sbatch=shutil.which("sbatch") is not None),
+        checks,
+        engines(core, extras, problems, gpu=gpu, sbatch=shutil.which("sbatch") is not None),
         tuple(
-            Capability(name, tuple(map(str, lack)), _install(name) if lack else None)
-            for name, lack in extras.items()
+            Capability(name, tuple(map(str, unmet)), _install(name) if unmet else None)
+            for name, unmet in extras.items()
             if name not in NOT_FOR_USERS
         ),
     )
@@ -149,8 +98,8 @@ def examine(
 
 def engines(
     core: Sequence[MissingRequirement],
-    extras: dict[str, tuple[MissingRequirement, ...]],
-    broken: dict[str, str],
+    extras: Mapping[str, Sequence[MissingRequirement]],
+    problems: Mapping[str, str],
     *,
     gpu: bool,
     sbatch: bool,
@@ -160,134 +109,27 @@ def engines(
     Parameters
     ----------
     core, extras
-        What hrvol and its extras want and do not find.
-    broken
-        Name of a check -> what is wrong.
+        Unmet requirements of hrvol and of its extras.
+    problems
+        Name of a check -> its problem.
     gpu, sbatch
         Whether there is a GPU to compute on, and SLURM's command.
     """
-
-    def ability(name: str, extra: str | None, needs: Sequence[str], there: Sequence[str]) -> Capability:
-        unmet = [f"the extra {extra}"] if extra and extras.get(extra) else []
-        wrong = [f"{part}: {broken[part]}" for part in needs if part in broken]
-        remedy = _install(extra) if unmet or core else None
-        return Capability(name, (*map(str, core), *unmet, *wrong, *there), remedy)
-
-    always = ("torch", "zarr")
-    return (
-        ability("serial", None, always, ()),
-        ability("local", None, (*always, "dask"), ()),
-        ability(
-            "slurm",
-            "slurm",
-            (*always, "dask", "dask-jobqueue"),
-            () if sbatch else ("sbatch, the command of SLURM, is not on PATH",),
-        ),
-        ability(
-            "cuda",
-            "gpu",
-            (*always, "dask", "cupy", "cuml", "nvforest", "dask-cuda", "rmm", "versions"),
-            () if gpu else ("a GPU that torch can use",),
-        ),
-    )
-
-
-def ask_torch() -> Torch:
-    """Return what torch says of GPUs, each tried with a small product; to be called in another process."""
-    import torch
-
-    if torch.version.cuda is None:
-        return Torch(None, (), "torch is built without CUDA")
-    if not torch.cuda.is_available():
-        try:
-            torch.empty(1, device="cuda")
-        except (RuntimeError, AssertionError) as error:
-            return Torch(torch.version.cuda, (), str(error).splitlines()[0].partition(". ")[0])
-        return Torch(torch.version.cuda, (), "torch sees none")
-    return Torch(torch.version.cuda, tuple(map(_try_gpu, range(torch.cuda.device_count()))), None)
-
-
-def _try_gpu(number: int) -> Gpu:
-    import torch
-
-    known = torch.cuda.get_device_properties(number)
-    error, free = None, 0
-    try:
-        ones = torch.ones(64, 64, device=f"cuda:{number}")
-        if float((ones @ ones).sum()) != 64.0**3:
-            error = "a product of matrices came out wrong"
-        free = int(torch.cuda.mem_get_info(number)[0])
-    except RuntimeError as raised:  # no kernels for so old a GPU, or another process has all its memory
-        error = one_line(raised)
-    capability = (int(known.major), int(known.minor))
-    return Gpu(known.name, f"GPU-{known.uuid}", int(known.total_memory), free, capability, error)
-
-
-def ask_driver() -> str | None:
-    """Return what ``nvidia-smi`` lists: ``driver, name, UUID, MiB`` a line; ``None`` without a driver."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    query = ["--query-gpu=driver_version,name,uuid,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run([program, *query], capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def check_gpus(torch: Torch, smi: str | None, visible: str | None) -> list[Check]:
-    """Return a line for the driver, and one for each GPU.
-
-    Parameters
-    ----------
-    torch
-        What torch says.
-    smi
-        What the driver says, :func:`ask_driver`.
-    visible
-        ``CUDA_VISIBLE_DEVICES``, if it is set.
-    """
-    lines = [[part.strip() for part in line.split(",")] for line in (smi or "").splitlines()]
-    there = [line for line in lines if len(line) == 4]  # "No devices were found" is not one
-    driver = there[0][0] if there else None
-    built = f"torch is built for CUDA {torch.cuda}" if torch.cuda else "torch is built without CUDA"
-    oldest = DRIVERS.get(int(torch.cuda.partition(".")[0])) if torch.cuda else None
-    checks = []
-    if driver is None:
-        found = "found by torch alone" if torch.gpus else "none found"
-        checks.append(Check("driver", "ok" if torch.gpus else "missing", f"{found}; {built}"))
-    elif oldest is not None and int(driver.partition(".")[0]) < oldest:
-        checks.append(
-            Check(
-                "driver",
-                "problem",
-                f"{driver}; {built}",
-                f"install driver {oldest} or newer, or an older torch",
-            )
-        )
-    else:
-        checks.append(Check("driver", "ok", f"{driver}; {built}"))
-    for number, gpu in enumerate(torch.gpus):
-        of = f"{_gib(gpu.free)} of {_gib(gpu.memory)} free"
-        what = f"{gpu.name}, {of}, compute capability {'.'.join(map(str, gpu.capability))}, {gpu.uuid}"
-        said = what if gpu.error is None else f"{what}: {gpu.error}"
-        checks.append(Check(f"GPU {number}", "ok" if gpu.error is None else "problem", said))
-    if torch.gpus:
-        return checks
-    if not there:
-        return [*checks, Check("GPU", "missing", torch.error or "none found")]
-    names = ", ".join(f"{name} ({uuid})" for _, name, uuid, _ in there)
-    if visible is not None:
-        return [*checks, Check("GPU", "missing", f"{names}: hidden by CUDA_VISIBLE_DEVICES={visible}")]
-    state: State = "problem" if torch.cuda else "missing"
-    return [*checks, Check("GPU", state, f"{names}: not seen by torch ({torch.error})", _install("gpu"))]
+    absent = {"slurm": (not sbatch, "sbatch, the command of SLURM, is not on PATH")}
+    absent["cuda"] = (not gpu, "a GPU that torch can use")
+    capabilities = []
+    for name, (extra, needs) in ENGINES.items():
+        unmet = [f"the extra {extra}"] if extras.get(extra) else []
+        missing = [*map(str, core), *unmet, *(f"{one}: {problems[one]}" for one in needs if one in problems)]
+        missing += [text for is_absent, text in [absent.get(name, (False, ""))] if is_absent]
+        capabilities.append(Capability(name, tuple(missing), _install(extra) if unmet or core else None))
+    return tuple(capabilities)
 
 
 def _package(
-    label: str, name: str, module: str, extra: str, packages: Packages, imports: dict[str, str | None]
+    label: str, name: str, module: str, extra: str, folders: Folders, imports: Mapping[str, str | None]
 ) -> Check:
-    package = find(name, packages)
+    package = find(name, folders)
     if package is None:
         return Check(label, "missing" if extra else "problem", "not installed", _install(extra))
     error = imports.get(module)
@@ -296,55 +138,51 @@ def _package(
     return Check(label, "ok", package.version)
 
 
-def _core(core: Sequence[MissingRequirement], packages: Packages) -> Check:
-    package = find(PROGRAM, packages)
+def _core(core: Sequence[MissingRequirement], folders: Folders) -> Check:
+    package = find(PROGRAM, folders)
     version = "?" if package is None else package.version
     if core:
         return Check(PROGRAM, "problem", f"{version} lacks {', '.join(map(str, core))}", _install(""))
-    return Check(PROGRAM, "ok", f"{version}, all that it needs is installed")
+    return Check(PROGRAM, "ok", f"{version}, all requirements are installed")
 
 
-def _remedy_of(lack: MissingRequirement) -> str:
-    gpu = any(
-        lack.by.startswith((name, "rapids", "cudf", "raft"))
-        for _, name, _, extra in WATCHED
-        if extra == "gpu"
-    )
-    return _install("gpu") if gpu else f"pip install '{lack.requirement}'"
+def _remedy_of(unmet: MissingRequirement) -> str:
+    names = tuple(name for _, name, _, extra in WATCHED if extra == "gpu")
+    gpu = unmet.by.startswith((*names, "rapids", "cudf", "raft"))
+    return _install("gpu") if gpu else f"pip install '{unmet.requirement}'"
 
 
-def _install(extra: str | None) -> str:
+def _install(extra: str) -> str:
     return f"pip install '{PROGRAM}[{extra}]'" if extra else f"pip install {PROGRAM}"
 
 
-def _guarded(name: str, look: Callable[[], Check]) -> Check:
-    """Look, though what is looked with may itself be missing."""
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    """Run a check that may lack a package or a folder that it needs."""
     try:
-        return look()
+        return check()
     except (ImportError, OSError) as error:
         return Check(name, "problem", one_line(error))
 
 
 def cached_weights() -> tuple[list[str], str]:
-    """Return the networks whose weights are cached, and where; to be called in another process."""
+    """Return the networks whose weights are cached, and the cache's folder; call it in another process."""
     from hrvol.features.weights.registry import cache_dir, list_weights
 
-    return [known.name for known in list_weights() if known.cached], str(cache_dir())
+    return [info.name for info in list_weights() if info.cached], str(cache_dir())
 
 
-def _weights(apart: IsolatedProcess) -> Check:
-    answer, error = apart(cached_weights)
-    if answer is None:
+def _weights(cached: tuple[list[str], str] | None, error: str | None) -> Check:
+    if cached is None:
         return Check("weights", "problem", error or "")
-    names, folder = answer
+    names, folder = cached
     if names:
         return Check("weights", "ok", f"{', '.join(names)} in {folder}")
     return Check("weights", "missing", f"none in {folder}", "hrvol weights fetch dinov2_vits14")
 
 
 def _disk() -> Check:
-    here = Path.cwd()
-    return Check("disk", "ok", f"{_gib(shutil.disk_usage(here).free)} free in {here}")
+    folder = Path.cwd()
+    return Check("disk", "ok", f"{count(shutil.disk_usage(folder).free)}B free in {folder}")
 
 
 def _memory() -> Check:
@@ -353,8 +191,4 @@ def _memory() -> Check:
     from hrvol.planning.resources import free_memory
 
     total = psutil.virtual_memory().total
-    return Check("memory", "ok", f"{_gib(free_memory())} of {_gib(total)} free, {cpus()} CPUs")
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
+    return Check("memory", "ok", f"{count(free_memory())}B of {count(total)}B free, {cpus()} CPUs")

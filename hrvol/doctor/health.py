@@ -1,8 +1,7 @@
-"""What was found of a machine: checks, and what engines and extras lack."""
+"""Describe an installation: the results of checks, and what engines and extras lack."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,16 +10,14 @@ State = Literal["ok", "missing", "problem"]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at.
+    """The result of a check.
 
     Attributes
     ----------
-    name
-        What it is.
+    name, found
+        What was checked, and the result in one line.
     state
-        ``ok``, ``missing`` (it is optional, and not there) or ``problem``.
-    found
-        One line.
+        ``ok``, ``missing`` (optional and absent) or ``problem``.
     remedy
         What would help, mostly a command.
     """
@@ -33,32 +30,20 @@ class Check:
 
 @dataclass(frozen=True)
 class Capability:
-    """An engine or an extra.
-
-    Attributes
-    ----------
-    name
-        Of the engine or the extra.
-    missing
-        What it lacks; nothing where it is ready.
-    remedy
-        What would help.
-    """
+    """An engine or an extra; it is ready if ``missing``, the list of what it lacks, is empty."""
 
     name: str
     missing: tuple[str, ...]
     remedy: str | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values, without the name."""
+        return {"ready": not self.missing, "missing": list(self.missing), "remedy": self.remedy}
+
 
 @dataclass(frozen=True)
 class Health:
-    """All that was found.
-
-    Attributes
-    ----------
-    checks, engines, extras
-        In the order in which they are shown.
-    """
+    """The results of all checks, engines and extras, in the order in which they are shown."""
 
     checks: tuple[Check, ...]
     engines: tuple[Capability, ...]
@@ -66,21 +51,14 @@ class Health:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing that is there is broken, so that the engines of the CPU work."""
+        """Whether nothing that is installed is broken, so that the engines of the CPU work."""
         return all(check.state != "problem" for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-
-        def abilities(several: Sequence[Capability]) -> dict[str, Any]:
-            return {
-                one.name: {"ready": not one.missing, "missing": list(one.missing), "remedy": one.remedy}
-                for one in several
-            }
-
+        """Return JSON values."""
         return {
             "healthy": self.healthy,
             "checks": [dict(vars(check)) for check in self.checks],
-            "engines": abilities(self.engines),
-            "extras": abilities(self.extras),
+            "engines": {engine.name: engine.to_dict() for engine in self.engines},
+            "extras": {extra.name: extra.to_dict() for extra in self.extras},
         }

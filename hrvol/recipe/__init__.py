@@ -1,1 +1,1 @@
-"""Recipes."""
+"""Read, validate and explain recipes, the settings of a segmentation."""

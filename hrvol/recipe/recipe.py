@@ -1,11 +1,12 @@
-"""Recipes: everything that decides what a segmentation comes out as, in frozen, hashable specs.
+"""Define recipes, the settings that determine the result of a segmentation, and read them from YAML.
 
-A recipe is read from YAML or taken by a preset's name, checked once, and written whole into every
-model file and every output, so that a result can always be made again.
+A recipe is validated once and stored, with all defaults, in every model file and every output, so that a
+result can be reproduced.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -14,6 +15,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from hrvol.errors import RecipeError
+from hrvol.recipe.explain import Locate, explain
+from hrvol.recipe.marked_yaml import parse_mapping
 from hrvol.recipe.specs import (
     ClassifierSpec,
     ClusterSpec,
@@ -24,20 +27,42 @@ from hrvol.recipe.specs import (
     IntensitySpec,
     Spec,
     TileSpec,
+    invalid,
 )
 
 DEFAULT_BLOCK = 6
-"""Whose tokens recipes take unless they say: of 12 blocks, at half the cost of the last."""
+"""Default layer of the tokens: the sixth of 12 costs half of the last."""
 
 CLUSTER_BLOCK = 9
-"""Whose tokens tell classes apart without strokes."""
+"""Layer of the tokens for finding classes without strokes."""
 
 BALANCED = DeepSpec(block=DEFAULT_BLOCK, offsets=2, flips=True)
-"""The deep features of a recipe that says nothing of them."""
+"""Default deep features of a recipe."""
 
 
 class Recipe(Spec):
-    """All settings of a segmentation; every field has a default (the ``balanced`` preset)."""
+    """All settings of a segmentation; every field has a default (the ``balanced`` preset).
+
+    Attributes
+    ----------
+    intensity
+        Scaling of grey values.
+    features
+        Features of a pixel.
+    combine
+        ``concatenate`` deep and classical features, or multiply the probabilities of a classifier of each and
+        one of both (``product``; needs ``features.kind: hybrid``).
+    classifier
+        Classifier of pixels, trained on strokes.
+    cluster
+        Settings for finding classes without strokes.
+    crf
+        Refinement of labels by a dense CRF; null: none.
+    tiles
+        Tiles and blocks.
+    seed
+        Seed of all random numbers.
+    """
 
     intensity: IntensitySpec = IntensitySpec()
     features: FeatureSpec = FeatureSpec(deep=BALANCED)
@@ -50,92 +75,101 @@ class Recipe(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _deep_section_that_does_not_say(cls, values: Any) -> Any:
-        """What a recipe's ``deep`` section does not say is the default recipe's, not the bare network's."""
+    def _complete_deep_section(cls, values: Any) -> Any:
+        """Complete ``features.deep`` with the defaults of recipes, which are not those of ``DeepSpec``."""
         features = values.get("features") if isinstance(values, Mapping) else None
         if not isinstance(features, Mapping):
             return values
         deep = features.get("deep", {})
         if not isinstance(deep, Mapping):
             return values
-        kept: dict[str, Any] = {"block": BALANCED.block, "flips": BALANCED.flips}
+        defaults: dict[str, Any] = {"block": BALANCED.block, "flips": BALANCED.flips}
         if deep.get("stride", "native") == "native" and deep.get("placement") != "stretch":
-            kept["offsets"] = BALANCED.offsets
-        return {**values, "features": {**features, "deep": {**kept, **deep}}}
+            defaults["offsets"] = BALANCED.offsets
+        return {**values, "features": {**features, "deep": {**defaults, **deep}}}
 
     @model_validator(mode="after")
     def _product_needs_hybrid(self) -> Self:
         if self.combine == "product" and self.features.kind != "hybrid":
-            raise ValueError(f"combine: product needs features.kind: hybrid, got {self.features.kind}")
+            raise invalid(
+                f"found product with features.kind: {self.features.kind}, expected concatenate"
+                " (product needs features.kind: hybrid)",
+                "combine",
+            )
         return self
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "recipe") -> Recipe:
-        """Check a nested mapping.
+        """Validate a nested mapping.
 
         Parameters
         ----------
         values
             Nested mapping as in a recipe file; missing fields take their defaults.
         source
-            Name of the file for error messages.
+            Name of the mapping for error messages.
 
         Raises
         ------
         RecipeError
-            A field is unknown or out of range; the message names it.
+            A key is unknown, or a value is of the wrong type or out of range. The message has the key path,
+            the value found and the values expected, or the nearest key.
         """
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = (
-                ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
-                or "top level"
-            )
-            got = "" if isinstance(first["input"], Mapping) else f" (got {first['input']!r})"
-            raise RecipeError(f"{source}: {where}: {first['msg']}{got}") from None
+        return cls._validated(values, source, None)
 
     @classmethod
     def load(cls, source: str | Path | Recipe | None = None) -> Recipe:
-        """Return a recipe from a preset's name, a YAML file or a recipe; ``None`` is ``balanced``."""
+        """Return a recipe from a preset's name, a YAML file or a recipe; ``None`` is ``balanced``.
+
+        Raises
+        ------
+        RecipeError
+            There is no such preset or file, or the file is no valid recipe. The message starts with
+            ``file:line:column``, counted from 1.
+        """
         if isinstance(source, Recipe):
             return source
         if source is None:
             return PRESETS["balanced"]
         if str(source) in PRESETS:
             return PRESETS[str(source)]
-        path = Path(source)
         try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            names = ", ".join(PRESETS)
+            content = Path(source).read_bytes()
+        except IsADirectoryError:
+            raise RecipeError(f"{source}: found a folder, expected a recipe file or preset") from None
+        except FileNotFoundError:
+            near = difflib.get_close_matches(str(source), PRESETS, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
             raise RecipeError(
-                f"{source}: no such recipe file ({error.strerror}); presets are {names}"
+                f"{source}: no such recipe file or preset; {hint}presets are {', '.join(PRESETS)}"
             ) from None
-        except UnicodeDecodeError:
-            raise RecipeError(f"{source}: not a text file; expected a YAML recipe") from None
+        except OSError as error:
+            raise RecipeError(f"{source}: the recipe file cannot be read ({error.strerror})") from None
+        mapping = parse_mapping(content, str(source))
+        return cls._validated(
+            mapping.values, str(source), lambda path, of_key: mapping.position(path, of_key=of_key)
+        )
+
+    @classmethod
+    def _validated(cls, values: Mapping[str, Any], source: str, locate: Locate | None) -> Recipe:
         try:
-            values = yaml.safe_load(text) or {}
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from None
-        if not isinstance(values, dict):
-            raise RecipeError(f"{source}: expected a mapping of recipe fields, found {type(values).__name__}")
-        return cls.from_dict(values, str(source))
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise RecipeError(explain(error, cls, source, locate)) from None
 
     def to_yaml(self) -> str:
         """Return the whole recipe as YAML that :meth:`load` reads back."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None)
 
     def with_(self, **changes: Any) -> Recipe:
-        """Return a checked copy with fields changed, nested ones by dotted name."""
+        """Return a validated copy with fields changed, nested ones by dotted name."""
         values = self.to_dict()
         for name, value in changes.items():
             *path, leaf = name.split(".")
-            place = values
-            for part in path:
-                place = place[part]
-            place[leaf] = value.to_dict() if isinstance(value, Spec) else value
+            section = values
+            for key in path:
+                section = section[key]
+            section[leaf] = value.to_dict() if isinstance(value, Spec) else value
         return Recipe.from_dict(values)
 
 
@@ -158,7 +192,7 @@ def _presets() -> dict[str, Recipe]:
         "paper": Recipe(features=FeatureSpec(deep=paper_deep), classifier=paper_forest),
         "classical": Recipe(features=FeatureSpec(kind="classical")),
         "deep": Recipe(features=FeatureSpec(kind="deep", deep=BALANCED)),
-        # The paper speaks of cosine distances, its code takes Euclidean ones of unit vectors.
+        # The paper describes cosine distances; its code uses Euclidean distances of unit vectors.
         "cas": Recipe(
             features=FeatureSpec(kind="deep", deep=DeepSpec(block=CLUSTER_BLOCK, offsets=2, flips=True)),
             cluster=ClusterSpec(position_degree=2, distance="euclidean"),
@@ -175,10 +209,22 @@ def _presets() -> dict[str, Recipe]:
 
 
 PRESETS: dict[str, Recipe] = _presets()
-"""Named recipes. ``balanced`` is the default; ``paper`` has the published settings.
+"""Named recipes. ``balanced`` is the default; ``paper`` and ``cas-paper`` have the published settings.
 
-Where classes are found without strokes, ``cas`` is the default for images of one tile, with flips, which
-average out some of what tokens know of their position; ``cas-volume`` for larger ones: there the tiles must
-agree, so what tells the position is taken off, at a quarter of the cost. ``cas-paper`` has the published
-settings.
+Of those for classes without strokes, ``cas`` is the default for images of one tile: its flips average out
+some of the tokens' information on position. ``cas-volume`` is for larger images, where tiles must agree: it
+subtracts that information, at a quarter of the cost.
 """
+
+SUMMARIES: dict[str, str] = {
+    "fast": "filters and network, tokens 7 px apart, 4 passes per tile",
+    "balanced": "as fast, averaged over four mirror images, 16 passes (the default)",
+    "best": "as balanced, averaged over quarter turns, too, 32 passes",
+    "paper": "published settings: tokens 4 px apart, 17 passes, a forest; slow",
+    "classical": "filters only: needs no network",
+    "deep": "as balanced, without filters",
+    "cas": "classes without strokes, for images of one tile",
+    "cas-volume": "classes without strokes, for larger images and volumes",
+    "cas-paper": "classes without strokes, published settings; slow",
+}
+"""One line on each preset."""

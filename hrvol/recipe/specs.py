@@ -1,11 +1,16 @@
-"""The sections of a recipe: frozen, hashable groups of settings, each checked on its own."""
+"""The sections of a recipe: frozen, hashable groups of settings, each validated on its own.
+
+The ``Attributes`` of a docstring are the descriptions of fields in the JSON schema.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 FilterName = Literal[
     "gaussian",
@@ -31,16 +36,50 @@ ClassifierKind = Literal["vote", "forest", "logistic", "ridge", "mlp", "boosting
 Combine = Literal["concatenate", "product"]
 
 BATCH = 4
-"""Images that the network sees at once, unless memory is short."""
+"""Images in a forward pass, unless memory is short."""
 
 WEKA_FILTERS: tuple[FilterName, ...] = ("gaussian", "sobel", "hessian", "difference_of_gaussians", "membrane")
 """The default set of Trainable Weka Segmentation, used by the paper (section 3.3)."""
 
 
+def attribute_docs(model: type[BaseModel]) -> dict[str, str]:
+    """Return the texts of the ``Attributes`` section of a model's numpydoc docstring by field."""
+    texts: dict[str, list[str]] = {}
+    names: list[str] = []
+    for line in inspect.cleandoc(model.__doc__ or "").partition("\nAttributes\n----------\n")[2].splitlines():
+        if line.startswith(" "):
+            for name in names:
+                texts[name].append(line.strip())
+        elif line:
+            names = line.split(", ")
+            texts.update({name: [] for name in names})
+    return {name: " ".join(lines).replace("``", "") for name, lines in texts.items()}
+
+
+def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Put a model's docstring into its JSON schema."""
+    schema["description"] = " ".join((model.__doc__ or "").partition("\n\n")[0].split()).replace("``", "")
+    for name, text in attribute_docs(model).items():
+        schema["properties"][name]["description"] = text
+
+
+def invalid(text: str, key: str | None = None) -> PydanticCustomError:
+    """Return the error for validators to raise: ``found ..., expected ...``.
+
+    Parameters
+    ----------
+    text
+        The message.
+    key
+        The field that a validator of a whole section complains about.
+    """
+    return PydanticCustomError("setting", "{text}", {"text": text, "key": key})
+
+
 class Spec(BaseModel):
     """A frozen, hashable group of settings that round-trips through a dict."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_describe)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values only, ready for JSON or YAML."""
@@ -48,11 +87,15 @@ class Spec(BaseModel):
 
 
 class IntensitySpec(Spec):
-    """How grey values become [0, 1]: one frozen window for the whole volume.
+    """How grey values are scaled to 0..1: one intensity range for the whole volume.
 
-    ``window`` is ``auto`` (8-bit data: 0..255; others: the 0.1 and 99.9 percentiles of a stratified
-    sample), ``dtype`` (the range of the integer type) or ``[lo, hi]`` in the volume's own units.
-    ``percentiles`` overrides it with two percentiles of the sample, in 0..100.
+    Attributes
+    ----------
+    window
+        ``auto`` (8-bit data: 0..255; others: the 0.1 and 99.9 percentiles of a stratified sample), ``dtype``
+        (the range of the integer type) or ``[low, high]`` in the volume's own units.
+    percentiles
+        Two percentiles of the sample, in 0..100, instead of ``window``.
     """
 
     window: Literal["auto", "dtype"] | tuple[float, float] = "auto"
@@ -61,14 +104,17 @@ class IntensitySpec(Spec):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if isinstance(self.window, tuple) and not self.window[0] < self.window[1]:
-            raise ValueError(f"window must be [low, high] with low < high, got {list(self.window)}")
+            raise invalid(f"found {list(self.window)}, expected [low, high] with low < high", "window")
         if self.percentiles is not None and not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
-            raise ValueError(f"percentiles must rise within 0..100, got {list(self.percentiles)}")
+            raise invalid(
+                f"found {list(self.percentiles)}, expected [low, high] with low < high within 0..100",
+                "percentiles",
+            )
         return self
 
 
 class DeepSpec(Spec):
-    """How features are taken from a frozen ViT and put on pixels (paper, section 3.1).
+    """How features of a frozen ViT are computed and placed on pixels (paper, section 3.1).
 
     Attributes
     ----------
@@ -77,11 +123,11 @@ class DeepSpec(Spec):
     stride
         ``native`` (the patch size) or a smaller stride in pixels (overlapping patches).
     block
-        Whose tokens: ``last``, a block number from 1, or several numbers (concatenated). The network's
-        final norm is applied to each.
+        Layer that the tokens are taken from: ``last``, a number from 1, or several numbers (concatenated).
+        The network's final norm is applied to each.
     offsets
-        Interleaved sub-patch offsets per axis (with ``stride: native``): 4 gives 16 passes whose tokens
-        fill one grid of spacing P/4.
+        Interleaved sub-patch offsets per axis (with ``stride: native``): 4 makes 16 passes whose tokens
+        form one grid, a quarter of the patch size apart.
     shifts
         Pixel distances whose shifted views are averaged (the published way).
     neighbourhood
@@ -90,16 +136,16 @@ class DeepSpec(Spec):
         ``true`` averages over the four mirror images; ``published`` uses the paper's list (identity,
         left-right, identity, up-down).
     rotations
-        Averages over quarter turns; with ``flips: true`` over all eight symmetries of a square.
+        ``true`` averages over quarter turns; with ``flips: true`` over all eight symmetries of a square.
     placement
         ``aligned`` puts each token at the true centre of its patch; ``stretch`` stretches the token grid
         over the image, as published.
     interpolation
-        Between tokens: ``bilinear`` or ``nearest``.
+        Interpolation between tokens: ``bilinear`` or ``nearest``.
     input_scale
-        The image is resized by this factor before the network sees it.
+        Factor by which the image is resized before it is passed to the network.
     precision
-        Arithmetic of the network; features always come out in float32.
+        Arithmetic of the network; features are float32 in any case.
     """
 
     weights: str = "dinov2_vits14"
@@ -118,7 +164,7 @@ class DeepSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _offsets_only_where_they_apply(cls, values: Any) -> Any:
-        """Strided and stretched recipes need not say ``offsets: 1``."""
+        """Let strided and stretched recipes leave out ``offsets: 1``."""
         if isinstance(values, Mapping) and "offsets" not in values:
             strided = values.get("stride", "native") != "native"
             if strided or values.get("placement") == "stretch":
@@ -128,22 +174,31 @@ class DeepSpec(Spec):
     @model_validator(mode="after")
     def _one_way_to_density(self) -> Self:
         if self.stride != "native" and self.offsets != 1:
-            raise ValueError(
-                f"offsets: {self.offsets} needs stride: native; with stride: {self.stride} use 1"
+            raise invalid(
+                f"found {self.offsets}, expected 1 with stride: {self.stride} (more needs stride: native)",
+                "offsets",
             )
         if self.placement == "stretch" and self.offsets != 1:
-            raise ValueError("placement: stretch cannot interleave; use offsets: 1")
+            raise invalid(f"found {self.offsets}, expected 1 with placement: stretch", "offsets")
         if self.placement == "stretch" and self.input_scale != 1:
-            raise ValueError(f"placement: stretch needs input_scale: 1, got {self.input_scale}")
+            raise invalid(f"found {self.input_scale}, expected 1 with placement: stretch", "input_scale")
         if self.rotations and self.flips == "published":
-            raise ValueError("rotations: true needs flips: true or false, got published")
+            raise invalid("found published, expected true or false with rotations: true", "flips")
         if isinstance(self.block, tuple) and not self.block:
-            raise ValueError("block needs at least one number")
+            raise invalid("found an empty list, expected at least one number", "block")
         return self
 
 
 class ClassicalSpec(Spec):
-    """Which classical filters, at which scales (pixels; doubling, as in Weka)."""
+    """Classical filters and their scales.
+
+    Attributes
+    ----------
+    filters
+        Names of filters.
+    sigmas
+        Scales in pixels; by default doubling, as in Weka.
+    """
 
     filters: tuple[FilterName, ...] = WEKA_FILTERS
     sigmas: tuple[Annotated[float, Field(gt=0, le=64)], ...] = (1, 2, 4, 8, 16)
@@ -152,12 +207,22 @@ class ClassicalSpec(Spec):
     @classmethod
     def _not_empty(cls, value: tuple[FilterName, ...]) -> tuple[FilterName, ...]:
         if not value or len(set(value)) != len(value):
-            raise ValueError(f"filters must be a list of different names, got {list(value)}")
+            raise invalid(f"found {list(value)}, expected a list of different names")
         return value
 
 
 class FeatureSpec(Spec):
-    """Which features a pixel gets: ``deep``, ``classical`` or both (``hybrid``)."""
+    """Features of a pixel.
+
+    Attributes
+    ----------
+    kind
+        ``deep`` (of the network), ``classical`` (of filters) or ``hybrid`` (both).
+    deep
+        Settings of the network's features.
+    classical
+        Settings of the filters.
+    """
 
     kind: FeatureKind = "hybrid"
     deep: DeepSpec = DeepSpec()
@@ -175,28 +240,38 @@ class FeatureSpec(Spec):
 
 
 class ClassifierSpec(Spec):
-    """The pixel classifier. Fields that a kind does not know are ignored by it.
+    """The pixel classifier. Fields that a kind does not use are ignored.
 
     Attributes
     ----------
     kind
-        ``vote`` is the mean of a forest's and a logistic regression's probabilities.
+        ``vote`` is the mean of the probabilities of a forest and a logistic regression.
     class_weight
         ``balanced`` weighs samples so that all classes count the same.
     samples_per_class
         Most labelled pixels of a class that are used; null: all.
     grey_share
-        Where there are deep features besides, the share of a forest's trees that look at grey values
-        themselves (the image, blurred or not, and sums along lines); below 1 a logistic regression does not
-        look at them. They differ from plane to plane more than edges and textures do, and who has seen
-        strokes on few planes trusts them too much. The other kinds always look at them.
-    trees, max_features, max_depth, min_samples_leaf, learning_rate
-        Of a forest, or of boosted trees.
+        Share of a forest's trees that use grey values (the image, blurred or not, and sums along lines) where
+        there are deep features, too; below 1 a logistic regression does not use them. Grey values differ more
+        from plane to plane than edges and textures do, so a classifier trained on few planes relies on them
+        too much. The other kinds always use them.
+    trees
+        Number of trees of a forest, or of boosting rounds.
+    max_features
+        Features tried at each split of a forest: ``sqrt``, ``log2``, a number, a share, or null for all.
+    max_depth
+        Most levels of a tree; null: no limit.
+    min_samples_leaf
+        Fewest samples in a leaf.
+    learning_rate
+        Shrinkage of boosted trees.
     regularisation
         Strength of the penalty of linear models and of the MLP; null: 100 for logistic regression, which
         few strokes and hundreds of features need, 1 for the others.
-    hidden, max_iter
-        Of the MLP, and of its and the linear models' solvers.
+    hidden
+        Sizes of the hidden layers of the MLP.
+    max_iter
+        Most iterations of the solvers of linear models and of the MLP.
     """
 
     kind: ClassifierKind = "vote"
@@ -216,30 +291,31 @@ class ClassifierSpec(Spec):
 
 
 class ClusterSpec(Spec):
-    """How classes are found where nothing is drawn (paper, section 3.2, algorithm 2).
+    """How classes are found without strokes (paper, section 3.2, algorithm 2).
 
     Attributes
     ----------
     clusters
-        Clusters C of the first, fine partition (k-means); ``merge`` or ``classes`` makes classes of them.
+        Clusters C of the first, fine partition (k-means); ``merge`` or ``classes`` merges them to classes.
     samples
-        Pixels that k-means and the attention of clusters are measured on, spread over ``sample_tiles`` tiles
-        at most.
+        Pixels on which k-means and the attention of clusters are computed, of ``sample_tiles`` tiles at most.
     sample_tiles
-        Tiles that the network sees to find the clusters.
+        Most tiles that are passed through the network to find the clusters.
     merge
         Factor lambda on the semantic distance: below 1 merges less, above 1 merges more.
     classes
-        Merge until so many classes are left, instead of up to the semantic distance.
+        Merge until this number of classes remains, instead of up to the semantic distance.
     position_degree
-        Degree of the polynomial over the window that is taken off deep features, because it tells where in
-        the window a token lies and not what it shows; 0 leaves it in. Without it neighbouring tiles disagree.
+        Degree of the polynomial over a tile that is subtracted from deep features, because it encodes the
+        position of a token and not the image's content; 0 subtracts nothing: neighbouring tiles disagree.
     distance
-        Between centroids: ``cosine``, or ``euclidean`` for features whose length has a meaning.
-    bins, edge
-        The semantic distance is the mode of the distances between foreground and background clusters:
-        the ``lower`` or ``upper`` edge, or the ``centre``, of the fullest of so many equal bins. The
-        published code takes 20 bins and the upper edge.
+        Distance between centroids: ``cosine``, or ``euclidean`` for features whose length has a meaning.
+    bins
+        Number of equal bins of the histogram of distances between foreground and background clusters, whose
+        mode is the semantic distance. The published code takes 20.
+    edge
+        Position of the mode in the fullest bin: ``lower``, ``centre`` or ``upper``. The published code takes
+        the upper edge.
     """
 
     clusters: Annotated[int, Field(ge=2, le=4095)] = 80
@@ -255,27 +331,31 @@ class ClusterSpec(Spec):
     @model_validator(mode="after")
     def _enough_clusters(self) -> Self:
         if self.classes is not None and self.classes > self.clusters:
-            raise ValueError(
-                f"classes: found {self.classes}, expected at most the number of clusters, {self.clusters}"
+            raise invalid(
+                f"found {self.classes}, expected at most the number of clusters, {self.clusters}", "classes"
             )
         return self
 
 
 class CrfSpec(Spec):
-    """Dense CRF that draws labels towards edges of the image; defaults as in the paper's code.
+    """Dense CRF that moves borders of labels to edges of the image; defaults as in the paper's code.
 
     Attributes
     ----------
-    sxy_gauss, sxy_bilateral
-        Standard deviations in pixels of the smoothness and of the appearance kernel.
+    sxy_gauss
+        Standard deviation of the smoothness kernel in pixels.
+    sxy_bilateral
+        Standard deviation of the appearance kernel in pixels.
     srgb
         Standard deviation of the appearance kernel in grey values, of 0..255.
-    compat_gauss, compat_bilateral
-        Weights of the two kernels.
+    compat_gauss
+        Weight of the smoothness kernel.
+    compat_bilateral
+        Weight of the appearance kernel.
     iterations
-        Of the mean-field inference.
+        Iterations of the mean-field inference.
     confidence
-        How far labels without probabilities are trusted, in 0..1.
+        Probability of a label where there are labels only, between 0 and 1.
     """
 
     sxy_gauss: Annotated[float, Field(gt=0, le=1e4)] = 3
@@ -288,12 +368,23 @@ class CrfSpec(Spec):
 
 
 class TileSpec(Spec):
-    """How planes are cut: pixels and planes.
+    """How planes are divided into tiles and blocks.
 
-    ``core`` is the side of the square a tile owns, ``overlap`` the context read around it. A block, the
-    unit of work and of storage, is ``planes`` planes of ``across`` x ``across`` tiles. These are blended over
-    ``blend`` pixels on either side of their common face, so that at least ``overlap - blend`` pixels of
-    context are left to every pixel that counts: by default 28, the reach of the default filters.
+    A block, the unit of work and of storage, is ``planes`` planes of ``across`` x ``across`` tiles. Every
+    pixel has at least ``overlap - blend`` pixels of context: by default 28, the reach of the default filters.
+
+    Attributes
+    ----------
+    core
+        Side in pixels of the square that a tile labels.
+    overlap
+        Context in pixels that is read around the core.
+    blend
+        Pixels on either side of the common face of two tiles over which they are blended.
+    planes
+        Planes of a block.
+    across
+        Tiles of a block along y and along x.
     """
 
     core: Annotated[int, Field(ge=64)] = 448
@@ -305,5 +396,5 @@ class TileSpec(Spec):
     @model_validator(mode="after")
     def _overlap_fits(self) -> Self:
         if 2 * self.overlap > self.core:
-            raise ValueError(f"overlap {self.overlap} is more than half of core {self.core}")
+            raise invalid(f"found {self.overlap}, expected at most half of core, {self.core // 2}", "overlap")
         return self

