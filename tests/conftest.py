@@ -18,7 +18,7 @@ METHOD = "distributed.worker.multiprocessing-method"
 def forked_workers():
     """Fork Dask workers from a process that has imported everything: they start in half a second, not seven.
 
-    Only those of clusters that the test process starts itself; commands in processes of their own spawn theirs.
+    Only those of clusters that the test process starts itself; other processes spawn theirs.
     """
     with dask.config.set({METHOD: "forkserver"}):
         get_mp_context()  # names what to import, to which ours is added
