@@ -24,7 +24,8 @@ from hrvol.doctor.packages import (
     installed,
     lacks,
 )
-from hrvol.engine.task import one_line
+from hrvol.errors import one_line
+from hrvol.progress import format_size
 
 PROGRAM = "hrvol"
 
@@ -269,7 +270,7 @@ def check_gpus(torch: Torch, smi: str | None, visible: str | None) -> list[Check
     else:
         checks.append(Check("driver", "ok", f"{driver}; {built}"))
     for number, gpu in enumerate(torch.gpus):
-        of = f"{_gib(gpu.free)} of {_gib(gpu.memory)} free"
+        of = f"{format_size(gpu.free)} of {format_size(gpu.memory)} free"
         what = f"{gpu.name}, {of}, compute capability {'.'.join(map(str, gpu.capability))}, {gpu.uuid}"
         said = what if gpu.error is None else f"{what}: {gpu.error}"
         checks.append(Check(f"GPU {number}", "ok" if gpu.error is None else "problem", said))
@@ -344,7 +345,7 @@ def _weights(apart: IsolatedProcess) -> Check:
 
 def _disk() -> Check:
     here = Path.cwd()
-    return Check("disk", "ok", f"{_gib(shutil.disk_usage(here).free)} free in {here}")
+    return Check("disk", "ok", f"{format_size(shutil.disk_usage(here).free)} free in {here}")
 
 
 def _memory() -> Check:
@@ -353,8 +354,4 @@ def _memory() -> Check:
     from hrvol.planning.resources import free_memory
 
     total = psutil.virtual_memory().total
-    return Check("memory", "ok", f"{_gib(free_memory())} of {_gib(total)} free, {cpus()} CPUs")
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
+    return Check("memory", "ok", f"{format_size(free_memory())} of {format_size(total)} free, {cpus()} CPUs")

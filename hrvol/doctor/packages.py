@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from hrvol.engine.task import one_line
+from hrvol.errors import one_line
 
 T = TypeVar("T")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from math import prod
 from operator import add
 from typing import Any
 
@@ -213,6 +214,22 @@ def binary_iou(pred: NDArray[Any], truth: NDArray[Any]) -> float:
     return np.count_nonzero(found & true) / union if union else 1.0
 
 
+def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the intersection over union, in 0..1, of two half-open boxes; 0 if both are empty.
+
+    Parameters
+    ----------
+    a, b
+        Lower bounds of all axes, then upper bounds: ``(y0, x0, y1, x1)`` or ``(z0, y0, x0, z1, y1, x1)``.
+    """
+    middle = len(a) // 2
+    lows = [max(pair) for pair in zip(a[:middle], b[:middle], strict=True)]
+    highs = [min(pair) for pair in zip(a[middle:], b[middle:], strict=True)]
+    common = _volume(lows, highs)
+    total = _volume(a[:middle], a[middle:]) + _volume(b[:middle], b[middle:]) - common
+    return common / total if total else 0.0
+
+
 def cor_loc(
     boxes_pred: Sequence[BoundingBox | Sequence[BoundingBox] | None],
     boxes_true: Sequence[Sequence[BoundingBox]],
@@ -242,7 +259,7 @@ def cor_loc(
             f"boxes: found {len(boxes_pred)} predictions, expected {len(boxes_true)}, at least one"
         )
     hits = [
-        any(_box_iou(one, true) >= threshold for one in _boxes(found) for true in truths)
+        any(box_iou(one, true) >= threshold for one in _boxes(found) for true in truths)
         for found, truths in zip(boxes_pred, boxes_true, strict=True)
     ]
     return sum(hits) / len(hits)
@@ -351,9 +368,5 @@ def _boxes(found: BoundingBox | Sequence[BoundingBox] | None) -> list[BoundingBo
     return [(y0, x0, y1, x1) for y0, x0, y1, x1 in boxes.reshape(-1, 4).tolist()]
 
 
-def _box_iou(a: BoundingBox, b: BoundingBox) -> float:
-    height = min(a[2], b[2]) - max(a[0], b[0])
-    width = min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(0.0, height) * max(0.0, width)
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
-    return shared / union if union > 0 else 0.0
+def _volume(lows: Sequence[float], highs: Sequence[float]) -> float:
+    return prod(max(high - low, 0) for low, high in zip(lows, highs, strict=True))

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -33,14 +31,14 @@ import numpy as np
 import skops.io
 
 from hrvol.classes import ClassInfo
-from hrvol.errors import HrvolError, ModelError
+from hrvol.errors import HrvolError, ModelError, first_line
+from hrvol.files import atomic_write
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.estimators.validate import TRUSTED_TYPES, check_fitted
 from hrvol.segment.model.archive import (
     DAMAGE,
     array_bytes,
-    one_line,
     read_array,
     read_json,
     read_mapping,
@@ -147,22 +145,11 @@ def save_model(model: Model, path: str | Path) -> None:
     """
     path = Path(path)
     data = model_bytes(model)
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # temporary files are private, models are not
-        os.replace(temporary, path)
+        with atomic_write(path, durable=True) as partial:
+            partial.write_bytes(data)
     except OSError as error:
         raise ModelError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def _json(values: Any) -> bytes:
@@ -223,7 +210,7 @@ def read_model(data: bytes, source: str) -> Model:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except DAMAGE as error:
-        found = f"a damaged file or no model ({one_line(error)})"
+        found = f"a damaged file or no model ({first_line(error)})"
         raise ModelError(f"{source}: found {found}, expected a *.hrvol file") from None
     with archive:
         return _read(archive, source)
@@ -272,7 +259,9 @@ def _read(archive: zipfile.ZipFile, source: str) -> Model:
         versions, trained_on = dict(info["versions"]), tuple(info["trained_on"])
         weights = info["weights_sha256"]
     except (KeyError, TypeError, ValueError, HrvolError) as error:
-        raise ModelError(f"{source}: found damaged entries ({one_line(error)}), expected a model's") from None
+        raise ModelError(
+            f"{source}: found damaged entries ({first_line(error)}), expected a model's"
+        ) from None
     classifier: PixelClassifier | ClusterClassifier
     if "clusters" in info:
         classifier = read_clusters(archive, info["clusters"], len(channels), source)
@@ -294,7 +283,9 @@ def _members(
     try:
         parts = {str(part["name"]): slice(*map(int, part["columns"])) for part in info["members"]}
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{source}: found damaged entries ({one_line(error)}), expected a model's") from None
+        raise ModelError(
+            f"{source}: found damaged entries ({first_line(error)}), expected a model's"
+        ) from None
     expected = {"all"} if recipe.combine == "concatenate" else {"classical", "deep", "hybrid"}
     if set(parts) != expected:
         raise ModelError(f"{source}: found estimators {sorted(parts)}, expected {sorted(expected)}")
@@ -352,6 +343,6 @@ def _estimator(
         made, here = versions.get("scikit-learn"), version("scikit-learn")
         note = "" if made == here else f" (made with scikit-learn {made}, this is {here})"
         raise ModelError(
-            f"{where}: {one_line(error)}{note}; expected a {recipe.classifier.kind} classifier"
+            f"{where}: {first_line(error)}{note}; expected a {recipe.classifier.kind} classifier"
         ) from None
     return estimator
