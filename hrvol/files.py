@@ -65,7 +65,7 @@ def check_picture(path: str | Path, overwrite: bool) -> Path:
     """
     file = Path(path)
     if file.suffix not in _BY_SUFFIX:
-        raise UsageError(f"{file}: found {file.suffix or 'no suffix'}, expected a name in .png")
+        raise UsageError(f"{file}: found {file.suffix or 'no suffix'}, expected .png")
     return check_file(file, _BY_SUFFIX[file.suffix], overwrite)
 
 

@@ -57,7 +57,7 @@ def test_what_may_be_overwritten(tmp_path):
     other.write_bytes(b"notes")
     with pytest.raises(OutputExistsError, match=r"m\.txt: found no model, expected"):
         check_file(other, MODEL, overwrite=True)
-    with pytest.raises(UsageError, match=r"found \.txt, expected a name in \.png"):
+    with pytest.raises(UsageError, match=r"found \.txt, expected \.png"):
         check_picture(other, overwrite=True)
     with pytest.raises(UsageError, match="no such folder"):
         check_file(tmp_path / "no" / "m.hrvol", MODEL, overwrite=True)
