@@ -19,10 +19,11 @@ def quota(monkeypatch):
     exists, read = os.path.exists, builtins.open
 
     def limit(text):
+        def reading(path, *args, **options):
+            return io.StringIO(text) if path == QUOTA else read(path, *args, **options)
+
         monkeypatch.setattr(os.path, "exists", lambda path: path == QUOTA or exists(path))
-        monkeypatch.setattr(
-            builtins, "open", lambda path, *a, **k: io.StringIO(text) if path == QUOTA else read(path, *a, **k)
-        )
+        monkeypatch.setattr(builtins, "open", reading)
 
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
