@@ -81,7 +81,7 @@ def _no_gpu_error() -> DeviceError:
 
 
 def choose_device(
-    wanted: str,
+    device: str,
     see: Callable[[], tuple[str, ...]] = gpus,
     lack: Callable[[], tuple[str, ...]] = lacking,
 ) -> DeviceChoice:
@@ -89,7 +89,7 @@ def choose_device(
 
     Parameters
     ----------
-    wanted
+    device
         One of :data:`DEVICES`.
     see
         Returns the names of the GPUs; called only if they matter.
@@ -99,20 +99,20 @@ def choose_device(
     Raises
     ------
     UsageError
-        ``wanted`` is none of :data:`DEVICES`.
+        ``device`` is none of :data:`DEVICES`.
     DeviceError
-        ``wanted`` is ``cuda``, and there is no GPU.
+        ``device`` is ``cuda``, and there is no GPU.
     """
-    if wanted not in DEVICES:
-        raise UsageError(f"device: expected {', '.join(DEVICES)}, got {wanted!r}")
-    if wanted == "cpu":
+    if device not in DEVICES:
+        raise UsageError(f"device: expected {', '.join(DEVICES)}, got {device!r}")
+    if device == "cpu":
         return DeviceChoice("cpu", "as requested")
     names = see()
-    if wanted == "cuda" and not names:
+    if device == "cuda" and not names:
         raise _no_gpu_error()
     if not names:
         return DeviceChoice("cpu", no_gpu())
-    if wanted == "auto" and (missing := lack()):
+    if device == "auto" and (missing := lack()):
         return DeviceChoice("cpu", f"{names[0]} needs {', '.join(missing)} too: pip install 'hrvol[gpu]'")
     return DeviceChoice("cuda", f"{names[0]}{f', the first of {len(names)}' if len(names) > 1 else ''}")
 
