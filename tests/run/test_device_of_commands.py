@@ -183,7 +183,7 @@ def run(*arguments):
     ("name", "said"),
     [
         ("tune", ["tune: device: cpu (as requested)"]),
-        ("train", ["tune: device: cpu (as requested)", "device: cpu (as asked for)"]),
+        ("train", ["tune: device: cpu (as requested)", "device: cpu (as requested)"]),
         ("detect", ["device: cpu (as requested)"]),  # of two images
         ("similar", ["device: cpu (as requested)"]),
         ("pca", ["device: cpu (as requested)"]),
