@@ -1,8 +1,8 @@
-"""Arrays of any library that follows the array API: where they are, and the one way back to the host.
+"""Work with arrays of any library that follows the array API, and copy them to the host in one place.
 
-What is computed for pixels (features, probabilities, labels) stays in the library and on the device in which
-the features came: NumPy on a CPU, torch or CuPy on a GPU. Code on that way is written once, for any of them,
-with the functions of :func:`namespace`; it must not call :func:`numpy.asarray`, which copies to the host.
+Features, probabilities and labels of pixels stay in one library and on one device: NumPy on a CPU, torch or
+CuPy on a GPU. Code between features and labels is written once for all of them with the functions of
+:func:`namespace`, and must not call :func:`numpy.asarray`, which copies to the host.
 """
 
 from __future__ import annotations
@@ -27,50 +27,77 @@ Spacing3 = tuple[float, float, float]
 
 
 def namespace(*arrays: Array) -> Any:
-    """Return the functions of the array API for some arrays, all of one library."""
+    """Return the array API namespace of arrays of one library."""
     return array_api_compat.array_namespace(*arrays)
 
 
 def average(arrays: Sequence[Array]) -> Array:
-    """Return the mean of arrays, added up first to last."""
+    """Return the mean of arrays, summed from first to last."""
     return reduce(add, arrays) / len(arrays)
 
 
 def on_host(values: Array) -> bool:
-    """Whether an array is NumPy's: then nothing needs to be copied."""
+    """Return whether an array is a NumPy array, which needs no copy to the host."""
     return isinstance(values, np.ndarray)
 
 
 def where_is(values: Array) -> Any:
-    """Return the device of an array, as its library calls it."""
+    """Return the device of an array, in its library's own type."""
     return array_api_compat.device(values)
 
 
 def beside(host: NDArray[Any], values: Array) -> Array:
-    """Return a NumPy array in the library and on the device of ``values``, where it is copied if need be."""
+    """Return a NumPy array as an array of the library and on the device of ``values``, copied if needed."""
     return namespace(values).asarray(host, device=where_is(values))
 
 
 def to_host(values: Array) -> NDArray[Any]:
-    """Return an array as NumPy's: the one place where pixels leave a device.
+    """Return an array as a NumPy array: the only place where pixels leave a device.
 
     Parameters
     ----------
     values
-        An array of any library. One of NumPy is returned as it is.
+        An array of any library. A NumPy array is returned unchanged.
 
     Returns
     -------
     NDArray
-        The same shape and dtype; without a copy where the memory is the host's already.
+        The same shape and dtype; without a copy if the memory is the host's already.
     """
     if on_host(values):
-        found: NDArray[Any] = values
+        array: NDArray[Any] = values
     elif array_api_compat.is_torch_array(values):
-        found = values.numpy(force=True)
+        array = values.numpy(force=True)
     elif array_api_compat.is_cupy_array(values):
-        found = values.get()
+        array = values.get()
     else:
         host = namespace(values).__array_namespace_info__().default_device()
-        found = np.from_dlpack(values.to_device(host))
-    return found
+        array = np.from_dlpack(values.to_device(host))
+    return array
+
+
+def most_likely(probabilities: Array, values: Sequence[int]) -> Array:
+    """Return the label of the most probable class of each pixel; the first one of equals.
+
+    Parameters
+    ----------
+    probabilities
+        ``(K, ...)`` of any library.
+    values
+        Label of each of the K classes, in ascending order.
+
+    Returns
+    -------
+    Array
+        ``(...)`` in the same library and on the same device: uint8 if all labels fit, else int32.
+    """
+    xp = namespace(probabilities)
+    kind = xp.uint8 if values[-1] < 256 else xp.int32
+    labels = xp.full(probabilities.shape[1:], values[0], dtype=kind, device=where_is(probabilities))
+    highest = probabilities[0, ...]
+    # Class by class: NumPy is many times slower along an axis as short as K.
+    for k, value in enumerate(values[1:], start=1):
+        candidate = probabilities[k, ...]
+        labels = xp.maximum(labels, xp.astype(candidate > highest, kind) * value)
+        highest = xp.maximum(highest, candidate)
+    return labels

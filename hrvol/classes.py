@@ -1,4 +1,4 @@
-"""What a label value means: its name and its colour."""
+"""Describe label values: names and colours of classes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from hrvol.errors import InputError, UsageError
 
-# Okabe & Ito's palette ("Color Universal Design", 2008), told apart with any common colour vision. Its
-# black and its yellow are left out: they vanish on a dark and on a light micrograph.
+# Okabe and Ito's palette ("Color Universal Design", 2008), which colour-blind readers can distinguish,
+# without black and yellow: these are invisible on dark and on light micrographs.
 _PALETTE: tuple[tuple[int, int, int], ...] = (
     (86, 180, 233),
     (230, 159, 0),
@@ -28,9 +28,9 @@ class ClassInfo:
     Attributes
     ----------
     value
-        Label value in strokes and outputs, 1 or more (0 is unlabelled).
+        Label value in strokes and outputs, at least 1 (0 is unlabelled).
     name
-        What a person calls it.
+        Name for people.
     colour
         Red, green and blue in 0..255.
     """
@@ -44,7 +44,7 @@ class ClassInfo:
             raise InputError(
                 f"class {self.name!r}: found value {self.value}, expected 1 or more (0 is unlabelled)"
             )
-        if len(self.colour) != 3 or not all(0 <= part <= 255 for part in self.colour):
+        if len(self.colour) != 3 or not all(0 <= level <= 255 for level in self.colour):
             raise InputError(
                 f"class {self.name!r}: found colour {self.colour}, expected red, green, blue in 0..255"
             )
@@ -53,25 +53,25 @@ class ClassInfo:
 def default_colours(n: int) -> tuple[tuple[int, int, int], ...]:
     """Return the colours of classes 1..n as (red, green, blue) in 0..255.
 
-    The first six are safe for colour-blind readers; further ones step round the hues by the golden ratio.
+    The first six are safe for colour-blind readers; further ones have hues in steps of the golden ratio.
     ``default_colours(n)`` starts with ``default_colours(n - 1)``, so a class keeps its colour.
     """
     further = []
     for i in range(max(0, n - len(_PALETTE))):
-        # Lightness and saturation cycle too: neighbours in hue come late and then differ in both.
+        # Lightness and saturation cycle too, and differ between classes of similar hue.
         rgb = colorsys.hls_to_rgb(i * _GOLDEN % 1.0, (0.45, 0.65, 0.3)[i % 3], (0.8, 0.5)[i // 3 % 2])
         further.append((round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])))
     return _PALETTE[:n] + tuple(further)
 
 
 def default_classes(values: Sequence[int], names: Sequence[str] | None = None) -> tuple[ClassInfo, ...]:
-    """Return classes for label values, in rising order of value.
+    """Return classes for label values, in ascending order of value.
 
     Parameters
     ----------
     values
-        Different label values, each 1 or more; gaps are fine. A value's colour does not depend on which
-        others are there.
+        Different label values of at least 1, possibly with gaps. The colour of a value does not depend on
+        the other values.
     names
         Names in order of value: either one for each value, or one for each of 1..max (as a user writes
         ``--classes`` when strokes skip a class). ``None`` names them ``class 1``, ``class 2``, ...
@@ -79,9 +79,9 @@ def default_classes(values: Sequence[int], names: Sequence[str] | None = None) -
     Raises
     ------
     UsageError
-        There are more or fewer names than classes, or a name comes twice.
+        The number of names does not fit, or a name occurs twice.
     InputError
-        A value is below 1 or comes twice.
+        A value is below 1 or occurs twice.
     """
     ordered = sorted(int(value) for value in values)
     if len(set(ordered)) != len(ordered):

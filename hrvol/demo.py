@@ -18,7 +18,7 @@ from hrvol.errors import BlockError, OutputExistsError, WeightsError
 from hrvol.features.weights.registry import fetch_weights
 from hrvol.figures.panels import draw_planes, draw_scores
 from hrvol.phantom import draw_strokes, make_phantom
-from hrvol.progress import ProgressCallback
+from hrvol.progress import ProgressCallback, renamed
 from hrvol.recipe.recipe import PRESETS, Recipe
 from hrvol.run.segment import segment_volume
 from hrvol.segment.model.model import current_versions, save_model
@@ -112,7 +112,7 @@ def run_demo(
 
     scores, results = {}, {}
     for name, recipe in recipes.items():
-        stages = None if progress is None else _prefixed(progress, name)
+        stages = renamed(progress, prefix=f"{name}: ")
         model = train_model(
             [(volume.source, folder / "strokes.ome.zarr")],
             recipe=recipe.with_(**{"tiles.planes": PLANES_PER_BLOCK}),
@@ -179,10 +179,6 @@ def _write_labels(
     )
     store.write(whole(like.shape), labels)
     store.finish()
-
-
-def _prefixed(progress: ProgressCallback, features: str) -> ProgressCallback:
-    return lambda stage, done, total: progress(f"{features}: {stage}", done, total)
 
 
 def _draw(

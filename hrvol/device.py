@@ -1,7 +1,7 @@
-"""Which device computes features, and whether workers with GPUs have one each.
+"""Choose the device that computes features, and recognise failures of GPUs.
 
-What is asked for is made explicit once, by the driver: a worker never chooses, and one that cannot have the
-device that the run is for says so instead of falling back to another.
+The driver resolves ``auto`` once. Workers never choose: a worker without the device of the run raises an
+error instead of falling back to another one.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from hrvol.errors import DeviceError, UsageError
 LOG = logging.getLogger("hrvol.run")
 
 DEVICES = ("auto", "cpu", "cuda")
-"""What may be asked for; ``auto`` becomes one of the others before anything is computed."""
+"""Accepted values; ``auto`` is resolved to one of the others before anything is computed."""
 
 GPU_PACKAGES = ("cupy", "cuml", "nvforest")
-"""What a GPU takes besides torch, which alone comes with a plain installation: filters, fits and forests."""
+"""Packages that filters, fits and forests on a GPU need; only torch is part of a plain installation."""
 
 _FAILED = {
     "torch": {"OutOfMemoryError", "AcceleratorError"},
@@ -32,12 +32,12 @@ _FAILED = {
 
 _FULL = ("out of memory", "out_of_memory", "bad_alloc")
 
-_SAID = ("CUDA", "cudaError", "std::bad_alloc")  # by RMM and libraries in C++, whose errors are Python's own
+_CUDA_TEXTS = ("CUDA", "cudaError", "std::bad_alloc")  # of RMM and C++ libraries, which raise built-in types
 
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """A device, ``cpu`` or ``cuda``, and why it is that one."""
+    """A device, ``cpu`` or ``cuda``, and the reason for the choice."""
 
     device: str
     why: str
@@ -56,12 +56,12 @@ def gpus() -> tuple[str, ...]:
 
 
 def lacking() -> tuple[str, ...]:
-    """Return which of :data:`GPU_PACKAGES` are not installed."""
+    """Return those of :data:`GPU_PACKAGES` that are not installed."""
     return tuple(name for name in GPU_PACKAGES if find_spec(name) is None)
 
 
 def no_gpu() -> str:
-    """Return what is known of why there are none, for messages."""
+    """Describe for messages why torch has no GPU."""
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -71,87 +71,89 @@ def no_gpu() -> str:
 
 
 def check_gpu() -> None:
-    """Raise a :class:`DeviceError` where this process has no GPU."""
+    """Raise a :class:`DeviceError` if this process has no GPU."""
     if not gpus():
-        raise _none_here()
+        raise _no_gpu_error()
 
 
-def _none_here() -> DeviceError:
+def _no_gpu_error() -> DeviceError:
     return DeviceError(f"device: cuda: {no_gpu()} on {socket.gethostname()}; expected one, or device: cpu")
 
 
 def choose_device(
-    wanted: str,
+    device: str,
     see: Callable[[], tuple[str, ...]] = gpus,
     lack: Callable[[], tuple[str, ...]] = lacking,
 ) -> DeviceChoice:
-    """Return the device for work in this process.
+    """Choose the device for work in this process.
 
     Parameters
     ----------
-    wanted
+    device
         One of :data:`DEVICES`.
     see
-        Returns the names of the GPUs there are; called if that matters.
+        Returns the names of the GPUs; called only if they matter.
     lack
-        Returns what is not installed; without it ``auto`` leaves a GPU alone.
+        Returns the missing packages; ``auto`` chooses a GPU only if there are none.
 
     Raises
     ------
     UsageError
-        There is no such device.
+        ``device`` is none of :data:`DEVICES`.
     DeviceError
-        A GPU is wanted, and there is none.
+        ``device`` is ``cuda``, and there is no GPU.
     """
-    if wanted not in DEVICES:
-        raise UsageError(f"device: expected {', '.join(DEVICES)}, got {wanted!r}")
-    if wanted == "cpu":
-        return DeviceChoice("cpu", "as asked for")
-    found = see()
-    if wanted == "cuda" and not found:
-        raise _none_here()
-    if not found:
+    if device not in DEVICES:
+        raise UsageError(f"device: expected {', '.join(DEVICES)}, got {device!r}")
+    if device == "cpu":
+        return DeviceChoice("cpu", "as requested")
+    names = see()
+    if device == "cuda" and not names:
+        raise _no_gpu_error()
+    if not names:
         return DeviceChoice("cpu", no_gpu())
-    if wanted == "auto" and (missing := lack()):
-        return DeviceChoice("cpu", f"{found[0]} needs {', '.join(missing)} too: pip install 'hrvol[gpu]'")
-    return DeviceChoice("cuda", f"{found[0]}{f', the first of {len(found)}' if len(found) > 1 else ''}")
+    if device == "auto" and (missing := lack()):
+        return DeviceChoice("cpu", f"{names[0]} needs {', '.join(missing)} too: pip install 'hrvol[gpu]'")
+    return DeviceChoice("cuda", f"{names[0]}{f', the first of {len(names)}' if len(names) > 1 else ''}")
 
 
 def this_gpu() -> str:
-    """Return the UUID of the GPU that this process computes on; :class:`DeviceError` where it has none."""
+    """Return the UUID of the GPU of this process, or raise a :class:`DeviceError` if it has none."""
     check_gpu()
     import torch
 
-    # Parts of a GPU that is shared out (MIG) would all name the whole.
+    # torch reports the UUID of the whole GPU for each of its MIG instances.
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
     return first if first.startswith("MIG-") else str(torch.cuda.get_device_properties(0).uuid)
 
 
 def device_failure(error: BaseException | None) -> str | None:
-    """Return in words how a GPU failed, from an error or what caused it; ``None`` where none did.
+    """Describe the failure of a GPU that an error or one of its causes reports; ``None`` if there is none.
 
-    Errors of torch, CuPy and RMM are known by the names of their types, without an import of any.
+    Errors of torch, CuPy and RMM are recognised by the names of their types, so none of them is imported.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        kind, said = type(error), str(error)
+        kind, text = type(error), str(error)
         named = kind.__name__ in _FAILED.get(kind.__module__.partition(".")[0], ())
-        # Also what torch and RMM raise as types of Python's own.
-        if named or (kind in (RuntimeError, MemoryError) and any(word in said for word in _SAID)):
-            full = kind.__name__ == "OutOfMemoryError" or any(word in said for word in _FULL)
+        # torch and RMM also raise built-in types.
+        if named or (kind in (RuntimeError, MemoryError) and any(word in text for word in _CUDA_TEXTS)):
+            full = kind.__name__ == "OutOfMemoryError" or any(word in text for word in _FULL)
             return "the GPU had no memory left" if full else "the GPU failed"
         error = error.__cause__ or error.__context__
     return None
 
 
 def free_gpu_memory() -> None:
-    """Give back what torch keeps of the GPU's memory in this process, if it is in use here at all."""
+    """Release the GPU memory that torch caches in this process, if torch uses a GPU here."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
 def cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of CPUs that this process may use: its affinity and a container's quota limit it."""
+    from joblib import cpu_count
+
+    return int(cpu_count())

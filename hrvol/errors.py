@@ -115,3 +115,16 @@ class StoppedError(HrvolError):
     def __init__(self, message: str, exit_code: int = 75) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception as one line, with the name of its type unless it is an :class:`HrvolError`."""
+    text = " ".join(str(error).split())
+    if isinstance(error, HrvolError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or the name of its type if there is no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,10 +1,10 @@
-"""Single files of results: a free place for them, and never half a file in it."""
+"""Check paths of output files before the work starts, and write files atomically."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -14,16 +14,16 @@ from hrvol.errors import OutputExistsError, UsageError
 
 @dataclass(frozen=True)
 class FileKind:
-    """What files of a kind are told by.
+    """A kind of output file, recognised by its first bytes or its suffix.
 
     Attributes
     ----------
     name
-        For messages.
+        Name of the kind, for messages.
     beginnings
-        The bytes that one of them starts with.
+        Possible first bytes of such a file.
     suffix
-        A name that is proof enough: a damaged file of that name may be replaced, too.
+        A suffix that identifies the kind on its own, so that a damaged file may be overwritten too.
     """
 
     name: str
@@ -42,46 +42,56 @@ _BY_SUFFIX = {
 
 
 def check_picture(path: str | Path, overwrite: bool) -> Path:
-    """Make sure that a picture or a mask may be written to a place, before the work it takes.
+    """Check that a picture or a mask can be written to a path.
 
     Parameters
     ----------
     path
         File to write: ``*.png`` or ``*.tif``.
     overwrite
-        Whether an earlier one may be replaced; a file of another kind never is.
+        Whether an existing file of the same kind may be replaced; a file of another kind never is.
+
+    Returns
+    -------
+    Path
+        The file.
 
     Raises
     ------
     UsageError
-        The name ends otherwise, or its folder is not there.
+        The suffix is another one, or the folder does not exist.
     OutputExistsError
-        Something is in the way.
+        The file exists and must not be replaced.
     """
     file = Path(path)
     if file.suffix not in _BY_SUFFIX:
-        raise UsageError(f"{file}: found a name in {file.suffix or 'no suffix'}, expected one in .png")
+        raise UsageError(f"{file}: found {file.suffix or 'no suffix'}, expected .png")
     return check_file(file, _BY_SUFFIX[file.suffix], overwrite)
 
 
 def check_file(path: str | Path, kind: FileKind, overwrite: bool) -> Path:
-    """Make sure that a file may be written to a place, before the work it takes.
+    """Check that a file can be written to a path.
 
     Parameters
     ----------
     path
         File to write.
     kind
-        What it will be.
+        Kind of the file.
     overwrite
-        Whether an earlier one may be replaced; a file of another kind never is.
+        Whether an existing file of this kind may be replaced; a file of another kind never is.
+
+    Returns
+    -------
+    Path
+        The file.
 
     Raises
     ------
     UsageError
-        Its folder is not there.
+        The folder does not exist.
     OutputExistsError
-        Something is in the way.
+        The file exists and must not be replaced.
     """
     file = Path(path)
     if not file.parent.is_dir():
@@ -98,14 +108,41 @@ def check_file(path: str | Path, kind: FileKind, overwrite: bool) -> Path:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a name to write to; what is there in the end takes its place at once, if there was no error."""
+def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Write a file under a temporary name and rename it, so that readers see the old file or the new one.
+
+    Parameters
+    ----------
+    path
+        File to write. It stays as it was if the body raises.
+    durable
+        Whether the file and its name are flushed to the disk, so that they survive a power cut.
+
+    Yields
+    ------
+    Path
+        Temporary file in the same folder, with the same suffix: write to it, and close it.
+    """
     partial = path.with_name(f".{path.stem}.{uuid4().hex[:8]}{path.suffix}")
     try:
         yield partial
+        if durable:
+            _flush(partial)
         os.replace(partial, path)
+        if durable:
+            with suppress(OSError):  # the new file is there already; not every file system has this
+                _flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _begins(file: Path, beginnings: tuple[bytes, ...]) -> bool:
@@ -114,5 +151,5 @@ def _begins(file: Path, beginnings: tuple[bytes, ...]) -> bool:
 
 
 def text(path: str | Path | None) -> str | None:
-    """Return a path as text, ``None`` as it is."""
+    """Return a path as text, and ``None`` unchanged."""
     return None if path is None else str(path)

@@ -1,8 +1,8 @@
-"""A synthetic X-ray CT volume of a battery electrode, with its ground truth.
+"""Make a synthetic X-ray CT volume of a battery electrode with its ground truth.
 
-It is made to be hard in the ways that real tomograms are: pores and cracks have the same grey value and
-differ by shape, binder and particles overlap in grey value and differ by texture, and on top come partial
-volumes, noise, ring artefacts around the rotation axis and uneven illumination.
+It has the difficulties of real tomograms: pores and cracks have the same grey value and differ in shape,
+binder and particles overlap in grey value and differ in texture, and there are partial volumes, noise, ring
+artefacts around the rotation axis and uneven illumination.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ PORE, BINDER, PARTICLE, CRACK = 1, 2, 3, 4
 
 _Field = npt.NDArray[np.float32]
 
-# Grey values, 0 to 1, before artefacts; and how they become 16-bit.
+# Grey values, 0 to 1, before artefacts, and their mapping to 16 bits.
 _GREY = {PORE: 0.30, BINDER: 0.55, PARTICLE: 0.60, CRACK: 0.30}
 _OFFSET, _GAIN = 6000.0, 40000.0
 
 
 @dataclass(frozen=True, eq=False)
 class Phantom:
-    """A volume and what it shows.
+    """A volume with its ground truth.
 
     Attributes
     ----------
@@ -44,14 +44,14 @@ class Phantom:
 
 
 def make_phantom(shape: tuple[int, int, int] = (32, 256, 256), seed: int = 0) -> Phantom:
-    """Make an electrode: round particles, some touching and some cracked, in a porous binder.
+    """Make an electrode of round particles, some touching and some cracked, in a porous binder.
 
     Parameters
     ----------
     shape
         Voxels (Z, Y, X); Z may be 1.
     seed
-        The same shape and seed give the same phantom.
+        Seed of all random numbers.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def make_phantom(shape: tuple[int, int, int] = (32, 256, 256), seed: int = 0) ->
     """
     rng = np.random.default_rng(seed)
     distance, crack = _particles(shape, rng)
-    # Binder keeps near particles and bridges them; what is far from any is mostly pore.
+    # Binder is near particles and bridges them; regions far from particles are mostly pore.
     porous = _noise(shape, 5.0, rng) + 2.5 * (np.minimum(distance, 1.5) - 1.2)
     labels = np.full(shape, BINDER, np.uint8)
     labels[porous > 0.0] = PORE
@@ -74,25 +74,25 @@ def make_phantom(shape: tuple[int, int, int] = (32, 256, 256), seed: int = 0) ->
 def draw_strokes(
     labels: npt.NDArray[np.uint8], planes: Iterable[int], *, strokes: int = 3, length: int = 40, seed: int = 0
 ) -> npt.NDArray[np.uint8]:
-    """Draw strokes as a person would: a few short ones per class, inside it, three pixels wide.
+    """Draw a few short strokes per class, three pixels wide, as a person would.
 
     Parameters
     ----------
     labels
-        Ground truth (Z, Y, X), 0 where nothing is known.
+        Ground truth (Z, Y, X); 0 is unlabelled.
     planes
         Planes to draw on.
     strokes
         Strokes per class and plane.
     length
-        Of a stroke, in pixels, if the class goes on that far.
+        Largest length of a stroke in pixels; strokes end where their class ends.
     seed
-        The same seed gives the same strokes on a plane, whatever other planes are drawn on.
+        Seed of all random numbers. Strokes on a plane do not depend on the other planes.
 
     Returns
     -------
     numpy.ndarray
-        Uint8 (Z, Y, X): the class on strokes, 0 elsewhere. Strokes are never wrong.
+        Uint8 (Z, Y, X): the class on strokes, 0 elsewhere. Strokes never leave their class.
     """
     drawn = np.zeros_like(labels)
     for z in planes:
@@ -100,7 +100,7 @@ def draw_strokes(
         for value in np.unique(plane[plane > 0]):
             rng = np.random.default_rng((seed, int(z), int(value)))
             mask = plane == value
-            # A person aims for the middle of a thing; where all is thin, anywhere will do.
+            # People start in the middle of an object; in thin classes strokes start anywhere.
             depth = ndimage.distance_transform_edt(mask)
             starts = np.argwhere(depth >= min(3.0, float(depth.max())))
             for _ in range(strokes):
@@ -109,13 +109,13 @@ def draw_strokes(
 
 
 def _particles(shape: tuple[int, int, int], rng: np.random.Generator) -> tuple[_Field, npt.NDArray[np.bool_]]:
-    """Place particles and break some of them.
+    """Place particles and crack some of them.
 
     Returns
     -------
     tuple
-        Distance from the centre of the nearest particle in units of its radius (at most 2), and where
-        cracks run; both (Z, Y, X).
+        Distance from the centre of the nearest particle in units of its radius (at most 2), and a mask of
+        the cracks; both (Z, Y, X).
     """
     depth, height, width = shape
     distance = np.full(shape, 2.0, np.float32)
@@ -123,11 +123,11 @@ def _particles(shape: tuple[int, int, int], rng: np.random.Generator) -> tuple[_
     rough, wavy = _noise(shape, 6.0, rng), _noise(shape, 4.0, rng)
     largest = min(34.0, 0.2 * min(height, width))
     reach = 0.6 * largest
-    room = (depth + 2 * reach) * (height + 2 * reach) * (width + 2 * reach)
-    # Tries, not particles: most later ones find no place.
-    tries = int(10 * room / (largest**3))
+    extent = (depth + 2 * reach) * (height + 2 * reach) * (width + 2 * reach)
+    # Number of attempts: most of the later ones overlap a particle.
+    attempts = int(10 * extent / (largest**3))
     placed = np.empty((0, 4))
-    for radius in np.sort(rng.uniform(0.3, 1.0, tries))[::-1] * largest:
+    for radius in np.sort(rng.uniform(0.3, 1.0, attempts))[::-1] * largest:
         centre = rng.uniform([-reach] * 3, [depth + reach, height + reach, width + reach])
         gap = np.linalg.norm(placed[:, :3] - centre, axis=1) / (placed[:, 3] + radius)
         if (gap < 0.97).any():  # just below 1: some particles touch
@@ -161,7 +161,7 @@ def _particles(shape: tuple[int, int, int], rng: np.random.Generator) -> tuple[_
 
 
 def _texture(labels: npt.NDArray[np.uint8], rng: np.random.Generator) -> _Field:
-    """Give each phase its grey values, 0 to 1: granular and fibrous binder, faintly mottled particles."""
+    """Return grey values, 0 to 1: granular and fibrous binder, slightly mottled particles."""
     shape = labels.shape
     table = np.zeros(max(_GREY) + 1, np.float32)
     for value, level in _GREY.items():
@@ -176,18 +176,18 @@ def _texture(labels: npt.NDArray[np.uint8], rng: np.random.Generator) -> _Field:
 
 
 def _scan(grey: _Field, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
-    """Image a volume of grey values: partial volumes, illumination, rings, noise."""
+    """Simulate a scan of grey values: partial volumes, illumination, rings and noise."""
     depth, height, width = grey.shape
     seen = ndimage.gaussian_filter(grey, (0.5, 0.7, 0.7), mode="nearest")
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     tilt = rng.uniform(-0.06, 0.06, 2)
-    # Cupping from beam hardening, and a beam that is brighter on one side.
+    # Cupping by beam hardening, and illumination that is brighter on one side.
     seen *= (1.0 + 0.10 * (y**2 + x**2 - 0.67) + tilt[0] * y + tilt[1] * x).astype(np.float32)
     axis = np.array([height, width]) / 2 + rng.uniform(-4, 4, 2)
     radius = np.hypot(np.arange(height)[:, None] - axis[0], np.arange(width)[None, :] - axis[1])
     bins = int(radius.max()) + 2
-    # A detector pixel that is off draws a ring; neighbouring rows of the detector have others.
+    # A faulty detector pixel causes a ring; each detector row has its own.
     profile = 0.012 * rng.standard_normal((depth, bins))
     bad = rng.random(bins) < 0.05
     profile += bad * 0.05 * rng.standard_normal(bins)
@@ -215,7 +215,7 @@ def _stroke(
     drawn: npt.NDArray[np.uint8],
     value: int,
 ) -> None:
-    """Walk through a mask along a gentle curve and draw what is within a pixel of the way."""
+    """Draw a gently curved stroke, three pixels wide, inside a mask."""
     height, width = mask.shape
     position = start + 0.5
     angle = rng.uniform(0, 2 * np.pi)
@@ -224,7 +224,7 @@ def _stroke(
         near = (slice(max(0, row - 1), row + 2), slice(max(0, column - 1), column + 2))
         drawn[near][mask[near]] = value
         angle += rng.normal(0, 0.15)
-        # Straight on if that stays inside, else the smallest turn that does.
+        # The smallest turn that stays inside.
         for turn in (0.0, 0.4, -0.4, 0.9, -0.9, 1.5, -1.5, 2.2, -2.2):
             ahead = position + np.array([np.sin(angle + turn), np.cos(angle + turn)])
             if 0 <= ahead[0] < height and 0 <= ahead[1] < width and mask[int(ahead[0]), int(ahead[1])]:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from benchmarks.cas.data import Scene, stroke_box
 from benchmarks.cas.fit import Fit, Partition
-from hrvol.analysis.objects import Object, box_iou, find_objects, foreground_mask
+from hrvol.analysis.objects import Object, find_objects, foreground_mask
 from hrvol.quality.matching import match_classes, purity, relabel
-from hrvol.quality.metrics import Confusion, binary_iou, iou_per_class, mean_iou
+from hrvol.quality.metrics import Confusion, binary_iou, box_iou, iou_per_class, mean_iou
 from hrvol.recipe.specs import ClusterSpec
 from hrvol.segment.attention import foreground
 from hrvol.segment.cluster_classifier import merge_clusters

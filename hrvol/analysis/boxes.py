@@ -14,7 +14,7 @@ from hrvol.engine.engine import open_engine
 from hrvol.engine.spec import EngineSpec
 from hrvol.engine.task import configuration
 from hrvol.errors import BlockError
-from hrvol.files import whole_file
+from hrvol.files import atomic_write
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.volume.grid.tiling import Block, grid
 from hrvol.volume.volume import Volume
@@ -111,7 +111,7 @@ def write_boxes(path: str | Path, objects: Iterable[Object], names: Mapping[int,
     """
     axes = "zyx"[-ndim:]
     fields = ["class", "name", "superbox", "size", *(f"{axis}{end}" for end in (0, 1) for axis in axes)]
-    with whole_file(Path(path)) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(Path(path)) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
         writer.writerows(as_rows(objects, names))

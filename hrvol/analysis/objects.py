@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +26,7 @@ from skimage import measure
 
 from hrvol.arrays import Shape3
 from hrvol.errors import InputError
+from hrvol.quality.metrics import box_iou
 
 Mode = Literal["multi", "single"]
 
@@ -177,16 +177,6 @@ def find_objects(
     kept = np.where(foreground_mask(labels, foreground), labels, 0)
     _, components, _ = _measure(kept, (0,) * labels.ndim, (0,) * labels.ndim)
     return _choose(*_found(components, min_size), mode, superbox_iou)
-
-
-def box_iou(a: Sequence[int], b: Sequence[int]) -> float:
-    """Return the intersection over union, in 0..1, of two half-open boxes as in :class:`Object`."""
-    middle = len(a) // 2
-    lows = [max(pair) for pair in zip(a[:middle], b[:middle], strict=True)]
-    highs = [min(pair) for pair in zip(a[middle:], b[middle:], strict=True)]
-    common = _volume(lows, highs)
-    total = _volume(a[:middle], a[middle:]) + _volume(b[:middle], b[middle:]) - common
-    return common / total if total else 0.0
 
 
 def as_rows(
@@ -405,7 +395,3 @@ def _choose(
 
 def _rank(item: Object) -> tuple[int, tuple[int, ...], int]:
     return -item.size, item.box, item.label
-
-
-def _volume(lows: Sequence[int], highs: Sequence[int]) -> int:
-    return prod(max(high - low, 0) for low, high in zip(lows, highs, strict=True))

@@ -24,7 +24,6 @@ from hrvol.errors import HrvolError, WeightsError
 
 if TYPE_CHECKING:
     from hrvol.explore.detect import Detection
-    from hrvol.progress import ProgressCallback
 
 
 @click.command()
@@ -81,6 +80,7 @@ def detect(
     from hrvol.cli.progress import display
     from hrvol.device import choose_device
     from hrvol.explore.detect import detect_objects, detection_files, detection_recipe, write_detection
+    from hrvol.progress import renamed
 
     detection_recipe(recipe, clusters, merge, classes, crf, seed)  # before any image is looked at
     with suggest_fresh():
@@ -106,7 +106,9 @@ def detect(
                     device=choice.device,
                     weights_path=weights_path,
                     offline=offline,
-                    progress=progress if len(named) == 1 else _named(progress, Path(image).name),
+                    progress=progress
+                    if len(named) == 1
+                    else renamed(progress, prefix=f"{Path(image).name}: "),
                 )
             if image in files:
                 write_detection(found, files[image])
@@ -128,10 +130,6 @@ def detect(
         for reason in failed:
             click.echo(f"failed: {reason}", err=True)
         raise HrvolError(f"{len(failed)} of {len(named)} images failed; the first: {failed[0]}")
-
-
-def _named(progress: ProgressCallback, image: str) -> ProgressCallback:
-    return lambda stage, done, total: progress(f"{image}: {stage}", done, total)
 
 
 def _echo_detection(found: Detection) -> None:

@@ -419,7 +419,10 @@ def echo_segmentation(report: SegmentReport, output: str) -> None:
 
     echo_table(["class", "share"], [[name, f"{100 * part:.2f} %"] for name, part in report.fractions.items()])
     if report.seams.pixels:
-        click.echo(f"tiles disagree on {100 * report.seams.label_share:.2f} % of the pixels they share")
+        click.echo(
+            f"tiles disagree on {100 * report.seams.label_share:.2f} % of the pixels they share"
+            f" (mean difference of probabilities: {report.seams.mean_probability_difference:.4f})"
+        )
     if report.left:
         click.echo(f"{output}: this part is done; {report.left} blocks remain for other parts")
         return

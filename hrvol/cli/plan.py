@@ -66,16 +66,18 @@ def show_plan(
 
 def echo_plan(plan: Plan) -> None:
     """Print a plan as tables, and its notes."""
-    from hrvol.planning.plan import size
-    from hrvol.progress import count, duration
+    from hrvol.progress import count, duration, format_size
 
     def or_unknown(nbytes: int | None) -> str:
-        return "unknown" if nbytes is None else size(nbytes)
+        return "unknown" if nbytes is None else format_size(nbytes)
 
     earlier = f", {plan.done} done" if plan.done else ""
     gpu = []
     if plan.gpu_needed is not None:
-        gpu = [["GPU memory needed", size(plan.gpu_needed)], ["  free there", or_unknown(plan.gpu_free)]]
+        gpu = [
+            ["GPU memory needed", format_size(plan.gpu_needed)],
+            ["  free there", or_unknown(plan.gpu_free)],
+        ]
     per_block = " x ".join(map(str, plan.block_shape))
     rows = [
         ["time", duration(plan.seconds)],
@@ -86,13 +88,13 @@ def echo_plan(plan: Plan) -> None:
         ["  for a block on a worker", duration(plan.block_s)],
         ["voxels", count(plan.voxels)],
         ["voxels/s", count(plan.voxels_per_s)],
-        ["input read", size(plan.read)],
+        ["input read", format_size(plan.read)],
         ["  times the labelled voxels", f"{plan.read_amplification:.2f}"],
-        ["memory of a worker", size(plan.worker_memory)],
-        ["memory needed", size(plan.memory_needed)],
+        ["memory of a worker", format_size(plan.worker_memory)],
+        ["memory needed", format_size(plan.memory_needed)],
         [f"  free {plan.memory_where}", or_unknown(plan.memory_free)],
         *gpu,
-        ["output", size(plan.output_bytes)],
+        ["output", format_size(plan.output_bytes)],
         ["  free on its disk", or_unknown(plan.disk_free)],
         ["files", str(plan.files)],
     ]

@@ -75,7 +75,7 @@ def tune(
     """  # noqa: D301 (click needs the escape)
     pairs = pairs_of(data)
     from hrvol.cli.progress import display
-    from hrvol.files import FileKind, check_file, whole_file
+    from hrvol.files import FileKind, atomic_write, check_file
     from hrvol.training.tuning.tune import tune_recipe
 
     if output is not None:
@@ -94,7 +94,7 @@ def tune(
             progress=progress,
         )
     if output is not None:
-        with whole_file(Path(output)) as partial:
+        with atomic_write(Path(output)) as partial:
             partial.write_text(tuned.to_yaml(), encoding="utf-8")
     if as_json:
         echo_json(_values(tuned))

@@ -14,8 +14,8 @@ from hrvol.doctor.gpus import Torch, check_gpus, probe_torch, query_driver
 from hrvol.doctor.health import Capability, Check, Health
 from hrvol.doctor.isolated import IsolatedProcess, import_module
 from hrvol.doctor.packages import Folders, MissingRequirement, conflicts, extras_of, find, lacks
-from hrvol.engine.task import one_line
-from hrvol.progress import count
+from hrvol.errors import one_line
+from hrvol.progress import format_size
 
 PROGRAM = "hrvol"
 
@@ -182,7 +182,7 @@ def _weights(cached: tuple[list[str], str] | None, error: str | None) -> Check:
 
 def _disk() -> Check:
     folder = Path.cwd()
-    return Check("disk", "ok", f"{count(shutil.disk_usage(folder).free)}B free in {folder}")
+    return Check("disk", "ok", f"{format_size(shutil.disk_usage(folder).free)} free in {folder}")
 
 
 def _memory() -> Check:
@@ -191,4 +191,4 @@ def _memory() -> Check:
     from hrvol.planning.resources import free_memory
 
     total = psutil.virtual_memory().total
-    return Check("memory", "ok", f"{count(free_memory())}B of {count(total)}B free, {cpus()} CPUs")
+    return Check("memory", "ok", f"{format_size(free_memory())} of {format_size(total)} free, {cpus()} CPUs")

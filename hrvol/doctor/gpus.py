@@ -6,8 +6,8 @@ import subprocess
 from dataclasses import dataclass
 
 from hrvol.doctor.health import Check, State
-from hrvol.engine.task import one_line
-from hrvol.progress import count
+from hrvol.errors import one_line
+from hrvol.progress import format_size
 
 DRIVERS = {12: 525, 13: 580}
 """Oldest driver on Linux for a CUDA version."""
@@ -95,7 +95,7 @@ def check_gpus(torch: Torch, smi: str | None, visible: str | None, remedy: str) 
     listed = [fields for fields in listed if len(fields) == 4]  # "No devices were found" is no GPU
     checks = [_check_driver(torch, listed[0][0] if listed else None)]
     for number, gpu in enumerate(torch.gpus):
-        free = f"{count(gpu.free)}B of {count(gpu.memory)}B free"
+        free = f"{format_size(gpu.free)} of {format_size(gpu.memory)} free"
         text = f"{gpu.name}, {free}, compute capability {'.'.join(map(str, gpu.capability))}, {gpu.uuid}"
         if gpu.error is None:
             checks.append(Check(f"GPU {number}", "ok", text))

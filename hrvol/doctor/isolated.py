@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from hrvol.engine.task import one_line
+from hrvol.errors import one_line
 
 T = TypeVar("T")
 

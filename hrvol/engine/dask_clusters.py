@@ -13,8 +13,7 @@ from distributed import LocalCluster, Nanny
 from distributed.utils import LoopRunner
 
 from hrvol.engine.spec import CUDA_WORKER, IN_FLIGHT, EngineSpec
-from hrvol.engine.task import one_line
-from hrvol.errors import MissingExtraError
+from hrvol.errors import MissingExtraError, one_line
 
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
 """How much freed memory glibc keeps in a worker.

@@ -33,8 +33,8 @@ from hrvol.engine.dask_clusters import (
 from hrvol.engine.gpu_admission import GpuAdmission
 from hrvol.engine.scheduling import Job, TaskQueue
 from hrvol.engine.spec import Engine, EngineSpec, MapRequest, R, T
-from hrvol.engine.task import Outcome, configure, one_line, run_task
-from hrvol.errors import HrvolError, StoppedError
+from hrvol.engine.task import Outcome, configure, run_task
+from hrvol.errors import HrvolError, StoppedError, one_line
 
 LOG = logging.getLogger("hrvol.run")
 

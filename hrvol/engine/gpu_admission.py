@@ -12,8 +12,7 @@ from uuid import uuid4
 
 from distributed import Client
 
-from hrvol.engine.task import one_line
-from hrvol.errors import DeviceError
+from hrvol.errors import DeviceError, one_line
 
 LOG = logging.getLogger("hrvol.run")
 

@@ -82,9 +82,9 @@ def _device_of_engine(
             return DeviceChoice(
                 "cpu", f"engine: local; engine: cuda has a worker for each GPU, here {len(gpu_names)}"
             )
-        return DeviceChoice("cpu", "as asked for" if requested == "cpu" else no_gpu())
+        return DeviceChoice("cpu", "as requested" if requested == "cpu" else no_gpu())
     if requested != "auto":
-        return DeviceChoice(requested, "as asked for")
+        return DeviceChoice(requested, "as requested")
     if spec.name == "slurm" and not spec.scheduler_file:
         if spec.options.get("worker_command") == CUDA_WORKER or "gpus" in spec.options:
             return DeviceChoice("cuda", "the jobs request GPUs")

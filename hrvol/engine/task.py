@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from hrvol.device import device_failure
-from hrvol.errors import HrvolError
+from hrvol.errors import HrvolError, one_line
 
 T = TypeVar("T")
 
@@ -106,14 +106,6 @@ def computing() -> Iterator[None]:
     """Hold this process's lock for computing."""
     with _compute_lock:
         yield
-
-
-def one_line(error: BaseException) -> str:
-    """Return an exception as one line; errors that are no :class:`HrvolError` name their type."""
-    text = " ".join(str(error).split())
-    if isinstance(error, HrvolError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def run_task(function: Callable[[T], R], task: T, failed: int, sink: Sink | None) -> Outcome[T, R]:

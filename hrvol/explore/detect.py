@@ -15,7 +15,7 @@ from hrvol.device import choose_device
 from hrvol.errors import UsageError
 from hrvol.explore.planes import find_plane, name_of, read_plane
 from hrvol.figures.overlays import draw_detection
-from hrvol.files import check_picture, text, whole_file
+from hrvol.files import atomic_write, check_picture, text
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import CrfSpec
@@ -248,9 +248,9 @@ def detection_files(
 def write_detection(detection: Detection, files: DetectionFiles) -> None:
     """Write the picture and the foreground mask of an image; neither is there before it is whole."""
     files.picture.parent.mkdir(exist_ok=True)
-    with whole_file(files.mask) as file:
+    with atomic_write(files.mask) as file:
         write_mask(file, detection.mask)
-    with whole_file(files.picture) as file:
+    with atomic_write(files.picture) as file:
         draw_detection(
             file,
             name_of(detection.volume, detection.plane),

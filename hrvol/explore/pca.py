@@ -17,7 +17,7 @@ from hrvol.errors import InputError, UsageError
 from hrvol.explore.planes import LOOK_RECIPE, find_plane, name_of, read_plane, unit_windows
 from hrvol.features.projection import Projection, fit_projection
 from hrvol.figures.overlays import MOST_ROWS, ComponentRow, draw_components, thin
-from hrvol.files import check_picture, text, whole_file
+from hrvol.files import atomic_write, check_picture, text
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import TileSpec
@@ -221,7 +221,7 @@ def pca_picture(
         heard = None if paid is None else thin(paid)
         rows.append(ComponentRow(name_of(volume, z), thin(image), thin(colours), heard))
         tally.finish(len(rows), image.size)
-    with whole_file(file) as partial:
+    with atomic_write(file) as partial:
         draw_components(partial, rows)
     shown = tuple((volume.source, z) for volume, z in chosen)
     return PcaReport(file, shown, tuple(palette.projection.explained.tolist()))

@@ -16,7 +16,7 @@ from hrvol.device import choose_device
 from hrvol.errors import UsageError
 from hrvol.explore.planes import LOOK_RECIPE, check_seen, find_plane, name_of, read_plane, unit_windows
 from hrvol.figures.overlays import HeatPanel, draw_similar
-from hrvol.files import check_picture, text, whole_file
+from hrvol.files import atomic_write, check_picture, text
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import TileSpec
@@ -224,7 +224,7 @@ def find_similar(
         found.append(Target(volume.source, plane, name_of(volume, plane), seen, maps[0].copy(), matches))
     report = SimilarityResult(opened.source, z, name_of(opened, z), shown, places, tuple(found))
     if picture is not None:
-        with whole_file(picture) as file:
+        with atomic_write(picture) as file:
             draw_similar(
                 file,
                 (report.name, report.image),

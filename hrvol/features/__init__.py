@@ -1,1 +1,1 @@
-"""Pixels -> feature vectors. Knows no volumes and no Dask."""
+"""Features of pixels. Imports no volumes and no Dask."""

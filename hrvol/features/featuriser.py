@@ -1,4 +1,4 @@
-"""One call from an image to features per pixel: deep, classical or hybrid, from a hashable spec."""
+"""Compute deep, classical or hybrid features of every pixel of an image."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from hrvol.recipe.specs import FeatureSpec
 
 
 class Featuriser:
-    """Features of single images (planes or tiles of planes); has the network loaded.
+    """Compute features of single images (planes or tiles of planes) with one loaded network.
 
     Parameters
     ----------
     spec
-        What to compute.
+        Which features to compute.
     backbone
-        The network, needed unless ``spec.kind`` is ``classical``. Features are computed where it is.
+        The network, required unless ``spec.kind`` is ``classical``. Features are computed on its device.
     device
-        Where features are computed that need no network.
+        Device for features without a network.
 
     Attributes
     ----------
     channels
         Names of the feature channels, deep ones first.
     groups
-        Where each kind lies among the channels: ``{"deep": slice, "classical": slice}``, those present.
+        Channels of each kind that is computed: ``{"deep": slice, "classical": slice}``.
     grey
-        Columns of grey values beside deep features, see :func:`hrvol.features.filters.bank.is_grey_value`;
-        none where one kind is alone.
+        Columns of grey values next to deep features, see :func:`hrvol.features.filters.bank.is_grey_value`;
+        empty if only one kind is computed.
     halo
         Pixels of context that classical features need; the network sees the whole image at once.
     """
@@ -55,8 +55,8 @@ class Featuriser:
         self.groups: dict[str, slice] = {}
         self.grey: tuple[int, ...] = ()
         if self.backbone is not None:
-            for block in self.backbone.block_numbers(spec.deep.block):
-                names += [f"{spec.deep.weights}/block{block}/{i}" for i in range(self.backbone.channels)]
+            for layer in self.backbone.block_numbers(spec.deep.block):
+                names += [f"{spec.deep.weights}/block{layer}/{i}" for i in range(self.backbone.channels)]
             self.groups["deep"] = slice(0, len(names))
         if spec.uses_classical:
             start = len(names)
@@ -68,7 +68,7 @@ class Featuriser:
 
     @property
     def device(self) -> torch.device:
-        """Where features are computed."""
+        """Device on which features are computed."""
         return self.backbone.device if self.backbone is not None else self._device
 
     @property
@@ -105,33 +105,33 @@ class Featuriser:
     def stripes(
         self, image: np.ndarray, inside: tuple[slice, slice], *, rows: int, batch_size: int = 4
     ) -> Iterator[tuple[slice, np.ndarray | Tensor]]:
-        """Yield the features of the pixels inside a window of an image, some rows at a time.
+        """Yield the features of the pixels of a region of an image, some rows at a time.
 
-        The very bits of a call, but a whole image's features, hundreds of MB, are never there: deep features
-        are spread stripe by stripe, where the tokens of all views are fewer than the pixels.
+        The bits are those of a call, but the features of the whole image, hundreds of MB, are not held in
+        memory: deep features are upsampled stripe by stripe if all views have fewer tokens than pixels.
 
         Parameters
         ----------
         image
             ``(Y, X)`` float32 in [0, 1].
         inside
-            Rows and columns that are wanted, as slices with a start and a stop.
+            Rows and columns of the region, as slices with a start and a stop.
         rows
-            Rows of a stripe.
+            Rows per stripe.
         batch_size
             Images per pass of the network.
 
         Yields
         ------
         tuple
-            Rows, counted from the first one inside, and ``(y, x, C)`` float32: valid until the next stripe.
-            On the CPU NumPy's, without a copy; on a GPU a tensor, which stays there.
+            Rows, relative to the region, and their features ``(y, x, C)`` float32, valid until the next
+            stripe: on the CPU a NumPy array without a copy, on a GPU a tensor.
         """
         plane = _checked(image)
         top, bottom, columns = inside[0].start, inside[0].stop, inside[1]
         spec, backbone = self.spec.deep, self.backbone
-        many = backbone is not None and grid_size(backbone.patch, spec, plane.shape) > plane.size
-        whole = self(plane, batch_size=batch_size).permute(1, 2, 0) if many else None
+        more_tokens = backbone is not None and grid_size(backbone.patch, spec, plane.shape) > plane.size
+        whole = self(plane, batch_size=batch_size).permute(1, 2, 0) if more_tokens else None
         tokens = filtered = None
         if whole is None:
             if backbone is not None:
@@ -140,11 +140,11 @@ class Featuriser:
                 values = classical.classical_features(_for_filters(plane, self.device), self.spec.classical)
                 filtered = torch.as_tensor(values).permute(1, 2, 0)
         width = columns.stop - columns.start
-        height = 0 if many else min(rows, bottom - top)
-        room = torch.empty((height, width, len(self.channels)), device=self.device)
+        height = 0 if more_tokens else min(rows, bottom - top)
+        buffer = torch.empty((height, width, len(self.channels)), device=self.device)
         for start in range(top, bottom, rows):
             stripe = slice(start, min(start + rows, bottom))
-            features = room[: stripe.stop - start] if whole is None else whole[stripe, columns]
+            features = buffer[: stripe.stop - start] if whole is None else whole[stripe, columns]
             if tokens is not None:
                 tokens.spread(stripe, columns, features[:, :, self.groups["deep"]])
             if filtered is not None:
@@ -153,14 +153,19 @@ class Featuriser:
             yield slice(start - top, stripe.stop - top), features.numpy() if on_host else features
 
     def upsampled(self, image: np.ndarray, *, linear: Linear | None = None, **options: Any) -> Upsampled:
-        """Return deep features with attention, or mapped linearly before they are spread.
+        """Return deep features with attention, or mapped linearly before they are upsampled.
 
         Parameters
         ----------
         image
             ``(Y, X)`` float32 in [0, 1].
         linear
-            See :func:`hrvol.features.deep.upsample.upsample`, which also takes the other options.
+            See :func:`hrvol.features.deep.upsample.upsample`, which also accepts the other options.
+
+        Raises
+        ------
+        InputError
+            The features have no network.
         """
         if self.backbone is None:
             raise InputError(f"features.kind: {self.spec.kind} has no attention; expected deep or hybrid")
@@ -169,14 +174,14 @@ class Featuriser:
         )
 
     def one_offset(self) -> Featuriser:
-        """Return a featuriser of the deep features alone, with one pass for each view: coarse and quick."""
+        """Return a fast, coarse featuriser: only deep features, with one pass per view."""
         deep = self.spec.deep.model_copy(update={"shifts": (), "offsets": 1})
         return Featuriser(self.spec.model_copy(update={"kind": "deep", "deep": deep}), self.backbone)
 
     def pixels(
         self, image: np.ndarray, y: np.ndarray, x: np.ndarray, *, unit: bool = False, attention: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the features of some pixels, and the attention they get.
+        """Return the features of some pixels and the attention on them.
 
         Parameters
         ----------
@@ -185,40 +190,40 @@ class Featuriser:
         y, x
             ``(n,)`` integer positions.
         unit
-            Scale tokens to length 1 before they are spread, see
+            Scale tokens to length 1 before they are upsampled, see
             :func:`hrvol.features.deep.upsample.upsample`.
         attention
-            Whether attention is wanted.
+            Whether to return attention.
 
         Returns
         -------
         tuple
-            ``(n, C)`` float32, and ``(n,)`` float32: mean over heads, times uniform (``None`` if not wanted,
-            or if there is no network).
+            Features ``(n, C)`` float32, and attention ``(n,)`` float32: mean over heads in units of uniform
+            attention, ``None`` if not requested or without a network.
         """
         plane = _checked(image)
-        found = np.empty((len(y), len(self.channels)), np.float32)
-        paid = None
+        features = np.empty((len(y), len(self.channels)), np.float32)
+        weights = None
         if self.backbone is not None:
             deep = self.upsampled(plane, unit=unit, attention=attention)
-            found[:, self.groups["deep"]] = deep.features[:, y, x].T.numpy(force=True)
+            features[:, self.groups["deep"]] = deep.features[:, y, x].T.numpy(force=True)
             if deep.attention is not None:
-                paid = deep.attention[:, y, x].mean(dim=0).numpy(force=True)
+                weights = deep.attention[:, y, x].mean(dim=0).numpy(force=True)
         if self.spec.uses_classical:
             values = classical.classical_features(_for_filters(plane, self.device), self.spec.classical)
-            found[:, self.groups["classical"]] = torch.as_tensor(values)[:, y, x].T.numpy(force=True)
-        return found, paid
+            features[:, self.groups["classical"]] = torch.as_tensor(values)[:, y, x].T.numpy(force=True)
+        return features, weights
 
     def scores(self, image: np.ndarray, maps: Mapping[str, Linear], *, batch_size: int = 4) -> Tensor:
-        """Return a linear map of the features of every pixel, without those features ever being there.
+        """Return a linear map of the features of every pixel without computing the features themselves.
 
         Parameters
         ----------
         image
             ``(Y, X)`` float32 in [0, 1].
         maps
-            Linear map of each of :attr:`groups`; their results are added. Deep features are of tokens scaled
-            to length 1, and are mapped before they are spread: K channels instead of hundreds.
+            Linear map of each of :attr:`groups`; their results are added. Deep tokens are scaled to length 1
+            and mapped before they are upsampled: K channels instead of hundreds.
         batch_size
             Images per pass of the network.
 
@@ -246,7 +251,7 @@ def _checked(image: np.ndarray) -> np.ndarray:
 
 
 def _for_filters(plane: np.ndarray, device: torch.device) -> Any:
-    """Hand the plane to the array library of the device: NumPy, or CuPy on a GPU."""
+    """Return the plane as an array of the device's library: NumPy, or CuPy on a GPU."""
     if device.type == "cpu":
         return plane
     try:
@@ -269,24 +274,24 @@ def load_featuriser(
 ) -> Featuriser:
     """Return a featuriser, loaded once per process for each spec, device and weights.
 
-    A network that several specs want in one precision is in memory once.
+    Specs that use one network in one precision share it.
 
     Parameters
     ----------
     spec
-        What to compute.
+        Which features to compute.
     device
-        ``cpu``, ``cuda``, ``cuda:0``..., or ``auto``: a GPU where torch sees one and nothing is
+        ``cpu``, ``cuda``, ``cuda:0``..., or ``auto``: a GPU if torch has one and no package is
         :func:`lacking`.
     weights_path
-        File to take the network's weights from instead of the cache.
+        File of the network's weights, used instead of the cache.
     offline
-        Do not look for weights on the network.
+        Do not download weights.
 
     Raises
     ------
     WeightsError
-        The weights cannot be had.
+        The weights could not be obtained, or do not match the network.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() and not lacking() else "cpu"
@@ -307,9 +312,9 @@ def load_featuriser(
 
 
 def _loaded_backbone(spec: FeatureSpec, device: str, weights_path: str | None) -> Backbone | None:
-    """Return the network that a spec wants, where another one has it already."""
-    wanted = (spec.deep.weights, spec.deep.precision, device, weights_path)
-    for (other, *where), loaded in _LOADED.items():
-        if (other.deep.weights, other.deep.precision, *where) == wanted and loaded.backbone is not None:
+    """Return the network of a spec if a featuriser of another spec has loaded it."""
+    key = (spec.deep.weights, spec.deep.precision, device, weights_path)
+    for (other, *source), loaded in _LOADED.items():
+        if (other.deep.weights, other.deep.precision, *source) == key and loaded.backbone is not None:
             return loaded.backbone
     return None

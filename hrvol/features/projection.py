@@ -1,4 +1,4 @@
-"""Features of a region, reduced by a PCA that is fitted once, tile by tile into a store."""
+"""Fit a PCA to feature vectors and project features onto its components."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Projection:
     Attributes
     ----------
     mean, scale
-        ``(C,)`` float32: what is taken off each channel, and what it is divided by.
+        ``(C,)`` float32: subtracted from each channel, and its divisor.
     components
-        ``(C, K)`` float32, orthonormal columns in falling order of variance.
+        ``(C, K)`` float32, orthonormal columns in decreasing order of variance.
     explained
         ``(K,)`` float64: share of the variance of the standardised features, in 0..1.
     """
@@ -39,8 +39,8 @@ class Projection:
 def fit_projection(samples: NDArray[np.float32], components: int) -> Projection:
     """Fit a PCA.
 
-    Channels are standardised first, because deep and classical ones have different units. Each component's
-    sign is such that its largest loading is positive, so that the same samples give the same axes.
+    Channels are standardised first, because deep and classical ones have different units. The sign of each
+    component makes its largest loading positive, so that the same samples give the same axes.
 
     Parameters
     ----------
@@ -48,6 +48,11 @@ def fit_projection(samples: NDArray[np.float32], components: int) -> Projection:
         ``(n, C)`` float32.
     components
         Number of components K.
+
+    Returns
+    -------
+    Projection
+        The fitted PCA.
 
     Raises
     ------

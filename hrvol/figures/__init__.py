@@ -1,1 +1,1 @@
-"""Figures, drawn with matplotlib without its global state."""
+"""Figures, drawn with matplotlib but without pyplot."""

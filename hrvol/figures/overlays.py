@@ -1,7 +1,7 @@
-"""Pictures of single planes: boxes, similarity maps and principal components laid over the image.
+"""Draw boxes, similarity maps and principal components over single planes.
 
-Every picture is drawn from thinned planes, so that a large one costs no more memory than a screen of pixels;
-marks keep their places in pixels of the plane.
+Planes are subsampled first, so that large ones need no more memory than a screen of pixels; the coordinates
+of marks are pixels of the full plane.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from hrvol.figures.panels import DPI, coloured, grey
 from hrvol.segment.retrieval import Match
 
 MOST_PIXELS = 1500
-"""Pixels of a plane that are drawn along an axis, at most."""
+"""Largest number of pixels of a plane that are drawn along an axis."""
 
 MOST_ROWS = 100
-"""Planes of one picture of components."""
+"""Largest number of planes in one picture of components."""
 
 _PANEL_INCHES = 4.2
 
@@ -48,16 +48,16 @@ _OUTLINE = [withStroke(linewidth=3, foreground="black")]
 
 @dataclass(frozen=True, eq=False)
 class HeatPanel:
-    """A plane, how similar its pixels are to a point, and the best matches of each point.
+    """A plane with its similarity to a point, and the best matches of each point.
 
     Attributes
     ----------
     name
         Title.
     image, heat
-        ``(Y, X)`` float32, in [0, 1] and in [-1, 1].
+        The plane and the similarity, ``(Y, X)`` float32 in [0, 1] and in [-1, 1].
     matches
-        For each point, in falling similarity.
+        Matches of each point in decreasing similarity.
     """
 
     name: str
@@ -68,7 +68,7 @@ class HeatPanel:
 
 @dataclass(frozen=True, eq=False)
 class ComponentRow:
-    """A plane with the colours of its components.
+    """A plane with the components of its features as colours.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class ComponentRow:
     colours
         ``(Y, X, 3)`` uint8.
     attention
-        ``(Y, X)`` float32, times uniform, or ``None``.
+        ``(Y, X)`` float32 in units of uniform attention, or ``None``.
     """
 
     name: str
@@ -89,7 +89,7 @@ class ComponentRow:
 
 
 def thin(plane: NDArray[Any]) -> NDArray[Any]:
-    """Return every n-th pixel of a plane ``(Y, X, ...)``, so that no more are left than are drawn: a copy."""
+    """Return a subsampled copy of a plane ``(Y, X, ...)`` with at most :data:`MOST_PIXELS` along an axis."""
     step = math.ceil(max(plane.shape[:2]) / MOST_PIXELS)
     return plane[::step, ::step].copy()
 
@@ -103,7 +103,7 @@ def draw_detection(
     density: NDArray[np.floating[Any]],
     objects: Sequence[Object],
 ) -> Path:
-    """Draw what was found in an image: the image, its classes, their attention density, and boxes.
+    """Draw an image, its classes, their attention density and the boxes of objects.
 
     Parameters
     ----------
@@ -116,15 +116,19 @@ def draw_detection(
     classes
         Names and colours of the labels.
     density
-        Attention density of each class, in order of ``classes``; NaN where there is none.
+        Attention density of each class, in order of ``classes``; NaN if unknown.
     objects
-        Boxes ``(y0, x0, y1, x1)``, in the colours of their classes; the superbox is dashed.
+        Their boxes ``(y0, x0, y1, x1)`` get the colours of their classes; the superbox is dashed.
+
+    Returns
+    -------
+    Path
+        The file.
     """
     figure, axes = _panels(2, 2, image.shape)
     axes[0, 0].imshow(grey(thin(image)), **_extent(image))
     axes[0, 0].set_title(name, fontsize=10)
-    picture = coloured(thin(image), thin(labels), classes)
-    axes[0, 1].imshow(picture, **_extent(image))
+    axes[0, 1].imshow(coloured(thin(image), thin(labels), classes), **_extent(image))
     axes[0, 1].set_title(f"{len(classes)} classes", fontsize=10)
     scale = Normalize(0, max(float(np.nanmax(density, initial=0.0)), 1.0))
     of_value = np.zeros(max(info.value for info in classes) + 1)
@@ -135,7 +139,7 @@ def draw_detection(
     axes[1, 1].imshow(grey(thin(image)), **_extent(image))
     boxes = f"{len(objects)} box{'' if len(objects) == 1 else 'es'}"
     axes[1, 1].set_title(boxes, fontsize=10)
-    colour_of = {info.value: tuple(part / 255 for part in info.colour) for info in classes}
+    colour_of = {info.value: tuple(level / 255 for level in info.colour) for info in classes}
     for item in objects:
         y0, x0, y1, x1 = item.box
         axes[1, 1].add_patch(
@@ -164,11 +168,11 @@ def draw_similar(
     points: Sequence[tuple[int, int]],
     targets: Sequence[HeatPanel],
 ) -> Path:
-    """Draw points on their image, and where in others something like them is.
+    """Draw points on their image, and the similarity to them and their matches on other images.
 
-    The first point is a red cross, and the colours over the targets are the similarity to it: red is
-    similar, on one scale for all of them. Its matches are numbered circles; further points are dots, and so
-    is the best match of each, in the same colour.
+    The first point is a red cross, and the colours over the targets are the similarity to it, red for
+    similar, on one scale for all targets. Its matches are numbered circles. Further points and the best match
+    of each are dots of the same colour.
 
     Parameters
     ----------
@@ -179,7 +183,12 @@ def draw_similar(
     points
         ``(y, x)`` of each.
     targets
-        What was searched.
+        The images that were searched.
+
+    Returns
+    -------
+    Path
+        The file.
     """
     shapes = [query[1].shape, *(target.image.shape for target in targets)]
     count = len(shapes)
@@ -187,63 +196,68 @@ def draw_similar(
     tallest = max(shapes, key=lambda shape: shape[0] / shape[1])
     figure, axes = _panels(math.ceil(count / columns), columns, tallest)
     panels = axes.ravel()
-    dots = [tuple(part / 255 for part in colour) for colour in default_colours(len(points))]
+    dots = [tuple(level / 255 for level in colour) for colour in default_colours(len(points))]
     panels[0].imshow(grey(thin(query[1])), **_extent(query[1]))
     panels[0].set_title(query[0], fontsize=10)
     _cross(panels[0], points[0])
     for point, colour in zip(points[1:], dots[1:], strict=True):
         _dot(panels[0], point, colour)
-    seen = [thin(target.heat) for target in targets]
-    low = min(float(np.percentile(heat, 1)) for heat in seen)
-    high = max(float(heat.max()) for heat in seen)
+    heats = [thin(target.heat) for target in targets]
+    low = min(float(np.percentile(heat, 1)) for heat in heats)
+    high = max(float(heat.max()) for heat in heats)
     scale = Normalize(low, max(high, low + 1e-6))
-    for axis, target, heat in zip(panels[1:], targets, seen, strict=False):
+    for axis, target, heat in zip(panels[1:], targets, heats, strict=False):
         colours = colormaps[_SIMILAR](scale(heat))[..., :3]
         axis.imshow(0.45 * grey(thin(target.image)) + 0.55 * colours, **_extent(target.image))
         best = f", best {target.matches[0][0].similarity:.2f}" if target.matches[0] else ""
         axis.set_title(f"{target.name}{best}", fontsize=10)
         for rank, match in enumerate(target.matches[0], start=1):
             _ring(axis, (match.y, match.x), str(rank))
-        for found, colour in zip(target.matches[1:], dots[1:], strict=True):
-            if found:
-                _dot(axis, (found[0].y, found[0].x), colour)
+        for matches, colour in zip(target.matches[1:], dots[1:], strict=True):
+            if matches:
+                _dot(axis, (matches[0].y, matches[0].x), colour)
     _bar(figure, list(panels[:count]), scale, _SIMILAR, "cosine similarity to the cross")
     return _save(figure, path)
 
 
 def draw_components(path: str | Path, rows: Sequence[ComponentRow]) -> Path:
-    """Draw planes one under the other: the image, three components of its features as colours, attention.
+    """Draw planes in rows: the image, three components of its features as colours, and attention.
 
     Parameters
     ----------
     path
         PNG to write.
     rows
-        The planes; attention is on one scale, and in all of them or in none.
+        The planes, all with attention or all without; attention is on one scale.
+
+    Returns
+    -------
+    Path
+        The file.
     """
-    heard = [thin(row.attention) for row in rows if row.attention is not None]
+    attention = [thin(row.attention) for row in rows if row.attention is not None]
     shapes = [row.image.shape for row in rows]
     tallest = max(shapes, key=lambda shape: shape[0] / shape[1])
-    figure, axes = _panels(len(rows), 3 if heard else 2, tallest)
-    top = max((float(np.percentile(values, 99.5)) for values in heard), default=1.0)
+    figure, axes = _panels(len(rows), 3 if attention else 2, tallest)
+    top = max((float(np.percentile(values, 99.5)) for values in attention), default=1.0)
     scale = Normalize(0, max(top, 1.0))
     for number, (row, line) in enumerate(zip(rows, axes, strict=True)):
         shown = grey(thin(row.image))
         line[0].imshow(shown, **_extent(row.image))
         line[0].set_title(row.name, fontsize=10)
         line[1].imshow(thin(row.colours), **_extent(row.image))
-        if heard:
-            paid = colormaps[_ATTENTION](scale(heard[number]))[..., :3]
-            line[2].imshow(0.3 * shown + 0.7 * paid, **_extent(row.image))
+        if attention:
+            colours = colormaps[_ATTENTION](scale(attention[number]))[..., :3]
+            line[2].imshow(0.3 * shown + 0.7 * colours, **_extent(row.image))
     axes[0, 1].set_title("features: 3 principal components", fontsize=10)
-    if heard:
+    if attention:
         axes[0, 2].set_title("attention", fontsize=10)
         _bar(figure, list(axes[:, 2]), scale, _ATTENTION, "attention, times uniform")
     return _save(figure, path)
 
 
 def _panels(rows: int, columns: int, shape: tuple[int, ...]) -> tuple[Figure, Any]:
-    """Return a figure and its axes (rows, columns), as high as planes of a shape need."""
+    """Return a figure and its axes (rows, columns), sized for planes of a shape."""
     height = _PANEL_INCHES * min(2.5, max(0.25, shape[0] / shape[1]))
     size = (columns * _PANEL_INCHES + _BAR_INCHES, rows * (height + _TITLE_INCHES) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
@@ -255,7 +269,7 @@ def _panels(rows: int, columns: int, shape: tuple[int, ...]) -> tuple[Figure, An
 
 
 def _bar(figure: Figure, axes: list[Axes], scale: Normalize, colours: str, label: str) -> None:
-    share = 0.35 / figure.get_figwidth()  # a third of an inch, however wide the picture is
+    share = 0.35 / figure.get_figwidth()  # a third of an inch for any width of the figure
     aspect = 0.8 * figure.get_figheight() / 0.2
     shown = ScalarMappable(scale, colormaps[colours])
     figure.colorbar(shown, ax=axes, label=label, fraction=share, shrink=0.8, aspect=aspect)
@@ -267,7 +281,7 @@ def _save(figure: Figure, path: str | Path) -> Path:
 
 
 def _extent(plane: NDArray[Any]) -> dict[str, Any]:
-    """Return arguments that put a plane's pixel (y, x) at these coordinates, thinned or not."""
+    """Return the ``imshow`` extent that keeps pixel coordinates (y, x) for a subsampled plane."""
     height, width = plane.shape[:2]
     return {"extent": (-0.5, width - 0.5, height - 0.5, -0.5)}
 

@@ -1,7 +1,6 @@
-"""Pictures of a result: planes side by side, and scores as bars.
+"""Draw planes side by side and scores as bars.
 
-Figures are drawn on their own Agg canvas, never through pyplot: nothing global changes, and no display
-is needed.
+Figures have their own Agg canvas and do not use pyplot: they change no global state and need no display.
 """
 
 from __future__ import annotations
@@ -25,16 +24,17 @@ DPI = 110
 _PANEL_INCHES = 3.2
 
 _SPARSE = 0.2
+"""Labels that cover a smaller share of the picture are strokes."""
 
 
 def grey(image: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-    """Return a grey picture (Y, X, 3) float32 in [0, 1] of an image (Y, X) of any number type.
+    """Return an image (Y, X) of any numeric type as a grey picture (Y, X, 3), float32 in [0, 1].
 
-    It is shown between its 0.5 and 99.5 percentiles.
+    Its 0.5 and 99.5 percentiles become 0 and 1.
     """
     values = image.astype(np.float32)
-    low, high = np.percentile(values, [0.5, 99.5])
-    shown = np.clip((values - low) / max(float(high - low), 1e-9), 0.0, 1.0)
+    low, high = np.percentile(values, [0.5, 99.5]).tolist()
+    shown = np.clip((values - low) / max(high - low, 1e-9), 0.0, 1.0)
     return np.repeat(shown[..., None], 3, axis=-1)
 
 
@@ -44,18 +44,18 @@ def coloured(
     classes: Sequence[ClassInfo],
     opacity: float = 0.6,
 ) -> npt.NDArray[np.float32]:
-    """Lay the colours of labels over a grey image.
+    """Blend the colours of labels with a grey image.
 
     Parameters
     ----------
     image
-        (Y, X), any number type; shown between its 0.5 and 99.5 percentiles.
+        (Y, X), any numeric type; see :func:`grey`.
     labels
-        (Y, X) integers; 0 and values without a class stay grey. ``None`` for the image alone.
+        (Y, X) integers; 0 and values without a class stay grey. ``None`` gives the image alone.
     classes
-        Which value has which colour.
+        Values and colours.
     opacity
-        Of the colours, in 0..1. Sparse labels (strokes) are opaque: thin lines would vanish.
+        Opacity of the colours, in 0..1. Sparse labels (strokes) are opaque, so that thin lines stay visible.
 
     Returns
     -------
@@ -65,18 +65,18 @@ def coloured(
     Raises
     ------
     InputError
-        The labels have another shape than the image.
+        The shape of the labels is not that of the image.
     """
     picture = grey(image)
     if labels is None:
         return picture
     if labels.shape != image.shape:
-        raise InputError(f"picture: labels have shape {labels.shape}, expected the image's {image.shape}")
+        raise InputError(f"picture: found labels of shape {labels.shape}, expected the image's {image.shape}")
     if np.count_nonzero(labels) < _SPARSE * labels.size:
         opacity = 1.0
     for info in classes:
-        there = labels == info.value
-        picture[there] = (1 - opacity) * picture[there] + opacity * np.asarray(info.colour, np.float32) / 255
+        mask = labels == info.value
+        picture[mask] = (1 - opacity) * picture[mask] + opacity * np.asarray(info.colour, np.float32) / 255
     return picture
 
 
@@ -88,7 +88,7 @@ def draw_planes(
     columns: int = 3,
     opacity: float = 0.6,
 ) -> Path:
-    """Draw planes side by side with one legend and write them as PNG.
+    """Draw planes side by side with one legend, and write a PNG file.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def draw_planes(
     columns
         Panels per row.
     opacity
-        Of the labels over the image, in 0..1.
+        Opacity of the labels over the image, in 0..1.
 
     Returns
     -------
@@ -129,14 +129,14 @@ def draw_planes(
 
 
 def draw_scores(path: str | Path, scores: Mapping[str, Mapping[str, float]]) -> Path:
-    """Draw a group of bars per class, a bar per method, and write them as PNG.
+    """Draw a group of bars per class with a bar per method, and write a PNG file.
 
     Parameters
     ----------
     path
         File to write.
     scores
-        Method -> {class or mean: IoU in 0..1}; every method has the same names. NaN leaves a gap.
+        Method -> {class or mean: IoU in 0..1}; all methods have the same names. NaN leaves a gap.
 
     Returns
     -------
@@ -150,8 +150,8 @@ def draw_scores(path: str | Path, scores: Mapping[str, Mapping[str, float]]) -> 
     side = 0.8 / len(scores)
     for position, (method, values) in enumerate(scores.items()):
         heights = [values[name] for name in names]
-        where = np.arange(len(names)) + (position - (len(scores) - 1) / 2) * side
-        bars = axis.bar(where, heights, side, label=method)
+        centres = np.arange(len(names)) + (position - (len(scores) - 1) / 2) * side
+        bars = axis.bar(centres, heights, side, label=method)
         axis.bar_label(bars, fmt="%.2f", fontsize=8)
     axis.set_xticks(np.arange(len(names)), names)
     axis.set_ylim(0, 1.08)

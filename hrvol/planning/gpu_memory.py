@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hrvol.engine.spec import EngineSpec
-from hrvol.planning.plan import size
+from hrvol.progress import format_size
 from hrvol.run.classify import STRIPE
 from hrvol.segment.model.model import Model
 from hrvol.segment.pixel_classifier import PixelClassifier
@@ -34,8 +34,8 @@ class GpuNeed:
         if self.needed is None or self.free is None or self.needed <= self.free:
             return ()
         return (
-            f"GPU memory: found {size(self.free)} free, needed {size(self.needed)}: it may run out;"
-            " smaller tiles or features.deep.precision: fp16 need less.",
+            f"GPU memory: found {format_size(self.free)} free, needed {format_size(self.needed)}:"
+            " it may run out; smaller tiles or features.deep.precision: fp16 need less.",
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hrvol.errors import ResourceError
+from hrvol.progress import format_size
 
 
 @dataclass(frozen=True)
@@ -124,23 +125,16 @@ def check_resources(plan: Plan) -> None:
         fits = (plan.memory_free - plan.driver_memory - plan.shared_memory) // each
         hint = f"; {fits} would fit" if plan.workers > 1 and fits > 0 else ""
         raise ResourceError(
-            f"memory: found {size(plan.memory_free)} free {plan.memory_where},"
-            f" needed {size(plan.memory_needed)} for {plan.workers} worker{'s' * (plan.workers > 1)}"
-            f" ({subject} {size(plan.worker_memory)}{hint})"
+            f"memory: found {format_size(plan.memory_free)} free {plan.memory_where},"
+            f" needed {format_size(plan.memory_needed)} for {plan.workers} worker{'s' * (plan.workers > 1)}"
+            f" ({subject} {format_size(plan.worker_memory)}{hint})"
         )
     if plan.disk_free is not None and plan.output_bytes > plan.disk_free:
         raise ResourceError(
-            f"{plan.output}: found {size(plan.disk_free)} free on its disk, needed {size(plan.output_bytes)}"
+            f"{plan.output}: found {format_size(plan.disk_free)} free on its disk,"
+            f" needed {format_size(plan.output_bytes)}"
         )
     if plan.files_free is not None and plan.files > plan.files_free:
         raise ResourceError(
             f"{plan.output}: found room for {plan.files_free} files on its disk, needed {plan.files}"
         )
-
-
-def size(nbytes: float) -> str:
-    """Return bytes with three significant digits, e.g. ``1.23 GiB``."""
-    for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if nbytes >= unit:
-            return f"{nbytes / unit:.3g} {name}" if nbytes < 999.5 * unit else f"{nbytes / unit:.0f} {name}"
-    return f"{nbytes:.0f} bytes"

@@ -1,1 +1,1 @@
-"""How good a segmentation is."""
+"""Measure the quality of segmentations, from arrays alone."""

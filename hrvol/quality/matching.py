@@ -1,10 +1,7 @@
-"""Which true class a class found without labels stands for, from counts of pixels alone.
+"""Match the arbitrary class numbers of an unsupervised segmentation with true classes, from counts of pixels.
 
-An unsupervised segmentation numbers its classes as it likes. Before it can be scored, each predicted class is
-taken for a true one: *one to one* (:func:`match_classes`: the Hungarian method, as is usual for unsupervised
-segmentation), or *many to one* (:func:`majority_classes`, for over-segmentations). Every ``counts`` here is
-the matrix of :class:`hrvol.quality.metrics.Confusion`: rows are true labels, columns predicted ones, the
-index is the label, and column 0 holds labelled pixels without a prediction.
+Every ``counts`` here is the matrix of :class:`hrvol.quality.metrics.Confusion`: rows are true labels, columns
+predicted ones, the index is the label, and column 0 counts labelled pixels without a prediction.
 """
 
 from __future__ import annotations
@@ -17,10 +14,10 @@ from scipy.optimize import linear_sum_assignment
 
 
 def match_classes(counts: NDArray[np.int64]) -> dict[int, int]:
-    """Match predicted to true classes one to one, so that the sum of their IoUs is largest.
+    """Match predicted to true classes one to one with the largest sum of IoUs (Hungarian method).
 
-    The mean IoU is that sum over the number of true classes, so no relabelling of the predicted classes has
-    a better one, the labels as they are included. Of several best matchings one is chosen.
+    The mean IoU is this sum divided by the number of true classes, so no other relabelling of the predicted
+    classes has a larger one. Of several best matchings one is returned.
 
     Parameters
     ----------
@@ -30,47 +27,30 @@ def match_classes(counts: NDArray[np.int64]) -> dict[int, int]:
     Returns
     -------
     dict
-        Predicted label -> true label, in rising order. A predicted class is left out where there are more
-        of them than true ones, or where it would get a class that it shares no pixel with.
+        Predicted label -> true label, in ascending order. Surplus predicted classes are left out, and so are
+        those that share no pixel with their true class.
     """
     pairs = counts[1:, 1:]
     true = np.flatnonzero(counts[1:].any(axis=1))
-    found = np.flatnonzero(pairs.any(axis=0))
-    shared = pairs[np.ix_(true, found)]
-    # Pixels of a true class that have no predicted label (column 0) are part of the union too.
-    union = counts[1:].sum(axis=1)[true][:, None] + pairs.sum(axis=0)[found] - shared
-    iou = shared / union  # a row and a column have a pixel each: no union is empty
+    predicted = np.flatnonzero(pairs.any(axis=0))
+    shared = pairs[np.ix_(true, predicted)]
+    # The union includes pixels of the true class without a predicted label (column 0).
+    union = counts[1:].sum(axis=1)[true][:, None] + pairs.sum(axis=0)[predicted] - shared
+    iou = shared / union  # no union is empty: each row and each column has a pixel
     rows, columns = linear_sum_assignment(iou, maximize=True)
     matched = {
-        int(found[column]) + 1: int(true[row]) + 1
+        int(predicted[column]) + 1: int(true[row]) + 1
         for row, column in zip(rows, columns, strict=True)
         if shared[row, column]
     }
     return dict(sorted(matched.items()))
 
 
-def majority_classes(counts: NDArray[np.int64]) -> dict[int, int]:
-    """Return the true class that most of each predicted class is; of equals, the lowest.
-
-    Parameters
-    ----------
-    counts
-        ``(K + 1, K + 1)``: pixels by true and predicted label.
-
-    Returns
-    -------
-    dict
-        Predicted label -> true label, for each predicted class that has a labelled pixel.
-    """
-    pairs = counts[1:, 1:]
-    return {int(found) + 1: int(pairs[:, found].argmax()) + 1 for found in np.flatnonzero(pairs.any(axis=0))}
-
-
 def purity(counts: NDArray[np.int64]) -> float:
-    """Return the share of labelled pixels that are of the majority class of their predicted class.
+    """Return the share of labelled pixels whose true class is the most frequent one of their predicted class.
 
-    It never falls when a predicted class is split, and is 1 with one class for each pixel: compare it
-    between segmentations with about as many classes.
+    Splitting a predicted class never decreases it, and one class per pixel gives 1: compare only
+    segmentations with similar numbers of classes.
 
     Parameters
     ----------
@@ -80,23 +60,22 @@ def purity(counts: NDArray[np.int64]) -> float:
     Returns
     -------
     float
-        In [0, 1]; at least the share of the largest true class if every labelled pixel has a predicted
-        label, because one without counts as wrong. NaN if there are no labelled pixels.
+        In [0, 1]; pixels without a predicted label count as wrong. NaN if there are no labelled pixels.
     """
     total = int(counts[1:].sum())
     return int(counts[1:, 1:].max(axis=0, initial=0).sum()) / total if total else float("nan")
 
 
 def relabel(counts: NDArray[np.int64], mapping: Mapping[int, int]) -> NDArray[np.int64]:
-    """Return the counts as they are after predicted labels are replaced.
+    """Return the counts after replacing predicted labels.
 
     Parameters
     ----------
     counts
         ``(K + 1, K + 1)``: pixels by true and predicted label.
     mapping
-        Predicted label -> true label. Others become 0: a miss of their pixels' true class, and a false
-        find of none.
+        Predicted label -> true label. Other labels become 0: their pixels count as misses of their true
+        class, and as false positives of no class.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""How well a segmentation agrees with the truth, with the boxes of objects, and with itself at seams.
+"""Measure the agreement of a segmentation with a ground truth, with boxes, and with itself at seams.
 
-Label 0 in a truth is unlabelled and ignored. Label 0 in a prediction, where there is truth, is a miss of the
-true class. Everything is counted in integers first, so chunks of any size add up to the same figures.
+Label 0 in a ground truth is unlabelled and ignored. Label 0 in a prediction counts as a miss of the true
+class. Pixels are counted as integers first, so that chunks of any size add up to the same figures.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from math import prod
 from operator import add
 from typing import Any
 
@@ -17,24 +18,24 @@ from numpy.typing import NDArray
 
 from hrvol.arrays import Array, namespace, to_host
 from hrvol.errors import InputError
-from hrvol.quality.matching import majority_classes, match_classes, relabel
+from hrvol.quality.matching import match_classes, relabel
 
 BoundingBox = tuple[float, float, float, float]
 """``(y0, x0, y1, x1)`` in pixels, half-open: ``y0 <= y < y1``."""
 
 MOST_CLASSES = 4095
-"""Largest label that is counted: the counts are a matrix of label by label."""
+"""Largest label that can be counted: the counts are a square matrix of labels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """Counts of (true, predicted) labels; add those of chunks to get those of the whole.
+    """Counts of pixels by true and predicted label; counts of chunks can be added.
 
     Attributes
     ----------
     matrix
-        ``(K + 1, K + 1)`` int64: pixels of true label (row) and predicted label (column), the index being the
-        label. Row 0 is zero; column 0 holds pixels that have a true class but no predicted one.
+        ``(K + 1, K + 1)`` int64: pixels by true label (row) and predicted label (column); the index is the
+        label. Row 0 is zero; column 0 counts pixels with a true class but no predicted one.
     """
 
     matrix: NDArray[np.int64]
@@ -46,7 +47,7 @@ class Confusion:
         Raises
         ------
         InputError
-            As for :func:`confusion_matrix`; or a label is above :data:`MOST_CLASSES`.
+            As :func:`confusion_matrix`, or a label is above :data:`MOST_CLASSES`.
         """
         if n_classes is None:
             n_classes = max(int(labels.max(initial=0)) for labels in (pred, truth))
@@ -64,22 +65,13 @@ class Confusion:
         return Confusion(total)
 
     def matched(self) -> Confusion:
-        """Return the counts after each predicted class is taken for at most one true class.
+        """Return the counts after each predicted class is matched with at most one true class.
 
-        The classes are paired by :func:`hrvol.quality.matching.match_classes`, on these counts: add up all
-        chunks before, not after. The pixels of a predicted class that is left over go to label 0. So they
-        miss their true class, whose IoU they lower, and no surplus class is taken for right; the mean IoU is
-        the same as if they had kept a label that the truth lacks.
+        :func:`hrvol.quality.matching.match_classes` matches the classes by these counts: add the counts of
+        all chunks before. Pixels of a predicted class without a match get label 0 and count as misses of
+        their true class. The mean IoU is the same as if they kept a label that the truth lacks.
         """
         return Confusion(relabel(self.matrix, match_classes(self.matrix)))
-
-    def many_to_one(self) -> Confusion:
-        """Return the counts after each predicted class is taken for the true class that most of it is.
-
-        For over-segmentations. The pixel accuracy of the result is
-        :func:`hrvol.quality.matching.purity`, and rises with the number of predicted classes.
-        """
-        return Confusion(relabel(self.matrix, majority_classes(self.matrix)))
 
     def to_dict(self, class_names: Sequence[str] | Mapping[int, str] | None = None) -> dict[str, Any]:
         """Return all figures as JSON values.
@@ -87,19 +79,19 @@ class Confusion:
         Parameters
         ----------
         class_names
-            Names of classes 1..K, or by value. Others are called by their number.
+            Names of classes 1..K, or names by value. Other classes are named by their number.
 
         Returns
         -------
         dict
             ``miou`` (float); ``iou`` and ``dice`` (class name -> float, or ``None`` for a class that the
             truth lacks); ``accuracy`` (float); ``confusion`` (K rows of K counts: true, predicted);
-            ``unlabelled`` (count of pixels with a true class and predicted label 0).
+            ``unlabelled`` (number of pixels with a true class and predicted label 0).
 
         Raises
         ------
         InputError
-            The truth has no labelled pixel, or two classes have one name.
+            The truth has no labelled pixels, or two classes have the same name.
         """
         if not self.matrix.any():
             raise InputError("truth: found no labelled pixels, expected labels 1 and above")
@@ -120,7 +112,7 @@ def confusion_matrix(pred: NDArray[Any], truth: NDArray[Any], n_classes: int) ->
     Parameters
     ----------
     pred, truth
-        Integer labels in 0..n_classes, of one shape. Where ``truth`` is 0 a pixel is ignored.
+        Integer labels in 0..n_classes of the same shape. Pixels with truth 0 are ignored.
     n_classes
         Number of classes K.
 
@@ -132,7 +124,7 @@ def confusion_matrix(pred: NDArray[Any], truth: NDArray[Any], n_classes: int) ->
     Raises
     ------
     InputError
-        Shapes differ, or a label is no integer or out of range.
+        Shapes differ, or labels are not integers or out of range.
     """
     if pred.shape != truth.shape:
         raise InputError(f"prediction: found shape {pred.shape}, expected the truth's {truth.shape}")
@@ -143,36 +135,36 @@ def confusion_matrix(pred: NDArray[Any], truth: NDArray[Any], n_classes: int) ->
             raise InputError(
                 f"{name}: found labels {labels.min()}..{labels.max()}, expected them in 0..{n_classes}"
             )
-    known = truth != 0
+    labelled = truth != 0
     size = n_classes + 1
-    pairs = truth[known].astype(np.int64) * size + pred[known].astype(np.int64)
+    pairs = truth[labelled].astype(np.int64) * size + pred[labelled].astype(np.int64)
     return np.bincount(pairs, minlength=size * size).astype(np.int64, copy=False).reshape(size, size)
 
 
 def iou_per_class(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return intersection over union of classes 1..K, ``(K,)``; NaN for a class that the truth lacks.
+    """Return the intersection over union of classes 1..K, ``(K,)``; NaN for a class that the truth lacks.
 
-    Pixels wrongly given to such a class still count, as misses of their true class.
+    Pixels that are predicted as such a class still count as misses of their true class.
     """
     right, true, predicted = _sums(confusion)
     return _ratio(right, true + predicted - right, true > 0)
 
 
 def dice(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return Dice's coefficient (F1) of classes 1..K, ``(K,)``; NaN for a class that the truth lacks."""
+    """Return the Dice coefficient (F1) of classes 1..K, ``(K,)``; NaN for a class that the truth lacks."""
     right, true, predicted = _sums(confusion)
     return _ratio(2 * right, true + predicted, true > 0)
 
 
 def mean_iou(confusion: NDArray[np.int64]) -> float:
-    """Return the mean IoU over the classes that the truth has; NaN if it has none."""
+    """Return the mean IoU over the classes in the truth; NaN if there are none."""
     ious = iou_per_class(confusion)
     present = ious[~np.isnan(ious)]
     return float(present.mean()) if present.size else float("nan")
 
 
 def pixel_accuracy(confusion: NDArray[np.int64]) -> float:
-    """Return the share of labelled pixels that are right; NaN if there are none."""
+    """Return the share of labelled pixels that are predicted correctly; NaN if there are none."""
     total = int(confusion[1:].sum())
     return int(np.trace(confusion[1:, 1:])) / total if total else float("nan")
 
@@ -180,23 +172,23 @@ def pixel_accuracy(confusion: NDArray[np.int64]) -> float:
 def evaluate(
     pred: NDArray[Any], truth: NDArray[Any], class_names: Sequence[str] | Mapping[int, str] | None = None
 ) -> dict[str, Any]:
-    """Return the figures of one prediction; see :meth:`Confusion.to_dict`."""
+    """Return the metrics of one prediction; see :meth:`Confusion.to_dict`."""
     return Confusion.of(pred, truth).to_dict(class_names)
 
 
 def binary_iou(pred: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Return intersection over union of two foregrounds, as for saliency maps (paper, section 3.5).
+    """Return the intersection over union of two foreground masks (paper, section 3.5).
 
     Parameters
     ----------
     pred, truth
-        Masks of one shape: booleans, or integers that are 0 in the background. Unlike in
-        :class:`Confusion`, 0 in the truth counts: it is background, not unlabelled.
+        Masks of the same shape: booleans, or integers that are 0 in the background. Unlike in
+        :class:`Confusion`, 0 in the truth is background, not unlabelled.
 
     Returns
     -------
     float
-        In [0, 1]; 1 if both foregrounds are empty, for they agree.
+        In [0, 1]; 1 if both foregrounds are empty.
 
     Raises
     ------
@@ -208,9 +200,25 @@ def binary_iou(pred: NDArray[Any], truth: NDArray[Any]) -> float:
     for name, mask in (("prediction", pred), ("truth", truth)):
         if mask.dtype.kind not in "iub":
             raise InputError(f"{name}: found values of type {mask.dtype}, expected a mask")
-    found, true = pred != 0, truth != 0
-    union = np.count_nonzero(found | true)
-    return np.count_nonzero(found & true) / union if union else 1.0
+    predicted, true = pred != 0, truth != 0
+    union = np.count_nonzero(predicted | true)
+    return np.count_nonzero(predicted & true) / union if union else 1.0
+
+
+def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the intersection over union, in 0..1, of two half-open boxes; 0 if both are empty.
+
+    Parameters
+    ----------
+    a, b
+        Lower bounds of all axes, then upper bounds: ``(y0, x0, y1, x1)`` or ``(z0, y0, x0, z1, y1, x1)``.
+    """
+    middle = len(a) // 2
+    lows = [max(pair) for pair in zip(a[:middle], b[:middle], strict=True)]
+    highs = [min(pair) for pair in zip(a[middle:], b[middle:], strict=True)]
+    common = _volume(lows, highs)
+    total = _volume(a[:middle], a[middle:]) + _volume(b[:middle], b[middle:]) - common
+    return common / total if total else 0.0
 
 
 def cor_loc(
@@ -218,46 +226,51 @@ def cor_loc(
     boxes_true: Sequence[Sequence[BoundingBox]],
     threshold: float = 0.5,
 ) -> float:
-    """Return CorLoc: the share of images of which a predicted box overlaps one of the true boxes enough.
+    """Return CorLoc: the share of images in which a predicted box overlaps a true box enough.
 
-    With one box for an image this is single-object localisation; with several ("multi" in the paper's table
-    2) one that hits is enough, so boxes that miss cost nothing.
+    One box per image gives single-object localisation; of several boxes ("multi" in table 2 of the paper) one
+    hit is enough, and the others are ignored.
 
     Parameters
     ----------
     boxes_pred
-        For each image one box, or any number of boxes; ``None`` or none where nothing was found (wrong).
+        One box or any number of boxes for each image; ``None`` or an empty sequence is a miss.
     boxes_true
         The true boxes of each image, at least one.
     threshold
-        Least intersection over union of a hit, as in LOST (Simeoni et al., 2021).
+        Smallest intersection over union of a hit, as in LOST (Simeoni et al., 2021).
+
+    Returns
+    -------
+    float
+        In [0, 1].
 
     Raises
     ------
     InputError
-        There are no images, the sequences differ in length, or a box has not four numbers.
+        There are no images, the sequences differ in length, or a box does not have four numbers.
     """
     if len(boxes_pred) != len(boxes_true) or not boxes_true:
         raise InputError(
             f"boxes: found {len(boxes_pred)} predictions, expected {len(boxes_true)}, at least one"
         )
     hits = [
-        any(_box_iou(one, true) >= threshold for one in _boxes(found) for true in truths)
-        for found, truths in zip(boxes_pred, boxes_true, strict=True)
+        any(box_iou(box, true) >= threshold for box in _boxes(predicted) for true in truths)
+        for predicted, truths in zip(boxes_pred, boxes_true, strict=True)
     ]
     return sum(hits) / len(hits)
 
 
 @dataclass(frozen=True)
 class SeamDisagreement:
-    """How much two neighbouring tiles differ where both saw the same pixels; add up over seams.
+    """Differences between neighbouring tiles at the pixels that they share; seams can be added.
 
     Attributes
     ----------
     pixels
-        Pixels compared.
+        Number of pixels that were compared.
     labels_differ
-        Of these, pixels with different labels.
+        Number of these with different labels.
     probability_change
         Sum over the pixels of the mean absolute difference of their class probabilities.
     """
@@ -268,7 +281,7 @@ class SeamDisagreement:
 
     @property
     def label_share(self) -> float:
-        """Share of pixels whose labels differ, in 0..1; 0 if none was compared."""
+        """Share of pixels with different labels, in 0..1; 0 if no pixels were compared."""
         return self.labels_differ / self.pixels if self.pixels else 0.0
 
     @property
@@ -285,19 +298,25 @@ class SeamDisagreement:
 
 
 def seam_disagreement(a_labels: Array, b_labels: Array, a_prob: Array, b_prob: Array) -> SeamDisagreement:
-    """Compare what two tiles say about the region that both saw: three numbers leave a device.
+    """Compare two tiles in the region that they share; only three numbers are copied to the host.
 
     Parameters
     ----------
     a_labels, b_labels
-        Labels of one shape; a pixel that either leaves at 0 is not compared. Of any library, all of one.
+        Labels of the same shape; pixels with label 0 in one of them are ignored. All arrays are of one
+        library, which may be any.
     a_prob, b_prob
         ``(K, ...)`` probabilities in [0, 1] of the same pixels.
+
+    Returns
+    -------
+    SeamDisagreement
+        The differences of this seam.
 
     Raises
     ------
     InputError
-        Shapes do not fit.
+        Shapes do not match.
     """
     if not (a_labels.shape == b_labels.shape == a_prob.shape[1:] and a_prob.shape == b_prob.shape):
         raise InputError(
@@ -322,10 +341,10 @@ def _sums(confusion: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def _ratio(
-    part: NDArray[np.int64], whole: NDArray[np.int64], where: NDArray[np.bool_]
+    numerator: NDArray[np.int64], denominator: NDArray[np.int64], present: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    ratio: NDArray[np.float64] = np.full(len(part), np.nan)
-    np.divide(part, whole, out=ratio, where=where)
+    ratio: NDArray[np.float64] = np.full(len(numerator), np.nan)
+    np.divide(numerator, denominator, out=ratio, where=present)
     return ratio
 
 
@@ -343,17 +362,13 @@ def _named(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float
     }
 
 
-def _boxes(found: BoundingBox | Sequence[BoundingBox] | None) -> list[BoundingBox]:
-    """Return the boxes of an image, of which there may be none, one or several."""
-    boxes = np.asarray(() if found is None else found, dtype=np.float64)
+def _boxes(predicted: BoundingBox | Sequence[BoundingBox] | None) -> list[BoundingBox]:
+    """Return the boxes of an image as a list."""
+    boxes = np.asarray(() if predicted is None else predicted, dtype=np.float64)
     if boxes.size and (boxes.ndim > 2 or boxes.shape[-1] != 4):
         raise InputError(f"boxes: found an array of shape {boxes.shape}, expected y0, x0, y1, x1 of each")
     return [(y0, x0, y1, x1) for y0, x0, y1, x1 in boxes.reshape(-1, 4).tolist()]
 
 
-def _box_iou(a: BoundingBox, b: BoundingBox) -> float:
-    height = min(a[2], b[2]) - max(a[0], b[0])
-    width = min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(0.0, height) * max(0.0, width)
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
-    return shared / union if union > 0 else 0.0
+def _volume(lows: Sequence[float], highs: Sequence[float]) -> float:
+    return prod(max(high - low, 0) for low, high in zip(lows, highs, strict=True))

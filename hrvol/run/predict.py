@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.arrays import Array, beside, namespace, to_host, where_is
+from hrvol.arrays import Array, beside, most_likely, namespace, to_host, where_is
 from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
 from hrvol.recipe.specs import CrfSpec
 from hrvol.run.classify import classify
@@ -139,7 +139,7 @@ def predict_part(
                 tiles.append(classify(image, view.in_window, model, featuriser, options))
             seams += _seams(views, tiles, neighbours)
             plane = _blend(views, tiles, (height, width))
-            labels[k] = to_host(_likeliest(plane, values))
+            labels[k] = to_host(most_likely(plane, values))
             if probabilities is not None:
                 probabilities[:, k] = to_host(_bytes(plane))
             if uncertainty is not None:
@@ -170,22 +170,6 @@ def _blend(views: Sequence[_View], tiles: Sequence[Array], shape: tuple[int, int
             for k in range(classes):
                 plane[(k, *view.in_part)] += weight * proba[..., k]
     return plane / _added_up(plane)  # the weights add up to 1 but for rounding
-
-
-def _likeliest(plane: Array, values: Sequence[int]) -> Array:
-    """Return the values (y, x) of the classes with the highest probabilities (K, y, x); of equals, the first.
-
-    Values ascend: uint8 if they all fit, else int32. A class at a time, as in :func:`_blend`.
-    """
-    xp = namespace(plane)
-    kind = xp.uint8 if values[-1] < 256 else xp.int32
-    labels = xp.full(plane.shape[1:], values[0], dtype=kind, device=where_is(plane))
-    highest = plane[0, ...]
-    for k, value in enumerate(values[1:], start=1):
-        proba = plane[k, ...]
-        labels = xp.maximum(labels, xp.astype(proba > highest, kind) * value)
-        highest = xp.maximum(highest, proba)
-    return labels
 
 
 def entropy(plane: Array) -> Array:
@@ -287,7 +271,7 @@ def _seams(
             continue
         a, b = (_planes_of(found[n], views[n], shared) for n in (i, j))
         numbers = range(1, a.shape[0] + 1)
-        total += seam_disagreement(_likeliest(a, numbers), _likeliest(b, numbers), a, b)
+        total += seam_disagreement(most_likely(a, numbers), most_likely(b, numbers), a, b)
     return total
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hrvol.progress import ProgressCallback
+from hrvol.progress import ProgressCallback, renamed
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.positions import PositionField, fit_field, terms
 from hrvol.training.pixel_pairs import pixel_pairs
@@ -120,8 +120,5 @@ def _mirrored(field: PositionField) -> PositionField:
 
 
 def part_of(progress: ProgressCallback | None, number: int, count: int) -> ProgressCallback | None:
-    """Say which of several volumes or planes a stage is of."""
-    if progress is None or count == 1:
-        return progress
-    told = progress
-    return lambda stage, done, total: told(f"{stage} {number} of {count}", done, total)
+    """Return a callback that adds the number of a volume or plane to the stage, if there are several."""
+    return progress if count == 1 else renamed(progress, suffix=f" {number} of {count}")

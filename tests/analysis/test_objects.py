@@ -14,7 +14,6 @@ from hrvol.analysis import objects as module
 from hrvol.analysis.objects import (
     Object,
     as_rows,
-    box_iou,
     find_objects,
     foreground_mask,
     join_blocks,
@@ -250,32 +249,6 @@ def test_saliency_is_all_foreground_classes():
     mask = foreground_mask(np.array([[0, 1], [2, 3]], np.uint8), [3, 1, 300])
     assert mask.dtype == bool
     assert mask.tolist() == [[False, True], [False, True]]
-
-
-def test_overlap_of_boxes():
-    assert box_iou((0, 0, 2, 2), (0, 0, 2, 2)) == 1
-    assert math.isclose(box_iou((0, 0, 2, 2), (1, 1, 3, 3)), 1 / 7)
-    assert box_iou((0, 0, 2, 2), (0, 2, 2, 4)) == 0  # half-open: side by side
-    assert box_iou((0, 0, 1, 1), (5, 5, 6, 6)) == 0  # apart along both axes
-    assert box_iou((0, 0, 0, 2, 2, 2), (0, 0, 1, 2, 2, 2)) == 0.5
-    assert box_iou((1, 1, 1, 1), (1, 1, 1, 1)) == 0  # nothing and nothing
-
-
-corner = st.integers(0, 8)
-
-
-@settings(deadline=None)
-@given(*[hnp.arrays(np.int64, (2, 3), elements=corner)] * 2)
-def test_overlap_is_that_of_the_voxels(a, b):
-    masks = []
-    for ends in (a, b):
-        ends.sort(axis=0)
-        mask = np.zeros((8, 8, 8), bool)
-        mask[tuple(slice(*pair) for pair in ends.T)] = True
-        masks.append(mask)
-    common, total = (masks[0] & masks[1]).sum(), (masks[0] | masks[1]).sum()
-    found = box_iou(a.ravel().tolist(), b.ravel().tolist())
-    assert math.isclose(found, common / total if total else 0)
 
 
 def test_rows_of_a_table():

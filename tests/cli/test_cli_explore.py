@@ -180,7 +180,7 @@ def test_pca_draws_planes(place, tmp_path):
         (("similar", "a.tif", "--at", "-3,4"), "y,x in pixels"),
         (("similar", "a.tif", "--at", "1,2,3,4"), "'1,2,3,4'"),
         (("similar", "{a}", "--at", "500,3"), "y=500, x=3, expected it inside 130 x 170"),
-        (("similar", "{a}", "--at", "1,1", "-o", "p.jpg"), "expected one in .png"),
+        (("similar", "{a}", "--at", "1,1", "-o", "p.jpg"), "found .jpg, expected .png"),
         (("pca", "a.tif"), "--output"),
         (("pca", "a.tif", "-o", "p.png", "--planes", "1,x"), "'1,x'"),
         (("pca", "a.tif", "-o", "p.png", "--planes", ""), "how many planes"),

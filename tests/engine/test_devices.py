@@ -163,7 +163,7 @@ def test_the_chosen_device_is_logged_and_stored_and_an_output_has_one_device(tmp
     image, _ = make_volume()
     out = tmp_path / "out.ome.zarr"
     segment_volume(image, out, model, device="cpu")
-    assert "device: cpu (as asked for)" in caplog.messages
+    assert "device: cpu (as requested)" in caplog.messages
     attributes = zarr.open_group(out, mode="r").attrs["hrvol"]
     assert attributes["device"] == "cpu"
     assert list(differences(attributes, {**attributes, "device": "cuda"})) == ['device was "cpu", now "cuda"']

@@ -130,7 +130,7 @@ def test_two_processes_at_once_leave_one_whole_file(empty_cache, state):
         assert process.exitcode == 0
     assert paths == {str(weights.weights_path("dinov2_vits14"))}
     assert weights.verify_weights("dinov2_vits14") == weights.content_sha256(state)
-    assert not list(weights.cache_dir().glob("*.part"))
+    assert not list(weights.cache_dir().glob(".*.safetensors"))
 
 
 def verify(*names):

@@ -21,7 +21,7 @@ from hrvol.planning.forecast import (
     pyramid_seconds,
     shard_bytes,
 )
-from hrvol.planning.plan import size
+from hrvol.progress import format_size
 from hrvol.recipe.specs import TileSpec
 from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
 from hrvol.volume.grid.order import BlockGrid
@@ -283,7 +283,7 @@ def test_a_ledger_has_a_record_for_512_blocks():
     ],
 )
 def test_sizes_are_readable(nbytes, text):
-    assert size(nbytes) == text
+    assert format_size(nbytes) == text
 
 
 def test_a_mask_is_sampled_in_a_few_blocks_of_many():

@@ -3,14 +3,16 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from sklearn import metrics as reference
 
 from hrvol.errors import InputError
 from hrvol.quality.metrics import (
     Confusion,
     SeamDisagreement,
+    box_iou,
     confusion_matrix,
     cor_loc,
     dice,
@@ -94,6 +96,32 @@ def test_what_cannot_be_compared_is_refused():
         evaluate(labels, labels, ["a", "a", "b", "c"])
     with pytest.raises(InputError, match="found a label 60000"):  # its matrix would fill 29 GB
         evaluate(labels, np.full(labels.shape, 60000, np.uint16))
+
+
+def test_overlap_of_boxes():
+    assert box_iou((0, 0, 2, 2), (0, 0, 2, 2)) == 1
+    assert math.isclose(box_iou((0, 0, 2, 2), (1, 1, 3, 3)), 1 / 7)
+    assert box_iou((0, 0, 2, 2), (0, 2, 2, 4)) == 0  # half-open: side by side
+    assert box_iou((0, 0, 1, 1), (5, 5, 6, 6)) == 0  # apart along both axes
+    assert box_iou((0, 0, 0, 2, 2, 2), (0, 0, 1, 2, 2, 2)) == 0.5
+    assert box_iou((1, 1, 1, 1), (1, 1, 1, 1)) == 0  # nothing and nothing
+
+
+corner = st.integers(0, 8)
+
+
+@settings(deadline=None)
+@given(*[hnp.arrays(np.int64, (2, 3), elements=corner)] * 2)
+def test_overlap_is_that_of_the_voxels(a, b):
+    masks = []
+    for ends in (a, b):
+        ends.sort(axis=0)
+        mask = np.zeros((8, 8, 8), bool)
+        mask[tuple(slice(*pair) for pair in ends.T)] = True
+        masks.append(mask)
+    common, total = (masks[0] & masks[1]).sum(), (masks[0] | masks[1]).sum()
+    found = box_iou(a.ravel().tolist(), b.ravel().tolist())
+    assert math.isclose(found, common / total if total else 0)
 
 
 def test_corloc_counts_images_with_a_hit():

@@ -182,11 +182,11 @@ def run(*arguments):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("tune", ["tune: device: cpu (as asked for)"]),
-        ("train", ["tune: device: cpu (as asked for)", "device: cpu (as asked for)"]),
-        ("detect", ["device: cpu (as asked for)"]),  # of two images
-        ("similar", ["device: cpu (as asked for)"]),
-        ("pca", ["device: cpu (as asked for)"]),
+        ("tune", ["tune: device: cpu (as requested)"]),
+        ("train", ["tune: device: cpu (as requested)", "device: cpu (as requested)"]),
+        ("detect", ["device: cpu (as requested)"]),  # of two images
+        ("similar", ["device: cpu (as requested)"]),
+        ("pca", ["device: cpu (as requested)"]),
     ],
 )
 def test_a_command_says_once_which_device_it_took(commands, name, said):

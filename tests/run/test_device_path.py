@@ -9,7 +9,7 @@ import pytest
 import torch
 from run_data import QUICK
 
-from hrvol.arrays import beside, on_host, to_host, where_is
+from hrvol.arrays import beside, most_likely, on_host, to_host, where_is
 from hrvol.errors import InputError, MissingExtraError, ModelError
 from hrvol.features.featuriser import Featuriser, load_featuriser
 from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
@@ -94,7 +94,7 @@ def test_tiles_are_blended_labelled_and_compared_where_they_are(move):
     np.testing.assert_array_equal(to_host(plane), expected)
     np.testing.assert_allclose(expected.sum(axis=0), 1, atol=1e-6)
     for values in ([1, 2, 3], [2, 300, 65535]):
-        labels = predict._likeliest(plane, values)
+        labels = most_likely(plane, values)
         assert where_is(labels) == where_is(plane)
         np.testing.assert_array_equal(to_host(labels), np.asarray(values)[expected.argmax(axis=0)])
     np.testing.assert_array_equal(to_host(predict._bytes(plane)), np.rint(255 * expected).astype(np.uint8))

@@ -1,1 +1,1 @@
-"""Deep features: a frozen vision transformer, upsampled to pixels."""
+"""Deep features: tokens of a frozen vision transformer, upsampled to pixels."""

@@ -1,7 +1,7 @@
-"""A frozen vision transformer: images in, tokens and CLS attention out, at any stride.
+"""Run a frozen vision transformer at any stride, and return its tokens and CLS attention.
 
-The network is timm's, unchanged: the patch embedding is called with the stride that is wanted, and the
-last block's queries and keys are computed once more for the attention, so nothing is patched.
+The network is timm's, unmodified: the patch embedding is called with the requested stride, and the queries
+and keys of the last layer are computed a second time for the attention.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Tokens:
-    """What one pass gives, on the token grid (h, w).
+    """The result of one pass on the token grid (h, w).
 
     Attributes
     ----------
     features
-        ``(B, C, h, w)`` float32, final norm applied; several blocks lie one after the other in C.
+        ``(B, C, h, w)`` float32 after the final norm; several layers are concatenated along C.
     attention
-        ``(B, heads, h, w)`` float32 or ``None``: CLS attention of the last block times the number of
-        tokens, so that 1 means "as much as uniform attention would give".
+        ``(B, heads, h, w)`` float32 or ``None``: CLS attention of the last layer in units of uniform
+        attention (the weight times the number of tokens).
     head_map
-        ``(B, heads, h, w)`` float32 or ``None``: the q / k / v / o map asked for.
+        ``(B, heads, h, w)`` float32 or ``None``: the requested q / k / v / o map.
     """
 
     features: Tensor
@@ -46,7 +46,7 @@ class Tokens:
 
 
 class Backbone:
-    """A frozen network on one device, in one precision.
+    """A frozen network on one device and in one precision.
 
     Parameters
     ----------
@@ -57,16 +57,16 @@ class Backbone:
     mean, std
         Per-channel normalisation of images in [0, 1].
     device
-        Where it runs.
+        Device on which it runs.
     precision
-        ``fp32``, ``bf16`` or ``fp16``: arithmetic inside; results are float32.
+        ``fp32``, ``bf16`` or ``fp16`` arithmetic in the network; results are float32.
     sha256
         Content SHA-256 of the weights, ``None`` for random weights.
 
     Raises
     ------
     UsageError
-        The GPU has no arithmetic of that precision.
+        The GPU does not support this precision.
     """
 
     def __init__(
@@ -97,25 +97,31 @@ class Backbone:
 
     @property
     def depth(self) -> int:
-        """Number of blocks."""
+        """Number of layers."""
         return len(self.net.blocks)
 
     @property
     def channels(self) -> int:
-        """Feature channels of one block's tokens."""
+        """Feature channels of the tokens of one layer."""
         return int(self.net.num_features)
 
     @property
     def heads(self) -> int:
-        """Attention heads of a block."""
+        """Attention heads of a layer."""
         return int(self.net.blocks[-1].attn.num_heads)
 
     def block_numbers(self, block: Literal["last"] | int | tuple[int, ...]) -> tuple[int, ...]:
-        """Return block numbers 1..depth for a recipe's ``block`` field."""
+        """Return the layer numbers, 1..depth, of a recipe's ``block`` field.
+
+        Raises
+        ------
+        UsageError
+            The network has fewer layers.
+        """
         numbers = (self.depth,) if block == "last" else (block,) if isinstance(block, int) else block
         if max(numbers) > self.depth:
             raise UsageError(
-                f"features.deep.block: {self.name} has {self.depth} blocks, found {max(numbers)}"
+                f"features.deep.block: found {max(numbers)}, expected at most {self.depth} for {self.name}"
             )
         return numbers
 
@@ -135,17 +141,17 @@ class Backbone:
         Parameters
         ----------
         images
-            ``(B, 1 or 3, Y, X)`` float32 in [0, 1]; one channel is repeated to three. At least one
-            patch in each direction; pixels beyond the last whole stride are not seen.
+            ``(B, 1 or 3, Y, X)`` float32 in [0, 1], at least one patch in each direction; one channel is
+            repeated to three. Pixels beyond the last whole stride are ignored.
         stride
             Stride of the patch embedding in pixels; ``None`` is the patch size.
         blocks
-            Block numbers 1..depth whose tokens are wanted; ``None`` is the last. The network stops at
-            the highest one, unless attention is asked for.
+            Numbers, 1..depth, of the layers whose tokens are returned; ``None`` is the last. The network
+            stops at the highest one, unless attention is requested.
         attention
-            Also return the CLS attention of the last block.
+            Also return the CLS attention of the last layer.
         head_map
-            Also return a per-head map of the last block: the sum of each token's query, key or value,
+            Also return a per-head map of the last layer: the sum of each token's query, key or value,
             or (``o``) the product of the CLS token's attention output with each token's value.
         positions
             How positional embeddings are resized: ``exact`` to the token grid; ``published`` as in the
@@ -161,20 +167,20 @@ class Backbone:
             Half precision overflowed.
         """
         net = self.net
-        wanted = tuple(blocks) if blocks is not None else (self.depth,)
-        stop = self.depth if attention or head_map else max(wanted)
+        numbers = tuple(blocks) if blocks is not None else (self.depth,)
+        stop = self.depth if attention or head_map else max(numbers)
         x, rope, grid = self._embed(images, stride or self.patch, positions)
         extra = {} if rope is None else {"rope": rope}
-        found: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {}
         maps: tuple[Tensor | None, Tensor | None] = (None, None)
-        for number, block in enumerate(net.blocks[:stop], 1):
+        for number, layer in enumerate(net.blocks[:stop], 1):
             if number == self.depth and (attention or head_map):
-                maps = self._last_block_maps(block, x, attention, head_map)
-            x = block(x, **extra)
-            if number in wanted:
-                found[number] = net.norm(x)[:, net.num_prefix_tokens :].float()
-        stacked = torch.cat([found[number] for number in wanted], dim=-1)
-        # Values above 65504 would become classes without a word: trees send NaN somewhere, too.
+                maps = self._last_layer_maps(layer, x, attention, head_map)
+            x = layer(x, **extra)
+            if number in numbers:
+                outputs[number] = net.norm(x)[:, net.num_prefix_tokens :].float()
+        stacked = torch.cat([outputs[number] for number in numbers], dim=-1)
+        # Values above 65504 would silently become classes: trees accept NaN, too.
         if self.dtype == torch.float16 and not torch.isfinite(stacked).all():
             raise UsageError(
                 f"features.deep.precision: found tokens of {self.name} beyond the range of fp16,"
@@ -191,7 +197,7 @@ class Backbone:
     def _embed(
         self, images: Tensor, stride: int, positions: Positions
     ) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
-        """Return tokens with prefix and positions, rotary embedding if any, and the grid's shape."""
+        """Return tokens with prefix and positions, the rotary embedding or ``None``, and the grid's shape."""
         net = self.net
         images = (images.to(self.device).expand(-1, 3, -1, -1) - self._mean) / self._std
         x, grid = embed_patches(
@@ -201,7 +207,7 @@ class Backbone:
         table, prefix = getattr(net, "pos_embed", None), int(net.num_prefix_tokens)
         head = [t.expand(len(x), -1, -1) for t in (net.cls_token, net.reg_token) if t is not None]
         if table is not None:
-            # with registers the class token carries its own position already
+            # With registers the class token already includes its position.
             with_prefix = 0 if net.no_embed_class else prefix
             x = x + _resize_positions(table[:, with_prefix:], grid, positions).to(self.dtype)
             if with_prefix:
@@ -209,14 +215,14 @@ class Backbone:
         rope = net.rope.get_embed(shape=grid) if getattr(net, "rope", None) is not None else None
         return net.norm_pre(torch.cat([*head, x], dim=1)), rope, grid
 
-    def _last_block_maps(
-        self, block: Any, x: Tensor, attention: bool, head_map: HeadMap | None
+    def _last_layer_maps(
+        self, layer: Any, x: Tensor, attention: bool, head_map: HeadMap | None
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return CLS attention and the head map, each ``(B, N, heads)``, from one query per head."""
-        attn, prefix = block.attn, int(self.net.num_prefix_tokens)
+        attn, prefix = layer.attn, int(self.net.num_prefix_tokens)
         if getattr(self.net, "rope", None) is not None or not hasattr(attn, "qkv"):
             raise UsageError(f"attention maps are not available for {self.name} (rotary positions)")
-        qkv = attn.qkv(block.norm1(x)).reshape(*x.shape[:2], 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+        qkv = attn.qkv(layer.norm1(x)).reshape(*x.shape[:2], 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.float().unbind(0)  # each (B, heads, N, head_dim)
         weights = (attn.q_norm(q[:, :, :1]) @ attn.k_norm(k).transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(
             dim=-1
@@ -234,7 +240,7 @@ class Backbone:
 
 
 def check_precision(precision: str, capability: tuple[int, int]) -> None:
-    """Refuse bf16 on a GPU that would only emulate it.
+    """Raise an error for bf16 on a GPU that would only emulate it.
 
     Parameters
     ----------
@@ -246,12 +252,12 @@ def check_precision(precision: str, capability: tuple[int, int]) -> None:
     Raises
     ------
     UsageError
-        The GPU has no such arithmetic.
+        The GPU does not support the precision.
     """
     if precision == "bf16" and capability < (8, 0):
-        found = ".".join(map(str, capability))
+        version = ".".join(map(str, capability))
         raise UsageError(
-            f"features.deep.precision: bf16 needs a GPU of compute capability 8.0, found {found};"
+            f"features.deep.precision: bf16 needs a GPU of compute capability 8.0, found {version};"
             " use fp16 or fp32"
         )
 
@@ -270,8 +276,8 @@ def embed_patches(
     stride
         Pixels from patch to patch.
     convolve
-        As a convolution, or as a product of matrices: on GPUs cuDNN would take TF32 for convolutions of
-        float32, with ten bits instead of 23, unless a switch of the whole process says otherwise.
+        Compute a convolution instead of a matrix product. On GPUs cuDNN uses TF32 for float32
+        convolutions (10 bits of mantissa instead of 23) unless a process-wide setting forbids it.
 
     Returns
     -------
@@ -298,8 +304,8 @@ def _resize_positions(table: Tensor, grid: tuple[int, int], how: Positions) -> T
     if how == "exact":
         resized = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
     else:
-        # The reference guards against rounding by asking for a tenth of a token more, and samples with
-        # that scale: a token at the far end is displaced by up to 0.1 tokens.
+        # The reference adds a tenth of a token against rounding and samples with that scale: tokens at
+        # the far end are displaced by up to 0.1 tokens.
         scale = tuple((n + 0.1) / side for n in grid)
         resized = F.interpolate(
             square, scale_factor=scale, mode="bicubic", align_corners=False, recompute_scale_factor=False
@@ -315,18 +321,18 @@ def load_backbone(
     weights_path: str | None = None,
     offline: bool = False,
 ) -> Backbone:
-    """Load a network by name, fetching its weights if need be.
+    """Load a network by name, and download its weights if they are not cached.
 
     Raises
     ------
     WeightsError
-        The name is unknown, or the weights cannot be had or are another network's.
+        The name is unknown, or the weights could not be obtained or belong to another network.
     """
     state = load_state(name, offline=offline, path=weights_path)
     net, settings = _build(name)
     try:
         net.load_state_dict(state)
-    except RuntimeError:  # its many lines name every tensor
+    except RuntimeError:  # its message has a line for every tensor
         raise WeightsError(
             f"weights {name}: {weights_path or weights_info(name).cached} holds another network;"
             " remove it and fetch again"
@@ -335,7 +341,7 @@ def load_backbone(
 
 
 def random_backbone(name: str, *, seed: int = 0, **options: Any) -> Backbone:
-    """Build a network by name with random weights: for tests and for timing."""
+    """Build a network by name with random weights, for tests and timing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net, settings = _build(name)

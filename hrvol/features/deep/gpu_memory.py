@@ -1,7 +1,6 @@
-"""How many images a GPU is shown at once, and what memory a tile takes there: arithmetic, and one question.
+"""Choose the batch size of the network on a GPU, and forecast the GPU memory that a tile needs.
 
-On the CPU nothing here matters: a pass sees one image, whatever the batch
-(:mod:`hrvol.features.deep.upsample`).
+The CPU needs neither: there a pass always has one image (:mod:`hrvol.features.deep.upsample`).
 """
 
 from __future__ import annotations
@@ -18,41 +17,41 @@ from hrvol.features.weights.registry import weights_info
 from hrvol.recipe.specs import BATCH, DeepSpec, FeatureSpec
 
 MOST = 32
-"""Images that a GPU is shown at once at most: their tokens keep it busy, more would only take memory."""
+"""Largest batch: it keeps a GPU busy, and more images would only need more memory."""
 
 SHARE = 0.5
-"""Share of the free memory that a batch may take: tokens, features, filters and classifier need theirs."""
+"""Share of the free memory for a batch; the rest is for tokens, features, filters and the classifier."""
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 _FLOAT = 4
 
-_BLOCK_VALUES = 11
-"""Values per token and channel that live at once in a block, at most: the tokens twice, their norm, and both
-sides of the activation of the perceptron, each four times as wide; attention is fused and takes less."""
+_LAYER_VALUES = 11
+"""Largest number of values per token and channel in use at once in a layer: the tokens twice, their norm, and
+input and output of the perceptron's activation, each four times as wide. Fused attention needs less."""
 
 _FILTER_PLANES = 100
-"""Planes of float32 that the filter bank takes beside its channels, at most: mostly those of `membrane`."""
+"""Largest number of float32 planes that the filter bank needs besides its channels, mostly for `membrane`."""
 
 _WORKSPACE = 32 * 2**20
-"""What torch takes for products of matrices (cuBLAS) and keeps, at most: on Hopper; a quarter elsewhere."""
+"""Bytes that torch keeps for matrix products (cuBLAS): this much on Hopper, a quarter on other GPUs."""
 
 _CHECKED = 1.75
-"""Times the features of a stripe that looking for NaN in them takes beside them: |x|, and three masks."""
+"""Memory of the check for NaN relative to the features of a stripe: their absolute values and three masks."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """What the memory that a network takes depends on.
+    """The sizes that determine the memory of a network.
 
     Attributes
     ----------
     patch
         Side of a patch in pixels.
     channels
-        Of one block's tokens.
+        Channels of the tokens of one layer.
     parameters
-        Numbers it consists of.
+        Number of parameters.
     """
 
     patch: int
@@ -62,22 +61,22 @@ class Network:
 
 @dataclass(frozen=True)
 class DeviceNeed:
-    """Bytes of GPU memory that features of one tile take, by what takes them.
+    """Bytes of GPU memory for the features of one tile, by purpose.
 
     Attributes
     ----------
     weights
-        The network's own, all the time.
+        Parameters of the network, throughout.
     workspace
-        For products of matrices, all the time.
+        Matrix products, throughout.
     batch
         Images in the network.
     tokens
-        Of all views, until they are spread; or the features of all pixels, where these are fewer.
+        Tokens of all views until they are upsampled, or the features of all pixels if these are smaller.
     filters
-        The classical channels of the tile, and what computing them takes: CuPy's, all else is torch's.
+        Classical channels of the tile and their computation: memory of CuPy, all other is torch's.
     features
-        Of the pixels that are classified at once, and what checking them takes.
+        Features of the pixels that are classified at once, and their check.
     """
 
     weights: int
@@ -89,84 +88,86 @@ class DeviceNeed:
 
     @property
     def torch(self) -> int:
-        """The most that torch holds at once: the network runs, then pixels get their features."""
+        """Peak of torch: first the network runs, then pixels get their features."""
         return self.weights + self.workspace + self.tokens + max(self.batch, self.features)
 
     @property
     def total(self) -> int:
-        """What torch and CuPy take: neither gives back to the other what it does not need just now."""
+        """Peak of torch and CuPy together: neither releases cached memory to the other."""
         return self.torch + self.filters
 
 
 def image_bytes(tokens: int, channels: int, pixels: int, precision: str, *, blocks: int = 1) -> int:
-    """Return the bytes that one image takes in the network, itself and its result included.
+    """Return the bytes of one image in the network, including the image and its result.
 
     Parameters
     ----------
     tokens
-        Of the image, class token included.
+        Tokens of the image, including the class token.
     channels
-        Of a token.
+        Channels of a token.
     pixels
-        Of the image.
+        Pixels of the image.
     precision
         ``fp32``, ``bf16`` or ``fp16``.
     blocks
-        How many blocks' tokens are wanted.
+        Number of layers whose tokens are returned.
     """
     size, values = _BYTES[precision], tokens * channels
-    entering = 3 * pixels * 2 * _FLOAT  # three channels, before and after they are normalised
-    inside = values * (_BLOCK_VALUES * size + (blocks - 1) * _FLOAT)
-    leaving = values * (2 * size + 2 * blocks * _FLOAT)  # results are float32, and put side by side
+    entering = 3 * pixels * 2 * _FLOAT  # three channels, before and after normalisation
+    inside = values * (_LAYER_VALUES * size + (blocks - 1) * _FLOAT)
+    leaving = values * (2 * size + 2 * blocks * _FLOAT)  # results are float32 and are concatenated
     return pixels * _FLOAT + max(entering, inside, leaving)
 
 
 def fitting_batch(
     free: int, *, tokens: int, channels: int, pixels: int, precision: str, blocks: int = 1
 ) -> int:
-    """Return how many images a GPU should be shown at once.
+    """Return the number of images per batch on a GPU.
 
-    A power of two, and no more than :data:`MOST`, so that GPUs of one kind all take the same: with another
-    batch the last bits of features may differ.
+    It is a power of two of at most :data:`MOST`, so that GPUs of one kind use the same: features of another
+    batch size may differ in their last bits.
 
     Parameters
     ----------
     free
-        Bytes of memory that are free, :func:`free_bytes`.
+        Free memory in bytes, see :func:`free_bytes`.
     tokens, channels, pixels, precision, blocks
         As for :func:`image_bytes`.
 
     Returns
     -------
     int
-        1 at least, whether or not there is room for one.
+        At least 1, even if the memory does not suffice for one image.
     """
     fit = int(SHARE * free) // image_bytes(tokens, channels, pixels, precision, blocks=blocks)
     return min(MOST, 1 << max(1, fit).bit_length() - 1)
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the bytes of a GPU's memory that torch may still take, with those it keeps for later."""
+    """Return the bytes of GPU memory that torch can still allocate, including those in its cache."""
     free, _ = torch.cuda.mem_get_info(device)
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
 def batch_for(backbone: Backbone, spec: DeepSpec, shape: tuple[int, int]) -> int:
-    """Return how many images a network should see at once on its device, for tiles of a shape.
+    """Return the batch size of a network on its device for tiles of a shape.
+
+    Call it once per run, while nothing else uses the memory of the GPU.
 
     Parameters
     ----------
     backbone
         The network.
     spec
-        What is asked of it.
+        The features.
     shape
-        ``(Y, X)`` of a tile with its context, pixels.
+        ``(Y, X)`` of a tile with its context, in pixels.
 
     Returns
     -------
     int
-        :data:`hrvol.recipe.specs.BATCH` on the CPU. Ask once for a run, when nothing else fills the GPU.
+        Images per pass; :data:`hrvol.recipe.specs.BATCH` on the CPU.
     """
     if backbone.device.type == "cpu":
         return BATCH
@@ -175,12 +176,12 @@ def batch_for(backbone: Backbone, spec: DeepSpec, shape: tuple[int, int]) -> int
 
 
 def batch_in(free: int, network: Network, spec: DeepSpec, shape: tuple[int, int]) -> int:
-    """Return how many images a network should see at once on a GPU, for tiles of a shape.
+    """Return the batch size of a network on a GPU for tiles of a shape.
 
     Parameters
     ----------
     free
-        Bytes of its memory that are free once the weights are there.
+        Bytes of GPU memory that are free after the weights are loaded.
     network, spec, shape
         As for :func:`device_need`.
     """
@@ -191,12 +192,12 @@ def batch_in(free: int, network: Network, spec: DeepSpec, shape: tuple[int, int]
         channels=network.channels,
         pixels=pixels,
         precision=spec.precision,
-        blocks=_blocks(spec),
+        blocks=_layer_count(spec),
     )
 
 
 def network_of(name: str) -> Network:
-    """Return the measures of a network by name; its weights need not be there."""
+    """Return the sizes of a network by name, without its weights."""
     import timm
 
     with torch.device("meta"):
@@ -208,22 +209,22 @@ def network_of(name: str) -> Network:
 def device_need(
     spec: FeatureSpec, shape: tuple[int, int], network: Network | None, *, batch: int, rows: int
 ) -> DeviceNeed:
-    """Forecast the GPU memory of one tile's features.
+    """Forecast the GPU memory of the features of one tile.
 
-    Not counted are the CUDA libraries' own (half a gigabyte or so for a process), the classifier, and what
-    allocators keep between tiles. Tokens of all views are counted beside a full batch, though they are seldom
-    there together: on an H100 torch took 0.85 to 0.95 of what is forecast of it (a test has the figures).
+    The memory of CUDA libraries (about half a gigabyte per process), of the classifier and of allocators'
+    caches between tiles is not included. Tokens of all views are added to a full batch although they rarely
+    coincide: torch used 0.85 to 0.95 of its forecast on an H100.
 
     Parameters
     ----------
     spec
-        Which features.
+        The features.
     shape
-        ``(Y, X)`` of a tile with its context, pixels.
+        ``(Y, X)`` of a tile with its context, in pixels.
     network
-        Of :func:`network_of`; ``None`` where none is needed.
+        Sizes of the network, see :func:`network_of`; ``None`` without a network.
     batch
-        Images at once, at most: a tile has no more than passes times views.
+        Largest number of images per pass; a tile has no more than passes times views.
     rows
         Rows of the tile that are classified at once.
     """
@@ -232,21 +233,21 @@ def device_need(
     names = classical.channel_names(spec.classical) if spec.uses_classical else ()
     if network is not None and spec.uses_deep:
         deep = spec.deep
-        blocks, precision = _blocks(deep), deep.precision
-        tokens, seen = _pass(network.patch, deep, shape)
-        channels = blocks * network.channels
+        layers, precision = _layer_count(deep), deep.precision
+        tokens, pass_pixels = _pass(network.patch, deep, shape)
+        channels = layers * network.channels
         weights, workspace = network.parameters * _BYTES[precision], _WORKSPACE
         grid, views = grid_size(network.patch, deep, shape), len(views_of(deep))
         passes = len(layout_of(network.patch, deep, shape).starts)
         at_once = min(batch, passes * views)
-        inside = at_once * image_bytes(tokens, network.channels, seen, precision, blocks=blocks)
+        inside = at_once * image_bytes(tokens, network.channels, pass_pixels, precision, blocks=layers)
         held = views
-        if grid > pixels:  # then the features of all pixels take less, and are kept instead
-            # mirror images and turned ones that share their columns
+        if grid > pixels:  # the features of all pixels need less, and are kept instead
+            # Mirror images and rotations that share their columns are upsampled together.
             together = (2 if deep.flips else 1) * (2 if deep.rotations else 1)
             kept = pixels * (channels + len(names)) * _FLOAT
             held = min(views, max(together, -(-at_once // passes)))
-        kept += (held + 1) * (grid // views) * channels * _FLOAT  # one view more while it is woven
+        kept += (held + 1) * (grid // views) * channels * _FLOAT  # and one more view while its grid is built
     if spec.uses_classical:
         filters = (len(names) + _FILTER_PLANES) * pixels * _FLOAT
         channels += len(names)
@@ -254,14 +255,14 @@ def device_need(
     return DeviceNeed(weights, workspace, inside, kept, filters, features)
 
 
-def _blocks(spec: DeepSpec) -> int:
-    """Return how many blocks' tokens are wanted."""
+def _layer_count(spec: DeepSpec) -> int:
+    """Return the number of layers whose tokens are features."""
     return len(spec.block) if isinstance(spec.block, tuple) else 1
 
 
 def _pass(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> tuple[int, int]:
-    """Return the tokens, class token included, and the pixels of what one pass sees."""
-    height, width = layout_of(patch, spec, shape).window
+    """Return the tokens of one pass, including the class token, and its pixels."""
+    height, width = layout_of(patch, spec, shape).pass_shape
     stride = patch if spec.stride == "native" else spec.stride
     rows, columns = (1 + (side - patch) // stride for side in (height, width))
     return rows * columns + 1, height * width

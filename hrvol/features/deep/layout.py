@@ -1,4 +1,4 @@
-"""Where the passes of the network look at an image, and where their tokens lie: geometry alone."""
+"""Compute which regions of an image the passes of the network see, and the positions of their tokens."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from hrvol.recipe.specs import DeepSpec
 
 @dataclass(frozen=True)
 class Layout:
-    """Geometry of one image size. The canvas is the image as the network sees it, with what is reflected.
+    """Geometry of one image size. The canvas is the resized image with reflected borders.
 
     Attributes
     ----------
     scaled
         Shape to which the image is resized.
     pad
-        Pixels that are reflected before and after, of both axes.
-    window
-        Shape of what one pass sees of the canvas.
+        Pixels of reflection before and after the image, for both axes.
+    pass_shape
+        Shape of the crop of the canvas that one pass sees.
     starts
-        Where the passes' windows begin on the canvas.
+        Position ``(y, x)`` of the crop of each pass on the canvas.
     per_axis
         Interleaved offsets per axis.
     centres
-        Of the interleaved tokens on the canvas, of both axes.
+        Centres of the interleaved tokens on the canvas, for both axes.
     pixels
-        Centres of the image's own pixels on the canvas, of both axes.
+        Centres of the pixels of the image on the canvas, for both axes.
     """
 
     scaled: tuple[int, int]
     pad: tuple[tuple[int, int], tuple[int, int]]
-    window: tuple[int, int]
+    pass_shape: tuple[int, int]
     starts: tuple[tuple[int, int], ...]
     per_axis: int
     centres: tuple[np.ndarray, np.ndarray]
@@ -59,7 +59,7 @@ class Layout:
         return Layout(
             scaled=self.scaled[::-1],
             pad=self.pad[::-1],
-            window=self.window[::-1],
+            pass_shape=self.pass_shape[::-1],
             starts=tuple((left, top) for left in lefts for top in tops),
             per_axis=self.per_axis,
             centres=self.centres[::-1],
@@ -74,11 +74,11 @@ def layout_of(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> Layout:
     Raises
     ------
     InputError
-        ``placement: stretch``, and the image is smaller than one patch.
+        The image is smaller than one patch, with ``placement: stretch``.
     """
     stride = patch if spec.stride == "native" else spec.stride
     offsets = interleaved_offsets(patch, spec.offsets)
-    # Shifts wrap around: a reflected margin takes what would otherwise come in from the far border.
+    # Shifts wrap around: a reflected margin keeps pixels from entering at the opposite border.
     margin = max(spec.shifts, default=0)
     axes = []
     for original in shape:
@@ -87,27 +87,27 @@ def layout_of(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> Layout:
             if side < patch:
                 raise InputError(f"placement: stretch needs at least {patch} px a side, found {side}")
             count = 1 + (side - patch) // stride
-            pad, window, starts = (0, 0), side, [0]
+            pad, crop, starts = (0, 0), side, [0]
             centres = stretched_centres(count, side)
         else:
-            # Overlapping patches begin half a patch outside, so that the first centre is at the border;
-            # whole patches stay as many as the image needs: the grid the network was trained on.
+            # Overlapping patches start half a patch outside, so that the first centre is at the border.
+            # Patches without overlap stay inside: this is the grid that the network was trained on.
             rim = 0 if stride == patch else patch // 2
             count = 1 + max(0, -(-(side + 2 * rim - patch) // stride))
-            window = patch + (count - 1) * stride
-            before = (window - side) // 2
-            # the same on both sides: a mirrored canvas is then the canvas of the mirrored image
-            each = margin + max(before - offsets[0], window - side - before + offsets[-1])
+            crop = patch + (count - 1) * stride
+            before = (crop - side) // 2
+            # Equal on both sides, so that the mirrored canvas is the canvas of the mirrored image.
+            each = margin + max(before - offsets[0], crop - side - before + offsets[-1])
             pad = (each, each)
             starts = [each - before + offset for offset in offsets]
             centres = np.sort(np.concatenate([token_centres(count, patch, stride, s) for s in starts]))
         pixels = pad[0] + (np.arange(original) + 0.5) * (side / original)
-        axes.append((side, pad, window, starts, centres, pixels))
-    (y_side, y_pad, y_window, y_starts, *y), (x_side, x_pad, x_window, x_starts, *x) = axes
+        axes.append((side, pad, crop, starts, centres, pixels))
+    (y_side, y_pad, y_crop, y_starts, *y), (x_side, x_pad, x_crop, x_starts, *x) = axes
     return Layout(
         scaled=(y_side, x_side),
         pad=(y_pad, x_pad),
-        window=(y_window, x_window),
+        pass_shape=(y_crop, x_crop),
         starts=tuple((top, left) for top in y_starts for left in x_starts),
         per_axis=len(offsets),
         centres=(y[0], x[0]),
@@ -116,13 +116,13 @@ def layout_of(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> Layout:
 
 
 def canvas_of(image: Tensor, layout: Layout) -> Tensor:
-    """Return an image ``(Y, X)`` as the network sees it: resized, and reflected around its borders."""
+    """Return an image ``(Y, X)`` resized and reflected at its borders, as the network sees it."""
     if tuple(image.shape) != layout.scaled:
         scaled = F.interpolate(image[None, None], layout.scaled, mode="bilinear", antialias=True)[0, 0]
         image = scaled.clamp(0, 1)
     if not any(sum(layout.pad, ())):
         return image
-    # numpy reflects any number of times, torch only once: an image may be smaller than its padding
+    # NumPy reflects repeatedly, torch only once: an image may be smaller than its padding.
     rows, cols = (
         torch.from_numpy(np.pad(np.arange(side), pad, "reflect")).to(image.device)
         for side, pad in zip(layout.scaled, layout.pad, strict=True)

@@ -1,7 +1,7 @@
-"""Where a token lies on the image, and how token values are spread over pixels.
+"""Compute the positions of tokens on the image, and interpolate token values at pixels.
 
 Coordinates are in pixels with pixel edges at integers: pixel p covers [p, p + 1), its centre is p + 0.5.
-A patch embedding with patch P and stride S puts token i's centre at i * S + P / 2.
+With patch P and stride S, the centre of token i is i * S + P / 2.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ Interpolation = Literal["bilinear", "nearest"]
 
 
 def token_centres(count: int, patch: int, stride: int, start: float = 0.0) -> np.ndarray:
-    """Return the true centres of ``count`` tokens of a window that begins at ``start``, float64."""
+    """Return the true centres of ``count`` tokens along an axis that begins at ``start``, float64."""
     return start + patch / 2 + stride * np.arange(count, dtype=np.float64)
 
 
 def stretched_centres(count: int, length: int) -> np.ndarray:
-    """Return the centres that stretching ``count`` tokens over ``length`` pixels pretends, float64."""
+    """Return the centres of ``count`` tokens that are stretched over ``length`` pixels, float64."""
     return (np.arange(count, dtype=np.float64) + 0.5) * (length / count)
 
 
 def interleaved_offsets(patch: int, count: int) -> tuple[int, ...]:
     """Return ``count`` whole-pixel offsets that divide a patch evenly, centred on zero.
 
-    With patch 14 and count 4: -5, -1, 2, 5. Their tokens together have a spacing of patch / count.
+    With patch 14 and count 4 they are -5, -1, 2, 5. The tokens of all offsets are patch / count apart.
     """
     offsets = [round(patch * j / count) for j in range(count)]
     middle = round(sum(offsets) / count)
@@ -39,23 +39,23 @@ def interleaved_offsets(patch: int, count: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Axis:
-    """Weights that carry tokens to pixels along one axis.
+    """Interpolation weights from tokens to pixels along one axis.
 
-    Pixel p gets ``(1 - part[p]) * token[low[p]] + part[p] * token[high[p]]``.
+    Pixel p gets ``(1 - fraction[p]) * token[low[p]] + fraction[p] * token[high[p]]``.
     """
 
     low: Tensor
     high: Tensor
-    part: Tensor
+    fraction: Tensor
 
     def same_as(self, other: Axis) -> bool:
-        """Whether the weights are those of another axis."""
-        pairs = (self.low, other.low), (self.high, other.high), (self.part, other.part)
+        """Return whether the weights equal those of another axis."""
+        pairs = (self.low, other.low), (self.high, other.high), (self.fraction, other.fraction)
         return all(torch.equal(a, b) for a, b in pairs)
 
-    def part_of(self, pixels: slice) -> Axis:
+    def crop(self, pixels: slice) -> Axis:
         """Return the weights of some of the pixels."""
-        return Axis(self.low[pixels], self.high[pixels], self.part[pixels])
+        return Axis(self.low[pixels], self.high[pixels], self.fraction[pixels])
 
 
 def axis_weights(centres: np.ndarray, pixels: np.ndarray, how: Interpolation) -> Axis:
@@ -64,9 +64,9 @@ def axis_weights(centres: np.ndarray, pixels: np.ndarray, how: Interpolation) ->
     Parameters
     ----------
     centres
-        ``(n,)`` rising token centres; the spacing may vary.
+        ``(n,)`` token centres in ascending order; the spacing may vary.
     pixels
-        ``(m,)`` pixel centres, same units.
+        ``(m,)`` pixel centres in the same units.
     how
         ``bilinear`` (linear along this axis) or ``nearest``.
     """
@@ -78,8 +78,8 @@ def axis_weights(centres: np.ndarray, pixels: np.ndarray, how: Interpolation) ->
     lower = upper - 1
     upper = np.minimum(upper, len(centres) - 1)
     gap = np.where(upper > lower, centres[upper] - centres[lower], 1.0)
-    part = np.clip((pixels - centres[lower]) / gap, 0.0, 1.0)
-    return Axis(torch.from_numpy(lower), torch.from_numpy(upper), torch.from_numpy(part.astype(np.float32)))
+    fraction = np.clip((pixels - centres[lower]) / gap, 0.0, 1.0).astype(np.float32)
+    return Axis(torch.from_numpy(lower), torch.from_numpy(upper), torch.from_numpy(fraction))
 
 
 def spread(
@@ -90,15 +90,14 @@ def spread(
     share: float = 1.0,
     rows: int = 32,
 ) -> None:
-    """Spread the tokens of views over pixels and add them up, some rows at a time: no second copy exists.
+    """Interpolate the tokens of views at pixels and sum the views, some rows at a time to save memory.
 
     Parameters
     ----------
     views
         Tokens ``(h, w, C)`` float32 of each view, and the weights of its rows.
     x
-        Weights of the columns, which the views share: so they are added up before there are as many columns
-        as pixels.
+        Weights of the columns, which all views share: views are summed before the columns are interpolated.
     put
         Called with the first row, the row after the last, and ``(rows, X, C)`` values.
     share
@@ -107,22 +106,22 @@ def spread(
         Rows per call.
     """
     device = views[0][0].device
-    low, high, part = (values.to(device) for values in (x.low, x.high, x.part[:, None]))
-    sharp = bool((x.part == 0).all())
+    low, high, fraction = (values.to(device) for values in (x.low, x.high, x.fraction[:, None]))
+    nearest = bool((x.fraction == 0).all())
     for start in range(0, len(views[0][1].low), rows):
         stripe = slice(start, start + rows)
-        first, *others = (_rows(tokens, y.part_of(stripe)) for tokens, y in views)
+        first, *others = (_rows(tokens, y.crop(stripe)) for tokens, y in views)
         for other in others:
             first.add_(other)
         if share != 1:
             first.mul_(share)
-        values = first[:, low] if sharp else torch.lerp(first[:, low], first[:, high], part)
+        values = first[:, low] if nearest else torch.lerp(first[:, low], first[:, high], fraction)
         put(start, start + len(values), values)
 
 
 def _rows(tokens: Tensor, y: Axis) -> Tensor:
-    """Return tokens ``(h, w, C)`` at the rows of pixels, ``(Y, w, C)``, a copy."""
+    """Interpolate tokens ``(h, w, C)`` at the rows of pixels, and return a copy ``(Y, w, C)``."""
     low = tokens[y.low.to(tokens.device)]
-    if bool((y.part == 0).all()):
+    if bool((y.fraction == 0).all()):
         return low
-    return torch.lerp(low, tokens[y.high.to(tokens.device)], y.part.to(tokens.device)[:, None, None])
+    return torch.lerp(low, tokens[y.high.to(tokens.device)], y.fraction.to(tokens.device)[:, None, None])

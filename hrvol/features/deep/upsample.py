@@ -1,9 +1,9 @@
-"""Pixel-level features from a patch-level network, without training (paper, section 3.1, algorithm 1).
+"""Compute pixel-level features with a patch-level network, without training (paper, algorithm 1).
 
-Two ways to the same density: *strided* (a smaller stride of the patch embedding, as published) and
-*interleaved* (the native stride at k x k sub-patch offsets, whose tokens fill one finer grid). Either
-may be averaged over views. Everything after the network is linear, so a linear map (PCA, class logits,
-k-means scores) may be applied to tokens before they are spread: exact, and K channels instead of 384.
+Tokens are made denser in one of two ways: *strided* (a smaller stride of the patch embedding, as published)
+or *interleaved* (the native stride at k x k sub-patch offsets, whose tokens form one finer grid). Both can be
+averaged over views. Everything after the network is linear, so a linear map (PCA, class logits, k-means
+scores) can be applied to tokens before upsampling: the result is exact, with K channels instead of 384.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hrvol.recipe.specs import BATCH, DeepSpec
 
 
 class TokenSource(Protocol):
-    """What the upsampling needs of a network; :class:`hrvol.features.deep.backbone.Backbone` is one."""
+    """Interface that upsampling needs of a network; :class:`hrvol.features.deep.backbone.Backbone` has it."""
 
     @property
     def patch(self) -> int:
@@ -38,7 +38,7 @@ class TokenSource(Protocol):
     device: torch.device
 
     def block_numbers(self, block: Any) -> tuple[int, ...]:
-        """Return block numbers for a recipe's ``block`` field."""
+        """Return the layer numbers of a recipe's ``block`` field."""
         ...
 
     def tokens(
@@ -70,9 +70,9 @@ class Upsampled:
     Attributes
     ----------
     features
-        ``(C, Y, X)`` float32; stored pixel by pixel (channels innermost).
+        ``(C, Y, X)`` float32, channels innermost in memory.
     attention
-        ``(heads, Y, X)`` float32 times uniform, or ``None``.
+        ``(heads, Y, X)`` float32 in units of uniform attention, or ``None``.
     head_map
         ``(heads, Y, X)`` float32, or ``None``.
     """
@@ -83,7 +83,7 @@ class Upsampled:
 
 
 def views_of(spec: DeepSpec) -> tuple[View, ...]:
-    """Return the views that a recipe averages over; always at least one."""
+    """Return the views that a recipe averages over, at least one."""
     sets: list[tuple[View, ...]] = []
     if spec.shifts:
         sets.append(shifts(spec.shifts, spec.neighbourhood))
@@ -119,15 +119,15 @@ def upsample(
     spec
         Stride or offsets, views, placement, interpolation.
     linear
-        Map applied to tokens before they are spread; the result then has its K channels.
+        Map applied to tokens before upsampling; the result then has its K channels.
     unit
-        Scale each token to length 1 first, before ``linear``: directions are what similarity is about.
+        Scale each token to length 1, before ``linear``; similarity depends on directions only.
     batch_size
-        Images per pass of the network; fewer need less memory. On the CPU a pass always sees one, and the
-        results have the same bits on any number of threads; elsewhere they may differ by rounding between
-        batch sizes.
+        Images per pass of the network; fewer need less memory. On the CPU a pass always has one image, and
+        the result has the same bits on any number of threads. On a GPU results of different batch sizes may
+        differ by rounding.
     attention, head_map
-        Also return the last block's CLS attention, or a per-head map.
+        Also return the CLS attention of the last layer, or a per-head map.
     out
         ``(Y, X, C)`` float32 buffer to write the features into.
 
@@ -143,33 +143,33 @@ def upsample(
     layout = _checked_layout(backbone, image, spec)
     views = views_of(spec)
     results: dict[str, Tensor] = {} if out is None else {"features": out}
-    wanted = {"attention": attention, "head_map": head_map}
-    grids = _grids(backbone, image, spec, layout, linear, unit, batch_size, **wanted)
+    maps = {"attention": attention, "head_map": head_map}
+    grids = _grids(backbone, image, spec, layout, linear, unit, batch_size, **maps)
     for number, (rows, columns) in enumerate(_groups(layout, spec)):
-        some = list(islice(grids, len(rows)))
-        for name in list(some[0]):
-            group = ViewGroup(tuple(found.pop(name) for found in some), rows, columns)
+        per_view = list(islice(grids, len(rows)))
+        for name in list(per_view[0]):
+            group = ViewGroup(tuple(grids_of.pop(name) for grids_of in per_view), rows, columns)
             if name not in results:
-                channels, where = group.grids[0].shape[-1], group.grids[0].device
-                results[name] = torch.empty((*image.shape, channels), device=where)
+                channels, device = group.grids[0].shape[-1], group.grids[0].device
+                results[name] = torch.empty((*image.shape, channels), device=device)
             group.put(results[name], first=number == 0, share=1 / len(views))
-            del group  # before there are the grids of the next
+            del group  # release its grids before the next ones are computed
     by_channel = {name: values.permute(2, 0, 1) for name, values in results.items()}
     return Upsampled(by_channel["features"], by_channel.get("attention"), by_channel.get("head_map"))
 
 
 @dataclass(frozen=True, eq=False)
 class ViewGroup:
-    """Views that share their columns.
+    """Views that share the weights of their columns.
 
     Attributes
     ----------
     grids
         Tokens ``(h, w, C)`` float32 of each view.
     rows
-        Weights of the rows of each.
+        Weights of the rows of each view.
     columns
-        Weights of the columns of all.
+        Weights of the columns of all views.
     """
 
     grids: tuple[Tensor, ...]
@@ -177,7 +177,7 @@ class ViewGroup:
     columns: Axis
 
     def put(self, result: Tensor, *, first: bool, share: float) -> None:
-        """Spread tokens where their patches lie, and write, or add, their shares."""
+        """Upsample the tokens, and write their shares to the result, or add them unless ``first``."""
 
         def put(start: int, stop: int, values: Tensor) -> None:
             if first:
@@ -187,14 +187,14 @@ class ViewGroup:
 
         spread(list(zip(self.grids, self.rows, strict=True)), self.columns, put, share=share)
 
-    def part_of(self, rows: slice, columns: slice) -> ViewGroup:
-        """Return the same of some rows and columns of the pixels."""
-        return ViewGroup(self.grids, tuple(y.part_of(rows) for y in self.rows), self.columns.part_of(columns))
+    def crop(self, rows: slice, columns: slice) -> ViewGroup:
+        """Return the group with the weights of some rows and columns of pixels."""
+        return ViewGroup(self.grids, tuple(y.crop(rows) for y in self.rows), self.columns.crop(columns))
 
 
 @dataclass(frozen=True, eq=False)
 class TokenGrids:
-    """The tokens of one image, ready to be spread over any part of it, by groups of views."""
+    """The tokens of one image in groups of views, for upsampling any rows and columns of it."""
 
     groups: tuple[ViewGroup, ...]
 
@@ -202,15 +202,15 @@ class TokenGrids:
         """Write the features of some rows and columns into ``out``, ``(y, x, C)`` float32."""
         views = sum(len(group.grids) for group in self.groups)
         for number, group in enumerate(self.groups):
-            group.part_of(rows, columns).put(out, first=number == 0, share=1 / views)
+            group.crop(rows, columns).put(out, first=number == 0, share=1 / views)
 
 
 def token_grids(
     backbone: TokenSource, image: Tensor, spec: DeepSpec, *, batch_size: int = BATCH
 ) -> TokenGrids:
-    """Run the network on one image, and leave the spreading for later.
+    """Run the network on one image, without upsampling.
 
-    What :meth:`TokenGrids.spread` then gives are the very bits of :func:`upsample`.
+    :meth:`TokenGrids.spread` upsamples the tokens with the same bits as :func:`upsample`.
 
     Parameters
     ----------
@@ -226,22 +226,22 @@ def token_grids(
     grids = _grids(backbone, image, spec, layout, None, False, batch_size)
     return TokenGrids(
         tuple(
-            ViewGroup(tuple(found["features"] for found in islice(grids, len(rows))), rows, columns)
+            ViewGroup(tuple(grids_of["features"] for grids_of in islice(grids, len(rows))), rows, columns)
             for rows, columns in _groups(layout, spec)
         )
     )
 
 
 def grid_size(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> int:
-    """Return how many tokens :func:`token_grids` keeps of an image of a shape, of all views."""
+    """Return the number of tokens of all views that :func:`token_grids` keeps of an image of a shape."""
     layout = layout_of(patch, spec, shape)
     return len(views_of(spec)) * len(layout.centres[0]) * len(layout.centres[1])
 
 
 def project(features: Tensor, linear: Linear) -> Tensor:
-    """Return a linear map ``(K, Y, X)`` of features ``(C, Y, X)``, row by row, channels innermost in memory.
+    """Return a linear map ``(K, Y, X)`` of features ``(C, Y, X)``, channels innermost in memory.
 
-    The same bits on any number of cores.
+    It is computed row by row, with the same bits on any number of cores.
     """
 
     def rows() -> Tensor:
@@ -251,16 +251,16 @@ def project(features: Tensor, linear: Linear) -> Tensor:
             mapped[row] = F.linear(features[:, row].T, weight, bias)
         return mapped.permute(2, 0, 1)
 
-    found: Tensor = _in_pool(rows)
-    return found
+    mapped: Tensor = _in_pool(rows)
+    return mapped
 
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    """Return threads that each compute on one core.
+    """Return a pool of threads that compute on one core each.
 
-    Passes run side by side instead of each on all cores: a pass then has the same bits whatever the
-    number of cores or workers, and small passes use the machine better.
+    Passes run in parallel on one core each, instead of one after the other on all cores: a pass then has the
+    same bits on any number of cores or workers, and small passes use the machine better.
     """
     return ThreadPoolExecutor(
         torch.get_num_threads(), "hrvol-forward", initializer=torch.set_num_threads, initargs=(1,)
@@ -272,12 +272,12 @@ def _in_pool(function: Any, *arguments: Any) -> Any:
 
 
 def _run(
-    backbone: TokenSource, windows: Sequence[Tensor], spec: DeepSpec, batch_size: int, **wanted: Any
+    backbone: TokenSource, crops: Sequence[Tensor], spec: DeepSpec, batch_size: int, **maps: Any
 ) -> Iterator[Tokens]:
-    """Run windows through the network, and yield the tokens of each, ``(1, C, h, w)``.
+    """Run crops of the canvas through the network, and yield the tokens of each, ``(1, C, h, w)``.
 
-    On the CPU a pass sees one image, and runs on one thread: so its bits depend on nothing else. With the
-    usual ``batch_size`` all threads are at it, with half of that half of them.
+    On the CPU a pass has one image and runs on one thread, so that its bits depend on nothing else. All
+    threads are used with the default ``batch_size``, half of them with half of it.
     """
 
     def run(batch: Tensor) -> Tokens:
@@ -286,32 +286,32 @@ def _run(
             stride=None if spec.stride == "native" else spec.stride,
             blocks=backbone.block_numbers(spec.block),
             positions="published" if spec.placement == "stretch" else "exact",
-            **wanted,
+            **maps,
         )
 
     if backbone.device.type == "cpu":
         threads = torch.get_num_threads()
-        at_once = len(windows) if batch_size >= BATCH else max(1, threads * batch_size // BATCH)
-        for start in range(0, len(windows), at_once):
-            yield from _pool().map(run, [window[None, None] for window in windows[start : start + at_once]])
+        at_once = len(crops) if batch_size >= BATCH else max(1, threads * batch_size // BATCH)
+        for start in range(0, len(crops), at_once):
+            yield from _pool().map(run, [crop[None, None] for crop in crops[start : start + at_once]])
     else:
-        for _, alike in groupby(windows, key=lambda window: window.shape):
+        for _, alike in groupby(crops, key=lambda crop: crop.shape):
             while batch := list(islice(alike, batch_size)):
                 yield from _one_by_one(run(torch.stack(batch)[:, None]))
 
 
 def _one_by_one(tokens: Tokens) -> Iterator[Tokens]:
     """Yield the tokens of each image of a batch."""
-    parts = (tokens.features, tokens.attention, tokens.head_map)
+    fields = (tokens.features, tokens.attention, tokens.head_map)
     for i in range(len(tokens.features)):
-        yield Tokens(*(None if part is None else part[i : i + 1] for part in parts))  # type: ignore[arg-type]
+        yield Tokens(*(None if values is None else values[i : i + 1] for values in fields))  # type: ignore[arg-type]
 
 
 def _interleave(passes: Tensor, per_axis: int) -> Tensor:
-    """Weave ``(k*k, C, h, w)`` tokens of k x k offsets into one grid ``(h*k, w*k, C)``."""
+    """Interleave ``(k*k, C, h, w)`` tokens of k x k offsets in one grid ``(h*k, w*k, C)``."""
     _, channels, height, width = passes.shape
-    woven = passes.reshape(per_axis, per_axis, channels, height, width).permute(3, 0, 4, 1, 2)
-    return woven.reshape(height * per_axis, width * per_axis, channels)
+    grid = passes.reshape(per_axis, per_axis, channels, height, width).permute(3, 0, 4, 1, 2)
+    return grid.reshape(height * per_axis, width * per_axis, channels)
 
 
 def _checked_layout(backbone: TokenSource, image: Tensor, spec: DeepSpec) -> Layout:
@@ -328,33 +328,35 @@ def _grids(
     linear: Linear | None,
     unit: bool,
     batch_size: int,
-    **wanted: Any,
+    **maps: Any,
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield the tokens and maps of each view, as grids ``(h, w, C)`` of the image's rows and columns."""
+    """Yield the tokens and maps of each view as grids ``(h, w, C)`` in the orientation of the image."""
     canvas = canvas_of(image.to(backbone.device), layout)
-    wanted = {"attention": False, "head_map": None} | wanted
+    maps = {"attention": False, "head_map": None} | maps
     views, per_view = views_of(spec), len(layout.starts)
-    # Views of few passes are run together, or some threads, or most of a batch, would have nothing to do.
+    # Views with few passes run together, so that all threads, or a whole batch, are used.
     at_once = torch.get_num_threads() if backbone.device.type == "cpu" else batch_size
     together = -(-at_once // per_view)
     for first in range(0, len(views), together):
         some = views[first : first + together]
         layouts = [layout.transposed if transposes(view) else layout for view in some]
-        windows = [
-            image[y : y + seen.window[0], x : x + seen.window[1]]
-            for image, seen in zip((view.apply(canvas) for view in some), layouts, strict=True)
-            for y, x in seen.starts
+        crops = [
+            image[y : y + geometry.pass_shape[0], x : x + geometry.pass_shape[1]]
+            for image, geometry in zip((view.apply(canvas) for view in some), layouts, strict=True)
+            for y, x in geometry.starts
         ]
-        done = _run(backbone, windows, spec, batch_size, **wanted)
+        done = _run(backbone, crops, spec, batch_size, **maps)
         for view in some:
-            grids = _woven(list(islice(done, per_view)), layout, linear, unit)
+            grids = _view_grids(list(islice(done, per_view)), layout, linear, unit)
             if transposes(view):
                 grids = {name: grid.transpose(0, 1).contiguous() for name, grid in grids.items()}
             yield grids
 
 
-def _woven(passes: Sequence[Tokens], layout: Layout, linear: Linear | None, unit: bool) -> dict[str, Tensor]:
-    """Return the tokens and maps of one view, each as a grid ``(h, w, C)``."""
+def _view_grids(
+    passes: Sequence[Tokens], layout: Layout, linear: Linear | None, unit: bool
+) -> dict[str, Tensor]:
+    """Return the tokens and maps of the passes of one view, each as a grid ``(h, w, C)``."""
     grids = {
         name: _interleave(torch.cat([getattr(tokens, name) for tokens in passes]), layout.per_axis)
         for name in ("features", "attention", "head_map")
@@ -363,13 +365,13 @@ def _woven(passes: Sequence[Tokens], layout: Layout, linear: Linear | None, unit
     if unit:
         grids["features"] = _in_pool(F.normalize, grids["features"], 2.0, -1)
     if linear is not None:
-        weight, bias = (part.to(grids["features"]) for part in (linear.weight, linear.bias))
+        weight, bias = linear.weight.to(grids["features"]), linear.bias.to(grids["features"])
         grids["features"] = _in_pool(F.linear, grids["features"], weight, bias)
     return grids
 
 
 def _axes(layout: Layout, view: View, spec: DeepSpec) -> tuple[Axis, Axis]:
-    """Return where one view's tokens lie in the image."""
+    """Return the interpolation weights of the rows and columns of one view."""
     y, x = view.where(*layout.pixels, layout.canvas)
     if transposes(view):
         y, x = x, y
@@ -380,7 +382,7 @@ def _axes(layout: Layout, view: View, spec: DeepSpec) -> tuple[Axis, Axis]:
 
 
 def _groups(layout: Layout, spec: DeepSpec) -> Iterator[tuple[tuple[Axis, ...], Axis]]:
-    """Yield the weights of rows of views side by side that share those of their columns, and these."""
+    """Yield the row weights of successive views that share their column weights, and the column weights."""
     rows: list[Axis] = []
     columns: Axis | None = None
     for view in views_of(spec):

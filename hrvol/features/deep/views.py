@@ -1,7 +1,7 @@
-"""Invertible views of an image: the transforms whose features are averaged (paper, section 3.1).
+"""Define invertible views of an image, whose features are averaged (paper, section 3.1).
 
-A view is one frozen object that knows both directions, so that a list of views can never come apart
-from the list of their inverses. Views act on the last two axes of numpy arrays or torch tensors alike.
+A view is one frozen object with both directions, so that views and their inverses cannot get out of step.
+Views act on the last two axes of NumPy arrays and torch tensors.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ _DIRECTIONS: dict[Neighbourhood, tuple[tuple[int, int], ...]] = {
 class View(Protocol):
     """A transform of the last two axes with its exact inverse: ``undo(apply(x)) == x``.
 
-    ``where`` says the same of points: what was at ``(y, x)`` of an image of the given shape (pixels,
-    edges at integers) lies there in the view.
+    ``where`` transforms points ``(y, x)`` of an image of the given shape, in pixels with edges at integers.
     """
 
     def apply(self, x: Any) -> Any:
@@ -31,17 +30,17 @@ class View(Protocol):
         ...
 
     def undo(self, x: Any) -> Any:
-        """Return what :meth:`apply` was given."""
+        """Return the argument of :meth:`apply` from its result."""
         ...
 
     def where(self, y: Any, x: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
-        """Return where points of the image lie in the view."""
+        """Return the positions in the view of points of the image."""
         ...
 
 
 @dataclass(frozen=True)
 class Shift:
-    """Move content by ``(dy, dx)`` pixels; what leaves at one border enters at the other."""
+    """Shift an image by ``(dy, dx)`` pixels around its borders."""
 
     dy: int
     dx: int
@@ -55,13 +54,13 @@ class Shift:
         return _roll(x, -self.dy, -self.dx)
 
     def where(self, y: Any, x: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
-        """Moved by the shift, around the border."""
+        """Shift points around the borders."""
         return (y + self.dy) % shape[0], (x + self.dx) % shape[1]
 
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirror along an axis: ``y`` up-down, ``x`` left-right. Its own inverse."""
+    """Mirror an image along an axis: ``y`` up-down, ``x`` left-right. It is its own inverse."""
 
     axis: Literal["y", "x"]
 
@@ -74,26 +73,26 @@ class Flip:
         return self.apply(x)
 
     def where(self, y: Any, x: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
-        """As far from the far border as from the near one before."""
+        """Mirror points."""
         return (shape[0] - y, x) if self.axis == "y" else (y, shape[1] - x)
 
 
 @dataclass(frozen=True)
 class Rotate90:
-    """Turn by ``quarters`` x 90 degrees from the y axis towards the x axis."""
+    """Rotate an image by ``quarters`` x 90 degrees from the y axis towards the x axis."""
 
     quarters: int
 
     def apply(self, x: Any) -> Any:
-        """Turn."""
+        """Rotate."""
         return _rot90(x, self.quarters % 4)
 
     def undo(self, x: Any) -> Any:
-        """Turn back."""
+        """Rotate back."""
         return _rot90(x, -self.quarters % 4)
 
     def where(self, y: Any, x: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
-        """Turned about the middle."""
+        """Rotate points about the centre."""
         height, width = shape
         for _ in range(self.quarters % 4):
             y, x = x, height - y
@@ -103,7 +102,7 @@ class Rotate90:
 
 @dataclass(frozen=True)
 class Chain:
-    """Views applied one after the other, undone in reverse order; an empty chain changes nothing."""
+    """Apply views one after the other; an empty chain is the identity."""
 
     views: tuple[View, ...] = ()
 
@@ -120,7 +119,7 @@ class Chain:
         return x
 
     def where(self, y: Any, x: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
-        """Through the views in order."""
+        """Transform points by the views in order."""
         for view in self.views:
             y, x = view.where(y, x, shape)
             if transposes(view):
@@ -140,36 +139,36 @@ def shifts(distances: Iterable[int], neighbourhood: Neighbourhood = "moore") -> 
 def flips(kind: Literal["group", "published"] = "group") -> tuple[View, ...]:
     """Return mirror images.
 
-    ``group`` is the four reflections, whose average has no preferred direction; ``published`` is the
-    paper's list of identity, left-right, identity, up-down (section S7), whose average has.
+    ``group`` gives all four reflections, whose average has no preferred direction; ``published`` gives the
+    paper's list of identity, left-right, identity, up-down (section S7), whose average has one.
     """
     if kind == "published":
         return (IDENTITY, Flip("x"), IDENTITY, Flip("y"))
-    # Those that share their columns side by side: see hrvol.features.deep.placement.spread.
+    # Views that share their columns are neighbours: see hrvol.features.deep.placement.spread.
     return (IDENTITY, Flip("y"), Flip("x"), Chain((Flip("y"), Flip("x"))))
 
 
 def rotations() -> tuple[View, ...]:
-    """Return the four quarter turns."""
+    """Return the four rotations by multiples of 90 degrees."""
     return (IDENTITY, Rotate90(1), Rotate90(2), Rotate90(3))
 
 
 def symmetries() -> tuple[View, ...]:
-    """Return the eight symmetries of a square: mirror images, and these turned by a quarter."""
-    # As in flips: an up-down mirror image and a quarter turn leave the columns where they are.
+    """Return the eight symmetries of a square: mirror images, and mirror images rotated by 90 degrees."""
+    # The order is as in flips: an up-down reflection and a rotation by 90 degrees keep the columns.
     sides, turns, ends = ((), (Flip("x"),)), ((), (Rotate90(1),)), ((), (Flip("y"),))
     return tuple(Chain((*side, *end, *turn)) for side, turn, end in product(sides, turns, ends))
 
 
 def combine(*sets: Iterable[View]) -> tuple[View, ...]:
-    """Return the Cartesian product of view sets, each member a chain in the order of the sets."""
+    """Return the Cartesian product of sets of views; each member is a chain in the order of the sets."""
     return tuple(Chain(views) for views in product(*sets))
 
 
 def transposes(view: View) -> bool:
-    """Whether rows and columns change places in a view."""
+    """Return whether a view exchanges rows and columns."""
     if isinstance(view, Chain):
-        return sum(transposes(part) for part in view.views) % 2 == 1
+        return sum(transposes(member) for member in view.views) % 2 == 1
     return isinstance(view, Rotate90) and view.quarters % 2 == 1
 
 
@@ -186,7 +185,7 @@ def _flip(x: Any, axis: int) -> Any:
 
 
 def _rot90(x: Any, quarters: int) -> Any:
-    """Quarter turns by mirrors and a transpose, which every array library has."""
+    """Rotate by mirrors and a transpose, which every array library has."""
     for _ in range(quarters):
         x = _flip(x, -2).swapaxes(-2, -1)
     return x

@@ -1,1 +1,1 @@
-"""Classical filters."""
+"""Classical features: a bank of image filters."""

@@ -1,11 +1,11 @@
-"""A filter bank in the manner of Trainable Weka Segmentation (paper, section 3.3).
+"""Compute classical features with the filters of Trainable Weka Segmentation (paper, section 3.3).
 
 The default set (gaussian, sobel, hessian, difference_of_gaussians, membrane) has the channels of the
 published method up to a constant factor per channel, with the same behaviour at the borders. The other
 filters are optional, and mirror the image at its borders where the published method wraps or crops.
 
-Every filter is local, so a tile and the whole image agree bit for bit further than :func:`halo` from the
-tile's border. NumPy and CuPy arrays go through the same code: :func:`_backend` alone tells them apart.
+Every filter is local, so a tile and the whole image agree bit for bit at pixels further than :func:`halo`
+from the border of the tile. NumPy and CuPy arrays use the same code; only :func:`_backend` differs.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from hrvol.recipe.specs import ClassicalSpec, FilterName
 
 
 def _backend(image: Array) -> tuple[Any, Any]:
-    """Return (numpy, scipy.ndimage) or (cupy, cupyx.scipy.ndimage), whichever ``image`` belongs to."""
+    """Return the modules of ``image``: (numpy, scipy.ndimage) or (cupy, cupyx.scipy.ndimage)."""
     if isinstance(image, np.ndarray):
         return np, scipy.ndimage
     if type(image).__module__.partition(".")[0] == "cupy":
-        # A documented door: CuPy is optional, and there can be no CuPy array without it.
+        # CuPy is optional, and is installed if there is a CuPy array.
         import cupy
         import cupyx.scipy.ndimage
 
@@ -38,7 +38,7 @@ def _backend(image: Array) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class _Filter:
-    """A filter with a scale: names of its channels, how far it reaches in pixels, and what it computes."""
+    """A filter with a scale: names of its channels, its reach in pixels by scale, and its function."""
 
     parts: tuple[str, ...]
     reach: Callable[[float], int]
@@ -46,7 +46,7 @@ class _Filter:
 
 
 _HESSIAN_PARTS = tuple(
-    f"hessian_{part}" for part in ("module", "trace", "determinant", "eigenvalue1", "eigenvalue2")
+    f"hessian_{name}" for name in ("module", "trace", "determinant", "eigenvalue1", "eigenvalue2")
 )
 
 _SCALED: dict[FilterName, _Filter] = {
@@ -98,7 +98,7 @@ _MEMBRANE_PARTS = ("mean", "maximum", "minimum", "sum", "deviation", "median")
 
 
 def _scales(spec: ClassicalSpec) -> tuple[float, ...]:
-    """The scales in rising order, each once."""
+    """Return the different scales in ascending order."""
     return tuple(sorted(set(spec.sigmas)))
 
 
@@ -107,32 +107,32 @@ def _scale_name(sigma: float) -> str:
 
 
 def is_grey_value(name: str) -> bool:
-    """Whether a channel is a grey value, averaged or picked, and not a difference, a shape or a texture."""
+    """Return whether a channel is a grey value (averaged or selected), not a difference, shape or texture."""
     kind, _, part = name.partition("_")
     return kind in _GREY or (kind == "membrane" and part in _GREY_MEMBRANE)
 
 
 def grey_columns(spec: ClassicalSpec, start: int = 0) -> tuple[int, ...]:
-    """Return which columns are grey values, where classical channels begin at column ``start``."""
+    """Return the columns of grey values if the classical channels begin at column ``start``."""
     return tuple(i for i, name in enumerate(channel_names(spec), start) if is_grey_value(name))
 
 
 def channel_names(spec: ClassicalSpec) -> tuple[str, ...]:
-    """Return the name of every channel that :func:`classical_features` gives, in its order.
+    """Return the names of the channels of :func:`classical_features` in order.
 
-    The order does not depend on the order of ``spec.filters`` or ``spec.sigmas``. First come the image
-    itself, which Weka always adds, and its Sobel and Hessian channels at scale 0 if these filters are
-    asked for; then all channels of each scale; then those without a scale.
+    The order does not depend on the order of ``spec.filters`` or ``spec.sigmas``: first the image itself,
+    which Weka always adds, and its Sobel and Hessian channels at scale 0 if these filters are used; then all
+    channels of each scale; then channels without a scale.
 
     Parameters
     ----------
     spec
-        Which filters at which scales.
+        Filters and scales.
 
     Returns
     -------
     tuple of str
-        Different names such as ``hessian_trace_4``; a number at the end is the scale in pixels.
+        Unique names such as ``hessian_trace_4``; a number at the end is the scale in pixels.
     """
     scales = _scales(spec)
     names = ["original"]
@@ -160,17 +160,17 @@ def channel_names(spec: ClassicalSpec) -> tuple[str, ...]:
 
 
 def _pairs(scales: tuple[float, ...]) -> list[tuple[float, float]]:
-    """All pairs of a smaller and a larger scale, sorted by the larger."""
+    """Return all pairs of a smaller and a larger scale, sorted by the larger one."""
     return [(small, large) for i, large in enumerate(scales) for small in scales[:i]]
 
 
 def halo(spec: ClassicalSpec) -> int:
-    """Return how many pixels away, along an axis, the image can still change a pixel's features.
+    """Return the largest distance along an axis at which a pixel changes the features of another one.
 
     Parameters
     ----------
     spec
-        Which filters at which scales.
+        Filters and scales.
 
     Returns
     -------
@@ -193,7 +193,7 @@ def halo(spec: ClassicalSpec) -> int:
 
 
 def _channels(plane: Plane, spec: ClassicalSpec) -> Iterator[Array]:
-    """Yield the channels in the order of :func:`channel_names`, one at a time to keep memory low."""
+    """Yield the channels in the order of :func:`channel_names`, one at a time to save memory."""
     scales = _scales(spec)
     yield plane.image
     if "sobel" in spec.filters:
@@ -223,23 +223,23 @@ def classical_features(image: Array, spec: ClassicalSpec) -> Array:
     image
         ``(Y, X)`` floating point, finite, in [0, 1], NumPy or CuPy; any size from one pixel.
     spec
-        Which filters at which scales.
+        Filters and scales.
 
     Returns
     -------
     Array
-        ``(C, Y, X)`` float32 of the same library, finite, its channels named by :func:`channel_names`.
+        ``(C, Y, X)`` float32 of the same library, finite; :func:`channel_names` gives the channels.
         Intensities and their sums are in units of the image, derivatives per pixel.
 
     Raises
     ------
     InputError
-        ``image`` is not a two-dimensional, not empty, floating-point array of finite numbers.
+        ``image`` is empty, not two-dimensional, not floating-point, or has NaN or infinite values.
     """
     xp, ndi = _backend(image)
     if image.ndim != 2 or image.size == 0 or image.dtype.kind != "f":
-        found = f"{image.dtype} of shape {tuple(image.shape)}"
-        raise InputError(f"classical features: found {found}, expected a (Y, X) image of float32 in [0, 1]")
+        actual = f"{image.dtype} of shape {tuple(image.shape)}"
+        raise InputError(f"classical features: found {actual}, expected a (Y, X) image of float32 in [0, 1]")
     if not bool(xp.isfinite(image).all()):
         raise InputError("classical features: found NaN or infinity, expected an image of finite numbers")
     plane = Plane(xp, ndi, image.astype(xp.float32, copy=False))

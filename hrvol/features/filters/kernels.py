@@ -1,12 +1,12 @@
-"""The filters of :mod:`hrvol.features.filters.bank`, each from one image to arrays of its size.
+"""Implement the filters of :mod:`hrvol.features.filters.bank`, each from one image to arrays of its size.
 
-All are local: a pixel's value depends on pixels up to a reach that is known beforehand, and is computed in
-an order that does not depend on where the pixel lies.
+All filters are local: the value of a pixel depends on pixels up to a fixed reach, and the order of its
+computation does not depend on its position.
 
-Sums over discs and lines are sums of shifted copies. A disc of radius r then costs 4r additions instead of
-the 3 r^2 of a footprint, and a one-pixel line has some 20 nonzeros in a kernel of 27 x 27.
+Sums over discs and lines are sums of shifted copies: a disc of radius r costs 4r additions instead of 3 r^2
+with a footprint, and a one-pixel line has about 20 nonzeros in a kernel of 27 x 27.
 
-Only functions that NumPy / scipy.ndimage and CuPy / cupyx.scipy.ndimage have in common are used on images.
+Images are processed only with functions that both NumPy / SciPy and CuPy have.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Array = Any
 """A :class:`numpy.ndarray` or a :class:`cupy.ndarray`."""
 
 GREY = 255
-"""Grey levels per unit. Work that is exact on integers is done in grey levels: k/255 is rounded, and in an
-8-bit image its second differences would be noise about zero where the image has none."""
+"""Grey levels per unit. Computations that are exact on integers use grey levels: k/255 is rounded, and the
+second differences of an 8-bit image would be noise about zero."""
 
 _TRUNCATE = 4.0
-"""Gaussians reach this many standard deviations."""
+"""Reach of Gaussians in standard deviations."""
 
 BLUR = 0.4
-"""Standard deviation of ImageJ's Gaussian blur per unit of its radius, which is what Weka calls sigma."""
+"""Standard deviation of ImageJ's Gaussian blur per unit of its radius, which Weka calls sigma."""
 
 _LINE = 19
 
@@ -55,13 +55,13 @@ NEIGHBOURS = {
 }
 
 _BAND_PIXELS = {"numpy": 2**16, "cupy": 2**20}
-"""The membrane filter works on bands of rows of about so many pixels, of which it holds 30 versions: few for
-the cache of a CPU, many for a GPU, which would wait for the next step."""
+"""Pixels of a band of rows in the membrane filter, which holds 30 versions of it: few for the cache of a CPU,
+many to keep a GPU busy."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """One image ``(Y, X)`` in [0, 1], the modules its arrays belong to, and what filters share."""
+    """One image ``(Y, X)`` in [0, 1], the modules of its array library, and results that filters share."""
 
     xp: Any
     ndi: Any
@@ -69,7 +69,7 @@ class Plane:
 
     @cached_property
     def levels(self) -> Array:
-        """The image in grey levels 0..255, float32; whole numbers if it came from 8 bits."""
+        """The image in grey levels 0..255, float32; integers if it was an 8-bit image."""
         return self.image * GREY
 
     @cached_property
@@ -82,7 +82,7 @@ class Plane:
         return {}
 
     def gaussian(self, sigma: float) -> Array:
-        """Return the blurred image, computed once per scale."""
+        """Return the blurred image; it is computed once per scale."""
         if sigma not in self._blurred:
             self._blurred[sigma] = self.smooth(self.image, BLUR * sigma)
         return self._blurred[sigma]
@@ -92,37 +92,37 @@ class Plane:
         return self.ndi.gaussian_filter(image, sigma, mode="nearest", truncate=_TRUNCATE)
 
     def padded(self, image: Array, width: int) -> Array:
-        """Return ``image`` continued by its mirror image on all sides, however small it is."""
+        """Return ``image`` padded by its mirror image on all sides."""
         return self.xp.pad(image, width, mode="symmetric")
 
 
 def gaussian_reach(sigma: float) -> int:
-    """Return how far a Gaussian of standard deviation ``sigma`` reaches, in pixels."""
+    """Return the reach in pixels of a Gaussian of standard deviation ``sigma``."""
     return int(_TRUNCATE * sigma + 0.5)
 
 
 def sobel(plane: Plane, image: Array) -> Array:
-    """Root mean square of the two Sobel derivatives (per pixel)."""
+    """Return the root mean square of the two Sobel derivatives (per pixel)."""
     down, across = (plane.ndi.sobel(image, axis=axis, mode="reflect") / 8 for axis in (0, 1))
     return plane.xp.sqrt((down * down + across * across) / 2)
 
 
 def _gradient(plane: Plane, image: Array, axis: int) -> Array:
-    """Central differences, one-sided at the border; zero along an axis of one pixel."""
+    """Return central differences, one-sided at the border; zero along an axis of one pixel."""
     if image.shape[axis] == 1:
         return plane.xp.zeros_like(image)
     return plane.xp.gradient(image, axis=axis)
 
 
 def _symmetric_eigenvalues(plane: Plane, a: Array, b: Array, d: Array) -> tuple[Array, Array]:
-    """Eigenvalues of [[a, b], [b, d]] at every pixel, larger first."""
+    """Return the eigenvalues of [[a, b], [b, d]] at every pixel, the larger one first."""
     middle, spread = (a + d) / 2, (a - d) / 2
     radius = plane.xp.sqrt(spread * spread + b * b)
     return middle + radius, middle - radius
 
 
 def hessian(plane: Plane, image: Array) -> tuple[Array, ...]:
-    """Module, trace, determinant and eigenvalues of the matrix of second differences."""
+    """Return module, trace, determinant and eigenvalues of the matrix of second differences."""
     down, across = _gradient(plane, image, 0), _gradient(plane, image, 1)
     a, b, d = _gradient(plane, down, 0), _gradient(plane, down, 1), _gradient(plane, across, 1)
     module = plane.xp.sqrt(a * a + b * b + d * d)
@@ -130,19 +130,19 @@ def hessian(plane: Plane, image: Array) -> tuple[Array, ...]:
 
 
 def structure(plane: Plane, sigma: float) -> tuple[Array, Array]:
-    """Eigenvalues of the structure tensor, whose products of derivatives are averaged over ``sigma``."""
+    """Return the eigenvalues of the structure tensor, smoothed with ``sigma``."""
     down, across = (plane.ndi.sobel(plane.image, axis=axis, mode="nearest") / 8 for axis in (0, 1))
     a, b, d = (plane.smooth(product, sigma) for product in (down * down, down * across, across * across))
     larger, smaller = _symmetric_eigenvalues(plane, a, b, d)
-    # The tensor is positive semi-definite; rounding may say otherwise.
+    # The tensor is positive semi-definite; rounding errors may make an eigenvalue negative.
     return larger, plane.xp.maximum(smaller, 0)
 
 
 def derivatives(plane: Plane, sigma: float) -> Iterator[Array]:
-    """Derivatives of order 2..5 along both axes of the image blurred by ``sigma``, times sigma^(2 order).
+    """Yield derivatives of order 2..5 along both axes, blurred by ``sigma`` and times sigma^(2 order).
 
-    Without that factor they would fall as sigma^-10. The kernels are Hermite polynomials times a Gaussian
-    of x / sigma, which contain it, so that no small or large number appears on the way.
+    The factor keeps them from falling as sigma^-10. The kernels are Hermite polynomials times a Gaussian of
+    x / sigma, which include the factor, so that no very small or large numbers occur.
     """
     reach = gaussian_reach(sigma)
     x = np.arange(-reach, reach + 1) / sigma
@@ -169,15 +169,15 @@ def disc_area(radius: int) -> int:
 def _over_disc(padded: Array, radius: int, combine: Callable[[Array, Array], Array]) -> Array:
     """Combine the pixels within ``radius`` of every pixel.
 
-    Rows of growing half-width are built from one another, and each is used for the rows of the disc that
-    have its width.
+    Rows of increasing width are built from one another, and each is used for the rows of the disc of that
+    width.
 
     Parameters
     ----------
     padded
         ``(Y + 2 radius, X + 2 radius)``.
     radius
-        In pixels; a pixel at exactly this distance belongs to the disc.
+        In pixels; pixels at exactly this distance are part of the disc.
     combine
         A commutative ufunc: add, minimum or maximum.
 
@@ -197,33 +197,33 @@ def _over_disc(padded: Array, radius: int, combine: Callable[[Array, Array], Arr
         for dy in range(radius + 1):
             if math.isqrt(radius * radius - dy * dy) != half:
                 continue
-            part = rows[radius + dy : radius + dy + height]
+            row = rows[radius + dy : radius + dy + height]
             if dy:
-                part = combine(rows[radius - dy : radius - dy + height], part)
-            total = part if total is None else combine(total, part)
+                row = combine(rows[radius - dy : radius - dy + height], row)
+            total = row if total is None else combine(total, row)
     return total
 
 
 def mean(plane: Plane, sigma: float) -> Array:
-    """Mean within the disc."""
+    """Return the mean within the disc."""
     radius = disc_radius(sigma)
     total = _over_disc(plane.padded(plane.levels, radius), radius, plane.xp.add)
     return total / (GREY * disc_area(radius))
 
 
 def extreme(plane: Plane, sigma: float, combine: Callable[[Array, Array], Array]) -> Array:
-    """Minimum or maximum within the disc, whichever ``combine`` takes of two arrays."""
+    """Return the minimum or maximum within the disc; ``combine`` is that ufunc."""
     radius = disc_radius(sigma)
     return _over_disc(plane.padded(plane.image, radius), radius, combine)
 
 
 def _counts(plane: Plane, condition: Array, radius: int) -> Array:
-    """How many pixels of the disc meet a condition, given padded; uint16 (a disc of radius 64 has 12 853)."""
+    """Count the pixels of the disc that meet a padded condition; uint16, as radius 64 has 12 853 pixels."""
     return _over_disc(condition.astype(plane.xp.uint16), radius, plane.xp.add)
 
 
 def median(plane: Plane, sigma: float) -> Array:
-    """Median of the image rounded to 256 grey levels: the number of levels that less than half reach."""
+    """Return the median of the image rounded to 256 grey levels, counted level by level."""
     radius = disc_radius(sigma)
     half = disc_area(radius) // 2
     padded = plane.padded(plane.bytes, radius)
@@ -235,7 +235,7 @@ def median(plane: Plane, sigma: float) -> Array:
 
 
 def entropy(plane: Plane, sigma: float) -> Iterator[Array]:
-    """Shannon entropy, in bits, of the histogram within the disc, with 32, 64 and 128 bins."""
+    """Yield the Shannon entropy in bits of the histogram within the disc, with 32, 64 and 128 bins."""
     xp, radius = plane.xp, disc_radius(sigma)
     area = disc_area(radius)
     share = xp.arange(1, area + 1, dtype=xp.float32) / area
@@ -252,7 +252,7 @@ def entropy(plane: Plane, sigma: float) -> Iterator[Array]:
 
 
 def neighbours(plane: Plane, sigma: float) -> Iterator[Array]:
-    """The eight pixels at the distance ``sigma``, rounded, along rows, columns and diagonals."""
+    """Yield the eight pixels at the rounded distance ``sigma`` along rows, columns and diagonals."""
     distance = neighbour_distance(sigma)
     padded = plane.padded(plane.image, distance)
     for direction in NEIGHBOURS.values():
@@ -260,7 +260,7 @@ def neighbours(plane: Plane, sigma: float) -> Iterator[Array]:
 
 
 def neighbour_distance(sigma: float) -> int:
-    """Return the distance in whole pixels at which neighbours of scale ``sigma`` are taken."""
+    """Return the distance in whole pixels of the neighbours of scale ``sigma``."""
     return max(1, round(sigma))
 
 
@@ -272,29 +272,29 @@ def _shifted(padded: Array, width: int, dy: int, dx: int) -> Array:
 
 @cache
 def _line_taps() -> tuple[tuple[tuple[int, int], ...], ...]:
-    """Pixels ``(dy, dx)`` that a line through the middle of a square covers, for every angle.
+    """Return the pixels ``(dy, dx)`` of a line through the centre of a square, for every angle.
 
-    The lines are those of the published method: one column of a 19 x 19 kernel, turned by cubic splines
-    into a larger kernel and rounded to 0 or 1. A kernel of even side has its centre half a pixel off.
+    The lines are those of the published method: one column of a 19 x 19 kernel, rotated with cubic splines
+    into a larger kernel and rounded to 0 or 1. The centre of a kernel of even side is half a pixel off.
     """
     upright = np.zeros((_LINE, _LINE))
     upright[:, _LINE // 2] = 1
     lines = []
     for angle in _ANGLES:
         kernel = np.rint(scipy.ndimage.rotate(upright, angle))
-        # A convolution sees its kernel from the other side.
+        # A convolution mirrors its kernel.
         offsets = np.array(kernel.shape) // 2 - np.argwhere(kernel)
         lines.append(tuple((int(dy), int(dx)) for dy, dx in offsets))
     return tuple(lines)
 
 
 def line_reach() -> int:
-    """Return how far the lines of the membrane filter reach along an axis, in pixels."""
+    """Return the reach in pixels of the lines of the membrane filter along an axis."""
     return max(abs(step) for line in _line_taps() for offset in line for step in offset)
 
 
 def membrane(plane: Plane) -> Array:
-    """Mean, maximum, minimum, sum, deviation and median of the sums along 30 lines; ``(6, Y, X)``."""
+    """Return mean, maximum, minimum, sum, deviation and median of the sums along 30 lines; ``(6, Y, X)``."""
     xp, reach, lines = plane.xp, line_reach(), _line_taps()
     height, width = plane.image.shape
     padded = plane.padded(plane.levels, reach)
@@ -302,11 +302,11 @@ def membrane(plane: Plane) -> Array:
     band = max(1, _BAND_PIXELS[xp.__name__] // width)
     for top in range(0, height, band):
         rows = slice(top, min(top + band, height))
-        window = padded[rows.start : rows.stop + 2 * reach]
+        strip = padded[rows.start : rows.stop + 2 * reach]
         sums = xp.zeros((len(lines), rows.stop - rows.start, width), dtype=xp.float32)
         for total, line in zip(sums, lines, strict=True):
             for dy, dx in line:
-                total += _shifted(window, reach, dy, dx)
+                total += _shifted(strip, reach, dy, dx)
         middle = len(lines) // 2
         smallest, lower, upper, largest = _ranked(xp, sums, (0, middle - 1, middle, len(lines) - 1))
         medians = (lower + upper) / 2
@@ -326,9 +326,10 @@ def membrane(plane: Plane) -> Array:
 
 @cache
 def _sorting_network(count: int, ranks: tuple[int, ...]) -> tuple[tuple[int, int, bool, bool], ...]:
-    """Return the steps of Batcher's odd-even merge sort that some ranks depend on.
+    """Return the steps of Batcher's odd-even merge sort that determine some ranks.
 
-    Each compares places ``a < b``, and says whether the smaller value, at ``a``, is needed, and the larger.
+    A step compares positions ``a < b``; its flags tell whether the smaller value (at ``a``) and the larger
+    one are needed later.
     """
     steps = []
     run = 1
@@ -352,8 +353,8 @@ def _sorting_network(count: int, ranks: tuple[int, ...]) -> tuple[tuple[int, int
 def _ranked(xp: Any, images: Array, ranks: tuple[int, ...]) -> tuple[Array, ...]:
     """Return, at every pixel, the values of some ranks (0: the smallest) among images ``(n, Y, X)``.
 
-    Whole images are compared at each step. On a CPU that takes somewhat less time than to sort at every
-    pixel; CuPy sorts pairs of a pixel's number and its value, many times as much work.
+    Each step compares whole images. This is slightly faster than sorting each pixel on a CPU, and much faster
+    with CuPy, which sorts pairs of pixel index and value.
     """
     values = list(images)
     for a, b, smaller, larger in _sorting_network(len(images), ranks):
@@ -364,10 +365,10 @@ def _ranked(xp: Any, images: Array, ranks: tuple[int, ...]) -> tuple[Array, ...]
 
 
 def bilateral(plane: Plane) -> Iterator[Array]:
-    """Mean of the pixels within 5 and 10 px whose grey level differs by no more than 50 and 100."""
+    """Yield the mean of the pixels within 5 and 10 px whose grey level differs by at most 50 and 100."""
     xp, reach = plane.xp, max(BILATERAL_RADII)
     padded = plane.padded(plane.levels, reach)
-    # The deviation from the middle pixel is summed: it stays small, and is zero in a flat image.
+    # Deviations from the central pixel are summed: they are small, and zero in a flat image.
     sums = [xp.zeros_like(plane.levels) for _ in BILATERAL_RANGES]
     counts = [xp.zeros_like(plane.levels) for _ in BILATERAL_RANGES]
     inner = -1

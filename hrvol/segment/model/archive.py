@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.errors import ModelError
+from hrvol.errors import ModelError, first_line
 
 ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
@@ -46,7 +46,7 @@ def read_member(archive: zipfile.ZipFile, name: str, source: str) -> bytes:
         raise ModelError(f"{source}: found no {name}, expected one in a model file") from None
     except ARCHIVE_ERRORS as error:
         raise ModelError(
-            f"{source}: {name}: found damaged data ({one_line(error)}), expected a whole file"
+            f"{source}: {name}: found damaged data ({first_line(error)}), expected a whole file"
         ) from None
 
 
@@ -56,7 +56,7 @@ def read_json(archive: zipfile.ZipFile, name: str, source: str) -> Any:
     try:
         return json.loads(data)
     except ValueError as error:
-        raise ModelError(f"{source}: {name}: found {one_line(error)}, expected JSON") from None
+        raise ModelError(f"{source}: {name}: found {first_line(error)}, expected JSON") from None
 
 
 def read_mapping(archive: zipfile.ZipFile, name: str, source: str) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def read_array(
     try:
         values: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, TypeError, EOFError, OSError) as error:
-        raise ModelError(f"{source}: {name}: found {one_line(error)}, expected an array") from None
+        raise ModelError(f"{source}: {name}: found {first_line(error)}, expected an array") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind != kind or values.shape != shape:
         actual = f"{getattr(values, 'dtype', type(values))} {getattr(values, 'shape', '')}"
         expected = {"f": "floating-point", "i": "integer"}[kind]
@@ -159,8 +159,3 @@ def _without_padding(name: str, data: bytes) -> bytes:
     cleared = np.frombuffer(bytearray(data), np.uint8)
     cleared[len(data) - values.nbytes :].reshape(-1, values.dtype.itemsize)[:, padding] = 0
     return cleared.tobytes()
-
-
-def one_line(error: Exception) -> str:
-    """Return the first line of what an exception says."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

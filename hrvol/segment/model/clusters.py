@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.errors import ModelError
+from hrvol.errors import ModelError, first_line
 from hrvol.segment.attention import ClusterTally
 from hrvol.segment.cluster_classifier import ClusterClassifier
-from hrvol.segment.model.archive import array_bytes, one_line, read_array
+from hrvol.segment.model.archive import array_bytes, read_array
 from hrvol.segment.positions import PositionField, n_terms
 
 _TYPES: dict[str, type[np.generic]] = {
@@ -69,7 +69,9 @@ def read_clusters(archive: zipfile.ZipFile, entries: Any, n_features: int, sourc
         if field is not None and not (1 <= field["degree"] <= 12 and 1 <= field["columns"] <= n_features):
             raise ValueError(f"position field of {field}")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ModelError(f"{source}: found damaged entries ({one_line(error)}), expected a model's") from None
+        raise ModelError(
+            f"{source}: found damaged entries ({first_line(error)}), expected a model's"
+        ) from None
 
     def read(name: str, *shape: int) -> NDArray[Any]:
         kind = np.dtype(_TYPES[name]).kind

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -33,7 +31,8 @@ import numpy as np
 import skops.io
 
 from hrvol.classes import ClassInfo
-from hrvol.errors import HrvolError, ModelError
+from hrvol.errors import HrvolError, ModelError, first_line
+from hrvol.files import atomic_write
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.estimators.validate import TRUSTED_TYPES, check_fitted
@@ -41,7 +40,6 @@ from hrvol.segment.model.archive import (
     ARCHIVE_ERRORS,
     array_bytes,
     canonical_skops,
-    one_line,
     read_array,
     read_json,
     read_mapping,
@@ -147,22 +145,11 @@ def save_model(model: Model, path: str | Path) -> None:
     """
     path = Path(path)
     data = model_bytes(model)
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # temporary files are private, models are not
-        os.replace(temporary, path)
+        with atomic_write(path, durable=True) as partial:
+            partial.write_bytes(data)
     except OSError as error:
         raise ModelError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def _json(values: Any) -> bytes:
@@ -224,7 +211,7 @@ def read_model(data: bytes, source: str) -> Model:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except ARCHIVE_ERRORS as error:
         raise ModelError(
-            f"{source}: found a damaged file or no model ({one_line(error)}), expected a *.hrvol file"
+            f"{source}: found a damaged file or no model ({first_line(error)}), expected a *.hrvol file"
         ) from None
     with archive:
         return _read_archive(archive, source)
@@ -273,7 +260,9 @@ def _read_archive(archive: zipfile.ZipFile, source: str) -> Model:
         versions, trained_on = dict(info["versions"]), tuple(info["trained_on"])
         weights = info["weights_sha256"]
     except (KeyError, TypeError, ValueError, HrvolError) as error:
-        raise ModelError(f"{source}: found damaged entries ({one_line(error)}), expected a model's") from None
+        raise ModelError(
+            f"{source}: found damaged entries ({first_line(error)}), expected a model's"
+        ) from None
     classifier: PixelClassifier | ClusterClassifier
     if "clusters" in info:
         classifier = read_clusters(archive, info["clusters"], len(channels), source)
@@ -295,7 +284,9 @@ def _members(
     try:
         columns_of = {str(entry["name"]): slice(*map(int, entry["columns"])) for entry in info["members"]}
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{source}: found damaged entries ({one_line(error)}), expected a model's") from None
+        raise ModelError(
+            f"{source}: found damaged entries ({first_line(error)}), expected a model's"
+        ) from None
     expected = {"all"} if recipe.combine == "concatenate" else {"classical", "deep", "hybrid"}
     if set(columns_of) != expected:
         raise ModelError(f"{source}: found estimators {sorted(columns_of)}, expected {sorted(expected)}")
@@ -353,6 +344,6 @@ def _estimator(
         stored, installed = versions.get("scikit-learn"), version("scikit-learn")
         note = "" if stored == installed else f" (made with scikit-learn {stored}, installed: {installed})"
         raise ModelError(
-            f"{source}: {member}: {one_line(error)}{note}; expected a {recipe.classifier.kind} classifier"
+            f"{source}: {member}: {first_line(error)}{note}; expected a {recipe.classifier.kind} classifier"
         ) from None
     return estimator

@@ -19,7 +19,7 @@ from hrvol.device import cpus
 from hrvol.errors import UsageError
 from hrvol.features.filters.bank import grey_columns
 from hrvol.files import text
-from hrvol.progress import ProgressCallback, duration
+from hrvol.progress import ProgressCallback, duration, renamed
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import ClassifierKind, ClassifierSpec, DeepSpec, FeatureKind, FeatureSpec
 from hrvol.segment.pixel_classifier import Member, PixelClassifier
@@ -323,7 +323,7 @@ class _Trials:
             featuriser,
             held_out.window,
             tiles,
-            _renamed(self._progress, f"features of strokes: {name}"),
+            renamed(self._progress, stage=f"features of strokes: {name}"),
         )
         took = time.monotonic() - began
         if deep is not None:
@@ -374,10 +374,3 @@ class _Trials:
             return ()
         deep, _ = self._gathered(features.deep)
         return grey_columns(features.classical, deep.shape[1])
-
-
-def _renamed(progress: ProgressCallback | None, stage: str) -> ProgressCallback | None:
-    """Return a callback that tells of a stage by another name."""
-    if progress is None:
-        return None
-    return lambda _, done, total: progress(stage, done, total)

@@ -46,7 +46,7 @@ def test_weights_interpolate_linearly_and_hold_beyond_the_ends(centres, pixels):
         return
     values = np.sin(centres)
     axis = axis_weights(centres, pixels, "bilinear")
-    low, high, part = values[axis.low.numpy()], values[axis.high.numpy()], axis.part.numpy()
+    low, high, part = values[axis.low.numpy()], values[axis.high.numpy()], axis.fraction.numpy()
     np.testing.assert_allclose(low + (high - low) * part, np.interp(pixels, centres, values), atol=1e-4)
 
 

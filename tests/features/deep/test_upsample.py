@@ -318,5 +318,5 @@ def test_the_real_network_gives_the_same_bits_in_any_number_of_threads(vits14, m
 
 @pytest.mark.weights
 def test_a_block_that_is_not_there(vits14):
-    with pytest.raises(UsageError, match="has 12 blocks, found 13"):
+    with pytest.raises(UsageError, match=r"deep\.block: found 13, expected at most 12"):
         upsample(vits14, torch.rand(28, 28), DeepSpec(block=13))
