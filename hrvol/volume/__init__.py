@@ -1,1 +1,1 @@
-"""The only code that opens stores, and the integer geometry of blocks and tiles."""
+"""Open, read and write volumes; divide them into blocks and tiles. The only code that opens stores."""

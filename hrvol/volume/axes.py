@@ -1,4 +1,4 @@
-"""Which axis of an array is z, y or x."""
+"""Find z, y and x among the axes of an array."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ def spatial_axes(source: str, shape: tuple[int, ...], names: tuple[str, ...] | N
     source
         Name of the array for error messages.
     shape
-        Of the array, as stored.
+        Shape of the array as stored.
     names
-        What its metadata calls the axes, lower case, or ``None``. Names without a y and an x among them are
-        not used: the order is then taken to be z, y, x.
+        Names of the axes in its metadata, lower case, or ``None``. They are ignored unless they include y and
+        x; the order is then assumed to be z, y, x.
 
     Returns
     -------
     tuple of str
-        A name per axis. Each that is not z, y or x has length 1.
+        One name per axis. Axes other than z, y and x have length 1.
 
     Raises
     ------
     InputError
-        There are several channels, samples, times or too many axes; the array is empty.
+        The array is empty, or has several channels, samples or times, or too many axes.
     """
     if not all(shape):
         raise InputError(f"{source}: found an empty array of shape {shape}")
     if names is not None and len(names) != len(shape):
-        raise InputError(f"{source}: found {len(shape)} axes where the metadata names {', '.join(names)}")
+        raise InputError(f"{source}: found {len(shape)} axes, expected those of the metadata: {', '.join(names)}")
     if names is None or not {"y", "x"} <= set(names):
         names = _guess(source, shape)
     for name, length in zip(names, shape, strict=True):
         if name not in ("z", "y", "x") and length > 1:
-            what = {"c": f"{length} channels", "s": f"{length} samples per pixel (an RGB image?)"}.get(
+            content = {"c": f"{length} channels", "s": f"{length} samples per pixel (an RGB image?)"}.get(
                 name, f"{length} along axis {name!r}"
             )
-            raise InputError(f"{source}: found {what} in shape {shape}, expected one grey value per voxel")
+            raise InputError(f"{source}: found {content} in shape {shape}, expected one grey value per voxel")
     return names
 
 
 def spacing(coordinates: Any) -> float:
-    """Return the step of an xarray coordinate, 1 where there is none or it is not even."""
+    """Return the step of an xarray coordinate; 1 if there is none or its steps are unequal."""
     if coordinates is None or coordinates.size < 2 or np.dtype(coordinates.dtype).kind not in "iuf":
         return 1.0
     steps = np.diff(np.asarray(coordinates, dtype=np.float64))

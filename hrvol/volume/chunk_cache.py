@@ -1,7 +1,7 @@
-"""Decoded chunks of the input, kept by a process so that each is decoded about once.
+"""Cache decoded chunks of the input in a process, so that each is decoded about once.
 
-A chunk is the least that can be read of a Zarr array, and neighbouring blocks read the same ones: their
-windows overlap, and chunks straddle blocks.
+A chunk is the smallest unit that can be read of a Zarr array. Neighbouring blocks read the same chunks: the
+windows of their tiles overlap, and chunks straddle blocks.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ Index = tuple[int, ...]
 Chunk = NDArray[Any]
 
 CAPACITY = 512 * 2**20
-"""Bytes of decoded chunks that a process keeps by default."""
+"""Default size of the cache of a process, in bytes of decoded chunks."""
 
 RUN_BYTES = 64 * 2**20
-"""Bytes of chunks that one call of Zarr reads at most (but at least one chunk): they are in memory beside the
-cache until they are sorted into it."""
+"""Most bytes of chunks that one call of Zarr reads (at least one chunk): they are in memory beside the cache
+until they are copied into it."""
 
 
 @dataclass(frozen=True)
 class ChunkUses:
-    """How many blocks of a run read a chunk; call it with the chunk's index.
+    """Number of blocks of a run that read a chunk; call it with the chunk's index.
 
     Attributes
     ----------
     rows
-        Per axis, and chunk along it: the rows of blocks that read it. A chunk's count is their product.
+        Per axis and chunk along it, the number of rows of blocks that read it. The count of a chunk is the
+        product over the axes.
     axes
-        What the axes are called.
+        Names of the axes.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -53,22 +54,22 @@ class ChunkUses:
         return math.prod(counts[i] for counts, i in zip(self.rows, index, strict=True))
 
     def along(self, axes: Sequence[str]) -> ChunkUses:
-        """Return the same for an array of other axes (``Volume.axes``); those not known have one chunk."""
-        known = dict(zip(self.axes, self.rows, strict=True))
-        return ChunkUses(tuple(known.get(axis, (1,)) for axis in axes), tuple(axes))
+        """Return the counts for an array of other axes (``Volume.axes``); axes beside z, y, x have one chunk."""
+        rows = dict(zip(self.axes, self.rows, strict=True))
+        return ChunkUses(tuple(rows.get(axis, (1,)) for axis in axes), tuple(axes))
 
 
 def chunk_uses(grid: BlockGrid, chunks: tuple[int, int, int], region: Box | None = None) -> ChunkUses:
-    """Count how many blocks of a run read a chunk.
+    """Count the blocks of a run that read each chunk.
 
     Parameters
     ----------
     grid
-        The run's blocks.
+        Blocks of the run.
     chunks
         Voxels per chunk of the input, (z, y, x).
     region
-        The part of the volume that the run computes; ``None`` is all of it.
+        Region of the volume that the run computes; ``None`` is all of it.
     """
     rows = []
     for spans, length, chunk in zip(grid.read_spans(region), grid.shape, chunks, strict=True):
@@ -81,38 +82,35 @@ def chunk_uses(grid: BlockGrid, chunks: tuple[int, int, int], region: Box | None
 
 
 class ChunkCache:
-    """Reads Zarr arrays through a store of decoded chunks. Any number of threads may share one.
+    """Read Zarr arrays through a cache of decoded chunks, shared by any number of threads.
 
-    While one thread decodes a chunk, others that want it wait. What is needed no more goes first, then what
-    was not used for longest. Arrays must not be written to meanwhile.
+    While one thread decodes a chunk, others that need it wait. Chunks that no read needs any more are evicted
+    first, then the least recently used. Arrays must not be written to meanwhile.
 
     Parameters
     ----------
     capacity
-        Bytes of chunks to keep; 0 keeps none. A selection of more is read as well, and a part of it kept.
-        Beside them a read needs its result and at most :data:`RUN_BYTES`, or one chunk.
+        Bytes of chunks to keep; 0 keeps none. Of a selection larger than that only some chunks are kept.
+        In addition, a read needs memory for its result and at most :data:`RUN_BYTES`, or one chunk.
 
     Attributes
     ----------
+    held_bytes
+        Bytes kept, or reserved for chunks that are being read; at most the capacity.
     decoded_bytes, decoded_chunks
-        What Zarr has decoded so far, chunks cut at the border of their array.
+        Amount that Zarr has decoded so far; chunks are clipped at the border of their array.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
+        self.held_bytes = 0
         self.decoded_bytes = 0
         self.decoded_chunks = 0
         self._lock = threading.Lock()
-        self._held = 0  # bytes kept, or promised to chunks that are being read
-        self._kept: OrderedDict[_Key, Chunk] = OrderedDict()  # the one not used for longest is the first
-        self._coming: dict[_Key, Future[Chunk | None]] = {}
-        self._left: dict[_Key, int] = {}
-        self._arrays: dict[int, zarr.Array[Any]] = {}  # kept alive: their ids are parts of keys
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes kept, or promised to chunks that are being read; never more than the capacity."""
-        return self._held
+        self._kept: OrderedDict[_Key, Chunk] = OrderedDict()  # least recently used first
+        self._pending: dict[_Key, Future[Chunk | None]] = {}
+        self._reads_left: dict[_Key, int] = {}
+        self._arrays: dict[int, zarr.Array[Any]] = {}  # kept alive because their ids are in the keys
 
     def read(
         self,
@@ -120,45 +118,49 @@ class ChunkCache:
         selection: tuple[slice | int, ...],
         uses: Callable[[Index], int] | None = None,
     ) -> NDArray[Any]:
-        """Return ``array[selection]``, in memory of its own.
+        """Return ``array[selection]`` as a new array.
 
         Parameters
         ----------
         array
-            Of Zarr format 2 or 3, with or without shards.
+            Zarr array of format 2 or 3, with or without shards.
         selection
-            Per axis a slice of step 1, or the number of an element, whose axis is dropped.
+            One slice of step 1, or one index, per axis. An axis with an index is dropped.
         uses
-            How often each chunk is read in all (a block is one read); one that was read so often is dropped.
-            Reads without ``uses`` do not count.
+            Total number of reads of each chunk (a block is one read); it is evicted after the last. Reads
+            without ``uses`` are not counted.
 
         Raises
         ------
         IndexError
             The selection does not fit the array.
         Exception
-            Whatever the store or a codec raises. Chunks that were read before are kept, the others are read
-            when they are wanted again.
+            Any error of the store or a codec. Chunks read before it are kept; the others are read by the next
+            request.
         """
         spans = _spans(selection, array.shape)
         out = np.empty([len(span) for span in spans], array.dtype)
         request = _Request(array, spans, out, uses)
         missing = request.indices()
         while missing:
-            here, claimed, awaited = self._claim(request, missing)
-            self._fetch(request, claimed)  # first, as others may wait for it
-            for index, chunk in here.items():
-                request.place(index, chunk)
-            # Where another thread failed to read a chunk, or one that it read with it, this one tries.
-            missing = [index for index, chunk in awaited.items() if not request.place(index, chunk.result())]
+            kept, claimed, awaited = self._claim(request, missing)
+            self._fetch(request, claimed)  # first, because other threads may wait for these
+            for index, chunk in kept.items():
+                request.copy_to_result(index, chunk)
+            # A chunk that another thread failed to read is read by this one.
+            missing = [
+                index
+                for index, future in awaited.items()
+                if not request.copy_to_result(index, future.result())
+            ]
         self._count(request)
         return out.reshape([len(s) for s, at in zip(spans, selection, strict=True) if isinstance(at, slice)])
 
     def _claim(
         self, request: _Request, indices: Collection[Index]
     ) -> tuple[dict[Index, Chunk], dict[Index, bool], dict[Index, Future[Chunk | None]]]:
-        """Return chunks that are here, those that this thread must read (and which to keep), those coming."""
-        here: dict[Index, Chunk] = {}
+        """Divide chunks into kept ones, those this thread must read (and whether to keep them), pending ones."""
+        kept: dict[Index, Chunk] = {}
         claimed: dict[Index, bool] = {}
         awaited: dict[Index, Future[Chunk | None]] = {}
         with self._lock:
@@ -167,72 +169,72 @@ class ChunkCache:
                 key = request.key(index)
                 if key in self._kept:
                     self._kept.move_to_end(key)
-                    here[index] = self._kept[key]
-                elif key in self._coming:
-                    awaited[index] = self._coming[key]
+                    kept[index] = self._kept[key]
+                elif key in self._pending:
+                    awaited[index] = self._pending[key]
                 else:
-                    claimed[index] = request.uses is None or self._left.get(key, request.uses(index)) > 1
-            for index, again in claimed.items():
-                self._coming[request.key(index)] = Future()
-                claimed[index] = again and self._reserve(request.nbytes(index))
-        return here, claimed, awaited
+                    claimed[index] = request.uses is None or self._reads_left.get(key, request.uses(index)) > 1
+            for index, read_again in claimed.items():
+                self._pending[request.key(index)] = Future()
+                claimed[index] = read_again and self._reserve(request.nbytes(index))
+        return kept, claimed, awaited
 
     def _reserve(self, size: int) -> bool:
-        """Make room for a chunk; false if there cannot be any."""
+        """Reserve bytes for a chunk, evicting others; false if there is not enough room."""
         if size > self.capacity:
             return False
-        while self._held + size > self.capacity:
-            if not self._kept:  # all room is promised
+        while self.held_bytes + size > self.capacity:
+            if not self._kept:  # all room is reserved
                 return False
             _, oldest = self._kept.popitem(last=False)
-            self._held -= oldest.nbytes
-        self._held += size
+            self.held_bytes -= oldest.nbytes
+        self.held_bytes += size
         return True
 
     def _fetch(self, request: _Request, claimed: Mapping[Index, bool]) -> None:
-        """Read the chunks that were claimed, in boxes: what one call asks for, Zarr fetches side by side."""
+        """Read the claimed chunks in boxes: Zarr fetches the chunks of one call concurrently."""
         largest = max((request.nbytes(index) for index in claimed), default=1)
-        open_claims = dict(claimed)
+        unread = dict(claimed)
         try:
             for run in _runs(claimed, max(RUN_BYTES // max(largest, 1), 1)):
                 values = np.asarray(request.array[request.box(run)])
                 for index in product(*run):
-                    part = values[request.within(index, run)]
-                    # A copy, because a view would hold on to the whole run.
-                    chunk = part.copy() if claimed[index] else part
-                    request.place(index, chunk)
-                    self._settle(request, index, chunk, open_claims.pop(index))
+                    view = values[request.within(index, run)]
+                    # Copy what is kept: a view would keep the whole run in memory.
+                    chunk = view.copy() if claimed[index] else view
+                    request.copy_to_result(index, chunk)
+                    self._deliver(request, index, chunk, unread.pop(index))
         finally:
-            for index, keep in open_claims.items():
-                self._settle(request, index, None, keep)
+            for index, keep in unread.items():
+                self._deliver(request, index, None, keep)
 
-    def _settle(self, request: _Request, index: Index, chunk: Chunk | None, keep: bool) -> None:
-        """Hand a chunk to those who wait, and keep it if room was made; ``None`` if it was not read."""
+    def _deliver(self, request: _Request, index: Index, chunk: Chunk | None, keep: bool) -> None:
+        """Pass a chunk to waiting threads, and keep it if room was reserved; ``None`` if reading failed."""
         key = request.key(index)
         with self._lock:
-            coming = self._coming.pop(key)
+            pending = self._pending.pop(key)
             if chunk is None:
-                self._held -= keep * request.nbytes(index)
+                self.held_bytes -= keep * request.nbytes(index)
             else:
                 self.decoded_bytes += chunk.nbytes
                 self.decoded_chunks += 1
                 if keep:
                     self._kept[key] = chunk
-        coming.set_result(chunk)
+        pending.set_result(chunk)
 
     def _count(self, request: _Request) -> None:
-        """Count a read of chunks, and drop those that were read for the last time."""
+        """Count a read of chunks, and evict those that were read for the last time."""
         if request.uses is None:
             return
         with self._lock:
             for index in request.indices():
                 key = request.key(index)
-                left = self._left.pop(key, None)
+                left = self._reads_left.pop(key, None)
                 left = (request.uses(index) if left is None else left) - 1
                 if left > 0:
-                    self._left[key] = left
+                    self._reads_left[key] = left
                 elif key in self._kept:
-                    self._held -= self._kept.pop(key).nbytes
+                    self.held_bytes -= self._kept.pop(key).nbytes
 
 
 _Key = tuple[int, Index]
@@ -240,7 +242,7 @@ _Key = tuple[int, Index]
 
 @dataclass(frozen=True, eq=False)
 class _Request:
-    """One read: what of which array goes where. Chunks are known by their index in the array's grid."""
+    """One read of an array into a result. A chunk is identified by its index in the grid of chunks."""
 
     array: zarr.Array[Any]
     spans: tuple[range, ...]
@@ -248,37 +250,37 @@ class _Request:
     uses: Callable[[Index], int] | None
 
     def indices(self) -> list[Index]:
-        """Return the chunks that the read touches."""
+        """Return the indices of the chunks that the read touches."""
         sides = zip(self.spans, self.array.chunks, strict=True)
         rows = (range(s.start // side, -(-s.stop // side)) if len(s) else range(0) for s, side in sides)
         return list(product(*rows))
 
     def key(self, index: Index) -> _Key:
-        """Return what tells a chunk from those of other arrays."""
+        """Return a key of a chunk that is unique among arrays."""
         return id(self.array), index
 
     def box(self, run: Sequence[range]) -> tuple[slice, ...]:
-        """Return the elements of a box of chunks, as a selection of the array."""
+        """Return a box of chunks as a selection of the array."""
         return tuple(
             slice(rows.start * side, min(rows.stop * side, length))
             for rows, side, length in zip(run, self.array.chunks, self.array.shape, strict=True)
         )
 
     def within(self, index: Index, run: Sequence[range]) -> tuple[slice, ...]:
-        """Return a chunk as a selection of a box of chunks (which cuts it at the array's border)."""
+        """Return a chunk as a selection of a box of chunks, which clips it at the array's border."""
         return tuple(
             slice((i - rows.start) * side, (i + 1 - rows.start) * side)
             for i, rows, side in zip(index, run, self.array.chunks, strict=True)
         )
 
     def nbytes(self, index: Index) -> int:
-        """Return the size of a chunk, cut at the array's border."""
+        """Return the bytes of a chunk, clipped at the array's border."""
         box = self.box([range(i, i + 1) for i in index])
         sides: list[int] = [span.stop - span.start for span in box]
         return math.prod(sides) * self.array.dtype.itemsize
 
-    def place(self, index: Index, chunk: Chunk | None) -> bool:
-        """Copy what is wanted of a chunk to the result; false if there is no chunk."""
+    def copy_to_result(self, index: Index, chunk: Chunk | None) -> bool:
+        """Copy the selected elements of a chunk to the result; false if there is no chunk."""
         if chunk is None:
             return False
         inner, outer = [], []
@@ -291,7 +293,7 @@ class _Request:
 
 
 def _spans(selection: Sequence[slice | int], shape: Sequence[int]) -> tuple[range, ...]:
-    """Write a selection as one range of elements per axis."""
+    """Return a selection as one range of elements per axis."""
     if len(selection) != len(shape):
         raise IndexError(f"found a selection of {len(selection)} axes, expected {len(shape)}")
     spans = []
@@ -304,7 +306,7 @@ def _spans(selection: Sequence[slice | int], shape: Sequence[int]) -> tuple[rang
 
 
 def _runs(indices: Collection[Index], most: int) -> Iterator[tuple[range, ...]]:
-    """Divide chunks into boxes of at most ``most`` of them: few, though not always the fewest."""
+    """Divide chunks into boxes of at most ``most`` chunks: few boxes, not always the fewest."""
     left = set(indices)
     for first in sorted(indices):
         if first not in left:

@@ -1,6 +1,7 @@
-"""One frozen window that maps a whole volume's grey values to [0, 1].
+"""Map grey values to [0, 1] with one intensity window per volume.
 
-Never per tile or per image: that would draw seams, and make predictions depend on the tile.
+The window is chosen once. One per tile or per image would make predictions depend on the tile, and so draw
+seams.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from hrvol.volume.volume import Volume
 
 AUTO_PERCENTILES = (0.1, 99.9)
 
-# Small volumes are sampled whole; of others, one box is read from each of 64 strata.
+Window = tuple[float, float]
+"""Low and high grey value: what becomes 0 and 1."""
+
+# Volumes of at most so many voxels are sampled whole; of others, one box is read from each of 64 strata.
 _WHOLE = 2**22
 
 _STRATA = 64
@@ -28,53 +32,53 @@ _STRATA = 64
 _BOX = (4, 128, 128)
 
 
-def intensity_window(volume: Volume, spec: IntensitySpec, seed: int = 0) -> tuple[float, float]:
-    """Choose the window of grey values that becomes [0, 1].
+def intensity_window(volume: Volume, spec: IntensitySpec, seed: int = 0) -> Window:
+    """Choose the intensity window of a volume.
 
     Parameters
     ----------
     volume
-        The volume. Only a sample of it is read, and nothing where the type or the spec decides.
+        The volume. At most a sample is read; nothing if its type or ``spec`` determines the window.
     spec
-        The recipe's settings.
+        Settings of the recipe.
     seed
-        Of the sample; the same seed gives the same window.
+        Seed of the sample.
 
     Returns
     -------
     tuple of float
-        Low and high, low < high, in the volume's own units.
+        Low and high in grey values of the volume, low < high.
 
     Raises
     ------
     InputError
-        The sample holds NaN or infinity; or the range of the type is asked for and the type has none.
+        The sample holds NaN or infinity; or ``spec`` requests the range of a type that is not integer.
     """
     if spec.percentiles is None:
         if isinstance(spec.window, tuple):
             return spec.window
         integer = volume.dtype.kind in "iu"
         if spec.window == "dtype" and not integer:
-            raise InputError(f"{volume.source}: intensity.window: dtype needs integers, found {volume.dtype}")
+            raise InputError(f"{volume.source}: found {volume.dtype}, expected integers for intensity.window: dtype")
         if integer and (spec.window == "dtype" or volume.dtype.itemsize == 1):
             limits = np.iinfo(volume.dtype)
             return float(limits.min), float(limits.max)
     sample = np.concatenate([_finite(volume, box).ravel() for box in sample_boxes(volume.shape, seed)])
     low, high = (float(value) for value in np.percentile(sample, spec.percentiles or AUTO_PERCENTILES))
-    if not low < high:  # nearly all voxels are equal: the few others are what there is to see
+    if not low < high:  # nearly all voxels are equal: use the range of the few others
         low, high = float(sample.min()), float(sample.max())
     return (low, high) if low < high else (low, low + 1.0)
 
 
 def sample_boxes(shape: tuple[int, int, int], seed: int) -> tuple[Box, ...]:
-    """Return boxes that stand for a volume: all of it if it is small, else one from each of 64 strata.
+    """Choose boxes that represent a volume: the whole volume if it is small, else one in each of 64 strata.
 
     Parameters
     ----------
     shape
-        Of the volume, (z, y, x).
+        Shape of the volume, (z, y, x).
     seed
-        Of the places inside the strata.
+        Seed of the positions inside the strata.
     """
     if np.prod(shape, dtype=np.int64) <= _WHOLE:
         return (whole(shape),)
@@ -96,7 +100,7 @@ def sample_boxes(shape: tuple[int, int, int], seed: int) -> tuple[Box, ...]:
 
 def to_unit(
     array: npt.NDArray[Any],
-    window: tuple[float, float],
+    limits: Window,
     *,
     source: str = "image",
     origin: tuple[int, ...] = (0, 0, 0),
@@ -107,10 +111,10 @@ def to_unit(
     ----------
     array
         Grey values of any real type, (z, y, x) or (y, x).
-    window
-        Low and high: what becomes 0 and 1. Values outside are clipped.
+    limits
+        Low and high grey value: what becomes 0 and 1. Values outside are clipped.
     source, origin
-        Name of the volume, and position (z, y, x) in it of the array's first value, for error messages.
+        Name of the volume, and position (z, y, x) of the array's first value in it, for error messages.
 
     Returns
     -------
@@ -120,11 +124,11 @@ def to_unit(
     Raises
     ------
     InputError
-        A value is NaN or infinite; the message says where the first is.
+        A value is NaN or infinite; the message gives the position of the first.
     """
     check_finite(array, source, origin)
-    low, high = window
-    # Types with more digits than float32 lose them only after the low end is taken off.
+    low, high = limits
+    # Subtract first: types of more than 16 bits lose digits in float32.
     exact: npt.NDArray[Any] = array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
     exact -= low
     exact /= high - low
@@ -159,21 +163,18 @@ def _finite(volume: Volume, box: Box) -> npt.NDArray[Any]:
     return values
 
 
-Window = tuple[float, float]
-
-
 def common_window(volumes: Sequence[Volume], spec: IntensitySpec, seed: int) -> Window:
-    """Return the one intensity window of a model, that holds the window of each training volume.
+    """Choose one intensity window for several training volumes: the smallest that holds each of theirs.
 
-    The model applies it to every volume: grey values must mean the same in all of them.
+    A model applies it to every volume, so grey values must have the same meaning in all of them.
     """
     windows = [intensity_window(volume, spec, seed) for volume in volumes]
     return min(low for low, _ in windows), max(high for _, high in windows)
 
 
-def read_unit(volume: Volume, z: int, tile: Tile, window: Window) -> NDArray[np.float32]:
-    """Return a tile's window of plane ``z`` as (Y, X) float32 in [0, 1]."""
+def read_unit(volume: Volume, z: int, tile: Tile, limits: Window) -> NDArray[np.float32]:
+    """Read what a tile sees of plane ``z`` as (Y, X) float32 in [0, 1]."""
     origin = (z, tile.window[0], tile.window[2])
     raw = volume.read((slice(z, z + 1), *tile.window_slices))
-    plane: NDArray[np.float32] = to_unit(raw, window, source=volume.source, origin=origin)[0]
+    plane: NDArray[np.float32] = to_unit(raw, limits, source=volume.source, origin=origin)[0]
     return plane

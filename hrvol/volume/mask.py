@@ -1,4 +1,4 @@
-"""Writing a mask as a TIFF image."""
+"""Write masks as TIFF images."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import tifffile
 
 
 def write_mask(path: str | Path, mask: npt.NDArray[np.bool_]) -> None:
-    """Write a mask as an uncompressed grey TIFF, which every viewer opens.
+    """Write a mask as an uncompressed grey TIFF.
 
     Parameters
     ----------
     path
-        File to write; one that exists is replaced.
+        File to write; an existing file is replaced.
     mask
-        ``(Y, X)``; becomes uint8, 255 where it holds and 0 elsewhere.
+        Boolean ``(Y, X)``, stored as uint8: 255 where true, else 0.
     """
     values: npt.NDArray[Any] = np.where(mask, np.uint8(255), np.uint8(0))
     tifffile.imwrite(path, values, photometric="minisblack")

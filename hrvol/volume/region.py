@@ -1,4 +1,4 @@
-"""Regions of a volume as boxes, and the guard that keeps outputs away from the input."""
+"""Convert regions of a volume to boxes, and protect the input from being overwritten by an output."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hrvol.volume.storage.location import Location
 from hrvol.volume.volume import Volume
 
 Region = Sequence[slice]
-"""``(z, y, x)`` or, of a single plane, ``(y, x)`` slices in voxels; an open end is ``None``."""
+"""``(z, y, x)`` or, for a single plane, ``(y, x)`` slices in voxels; an open end is ``None``."""
 
 
 def region_box(roi: Region | None, volume: Volume) -> Box:
-    """Return a region as a box with explicit bounds; :class:`UsageError` where it is not inside."""
+    """Return a region as a box with explicit bounds; :class:`UsageError` if it is not inside the volume."""
     if roi is None:
         return whole(volume.shape)
     spans = tuple(roi)
@@ -36,16 +36,17 @@ def region_box(roi: Region | None, volume: Volume) -> Box:
 
 
 def keep_input(volume: Volume, out: str | Path | Location) -> None:
-    """Refuse an output that would replace the volume it is made from, whatever the user wants replaced."""
+    """Raise :class:`UsageError` if an output would replace its own input."""
     if volume.origin is None:
         return
-    here, there = volume.origin[0].path, Location.of(out).path
-    if here is not None and there is not None:
-        here, there = here.resolve(), there.resolve()
+    source_path, out_path = volume.origin[0].path, Location.of(out).path
+    if source_path is not None and out_path is not None:
+        source_path, out_path = source_path.resolve(), out_path.resolve()
     source, target = (
-        PurePosixPath(place or str(name).rstrip("/")) for place, name in ((here, volume.source), (there, out))
+        PurePosixPath(path or str(name).rstrip("/"))
+        for path, name in ((source_path, volume.source), (out_path, out))
     )
     if target == source or target in source.parents or source in target.parents:
         raise UsageError(
-            f"{out}: is (or holds, or is inside) the input {volume.source}; choose another place"
+            f"{out}: is (or holds, or is inside) the input {volume.source}, expected another path"
         )

@@ -1,6 +1,6 @@
-"""Opening volumes and labels: Zarr, OME-Zarr, TIFF and arrays in memory, all seen as (z, y, x).
+"""Open volumes and labels: Zarr, OME-Zarr, TIFF and arrays in memory, all presented as (z, y, x).
 
-Nothing is read before it is asked for, box by box.
+Voxels are read box by box, when a box is requested.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.nodes import image_around, labels_of, open_zarr
 from hrvol.volume.storage.location import Location
 
-_OTHERS = f" nor a TIFF image ({', '.join(SUFFIXES)})"  # what is opened besides, for messages
-
+_OTHERS = f" nor a TIFF image ({', '.join(SUFFIXES)})"  # other formats, for messages
 
 Origin = tuple[Location, str | None, int]
 
@@ -37,18 +36,18 @@ Reader = Callable[["zarr.Array[Any]", tuple[Any, ...]], npt.NDArray[Any]]
 class Volume:
     """A grey or labelled volume, always presented as (z, y, x); a 2D image has one plane.
 
-    Volumes opened from a path or URL are pickled as such, and opened again where they arrive.
+    A volume opened from a path or URL is pickled as that path, and reopened when unpickled.
 
     Attributes
     ----------
     source
         Path or URL, or a description of an array in memory.
     array
-        What is read from: anything with ``shape``, ``dtype`` and slicing.
+        Source of the voxels: any object with ``shape``, ``dtype`` and slicing.
     axes
-        Per axis of ``array``: ``"z"``, ``"y"``, ``"x"``, or ``""`` for one of length 1 that is dropped.
+        Per axis of ``array``: ``"z"``, ``"y"``, ``"x"``, or ``""`` for an axis of length 1, which is dropped.
     voxel_size
-        (z, y, x) in ``unit``; 1 where nothing is known.
+        (z, y, x) in ``unit``; 1 if unknown.
     unit
         OME name of a unit of length, or ``None``.
     ndim
@@ -58,7 +57,7 @@ class Volume:
     translation
         Position (z, y, x) of the centre of the first voxel, in ``unit``.
     origin
-        Arguments that open it again (location, labels' name, level), or ``None``.
+        Arguments to reopen it (location, labels' name, level), or ``None``.
     """
 
     source: str
@@ -78,12 +77,12 @@ class Volume:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of what :meth:`read` returns: that of the file in native byte order, uint8 for bool."""
+        """Type that :meth:`read` returns: that of the file in native byte order, uint8 for bool."""
         return _native(self.array.dtype)
 
     @property
     def chunks(self) -> Shape3:
-        """Voxels per chunk, (z, y, x): the least that reading a voxel costs. The whole shape if in memory."""
+        """Voxels per chunk, (z, y, x), the smallest unit of reading; the whole shape if in memory."""
         chunks = getattr(self.array, "chunks", None) or self.array.shape
         return self._spatial(tuple(max(c) if isinstance(c, tuple) else int(c) for c in chunks), 1)
 
@@ -95,17 +94,18 @@ class Volume:
         box
             Slices (z, y, x) with explicit bounds inside the volume; ``None`` is all of it.
         reader
-            Reads a selection of a Zarr array in place of Zarr itself: to keep decoded chunks, say.
+            Function that reads a selection of a Zarr array instead of Zarr itself, for instance through a
+            cache.
 
         Returns
         -------
         numpy.ndarray
-            (z, y, x), own memory, in native byte order; bool comes as uint8.
+            New array (z, y, x) in native byte order; bool becomes uint8.
 
         Raises
         ------
         InputError
-            The file is damaged, or needs a codec that is not installed.
+            The file is damaged, or requires a codec that is not installed.
         IndexError
             The box is empty or not inside the volume.
         """
@@ -113,34 +113,34 @@ class Volume:
         for name, span, length in zip("zyx", box, self.shape, strict=True):
             if not 0 <= span.start < span.stop <= length or span.step not in (None, 1):
                 raise IndexError(f"{self.name}: {name} {span.start}:{span.stop} is not inside 0:{length}")
-        wanted = dict(zip("zyx", box, strict=True))
-        selection = tuple(wanted[axis] if axis else 0 for axis in self.axes)
+        spans = dict(zip("zyx", box, strict=True))
+        selection = tuple(spans[axis] if axis else 0 for axis in self.axes)
         if _is_dask(self.array):
-            # In this thread: an engine decides how many blocks are at work, and a cluster must not wait
+            # In this thread: the engine limits the number of blocks in progress, and a cluster must not wait
             # for itself.
             values = self.array[selection].compute(scheduler="synchronous")
         elif self.origin is None:
             values = np.array(self.array[selection])
         else:
             values = self._read_stored(selection, box, reader)
-        kept = [axis for axis in self.axes if axis]
-        order = [kept.index(axis) for axis in "zyx" if axis in kept]
+        stored = [axis for axis in self.axes if axis]
+        order = [stored.index(axis) for axis in "zyx" if axis in stored]
         values = np.asarray(values).transpose(order).reshape(box_shape(box))
         return np.ascontiguousarray(values, dtype=self.dtype)
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this input from others, ready for JSON.
+        """Return a description of this input that identifies it, ready for JSON.
 
         Returns
         -------
         dict
-            ``source``, ``shape``, ``dtype``, ``voxel_size``, ``unit`` and ``sha256``, a checksum of shape,
-            type and three small boxes of voxels (first corner, middle, last corner).
+            ``source``, ``shape``, ``dtype``, ``voxel_size``, ``unit`` and ``sha256``, a checksum of the shape,
+            the type and three small boxes of voxels (first corner, middle, last corner).
         """
         digest = hashlib.sha256(f"{self.shape}{self.dtype}".encode())
-        for part in (0.0, 0.5, 1.0):
+        for fraction in (0.0, 0.5, 1.0):
             z, y, x = (
-                slice(start := round(part * max(0, length - side)), min(start + side, length))
+                slice(start := round(fraction * max(0, length - side)), min(start + side, length))
                 for length, side in zip(self.shape, (1, 64, 64), strict=True)
             )
             digest.update(self.read((z, y, x)).tobytes())
@@ -166,10 +166,10 @@ class Volume:
             return np.array(self.array[selection])
         except MemoryError:
             raise
-        except Exception as error:  # what a codec or a file system raises is not ours to list
-            where = ", ".join(f"{axis} {s.start}:{s.stop}" for axis, s in zip("zyx", box, strict=True))
+        except Exception as error:  # codecs and file systems raise errors of any type
+            region = ", ".join(f"{axis} {s.start}:{s.stop}" for axis, s in zip("zyx", box, strict=True))
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise UnreadableError(f"{self.source}: cannot read {where}: {reason}") from error
+            raise UnreadableError(f"{self.source}: cannot read {region}: {reason}") from error
 
     def _spatial(self, stored: tuple[int, ...], missing: int) -> Shape3:
         sides = dict(zip(self.axes, stored, strict=True))
@@ -183,16 +183,16 @@ def open_volume(source: Any, *, level: int = 0) -> Volume:
     ----------
     source
         Path, URL or :class:`~hrvol.volume.storage.location.Location` of a Zarr array (version 2 or 3), of a
-        group that holds one array, of an OME-Zarr image, or of a TIFF image or stack; a Zarr array or group;
-        a NumPy, Dask or xarray array; or a volume, which is returned as it is. Axes of length 1 beside z, y
-        and x are dropped.
+        group with one array, of an OME-Zarr image, or of a TIFF image or stack; a Zarr array or group; a
+        NumPy, Dask or xarray array; or a volume, which is returned unchanged. Axes of length 1 other than z,
+        y and x are dropped.
     level
-        Resolution of an OME-Zarr image or a pyramidal TIFF, 0 the finest.
+        Resolution level of an OME-Zarr image or a pyramidal TIFF; 0 is the finest.
 
     Raises
     ------
     InputError
-        There is nothing there, it is not grey, or of an unsupported type; the message says which.
+        The source does not exist, is not grey, or has an unsupported type.
     """
     if isinstance(source, Volume):
         return source
@@ -209,15 +209,15 @@ def open_labels(source: Any, *, name: str | None = None) -> Volume:
     Parameters
     ----------
     source
-        As for :func:`open_volume`. From an OME-Zarr image that has labels, those are taken.
+        As for :func:`open_volume`. For an OME-Zarr image with labels, the labels are opened.
     name
-        Which of several labels; by default ``hrvol``, or the only ones.
+        Name of the labels, if there are several; by default ``hrvol``, or the only ones.
 
     Raises
     ------
     InputError
-        As for :func:`open_volume`; or the type is not integer; or the labels' name is not there, or is
-        needed.
+        As for :func:`open_volume`; or the type is not integer; or there are no labels of this name, or
+        several and no name was given.
     """
     if isinstance(source, str | Path | Location):
         labels = _open_path(Location.of(source), name or "", 0)
@@ -231,7 +231,7 @@ def open_labels(source: Any, *, name: str | None = None) -> Volume:
 
 
 def class_info(source: Any, *, name: str | None = None) -> tuple[ClassInfo, ...] | None:
-    """Return names and colours of the classes that OME-Zarr labels carry, or ``None`` if they carry none.
+    """Return names and colours of the classes of OME-Zarr labels, or ``None`` if the metadata have none.
 
     Parameters
     ----------
@@ -249,8 +249,8 @@ def class_info(source: Any, *, name: str | None = None) -> tuple[ClassInfo, ...]
         source = open_zarr(location, _OTHERS)
     if not isinstance(source, zarr.Group):
         return None
-    where = str(source.store_path)
-    return ome.read_classes(labels_of(source, where, name).attrs.asdict(), where)
+    path = str(source.store_path)
+    return ome.read_classes(labels_of(source, path, name).attrs.asdict(), path)
 
 
 def _reopen(source: Location, labels: str | None, level: int) -> Volume:
@@ -258,7 +258,7 @@ def _reopen(source: Location, labels: str | None, level: int) -> Volume:
 
 
 def _open_path(location: Location, labels: str | None, level: int) -> Volume:
-    """Open a path or URL; ``labels`` is ``None`` for a volume, or the labels' name or ``""`` for labels."""
+    """Open a path or URL: a volume if ``labels`` is ``None``, else the labels of this name (``""``: any)."""
     origin = (location, labels, level)
     source, path = location.url, location.path
     if path is not None:
@@ -277,9 +277,9 @@ def _open_path(location: Location, labels: str | None, level: int) -> Volume:
 
 def _from_node(node: zarr.Array[Any] | zarr.Group, source: str, level: int, origin: Origin | None) -> Volume:
     if isinstance(node, zarr.Array):
-        around = image_around(node, None if origin is None else origin[0])
-        if around is not None:
-            return _from_level(node, source, *around, origin)
+        image = image_around(node, None if origin is None else origin[0])
+        if image is not None:
+            return _from_level(node, source, *image, origin)
         names = getattr(node.metadata, "dimension_names", None)
         axes = tuple(str(axis).lower() for axis in names) if names and all(names) else None
         return _build(source, node, axes, None, None, origin)
@@ -293,8 +293,10 @@ def _from_node(node: zarr.Array[Any] | zarr.Group, source: str, level: int, orig
         arrays = list(node.arrays())
         if len(arrays) != 1:
             names = ", ".join(sorted(name for name, _ in arrays))
-            found = f"{len(arrays)} arrays ({names})" if arrays else "no array"
-            raise InputError(f"{source}: found a group with {found}, expected one array or an OME-Zarr image")
+            content = f"{len(arrays)} arrays ({names})" if arrays else "no array"
+            raise InputError(
+                f"{source}: found a group with {content}, expected one array or an OME-Zarr image"
+            )
         return _from_node(arrays[0][1], source, level, origin)
     if not 0 <= level < len(multiscale.levels):
         raise InputError(f"{source}: found {len(multiscale.levels)} levels, expected one numbered {level}")
@@ -328,9 +330,9 @@ def _from_array(array: Any) -> Volume:
     coords = [array.coords.get(dim) for dim in dims]
     units = {axis: None if c is None else c.attrs.get("units") for axis, c in zip(axes, coords, strict=True)}
     title = f"{array.name or 'DataArray'} {shape}"
-    # A Dask array is read box by box, and so is a file that xarray has not loaded: not so its ``data``.
-    inside = array.data if array.chunks is not None else array.variable
-    return _build(title, inside, axes, tuple(map(spacing, coords)), units, None)
+    # ``data`` of a file that xarray has not loaded would read all of it; ``variable`` reads box by box.
+    values = array.data if array.chunks is not None else array.variable
+    return _build(title, values, axes, tuple(map(spacing, coords)), units, None)
 
 
 def _build(
@@ -344,7 +346,7 @@ def _build(
 ) -> Volume:
     """Check an array and find z, y and x among its axes.
 
-    ``axes`` may be ``None``: then z, y, x is the order. ``unit`` is one, or one per name of an axis.
+    If ``axes`` is ``None``, the order is z, y, x. ``unit`` is one unit, or one per name of an axis.
     """
     shape = tuple(int(n) for n in array.shape)
     if np.dtype(array.dtype).kind not in "biuf":
@@ -355,10 +357,11 @@ def _build(
     units = unit if isinstance(unit, dict) else dict.fromkeys("zyx", unit)
     named_units = [units.get(axis) for axis in "zyx"]
     voxel_size, common = ome.common_unit((factor.get("z", 1.0), factor["y"], factor["x"]), named_units)
-    moved, _ = ome.common_unit((offset.get("z", 0.0), offset["y"], offset["x"]), named_units)
+    translation_zyx, _ = ome.common_unit((offset.get("z", 0.0), offset["y"], offset["x"]), named_units)
     spatial = tuple(name if name in ("z", "y", "x") else "" for name in names)
     name = Path(source).name or source
-    return Volume(source, array, spatial, voxel_size, common, 3 if "z" in spatial else 2, name, moved, origin)
+    ndim = 3 if "z" in spatial else 2
+    return Volume(source, array, spatial, voxel_size, common, ndim, name, translation_zyx, origin)
 
 
 def _native(dtype: Any) -> np.dtype[Any]:

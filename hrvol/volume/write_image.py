@@ -1,4 +1,4 @@
-"""Copy a volume to an OME-Zarr image with coarser levels."""
+"""Copy volumes to OME-Zarr images with coarser levels."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def write_image(path: str | Path | Location, volume: Volume, *, overwrite: bool 
     Parameters
     ----------
     path
-        Of the OME-Zarr group to make.
+        Path or URL of the OME-Zarr group to create.
     volume
         The volume; its type, voxel size, unit and position are kept. One block is in memory at a time.
     overwrite
-        Whether to delete a Zarr array or group that is in the way.
+        Whether to replace an earlier output of hrvol.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def write_image(path: str | Path | Location, volume: Volume, *, overwrite: bool 
     Raises
     ------
     OutputExistsError
-        Something is in the way.
+        The path is occupied: by anything without ``overwrite``, by anything but an output of hrvol with it.
     """
     location = Location.of(path)
     clear_output(location, overwrite)
@@ -59,7 +59,7 @@ def write_image(path: str | Path | Location, volume: Volume, *, overwrite: bool 
     for block in grid(volume.shape, BLOCK):
         array[block.core[-n:]] = volume.read(block.core).reshape(block.shape[-n:])
     levels = write_levels(group, axes, first, BLOCK, "mean")
-    # Metadata last: half a copy is not taken for an image.
+    # Metadata last, so that an incomplete copy is not mistaken for an image.
     entry = ome.write_multiscale(name, axes, volume.unit, levels, "mean")
     group.attrs.update({"ome": {"version": ome.VERSION, "multiscales": [entry]}, "hrvol": {"complete": True}})
     return open_volume(location)

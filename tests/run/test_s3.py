@@ -382,7 +382,7 @@ def test_nobody_at_the_endpoint_is_one_line_with_the_object(bucket):
 
 
 def test_an_endpoint_that_never_answers_is_given_up(bucket, monkeypatch):
-    monkeypatch.setattr(remote, "FIRST_LOOK", 0.5)
+    monkeypatch.setattr(remote, "FIRST_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = {**bucket.options, "endpoint_url": "http://127.0.0.1:{1}".format(*silent.getsockname())}
         began = time.monotonic()

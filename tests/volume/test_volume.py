@@ -231,7 +231,7 @@ def test_labels_of_an_image(tmp_path):
 
     two = {"a": (some, {}), "b": (1 - some // 2, {})}
     write_ome(tmp_path / "two.zarr", VALUES, "zyx", labels=two)
-    with pytest.raises(InputError, match="found labels a, b; say which"):
+    with pytest.raises(InputError, match="found labels a, b, expected the name of one of them"):
         open_labels(tmp_path / "two.zarr")
     with pytest.raises(InputError, match="found labels a, b, expected 'c'"):
         open_labels(tmp_path / "two.zarr", name="c")

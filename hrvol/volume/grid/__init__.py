@@ -1,1 +1,1 @@
-"""Integer geometry of blocks and tiles."""
+"""Divide volumes into blocks and tiles: integer geometry only."""

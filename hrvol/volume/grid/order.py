@@ -1,8 +1,8 @@
-"""The blocks of a volume as a lazy sequence, and the order in which a run works through them.
+"""List the blocks of a volume lazily, and order them for processing.
 
-Neighbouring blocks read the same chunks of the input: windows overlap, chunks straddle blocks. Along a Morton
-curve neighbours in space are near in time, on every scale, so a worker that takes a contiguous part of the
-curve finds most of what it reads in its cache.
+Neighbouring blocks read the same chunks of the input: windows of tiles overlap, chunks straddle blocks. Along
+a Morton curve, neighbours in space are close in time at every scale, so a worker that processes a contiguous
+range of the curve reads mostly from its cache.
 """
 
 from __future__ import annotations
@@ -23,40 +23,51 @@ from hrvol.volume.grid.tiling import Block, Box, block_shape, intersection, tile
 Spans = tuple[tuple[int, int], ...]
 
 LAYERS_READ = 1.25
-"""Blocks are ordered layer by layer if that, by itself, reads no plane more than so often on average."""
+"""Blocks are ordered layer by layer if each plane is then read at most so many times on average."""
 
 
-def morton_order(counts: Shape3, *, layers: bool = False) -> NDArray[np.int64]:
+def morton_order(
+    counts: Shape3, ranges: Sequence[range] | None = None, *, layers: bool = False
+) -> NDArray[np.int64]:
     """Return the blocks of a grid along a Morton (Z) curve.
 
     Parameters
     ----------
     counts
         Blocks per axis, (z, y, x); any numbers, not only powers of two.
+    ranges
+        Box of the grid to return, one range of blocks per axis; ``None`` is the whole grid.
     layers
         Finish one layer of blocks (all of one z) before the next: the curve runs in y and x only.
 
     Returns
     -------
     numpy.ndarray
-        Int64, a permutation of the flat (C-order) indices of the grid. Bits of z are the fastest, then those
-        of x, then y: two blocks that share a deep chunk follow each other.
+        Int64, the flat (C-order) indices in the whole grid. Bits of z are the fastest, then those of x, then
+        y: two blocks that share a deep chunk follow each other.
     """
-    return _along_curve([range(count) for count in counts], counts, layers)
+    positions = _bit_positions(counts, layers)
+    z, y, x = (
+        np.arange(span.start, span.stop, dtype=np.int64) for span in ranges or [range(n) for n in counts]
+    )
+    codes = [_spread(values, bits) for values, bits in zip((z, y, x), positions, strict=True)]
+    order = np.argsort(_outer(*codes))
+    flat: NDArray[np.int64] = _outer(z * (counts[1] * counts[2]), y * counts[2], x)[order]
+    return flat
 
 
 @dataclass(frozen=True)
 class BlockGrid(Sequence[Block]):
-    """The blocks of a volume, made when asked for: equal to ``tiling.blocks(shape, tiles)``, item by item.
+    """The blocks of a volume, computed on access: equal to ``tiling.blocks(shape, tiles)``, item by item.
 
     Attributes
     ----------
     shape
-        Of the volume, (z, y, x) voxels.
+        Shape of the volume, (z, y, x) voxels.
     tiles
-        The recipe's tiles.
+        Tiles of the recipe.
     chunks
-        Voxels per chunk of the input, (z, y, x). It decides the order only. ``None`` if not known.
+        Voxels per chunk of the input, (z, y, x), ``None`` if unknown. Affects the order only.
     """
 
     shape: Shape3
@@ -65,7 +76,7 @@ class BlockGrid(Sequence[Block]):
 
     @property
     def side(self) -> Shape3:
-        """Voxels per axis of a block that no border cuts, (z, y, x)."""
+        """Voxels per axis of a block that is not clipped by a border, (z, y, x)."""
         return block_shape(self.shape, self.tiles)
 
     @property
@@ -76,10 +87,10 @@ class BlockGrid(Sequence[Block]):
 
     @property
     def layers(self) -> bool:
-        """Whether the order is layer by layer, because layers of blocks share (next to) no chunks.
+        """Whether the order is layer by layer, because layers of blocks share almost no chunks.
 
-        Windows have no context in z, so with chunks no deeper than blocks only neighbours in the plane share
-        any, and going deep would only push those out of a cache.
+        Windows have no context in z. If chunks are no deeper than blocks, only neighbours in the plane share
+        chunks, and a curve in depth would only evict those from a cache.
         """
         if self.chunks is None:
             return False
@@ -103,7 +114,7 @@ class BlockGrid(Sequence[Block]):
         return self._block(range(len(self))[operator.index(index)])
 
     def order(self) -> NDArray[np.int64]:
-        """Return the flat indices (int64) of all blocks in the order to work in: see :func:`morton_order`."""
+        """Return the flat indices (int64) of all blocks in processing order: see :func:`morton_order`."""
         return self.inside(whole(self.shape))
 
     def inside(self, region: Box) -> NDArray[np.int64]:
@@ -112,7 +123,7 @@ class BlockGrid(Sequence[Block]):
         Parameters
         ----------
         region
-            Slices (z, y, x) with explicit bounds, in voxels; what is outside the volume is left out.
+            Slices (z, y, x) with explicit bounds, in voxels; clipped to the volume.
         """
         ranges = [
             range(max(span.start, 0) // step, -(-min(span.stop, length) // step))
@@ -120,29 +131,29 @@ class BlockGrid(Sequence[Block]):
             else range(0)
             for span, length, step in zip(region, self.shape, self.side, strict=True)
         ]
-        return _along_curve(ranges, self.counts, self.layers)
+        return morton_order(self.counts, ranges, layers=self.layers)
 
     def read_spans(self, region: Box | None = None) -> tuple[Spans, Spans, Spans]:
-        """Return what blocks read, axis by axis: a block reads the product of three of these spans.
+        """Return the voxels that blocks read, axis by axis: a block reads the product of three spans.
 
         Parameters
         ----------
         region
-            The part of the volume that is computed; ``None`` is all of it.
+            Region of the volume that is computed; ``None`` is all of it.
 
         Returns
         -------
         tuple
-            For z, y and x the spans (start, stop) of voxels that the rows of blocks read, in order, those
-            that touch the region only. In z they are the cores, inside the region; in y and x they hold the
-            windows of the tiles that reach into it.
+            For z, y and x, in order, the spans (start, stop) of voxels read by each row of blocks that
+            touches the region. In z a span is the core inside the region; in y and x it holds the windows of
+            all tiles that contribute to the region.
         """
         region = whole(self.shape) if region is None else region
         spans: list[Spans] = []
         for axis, count in enumerate(self.counts):
             rows = (self._block(row * self._strides[axis]) for row in range(count))
-            found = (_span(block, axis, region[axis], self) for block in rows)
-            spans.append(tuple(span for span in found if span is not None))
+            read = (_span(block, axis, region[axis], self) for block in rows)
+            spans.append(tuple(span for span in read if span is not None))
         z, y, x = spans
         return z, y, x
 
@@ -162,54 +173,43 @@ class BlockGrid(Sequence[Block]):
 
 
 def _span(block: Block, axis: int, region: slice, grid: BlockGrid) -> tuple[int, int] | None:
-    """Return what a block reads along an axis, or ``None`` if it does not touch the region."""
-    part = list(block.core)
-    part[axis] = region
-    shared = intersection(block.core, (part[0], part[1], part[2]))
+    """Return the voxels that a block reads along an axis, or ``None`` if it does not touch the region."""
+    box = list(block.core)
+    box[axis] = region
+    shared = intersection(block.core, (box[0], box[1], box[2]))
     if shared is None:
         return None
     if axis == 0:
         return shared[0].start, shared[0].stop
     near, far = 2 * (axis - 1), 2 * (axis - 1) + 1
-    owned, wanted = block.core[axis], shared[axis]
+    owned, computed = block.core[axis], shared[axis]
     windows = [
         (tile.window[near], tile.window[far])
         for tile in tiles_of(block, grid.shape[1:], grid.tiles)
-        # Blended over its faces inside the block, a tile counts beyond its core.
-        if max(tile.core[near] - tile.blend, owned.start) < wanted.stop
-        and min(tile.core[far] + tile.blend, owned.stop) > wanted.start
+        # Blending at faces inside the block extends a tile beyond its core.
+        if max(tile.core[near] - tile.blend, owned.start) < computed.stop
+        and min(tile.core[far] + tile.blend, owned.stop) > computed.start
     ]
     return min(start for start, _ in windows), max(stop for _, stop in windows)
 
 
-def _along_curve(ranges: Sequence[range], counts: Shape3, layers: bool) -> NDArray[np.int64]:
-    """Return the flat indices of a box of a grid, ordered as by :func:`morton_order` of the whole grid."""
-    places = _bit_places(counts, layers)
-    axes = [np.arange(span.start, span.stop, dtype=np.int64) for span in ranges]
-    codes = [_spread(values, at) for values, at in zip(axes, places, strict=True)]
-    order = np.argsort(_outer(*codes))
-    z, y, x = axes
-    flat: NDArray[np.int64] = _outer(z * (counts[1] * counts[2]), y * counts[2], x)[order]
-    return flat
-
-
-def _bit_places(counts: Shape3, layers: bool) -> tuple[list[int], list[int], list[int]]:
-    """Return where in a block's code the bits of its z, y and x go, the lowest bit first."""
+def _bit_positions(counts: Shape3, layers: bool) -> tuple[list[int], list[int], list[int]]:
+    """Return the positions of the bits of z, y and x in a block's Morton code, the lowest bit first."""
     bits = [(count - 1).bit_length() for count in counts]
-    woven = [(axis, bit) for bit in range(max(bits)) for axis in (0, 2, 1) if bit < bits[axis]]
+    interleaved = [(axis, bit) for bit in range(max(bits)) for axis in (0, 2, 1) if bit < bits[axis]]
     if layers:
-        woven.sort(key=lambda item: item[0] == 0)  # stable: z behind, and so above, all others
-    places: tuple[list[int], list[int], list[int]] = ([], [], [])
-    for place, (axis, _) in enumerate(woven):
-        places[axis].append(place)
-    return places
+        interleaved.sort(key=lambda item: item[0] == 0)  # stable: bits of z are the highest
+    positions: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for position, (axis, _) in enumerate(interleaved):
+        positions[axis].append(position)
+    return positions
 
 
-def _spread(values: NDArray[np.int64], places: Sequence[int]) -> NDArray[np.int64]:
-    """Move the bits of numbers to other places."""
+def _spread(values: NDArray[np.int64], positions: Sequence[int]) -> NDArray[np.int64]:
+    """Move bit ``i`` of each number to position ``positions[i]``."""
     spread = np.zeros_like(values)
-    for bit, place in enumerate(places):
-        spread |= (values >> bit & 1) << place
+    for bit, position in enumerate(positions):
+        spread |= (values >> bit & 1) << position
     return spread
 
 

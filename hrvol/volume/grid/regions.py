@@ -1,4 +1,4 @@
-"""The tiles of a region, all or a stratified sample."""
+"""List the tiles of a region: all of them, or a stratified sample."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hrvol.volume.grid.tiling import Box, Tile, blocks, intersection, tiles_of, 
 
 
 def plane_tiles(shape: tuple[int, ...], tiles: TileSpec) -> Iterator[Tile]:
-    """Yield the tiles of a plane ``(Y, X)``; each pixel is in the core of one."""
-    one = (1, shape[-2], shape[-1])
-    for _, tile in region_tiles(one, whole(one), tiles):
+    """Yield the tiles of a plane ``(Y, X)``; each pixel is in the core of exactly one."""
+    plane = (1, shape[-2], shape[-1])
+    for _, tile in region_tiles(plane, whole(plane), tiles):
         yield tile
 
 
@@ -31,37 +31,37 @@ def region_tiles(shape: tuple[int, int, int], region: Box, tiles: TileSpec) -> I
 def stratified_tiles(
     shape: tuple[int, int, int], region: Box, tiles: TileSpec, count: int, seed: int
 ) -> tuple[tuple[int, Box, Tile], ...]:
-    """Choose tiles that stand for a region: spread evenly in depth, and over the places in a plane.
+    """Choose tiles that represent a region: spread evenly in depth and over the positions in a plane.
 
-    How tiles are grouped into blocks makes no difference.
+    The choice does not depend on how tiles are grouped into blocks.
 
     Returns
     -------
     tuple of (int, Box, Tile)
         Plane number, the voxels of the region that the tile owns in that plane, the tile; in order of depth.
-        All tiles of the region if these are no more than ``count``.
+        All tiles of the region if there are at most ``count``.
     """
     rng = np.random.default_rng(seed)
     depth = region[0].stop - region[0].start
-    one = (slice(0, 1), *region[1:])
-    layout = sorted(region_tiles((1, *shape[1:]), one, tiles), key=lambda entry: entry[1].core)
+    plane = (slice(0, 1), *region[1:])
+    layout = sorted(region_tiles((1, *shape[1:]), plane, tiles), key=lambda entry: entry[1].core)
     total = depth * len(layout)
     if count >= total:
-        places = [(z, i) for z in range(depth) for i in range(len(layout))]
+        draws = [(z, i) for z in range(depth) for i in range(len(layout))]
     else:
-        # One draw from each of `count` slabs; the places in the plane take turns in a random order. Slabs are
-        # whole planes, so that no two draws meet in one. With more draws than planes the middle of a slab is
-        # taken: no plane then shows one place twice.
+        # One draw from each of `count` slabs; positions in the plane take turns in a random order. Slabs are
+        # whole planes, so that no two draws share one. With more draws than planes, the middle of each slab
+        # is drawn: no plane then has one position twice.
         turns = rng.permutation(len(layout))
         if count <= depth:
             edges = np.arange(count + 1) * depth // count
             planes = rng.integers(edges[:-1], edges[1:])
         else:
             planes = (2 * np.arange(count) + 1) * depth // (2 * count)
-        places = [(int(z), int(turns[i % len(turns)])) for i, z in enumerate(planes)]
+        draws = [(int(z), int(turns[i % len(turns)])) for i, z in enumerate(planes)]
     chosen = []
-    for z, i in places:
+    for z, i in draws:
         (_, rows, columns), tile = layout[i]
-        at = region[0].start + z
-        chosen.append((at, (slice(at, at + 1), rows, columns), tile))
+        number = region[0].start + z
+        chosen.append((number, (slice(number, number + 1), rows, columns), tile))
     return tuple(chosen)

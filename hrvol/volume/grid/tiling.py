@@ -1,9 +1,9 @@
-"""Integer geometry only: how a volume is cut into blocks, and a block's planes into tiles.
+"""Divide a volume into blocks, and the planes of a block into tiles.
 
 A *block* is the unit of work and of storage: it equals one shard of the output, and has one writer. A
-*tile* is what the featuriser sees: a square window of one plane, of which the tile owns the core. Windows
-have one size per volume, because features depend on the size of the window; at a border the window is
-moved inwards, not cut. Where two tiles of one block meet, their predictions are blended.
+*tile* is the input of the featuriser: a square window of one plane, of which the tile owns the core. Windows
+have one size per volume, because features depend on the size of the window; at a border the window is moved
+inwards, not clipped. Between two tiles of one block, predictions are blended.
 
 All boxes are ``(z, y, x)`` tuples of slices with explicit bounds, in voxels.
 """
@@ -24,17 +24,17 @@ Box = tuple[slice, slice, slice]
 Rectangle = tuple[int, int, int, int]
 
 CHUNK_SIDE = 64
-"""The side in voxels that inner chunks of a shard aim at."""
+"""Target side of the inner chunks of a shard, in voxels."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """What one task owns.
+    """The voxels that one task owns.
 
     Attributes
     ----------
     index
-        Position in the grid of blocks (z, y, x), which is also that of the shard.
+        Position in the grid of blocks (z, y, x); also that of the shard.
     core
         The voxels that the block owns, inside the volume.
     """
@@ -50,19 +50,19 @@ class Block:
 
 @dataclass(frozen=True)
 class Tile:
-    """A window of a plane and the part of it that counts.
+    """A window of a plane and the pixels that it owns.
 
     Attributes
     ----------
     core
         Owned pixels (y0, y1, x0, x1), in coordinates of the plane.
     window
-        Pixels to read (y0, y1, x0, x1); it covers the core and ``overlap`` pixels around it as far as the
-        plane goes.
+        Pixels to read (y0, y1, x0, x1): the core and at least ``overlap`` pixels around it, unless the plane
+        ends before.
     overlap
         Pixels of context around the core.
     blend
-        Half-width in pixels of the ramp by which two tiles of a block are blended.
+        Half-width in pixels of the ramp that blends two tiles of a block.
     """
 
     core: Rectangle
@@ -109,28 +109,28 @@ def whole(shape: tuple[int, int, int]) -> Box:
 
 
 def intersection(a: Box, b: Box) -> Box | None:
-    """Return the box that two boxes share, or ``None`` where they do not touch."""
+    """Return the box that two boxes share, or ``None`` if they do not overlap."""
     z, y, x = (slice(max(p.start, q.start), min(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
     shared = (z, y, x)
     return shared if min(box_shape(shared)) > 0 else None
 
 
 def window_side(plane_side: int, tiles: TileSpec) -> int:
-    """Return the side in pixels of every window along an axis of the plane."""
+    """Return the side of every window along an axis of the plane, in pixels."""
     return min(plane_side, tiles.core + 2 * tiles.overlap)
 
 
 def core_side(plane_side: int, tiles: TileSpec) -> int:
-    """Return the side in pixels of a core along an axis of the plane.
+    """Return the side of a core along an axis of the plane, in pixels.
 
-    A plane no longer than one window gets one core as long as itself: several cores would all read the
-    same window, and compute the same features again.
+    A plane no longer than one window has one core as long as itself: several cores would all read the same
+    window and compute the same features.
     """
     return plane_side if plane_side <= tiles.core + 2 * tiles.overlap else tiles.core
 
 
 def block_shape(shape: tuple[int, int, int], tiles: TileSpec) -> tuple[int, int, int]:
-    """Return the shape (z, y, x) of a block that no border cuts, never larger than the volume."""
+    """Return the shape (z, y, x) of a block that is not clipped by a border; at most that of the volume."""
     depth, height, width = shape
     return (
         min(depth, tiles.planes),
@@ -140,25 +140,25 @@ def block_shape(shape: tuple[int, int, int], tiles: TileSpec) -> tuple[int, int,
 
 
 def blocks(shape: tuple[int, int, int], tiles: TileSpec) -> tuple[Block, ...]:
-    """Cut a volume into blocks that cover each of its voxels once.
+    """Divide a volume into blocks that cover each voxel once.
 
     Parameters
     ----------
     shape
-        Of the volume, (z, y, x); a 2D image has z = 1.
+        Shape of the volume, (z, y, x); a 2D image has z = 1.
     tiles
-        The recipe's tiles.
+        Tiles of the recipe.
 
     Returns
     -------
     tuple of Block
-        Ordered by z, then y, then x. Those at the far borders are cut to the volume.
+        Ordered by z, then y, then x; clipped at the far borders.
     """
     return grid(shape, block_shape(shape, tiles))
 
 
 def grid(shape: tuple[int, int, int], side: tuple[int, int, int]) -> tuple[Block, ...]:
-    """Cut a volume of ``shape`` (z, y, x) into blocks of ``side`` (z, y, x), clipped at the far borders."""
+    """Divide a volume of ``shape`` (z, y, x) into blocks of ``side`` (z, y, x), clipped at the far borders."""
     cuts = [_cut(0, length, step) for length, step in zip(shape, side, strict=True)]
     return tuple(
         Block((k, j, i), (slice(*z), slice(*y), slice(*x)))
@@ -167,16 +167,16 @@ def grid(shape: tuple[int, int, int], side: tuple[int, int, int]) -> tuple[Block
 
 
 def tiles_of(block: Block, plane_shape: tuple[int, int], tiles: TileSpec) -> tuple[Tile, ...]:
-    """Cut the planes of a block into tiles whose cores cover each pixel of the block once.
+    """Divide the planes of a block into tiles whose cores cover each pixel of the block once.
 
     Parameters
     ----------
     block
         One of :func:`blocks`.
     plane_shape
-        Of the volume's planes, (y, x).
+        Shape of the volume's planes, (y, x).
     tiles
-        The recipe's tiles, the same as for the blocks.
+        Tiles of the recipe, the same as for the blocks.
 
     Returns
     -------
@@ -192,11 +192,11 @@ def tiles_of(block: Block, plane_shape: tuple[int, int], tiles: TileSpec) -> tup
 
 
 def blend_weight(tile: Tile, block: Block) -> npt.NDArray[np.float32]:
-    """Return how much each pixel of a tile's window counts in its block.
+    """Return the blend weight of each pixel of a tile's window.
 
     Around a face between two tiles of the block the weight falls along a raised cosine from 1 to 0 over
-    ``blend`` pixels on either side; elsewhere inside the block it is 1 over the tile's own ground. It is
-    0 outside the block, so that blocks need not know each other.
+    ``blend`` pixels on either side; elsewhere inside the block it is 1 over the tile's core. It is 0 outside
+    the block, so that blocks are independent of each other.
 
     Returns
     -------
@@ -213,12 +213,12 @@ def blend_weight(tile: Tile, block: Block) -> npt.NDArray[np.float32]:
 
 
 def overlap_pairs(tiles: Sequence[Tile]) -> tuple[tuple[int, int, Rectangle], ...]:
-    """Find the regions that two neighbouring tiles both see, to measure how far they disagree there.
+    """Return the regions that two neighbouring tiles both see, to measure their disagreement there.
 
     Parameters
     ----------
     tiles
-        Tiles of one plane, of one block or of several.
+        Tiles of one plane, from one block or several.
 
     Returns
     -------
@@ -254,17 +254,17 @@ def shard_and_chunk(
     Parameters
     ----------
     shape, block
-        Of the array and of a block of it, axis by axis.
+        Shapes of the array and of a block of it.
     chunk_side
-        Length that inner chunks aim at, in voxels.
+        Target side of inner chunks, in voxels.
 
     Returns
     -------
     tuple
-        The shard's and the inner chunk's shape. Zarr wants chunks to divide shards. Along an axis that
-        one block spans, the shard may stick out of the array, so chunks are ``chunk_side`` (or the whole
-        axis, if shorter). Along others they are the divisor of the block nearest in ratio to
-        ``chunk_side``.
+        Shapes of the shard and of the inner chunk. Zarr requires that chunks divide shards. Along an axis
+        that one block spans, the shard may extend beyond the array, so chunks are ``chunk_side`` long (or as
+        long as the axis, if shorter). Along others their length is the divisor of the block's that is nearest
+        in ratio to ``chunk_side``.
     """
     shards, chunks = [], []
     for length, step in zip(shape, block, strict=True):
@@ -282,7 +282,7 @@ def shard_and_chunk(
 
 
 def _cut(start: int, stop: int, step: int) -> list[tuple[int, int]]:
-    """Cut [start, stop) into runs of ``step``, the last one shorter where it does not fit."""
+    """Divide [start, stop) into runs of ``step``; the last one may be shorter."""
     return list(pairwise([*range(start, stop, step), stop]))
 
 
@@ -308,7 +308,7 @@ def _profile(
 
 
 def _rise(pixels: npt.NDArray[np.int_], face: int, blend: int) -> npt.NDArray[np.float64]:
-    """Rise from 0 to 1 around a face that lies before pixel ``face``; a step without blend."""
+    """Return a ramp from 0 to 1 around the face before pixel ``face``; a step if ``blend`` is 0."""
     if blend == 0:
         return np.where(pixels >= face, 1.0, 0.0)
     phase: npt.NDArray[np.float64] = np.clip((pixels + 0.5 - face) / blend, -1.0, 1.0)

@@ -1,1 +1,1 @@
-"""Readers of other file formats."""
+"""Open other file formats than Zarr."""

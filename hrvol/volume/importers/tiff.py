@@ -1,4 +1,4 @@
-"""TIFF images and stacks, opened without reading them whole."""
+"""Open TIFF images and stacks lazily."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hrvol.volume.ome.metadata import common_unit
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 
-# What tifffile calls a run of pages that says nothing about itself, and time, which ImageJ users get when
-# they save a stack without saying that it is one.
+# tifffile's letters for pages without metadata, and time: ImageJ saves a stack as a time series unless its
+# user declares slices.
 _STACKING = ("Q", "I", "R", "T")
 
-# ImageJ shows no more channels than this at once: what has more is a stack that was not said to be one.
+# ImageJ shows at most this many channels: more are slices of a stack that was not declared as one.
 _MOST_CHANNELS = 7
 
 
@@ -33,9 +33,9 @@ class TiffImage:
     array
         A memory map or a lazy Zarr array.
     axes
-        A name for each axis of the array, lower case.
+        One name per axis of the array, lower case.
     voxel_size, unit
-        (z, y, x), 1 where the file says nothing; unit by its OME name.
+        (z, y, x), 1 if unknown; OME name of the unit.
     """
 
     array: Any
@@ -50,14 +50,14 @@ def open_tiff(path: Path, level: int) -> TiffImage:
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     level
-        Resolution, 0 the finest.
+        Resolution level; 0 is the finest.
 
     Raises
     ------
     InputError
-        It is no TIFF file, or has no such level.
+        The file is not a TIFF file, or has no such level.
     """
     try:
         with tifffile.TiffFile(path) as file:
@@ -69,7 +69,7 @@ def open_tiff(path: Path, level: int) -> TiffImage:
             voxel_size, unit = _voxel_size(file)
             mappable = chosen.dataoffset is not None and level == 0
         if mappable:
-            # Not compressed and in one run: the operating system reads what is touched.
+            # Uncompressed and contiguous: the operating system reads only the pages that are accessed.
             array = tifffile.memmap(path, mode="r", series=0)
         else:
             array = zarr.open_array(tifffile.imread(path, aszarr=True, series=0, level=level), mode="r")
@@ -79,10 +79,10 @@ def open_tiff(path: Path, level: int) -> TiffImage:
 
 
 def _axes(letters: str, shape: tuple[int, ...], shaped: bool) -> tuple[str, ...]:
-    """Name a series' axes, and find the one that pages are stacked along.
+    """Name the axes of a series, and find the one along which pages are stacked.
 
-    tifffile used to mark a stack of three or four grey images that it wrote as planar RGB(A): with its own
-    shape in the file, a leading run of samples is taken for a stack.
+    Earlier versions of tifffile marked a stack of three or four grey images as planar RGB(A): if the file
+    records a shape of its own, a leading axis of samples is treated as a stack.
     """
     names = list(letters)
     if shaped and names[0] == "S" and shape[0] > 1:
@@ -99,30 +99,30 @@ def _axes(letters: str, shape: tuple[int, ...], shaped: bool) -> tuple[str, ...]
 
 
 def _voxel_size(file: Any) -> tuple[Spacing3, str | None]:
-    """Return (z, y, x) and the unit from OME or ImageJ metadata.
+    """Return the voxel size (z, y, x) and its unit from OME or ImageJ metadata.
 
-    The resolution tags of a plain TIFF are not believed: most say 72 dots per inch.
+    The resolution tags of a plain TIFF are ignored: most are a meaningless 72 dots per inch.
     """
     if file.is_ome and file.ome_metadata:
         pixels = ElementTree.fromstring(file.ome_metadata).find(".//{*}Pixels")
         if pixels is not None:
             z, y, x = (float(pixels.get(f"PhysicalSize{axis}", 1.0)) for axis in "ZYX")
-            given = [
+            units = [
                 pixels.get(f"PhysicalSize{axis}Unit", "µm" if pixels.get(f"PhysicalSize{axis}") else None)
                 for axis in "ZYX"
             ]
-            return common_unit((z, y, x), given)
+            return common_unit((z, y, x), units)
     if file.is_imagej:
-        said = file.imagej_metadata or {}
+        metadata = file.imagej_metadata or {}
         tags = file.pages[0].tags
         y, x = (_from_resolution(tags.get(f"{axis}Resolution")) for axis in "YX")
-        unit = said.get("unit")
-        return common_unit((float(said.get("spacing", 1.0)), y, x), (unit, unit, unit))
+        unit = metadata.get("unit")
+        return common_unit((float(metadata.get("spacing", 1.0)), y, x), (unit, unit, unit))
     return (1.0, 1.0, 1.0), None
 
 
 def _from_resolution(tag: Any) -> float:
-    """Return the size of a pixel from a tag of pixels per unit, 1 if there is none."""
+    """Return the size of a pixel from a tag in pixels per unit; 1 if there is none."""
     if tag is None:
         return 1.0
     number, unit = tag.value

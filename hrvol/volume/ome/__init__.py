@@ -1,1 +1,1 @@
-"""OME-Zarr: metadata, images, labels, pyramids."""
+"""Write OME-Zarr images, labels, arrays of features and pyramids; read their metadata."""

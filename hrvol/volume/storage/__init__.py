@@ -1,1 +1,1 @@
-"""Paths and URLs, records, remote stores."""
+"""Open stores at paths and URLs, and keep records in them."""

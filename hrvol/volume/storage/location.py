@@ -1,8 +1,7 @@
-"""Where a store is: a local path, or any fsspec URL (``s3://``, ``gs://``, ...) with its options.
+"""Open stores at local paths or any fsspec URL (``s3://``, ``gs://``, ...).
 
-Everything that opens a Zarr hierarchy does it through a :class:`Location`, so that a laptop's folder and a
-bucket are the same to the rest. Local writes are durable: what ``set`` has returned from survives a power
-cut.
+All code opens Zarr hierarchies through a :class:`Location`, so local folders and buckets are treated alike.
+Local writes are durable: a value survives a power cut once ``set`` has returned.
 """
 
 from __future__ import annotations
@@ -30,30 +29,34 @@ from hrvol.errors import UsageError
 from hrvol.volume.storage.remote import RemoteStore
 
 PARTIAL = ".partial"
-"""How files are named that a local write has not finished; left behind where its process was killed."""
+"""Suffix of files of unfinished local writes; a process that is killed leaves them behind."""
 
 MARK = "zarr.json"
-"""What tells what a hierarchy is, and whose."""
+"""Object with the metadata of a hierarchy, which identify its kind and owner."""
 
-_STAMPS_AT_ONCE = 16
+_AT_ONCE = 16
 
-_NO_WAY = {errno.EINVAL, errno.ENOTSUP, errno.EACCES}  # folders of some network disks, and of other people
+# Folders on some network file systems, and folders of other users, cannot be synchronised.
+_UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EACCES}
 
 
 class DurableStore(LocalStore):
-    """A local store whose files are on the disk, not only in the system's memory, when ``set`` returns."""
+    """A local store whose ``set`` returns when the value is on the disk.
+
+    Zarr's own atomic write does not synchronise the contents of a file before renaming it.
+    """
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Write a value: whole or not at all, and durably."""
+        """Write a value atomically and durably."""
         await asyncio.to_thread(self.set_sync, key, value)
 
     def set_sync(self, key: str, value: Buffer) -> None:
-        """Write a value: whole or not at all, and durably."""
+        """Write a value atomically and durably."""
         self._check_writable()
         _put(self.root, self.root / key, value)
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        """Write a value likewise, unless there is one."""
+        """Write a value atomically and durably, unless the key exists."""
         self._check_writable()
         with suppress(FileExistsError):
             await asyncio.to_thread(_put, self.root, self.root / key, value, os.link)
@@ -61,14 +64,14 @@ class DurableStore(LocalStore):
 
 @dataclass(frozen=True)
 class Location:
-    """A path or URL, and what its file system needs to be told; cheap to pickle.
+    """A path or URL and the options of its file system; cheap to pickle.
 
     Attributes
     ----------
     url
         Path or URL, as the user wrote it.
     options
-        Keywords of the URL's fsspec file system. They may hold secrets, and are never written down or shown.
+        Keywords of the URL's fsspec file system. They may hold secrets, and are never stored or shown.
     """
 
     url: str
@@ -76,7 +79,7 @@ class Location:
 
     @classmethod
     def of(cls, source: str | Path | Location, options: Mapping[str, Any] | None = None) -> Location:
-        """Return the location that a path, a URL or a location means."""
+        """Return the location of a path or URL; a location is returned unchanged."""
         if isinstance(source, Location):
             return source
         text = str(source)
@@ -92,13 +95,13 @@ class Location:
         return None if is_url(self.url) else Path(self.url)
 
     def store(self, *, read_only: bool = True) -> Store:
-        """Return the Zarr store. A local folder that is not there is made unless ``read_only``."""
+        """Return the Zarr store. A missing local folder is created unless ``read_only``."""
         if self.path is not None:
             return (LocalStore if read_only else DurableStore)(self.path, read_only=read_only)
         return RemoteStore.at(self.url, self.options, read_only=read_only)
 
     def open(self) -> zarr.Array[Any] | zarr.Group:
-        """Open the array or group for reading; what Zarr and the file system raise is let through."""
+        """Open the array or group for reading; errors of Zarr and the file system propagate."""
         store = self.store()
         if isinstance(store, RemoteStore):
             return zarr.open(store, mode="r", zarr_format=3 if sync(store.holds(MARK)) else 2)
@@ -107,22 +110,22 @@ class Location:
         return zarr.open(store, mode="r")
 
     def open_group(self, mode: Any = "r", path: str = "") -> zarr.Group:
-        """Open a group of the hierarchy: ``r`` to read, ``r+`` to write too."""
+        """Open a group of the hierarchy: ``r`` to read, ``r+`` to read and write."""
         return zarr.open_group(self.store(read_only=mode == "r"), path=path, mode=mode, zarr_format=3)
 
     def open_array(self, path: str = "", mode: Any = "r") -> zarr.Array[Any]:
-        """Open an array of the hierarchy: ``r`` to read, ``r+`` to write too."""
+        """Open an array of the hierarchy: ``r`` to read, ``r+`` to read and write."""
         return zarr.open_array(self.store(read_only=mode == "r"), path=path, mode=mode)
 
     def attributes(self) -> dict[str, Any] | None:
-        """Return the attributes of the array or group, ``None`` where there is neither."""
+        """Return the attributes of the array or group; ``None`` if there is neither."""
         try:
             return dict(self.open().attrs)
         except (FileNotFoundError, ValueError):
             return None
 
     def occupied(self) -> bool:
-        """Whether anything is there, be it Zarr or not; an empty folder is nothing."""
+        """Return whether anything exists here, Zarr or not; an empty folder does not count."""
         if self.path is not None:
             if not self.path.is_dir():
                 return self.path.exists() or self.path.is_symlink()
@@ -130,10 +133,10 @@ class Location:
         return bool(sync(_names(self.store())))
 
     def remove(self, inside: str = "") -> None:
-        """Delete all that is there, or what is below one name in it.
+        """Delete everything here, or everything below the name ``inside``.
 
-        What tells whose it is goes last, so that one who is killed before can delete the rest. A bucket
-        stays, whatever was in it.
+        Metadata are deleted last: an interrupted deletion leaves an output that can still be identified and
+        deleted. A bucket itself is kept.
         """
         store = self.store(read_only=False)
         names = [inside] if inside else sorted(sync(_names(store)), key=lambda name: name == MARK)
@@ -147,12 +150,12 @@ class Location:
             self.path.rmdir()
 
     def read_bytes(self, key: str) -> bytes | None:
-        """Return what is stored under a key, ``None`` where there is nothing."""
-        found = sync(self.store().get(key, default_buffer_prototype()))
-        return None if found is None else found.to_bytes()
+        """Return the value of a key; ``None`` if it does not exist."""
+        value = sync(self.store().get(key, default_buffer_prototype()))
+        return None if value is None else value.to_bytes()
 
     def sizes(self, keys: Iterable[str]) -> list[int | None]:
-        """Return how many bytes each key holds, ``None`` where there is nothing."""
+        """Return the size of each key's value in bytes; ``None`` if it does not exist."""
         store = self.store()
 
         def size(key: str) -> int | None:
@@ -161,37 +164,37 @@ class Location:
             except FileNotFoundError:
                 return None
 
-        return _side_by_side(size, keys)
+        return _map_threads(size, keys)
 
     def checksums(self, keys: Iterable[str]) -> list[str | None]:
-        """Return a checksum of what each key holds, ``None`` where there is nothing."""
-        return _side_by_side(lambda key: checksum(self.read_bytes(key)), keys)
+        """Return a checksum of each key's value; ``None`` if it does not exist."""
+        return _map_threads(lambda key: checksum(self.read_bytes(key)), keys)
 
     def erase(self, keys: Iterable[str]) -> None:
-        """Delete what some keys hold, if anything."""
+        """Delete the values of keys, if they exist."""
         store = self.store(read_only=False)
         for key in keys:
             sync(store.delete(key))
 
     def tidy(self) -> None:
-        """Delete what writers left half-written when they were killed. Nobody else may be writing."""
+        """Delete unfinished files of killed writers. No other process may be writing."""
         if self.path is not None:
-            for left in self.path.rglob(f"*{PARTIAL}"):
-                left.unlink(missing_ok=True)
+            for partial in self.path.rglob(f"*{PARTIAL}"):
+                partial.unlink(missing_ok=True)
 
 
 def checksum(data: bytes | None) -> str | None:
-    """Return 16 hexadecimal digits that tell these bytes from others; ``None`` for none."""
+    """Return a checksum of bytes as 16 hexadecimal digits; ``None`` for ``None``."""
     return None if data is None else hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
-    """Return options written as ``key=value``.
+    """Parse options written as ``key=value``.
 
     Parameters
     ----------
     pairs
-        A value that is JSON (``true``, ``3``, ``{"a": 1}``) is taken as such, else as text. Dots in a key
+        A value that is valid JSON (``true``, ``3``, ``{"a": 1}``) is parsed, any other is text. Dots in a key
         make nested mappings: ``client_kwargs.region_name=eu-west-1``.
 
     Raises
@@ -219,19 +222,19 @@ def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def located(source: Any, options: Mapping[str, Any] | None) -> Any:
-    """Return a path or URL with its options; anything else as it is."""
+    """Return a path or URL with its options; any other source is returned unchanged."""
     return Location.of(source, options) if isinstance(source, str | Path) else source
 
 
 def is_url(source: str) -> bool:
-    """Whether a source is a URL and not a path."""
+    """Return whether a source is a URL and not a path."""
     return "://" in source
 
 
-def _put(root: Path, path: Path, value: Buffer, place: Callable[..., None] = os.replace) -> None:
-    """Write a file, give it its name, and return when both are on the disk.
+def _put(root: Path, path: Path, value: Buffer, publish: Callable[..., None] = os.replace) -> None:
+    """Write a file atomically, and return when its contents and its name are on the disk.
 
-    Its contents go first: a name may not come to be, in a power cut, before what it stands for.
+    Contents are synchronised first: after a power cut no name may refer to incomplete contents.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
@@ -240,17 +243,17 @@ def _put(root: Path, path: Path, value: Buffer, place: Callable[..., None] = os.
             file.write(value.as_buffer_like())
             file.flush()
             os.fsync(file.fileno())
-        place(partial, path)
+        publish(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    for folder in path.parents:  # new folders are names, too
-        _settle(folder)
+    for folder in path.parents:  # folders may be new, too
+        _sync_folder(folder)
         if folder == root.parent:
             break
 
 
-def _settle(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where there is a way."""
+def _sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, if its file system supports that."""
     try:
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -258,7 +261,7 @@ def _settle(folder: Path) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        if error.errno not in _NO_WAY:
+        if error.errno not in _UNSUPPORTED:
             raise
 
 
@@ -266,6 +269,6 @@ async def _names(store: Store) -> list[str]:
     return [name async for name in store.list_dir("")]
 
 
-def _side_by_side(function: Any, keys: Iterable[str]) -> list[Any]:
-    with ThreadPoolExecutor(_STAMPS_AT_ONCE, "hrvol-look") as pool:
+def _map_threads(function: Any, keys: Iterable[str]) -> list[Any]:
+    with ThreadPoolExecutor(_AT_ONCE, "hrvol-storage") as pool:
         return list(pool.map(function, keys))

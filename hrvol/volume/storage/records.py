@@ -1,7 +1,7 @@
-"""Small records beside the arrays of an output: groups that hold nothing but attributes.
+"""Read and write small records beside the arrays of an output: Zarr groups with attributes only.
 
-A record is one object (``<path>/zarr.json``) that is written whole or not at all, on a disk or in a bucket,
-and any Zarr library can read it.
+A record is one object (``<path>/zarr.json``), written atomically on a disk or in a bucket, and readable by
+any Zarr library.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _AT_ONCE = 16
 
 
 class Records:
-    """The records of one hierarchy; keeps its store open.
+    """The records of one hierarchy, whose store is kept open.
 
     Parameters
     ----------
     location
-        Of the hierarchy.
+        Location of the hierarchy.
     read_only
-        Whether nothing will be written.
+        Whether to open the store for reading only.
     """
 
     def __init__(self, location: Location, *, read_only: bool = True) -> None:
@@ -38,29 +38,29 @@ class Records:
         self._store = location.store(read_only=read_only)
 
     def put(self, path: str, values: Mapping[str, Any]) -> None:
-        """Write a record, in place of an earlier one."""
+        """Write a record, replacing an earlier one."""
         group = {"zarr_format": 3, "node_type": "group", "attributes": dict(values)}
         data = json.dumps(group, separators=(",", ":"), allow_nan=False).encode()
         sync(self._store.set(f"{path}/zarr.json", default_buffer_prototype().buffer.from_bytes(data)))
 
     def get(self, path: str) -> dict[str, Any] | None:
-        """Return a record, ``None`` where there is none; one that is damaged counts as none."""
-        found = sync(self._store.get(f"{path}/zarr.json", default_buffer_prototype()))
-        if found is None:
+        """Return a record; ``None`` if it does not exist or is damaged."""
+        data = sync(self._store.get(f"{path}/zarr.json", default_buffer_prototype()))
+        if data is None:
             return None
         try:
-            return dict(json.loads(found.to_bytes())["attributes"])
+            return dict(json.loads(data.to_bytes())["attributes"])
         except (ValueError, KeyError, TypeError):
-            LOG.warning("%s: found a damaged record %s; what it said is done again", self._location, path)
+            LOG.warning("%s: found a damaged record %s; repeating the work it recorded", self._location, path)
             return None
 
     def get_all(self, paths: Iterable[str]) -> list[dict[str, Any] | None]:
-        """Return several records, in their order, reading some at once."""
+        """Return several records, in order, reading some concurrently."""
         with ThreadPoolExecutor(_AT_ONCE, "hrvol-records") as pool:
             return list(pool.map(self.get, paths))
 
     def children(self, path: str) -> list[str]:
-        """Return the sorted names below a path."""
+        """Return the sorted names directly below a path."""
 
         async def names() -> list[str]:
             return [name async for name in self._store.list_dir(path)]
