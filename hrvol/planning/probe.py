@@ -24,7 +24,7 @@ from hrvol.run.predict import predict_part, read_window
 from hrvol.segment.model.model import Model
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Block, Box, block_shape, box_shape, intersection
-from hrvol.volume.ome.labels import LabelStore, create_labels
+from hrvol.volume.ome.labels import LabelOutputs, LabelStore, create_labels
 from hrvol.volume.ome.pyramid import mean_reduce, mode_reduce
 from hrvol.volume.storage.location import Location
 from hrvol.volume.volume import open_labels
@@ -369,10 +369,8 @@ def scratch_store(settings: TrialJob, model: Model, name: str) -> LabelStore:
         job.volume,
         classes=model.classes,
         block_shape=block_shape(job.volume.shape, model.recipe.tiles),
-        name=job.store.name,
         attributes={},
-        probabilities=job.predicting.probabilities,
-        uncertainty=job.predicting.uncertainty,
+        outputs=LabelOutputs(job.store.name, job.predicting.probabilities, job.predicting.uncertainty),
     )
 
 

@@ -31,7 +31,7 @@ from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import block_shape
-from hrvol.volume.ome.labels import LabelStore, create_labels
+from hrvol.volume.ome.labels import LabelOutputs, LabelStore, create_labels
 from hrvol.volume.region import Region, keep_input, region_box
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.volume import Volume, open_labels, open_volume
@@ -197,11 +197,9 @@ def segment(
                 job.volume,
                 classes=prepared.model.classes,
                 block_shape=block_shape(job.volume.shape, recipe.tiles),
-                name=output.name,
                 attributes=prepared.attributes,
-                probabilities=output.probabilities,
-                uncertainty=output.uncertainty,
-                go_on=exists or output.part is not None,
+                outputs=LabelOutputs(output.name, output.probabilities, output.uncertainty),
+                resume=exists or output.part is not None,
             )
 
         store, exists = begin_output(location, prepared.attributes, create, overwrite=output.overwrite)

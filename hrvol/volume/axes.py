@@ -40,7 +40,9 @@ def spatial_axes(source: str, shape: tuple[int, ...], names: tuple[str, ...] | N
     if not all(shape):
         raise InputError(f"{source}: found an empty array of shape {shape}")
     if names is not None and len(names) != len(shape):
-        raise InputError(f"{source}: found {len(shape)} axes, expected those of the metadata: {', '.join(names)}")
+        raise InputError(
+            f"{source}: found {len(shape)} axes, expected those of the metadata: {', '.join(names)}"
+        )
     if names is None or not {"y", "x"} <= set(names):
         names = _guess(source, shape)
     for name, length in zip(names, shape, strict=True):

@@ -19,6 +19,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from hrvol.arrays import Shape3
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Box
 
@@ -54,12 +55,12 @@ class ChunkUses:
         return math.prod(counts[i] for counts, i in zip(self.rows, index, strict=True))
 
     def along(self, axes: Sequence[str]) -> ChunkUses:
-        """Return the counts for an array of other axes (``Volume.axes``); axes beside z, y, x have one chunk."""
+        """Return the counts for an array with these axes (``Volume.axes``); other axes have one chunk."""
         rows = dict(zip(self.axes, self.rows, strict=True))
         return ChunkUses(tuple(rows.get(axis, (1,)) for axis in axes), tuple(axes))
 
 
-def chunk_uses(grid: BlockGrid, chunks: tuple[int, int, int], region: Box | None = None) -> ChunkUses:
+def chunk_uses(grid: BlockGrid, chunks: Shape3, region: Box | None = None) -> ChunkUses:
     """Count the blocks of a run that read each chunk.
 
     Parameters
@@ -109,7 +110,7 @@ class ChunkCache:
         self._lock = threading.Lock()
         self._kept: OrderedDict[_Key, Chunk] = OrderedDict()  # least recently used first
         self._pending: dict[_Key, Future[Chunk | None]] = {}
-        self._reads_left: dict[_Key, int] = {}
+        self._uses_left: dict[_Key, int] = {}
         self._arrays: dict[int, zarr.Array[Any]] = {}  # kept alive because their ids are in the keys
 
     def read(
@@ -159,7 +160,7 @@ class ChunkCache:
     def _claim(
         self, request: _Request, indices: Collection[Index]
     ) -> tuple[dict[Index, Chunk], dict[Index, bool], dict[Index, Future[Chunk | None]]]:
-        """Divide chunks into kept ones, those this thread must read (and whether to keep them), pending ones."""
+        """Divide chunks into kept ones, ones this thread must read (value: whether to keep), pending ones."""
         kept: dict[Index, Chunk] = {}
         claimed: dict[Index, bool] = {}
         awaited: dict[Index, Future[Chunk | None]] = {}
@@ -173,7 +174,7 @@ class ChunkCache:
                 elif key in self._pending:
                     awaited[index] = self._pending[key]
                 else:
-                    claimed[index] = request.uses is None or self._reads_left.get(key, request.uses(index)) > 1
+                    claimed[index] = request.uses is None or self._uses_left.get(key, request.uses(index)) > 1
             for index, read_again in claimed.items():
                 self._pending[request.key(index)] = Future()
                 claimed[index] = read_again and self._reserve(request.nbytes(index))
@@ -229,10 +230,10 @@ class ChunkCache:
         with self._lock:
             for index in request.indices():
                 key = request.key(index)
-                left = self._reads_left.pop(key, None)
+                left = self._uses_left.pop(key, None)
                 left = (request.uses(index) if left is None else left) - 1
                 if left > 0:
-                    self._reads_left[key] = left
+                    self._uses_left[key] = left
                 elif key in self._kept:
                     self.held_bytes -= self._kept.pop(key).nbytes
 

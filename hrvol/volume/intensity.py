@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
+from hrvol.arrays import Shape3
 from hrvol.errors import InputError
 from hrvol.recipe.specs import IntensitySpec
 from hrvol.volume.grid.tiling import Box, Tile, whole
@@ -59,7 +60,7 @@ def intensity_window(volume: Volume, spec: IntensitySpec, seed: int = 0) -> Wind
             return spec.window
         integer = volume.dtype.kind in "iu"
         if spec.window == "dtype" and not integer:
-            raise InputError(f"{volume.source}: found {volume.dtype}, expected integers for intensity.window: dtype")
+            raise InputError(f"{volume.source}: found {volume.dtype}, expected integers for window: dtype")
         if integer and (spec.window == "dtype" or volume.dtype.itemsize == 1):
             limits = np.iinfo(volume.dtype)
             return float(limits.min), float(limits.max)
@@ -70,7 +71,7 @@ def intensity_window(volume: Volume, spec: IntensitySpec, seed: int = 0) -> Wind
     return (low, high) if low < high else (low, low + 1.0)
 
 
-def sample_boxes(shape: tuple[int, int, int], seed: int) -> tuple[Box, ...]:
+def sample_boxes(shape: Shape3, seed: int) -> tuple[Box, ...]:
     """Choose boxes that represent a volume: the whole volume if it is small, else one in each of 64 strata.
 
     Parameters

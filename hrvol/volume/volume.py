@@ -134,8 +134,8 @@ class Volume:
         Returns
         -------
         dict
-            ``source``, ``shape``, ``dtype``, ``voxel_size``, ``unit`` and ``sha256``, a checksum of the shape,
-            the type and three small boxes of voxels (first corner, middle, last corner).
+            ``source``, ``shape``, ``dtype``, ``voxel_size``, ``unit`` and ``sha256``, a checksum of shape,
+            type and three small boxes of voxels (first corner, middle, last corner).
         """
         digest = hashlib.sha256(f"{self.shape}{self.dtype}".encode())
         for fraction in (0.0, 0.5, 1.0):

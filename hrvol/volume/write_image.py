@@ -11,7 +11,7 @@ from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.image import BLOCK
 from hrvol.volume.ome.metadata import Level
 from hrvol.volume.ome.output import clear_output
-from hrvol.volume.ome.pyramid import write_levels
+from hrvol.volume.ome.pyramid import ImagePlan, plan_levels, write_levels
 from hrvol.volume.storage.location import Location
 from hrvol.volume.volume import Volume, open_volume
 
@@ -58,8 +58,9 @@ def write_image(path: str | Path | Location, volume: Volume, *, overwrite: bool 
     )
     for block in grid(volume.shape, BLOCK):
         array[block.core[-n:]] = volume.read(block.core).reshape(block.shape[-n:])
-    levels = write_levels(group, axes, first, BLOCK, "mean")
+    plan = ImagePlan("", axes, volume.unit, "mean", first, plan_levels(array.shape, axes, first, BLOCK))
+    write_levels(group, plan)
     # Metadata last, so that an incomplete copy is not mistaken for an image.
-    entry = ome.write_multiscale(name, axes, volume.unit, levels, "mean")
+    entry = ome.write_multiscale(name, axes, volume.unit, plan.resolutions, plan.reduction)
     group.attrs.update({"ome": {"version": ome.VERSION, "multiscales": [entry]}, "hrvol": {"complete": True}})
     return open_volume(location)

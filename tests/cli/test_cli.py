@@ -112,8 +112,7 @@ def test_segment_writes_labels_and_says_shares_and_rate(place):
     assert "segment: 100 %" in result.stderr
     store = open_label_store(place / "seg.ome.zarr")
     assert store.complete
-    assert store.has_probabilities
-    assert store.has_uncertainty
+    assert [plan.path for plan in store.images] == ["labels/hrvol", "probabilities", "uncertainty"]
     np.testing.assert_array_equal(
         open_labels(place / "seg.ome.zarr").read(), open_labels(place / "out.ome.zarr").read()
     )

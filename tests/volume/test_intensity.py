@@ -39,7 +39,7 @@ def test_given_windows():
     assert intensity_window(volume, IntensitySpec(window=(3, 5))) == (3.0, 5.0)
     counts = open_volume(np.zeros((2, 3), np.uint16))
     assert intensity_window(counts, IntensitySpec(window="dtype")) == (0.0, 65535.0)
-    with pytest.raises(InputError, match="found float64, expected integers for intensity.window: dtype"):
+    with pytest.raises(InputError, match="found float64, expected integers for window: dtype"):
         intensity_window(volume, IntensitySpec(window="dtype"))
 
 

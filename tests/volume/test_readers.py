@@ -16,7 +16,7 @@ from hrvol.classes import default_classes
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import TileSpec
 from hrvol.volume.grid.tiling import block_shape, blocks
-from hrvol.volume.ome.labels import create_labels
+from hrvol.volume.ome.labels import LabelOutputs, create_labels
 from hrvol.volume.volume import Volume, open_volume
 
 TILES = TileSpec(core=256, overlap=8, planes=4)
@@ -56,8 +56,7 @@ def write(path, shape, unit="nanometer", more=True):
         classes=CLASSES,
         block_shape=block_shape(volume.shape, TILES),
         attributes={},
-        probabilities=more,
-        uncertainty=more,
+        outputs=LabelOutputs(probabilities=more, uncertainty=more),
     )
     truth = truth_of(volume.shape)
     for block in blocks(volume.shape, TILES):

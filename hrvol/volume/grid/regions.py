@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from hrvol.arrays import Shape3
 from hrvol.recipe.specs import TileSpec
 from hrvol.volume.grid.tiling import Box, Tile, blocks, intersection, tiles_of, whole
 
@@ -17,7 +18,7 @@ def plane_tiles(shape: tuple[int, ...], tiles: TileSpec) -> Iterator[Tile]:
         yield tile
 
 
-def region_tiles(shape: tuple[int, int, int], region: Box, tiles: TileSpec) -> Iterator[tuple[Box, Tile]]:
+def region_tiles(shape: Shape3, region: Box, tiles: TileSpec) -> Iterator[tuple[Box, Tile]]:
     """Yield the tiles of a volume that own voxels of a region, and the box (z, y, x) of those voxels."""
     for block in blocks(shape, tiles):
         if intersection(block.core, region) is None:
@@ -29,7 +30,7 @@ def region_tiles(shape: tuple[int, int, int], region: Box, tiles: TileSpec) -> I
 
 
 def stratified_tiles(
-    shape: tuple[int, int, int], region: Box, tiles: TileSpec, count: int, seed: int
+    shape: Shape3, region: Box, tiles: TileSpec, count: int, seed: int
 ) -> tuple[tuple[int, Box, Tile], ...]:
     """Choose tiles that represent a region: spread evenly in depth and over the positions in a plane.
 

@@ -17,6 +17,7 @@ from itertools import pairwise, product
 import numpy as np
 import numpy.typing as npt
 
+from hrvol.arrays import Shape3
 from hrvol.recipe.specs import TileSpec
 
 Box = tuple[slice, slice, slice]
@@ -39,11 +40,11 @@ class Block:
         The voxels that the block owns, inside the volume.
     """
 
-    index: tuple[int, int, int]
+    index: Shape3
     core: Box
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape3:
         """Voxels per axis, (z, y, x)."""
         return box_shape(self.core)
 
@@ -96,13 +97,13 @@ class Tile:
         return slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
 
 
-def box_shape(box: Box) -> tuple[int, int, int]:
+def box_shape(box: Box) -> Shape3:
     """Return the number of voxels per axis, (z, y, x)."""
     z, y, x = box
     return z.stop - z.start, y.stop - y.start, x.stop - x.start
 
 
-def whole(shape: tuple[int, int, int]) -> Box:
+def whole(shape: Shape3) -> Box:
     """Return the box that holds a whole volume of this shape."""
     z, y, x = shape
     return slice(0, z), slice(0, y), slice(0, x)
@@ -129,7 +130,7 @@ def core_side(plane_side: int, tiles: TileSpec) -> int:
     return plane_side if plane_side <= tiles.core + 2 * tiles.overlap else tiles.core
 
 
-def block_shape(shape: tuple[int, int, int], tiles: TileSpec) -> tuple[int, int, int]:
+def block_shape(shape: Shape3, tiles: TileSpec) -> Shape3:
     """Return the shape (z, y, x) of a block that is not clipped by a border; at most that of the volume."""
     depth, height, width = shape
     return (
@@ -139,7 +140,7 @@ def block_shape(shape: tuple[int, int, int], tiles: TileSpec) -> tuple[int, int,
     )
 
 
-def blocks(shape: tuple[int, int, int], tiles: TileSpec) -> tuple[Block, ...]:
+def blocks(shape: Shape3, tiles: TileSpec) -> tuple[Block, ...]:
     """Divide a volume into blocks that cover each voxel once.
 
     Parameters
@@ -157,8 +158,8 @@ def blocks(shape: tuple[int, int, int], tiles: TileSpec) -> tuple[Block, ...]:
     return grid(shape, block_shape(shape, tiles))
 
 
-def grid(shape: tuple[int, int, int], side: tuple[int, int, int]) -> tuple[Block, ...]:
-    """Divide a volume of ``shape`` (z, y, x) into blocks of ``side`` (z, y, x), clipped at the far borders."""
+def grid(shape: Shape3, side: Shape3) -> tuple[Block, ...]:
+    """Divide a volume of ``shape`` (z, y, x) into blocks of shape ``side``, clipped at the far borders."""
     cuts = [_cut(0, length, step) for length, step in zip(shape, side, strict=True)]
     return tuple(
         Block((k, j, i), (slice(*z), slice(*y), slice(*x)))

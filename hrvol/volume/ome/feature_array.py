@@ -1,4 +1,4 @@
-"""Writing arrays of features, for a region of interest: one Zarr array, channels first."""
+"""Write the features of a region of interest as one Zarr array, channels first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 import zarr
 
-from hrvol.arrays import Spacing3
+from hrvol.arrays import Shape3, Spacing3
 from hrvol.volume.grid.tiling import Box, shard_and_chunk
 from hrvol.volume.ome.output import CHANNELS_PER_SHARD, clear_output, write_box
 from hrvol.volume.storage.location import Location
@@ -19,19 +19,19 @@ from hrvol.volume.storage.location import Location
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """An array of features that is being written; cheap to pickle. Writers must not share a chunk."""
+    """An array of features to write to; cheap to pickle. Concurrent writers must not share a shard."""
 
     location: Location
 
     def write(self, box: Box, features: npt.NDArray[Any]) -> None:
-        """Write features (C, z, y, x) of a box (z, y, x); for a 2D output z is 1."""
+        """Write features (C, z, y, x) of a box (z, y, x); z is 1 for a 2D output."""
         write_box(self._array, box, features, str(self.location))
 
     def finish(self) -> None:
         """Mark the output as complete."""
         array = self.location.open_array(mode="r+")
-        said: Any = array.attrs.asdict()["hrvol"]
-        array.attrs["hrvol"] = {**said, "complete": True}
+        attributes: Any = array.attrs.asdict()["hrvol"]
+        array.attrs["hrvol"] = {**attributes, "complete": True}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FeatureStore, (self.location,)
@@ -48,7 +48,7 @@ def create_features(
     voxel_size: Spacing3,
     unit: str | None,
     attributes: Mapping[str, Any],
-    chunk: tuple[int, int, int],
+    chunk: Shape3,
     *,
     dtype: str = "float32",
     overwrite: bool = False,
@@ -58,13 +58,13 @@ def create_features(
     Parameters
     ----------
     path
-        Of the array to make.
+        Path or URL of the array to create.
     shape
         (C, Z, Y, X), or (C, Y, X) for an image.
     channels
-        A name for each channel.
+        One name per channel.
     voxel_size, unit
-        (z, y, x), as of a volume.
+        (z, y, x) and OME name, as for a volume.
     attributes
         Stored as ``attributes["hrvol"]``, with ``complete: false`` until :meth:`FeatureStore.finish`.
     chunk
@@ -72,7 +72,7 @@ def create_features(
     dtype
         Floating-point type.
     overwrite
-        Whether to delete a Zarr array or group that is in the way.
+        Whether to replace an earlier output of hrvol.
 
     Raises
     ------
@@ -85,13 +85,12 @@ def create_features(
     clear_output(location, overwrite)
     spatial = len(shape) - 1
     shards, chunks = shard_and_chunk(shape[1:], chunk[-spatial:])
-    few, one = min(shape[0], CHANNELS_PER_SHARD), 1
     zarr.create_array(
         location.store(read_only=False),
         shape=shape,
         dtype=dtype,
-        chunks=(one, *chunks),
-        shards=(few, *shards),
+        chunks=(1, *chunks),
+        shards=(min(shape[0], CHANNELS_PER_SHARD), *shards),
         fill_value=0,
         dimension_names=["c", *"zyx"[-spatial:]],
         zarr_format=3,

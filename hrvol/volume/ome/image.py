@@ -1,4 +1,4 @@
-"""Grey volumes as OME-Zarr: written block by block, and given coarser levels."""
+"""Add coarser levels to OME-Zarr images."""
 
 from __future__ import annotations
 
@@ -8,40 +8,41 @@ from typing import Any
 
 import zarr
 
+from hrvol.arrays import Shape3
 from hrvol.errors import InputError
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.pyramid import ImagePlan, make_level, make_part, plan_levels
 from hrvol.volume.storage.location import Location
 
 BLOCK = (64, 512, 512)
-"""Voxels (z, y, x) of a shard, and of a part of a level, of images that hrvol writes."""
+"""Voxels (z, y, x) of a shard of the images that hrvol writes, and so of a part of a level."""
 
 _AXES = ("zyx", "yx", "czyx", "cyx")
 
 
 @dataclass(frozen=True)
 class ImageStore:
-    """An OME-Zarr image that gets coarser levels; cheap to pickle.
+    """An OME-Zarr image to which coarser levels are added; cheap to pickle.
 
     Attributes
     ----------
     location
-        Of the image's group, of OME-Zarr 0.4 (Zarr 2) or 0.5 (Zarr 3).
+        Location of the image's group, of OME-Zarr 0.4 (Zarr 2) or 0.5 (Zarr 3).
     block_shape
         Voxels (z, y, x) of a part of a level.
     """
 
     location: Location
-    block_shape: tuple[int, int, int] = BLOCK
+    block_shape: Shape3 = BLOCK
 
     @property
     def levels(self) -> int:
-        """How many levels the image says it has."""
+        """Number of levels in the metadata."""
         return len(self._multiscale.levels)
 
     @cached_property
     def images(self) -> tuple[ImagePlan, ...]:
-        """The image, and the coarser levels that are to be made of it."""
+        """The image, with the coarser levels to compute."""
         multiscale = self._multiscale
         axes, first = "".join(multiscale.axes), multiscale.levels[0]
         array = self._group.get(first.path)
@@ -53,27 +54,26 @@ class ImageStore:
         return (ImagePlan("", axes, multiscale.units[-1], "mean", first, plans),)
 
     def make_level(self, image: int, level: int) -> None:
-        """Make the empty array of a coarser level."""
+        """Create the empty array of a coarser level."""
         make_level(self._group, self.images[image].levels[level])
 
     def make_part(self, image: int, level: int, part: int) -> None:
-        """Make one part of a coarser level; any number of processes may make different ones."""
+        """Compute one part of a coarser level; several processes may compute different parts."""
         plan = self.images[image]
         make_part(self._group, plan.levels[level], part, plan.reduction)
 
     def declare(self) -> None:
-        """Say in the metadata that the coarser levels are there."""
+        """Add the coarser levels to the metadata."""
         group, plan = self._group, self.images[0]
-        said = group.attrs.asdict()
-        inner = dict(ome.ome_attributes(said))
-        levels = (plan.first, *(coarser.level for coarser in plan.levels))
-        made = ome.write_multiscale("", plan.axes, plan.unit, levels, plan.reduction)
-        entry, *others = inner["multiscales"]
-        inner["multiscales"] = [{**entry, "datasets": made["datasets"], "type": plan.reduction}, *others]
-        if "ome" in said:
-            group.attrs["ome"] = inner
+        attributes = group.attrs.asdict()
+        image = dict(ome.ome_attributes(attributes))
+        datasets = ome.write_multiscale("", plan.axes, plan.unit, plan.resolutions)["datasets"]
+        entry, *others = image["multiscales"]
+        image["multiscales"] = [{**entry, "datasets": datasets, "type": plan.reduction}, *others]
+        if "ome" in attributes:
+            group.attrs["ome"] = image
         else:
-            group.attrs["multiscales"] = inner["multiscales"]
+            group.attrs["multiscales"] = image["multiscales"]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ImageStore, (self.location, self.block_shape)
@@ -87,7 +87,7 @@ class ImageStore:
 
     @property
     def _multiscale(self) -> ome.Multiscale:
-        found = ome.read_multiscale(self._group.attrs.asdict(), str(self.location))
-        if found is None:
+        multiscale = ome.read_multiscale(self._group.attrs.asdict(), str(self.location))
+        if multiscale is None:
             raise InputError(f"{self.location}: found no 'multiscales', expected an OME-Zarr image")
-        return found
+        return multiscale

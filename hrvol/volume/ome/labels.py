@@ -1,23 +1,23 @@
-"""Writing labels, with their pyramid, as OME-Zarr 0.5.
+"""Write labels and their pyramid as OME-Zarr 0.5.
 
 A label output is one OME-Zarr image group::
 
     OUT.ome.zarr/          multiscales -> labels/hrvol/0, 1, ...; attributes["hrvol"]
       labels/hrvol/0       uint8 (z, y, x), one shard per block, 0 = not processed
-      labels/hrvol/1 ...   coarser levels, made by finish()
+      labels/hrvol/1 ...   coarser levels, computed by finish()
       probabilities/0 ...  uint8 (c, z, y, x), optional
       uncertainty/0 ...    uint8 (z, y, x), optional
-      ledger/              which blocks are done (hrvol.run.ledger)
+      ledger/              state of the blocks (hrvol.run.ledger)
 
-OME-Zarr wants labels inside an image. Copying the source would double terabytes, so the image is the
-labels themselves: the root's datasets point at the arrays under ``labels/``, and any viewer opens the
-output by itself.
+OME-Zarr requires labels to be inside an image. A copy of the source would double terabytes, so the image is
+the labels themselves: the root's datasets refer to the arrays under ``labels/``, and any viewer opens the
+output on its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,18 +27,18 @@ import numpy.typing as npt
 import zarr
 from zarr.errors import ContainsGroupError
 
+from hrvol.arrays import Shape3
 from hrvol.classes import ClassInfo
 from hrvol.errors import InputError
 from hrvol.volume.grid.tiling import Box, shard_and_chunk
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.metadata import DEFAULT_LABELS, Level
 from hrvol.volume.ome.output import CHANNELS_PER_SHARD, clear_output, ensure_array, ensure_group, write_box
-from hrvol.volume.ome.pyramid import ImagePlan, Reduction, make_level, make_part, plan_levels
-from hrvol.volume.storage.location import Location, checksum
+from hrvol.volume.ome.pyramid import ImagePlan, Reduction, make_level, make_part, plan_levels, write_levels
+from hrvol.volume.storage.location import Location
 
 if TYPE_CHECKING:
     from hrvol.volume.volume import Volume
-
 
 PROBABILITIES = "probabilities"
 
@@ -46,17 +46,29 @@ UNCERTAINTY = "uncertainty"
 
 
 @dataclass(frozen=True)
-class LabelStore:
-    """A label output that is being written; cheap to pickle, opens where it arrives.
+class LabelOutputs:
+    """The arrays of a label output: labels of a name, and optional arrays beside them."""
 
-    Any number of processes may write at once as long as no two write into one block.
+    name: str = DEFAULT_LABELS
+    probabilities: bool = False
+    uncertainty: bool = False
+
+
+LABELS_ONLY = LabelOutputs()
+
+
+@dataclass(frozen=True)
+class LabelStore:
+    """A label output to write to; cheap to pickle, and opened on first use.
+
+    Any number of processes may write at once if no two write to the same block.
 
     Attributes
     ----------
     location
-        Of the OME-Zarr group.
+        Location of the OME-Zarr group.
     name
-        Of the labels in it.
+        Name of the labels in it.
     """
 
     location: Location
@@ -64,13 +76,13 @@ class LabelStore:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the output says about how it was made (``attributes["hrvol"]``), as it is on disk now."""
-        said: Any = self.location.open_group().attrs.asdict()["hrvol"]
-        return dict(said)
+        """Provenance of the output (``attributes["hrvol"]``), read from the store at each access."""
+        attributes: Any = self.location.open_group().attrs.asdict()["hrvol"]
+        return dict(attributes)
 
     @property
     def complete(self) -> bool:
-        """Whether all blocks are done, and the coarser levels made."""
+        """Whether all blocks and coarser levels are done."""
         return bool(self.attributes.get("complete"))
 
     @property
@@ -80,32 +92,22 @@ class LabelStore:
         return ome.read_classes(group.attrs.asdict(), str(self.location)) or ()
 
     @cached_property
-    def block_shape(self) -> tuple[int, int, int]:
+    def block_shape(self) -> Shape3:
         """Voxels of a block, (z, y, x)."""
         z, y, x = self.attributes["block_shape"]
         return z, y, x
 
     @property
-    def has_probabilities(self) -> bool:
-        """Whether probabilities are stored beside the labels."""
-        return PROBABILITIES in self._arrays
-
-    @property
-    def has_uncertainty(self) -> bool:
-        """Whether uncertainty is stored beside the labels."""
-        return UNCERTAINTY in self._arrays
-
-    @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the labels: uint8, or uint16 where a class value is above 255."""
+        """Type of the labels: uint8, or uint16 if a class value is above 255."""
         return np.dtype(self._arrays[""].dtype)
 
     def discard(self) -> None:
-        """Delete the output, for instance because nothing came of it."""
+        """Delete the output."""
         self.location.remove()
 
     def update(self, changes: Mapping[str, Any]) -> None:
-        """Add to or change ``attributes["hrvol"]``; one process at a time."""
+        """Change or add items of ``attributes["hrvol"]``; one process at a time."""
         root = self.location.open_group("r+")
         root.attrs["hrvol"] = {**self.attributes, **changes}
 
@@ -116,12 +118,12 @@ class LabelStore:
         probabilities: npt.NDArray[np.uint8] | None = None,
         uncertainty: npt.NDArray[np.uint8] | None = None,
     ) -> None:
-        """Write a block, or a part of one.
+        """Write a box of a block.
 
         Parameters
         ----------
         box
-            Where, (z, y, x).
+            Position (z, y, x) in the volume.
         labels
             Unsigned integers (z, y, x); 0 is not processed.
         probabilities
@@ -132,53 +134,59 @@ class LabelStore:
         Raises
         ------
         ValueError
-            Shapes or types do not fit.
+            A shape or type does not fit, or the output has no such array.
         """
-        # Labels last: a block that has labels has everything.
+        # Labels last: a block with labels is complete.
         for name, values in ((PROBABILITIES, probabilities), (UNCERTAINTY, uncertainty), ("", labels)):
             if values is not None:
                 array = self._arrays.get(name)
                 if array is None:
-                    raise ValueError(f"{self.location}: found no {name}, expected them to write to")
+                    raise ValueError(f"{self.location}: found no {name} in the output, expected an array")
                 write_box(array, box, values, str(self.location))
 
-    def keys(self, index: tuple[int, int, int]) -> tuple[str, ...]:
-        """Return the names of the objects that hold a block, by its place in the grid of blocks."""
-        found = []
+    def keys(self, index: Shape3) -> tuple[str, ...]:
+        """Return the keys of the objects of a block, given its index in the grid of blocks."""
+        keys = []
         for array in self._arrays.values():
             lead = int(array.metadata.dimension_names[0] == "c")  # type: ignore[union-attr, index]
             spatial = index[3 + lead - array.ndim :]
             rows = -(-array.shape[0] // (array.shards or array.chunks)[0]) if lead else 1
             for row in range(rows):
-                place = (row,) * lead + spatial
-                found.append(f"{array.path}/{array.metadata.encode_chunk_key(place)}")
-        return tuple(found)
+                key = array.metadata.encode_chunk_key((row,) * lead + spatial)
+                keys.append(f"{array.path}/{key}")
+        return tuple(keys)
 
-    def checksums(self, indices: Sequence[tuple[int, int, int]]) -> list[str]:
-        """Return a checksum of what is stored of each block: of the objects' bytes, as they lie there."""
-        names = [self.keys(index) for index in indices]
-        found = iter(self.location.checksums(name for keys in names for name in keys))
-        return [str(checksum("".join(next(found) or "-" for _ in keys).encode())) for keys in names]
+    def checksums(self, indices: Sequence[Shape3]) -> list[str]:
+        """Return a checksum of the stored bytes of each block."""
+        return self.location.group_checksums([self.keys(index) for index in indices])
 
-    def erase(self, index: tuple[int, int, int]) -> None:
-        """Delete what is stored of a block: its voxels are 0 again."""
+    def erase(self, index: Shape3) -> None:
+        """Delete a block: its voxels are 0 again."""
         self.location.erase(self.keys(index))
 
     def write_file(self, name: str, data: bytes) -> None:
-        """Keep a file in the output, as an array of bytes, unless it is there."""
+        """Store a file in the output as an array of bytes; an existing one must have the same size."""
         values = np.frombuffer(data, np.uint8)
-        wanted = {"shape": values.shape, "chunks": values.shape, "shards": None, "dtype": values.dtype}
-        array = ensure_array(self._root, name, **wanted, compressors=None, fill_value=0)
+        array = ensure_array(
+            self._root,
+            name,
+            shape=values.shape,
+            chunks=values.shape,
+            shards=None,
+            dtype=values.dtype,
+            compressors=None,
+            fill_value=0,
+        )
         array[:] = values
 
     def read_file(self, name: str) -> bytes | None:
-        """Return a file that is kept in the output, ``None`` where there is none."""
+        """Return a file stored in the output; ``None`` if there is none."""
         array = self._root.get(name)
         return np.asarray(array[:]).tobytes() if isinstance(array, zarr.Array) else None
 
     @cached_property
     def images(self) -> tuple[ImagePlan, ...]:
-        """What the output holds, and the coarser levels that are to be made of it."""
+        """The images of the output, with the coarser levels to compute."""
         kinds: dict[str, Reduction] = {
             f"labels/{self.name}": "mode",
             PROBABILITIES: "mean",
@@ -191,9 +199,7 @@ class LabelStore:
                 continue
             multiscale = ome.read_multiscale(self._root[path].attrs.asdict(), str(self.location))
             if multiscale is None:
-                raise InputError(
-                    f"{self.location}: found no 'multiscales' in {path}, expected what hrvol wrote"
-                )
+                raise InputError(f"{self.location}: found no 'multiscales' in {path}, expected them")
             axes, first = "".join(multiscale.axes), multiscale.levels[0]
             row = (array.shards or array.chunks)[0]
             levels = plan_levels(array.shape, axes, first, self.block_shape, row)
@@ -201,47 +207,40 @@ class LabelStore:
         return tuple(plans)
 
     def make_level(self, image: int, level: int) -> None:
-        """Make the empty array of a coarser level: the ``level``-th of the ``image``-th of :attr:`images`."""
+        """Create the empty array of the ``level``-th coarser level of the ``image``-th image."""
         plan = self.images[image]
         make_level(self._writable(plan.path), plan.levels[level])
 
     def make_part(self, image: int, level: int, part: int) -> None:
-        """Make one part of a coarser level; any number of processes may make different ones."""
+        """Compute one part of a coarser level; several processes may compute different parts."""
         plan = self.images[image]
         make_part(self._writable(plan.path), plan.levels[level], part, plan.reduction)
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Make the coarser levels, one part after the other, and mark the output as complete.
+        """Compute the coarser levels part by part, and mark the output as complete.
 
-        May be called again, also after it was interrupted.
+        May be called again, also after an interruption.
 
         Parameters
         ----------
         progress
-            Called with parts done and parts in all of each level.
+            Called with the number of parts done and the total number of parts of a level.
         """
-        for i, image in enumerate(self.images):
-            for j, plan in enumerate(image.levels):
-                self.make_level(i, j)
-                for part in range(plan.parts):
-                    self.make_part(i, j, part)
-                    if progress is not None:
-                        progress(part + 1, plan.parts)
+        for plan in self.images:
+            write_levels(self._writable(plan.path), plan, progress)
         self.declare(complete=True)
 
     def declare(self, *, complete: bool) -> None:
-        """Say in the metadata that the coarser levels are there, and whether all blocks are."""
+        """Add the coarser levels to the metadata, and whether all blocks are done."""
         root = self.location.open_group("r+")
-        for image in self.images:
-            group = root[image.path]
-            said = ome.ome_attributes(group.attrs.asdict())
-            levels = (image.first, *(plan.level for plan in image.levels))
-            entry = ome.write_multiscale(
-                Path(image.path).name, image.axes, image.unit, levels, image.reduction
-            )
-            group.attrs["ome"] = {**said, "multiscales": [entry]}
-            if image.reduction == "mode":
-                root.attrs["ome"] = _root_entry(self.name, image.axes, image.unit, levels, self.classes)
+        for plan in self.images:
+            group = root[plan.path]
+            attributes = ome.ome_attributes(group.attrs.asdict())
+            name, levels = Path(plan.path).name, plan.resolutions
+            entry = ome.write_multiscale(name, plan.axes, plan.unit, levels, plan.reduction)
+            group.attrs["ome"] = {**attributes, "multiscales": [entry]}
+            if plan.reduction == "mode":
+                root.attrs["ome"] = _root_entry(self.name, plan.axes, plan.unit, levels, self.classes)
         self.update({"complete": complete})
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -258,9 +257,9 @@ class LabelStore:
 
     @cached_property
     def _arrays(self) -> dict[str, zarr.Array[Any]]:
-        places = {"": f"labels/{self.name}", PROBABILITIES: PROBABILITIES, UNCERTAINTY: UNCERTAINTY}
-        found = {name: self._root.get(f"{place}/0") for name, place in places.items()}
-        return {name: array for name, array in found.items() if isinstance(array, zarr.Array)}
+        paths = {"": f"labels/{self.name}", PROBABILITIES: PROBABILITIES, UNCERTAINTY: UNCERTAINTY}
+        nodes = {name: self._root.get(f"{path}/0") for name, path in paths.items()}
+        return {name: array for name, array in nodes.items() if isinstance(array, zarr.Array)}
 
 
 def create_labels(
@@ -268,87 +267,83 @@ def create_labels(
     like: Volume,
     *,
     classes: Sequence[ClassInfo],
-    block_shape: tuple[int, int, int],
-    name: str = DEFAULT_LABELS,
+    block_shape: Shape3,
     attributes: Mapping[str, Any],
-    probabilities: bool = False,
-    uncertainty: bool = False,
+    outputs: LabelOutputs = LABELS_ONLY,
     overwrite: bool = False,
-    go_on: bool = False,
+    resume: bool = False,
 ) -> LabelStore:
     """Create an empty label output.
 
     Parameters
     ----------
     path
-        Of the OME-Zarr group to make.
+        Path or URL of the OME-Zarr group to create.
     like
         Volume whose shape, voxel size, position and unit the labels share.
     classes
         Class names and colours; labels are uint8, or uint16 if a value is above 255.
     block_shape
-        Of the blocks (z, y, x) that will be written, each by one writer.
-    name
-        Of the labels.
+        Shape (z, y, x) of the blocks to be written, each by one writer.
     attributes
-        What to say about how they are made, ready for JSON; stored as ``attributes["hrvol"]``, with
-        ``complete: false`` until :meth:`LabelStore.finish`.
-    probabilities, uncertainty
-        Whether to make room for them.
+        Provenance, ready for JSON; stored as ``attributes["hrvol"]``, with ``complete: false`` until
+        :meth:`LabelStore.finish`.
+    outputs
+        Name of the labels, and whether to create arrays of probabilities and uncertainty.
     overwrite
-        Whether to delete an output of hrvol's that is in the way.
-    go_on
-        Whether to keep an output that is there, which was begun with the same arguments, and make what it
-        lacks. Several processes may do so at once.
+        Whether to replace an earlier output of hrvol.
+    resume
+        Whether to keep an output that was created with the same arguments, and create its missing arrays.
+        Several processes may do so at once.
 
     Raises
     ------
     OutputExistsError
-        Something is in the way: anything without ``overwrite``, anything but a Zarr group with it.
+        The path is occupied: by anything without ``overwrite``, by anything but an output of hrvol with it.
     """
     location = Location.of(path)
-    if not go_on:
+    if not resume:
         clear_output(location, overwrite)
     axes = "zyx"[-like.ndim :]
     first = Level("0", like.voxel_size[-like.ndim :], like.translation[-like.ndim :])
     dtype = "uint8" if max((c.value for c in classes), default=0) <= 255 else "uint16"
-    said = {**attributes, "block_shape": list(block_shape), "complete": False}
+    provenance = {**attributes, "block_shape": list(block_shape), "complete": False}
     store = location.store(read_only=False)
     try:
-        # Not an image before it has arrays; but ours from the first moment, so that it can be gone on with.
-        root = zarr.create_group(store, zarr_format=3, attributes={"hrvol": {**said, "begun": True}})
+        # Not an image until it has arrays, but marked as an output from the start, so that it can be resumed.
+        root = zarr.create_group(store, zarr_format=3, attributes={"hrvol": {**provenance, "begun": True}})
     except ContainsGroupError:
         root = zarr.open_group(store, mode="r+", zarr_format=3)
+    name = outputs.name
     ensure_group(root, "labels", {"ome": {"version": ome.VERSION, "labels": [name]}})
-    about_labels = {"image-label": ome.write_image_label(classes)}
-    _create_image(root, f"labels/{name}", like, axes, first, block_shape, dtype, about_labels)
-    if uncertainty:
+    image_label = {"image-label": ome.write_image_label(classes)}
+    _create_image(root, f"labels/{name}", like, axes, first, block_shape, dtype, image_label)
+    if outputs.uncertainty:
         _create_image(root, UNCERTAINTY, like, axes, first, block_shape, "uint8", {})
-    if probabilities:
+    if outputs.probabilities:
         by_class = Level("0", (1.0, *first.scale), (0.0, *first.translation))
-        about = {"omero": ome.write_omero(classes)}
-        count = len(classes)
-        _create_image(root, PROBABILITIES, like, "c" + axes, by_class, block_shape, "uint8", about, count)
+        omero, count = {"omero": ome.write_omero(classes)}, len(classes)
+        _create_image(root, PROBABILITIES, like, "c" + axes, by_class, block_shape, "uint8", omero, count)
     if "ome" not in root.attrs:
         entry = _root_entry(name, axes, like.unit, (first,), classes)
-        root.update_attributes({"ome": entry, "hrvol": said})
+        root.update_attributes({"ome": entry, "hrvol": provenance})
     return LabelStore(location, name)
 
 
 def open_label_store(path: str | Path | Location, name: str = DEFAULT_LABELS) -> LabelStore:
-    """Open a label output to go on writing to it.
+    """Open a label output for writing.
 
     Raises
     ------
     InputError
-        There is nothing, or something that :func:`create_labels` did not write.
+        There is no output that :func:`create_labels` wrote.
     """
     store = LabelStore(Location.of(path), name)
     try:
-        known = "block_shape" in store.attributes and store.dtype.kind == "u"
+        valid = "block_shape" in store.attributes and store.dtype.kind == "u"
     except (FileNotFoundError, KeyError, ValueError):
-        known = False
-    if not known:
+        valid = False
+    if not valid:
         raise InputError(f"{path}: found no labels {name!r} that hrvol wrote")
     return store
 
@@ -359,15 +354,14 @@ def _create_image(
     like: Volume,
     axes: str,
     level: Level,
-    block: tuple[int, int, int],
+    block: Shape3,
     dtype: str,
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     channels: int = 0,
 ) -> None:
-    """Create a multiscale group with its finest level, unless they are there."""
+    """Create a multiscale group with its finest level, unless they exist."""
     entry = ome.write_multiscale(Path(path).name, axes, like.unit, (level,))
-    said = {"version": ome.VERSION, "multiscales": [entry], **about}
-    group = ensure_group(root, path, {"ome": said})
+    group = ensure_group(root, path, {"ome": {"version": ome.VERSION, "multiscales": [entry], **metadata}})
     spatial = len(axes) - bool(channels)
     shards, chunks = shard_and_chunk(like.shape[-spatial:], block[-spatial:])
     ensure_array(
@@ -385,9 +379,9 @@ def _create_image(
 def _root_entry(
     name: str, axes: str, unit: str | None, levels: Sequence[Level], classes: Sequence[ClassInfo]
 ) -> dict[str, Any]:
-    """Return the root's metadata: an image whose datasets are the labels' arrays."""
-    there = [Level(f"labels/{name}/{level.path}", level.scale, level.translation) for level in levels]
-    entry = ome.write_multiscale(name, axes, unit, there)
-    # Without a window viewers show classes 1, 2, 3 of 255, which is black.
-    window = ome.write_grey("classes", max((c.value for c in classes), default=1))
-    return {"version": ome.VERSION, "multiscales": [entry], "omero": window}
+    """Return the root's metadata: an image whose datasets are the arrays of the labels."""
+    datasets = [replace(level, path=f"labels/{name}/{level.path}") for level in levels]
+    entry = ome.write_multiscale(name, axes, unit, datasets)
+    # By default viewers would show classes 1, 2, 3 on a scale to 255, which is black.
+    omero = ome.write_grey("classes", max((c.value for c in classes), default=1))
+    return {"version": ome.VERSION, "multiscales": [entry], "omero": omero}

@@ -1,4 +1,4 @@
-"""OME-Zarr metadata, read and written as plain dictionaries (versions 0.1 to 0.5 read, 0.5 written).
+"""Read (versions 0.1 to 0.5) and write (0.5) OME-Zarr metadata as plain dictionaries.
 
 Specification: https://ngff.openmicroscopy.org/0.5/ (Moore et al. 2021, doi 10.1038/s41592-021-01326-w).
 """
@@ -16,10 +16,9 @@ from hrvol.errors import InputError
 VERSION = "0.5"
 
 DEFAULT_LABELS = "hrvol"
-"""Name of the labels that hrvol writes, and reads unless told otherwise."""
+"""Default name of labels to write and to read."""
 
-
-# Length of a unit in metres, and how users and other software spell it.
+# Lengths of units in metres.
 _METRES = {
     "angstrom": 1e-10,
     "nanometer": 1e-9,
@@ -30,6 +29,7 @@ _METRES = {
     "meter": 1.0,
 }
 
+# Other spellings, by users and other software.
 _SPELLINGS = {
     "å": "angstrom",
     "ångström": "angstrom",
@@ -51,13 +51,13 @@ _SPELLINGS = {
     "metre": "meter",
 }
 
-# Lengths that OME-Zarr knows: napari and neuroglancer open nothing with another unit.
-_LENGTHS = frozenset(
-    ["angstrom", "foot", "inch", "mile", "parsec", "yard", "meter"]
-    + [f"{prefix}meter" for prefix in ("deci", "centi", "milli", "micro", "nano", "pico", "femto", "atto")]
-    + [f"{prefix}meter" for prefix in ("zepto", "yocto", "hecto", "kilo", "mega", "giga", "tera", "peta")]
-    + [f"{prefix}meter" for prefix in ("exa", "zetta", "yotta")]
+# Units of length in the specification: napari and neuroglancer open nothing with another unit.
+_PREFIXES = (
+    "yocto zepto atto femto pico nano micro milli centi deci hecto kilo mega giga tera peta exa zetta yotta"
 )
+_LENGTHS = {"angstrom", "foot", "inch", "mile", "parsec", "yard", "meter"} | {
+    f"{prefix}meter" for prefix in [*_PREFIXES.split(), "yotta"]
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Level:
     Attributes
     ----------
     path
-        Of the array, relative to its group.
+        Path of the array, relative to its group.
     scale, translation
         Voxel size, and position of the first voxel's centre, per stored axis.
     """
@@ -79,7 +79,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Multiscale:
-    """An image at several resolutions, finest first; ``units`` holds one per axis or ``None``."""
+    """An image at several resolutions, finest first; ``units`` has one unit or ``None`` per axis."""
 
     axes: tuple[str, ...]
     units: tuple[str | None, ...]
@@ -87,13 +87,13 @@ class Multiscale:
 
 
 def normal_unit(unit: str | None) -> str | None:
-    """Return a unit of length by its OME name, or ``None`` for none and for pixels."""
+    """Return the OME name of a unit of length; ``None`` for no unit and for pixels."""
     if unit is None:
         return None
-    plain = unit.strip().lower()
-    if plain in ("", "pixel", "pixels", "px", "none", "null"):
+    name = unit.strip().lower()
+    if name in ("", "pixel", "pixels", "px", "none", "null"):
         return None
-    return _SPELLINGS.get(plain, plain)
+    return _SPELLINGS.get(name, name)
 
 
 def common_unit(sizes: Spacing3, units: Sequence[str | None]) -> tuple[Spacing3, str | None]:
@@ -102,7 +102,7 @@ def common_unit(sizes: Spacing3, units: Sequence[str | None]) -> tuple[Spacing3,
     Parameters
     ----------
     sizes, units
-        Per axis, (z, y, x). An axis without a unit, or with one that is no length, is left as it is.
+        Per axis, (z, y, x). The size of an axis without a unit of length is not converted.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def common_unit(sizes: Spacing3, units: Sequence[str | None]) -> tuple[Spacing3,
 
 
 def ome_attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the OME part of a group's attributes: under ``ome`` since 0.5, at the top before."""
+    """Return the OME attributes of a group: under ``ome`` since version 0.5, at the top level before."""
     inner = attributes.get("ome")
     return inner if isinstance(inner, Mapping) else attributes
 
@@ -132,25 +132,25 @@ def read_multiscale(attributes: Mapping[str, Any], source: str) -> Multiscale | 
     Parameters
     ----------
     attributes
-        Of the group.
+        Attributes of the group.
     source
         Name of the group for error messages.
 
     Returns
     -------
     Multiscale or None
-        ``None`` if the group is no multiscale image.
+        ``None`` if the group is not a multiscale image.
 
     Raises
     ------
     InputError
-        The metadata cannot be understood.
+        The metadata are damaged.
     """
-    found = ome_attributes(attributes).get("multiscales")
-    if not found:
+    multiscales = ome_attributes(attributes).get("multiscales")
+    if not multiscales:
         return None
     try:
-        first = found[0]
+        first = multiscales[0]
         datasets = [
             (str(entry["path"]), entry.get("coordinateTransformations")) for entry in first["datasets"]
         ]
@@ -181,7 +181,7 @@ def read_multiscale(attributes: Mapping[str, Any], source: str) -> Multiscale | 
 
 
 def label_names(attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names that a ``labels`` group lists."""
+    """Return the names of the labels in a ``labels`` group."""
     names = ome_attributes(attributes).get("labels")
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
@@ -192,8 +192,8 @@ def read_classes(attributes: Mapping[str, Any], source: str) -> tuple[ClassInfo,
     Returns
     -------
     tuple of ClassInfo, or None
-        By rising value, 0 left out; ``None`` if the group has no ``image-label``. Values without a name or
-        colour get default ones.
+        In increasing order of value, without 0; ``None`` if the group has no ``image-label``. Missing names
+        and colours are replaced by defaults.
     """
     label = ome_attributes(attributes).get("image-label")
     if not isinstance(label, Mapping):
@@ -212,7 +212,7 @@ def read_classes(attributes: Mapping[str, Any], source: str) -> tuple[ClassInfo,
         default = default_colours(max(values, default=0))
         classes = []
         for value in values:
-            red, green, blue = (int(part) for part in colours.get(value, default[value - 1])[:3])
+            red, green, blue = (int(channel) for channel in colours.get(value, default[value - 1])[:3])
             classes.append(ClassInfo(value, names.get(value) or f"class {value}", (red, green, blue)))
         return tuple(classes)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
@@ -222,7 +222,7 @@ def read_classes(attributes: Mapping[str, Any], source: str) -> tuple[ClassInfo,
 
 
 def write_axes(axes: str, unit: str | None) -> list[dict[str, str]]:
-    """Return the axes' entry for names such as ``"czyx"``; a unit that is no length is left out."""
+    """Return the ``axes`` for names such as ``"czyx"``; a unit that is not a length is omitted."""
     entries = []
     for name in axes:
         entry = {"name": name, "type": "channel" if name == "c" else "space"}
@@ -235,7 +235,7 @@ def write_axes(axes: str, unit: str | None) -> list[dict[str, str]]:
 def write_multiscale(
     name: str, axes: str, unit: str | None, levels: Sequence[Level], kind: str | None = None
 ) -> dict[str, Any]:
-    """Return one entry of ``multiscales``; ``kind`` says how coarser levels were made."""
+    """Return an entry of ``multiscales``; ``kind`` is the reduction that made coarser levels."""
     datasets = []
     for level in levels:
         transforms: list[dict[str, Any]] = [{"type": "scale", "scale": list(level.scale)}]
@@ -249,7 +249,7 @@ def write_multiscale(
 
 
 def write_image_label(classes: Sequence[ClassInfo]) -> dict[str, Any]:
-    """Return the ``image-label`` entry: a colour and a name for each class; viewers leave 0 clear."""
+    """Return the ``image-label``: a colour and a name for each class; viewers show 0 as transparent."""
     return {
         "colors": [{"label-value": c.value, "rgba": [*c.colour, 255]} for c in classes],
         "properties": [{"label-value": c.value, "class": c.name} for c in classes],
@@ -258,7 +258,7 @@ def write_image_label(classes: Sequence[ClassInfo]) -> dict[str, Any]:
 
 
 def write_omero(classes: Sequence[ClassInfo]) -> dict[str, Any]:
-    """Return how a viewer should show a channel per class, each from 0 to 255 in its colour."""
+    """Return the ``omero`` rendering of one channel per class, from 0 to 255 in the colour of the class."""
     return {
         "channels": [
             {
@@ -273,6 +273,6 @@ def write_omero(classes: Sequence[ClassInfo]) -> dict[str, Any]:
 
 
 def write_grey(name: str, highest: int) -> dict[str, Any]:
-    """Return how a viewer should show an image without channels: from black, 0, to white, ``highest``."""
+    """Return the ``omero`` rendering of an image without channels: 0 is black, ``highest`` white."""
     window = {"min": 0, "max": highest, "start": 0, "end": highest}
     return {"channels": [{"label": name, "color": "FFFFFF", "active": True, "window": window}]}

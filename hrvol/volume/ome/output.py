@@ -1,4 +1,4 @@
-"""What every kind of output needs: a free place, and boxes of values put where they belong."""
+"""Create outputs of any kind and write boxes of values to their arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hrvol.volume.grid.tiling import Box, box_shape
 from hrvol.volume.storage.location import Location
 
 CHANNELS_PER_SHARD = 16
-"""Channels of probabilities or features that share a shard: bounds what one writer holds."""
+"""Channels of probabilities or features per shard: limits the memory of a writer."""
 
 
 def write_box(array: zarr.Array[Any], box: Box, values: npt.NDArray[Any], path: str) -> None:
@@ -24,7 +24,7 @@ def write_box(array: zarr.Array[Any], box: Box, values: npt.NDArray[Any], path: 
     Raises
     ------
     ValueError
-        The values have another shape than the box, or a type that does not fit the array's.
+        The shape of the values is not that of the box, or their type does not fit the array's.
     """
     lead = values.ndim - 3
     flat = 3 - (array.ndim - lead)
@@ -38,63 +38,63 @@ def write_box(array: zarr.Array[Any], box: Box, values: npt.NDArray[Any], path: 
 
 
 def clear_output(location: Location, overwrite: bool) -> None:
-    """Make sure that nothing is at a location, deleting an earlier output if that is wished.
+    """Prepare an empty location for an output, deleting an earlier one if ``overwrite``.
 
-    Only what hrvol wrote is ever deleted: a volume given by mistake for an output stays.
+    Only an output of hrvol is ever deleted: a volume given as output by mistake is kept.
 
     Raises
     ------
     OutputExistsError
-        Something is in the way: anything without ``overwrite``, anything but an output of hrvol's with it.
+        The location is occupied: by anything without ``overwrite``, by anything but an output of hrvol with
+        it.
     """
     if check_overwrite(location, overwrite):
         location.remove()
 
 
 def check_overwrite(location: Location, overwrite: bool) -> bool:
-    """Return whether something of hrvol's has to be deleted first; raise as :func:`clear_output` does."""
+    """Return whether an earlier output has to be deleted first; raise as :func:`clear_output` does."""
     attributes = location.attributes()
     if attributes is None and not location.occupied():
         return False
     if not overwrite:
         raise OutputExistsError(f"{location}: exists already, expected nothing there")
     if attributes is None or "hrvol" not in attributes:
-        found = "no Zarr" if attributes is None else "Zarr that hrvol did not write"
+        content = "no Zarr" if attributes is None else "Zarr that hrvol did not write"
         raise OutputExistsError(
-            f"{location}: found {found}, expected an earlier output; it is not overwritten"
+            f"{location}: found {content}, expected an earlier output; it is not overwritten"
         )
     return True
 
 
 def ensure_group(parent: zarr.Group, path: str, attributes: Mapping[str, Any]) -> zarr.Group:
-    """Return a group of the hierarchy, made with these attributes unless it is there.
+    """Return a group of the hierarchy, created with these attributes unless it exists.
 
-    Several processes may do it at once: none deletes what another has made.
+    Several processes may do so at once: an existing group is never replaced.
     """
     try:
         return parent.create_group(path, attributes=dict(attributes))
     except ContainsGroupError:
-        found = parent[path]
-        assert isinstance(found, zarr.Group)
-        return found
+        group = parent[path]
+        assert isinstance(group, zarr.Group)
+        return group
 
 
-def ensure_array(parent: zarr.Group, path: str, **wanted: Any) -> zarr.Array[Any]:
-    """Return an array of the hierarchy, made with these properties unless it is there.
+def ensure_array(parent: zarr.Group, path: str, **properties: Any) -> zarr.Array[Any]:
+    """Return an array of the hierarchy, created with these properties unless it exists.
 
     Raises
     ------
     OutputExistsError
-        An array of another shape, type or chunking is there.
+        The existing array has another shape, type, chunks or shards.
     """
     try:
-        return parent.create_array(path, **wanted)
+        return parent.create_array(path, **properties)
     except ContainsArrayError:
-        found = parent[path]
-        assert isinstance(found, zarr.Array)
+        array = parent[path]
+        assert isinstance(array, zarr.Array)
     for name in ("shape", "dtype", "chunks", "shards"):
-        if getattr(found, name) != wanted[name]:
-            raise OutputExistsError(
-                f"{parent.store_path}/{path}: found {name} {getattr(found, name)}, expected {wanted[name]}"
-            )
-    return found
+        stored, expected = getattr(array, name), properties[name]
+        if stored != expected:
+            raise OutputExistsError(f"{parent.store_path}/{path}: found {name} {stored}, expected {expected}")
+    return array

@@ -1,8 +1,8 @@
-"""Coarser levels of images and labels, made from the level before on disk.
+"""Compute the coarser levels of images and labels, each from the next finer one on disk.
 
-Memory is bounded whatever the size of the volume: one shard of the coarser level is made at a time, from the
-eight (or four) times larger box of the finer one. Parts of a level may be made by several processes, in any
-order, and again.
+Memory is independent of the size of the volume: a level is computed in parts of one shard each, from a box of
+the finer level that is at most eight times as large. Several processes may compute parts, in any order and
+repeatedly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import zarr
 from zarr.core.metadata import ArrayV2Metadata
 
-from hrvol.arrays import Spacing3
+from hrvol.arrays import Shape3, Spacing3
 from hrvol.errors import InputError
 from hrvol.volume.grid.tiling import shard_and_chunk
 from hrvol.volume.ome.metadata import Level
@@ -32,23 +32,23 @@ Factor = tuple[int, int, int]
 T = TypeVar("T")
 
 STOP_SIDE = 256
-"""No coarser level is made of one whose sides are all this short."""
+"""A level whose sides are all at most this long is the last."""
 
 _THIN = 32
 
 _ANISOTROPIC = 1.9
 
 
-def next_factor(shape: tuple[int, int, int], voxel_size: Spacing3) -> Factor | None:
-    """Return by how much the next level is coarser, per axis.
+def next_factor(shape: Shape3, voxel_size: Spacing3) -> Factor | None:
+    """Return the factors by which the next level is coarser, per axis.
 
-    Planes are halved. Depth is halved with them unless it is small, or planes lie about twice as far
-    apart as pixels or more: it waits until halved pixels have caught up.
+    Planes are halved. Depth is halved with them unless it is small, or the distance of planes is about twice
+    the size of pixels or more: voxels then become isotropic first.
 
     Parameters
     ----------
     shape, voxel_size
-        Of the level, (z, y, x).
+        Shape and voxel size of the level, (z, y, x).
 
     Returns
     -------
@@ -66,62 +66,62 @@ def next_factor(shape: tuple[int, int, int], voxel_size: Spacing3) -> Factor | N
 
 
 def mode_reduce(labels: npt.NDArray[Any], factor: Factor) -> npt.NDArray[Any]:
-    """Take the commonest label of each cell of voxels.
+    """Reduce each cell of voxels to its most common label.
 
     Parameters
     ----------
     labels
-        Unsigned integers (z, y, x). Where an axis does not divide, the last cell holds what is there.
+        Unsigned integers (z, y, x). If the factor does not divide an axis, its last cell is smaller.
     factor
         Voxels per cell, (z, y, x).
 
     Returns
     -------
     numpy.ndarray
-        Same type, (ceil(z / fz), ...). Of equally common labels the smallest that is not 0 wins.
+        Same type, (ceil(z / fz), ...). Of equally common labels the smallest that is not 0 is taken.
     """
-    # Repeating the last voxel doubles all counts of a cut cell, and so changes no winner.
+    # Repeating the last voxel doubles all counts of a smaller cell, and so changes no result.
     padded = _pad(labels, factor)
     fz, fy, fx = factor
     out = np.empty(tuple(n // f for n, f in zip(padded.shape, factor, strict=True)), labels.dtype)
-    for k in range(len(out)):  # a plane at a time: all voters of a whole shard would take twice its memory
+    for k in range(len(out)):  # plane by plane: the voters of a whole shard would need twice its memory
         voters = (padded[k * fz + a, b::fy, c::fx] for a, b, c in product(range(fz), range(fy), range(fx)))
         out[k] = _vote([np.ascontiguousarray(voter) for voter in voters])
     return out
 
 
 def mean_reduce(image: npt.NDArray[Any], factor: Factor) -> npt.NDArray[Any]:
-    """Average each cell of voxels; integers are rounded, halves up. Shapes as for :func:`mode_reduce`."""
+    """Reduce each cell of voxels to its mean; integers are rounded, halves up. See :func:`mode_reduce`."""
     padded = _pad(image, factor)
     fz, fy, fx = factor
-    whole_numbers = image.dtype.kind in "iu"
+    integer = image.dtype.kind in "iu"
     exact = {"i": np.int64, "u": np.uint64}.get(image.dtype.kind, np.float64)
     out = np.empty(tuple(n // f for n, f in zip(padded.shape, factor, strict=True)), image.dtype)
     cell = fz * fy * fx
-    for k in range(len(out)):  # a plane at a time: sums of a whole shard would take three times its memory
+    for k in range(len(out)):  # plane by plane: the sums of a whole shard would need three times its memory
         total = np.zeros(out.shape[1:], exact)
         for a, b, c in product(range(fz), range(fy), range(fx)):
             total += padded[k * fz + a, b::fy, c::fx]
-        out[k] = (2 * total + cell) // (2 * cell) if whole_numbers else total / cell
+        out[k] = (2 * total + cell) // (2 * cell) if integer else total / cell
     return out
 
 
 @dataclass(frozen=True)
 class LevelPlan:
-    """A coarser level that is to be made, in parts that are each one shard (of each row of channels).
+    """A coarser level to compute, in parts of one shard each (per row of channels).
 
     Attributes
     ----------
     axes
-        Of its array: ``zyx`` or ``yx``, with ``c`` before them or not.
+        Axes of its array: ``zyx`` or ``yx``, optionally after ``c``.
     finer
-        Path of the level that it is made of.
+        Path of the level from which it is computed.
     level
-        Its path, voxel size and position. A coarser voxel's centre is that of its cell.
+        Its path, voxel size and position. The centre of a voxel is that of its cell of finer voxels.
     shape, shards, chunks
-        Of its array, as stored.
+        Shapes of its array, shards and chunks, as stored.
     factor
-        By how much it is coarser, (z, y, x).
+        Finer voxels per voxel, (z, y, x).
     """
 
     axes: str
@@ -140,36 +140,37 @@ class LevelPlan:
     @property
     def parts(self) -> int:
         """Number of parts."""
-        return math.prod(self._counts)
+        return math.prod(self.counts)
 
     def box(self, part: int) -> tuple[slice, ...]:
         """Return the voxels of a part, as slices of the spatial axes."""
-        index = np.unravel_index(part, self._counts)
+        index = np.unravel_index(part, self.counts)
         spatial = zip(index, self.shards[self.lead :], self.shape[self.lead :], strict=True)
         return tuple(slice(int(i) * step, min((int(i) + 1) * step, side)) for i, step, side in spatial)
 
     @property
-    def _counts(self) -> tuple[int, ...]:
+    def counts(self) -> tuple[int, ...]:
+        """Number of parts per spatial axis."""
         spatial = zip(self.shape[self.lead :], self.shards[self.lead :], strict=True)
         return tuple(-(-side // step) for side, step in spatial)
 
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """An image, and the coarser levels it shall have.
+    """An image and the coarser levels to compute of it.
 
     Attributes
     ----------
     path
-        Of its group.
+        Path of its group.
     axes, unit
-        Of its arrays.
+        Axes of its arrays, and OME name of their unit.
     reduction
-        How a coarser level is made.
+        Reduction of a cell of voxels: ``mode`` for labels, ``mean`` for images.
     first
         The finest level.
     levels
-        The coarser ones.
+        The coarser levels, finest first.
     """
 
     path: str
@@ -179,31 +180,36 @@ class ImagePlan:
     first: Level
     levels: tuple[LevelPlan, ...]
 
+    @property
+    def resolutions(self) -> tuple[Level, ...]:
+        """All levels, finest first."""
+        return (self.first, *(plan.level for plan in self.levels))
+
 
 class HasLevels(Protocol):
-    """A store whose images get coarser levels."""
+    """A store of images whose coarser levels can be computed."""
 
     @property
     def location(self) -> Location:
-        """Where it is."""
+        """Path or URL of the store."""
         ...
 
     @property
-    def block_shape(self) -> tuple[int, int, int]:
+    def block_shape(self) -> Shape3:
         """Voxels (z, y, x) of a part."""
         ...
 
     @property
     def images(self) -> tuple[ImagePlan, ...]:
-        """What it holds, and what is to be made of it."""
+        """The images, with the coarser levels to compute."""
         ...
 
     def make_level(self, image: int, level: int) -> None:
-        """Make the empty array of the ``level``-th coarser level of an image."""
+        """Create the empty array of the ``level``-th coarser level of an image."""
         ...
 
     def make_part(self, image: int, level: int, part: int) -> None:
-        """Make one part of a coarser level; any number of processes may make different ones."""
+        """Compute one part of a coarser level; several processes may compute different parts."""
         ...
 
 
@@ -211,7 +217,7 @@ def plan_levels(
     shape: tuple[int, ...],
     axes: str,
     first: Level,
-    block: tuple[int, int, int],
+    block: Shape3,
     channels_per_shard: int = 1,
 ) -> tuple[LevelPlan, ...]:
     """Plan the coarser levels ``1``, ``2``, ... of an array.
@@ -219,13 +225,13 @@ def plan_levels(
     Parameters
     ----------
     shape, axes
-        Of the array, as stored: ``zyx`` or ``yx``, with ``c`` before them or not.
+        Shape and axes of the array, as stored: ``zyx`` or ``yx``, optionally after ``c``.
     first
-        Its level, the finest.
+        Path, voxel size and position of the array, the finest level.
     block
         Shape (z, y, x) of shards.
     channels_per_shard
-        Channels that share a shard, if there are channels.
+        Channels per shard, if there are channels.
     """
     lead = axes.count("c")
     flat = 3 - (len(axes) - lead)
@@ -238,11 +244,11 @@ def plan_levels(
         sides = _triple(tuple(-(-n // f) for n, f in zip(sides, factor, strict=True)))
         shards, chunks = shard_and_chunk(sides, block)
         cell = (1,) * lead + factor[flat:]
-        moved = (
+        translation = (
             t + 0.5 * (f - 1) * s for t, s, f in zip(previous.translation, previous.scale, cell, strict=True)
         )
         scale = (s * f for s, f in zip(previous.scale, cell, strict=True))
-        level = Level(str(len(plans) + 1), tuple(scale), tuple(moved))
+        level = Level(str(len(plans) + 1), tuple(scale), tuple(translation))
         plans.append(
             LevelPlan(
                 axes,
@@ -258,38 +264,38 @@ def plan_levels(
 
 
 def make_level(group: zarr.Group, plan: LevelPlan) -> None:
-    """Make the empty array of a level, unless it is there already, as planned.
+    """Create the empty array of a level, unless it exists as planned.
 
     Parameters
     ----------
     group
-        Group that holds the levels; opened for writing.
+        Group of the levels, opened for writing.
     plan
         The level.
     """
     finer = group[plan.finer]
     if not isinstance(finer, zarr.Array):
         raise InputError(f"{group.store_path}: found no array at {plan.finer!r}")
-    wanted: dict[str, Any] = {"shape": plan.shape, "chunks": plan.chunks, "dtype": finer.dtype}
-    if isinstance(finer.metadata, ArrayV2Metadata):  # no shards there: a part is then many files
-        wanted |= {
+    properties: dict[str, Any] = {"shape": plan.shape, "chunks": plan.chunks, "dtype": finer.dtype}
+    if isinstance(finer.metadata, ArrayV2Metadata):  # Zarr 2 has no shards: a part is many files
+        properties |= {
             "shards": None,
             "chunk_key_encoding": {"name": "v2", "separator": finer.metadata.dimension_separator},
         }
     else:
-        wanted |= {"shards": plan.shards, "dimension_names": list(plan.axes)}
-    ensure_array(group, plan.level.path, **wanted, fill_value=0)
+        properties |= {"shards": plan.shards, "dimension_names": list(plan.axes)}
+    ensure_array(group, plan.level.path, **properties, fill_value=0)
 
 
 def make_part(group: zarr.Group, plan: LevelPlan, part: int, reduction: Reduction) -> None:
-    """Make one part of a level from the finer one; done twice it comes out the same.
+    """Compute one part of a level from the finer one; repeating it gives the same result.
 
     Parameters
     ----------
     group, plan
-        The level, whose array is there already.
+        As for :func:`make_level`, which has created the array.
     part
-        Its number, 0 to ``plan.parts - 1``.
+        Number of the part, 0 to ``plan.parts - 1``.
     reduction
         ``mode`` for labels, ``mean`` for images.
     """
@@ -311,60 +317,41 @@ def make_part(group: zarr.Group, plan: LevelPlan, part: int, reduction: Reductio
         coarse[target] = reduced()
         return
     for start in range(0, plan.shape[0], plan.shards[0]):  # channels of one shard are written together
-        together = range(start, min(start + plan.shards[0], plan.shape[0]))
-        coarse[(slice(together.start, together.stop), *target)] = np.stack(
-            [reduced(channel) for channel in together]
-        )
+        stop = min(start + plan.shards[0], plan.shape[0])
+        coarse[(slice(start, stop), *target)] = np.stack([reduced(c) for c in range(start, stop)])
 
 
 def write_levels(
-    group: zarr.Group,
-    axes: str,
-    first: Level,
-    block: tuple[int, int, int],
-    reduction: Reduction,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Level, ...]:
-    """Make all coarser levels of an array, one part after the other.
+    group: zarr.Group, plan: ImagePlan, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Compute all coarser levels of an image, part by part.
 
     Parameters
     ----------
     group
-        Group that holds the array; opened for writing.
-    axes, first, block
-        As for :func:`plan_levels`.
-    reduction
-        ``mode`` for labels, ``mean`` for images.
+        Group of the image, opened for writing.
+    plan
+        The image.
     progress
-        Called with parts done and parts in all of a level.
-
-    Returns
-    -------
-    tuple of Level
-        All levels, the first included.
+        Called with the number of parts done and the total number of parts of a level.
     """
-    fine = group[first.path]
-    if not isinstance(fine, zarr.Array):
-        raise InputError(f"{group.store_path}: found no array at {first.path!r}")
-    plans = plan_levels(fine.shape, axes, first, block, (fine.shards or fine.shape)[0])
-    for plan in plans:
-        make_level(group, plan)
-        for part in range(plan.parts):
-            make_part(group, plan, part, reduction)
+    for level in plan.levels:
+        make_level(group, level)
+        for part in range(level.parts):
+            make_part(group, level, part, plan.reduction)
             if progress is not None:
-                progress(part + 1, plan.parts)
-    return (first, *(plan.level for plan in plans))
+                progress(part + 1, level.parts)
 
 
 def _vote(voters: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Return the winners (y, x) of an election at each pixel; each voter is a plane (y, x) of labels."""
+    """Return the most common label at each pixel; each voter is a plane (y, x) of labels."""
     votes = [np.ones(voters[0].shape, np.uint8) for _ in voters]
     for (i, one), (j, other) in combinations(enumerate(voters), 2):
         agree = (one == other).view(np.uint8)
         votes[i] += agree
         votes[j] += agree
     most = np.maximum.reduce(votes)
-    # Unsigned numbers wrap: of negatives, that of the smallest label is the largest, and that of 0 is 0.
+    # Negatives of unsigned numbers wrap: that of the smallest label is the largest, and that of 0 is 0.
     merits = [(count == most) * np.negative(label) for count, label in zip(votes, voters, strict=True)]
     winner: npt.NDArray[Any] = np.negative(np.maximum.reduce(merits))
     return winner

@@ -1,4 +1,4 @@
-"""Parts of coarser levels: in which objects they lie, and which of them come of which voxels."""
+"""Check and erase stored parts of coarser levels, and find the parts computed from given voxels."""
 
 from __future__ import annotations
 
@@ -9,51 +9,48 @@ import numpy as np
 
 from hrvol.volume.grid.tiling import Box
 from hrvol.volume.ome.pyramid import HasLevels, ImagePlan
-from hrvol.volume.storage.location import checksum
 
 
 def part_checksums(store: HasLevels, image: int, level: int, parts: Sequence[int]) -> list[str]:
-    """Return a checksum of what is stored of each part: of its objects' bytes, as they lie there.
+    """Return a checksum of the stored bytes of each part.
 
     Parameters
     ----------
     store, image, level
         The ``level``-th coarser level of the ``image``-th image of a store.
     parts
-        Their numbers.
+        Numbers of the parts.
     """
-    names = _keys(store, image, level, parts)
-    found = iter(store.location.checksums(name for keys in names for name in keys))
-    return [str(checksum("".join(next(found) or "-" for _ in keys).encode())) for keys in names]
+    return store.location.group_checksums(_keys(store, image, level, parts))
 
 
 def erase_part(store: HasLevels, image: int, level: int, part: int) -> None:
-    """Delete what is stored of a part, so that it can be made again whatever lies there."""
+    """Delete the stored bytes of a part, so that it can be computed again even if they are damaged."""
     store.location.erase(_keys(store, image, level, [part])[0])
 
 
 def parts_made_of(plan: ImagePlan, box: Box, level: int = -1) -> Iterator[tuple[int, int]]:
-    """Yield the parts (level, number) that voxels have come into, level by level.
+    """Yield the parts (level, number) that are computed from given voxels, level by level.
 
     Parameters
     ----------
     plan
-        Of the image.
+        The image.
     box
-        The voxels, (z, y, x), of a level; inside it.
+        The voxels, (z, y, x), inside a level.
     level
-        Which: the ``level``-th coarser one, -1 the finest. Its own parts are not among those yielded.
+        Number of that level among the coarser ones, -1 for the finest. Only parts of still coarser levels are
+        yielded.
     """
     spans = [(span.start, span.stop) for span in box]
     for coarser in range(level + 1, len(plan.levels)):
-        made = plan.levels[coarser]
-        spans = [(a // f, -(-b // f)) for (a, b), f in zip(spans, made.factor, strict=True)]
-        flat = 3 - (len(made.shape) - made.lead)
-        sides = made.shards[made.lead :]
+        target = plan.levels[coarser]
+        spans = [(a // f, -(-b // f)) for (a, b), f in zip(spans, target.factor, strict=True)]
+        flat = 3 - (len(target.shape) - target.lead)
+        sides = target.shards[target.lead :]
         rows = (range(a // n, -(-b // n)) for (a, b), n in zip(spans[flat:], sides, strict=True))
-        counts = tuple(-(-n // side) for n, side in zip(made.shape[made.lead :], sides, strict=True))
-        for place in product(*rows):
-            yield coarser, int(np.ravel_multi_index(place, counts))
+        for index in product(*rows):
+            yield coarser, int(np.ravel_multi_index(index, target.counts))
 
 
 def part_box(plan: ImagePlan, level: int, part: int) -> Box:
@@ -64,16 +61,16 @@ def part_box(plan: ImagePlan, level: int, part: int) -> Box:
 
 
 def _keys(store: HasLevels, image: int, level: int, parts: Sequence[int]) -> list[tuple[str, ...]]:
-    """Return the names of the objects that hold each part; without shards those are several."""
-    plan = store.images[image]
-    made = plan.levels[level]
-    array = store.location.open_array(f"{plan.path}/{made.level.path}".lstrip("/"))
+    """Return the keys of the objects of each part: several if there are no shards."""
+    image_plan = store.images[image]
+    plan = image_plan.levels[level]
+    array = store.location.open_array(f"{image_plan.path}/{plan.level.path}".lstrip("/"))
     units = array.shards or array.chunks
-    channels = [range(-(-array.shape[0] // units[0]))] if made.lead else []
-    found = []
+    channels = [range(-(-array.shape[0] // units[0]))] if plan.lead else []
+    keys = []
     for part in parts:
-        spans = zip(made.box(part), units[made.lead :], strict=True)
+        spans = zip(plan.box(part), units[plan.lead :], strict=True)
         rows = [*channels, *(range(s.start // n, -(-s.stop // n)) for s, n in spans)]
-        keys = (array.metadata.encode_chunk_key(place) for place in product(*rows))
-        found.append(tuple(f"{array.path}/{key}" for key in keys))
-    return found
+        names = (array.metadata.encode_chunk_key(index) for index in product(*rows))
+        keys.append(tuple(f"{array.path}/{name}" for name in names))
+    return keys

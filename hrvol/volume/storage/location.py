@@ -11,7 +11,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -169,6 +169,11 @@ class Location:
     def checksums(self, keys: Iterable[str]) -> list[str | None]:
         """Return a checksum of each key's value; ``None`` if it does not exist."""
         return _map_threads(lambda key: checksum(self.read_bytes(key)), keys)
+
+    def group_checksums(self, groups: Sequence[Sequence[str]]) -> list[str]:
+        """Return one checksum per group of keys, of the checksums of their values."""
+        sums = iter(self.checksums(key for keys in groups for key in keys))
+        return [str(checksum("".join(next(sums) or "-" for _ in keys).encode())) for keys in groups]
 
     def erase(self, keys: Iterable[str]) -> None:
         """Delete the values of keys, if they exist."""

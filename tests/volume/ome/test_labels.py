@@ -14,7 +14,7 @@ from hrvol.errors import InputError, OutputExistsError
 from hrvol.recipe.specs import TileSpec
 from hrvol.volume.grid.tiling import block_shape, blocks, whole
 from hrvol.volume.ome.feature_array import create_features
-from hrvol.volume.ome.labels import create_labels, open_label_store
+from hrvol.volume.ome.labels import LabelOutputs, create_labels, open_label_store
 from hrvol.volume.volume import Volume, class_info, open_labels, open_volume
 
 TILES = TileSpec(core=64, overlap=8, planes=4)
@@ -41,8 +41,7 @@ def truth_of(shape):
 
 def write_block(task):
     store, block, values = task
-    everything = np.repeat(values[None], 3, axis=0) * 10
-    store.write(block.core, values, everything if store.has_probabilities else None, None)
+    store.write(block.core, values, np.repeat(values[None], 3, axis=0) * 10, None)
 
 
 @pytest.mark.parametrize("shape", [(10, 150, 200), (1, 150, 200), (12, 30, 40), (150, 200), (5, 7)])
@@ -50,7 +49,9 @@ def write_block(task):
 def test_output_is_valid_and_holds_what_was_written(tmp_path, shape, more):
     volume = volume_of(shape)
     truth = truth_of(volume.shape)
-    store = create(tmp_path / "o.ome.zarr", volume, probabilities=more, uncertainty=more)
+    store = create(
+        tmp_path / "o.ome.zarr", volume, outputs=LabelOutputs(probabilities=more, uncertainty=more)
+    )
     for block in blocks(volume.shape, TILES):
         values = truth[block.core]
         probabilities = np.stack([values, values + 50, values + 100]) if more else None
@@ -82,7 +83,7 @@ def test_output_is_valid_and_holds_what_was_written(tmp_path, shape, more):
 @pytest.mark.parametrize("shape", [(10, 150, 200), (1, 150, 200), (70, 60, 200), (150, 200)])
 def test_one_shard_file_per_block(tmp_path, shape):
     volume = volume_of(shape)
-    store = create(tmp_path / "o.ome.zarr", volume, probabilities=True)
+    store = create(tmp_path / "o.ome.zarr", volume, outputs=LabelOutputs(probabilities=True))
     everything = blocks(volume.shape, TILES)
     for done, block in enumerate(everything, start=1):
         store.write(block.core, np.ones(block.shape, np.uint8), np.ones((3, *block.shape), np.uint8))
@@ -97,7 +98,7 @@ def test_one_shard_file_per_block(tmp_path, shape):
 def test_writers_in_other_processes(tmp_path):
     volume = volume_of((10, 150, 200))
     truth = truth_of(volume.shape)
-    store = create(tmp_path / "o.ome.zarr", volume, probabilities=True)
+    store = create(tmp_path / "o.ome.zarr", volume, outputs=LabelOutputs(probabilities=True))
     assert len(pickle.dumps(store)) < 300
     tasks = [(store, block, truth[block.core]) for block in blocks(volume.shape, TILES)]
     context = multiprocessing.get_context("spawn")

@@ -11,9 +11,24 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hrvol.volume.ome.metadata import Level
-from hrvol.volume.ome.pyramid import mean_reduce, mode_reduce, next_factor, write_levels
+from hrvol.volume.ome.pyramid import (
+    ImagePlan,
+    mean_reduce,
+    mode_reduce,
+    next_factor,
+    plan_levels,
+    write_levels,
+)
 
 SHAPES = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=7)
+
+
+def plan_of(group, axes, block):
+    """Plan a pyramid of labels of the array "0"."""
+    array = group["0"]
+    first = Level("0", (1.0,) * len(axes), (0.0,) * len(axes))
+    levels = plan_levels(array.shape, axes, first, block, array.shape[0])
+    return ImagePlan("", axes, None, "mode", first, levels)
 
 
 def slow(values, factor, choose):
@@ -92,17 +107,15 @@ def test_levels_do_not_depend_on_shards(tmp_path, axes):
     sides = {"c": 2, "z": 34, "y": 265, "x": 517}
     rng = np.random.default_rng(0)
     values = rng.integers(0, 3, [sides[a] for a in axes], np.uint8)
-    first = Level("0", (1.0,) * len(axes), (0.0,) * len(axes))
     results = []
     for block in ((64, 448, 448), (8, 64, 100)):
         group = zarr.create_group(tmp_path / str(block[0]))
         group.create_array("0", data=values)
         seen = []
-        levels = write_levels(
-            group, axes, first, block, "mode", lambda done, total, seen=seen: seen.append((done, total))
-        )
+        plan = plan_of(group, axes, block)
+        write_levels(group, plan, lambda done, total, seen=seen: seen.append((done, total)))
         assert seen[-1][0] == seen[-1][1]
-        results.append([np.asarray(group[level.path]) for level in levels])
+        results.append([np.asarray(group[level.path]) for level in plan.resolutions])
     assert len(results[0]) == 3
     for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -123,5 +136,5 @@ def test_a_shard_at_a_time(tmp_path, monkeypatch):
         return mode_reduce(box, factor)
 
     monkeypatch.setattr("hrvol.volume.ome.pyramid.mode_reduce", watched)
-    write_levels(group, "zyx", Level("0", (1.0,) * 3, (0.0,) * 3), (16, 64, 64), "mode")
+    write_levels(group, plan_of(group, "zyx", (16, 64, 64)))
     assert max(largest) <= 8 * 16 * 64 * 64
