@@ -52,11 +52,9 @@ _SPELLINGS = {
 }
 
 # Units of length in the specification: napari and neuroglancer open nothing with another unit.
-_PREFIXES = (
-    "yocto zepto atto femto pico nano micro milli centi deci hecto kilo mega giga tera peta exa zetta yotta"
-)
-_LENGTHS = {"angstrom", "foot", "inch", "mile", "parsec", "yard", "meter"} | {
-    f"{prefix}meter" for prefix in [*_PREFIXES.split(), "yotta"]
+_PREFIXES = "yocto zepto atto femto pico nano micro milli centi deci hecto kilo mega giga tera peta exa zetta"
+_LENGTHS = {"angstrom", "foot", "inch", "mile", "parsec", "yard", "meter", "yottameter"} | {
+    f"{prefix}meter" for prefix in _PREFIXES.split()
 }
 
 
