@@ -1,9 +1,11 @@
 """Grey volumes come back from OME-Zarr as they were."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaozarrs
 import zarr
 from ome_zarr_models import open_ome_zarr
 
@@ -25,11 +27,15 @@ def test_copy_keeps_values_sizes_and_unit(tmp_path, monkeypatch, shape):
     assert copy.unit == "micrometer"
     assert copy.ndim == len(shape)
     open_ome_zarr(zarr.open_group(tmp_path / "v.ome.zarr", mode="r"))
+    with warnings.catch_warnings(action="error"):
+        yaozarrs.validate_zarr_store(tmp_path / "v.ome.zarr")
 
 
 def test_large_images_get_coarser_levels(tmp_path):
     values = np.tile(np.arange(600, dtype=np.float32), (600, 1))
     write_image(tmp_path / "v.ome.zarr", open_volume(values))
+    with warnings.catch_warnings(action="error"):
+        yaozarrs.validate_zarr_store(tmp_path / "v.ome.zarr")
     coarse = open_volume(tmp_path / "v.ome.zarr", level=1)
     assert coarse.shape == (1, 300, 300)
     assert coarse.read()[0, 0, 10] == pytest.approx(20.5)
