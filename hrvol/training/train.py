@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from hrvol.training.strokes import (
     stroke_blocks,
 )
 from hrvol.training.tile_features import TileFeatures, load_features
-from hrvol.training.tuning.tune import resolve_auto
+from hrvol.training.tuning.tune import AUTO, TuningResult, tune_recipe
 from hrvol.volume.intensity import common_window
 from hrvol.volume.storage.location import located
 
@@ -41,6 +41,7 @@ def train_model(
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    on_tuned: Callable[[TuningResult], None] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Model:
     """Train a pixel classifier on strokes.
@@ -69,6 +70,8 @@ def train_model(
         Look for weights on this machine only.
     storage_options
         Keywords of the fsspec file system of URLs.
+    on_tuned
+        Called with the result of tuning if the recipe is ``auto``, before training.
     progress
         Called with stage, voxels done, all voxels.
 
@@ -88,17 +91,20 @@ def train_model(
     """
     check_data(data, "train")
     choice = choose_device(device)
-    weights = WeightsSource.of(weights_path, offline)
-    tuned = resolve_auto(
-        recipe,
-        data,
-        seed=seed,
-        device=device,
-        weights=weights,
-        storage_options=storage_options,
-        progress=progress,
-    )
-    spec = Recipe.load(recipe if tuned is None else tuned.recipe)
+    if recipe == AUTO:
+        tuned = tune_recipe(
+            data,
+            seed=seed or 0,
+            device=device,
+            weights_path=weights_path,
+            offline=offline,
+            storage_options=storage_options,
+            progress=progress,
+        )
+        if on_tuned is not None:
+            on_tuned(tuned)
+        recipe = tuned.recipe
+    spec = Recipe.load(recipe)
     spec = spec if seed is None else spec.with_(seed=seed)
     pairs = open_pairs(data, storage_options)
     volumes = [pair.volume for pair in pairs]
@@ -108,7 +114,7 @@ def train_model(
     strokes = [located(drawn, storage_options) for _, drawn in data]
     infos = name_classes(sorted(pixels.drawn), classes, strokes)
 
-    featuriser = load_features(spec.features, choice.device, weights)
+    featuriser = load_features(spec.features, choice.device, WeightsSource.of(weights_path, offline))
     LOG.info("%s", choice)
     check_context(featuriser, volumes, spec.tiles)
     window = common_window(volumes, spec.intensity, spec.seed)

@@ -15,10 +15,10 @@ from hrvol.quality.metrics import mean_iou
 from hrvol.recipe.recipe import PRESETS, Recipe
 from hrvol.segment.pixel_classifier import PixelClassifier
 from hrvol.segment.strokes import Samples
+from hrvol.training import train as pipeline
 from hrvol.training.strokes import TrainingPair, gather
 from hrvol.training.tile_features import TileFeatures
 from hrvol.training.train import train_model
-from hrvol.training.tuning import tune
 from hrvol.training.tuning.candidates import VIEW_BUDGETS, Row, choose_recipe, network_work, price, short_yaml
 from hrvol.training.tuning.folds import UNUSED
 from hrvol.training.tuning.held_out import choose_tiles, hold_out, mean_iou_of
@@ -281,11 +281,13 @@ def test_published_deep_features_are_tried_as_they_are(pair, weights):
 @pytest.fixture
 def quickly(monkeypatch):
     """Training chooses from a recipe for tests, without time."""
-    monkeypatch.setattr(tune, "tune_recipe", partial(tune_recipe, recipe=BASE, minutes=0))
+    monkeypatch.setattr(pipeline, "tune_recipe", partial(tune_recipe, recipe=BASE, minutes=0))
 
 
 def test_training_on_auto_is_training_on_the_recipe_chosen(pair, weights, quickly):
-    model = train_model([pair], recipe="auto", weights_path=weights)
+    tuned = []
+    model = train_model([pair], recipe="auto", weights_path=weights, on_tuned=tuned.append)
+    assert [result.recipe for result in tuned] == [model.recipe]
     expected = tune_recipe([pair], recipe=BASE, minutes=0, weights_path=weights).recipe
     assert model.recipe == expected
     again = train_model([pair], recipe=expected, weights_path=weights)

@@ -162,38 +162,6 @@ def tune_recipe(
     return TuningResult(result.chosen.recipe, tuple(rows), result.why, (held_out.description, *trials.notes))
 
 
-def resolve_auto(
-    recipe: str | Path | Recipe | None,
-    pairs: Sequence[tuple[Any, Any]],
-    *,
-    seed: int | None,
-    device: str,
-    weights: WeightsSource,
-    storage_options: Mapping[str, Any] | None,
-    progress: ProgressCallback | None,
-) -> TuningResult | None:
-    """Choose a recipe for training where it is :data:`AUTO`; return ``None`` for any other recipe.
-
-    Parameters
-    ----------
-    recipe, pairs, seed, device, storage_options, progress
-        As for :func:`hrvol.train_model`.
-    weights
-        Where the network's weights are loaded from.
-    """
-    if recipe != AUTO:
-        return None
-    return tune_recipe(
-        pairs,
-        seed=seed or 0,
-        device=device,
-        weights_path=weights.path,
-        offline=weights.offline,
-        storage_options=storage_options,
-        progress=progress,
-    )
-
-
 def _try_features_and_scales(trials: _Trials) -> None:
     """Try every kind of features, at several scales where the recipe allows it."""
     base = trials.base
