@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrvol.cli.options import (
-    cluster_options,
     crf_option,
     device_option,
     echo_table,
+    finding_options,
     fresh_option,
     json_option,
-    one_way_to_merge,
-    recipe_option,
+    min_size_option,
     storage_option,
     suggest_fresh,
     weights_options,
@@ -25,6 +24,7 @@ from hrvol.errors import HrvolError, WeightsError
 
 if TYPE_CHECKING:
     from hrvol.progress import ProgressCallback
+    from hrvol.run.options import ClusterOptions
 
 
 @click.command()
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     "-o", "--output", metavar="DIR", help="Write NAME.png and NAME_foreground.tif for each image here."
 )
 @click.option("--plane", type=click.IntRange(0), metavar="z", help="Which plane of a stack.")
-@recipe_option
-@cluster_options
+@finding_options
+@min_size_option
 @click.option("--single", is_flag=True, help="One box only, around the largest piece of foreground.")
 @crf_option
 @json_option
@@ -46,14 +46,10 @@ def detect(
     images: tuple[str, ...],
     output: str | None,
     plane: int | None,
-    recipe: str | None,
-    clusters: int | None,
-    merge: float | None,
-    classes: int | None,
-    single: bool,
+    finding: ClusterOptions,
     min_size: int,
+    single: bool,
     crf: bool,
-    seed: int | None,
     as_json: bool,
     fresh: bool,
     device: str,
@@ -79,13 +75,12 @@ def detect(
     With --json each image is one line. An image that fails does not end the run: it is reported at the
     end, and the exit code is 1.
     """  # noqa: D301 (click needs the escape)
-    one_way_to_merge(merge, classes)
     from hrvol.cli.progress import display
     from hrvol.device import choose_device
     from hrvol.explore.detect import detect_objects, detection_files, detection_recipe, write_detection
     from hrvol.progress import renamed
 
-    detection_recipe(recipe, clusters, merge, classes, crf, seed)  # checked before any image is read
+    detection_recipe(crf=crf, **vars(finding))  # checked before any image is read
     with suggest_fresh():
         files = {} if output is None else detection_files(images, output, overwrite=fresh)
     choice = choose_device(device)
@@ -98,14 +93,10 @@ def detect(
                 detection = detect_objects(
                     image,
                     plane=plane,
-                    recipe=recipe,
-                    clusters=clusters,
-                    merge=merge,
-                    classes=classes,
                     single=single,
                     min_size=min_size,
                     crf=crf,
-                    seed=seed,
+                    **vars(finding),
                     device=choice.device,
                     weights_path=weights_path,
                     offline=offline,

@@ -101,9 +101,9 @@ def extract_features(
     Raises
     ------
     UsageError
-        More components are asked for than there are channels, or attention without a network.
+        More components are requested than there are channels, or attention without a network.
     OutputExistsError
-        ``out`` is in the way.
+        ``out`` exists already.
     """
     spec = Recipe.load(recipe)
     opened = open_volume(located(volume, storage_options))
