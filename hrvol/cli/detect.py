@@ -23,7 +23,6 @@ from hrvol.cli.options import (
 from hrvol.errors import HrvolError, WeightsError
 
 if TYPE_CHECKING:
-    from hrvol.progress import ProgressCallback
     from hrvol.run.options import ClusterOptions
 
 
@@ -101,7 +100,9 @@ def detect(
                     weights_path=weights_path,
                     offline=offline,
                     storage_options=storage_options,
-                    progress=progress if len(distinct) == 1 else _named(progress, Path(image).name),
+                    progress=progress
+                    if len(distinct) == 1
+                    else renamed(progress, prefix=f"{Path(image).name}: "),
                 )
             if image in files:
                 write_detection(detection, files[image])
@@ -123,10 +124,6 @@ def detect(
         for reason in failed:
             click.echo(f"failed: {reason}", err=True)
         raise HrvolError(f"{len(failed)} of {len(distinct)} images failed; the first: {failed[0]}")
-
-
-def _named(progress: ProgressCallback, image: str) -> ProgressCallback:
-    return lambda stage, done, total: progress(f"{image}: {stage}", done, total)
 
 
 def _echo_detection(values: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from hrvol.errors import UsageError
 from hrvol.explore.planes import find_plane, name_of, read_plane
 from hrvol.features.weights.source import WeightsSource
 from hrvol.figures.overlays import draw_detection
-from hrvol.files import check_picture, whole_file
+from hrvol.files import atomic_write, check_picture
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import CrfSpec

@@ -18,7 +18,7 @@ from hrvol.explore.planes import LOOK_RECIPE, find_plane, name_of, read_plane, u
 from hrvol.features.projection import Projection, fit_projection
 from hrvol.features.weights.source import WeightsSource
 from hrvol.figures.overlays import MOST_ROWS, ComponentRow, draw_components, thin
-from hrvol.files import check_picture, whole_file
+from hrvol.files import atomic_write, check_picture
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.positions import PositionField

@@ -17,7 +17,7 @@ from hrvol.errors import UsageError
 from hrvol.explore.planes import LOOK_RECIPE, check_seen, find_plane, name_of, read_plane, unit_windows
 from hrvol.features.weights.source import WeightsSource
 from hrvol.figures.overlays import HeatPanel, draw_similar
-from hrvol.files import check_picture, whole_file
+from hrvol.files import atomic_write, check_picture
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.positions import PositionField
@@ -234,7 +234,7 @@ def find_similar(
 
 def _draw(picture: Path, result: SimilarityResult) -> None:
     panels = [HeatPanel(t.name, t.image, t.heat, t.matches) for t in result.targets]
-    with whole_file(picture) as file:
+    with atomic_write(picture) as file:
         draw_similar(file, (result.name, result.image), result.points, panels)
 
 

@@ -115,8 +115,5 @@ def _mirrored(field: PositionField) -> PositionField:
 
 
 def part_of(progress: ProgressCallback | None, number: int, count: int) -> ProgressCallback | None:
-    """Return a callback whose stages are numbered, for one of several volumes or planes."""
-    if progress is None or count == 1:
-        return progress
-    report = progress
-    return lambda stage, done, total: report(f"{stage} {number} of {count}", done, total)
+    """Return a callback that adds the number of a volume or plane to the stage, if there are several."""
+    return progress if count == 1 else renamed(progress, suffix=f" {number} of {count}")

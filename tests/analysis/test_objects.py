@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from hrvol.analysis import object_blocks as module
 from hrvol.analysis.object_blocks import join_blocks, label_block
-from hrvol.analysis.objects import Object, as_rows, box_iou, find_objects, foreground_mask
+from hrvol.analysis.objects import Object, as_rows, find_objects, foreground_mask
 from hrvol.errors import InputError
 
 FOREGROUND = (1, 2, 4)

@@ -18,7 +18,7 @@ from hrvol import device as devices
 from hrvol.device import cpus
 from hrvol.features.filters.bank import grey_columns
 from hrvol.features.weights.source import WeightsSource
-from hrvol.progress import ProgressCallback, duration
+from hrvol.progress import ProgressCallback, duration, renamed
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import ClassifierKind, ClassifierSpec, DeepSpec, FeatureKind, FeatureSpec
 from hrvol.segment.pixel_classifier import Member, PixelClassifier
@@ -308,7 +308,7 @@ class _Trials:
             held_out.pairs,
             held_out.pixels,
             TileFeatures(featuriser, held_out.window, tiles),
-            _renamed(self._progress, f"features of strokes: {name}"),
+            renamed(self._progress, stage=f"features of strokes: {name}"),
         )
         seconds = time.monotonic() - began
         if deep is not None:
@@ -360,10 +360,3 @@ class _Trials:
             return ()
         deep, _ = self._computed(features.deep)
         return grey_columns(features.classical, deep.shape[1])
-
-
-def _renamed(progress: ProgressCallback | None, stage: str) -> ProgressCallback | None:
-    """Return a callback whose stage has another name."""
-    if progress is None:
-        return None
-    return lambda _, done, total: progress(stage, done, total)
