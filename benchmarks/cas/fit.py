@@ -26,8 +26,9 @@ from hrvol.recipe.specs import ClusterSpec, FeatureSpec
 from hrvol.segment.attention import ClusterTally
 from hrvol.segment.cluster_classifier import Distance, fit_clusters
 from hrvol.segment.positions import PositionField
-from hrvol.training.position_field import position_field, take_off
+from hrvol.training.position_field import position_field, subtract_field
 from hrvol.training.sampling import sample_pixels
+from hrvol.training.tile_features import TileFeatures
 from hrvol.volume.grid.tiling import Tile, whole
 from hrvol.volume.intensity import common_window, read_unit
 from hrvol.volume.volume import open_volume
@@ -138,9 +139,8 @@ def look_of(kind: Kind, scene: Scene, recipe: Recipe = RECIPE) -> Look:
         window = common_window([volume], recipe.intensity, recipe.seed)
         how = recipe.model_copy(update={"features": spec, "cluster": kind.cluster})
         most = kind.cluster.sample_tiles
-        return position_field(
-            [(volume, whole(volume.shape))], {volume: window}, featuriser, how, most_tiles=most
-        )
+        features = TileFeatures(featuriser, window, how.tiles)
+        return position_field([(volume, whole(volume.shape))], {volume: features}, how, most_tiles=most)
 
     def look(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         if not kind.attends:
@@ -152,7 +152,7 @@ def look_of(kind: Kind, scene: Scene, recipe: Recipe = RECIPE) -> Look:
         if place is not None:
             _, height, width = seen.features.shape
             inside = Tile((0, height, 0, width), (0, height, 0, width), 0, 0)
-            take_off(place, seen.features, inside)
+            subtract_field(place, seen.features, inside)
         return np.moveaxis(seen.features.numpy(force=True), 0, -1), attention
 
     return look
@@ -223,9 +223,7 @@ def _partition(
         sample = sample_pixels(
             volume,
             whole(volume.shape),
-            seen,  # type: ignore[arg-type]  # has the one method used here
-            window,
-            recipe.tiles,
+            TileFeatures(seen, window, recipe.tiles),  # type: ignore[arg-type]  # it has .pixels, which suffices
             pixels=cluster.samples,
             most_tiles=cluster.sample_tiles,
             seed=seed,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.strokes import Samples, StrokePixels, choose_pixels
 from hrvol.training.strokes import TrainingPair, gather, stroke_blocks
+from hrvol.training.tile_features import TileFeatures
 from hrvol.volume.grid.tiling import Tile, blocks, tiles_of
 from hrvol.volume.intensity import common_window, read_unit
 from hrvol.volume.volume import Volume, open_labels, open_volume
@@ -59,7 +60,7 @@ def samples_of(
     pairs = [TrainingPair(volume, volume)]  # only the grey values are read
     together = StrokePixels(where, np.zeros(len(where), np.uint16), {})
     window = common_window([volume], recipe.intensity, recipe.seed)
-    features = gather(pairs, together, featuriser, window, recipe.tiles, progress).features
+    features = gather(pairs, together, TileFeatures(featuriser, window, recipe.tiles), progress).features
     return {
         key: Samples(
             features[np.searchsorted(union, ranks[key])],

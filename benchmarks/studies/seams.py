@@ -28,6 +28,7 @@ from hrvol.run.cluster import cluster_volume
 from hrvol.segment.positions import fit_field
 from hrvol.training.pixel_pairs import PixelPairs, pixel_pairs
 from hrvol.training.sampling import sample_pixels
+from hrvol.training.tile_features import TileFeatures
 from hrvol.volume.grid.tiling import whole
 from hrvol.volume.intensity import common_window
 from hrvol.volume.volume import open_labels, open_volume
@@ -96,16 +97,16 @@ def shares_of_place(image: NDArray[np.uint8], block: int) -> list[float]:
     featuriser = load_featuriser(recipe.features).one_offset()
     window = common_window([volume], recipe.intensity, recipe.seed)
 
+    features = TileFeatures(featuriser, window, recipe.tiles)
+
     def pairs(seed: int) -> PixelPairs:
         region = whole(volume.shape)
-        return pixel_pairs(volume, region, featuriser, window, recipe.tiles, most_tiles=TILES, seed=seed)
+        return pixel_pairs(volume, region, features, most_tiles=TILES, seed=seed)
 
     sample = sample_pixels(
         volume,
         whole(volume.shape),
-        featuriser,
-        window,
-        recipe.tiles,
+        features,
         pixels=20_000,
         most_tiles=TILES,
         seed=0,

@@ -1,4 +1,4 @@
-"""Boxes around the objects of a labelled volume, found block by block on an engine."""
+"""Find the objects of a labelled volume block by block on an engine, and write their boxes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrvol.analysis.objects import BlockObjects, Object, as_rows, join_blocks, label_block
+from hrvol.analysis.object_blocks import BlockObjects, join_blocks, label_block
+from hrvol.analysis.objects import Object, as_rows
 from hrvol.arrays import Shape3
 from hrvol.engine.engine import open_engine
 from hrvol.engine.spec import EngineSpec
@@ -22,7 +23,7 @@ from hrvol.volume.volume import Volume
 
 @dataclass(frozen=True)
 class BoxesJob:
-    """What a worker must know: the labels, their foreground classes, and the grid of blocks.
+    """The configuration of a worker.
 
     Attributes
     ----------
@@ -31,7 +32,7 @@ class BoxesJob:
     foreground
         Foreground classes.
     last
-        Index (z, y, x) of the last block.
+        Index (z, y, x) of the last block of the grid.
     """
 
     labels: Volume
@@ -50,8 +51,8 @@ def find_boxes(
 ) -> tuple[Object, ...]:
     """Find the objects of a labelled volume: connected components of its foreground classes.
 
-    Each block is read once; components that span blocks are joined from the blocks' reports. A plane (z = 1)
-    has boxes ``(y0, x0, y1, x1)``.
+    Each block is read once; components that span blocks are joined from the blocks' reports. Objects of an
+    image have boxes ``(y0, x0, y1, x1)``.
 
     Parameters
     ----------
@@ -62,9 +63,9 @@ def find_boxes(
     block_shape
         Voxels (z, y, x) of the blocks that are read.
     min_size
-        Voxels that an object has at least.
+        Least voxels of an object.
     engine
-        Where the work is done; ``None``: in this process.
+        The engine; ``None``: this process.
     progress
         Called with stage, voxels done, all voxels.
 
@@ -80,19 +81,19 @@ def find_boxes(
     tally = Tally(progress, "boxes", math.prod(labels.shape))
 
     def reports() -> Iterator[BlockObjects]:
-        with open_engine((engine or EngineSpec()).limited(len(pieces)), job) as where:
-            for outcome in where.map_bounded(block_objects, pieces):
+        with open_engine((engine or EngineSpec()).limited(len(pieces)), job) as opened:
+            for outcome in opened.map_bounded(block_objects, pieces):
                 if outcome.value is None:
                     raise BlockError(f"{labels.source}: block {outcome.task.index}: {outcome.error}")
                 tally.finish(outcome.task.index, math.prod(outcome.task.shape))
                 yield outcome.value
 
-    found = join_blocks(reports(), min_size=min_size)
-    return tuple(_flat(item) for item in found) if labels.ndim == 2 else found
+    objects = join_blocks(reports(), min_size=min_size)
+    return tuple(_flat(item) for item in objects) if labels.ndim == 2 else objects
 
 
 def block_objects(block: Block) -> BlockObjects:
-    """Find the components of one block; the task that engines hand to workers."""
+    """Find the components of one block; the task that an engine runs on workers."""
     job: BoxesJob = configuration()
     low = tuple(int(i > 0) for i in block.index)
     high = tuple(int(i < last) for i, last in zip(block.index, job.last, strict=True))
@@ -107,7 +108,7 @@ def block_objects(block: Block) -> BlockObjects:
 def write_boxes(path: str | Path, objects: Iterable[Object], names: Mapping[int, str], ndim: int) -> None:
     """Write objects as CSV: class, name, superbox, size in voxels, and half-open boxes in voxels.
 
-    The file is not there before it is whole.
+    The file is written whole or not at all.
     """
     axes = "zyx"[-ndim:]
     fields = ["class", "name", "superbox", "size", *(f"{axis}{end}" for end in (0, 1) for axis in axes)]

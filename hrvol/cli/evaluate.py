@@ -15,7 +15,7 @@ from hrvol.cli.options import classes_option, echo_json, echo_table, json_option
 @click.option(
     "--match",
     is_flag=True,
-    help="First match the predicted classes to the true ones, whatever their numbers.",
+    help="First match the predicted classes to the true ones, regardless of their numbers.",
 )
 @classes_option
 @storage_option
@@ -32,9 +32,9 @@ def evaluate(
 
     Both are integer volumes or images of one shape. Where TRUTH is 0 nothing is counted.
 
-    Classes found without labels have numbers of their own: --match takes each for one true class, so that
-    the sum of their IoUs is largest, and says which. A predicted class that is left over counts as wrong.
-    Purity is the share of voxels that are of the commonest true class of their predicted class.
+    Classes found without labels have arbitrary numbers: --match assigns each to one true class, so that the
+    sum of their IoUs is largest, and prints the assignment. A predicted class without a match counts as
+    wrong. Purity is the share of voxels whose true class is the most frequent one of their predicted class.
 
     \b
     Examples:
@@ -55,17 +55,17 @@ def evaluate(
     predicted = {name: value for value, name in figures.get("matching", {}).items()}
     rows = [
         [name, *([predicted.get(name, "-")] if match else []), score(iou), score(figures["dice"][name])]
-        for (name, iou), found in zip(
+        for (name, iou), predictions in zip(
             figures["iou"].items(), zip(*figures["confusion"], strict=True), strict=True
         )
-        if iou is not None or any(found)  # label values may have gaps
+        if iou is not None or any(predictions)  # label values may have gaps
     ]
     echo_table(["class", *(["predicted"] if match else []), "IoU", "Dice"], rows)
     summary = f"mIoU {score(figures['miou'])}, pixel accuracy {score(figures['accuracy'])}"
     click.echo(f"{summary}, purity {score(figures['purity'])}" if match else summary)
-    left = [value for value, name in figures.get("matching", {}).items() if name is None]
-    if left:
-        click.echo(f"predicted classes that match no true class: {', '.join(left)}")
+    unmatched = [value for value, name in figures.get("matching", {}).items() if name is None]
+    if unmatched:
+        click.echo(f"predicted classes that match no true class: {', '.join(unmatched)}")
     if figures["unlabelled"]:
-        what = "label" if not left else "label, or one that matches no class"
-        click.echo(f"{figures['unlabelled']} voxels have a truth but no {what}; they count as wrong")
+        missing = "label, or one that matches no class" if unmatched else "label"
+        click.echo(f"{figures['unlabelled']} voxels have a truth but no {missing}; they count as wrong")

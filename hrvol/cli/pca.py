@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from hrvol.cli.options import (
@@ -10,13 +12,14 @@ from hrvol.cli.options import (
     fresh_option,
     news,
     recipe_option,
+    storage_option,
     suggest_fresh,
     weights_options,
 )
 
 
 def parse_planes(ctx: click.Context, param: click.Parameter, value: str) -> int | tuple[int, ...]:
-    """Return a number of planes, or the planes of a list with commas: ``0,`` is plane 0."""
+    """Parse a number of planes, or a comma-separated list of planes: ``0,`` is plane 0."""
     parts = [part.strip() for part in value.split(",")]
     several = len(parts) > 1
     if several and not parts[-1]:
@@ -24,7 +27,7 @@ def parse_planes(ctx: click.Context, param: click.Parameter, value: str) -> int 
     numbers = tuple(int(part) for part in parts if part.isdecimal())
     if len(numbers) != len(parts) or not (several or numbers[0]):
         raise click.BadParameter(
-            f"found {value!r}, expected how many planes, or which, with commas between ('0,' is plane 0)"
+            f"found {value!r}, expected how many planes, or a list with commas between ('0,' is plane 0)"
         )
     return numbers if several else numbers[0]
 
@@ -38,12 +41,13 @@ def parse_planes(ctx: click.Context, param: click.Parameter, value: str) -> int 
     show_default=True,
     callback=parse_planes,
     metavar="N|a,b,c",
-    help="How many planes of each volume, evenly spaced, or which ('0,' is plane 0).",
+    help="Number of planes of each volume, evenly spaced, or a list of planes ('0,' is plane 0).",
 )
-@click.option("--attention", is_flag=True, help="Also draw where the network's CLS token looks.")
+@click.option("--attention", is_flag=True, help="Also draw the attention of the network's CLS token.")
 @recipe_option
 @fresh_option
 @device_option
+@storage_option
 @weights_options
 def pca(
     volumes: tuple[str, ...],
@@ -53,6 +57,7 @@ def pca(
     recipe: str | None,
     fresh: bool,
     device: str,
+    storage_options: dict[str, Any],
     weights_path: str | None,
     offline: bool,
 ) -> None:
@@ -60,7 +65,7 @@ def pca(
 
     The components are fitted once, on a sample of all the volumes, so a colour means the same in every
     plane of every volume of the picture. Attention is in units of what uniform attention would give.
-    Without --recipe the features are those of the preset deep, less what they say of the place in the image.
+    Without --recipe the features are those of the preset deep, less their positional component.
 
     \b
     Examples:
@@ -82,6 +87,7 @@ def pca(
             device=device,
             weights_path=weights_path,
             offline=offline,
+            storage_options=storage_options,
             progress=progress,
         )
     rows = [

@@ -1,6 +1,8 @@
-"""The command similar: find look-alikes of a point."""
+"""The command similar: find pixels similar to a point."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import click
 
@@ -12,6 +14,7 @@ from hrvol.cli.options import (
     json_option,
     news,
     recipe_option,
+    storage_option,
     suggest_fresh,
     weights_options,
 )
@@ -40,11 +43,11 @@ def parse_points(
     required=True,
     callback=parse_points,
     metavar="y,x",
-    help="The point to look for, in pixels (z,y,x in a stack). Again for keypoints to follow.",
+    help="The point to search for, in pixels (z,y,x in a stack). May be repeated for keypoints.",
 )
 @click.option("-o", "--output", metavar="FILE.png", help="Draw the points, similarity maps and matches.")
 @click.option(
-    "--top", type=click.IntRange(1), default=5, show_default=True, help="Matches of a point in a target."
+    "--top", type=click.IntRange(1), default=5, show_default=True, help="Most matches of a point in a target."
 )
 @click.option(
     "--apart", type=click.IntRange(0), help="Pixels between matches [14, or 5 % of the longer side if more]."
@@ -55,12 +58,13 @@ def parse_points(
     multiple=True,
     type=click.IntRange(0),
     metavar="z",
-    help="Which plane of stacks to search [the point's]. May be given again.",
+    help="Plane of stacks to search [the point's]. May be repeated.",
 )
 @recipe_option
 @json_option
 @fresh_option
 @device_option
+@storage_option
 @weights_options
 def similar(
     image: str,
@@ -74,15 +78,16 @@ def similar(
     as_json: bool,
     fresh: bool,
     device: str,
+    storage_options: dict[str, Any],
     weights_path: str | None,
     offline: bool,
 ) -> None:
-    """Find what looks like a point of IMAGE, in it or in others.
+    """Find pixels similar to a point of IMAGE, in it or in others.
 
     The network's features at the point are compared with those of every pixel of each TARGET (IMAGE itself
-    if there is none). The similarity is the cosine of the angle between them: 1 is alike. The picture shows
-    the map of the first point, red for similar; further points are keypoints, with their best match each.
-    Without --recipe the features are those of the preset deep, less what they say of the place in the image.
+    without any). The cosine similarity is 1 for equal features. The picture shows the map of the first
+    point, red for similar; further points are keypoints, with their best match each. Without --recipe the
+    features are those of the preset deep, less their positional component.
 
     \b
     Examples:
@@ -95,7 +100,7 @@ def similar(
     from hrvol.explore.similar import find_similar
 
     with news(), suggest_fresh(), display() as progress:
-        found = find_similar(
+        result = find_similar(
             image,
             points,
             targets,
@@ -108,14 +113,15 @@ def similar(
             device=device,
             weights_path=weights_path,
             offline=offline,
+            storage_options=storage_options,
             progress=progress,
         )
     if as_json:
-        echo_json(found.to_dict())
+        echo_json(result.to_dict())
         return
     rows = [
         [target.name, *map(str, (number, rank, match.y, match.x)), f"{match.similarity:.3f}"]
-        for target in found.targets
+        for target in result.targets
         for number, matches in enumerate(target.matches, start=1)
         for rank, match in enumerate(matches, start=1)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from hrvol.cli.options import (
     weights_options,
 )
 from hrvol.cli.tune import echo_tuned
+
+if TYPE_CHECKING:
+    from hrvol.training.tuning.tune import TuningResult
 
 
 @click.command()
@@ -54,7 +57,7 @@ def train(
         hrvol train volume.zarr strokes.zarr -o quick.hrvol --recipe classical
         hrvol train volume.zarr strokes.zarr -o tuned.hrvol --recipe auto
 
-    --recipe auto chooses one by cross-validation on the strokes, in some five minutes, as hrvol tune does.
+    --recipe auto chooses one by cross-validation on the strokes in about five minutes, as hrvol tune does.
 
     Files: Zarr 2 or 3, OME-Zarr (its labels are taken as strokes), TIFF image or stack.
     """  # noqa: D301 (click needs the escape)
@@ -63,37 +66,28 @@ def train(
     from hrvol.files import MODEL, check_file
     from hrvol.segment.model.model import save_model
     from hrvol.training.train import train_model
-    from hrvol.training.tuning.tune import AUTO, tune_recipe
 
     with suggest_fresh():
         check_file(output, MODEL, fresh)  # before the work, not after it
-    chosen: Any = recipe
-    if recipe == AUTO:
+    tuned: list[TuningResult] = []
+    try:
         with news(), display() as progress:
-            tuned = tune_recipe(
+            model = train_model(
                 pairs,
-                seed=seed or 0,
+                recipe=recipe,
+                classes=classes,
+                seed=seed,
                 device=device,
                 weights_path=weights_path,
                 offline=offline,
                 storage_options=storage_options,
+                on_tuned=tuned.append,
                 progress=progress,
             )
-        echo_tuned(tuned)
-        click.echo()
-        chosen = tuned.recipe
-    with news(), display() as progress:
-        model = train_model(
-            pairs,
-            recipe=chosen,
-            classes=classes,
-            seed=seed,
-            device=device,
-            weights_path=weights_path,
-            offline=offline,
-            storage_options=storage_options,
-            progress=progress,
-        )
+    finally:  # not inside display(), which captures standard output; and even if the training fails
+        for result in tuned:
+            echo_tuned(result)
+            click.echo()
     save_model(model, output)
     counts: dict[int, int] = {}
     for entry in model.trained_on:

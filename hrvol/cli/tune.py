@@ -1,4 +1,4 @@
-"""The command that chooses a recipe: tune."""
+"""The command tune: choose a recipe by cross-validation on strokes."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ MINUTES = 5.0
     type=click.FloatRange(0),
     default=MINUTES,
     show_default=True,
-    help="Time to take, about. With more, more tiles are read and more recipes tried.",
+    help="Approximate time. With more, more tiles are read and more recipes tried.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of folds and fits.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of folds and fits.")
 @click.option("--fresh", is_flag=True, help="Replace a recipe that exists.")
 @device_option
 @storage_option
@@ -58,12 +58,12 @@ def tune(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Choose a recipe on strokes: what suits this material, and what it costs.
+    """Choose a recipe by cross-validation on strokes.
 
-    Kinds of features, input scales, how dense tokens are and classifiers are tried: each learns from some
-    strokes and is tested on others. What is not tried is taken from --recipe. Of those that are as good as
-    the best, the cheapest is chosen. The table has the mean IoU on the strokes held out, its spread over 4
-    folds, and what a pixel of a segmentation costs on this machine.
+    Kinds of features, input scales, densities of tokens and classifiers are tried: each is trained on some
+    strokes and tested on others. All other settings are those of --recipe. Of the recipes that score as well
+    as the best, the cheapest is chosen. The table shows the mean IoU on the held-out strokes, its spread
+    over 4 folds, and the time per pixel of a segmentation on this machine.
 
     \b
     Examples:
@@ -104,7 +104,7 @@ def tune(
 
 
 def echo_tuned(tuned: TuningResult) -> None:
-    """Print what was tried, what was not, and what was chosen and why."""
+    """Print the recipes that were tried, those that were not, and the choice with its reason."""
     rows = [
         [
             row.name,

@@ -1,4 +1,4 @@
-"""What an image shows, without any labels: its classes, boxes around its objects, its foreground."""
+"""Detect the objects of an image without labels: classes, foreground, boxes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.analysis.objects import Object, as_rows, find_objects, foreground_mask
+from hrvol.analysis.objects import Mode, Object, as_rows, find_objects, foreground_mask
 from hrvol.device import choose_device
 from hrvol.errors import UsageError
 from hrvol.explore.planes import find_plane, name_of, read_plane
+from hrvol.features.weights.source import WeightsSource
 from hrvol.figures.overlays import draw_detection
-from hrvol.files import atomic_write, check_picture, text
+from hrvol.files import atomic_write, check_picture
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import CrfSpec
@@ -25,26 +26,28 @@ from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
 from hrvol.training.cluster import cluster_recipe, default_recipe, fit_classes
+from hrvol.training.tile_features import load_features
 from hrvol.volume.mask import write_mask
+from hrvol.volume.storage.location import located
 from hrvol.volume.volume import Volume, open_volume
 
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """What one plane shows.
+    """Classes and objects of one plane.
 
     Attributes
     ----------
     volume, plane
-        Where it is from.
+        The volume and the number of the plane.
     image
-        ``(Y, X)`` float32 in [0, 1].
+        Its grey values, ``(Y, X)`` float32 in [0, 1].
     model
-        Its classes, found on this plane alone.
+        Its classes, fitted to this plane alone.
     labels
         ``(Y, X)`` uint16 classes.
     objects
-        Boxes ``(y0, x0, y1, x1)`` of foreground objects.
+        Foreground objects with boxes ``(y0, x0, y1, x1)``.
     """
 
     volume: Volume
@@ -62,12 +65,12 @@ class Detection:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """Where the foreground is: the saliency mask (paper, section 4.3.2), ``(Y, X)``."""
+        """The saliency mask (paper, section 4.3.2): where the foreground is, ``(Y, X)``."""
         return foreground_mask(self.labels, self.clusters.foreground)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return classes, foreground and boxes as JSON values; the name of a box is that of its class."""
-        below = self.clusters.semantic_distance
+        """Return classes, foreground and boxes as JSON values; a box has the name of its class."""
+        distance = self.clusters.semantic_distance
         names = {info.value: info.name for info in self.model.classes}
         boxes = [row | {"superbox": bool(row["superbox"])} for row in as_rows(self.objects, names)]
         return {
@@ -75,7 +78,7 @@ class Detection:
             "plane": self.plane,
             "shape": list(self.image.shape),
             "classes": len(self.model.classes),
-            "semantic_distance": None if np.isnan(below) else below,
+            "semantic_distance": None if np.isnan(distance) else distance,
             "foreground": list(self.clusters.foreground),
             "foreground_share": float(self.mask.mean()),
             "boxes": boxes,
@@ -97,6 +100,7 @@ def detect_objects(
     device: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Detection:
     """Find the classes of one image and box its foreground objects (paper, sections 3.2 and 4.3).
@@ -106,40 +110,38 @@ def detect_objects(
     image
         A path, or a numpy, Dask, xarray or Zarr array, ``(Y, X)``; or a stack ``(Z, Y, X)``.
     plane
-        Which plane of a stack; the others are not looked at.
+        Number of the plane of a stack.
     recipe, clusters, merge, classes, seed
         As in :func:`hrvol.fit_classes`.
     single
-        One box only: the superbox, around the largest connected part of the foreground.
+        One box only: the superbox, around the largest connected component of the foreground.
     min_size
-        Pixels that an object has at least to get a box.
+        Least pixels of an object that gets a box.
     crf
         Refine the labels with a dense CRF (extra ``crf``).
     device
-        Where features are made and clustered, ``cpu``, ``cuda`` or ``auto``: a GPU where torch sees one.
-        A CRF works on the CPU.
-    weights_path, offline, progress
-        As in :func:`hrvol.segment_volume`.
+        Where features are computed and clustered, ``cpu``, ``cuda`` or ``auto``: a GPU if torch finds one.
+        A CRF runs on the CPU.
+    weights_path, offline, storage_options, progress
+        As in :func:`hrvol.train_model`.
 
     Raises
     ------
     UsageError
-        A stack without ``plane``, a plane outside, or a recipe without a network: it has no attention, which
-        tells foreground from background.
+        A stack without ``plane``, a plane outside, or a recipe without a network, whose attention separates
+        foreground from background.
     InputError
-        The image cannot be read, shows one grey value only, or has fewer pixels than clusters.
+        The image cannot be read, has one grey value only, or fewer pixels than clusters.
     WeightsError
-        The network's weights are not to be had.
+        Network weights could not be obtained or do not match the model.
     DeviceError
-        A GPU is wanted, and there is none.
+        ``cuda`` is requested, and there is no GPU.
     """
-    from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
-
     choice = choose_device(device)
-    volume = open_volume(image)
+    volume = open_volume(located(image, storage_options))
     base = default_recipe(volume) if recipe is None else recipe
     spec = detection_recipe(base, clusters, merge, classes, crf, seed)
-    z = find_plane(volume, plane, "choose_device it with --plane z, or label all of them with hrvol cluster")
+    z = find_plane(volume, plane, "choose it with --plane z, or label all of them with hrvol cluster")
     _, height, width = volume.shape
     model = fit_classes(
         volume,
@@ -152,15 +154,13 @@ def detect_objects(
     )
     if progress is not None:
         progress("label", 0, height * width)
-    featuriser = load_featuriser(
-        spec.features, device=choice.device, weights_path=text(weights_path), offline=offline
-    )
+    featuriser = load_features(spec.features, choice.device, WeightsSource.of(weights_path, offline))
     labels = label_plane(volume, z, model, featuriser, crf=spec.crf)
     if progress is not None:
         progress("label", height * width, height * width)
     assert isinstance(model.classifier, ClusterClassifier)
-    front = model.classifier.foreground
-    objects = find_objects(labels, front, min_size=min_size, mode="single" if single else "multi")
+    mode: Mode = "single" if single else "multi"
+    objects = find_objects(labels, model.classifier.foreground, min_size=min_size, mode=mode)
     return Detection(volume, z, read_plane(volume, z, model.window), model, labels, objects)
 
 
@@ -172,11 +172,12 @@ def detection_recipe(
     crf: bool = False,
     seed: int | None = None,
 ) -> Recipe:
-    """Return a recipe with what was asked for; :class:`UsageError` where objects cannot be found with it."""
+    """Return a recipe with these settings overridden; :class:`UsageError` if it has no attention."""
     spec = cluster_recipe(recipe, clusters, merge, classes, seed)
     if not spec.features.uses_deep:
         raise UsageError(
-            "detect: classical features have no attention to tell foreground by; expected a deep recipe"
+            "detect: found classical features, which have no attention to find foreground by; expected a deep"
+            " recipe"
         )
     if crf:
         spec = spec.with_(crf=spec.crf or CrfSpec())
@@ -187,7 +188,7 @@ def detection_recipe(
 
 @dataclass(frozen=True)
 class DetectionFiles:
-    """Files of one image: a picture (PNG), and its foreground mask (TIFF, uint8 0 / 255)."""
+    """Output files of one image: a picture (PNG), and its foreground mask (TIFF, uint8 0 / 255)."""
 
     picture: Path
     mask: Path
@@ -196,14 +197,14 @@ class DetectionFiles:
 def detection_files(
     images: Sequence[str | Path], folder: str | Path, *, overwrite: bool = False
 ) -> Mapping[str, DetectionFiles]:
-    """Choose the names of what is written for each image, before any is looked at.
+    """Choose and check the output files of all images.
 
     Parameters
     ----------
     images
         Paths.
     folder
-        Where to write; made when the first file is.
+        Folder to write to; made with the first file.
     overwrite
         Whether earlier pictures and masks may be replaced.
 
@@ -215,38 +216,36 @@ def detection_files(
     Raises
     ------
     UsageError
-        Two images would be written to one place, or one to that of an image; or ``folder`` is no folder.
+        Two images share a name, an output would replace an image, or ``folder`` is no folder.
     OutputExistsError
-        Something is in the way.
+        A file exists already.
     """
-    place = Path(folder)
-    if place.exists() and not place.is_dir():
-        raise UsageError(f"{place}: found a file, expected a folder to write to")
-    if not place.parent.is_dir():
-        raise UsageError(f"{place}: no such folder {place.parent}, expected one to make it in")
+    parent = Path(folder)
+    if parent.exists() and not parent.is_dir():
+        raise UsageError(f"{parent}: found a file, expected a folder to write to")
+    if not parent.parent.is_dir():
+        raise UsageError(f"{parent}: no such folder {parent.parent}, expected one to make it in")
     inputs = {str(image): Path(image).resolve() for image in images}
-    found: dict[str, DetectionFiles] = {}
+    outputs: dict[str, DetectionFiles] = {}
     owner: dict[str, str] = {}
     for image, path in inputs.items():
         stem = path.stem.removesuffix(".ome")
         if stem in owner:
             raise UsageError(f"{image}: found the name of {owner[stem]}, expected different names of images")
         owner[stem] = image
-        found[image] = DetectionFiles(place / f"{stem}.png", place / f"{stem}_foreground.tif")
-    for files in found.values():
+        outputs[image] = DetectionFiles(parent / f"{stem}.png", parent / f"{stem}_foreground.tif")
+    for files in outputs.values():
         for file in (files.picture, files.mask):
             whole = file.resolve()
             if any(path == whole or path in whole.parents for path in inputs.values()):
-                raise UsageError(
-                    f"{file}: is one of the images, or inside of one; choose_device another folder"
-                )
-            if place.is_dir():
+                raise UsageError(f"{file}: is one of the images, or inside of one; choose another folder")
+            if parent.is_dir():
                 check_picture(file, overwrite)
-    return found
+    return outputs
 
 
 def write_detection(detection: Detection, files: DetectionFiles) -> None:
-    """Write the picture and the foreground mask of an image; neither is there before it is whole."""
+    """Write the picture and the foreground mask of an image, each whole or not at all."""
     files.picture.parent.mkdir(exist_ok=True)
     with atomic_write(files.mask) as file:
         write_mask(file, detection.mask)

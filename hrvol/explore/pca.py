@@ -1,4 +1,4 @@
-"""Features as colours: three principal components, the same for all planes of all volumes in a picture."""
+"""Draw three principal components of features as colours, the same for all planes of all volumes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from hrvol.device import choose_device
 from hrvol.errors import InputError, UsageError
 from hrvol.explore.planes import LOOK_RECIPE, find_plane, name_of, read_plane, unit_windows
 from hrvol.features.projection import Projection, fit_projection
+from hrvol.features.weights.source import WeightsSource
 from hrvol.figures.overlays import MOST_ROWS, ComponentRow, draw_components, thin
-from hrvol.files import atomic_write, check_picture, text
+from hrvol.files import atomic_write, check_picture
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.recipe.recipe import Recipe
-from hrvol.recipe.specs import TileSpec
 from hrvol.segment.positions import PositionField
 from hrvol.training.position_field import part_of, position_field
 from hrvol.training.sampling import sample_pixels
 from hrvol.training.strokes import check_context
+from hrvol.training.tile_features import TileFeatures, load_features
 from hrvol.volume.grid.regions import plane_tiles
 from hrvol.volume.grid.tiling import whole
 from hrvol.volume.intensity import Window
 from hrvol.volume.region import keep_input
+from hrvol.volume.storage.location import located
 from hrvol.volume.volume import Volume, open_volume
 
 if TYPE_CHECKING:
     from hrvol.features.deep.upsample import Linear
-    from hrvol.features.featuriser import Featuriser
 
 
 LOG = logging.getLogger("hrvol.run")
@@ -43,23 +44,22 @@ DEFAULT_PLANES = 4
 SAMPLE_PIXELS = 20_000
 
 SAMPLE_TILES = 8
-"""The components are fitted on so many pixels, from so many tiles, of all volumes together; but on one tile
-of each."""
+"""Most pixels and tiles to fit the components to, of all volumes together; but at least one tile of each."""
 
 RANGE = (1.0, 99.0)
-"""Percentiles of the sample that become the least and the most of a colour."""
+"""Percentiles of the sample that become 0 and 255 of a colour."""
 
 
 @dataclass(frozen=True)
 class PcaReport:
-    """What is in the picture.
+    """Contents of a picture.
 
     Attributes
     ----------
     picture
         The file.
     planes
-        Name of a volume and number of a plane, for each row.
+        Name of the volume and number of the plane, for each row.
     explained
         Share of the variance of the standardised features in each of red, green and blue, in 0..1.
     """
@@ -71,14 +71,14 @@ class PcaReport:
 
 @dataclass(frozen=True, eq=False)
 class Palette:
-    """Components of features, and what becomes 0 and 1 of each colour.
+    """Three components of features, and the range of each that is drawn.
 
     Attributes
     ----------
     projection
-        To three components.
+        Projection to three components.
     low, high
-        ``(3,)`` float32.
+        Values that become 0 and 255 of each colour, ``(3,)`` float32.
     """
 
     projection: Projection
@@ -96,7 +96,7 @@ class Palette:
         """Return the projection as linear maps of groups of features, whose results add up to it."""
         import torch
 
-        from hrvol.features.deep.upsample import Linear  # torch: only where features are made
+        from hrvol.features.deep.upsample import Linear  # torch: only where features are computed
 
         maps = {}
         for name, columns in groups.items():
@@ -123,14 +123,15 @@ def pca_picture(
     device: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: ProgressCallback | None = None,
 ) -> PcaReport:
     """Draw three principal components of features as red, green and blue.
 
-    They are fitted once, on pixels spread over all volumes: a colour means the same everywhere in the
-    picture. Features are projected before they are spread over pixels, tile by tile. With the recipe's
-    ``cluster.position_degree``, what deep features say of the place in a tile is taken off: else colours are
-    of places, and tiles show. Attention stays each tile's own.
+    They are fitted once, on pixels of all volumes, so a colour means the same everywhere in the picture.
+    Features are projected before they are spread over pixels, tile by tile. With the recipe's
+    ``cluster.position_degree``, the positional component of deep features is subtracted: otherwise colours
+    show the place in the tile. Attention is computed for each tile on its own.
 
     Parameters
     ----------
@@ -139,41 +140,40 @@ def pca_picture(
     out
         PNG to write.
     planes
-        How many planes of each volume to draw, evenly spaced (all if it has fewer), or which.
+        Number of planes of each volume to draw, evenly spaced (all if it has fewer), or a list of planes.
     attention
-        Also draw the attention that the network's CLS token pays, mean over heads, times uniform.
+        Also draw the attention of the network's CLS token, mean over heads, times uniform.
     recipe
         A recipe, its file, or a preset's name; ``None`` for :data:`hrvol.explore.planes.LOOK_RECIPE`.
     overwrite
         Replace a picture that exists.
     device
-        Where features are made and projected, ``cpu``, ``cuda`` or ``auto``: a GPU where torch sees one. The
-        components are fitted on the CPU: it takes less than a second.
-    weights_path, offline, progress
-        As in :func:`hrvol.segment_volume`.
+        Where features are computed and projected, ``cpu``, ``cuda`` or ``auto``: a GPU if torch finds one.
+        The components are fitted on the CPU, which takes less than a second.
+    weights_path, offline, storage_options, progress
+        As in :func:`hrvol.train_model`.
 
     Raises
     ------
     UsageError
-        A plane is outside; attention is asked of a recipe without a network; or there are too many planes.
+        A plane is outside; attention is requested with a recipe without a network; or there are too many
+        planes.
     InputError
-        A volume cannot be read, or all its planes in the picture show one grey value only.
+        A volume cannot be read, or all its planes in the picture have one grey value only.
     OutputExistsError
-        ``out`` is in the way.
+        ``out`` exists already.
     WeightsError
-        The network's weights are not to be had.
+        Network weights could not be obtained or do not match the model.
     DeviceError
-        A GPU is wanted, and there is none.
+        ``cuda`` is requested, and there is no GPU.
     """
-    from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
-
     spec = Recipe.load(LOOK_RECIPE if recipe is None else recipe)
     if attention and not spec.features.uses_deep:
-        raise UsageError("attention: classical features have none; use a deep or hybrid recipe")
+        raise UsageError("attention: classical features have none; expected a deep or hybrid recipe")
     if not volumes:
         raise UsageError("pca: found no volume, expected at least one")
     file = check_picture(out, overwrite)
-    opened = [open_volume(volume) for volume in volumes]
+    opened = [open_volume(located(volume, storage_options)) for volume in volumes]
     for volume in opened:
         keep_input(volume, file)
     chosen = [(volume, z) for volume in opened for z in choose_planes(volume, planes)]
@@ -183,20 +183,17 @@ def pca_picture(
     windows = unit_windows(opened, spec.intensity, spec.seed)
     for volume in opened:
         _check_structure(volume, [z for owner, z in chosen if owner is volume], windows[volume])
-    featuriser = load_featuriser(
-        spec.features, device=choice.device, weights_path=text(weights_path), offline=offline
-    )
+    featuriser = load_features(spec.features, choice.device, WeightsSource.of(weights_path, offline))
     LOG.info("%s", choice)
     check_context(featuriser, opened, spec.tiles)
 
+    features = {volume: TileFeatures(featuriser, windows[volume], spec.tiles) for volume in opened}
     count = len(opened)
     samples = [
         sample_pixels(
             volume,
             whole(volume.shape),
-            featuriser,
-            windows[volume],
-            spec.tiles,
+            features[volume],
             pixels=math.ceil(SAMPLE_PIXELS / count),
             most_tiles=math.ceil(SAMPLE_TILES / count),
             seed=spec.seed,
@@ -205,21 +202,22 @@ def pca_picture(
         )
         for number, volume in enumerate(opened, start=1)
     ]
-    features = np.concatenate([sample.features for sample in samples])
+    sampled = np.concatenate([sample.features for sample in samples])
     regions = [(volume, whole(volume.shape)) for volume in opened]
-    field = position_field(regions, windows, featuriser, spec, progress)
+    field = position_field(regions, features, spec, progress)
     if field is not None:
         places = np.concatenate([sample.places for sample in samples])
-        features[:, featuriser.groups["deep"]] -= field.at(places)
-    palette = Palette.fit(features)
+        sampled[:, featuriser.groups["deep"]] -= field.at(places)
+    palette = Palette.fit(sampled)
     maps = palette.maps(featuriser.groups)
     tally = Tally(progress, "components", sum(math.prod(volume.shape[1:]) for volume, _ in chosen))
     rows = []
     for volume, z in chosen:
         image = read_plane(volume, z, windows[volume])
-        colours, paid = _plane(image, palette, maps, field, featuriser, spec.tiles, attention)
-        heard = None if paid is None else thin(paid)
-        rows.append(ComponentRow(name_of(volume, z), thin(image), thin(colours), heard))
+        colours, heat = _plane(image, features[volume], palette, maps, field, attention)
+        rows.append(
+            ComponentRow(name_of(volume, z), thin(image), thin(colours), None if heat is None else thin(heat))
+        )
         tally.finish(len(rows), image.size)
     with atomic_write(file) as partial:
         draw_components(partial, rows)
@@ -228,14 +226,14 @@ def pca_picture(
 
 
 def choose_planes(volume: Volume, planes: int | Sequence[int]) -> tuple[int, ...]:
-    """Return which planes of a volume are drawn; an image has only one.
+    """Return the numbers of the planes of a volume to draw; an image has only one.
 
     Parameters
     ----------
     volume
         The volume.
     planes
-        Which, or how many: these are the middles of as many equal parts (all planes if it has fewer).
+        A list of planes, or how many: the middles of as many equal slabs (all planes if it has fewer).
     """
     depth = volume.shape[0]
     if not isinstance(planes, int):
@@ -250,35 +248,35 @@ def choose_planes(volume: Volume, planes: int | Sequence[int]) -> tuple[int, ...
 
 def _plane(
     image: NDArray[np.float32],
+    features: TileFeatures,
     palette: Palette,
     maps: Mapping[str, Linear],
     field: PositionField | None,
-    featuriser: Featuriser,
-    tiles: TileSpec,
     attention: bool,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
-    """Return the colours ``(Y, X, 3)`` of a plane, and the attention ``(Y, X)`` if it is wanted."""
+    """Return the colours ``(Y, X, 3)`` of a plane, and its attention ``(Y, X)`` or ``None``."""
+    featuriser = features.featuriser
     colours = np.empty((*image.shape, 3), np.uint8)
-    paid = np.empty(image.shape, np.float32) if attention else None
-    for tile in plane_tiles(image.shape, tiles):
-        window = image[tile.window_slices]
-        here, inside = tile.core_slices, tile.core_in_window
-        if paid is None:
-            mapped = featuriser.scores(window, maps)
+    heat = np.empty(image.shape, np.float32) if attention else None
+    for tile in plane_tiles(image.shape, features.tiles):
+        crop = image[tile.window_slices]
+        core, inside = tile.core_slices, tile.core_in_window
+        if heat is None:
+            mapped = featuriser.scores(crop, maps)
         else:
-            seen = featuriser.upsampled(window, linear=maps["deep"], unit=True, attention=True)
-            assert seen.attention is not None
-            paid[here] = seen.attention.mean(dim=0).numpy(force=True)[inside]
-            mapped = featuriser.scores(window, maps) if len(maps) > 1 else seen.features
+            upsampled = featuriser.upsampled(crop, linear=maps["deep"], unit=True, attention=True)
+            assert upsampled.attention is not None
+            heat[core] = upsampled.attention.mean(dim=0).numpy(force=True)[inside]
+            mapped = featuriser.scores(crop, maps) if len(maps) > 1 else upsampled.features
         components: NDArray[np.float32] = mapped.numpy(force=True)[:, *inside]
         if field is not None:
-            place = field.mapped(maps["deep"].weight.numpy(force=True), *inside, window.shape)
-            components = components - np.moveaxis(place, -1, 0)
-        colours[here] = palette.colours(components)
-    return colours, paid
+            positional = field.mapped(maps["deep"].weight.numpy(force=True), *inside, crop.shape)
+            components = components - np.moveaxis(positional, -1, 0)
+        colours[core] = palette.colours(components)
+    return colours, heat
 
 
 def _check_structure(volume: Volume, planes: Sequence[int], window: Window) -> None:
-    """Refuse a volume whose planes in the picture all show one grey value: colours would be of positions."""
+    """Raise an :class:`InputError` if all planes have one grey value: colours would show positions."""
     if all(np.ptp(read_plane(volume, z, window)) == 0 for z in planes):
-        raise InputError(f"{volume.source}: found one grey value in every plane, expected structure to see")
+        raise InputError(f"{volume.source}: found one grey value in every plane, expected structure")

@@ -1,4 +1,4 @@
-"""Single planes, looked at whole: which of a stack, their grey values, the tiles they are cut into."""
+"""Select and read single planes of volumes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ LOOK_RECIPE = Recipe(
     features=FeatureSpec(kind="deep", deep=DeepSpec(block=CLUSTER_BLOCK, offsets=2, flips=True)),
     cluster=ClusterSpec(position_degree=6),
 )
-"""Whose features are looked at unless a recipe is given: at the cost of the preset ``deep``, with less of
-what tokens know of their position, which makes the same thing at another place look different."""
+"""Default recipe of ``similar`` and ``pca``: as fast as the preset ``deep``, with the positional component
+subtracted, which makes the same thing look different at another place."""
 
 
-def find_plane(volume: Volume, plane: int | None, advice: str = "choose_device it with --plane z") -> int:
-    """Return the plane of a volume that is meant; an image has only one, whatever ``plane`` is.
+def find_plane(volume: Volume, plane: int | None, advice: str = "choose it with --plane z") -> int:
+    """Check the number of a plane of a volume; an image has only plane 0, whatever ``plane`` is.
 
     Raises
     ------
     UsageError
-        The volume has several planes, and ``plane`` is ``None`` or not one of them; the message ends in
-        ``advice``.
+        The volume has several planes, and ``plane`` is ``None`` (the message ends in ``advice``) or not one
+        of them.
     """
     depth = volume.shape[0]
     if depth == 1:
@@ -45,13 +45,13 @@ def find_plane(volume: Volume, plane: int | None, advice: str = "choose_device i
 def unit_windows(volumes: Sequence[Volume], spec: IntensitySpec, seed: int) -> dict[Volume, Window]:
     """Return the intensity window of each volume.
 
-    Volumes of one type share a window, which holds the windows of all of them: there a grey value means the
-    same. Between types it does not.
+    Volumes of one data type share a window, which holds the windows of all of them, because a grey value
+    means the same in them. Between types it does not.
     """
-    of_kind: dict[Any, list[Volume]] = {}
+    by_type: dict[Any, list[Volume]] = {}
     for volume in dict.fromkeys(volumes):
-        of_kind.setdefault(volume.dtype, []).append(volume)
-    shared = {kind: common_window(alike, spec, seed) for kind, alike in of_kind.items()}
+        by_type.setdefault(volume.dtype, []).append(volume)
+    shared = {kind: common_window(same_type, spec, seed) for kind, same_type in by_type.items()}
     return {volume: shared[volume.dtype] for volume in volumes}
 
 
@@ -64,11 +64,11 @@ def read_plane(volume: Volume, z: int, window: Window) -> NDArray[np.float32]:
 
 
 def check_seen(plane: NDArray[np.float32], name: str) -> None:
-    """Refuse a plane of one grey value: all that features show there is their position."""
+    """Raise an :class:`InputError` if a plane has one grey value only: its features would show positions."""
     if np.ptp(plane) == 0:
-        raise InputError(f"{name}: found one grey value everywhere, expected structure to see")
+        raise InputError(f"{name}: found one grey value everywhere, expected structure")
 
 
 def name_of(volume: Volume, z: int) -> str:
-    """Return what a plane is called: the volume's short name, and the plane where there are several."""
+    """Return the name of a plane: the volume's short name, and the plane's number where there are several."""
     return volume.name if volume.shape[0] == 1 else f"{volume.name}, plane {z}"

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,22 +15,19 @@ from numpy.typing import NDArray
 from hrvol.device import choose_device
 from hrvol.errors import UsageError
 from hrvol.features.projection import Projection, fit_projection
-from hrvol.files import text
+from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.model.model import current_versions
 from hrvol.training.sampling import sample_pixels
+from hrvol.training.tile_features import TileFeatures, load_features
 from hrvol.volume.grid.regions import region_tiles
 from hrvol.volume.grid.tiling import Box, Tile, block_shape, box_shape
-from hrvol.volume.intensity import Window, common_window, to_unit
+from hrvol.volume.intensity import common_window, to_unit
 from hrvol.volume.ome.feature_array import create_features
 from hrvol.volume.region import Region, keep_input, region_box
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.volume import Volume, open_volume
-
-if TYPE_CHECKING:
-    from hrvol.features.featuriser import Featuriser
-
 
 LOG = logging.getLogger("hrvol.run")
 
@@ -104,12 +101,10 @@ def extract_features(
     Raises
     ------
     UsageError
-        More components are asked for than there are channels, or attention without a network.
+        More components are requested than there are channels, or attention without a network.
     OutputExistsError
-        ``out`` is in the way.
+        ``out`` exists already.
     """
-    from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
-
     spec = Recipe.load(recipe)
     opened = open_volume(located(volume, storage_options))
     region = region_box(roi, opened)
@@ -118,20 +113,17 @@ def extract_features(
     if attention and not spec.features.uses_deep:
         raise UsageError("attention: classical features have none; use a deep or hybrid recipe")
     choice = choose_device(device)
-    featuriser = load_featuriser(
-        spec.features, device=choice.device, weights_path=text(weights_path), offline=offline
-    )
+    featuriser = load_features(spec.features, choice.device, WeightsSource.of(weights_path, offline))
     LOG.info("%s", choice)
     window = common_window([opened], spec.intensity, spec.seed)
+    features = TileFeatures(featuriser, window, spec.tiles)
     channels, projection = list(featuriser.channels), None
     if not full:
         kept = min(DEFAULT_COMPONENTS, len(channels)) if components is None else components
         sample = sample_pixels(
             opened,
             region,
-            featuriser,
-            window,
-            spec.tiles,
+            features,
             pixels=PCA_PIXELS,
             most_tiles=PCA_TILES,
             seed=spec.seed,
@@ -164,11 +156,11 @@ def extract_features(
     )
     tally = Tally(progress, "features", math.prod(box_shape(region)))
     for owned, tile in region_tiles(opened.shape, region, spec.tiles):
-        for z, found in tile_features(opened, owned, tile, featuriser, window, projection, attention):
-            here = (slice(z, z + 1), owned[1], owned[2])
-            inside = [slice(s.start - r.start, s.stop - r.start) for s, r in zip(here, region, strict=True)]
-            writer.write((inside[0], inside[1], inside[2]), found[:, None])
-            tally.finish((z, tile.core), found[0].size)
+        for z, values in tile_features(opened, owned, tile, features, projection, attention):
+            box = (slice(z, z + 1), owned[1], owned[2])
+            inside = [slice(s.start - r.start, s.stop - r.start) for s, r in zip(box, region, strict=True)]
+            writer.write((inside[0], inside[1], inside[2]), values[:, None])
+            tally.finish((z, tile.core), values[0].size)
     writer.finish()
     return FeaturesReport(shape, explained)
 
@@ -177,28 +169,28 @@ def tile_features(
     volume: Volume,
     owned: Box,
     tile: Tile,
-    featuriser: Featuriser,
-    window: Window,
+    features: TileFeatures,
     projection: Projection | None,
     attention: bool,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield plane number and features ``(K, y, x)`` float32 of the voxels that a tile owns, plane by plane.
 
-    The heads' attention, if asked for, comes after the features.
+    The heads' attention, if requested, follows the features.
     """
+    featuriser = features.featuriser
     planes, rows, columns = owned
     y0, _, x0, _ = tile.window
     inside = (slice(rows.start - y0, rows.stop - y0), slice(columns.start - x0, columns.stop - x0))
     raw = volume.read((planes, *tile.window_slices))
     _, height, width = box_shape(owned)
     for z, plane in zip(range(planes.start, planes.stop), raw, strict=True):
-        image = to_unit(plane, window, source=volume.source, origin=(z, y0, x0))
-        found: Any = featuriser(image).numpy(force=True)[:, inside[0], inside[1]]
+        image = to_unit(plane, features.window, source=volume.source, origin=(z, y0, x0))
+        values: Any = featuriser(image).numpy(force=True)[:, inside[0], inside[1]]
         if projection is not None:
-            flat = np.moveaxis(found, 0, -1).reshape(height * width, -1)
-            found = np.moveaxis(projection(flat).reshape(height, width, -1), -1, 0)
+            flat = np.moveaxis(values, 0, -1).reshape(height * width, -1)
+            values = np.moveaxis(projection(flat).reshape(height, width, -1), -1, 0)
         if attention:
             heads = featuriser.upsampled(image, attention=True).attention
             assert heads is not None
-            found = np.concatenate([found, heads[:, inside[0], inside[1]].numpy(force=True)])
-        yield z, found
+            values = np.concatenate([values, heads[:, inside[0], inside[1]].numpy(force=True)])
+        yield z, values

@@ -1,8 +1,9 @@
-"""Fit classes without labels: cluster a sample of pixels, merge the clusters, freeze them in a model."""
+"""Fit classes without labels: cluster a sample of pixels and merge the clusters."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from hrvol.classes import ClassInfo, default_classes
 from hrvol.device import choose_device
 from hrvol.errors import InputError, UsageError
-from hrvol.files import text
+from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.cluster_classifier import ClusterClassifier, fit_clusters
@@ -20,15 +21,17 @@ from hrvol.segment.model.model import Model
 from hrvol.training.position_field import position_field
 from hrvol.training.sampling import sample_pixels
 from hrvol.training.strokes import check_context
+from hrvol.training.tile_features import TileFeatures, load_features
 from hrvol.volume.grid.tiling import Box, window_side
 from hrvol.volume.intensity import common_window, sample_boxes
 from hrvol.volume.region import Region, region_box
+from hrvol.volume.storage.location import located
 from hrvol.volume.volume import Volume, open_volume
 
 LOG = logging.getLogger("hrvol.run")
 
 IMAGE_RECIPE, VOLUME_RECIPE = "cas", "cas-volume"
-"""Default for what fits one tile a plane, and for what does not."""
+"""Default presets where a plane fits one tile, and where it does not."""
 
 
 def fit_classes(
@@ -43,13 +46,14 @@ def fit_classes(
     device: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Model:
-    """Find the classes of a volume without any labels (paper, section 3.2, algorithm 2).
+    """Find the classes of a volume without labels (paper, section 3.2, algorithm 2).
 
-    A sample of pixels, spread over the volume, is cut into clusters; their attention tells foreground from
-    background, and they are merged up to the semantic distance. All that is frozen in the model, so that a
-    class means the same in the first plane and in the last.
+    Pixels sampled from the whole volume are grouped into k-means clusters; clusters with high attention are
+    foreground; clusters closer than the semantic distance are merged. The model holds the result, so a class
+    means the same in every plane.
 
     Parameters
     ----------
@@ -57,41 +61,32 @@ def fit_classes(
         A path, or a numpy, Dask, xarray or Zarr array, ``(Z, Y, X)`` or ``(Y, X)``.
     recipe
         A recipe, its file, or a preset's name; ``None`` for ``cas`` if a plane fits one tile, else
-        ``cas-volume``. Features may be of any kind; classical ones have no attention, so that ``classes``
-        must be given.
+        ``cas-volume``. Features may be of any kind; classical ones have no attention and need ``classes``.
     clusters, merge, classes, seed
         Override the recipe's ``cluster.clusters``, ``cluster.merge`` (lambda), ``cluster.classes`` and seed.
     roi
-        Look at this region only, as ``(z, y, x)`` slices in voxels.
-    device
-        Where features are made, ``cpu``, ``cuda`` or ``auto``: a GPU where torch sees one.
-    weights_path
-        File with the network's weights, instead of the cache.
-    offline
-        Look for weights on this machine only.
-    progress
-        Called with stage, voxels done, all voxels.
+        Sample this region only, as ``(z, y, x)`` slices in voxels.
+    device, weights_path, offline, storage_options, progress
+        As in :func:`hrvol.train_model`.
 
     Returns
     -------
     Model
-        To be used in :func:`hrvol.segment_volume`. Classes are numbered in falling order of their share of
-        the sample, and named ``background 1``, ``foreground 2``, ... by their attention.
+        For :func:`hrvol.segment_volume`. Classes are numbered in falling order of their share of the sample,
+        and named ``background 1``, ``foreground 2``, ... by their attention.
 
     Raises
     ------
     InputError
-        The volume cannot be read, shows one grey value only, or has fewer different pixels than clusters.
+        The volume cannot be read, has one grey value only, or fewer distinct pixels than clusters.
     UsageError
-        More classes than clusters are asked for; or features without attention need ``classes``.
+        More classes than clusters are requested, or features have no attention and ``classes`` is not given.
     WeightsError
-        The network's weights are not to be had.
+        Network weights could not be obtained or do not match the model.
     DeviceError
-        A GPU is wanted, and there is none.
+        ``cuda`` is requested, and there is no GPU.
     """
-    from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
-
-    opened = open_volume(volume)
+    opened = open_volume(located(volume, storage_options))
     spec = cluster_recipe(
         default_recipe(opened) if recipe is None else recipe, clusters, merge, classes, seed
     )
@@ -99,45 +94,36 @@ def fit_classes(
     _check_structure(opened, region, spec.seed)
     if not spec.features.uses_deep and spec.cluster.classes is None:
         raise UsageError(
-            "cluster: classical features have no attention to tell how far to merge;"
-            " expected the number of classes (--classes N), or a deep recipe"
+            "cluster: found classical features, which have no attention to merge clusters by; expected the"
+            " number of classes (--classes N), or a deep recipe"
         )
     choice = choose_device(device)
-    featuriser = load_featuriser(
-        spec.features, device=choice.device, weights_path=text(weights_path), offline=offline
-    )
+    featuriser = load_features(spec.features, choice.device, WeightsSource.of(weights_path, offline))
     LOG.info("classes: %s", choice)
     check_context(featuriser, [opened], spec.tiles)
     window = common_window([opened], spec.intensity, spec.seed)
+    features = TileFeatures(featuriser, window, spec.tiles)
+    most_tiles = spec.cluster.sample_tiles
     sample = sample_pixels(
         opened,
         region,
-        featuriser,
-        window,
-        spec.tiles,
+        features,
         pixels=spec.cluster.samples,
-        most_tiles=spec.cluster.sample_tiles,
+        most_tiles=most_tiles,
         seed=spec.seed,
         unit=True,
         attention=spec.features.uses_deep,
         progress=progress,
     )
-    position = position_field(
-        [(opened, region)],
-        {opened: window},
-        featuriser,
-        spec,
-        progress,
-        most_tiles=spec.cluster.sample_tiles,
-    )
-    features = sample.features
-    if position is not None:
-        features[:, featuriser.groups["deep"]] -= position.at(sample.places)
-    count = len(features)
+    field = position_field([(opened, region)], {opened: features}, spec, progress, most_tiles=most_tiles)
+    values = sample.features
+    if field is not None:
+        values[:, featuriser.groups["deep"]] -= field.at(sample.places)
+    count = len(values)
     if progress is not None:
         progress("fit", 0, count)
-    found = fit_clusters(
-        features,
+    classifier = fit_clusters(
+        values,
         sample.attention,
         spec.cluster,
         directions=featuriser.groups.get("deep"),
@@ -149,9 +135,9 @@ def fit_classes(
         progress("fit", count, count)
     return Model(
         recipe=spec,
-        classes=name_clusters(found),
+        classes=name_clusters(classifier),
         window=window,
-        classifier=replace(found, position=position),
+        classifier=replace(classifier, position=field),
         weights_sha256=featuriser.weights_sha256,
         channels=featuriser.channels,
         trained_on=(opened.identity() | {"pixels": count},),
@@ -159,7 +145,7 @@ def fit_classes(
 
 
 def default_recipe(volume: Volume) -> str:
-    """Return the preset where no recipe is given: by whether a plane fits one tile."""
+    """Return the preset used without a recipe, which depends on whether a plane fits one tile."""
     tiles = Recipe.load(VOLUME_RECIPE).tiles
     fits = all(window_side(side, tiles) == side for side in volume.shape[1:])
     return IMAGE_RECIPE if fits else VOLUME_RECIPE
@@ -172,41 +158,41 @@ def cluster_recipe(
     classes: int | None = None,
     seed: int | None = None,
 ) -> Recipe:
-    """Return a recipe with what was asked for; :class:`RecipeError` where that makes no sense."""
+    """Return a recipe with these settings overridden; :class:`RecipeError` if they are invalid."""
     spec = Recipe.load(IMAGE_RECIPE if recipe is None else recipe)
-    wanted = {"clusters": clusters, "merge": merge, "classes": classes}
-    changes = spec.cluster.to_dict() | {name: value for name, value in wanted.items() if value is not None}
+    settings = {"clusters": clusters, "merge": merge, "classes": classes}
+    changes = spec.cluster.to_dict() | {name: value for name, value in settings.items() if value is not None}
     if merge is not None and classes is None:
         changes["classes"] = None
     spec = spec.with_(cluster=changes)
     return spec if seed is None else spec.with_(seed=seed)
 
 
-def name_clusters(found: ClusterClassifier) -> tuple[ClassInfo, ...]:
-    """Return names and colours for classes that nobody named."""
-    front = found.foreground
-    attended = found.tally.attention is not None
+def name_clusters(classifier: ClusterClassifier) -> tuple[ClassInfo, ...]:
+    """Return names and colours of classes found without labels."""
+    foreground = classifier.foreground
+    attended = classifier.tally.attention is not None
     names = [
-        f"{('foreground' if value in front else 'background') if attended else 'class'} {value}"
-        for value in found.classes
+        f"{('foreground' if value in foreground else 'background') if attended else 'class'} {value}"
+        for value in classifier.classes
     ]
-    return default_classes(found.classes, names)
+    return default_classes(classifier.classes, names)
 
 
 def _check_structure(volume: Volume, region: Box, seed: int) -> None:
-    """Refuse a region that shows one grey value only: its clusters would be those of positions."""
-    shape = tuple(span.stop - span.start for span in region)
+    """Check that a region has more than one grey value: its clusters would be those of positions."""
+    depth, height, width = (span.stop - span.start for span in region)
     first = None
-    for box in sample_boxes((shape[0], shape[1], shape[2]), seed):
+    for box in sample_boxes((depth, height, width), seed):
         z, y, x = (
-            slice(part.start + span.start, part.stop + span.start)
-            for part, span in zip(box, region, strict=True)
+            slice(inner.start + span.start, inner.stop + span.start)
+            for inner, span in zip(box, region, strict=True)
         )
         values = volume.read((z, y, x))
         first = values.flat[0] if first is None else first
         if np.any(values != first):
             return
     raise InputError(
-        f"{volume.source}: found one grey value ({first}) everywhere, expected structure to see"
+        f"{volume.source}: found one grey value ({first}) everywhere, expected structure"
         " (a large volume is sampled: --roi chooses where)"
     )

@@ -1,4 +1,4 @@
-"""What deep features say of the place in a tile, learnt from the planes that are looked at, and taken off."""
+"""Estimate and subtract the positional component of deep features."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from hrvol.progress import ProgressCallback, renamed
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.positions import PositionField, fit_field, terms
-from hrvol.training.pixel_pairs import pixel_pairs
+from hrvol.training.pixel_pairs import joined_pairs, pixel_pairs
+from hrvol.training.tile_features import TileFeatures
 from hrvol.volume.grid.tiling import Box, Tile
-from hrvol.volume.intensity import Window
 from hrvol.volume.volume import Volume
 
 if TYPE_CHECKING:
@@ -24,71 +24,66 @@ if TYPE_CHECKING:
 
 
 POSITION_TILES, POSITION_REGIONS = 8, 4
-"""The field is learnt from so many tiles by default; in so many regions at most, evenly among those given."""
+"""Default number of tiles to fit the field to, and most regions to take them from, evenly spaced."""
 
-_STRIPE = 64  # rows of the field at once: its channels are in float64 on the way
+_STRIPE = 64  # rows of the field at once, because its channels are float64 before they are subtracted
 
 
 def position_field(
     regions: Sequence[tuple[Volume, Box]],
-    windows: Mapping[Volume, Window],
-    featuriser: Featuriser,
-    spec: Recipe,
+    features: Mapping[Volume, TileFeatures],
+    recipe: Recipe,
     progress: ProgressCallback | None = None,
     *,
     most_tiles: int = POSITION_TILES,
 ) -> PositionField | None:
-    """Fit what deep features say of the place in a tile, one field for all regions.
+    """Fit the component of deep features that depends on the place in a tile, one field for all regions.
 
     Parameters
     ----------
     regions
-        Where to learn it.
-    windows
-        Intensity window of each volume.
-    featuriser
-        The features, which may be of any kind.
-    spec
-        The recipe; its ``cluster.position_degree`` is the degree of the field.
+        The voxels to sample from.
+    features
+        How features are computed from each volume, with the same featuriser of any kind.
+    recipe
+        Gives the degree of the field (``cluster.position_degree``) and the seed.
     progress
-        Called with stage, voxels seen, all voxels.
+        Called with stage, voxels done, all voxels.
     most_tiles
-        Tiles whose surroundings are seen, in all regions together.
+        Most tiles around which windows are placed, in all regions together.
 
     Returns
     -------
     PositionField or None
-        ``None`` if the degree is 0, there are no deep features, or it cannot be told.
+        ``None`` if the degree is 0, there are no deep features, or no two windows share pixels.
     """
-    degree = spec.cluster.position_degree
+    degree = recipe.cluster.position_degree
+    featuriser = features[regions[0][0]].featuriser
     if not degree or "deep" not in featuriser.groups:
         return None
     quick = _one_view(featuriser)
     count = min(len(regions), POSITION_REGIONS)
     chosen = [regions[i * len(regions) // count] for i in range(count)]
-    found = [
-        pixel_pairs(
-            volume,
-            region,
-            quick,
-            windows[volume],
-            spec.tiles,
-            most_tiles=math.ceil(most_tiles / count),
-            seed=spec.seed,
-            progress=part_of(progress, number, count),
-        )
-        for number, (volume, region) in enumerate(chosen, start=1)
-    ]
-    differences, here, there = (
-        np.concatenate([getattr(pairs, name) for pairs in found]) for name in ("differences", "here", "there")
+    pairs = joined_pairs(
+        [
+            pixel_pairs(
+                volume,
+                region,
+                replace(features[volume], featuriser=quick),
+                most_tiles=math.ceil(most_tiles / count),
+                seed=recipe.seed,
+                progress=part_of(progress, number, count),
+            )
+            for number, (volume, region) in enumerate(chosen, start=1)
+        ]
     )
-    if not len(differences):
+    if not len(pairs):
         return None
-    field = fit_field(differences, here, there, degree)
+    field = fit_field(pairs.differences, pairs.here, pairs.there, degree)
     return _mirrored(field) if featuriser.spec.deep.flips is True else field
 
 
-def take_off(field: PositionField, features: Tensor, tile: Tile) -> None:
+def subtract_field(field: PositionField, features: Tensor, tile: Tile) -> None:
     """Subtract a field from deep features ``(C, y, x)`` of a tile's core, in place."""
     import torch
 
@@ -96,13 +91,13 @@ def take_off(field: PositionField, features: Tensor, tile: Tile) -> None:
     each = np.eye(len(features), dtype=np.float32)
     for start in range(rows.start, rows.stop, _STRIPE):
         stripe = slice(start, min(start + _STRIPE, rows.stop))
-        place = field.mapped(each, stripe, columns, tile.window_shape)
-        here = slice(start - rows.start, stripe.stop - rows.start)
-        features[:, here] -= torch.from_numpy(place).permute(2, 0, 1).to(features.device)
+        values = field.mapped(each, stripe, columns, tile.window_shape)
+        in_core = slice(start - rows.start, stripe.stop - rows.start)
+        features[:, in_core] -= torch.from_numpy(values).permute(2, 0, 1).to(features.device)
 
 
 def _one_view(featuriser: Featuriser) -> Featuriser:
-    """Return a featuriser of one offset; and without flips, whose part is known (:func:`_mirrored`)."""
+    """Return a featuriser of one offset and without flips, whose effect :func:`_mirrored` computes."""
     quick = featuriser.one_offset()
     if quick.spec.deep.flips is not True:
         return quick
@@ -111,8 +106,8 @@ def _one_view(featuriser: Featuriser) -> Featuriser:
 
 
 def _mirrored(field: PositionField) -> PositionField:
-    """Return the mean of a field and its mirror images: what is left of it where flips are averaged."""
-    place = np.array([[0.3, 0.7]])  # any, but on an axis or at a zero of a polynomial
+    """Return the mean of a field and its mirror images: the field of features averaged over flips."""
+    place = np.array([[0.3, 0.7]])  # any place that is neither on an axis nor at a zero of a polynomial
     own = terms(place, field.degree)
     views = [terms(place * flip, field.degree) for flip in ((1, 1), (-1, 1), (1, -1), (-1, -1))]
     kept = np.rint(sum(views) / (4 * own)).astype(np.float32)  # 1 for terms even in y and in x, else 0

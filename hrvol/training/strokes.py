@@ -1,8 +1,8 @@
-"""From strokes to training samples: which tiles are read, and what is taken from them."""
+"""Read the tiles that hold strokes, and compute the features of the stroke pixels in them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.classes import ClassInfo, default_classes
-from hrvol.errors import RecipeError, StrokesError
+from hrvol.errors import RecipeError, StrokesError, UsageError
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.recipe.specs import TileSpec
 from hrvol.segment.strokes import Samples, StrokeBlock, StrokePixels, collect_samples
-from hrvol.volume.grid.tiling import Tile, blocks, grid, tiles_of
-from hrvol.volume.intensity import Window, read_unit
-from hrvol.volume.volume import Volume, class_info
+from hrvol.training.tile_features import TileFeatures
+from hrvol.volume.grid.regions import plane_tiles
+from hrvol.volume.grid.tiling import Tile, grid
+from hrvol.volume.storage.location import located
+from hrvol.volume.volume import Volume, class_info, open_labels, open_volume
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
@@ -34,18 +36,44 @@ class TrainingPair:
     strokes: Volume
 
 
-def check_pairs(pairs: Sequence[TrainingPair]) -> None:
-    """Refuse strokes that do not fit their volume; the :class:`StrokesError` names both."""
+def open_pairs(
+    data: Sequence[tuple[Any, Any]], storage_options: Mapping[str, Any] | None
+) -> tuple[TrainingPair, ...]:
+    """Open pairs of a volume and its strokes.
+
+    Raises
+    ------
+    StrokesError
+        Strokes and their volume differ in shape.
+    """
+    pairs = tuple(
+        TrainingPair(
+            open_volume(located(volume, storage_options)), open_labels(located(strokes, storage_options))
+        )
+        for volume, strokes in data
+    )
     for pair in pairs:
         if pair.volume.shape != pair.strokes.shape:
             raise StrokesError(
-                f"{pair.strokes.source}: strokes have shape {pair.strokes.shape}, expected"
+                f"{pair.strokes.source}: found strokes of shape {pair.strokes.shape}, expected"
                 f" {pair.volume.shape} (Z, Y, X) as {pair.volume.source}"
             )
+    return pairs
+
+
+def check_data(data: Sequence[tuple[Any, Any]], command: str) -> None:
+    """Raise a :class:`UsageError` if there are no pairs of a volume and its strokes."""
+    if not data:
+        raise UsageError(f"{command}: found no volumes, expected pairs of a volume and its strokes")
+
+
+def sources_of(pairs: Sequence[TrainingPair]) -> str:
+    """Return the names of all strokes, for messages."""
+    return ", ".join(pair.strokes.source for pair in pairs)
 
 
 def check_context(featuriser: Featuriser, volumes: Sequence[Volume], tiles: TileSpec) -> None:
-    """Refuse filters that reach further than the context of tiles: they would draw seams.
+    """Check that filters reach no further than the context of tiles: they would draw seams.
 
     Raises
     ------
@@ -61,7 +89,7 @@ def check_context(featuriser: Featuriser, volumes: Sequence[Volume], tiles: Tile
 
 
 def stroke_blocks(pairs: Sequence[TrainingPair]) -> Iterator[StrokeBlock]:
-    """Yield the pieces of strokes in which something is drawn, reading one piece at a time."""
+    """Yield the pieces of strokes that have drawn pixels, reading one piece at a time."""
     for image, pair in enumerate(pairs):
         for piece in grid(pair.strokes.shape, SCAN):
             labels = pair.strokes.read(piece.core)
@@ -72,50 +100,42 @@ def stroke_blocks(pairs: Sequence[TrainingPair]) -> Iterator[StrokeBlock]:
 
 def gather(
     pairs: Sequence[TrainingPair],
-    positions: StrokePixels,
-    featuriser: Featuriser,
-    window: Window,
-    tiles: TileSpec,
+    pixels: StrokePixels,
+    features: TileFeatures,
     progress: ProgressCallback | None,
 ) -> Samples:
-    """Return the features of the chosen pixels.
+    """Compute the features of stroke pixels.
 
-    They are the ones that a segmentation will see: the same tiles are read, and a pixel's features come
-    from the tile whose core owns it. Tiles without a chosen pixel are not read.
+    They equal those of a segmentation: the same tiles are read, and a pixel's features come from the tile
+    whose core owns it. Tiles without any of the pixels are not read.
     """
-    layouts = [_tiles(pair.volume.shape, tiles) for pair in pairs]
+    layouts = [tuple(plane_tiles(pair.volume.shape, features.tiles)) for pair in pairs]
     work = sum(
-        sum(_area(tile) for tile, _ in _owners(layouts[image], y, x)) for image, _, y, x in positions.planes()
+        sum(_area(tile) for tile, _ in _owners(layouts[image], y, x)) for image, _, y, x in pixels.planes()
     )
     tally = Tally(progress, "features of strokes", work)
 
     def features_at(image: int, z: int, y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float32]:
-        found = np.empty((len(y), len(featuriser.channels)), np.float32)
-        for tile, mine in _owners(layouts[image], y, x):
-            features = featuriser(read_unit(pairs[image].volume, z, tile, window))
-            rows, columns = y[mine] - tile.window[0], x[mine] - tile.window[2]
-            found[mine] = features[:, rows, columns].numpy(force=True).T
+        values = np.empty((len(y), len(features.featuriser.channels)), np.float32)
+        for tile, owned in _owners(layouts[image], y, x):
+            of_tile = features.of(pairs[image].volume, z, tile)
+            rows, columns = y[owned] - tile.window[0], x[owned] - tile.window[2]
+            values[owned] = of_tile[:, rows, columns].numpy(force=True).T
             tally.finish((image, z, tile.core), _area(tile))
-        return found
+        return values
 
-    return collect_samples(positions, features_at)
-
-
-def _tiles(shape: tuple[int, int, int], tiles: TileSpec) -> tuple[Tile, ...]:
-    """Return the tiles of one plane of a volume."""
-    plane = (1, shape[1], shape[2])
-    return tuple(tile for block in blocks(plane, tiles) for tile in tiles_of(block, plane[1:], tiles))
+    return collect_samples(pixels, features_at)
 
 
 def _owners(
     layout: Sequence[Tile], y: NDArray[Any], x: NDArray[Any]
 ) -> Iterator[tuple[Tile, NDArray[np.intp]]]:
-    """Yield the tiles whose core owns some of the pixels, and the numbers of these pixels."""
+    """Yield the tiles whose cores own some of the pixels, and the indices of these pixels."""
     for tile in layout:
         y0, y1, x0, x1 = tile.core
-        mine = np.flatnonzero((y >= y0) & (y < y1) & (x >= x0) & (x < x1))
-        if len(mine):
-            yield tile, mine
+        owned = np.flatnonzero((y >= y0) & (y < y1) & (x >= x0) & (x < x1))
+        if len(owned):
+            yield tile, owned
 
 
 def _area(tile: Tile) -> int:
@@ -131,5 +151,5 @@ def name_classes(
     infos = default_classes(values, names)
     if names is not None:
         return infos
-    known = {info.value: info for source in reversed(strokes) for info in class_info(source) or ()}
-    return tuple(known.get(info.value, info) for info in infos)
+    named = {info.value: info for source in reversed(strokes) for info in class_info(source) or ()}
+    return tuple(named.get(info.value, info) for info in infos)

@@ -10,15 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from hrvol.analysis import objects as module
-from hrvol.analysis.objects import (
-    Object,
-    as_rows,
-    find_objects,
-    foreground_mask,
-    join_blocks,
-    label_block,
-)
+from hrvol.analysis import object_blocks as module
+from hrvol.analysis.object_blocks import join_blocks, label_block
+from hrvol.analysis.objects import Object, as_rows, find_objects, foreground_mask
 from hrvol.errors import InputError
 
 FOREGROUND = (1, 2, 4)

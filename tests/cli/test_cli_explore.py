@@ -64,7 +64,7 @@ def test_detect_says_what_it_found(place, detect):
     assert lonely.stdout.splitlines()[2].startswith("superbox")
     nothing = run(*detect, place / "b.tif", "--classes", 1).stdout.splitlines()
     assert nothing[0].endswith("1 class, 0 in the foreground, which is 0.0 % of the image")
-    assert nothing[1:] == ["no object: nothing stands out"]
+    assert nothing[1:] == ["no objects found"]
 
 
 def test_detect_json_is_a_line_for_each_image(place, detect):

@@ -23,7 +23,6 @@ from hrvol.segment.pixel_classifier import PixelClassifier
 from hrvol.training import cluster
 from hrvol.training import train as pipeline
 from hrvol.training.train import train_model
-from hrvol.training.tuning import tune
 from hrvol.training.tuning.tune import tune_recipe
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
@@ -74,8 +73,7 @@ every_function = pytest.mark.parametrize("work", FUNCTIONS.values(), ids=FUNCTIO
 @pytest.fixture
 def quickly(monkeypatch):
     """Training chooses from a recipe for tests, without time."""
-    for module in (pipeline, tune):
-        monkeypatch.setattr(module, "tune_recipe", partial(tune_recipe, recipe=LINEAR, minutes=0))
+    monkeypatch.setattr(pipeline, "tune_recipe", partial(tune_recipe, recipe=LINEAR, minutes=0))
 
 
 @pytest.fixture

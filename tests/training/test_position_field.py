@@ -7,14 +7,15 @@ from see_data import ONE_TILE, discs, use
 from hrvol.features.featuriser import load_featuriser
 from hrvol.recipe.recipe import PRESETS
 from hrvol.training.position_field import POSITION_REGIONS, position_field
+from hrvol.training.tile_features import TileFeatures
 from hrvol.volume.grid.tiling import whole
 from hrvol.volume.volume import open_volume
 
 
 def fit(recipe, volumes):
     regions = [(volume, whole(volume.shape)) for volume in volumes]
-    windows = dict.fromkeys(volumes, (0.0, 255.0))
-    return position_field(regions, windows, load_featuriser(recipe.features), recipe)
+    features = TileFeatures(load_featuriser(recipe.features), (0.0, 255.0), recipe.tiles)
+    return position_field(regions, dict.fromkeys(volumes, features), recipe)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from hrvol.features.featuriser import Featuriser
 from hrvol.recipe.specs import TileSpec
 from hrvol.training.pixel_pairs import PIXELS, pixel_pairs
 from hrvol.training.sampling import sample_pixels
+from hrvol.training.tile_features import TileFeatures
 from hrvol.volume.grid.regions import region_tiles, stratified_tiles
 from hrvol.volume.grid.tiling import whole
 from hrvol.volume.intensity import read_unit
@@ -111,7 +112,7 @@ def numbered():
 
 def take(volume, window, region, featuriser=None, **options):
     options = {"pixels": 500, "most_tiles": 6, "seed": 0, **options}
-    return sample_pixels(volume, region, featuriser or Tell(), window, TILES, **options)
+    return sample_pixels(volume, region, TileFeatures(featuriser or Tell(), window, TILES), **options)
 
 
 def numbers(sample):
@@ -150,9 +151,8 @@ def test_the_same_seed_takes_the_same_pixels_whatever_the_blocks(numbered):
     expected = take(volume, window, whole(SHAPE)).features
     for planes, across in ((1, 1), (5, 2), (64, 3)):
         tiles = TILES.model_copy(update={"planes": planes, "across": across})
-        found = sample_pixels(
-            volume, whole(SHAPE), Tell(), window, tiles, pixels=500, most_tiles=6, seed=0
-        ).features
+        features = TileFeatures(Tell(), window, tiles)
+        found = sample_pixels(volume, whole(SHAPE), features, pixels=500, most_tiles=6, seed=0).features
         np.testing.assert_array_equal(found, expected)
     assert not np.array_equal(take(volume, window, whole(SHAPE), seed=1).features, expected)
 
@@ -212,7 +212,7 @@ class TellPlace:
 
 def pairs(volume, window, region, tiles=TILES, **options):
     options = {"most_tiles": 8, "seed": 0, **options}
-    return pixel_pairs(volume, region, TellPlace(), window, tiles, **options)
+    return pixel_pairs(volume, region, TileFeatures(TellPlace(), window, tiles), **options)
 
 
 def test_pairs_show_the_same_pixel_at_different_places(numbered):

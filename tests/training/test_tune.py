@@ -17,8 +17,8 @@ from hrvol.segment.pixel_classifier import PixelClassifier
 from hrvol.segment.strokes import Samples
 from hrvol.training import train as pipeline
 from hrvol.training.strokes import TrainingPair, gather
+from hrvol.training.tile_features import TileFeatures
 from hrvol.training.train import train_model
-from hrvol.training.tuning import tune
 from hrvol.training.tuning.candidates import VIEW_BUDGETS, Row, choose_recipe, network_work, price, short_yaml
 from hrvol.training.tuning.folds import UNUSED
 from hrvol.training.tuning.held_out import choose_tiles, hold_out, mean_iou_of
@@ -125,7 +125,8 @@ def test_scores_are_those_of_classifiers_trained_without_the_fold(pair, weights,
     (row,) = [r for r in found.rows if r.recipe.combine == combine and r.recipe.features.kind == "hybrid"]
     held_out = hold_out([TrainingPair(open_volume(pair[0]), open_labels(pair[1]))], BASE, 1, 4)
     featuriser = load_featuriser(row.recipe.features, weights_path=str(weights))
-    samples = gather(held_out.pairs, held_out.positions, featuriser, held_out.window, BASE.tiles, None)
+    features = TileFeatures(featuriser, held_out.window, BASE.tiles)
+    samples = gather(held_out.pairs, held_out.pixels, features, None)
     scores = []
     for fold in range(4):
         train, test = held_out.folds.split(fold)
@@ -145,13 +146,13 @@ def test_scores_are_those_of_classifiers_trained_without_the_fold(pair, weights,
 def test_few_tiles_are_read_and_pixels_lie_in_them(data):
     image, _, strokes = data
     held_out = hold_out([TrainingPair(open_volume(image), open_labels(strokes))], BASE, 0, 4)
-    where = held_out.positions.where
-    assert (strokes[tuple(where[:, 1:].T)] == held_out.positions.labels).all()
-    assert held_out.windows == 4
+    where = held_out.pixels.where
+    assert (strokes[tuple(where[:, 1:].T)] == held_out.pixels.labels).all()
+    assert held_out.tiles == 4
     assert len({tuple(row) for row in (where[:, 1:] // (1, 64, 64)).tolist()}) == 4
-    assert "4 of 12 tiles" in held_out.how
-    assert held_out.pixels_per_window == pytest.approx(150 * 130 / 9)
-    assert held_out.positions.drawn.keys() == {1, 2}
+    assert "4 of 12 tiles" in held_out.description
+    assert held_out.pixels_per_tile == pytest.approx(150 * 130 / 9)
+    assert held_out.pixels.drawn.keys() == {1, 2}
     assert not (held_out.folds.of == UNUSED).any()  # pixels in gaps are not sampled
 
 
@@ -161,7 +162,7 @@ def test_classes_count_as_much_as_they_are_drawn():
     strokes[:, 35:37, :90] = 2  # 720 pixels
     held_out = hold_out([TrainingPair(open_volume(strokes), open_labels(strokes))], BASE, 0, 4)
     _, test = held_out.folds.split(0)
-    true = held_out.positions.labels[test]
+    true = held_out.pixels.labels[test]
     predicted = np.where(np.arange(len(test)) % 10 == 0, 3 - true, true).astype(np.uint16)
     found = mean_iou_of(held_out, predicted, test)
     wrong = [np.mean(predicted[true == value] != value) for value in (1, 2)]
@@ -280,12 +281,13 @@ def test_published_deep_features_are_tried_as_they_are(pair, weights):
 @pytest.fixture
 def quickly(monkeypatch):
     """Training chooses from a recipe for tests, without time."""
-    for module in (pipeline, tune):
-        monkeypatch.setattr(module, "tune_recipe", partial(tune_recipe, recipe=BASE, minutes=0))
+    monkeypatch.setattr(pipeline, "tune_recipe", partial(tune_recipe, recipe=BASE, minutes=0))
 
 
 def test_training_on_auto_is_training_on_the_recipe_chosen(pair, weights, quickly):
-    model = train_model([pair], recipe="auto", weights_path=weights)
+    tuned = []
+    model = train_model([pair], recipe="auto", weights_path=weights, on_tuned=tuned.append)
+    assert [result.recipe for result in tuned] == [model.recipe]
     expected = tune_recipe([pair], recipe=BASE, minutes=0, weights_path=weights).recipe
     assert model.recipe == expected
     again = train_model([pair], recipe=expected, weights_path=weights)

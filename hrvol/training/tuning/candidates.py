@@ -1,4 +1,4 @@
-"""Recipes to try: what is varied of a recipe, what each costs, which of them to take, and how to write it."""
+"""Candidate recipes: vary one, estimate costs, choose by scores and costs, write the choice as YAML."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hrvol.recipe.specs import ClassifierKind, Combine, DeepSpec, FeatureKind
 
 @dataclass(frozen=True)
 class ViewBudget:
-    """How much the network does for a pixel.
+    """How many views of a tile the network computes.
 
     Attributes
     ----------
     spacing
-        Pixels of the volume between interleaved tokens, about.
+        Approximate distance of interleaved tokens, in pixels of the volume.
     flips, rotations
         Whether features are averaged over the four mirror images, and these over quarter turns.
     """
@@ -31,20 +31,20 @@ class ViewBudget:
     rotations: bool = False
 
     def of(self, deep: DeepSpec, scale: float) -> DeepSpec:
-        """Return deep features at an input scale with this effort."""
+        """Return settings of deep features with these views at an input scale."""
         offsets = int(np.clip(round(_PATCH / (scale * self.spacing)), 1, _PATCH))
         views = {"flips": self.flips, "rotations": self.rotations}
         return deep.model_copy(update={"input_scale": scale, "offsets": offsets, **views})
 
 
 VIEW_BUDGETS = (ViewBudget(7), ViewBudget(7, flips=True), ViewBudget(7, flips=True, rotations=True))
-"""Those of ``fast``, ``balanced`` and ``best``."""
+"""The views of the presets ``fast``, ``balanced`` and ``best``."""
 
 SCALES = (0.5, 2.0)
-"""Other input scales than the recipe's own, as factors."""
+"""Factors of the recipe's own input scale that are tried besides it."""
 
 TIE = 0.005
-"""A difference in mIoU that no one would see."""
+"""A negligible difference in mIoU."""
 
 _KINDS: tuple[tuple[FeatureKind, Combine], ...] = (
     ("deep", "concatenate"),
@@ -66,7 +66,7 @@ _CLASSIFIER: Mapping[ClassifierKind, float] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe that was tried.
+    """Scores and cost of a candidate.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Row:
     scores
         Mean IoU over classes of the held-out pixels of each fold, 0..1.
     microseconds
-        What a pixel of a segmentation costs with it, measured on this machine: features and prediction.
+        Measured time per pixel of a segmentation on this machine: features and prediction.
     """
 
     recipe: Recipe
@@ -84,7 +84,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What is special about the recipe, in words."""
+        """The settings that candidates differ in, in words."""
         return describe(self.recipe)
 
     @property
@@ -94,13 +94,13 @@ class Row:
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the scores over folds; 0 of a single one."""
+        """Standard deviation of the scores over folds; 0 for a single fold."""
         return _deviation(np.asarray(self.scores))
 
 
 @dataclass(frozen=True)
 class RecipeChoice:
-    """The recipe to take, one that scored better, if any, and the difference that the folds cannot tell."""
+    """The chosen candidate, the better one it was preferred to (if any), and the insignificant difference."""
 
     chosen: Row
     best: Row
@@ -110,44 +110,44 @@ class RecipeChoice:
     def why(self) -> str:
         """The reason, in a sentence."""
         chosen, best = self.chosen, self.best
-        found = f"{chosen.name}: mIoU {chosen.mean:.3f} on held-out strokes"
+        result = f"{chosen.name}: mIoU {chosen.mean:.3f} on held-out strokes"
         if chosen is best:
-            return f"{found}, the best of what was tried, at {chosen.microseconds:.0f} us per pixel."
+            return f"{result}, the best of all candidates, at {chosen.microseconds:.0f} us per pixel."
         return (
-            f"{found}, at {chosen.microseconds:.0f} us per pixel; {best.name} has {best.mean:.3f} at"
-            f" {best.microseconds:.0f} us, {best.mean - chosen.mean:.3f} more, and the folds cannot tell"
-            f" less than {self.margin:.3f}."
+            f"{result}, at {chosen.microseconds:.0f} us per pixel; {best.name} has {best.mean:.3f} at"
+            f" {best.microseconds:.0f} us, {best.mean - chosen.mean:.3f} more, but differences below"
+            f" {self.margin:.3f} are not significant."
         )
 
 
 def choose_recipe(rows: Sequence[Row], base: Recipe) -> RecipeChoice:
-    """Return the cheapest of the recipes that are as good as the best.
+    """Choose the cheapest of the candidates that score as well as the best.
 
-    First it is decided whether to keep the input scale and the classifier of ``base``. Others have to be
-    better by two standard errors of the difference: strokes tell little of edges, which coarse tokens blur,
-    strokes on few planes little of what differs from plane to plane, which a vote stands best, and the best
-    of many is so by luck, too.
+    First decide whether to keep the input scale and the classifier of ``base``: others must be better by two
+    standard errors of the difference. Strokes show little of edges, which coarse tokens blur; strokes on few
+    planes show little of the differences between planes, which a vote tolerates best; and the best of many
+    candidates is partly lucky.
 
-    Of what is left a recipe is as good as the best if its mean score is less by at most :data:`TIE`, or by
-    one standard error if it costs half as much at most: what is probably better is worth a little more. Folds
-    are paired: one that is hard for all recipes says nothing about which is better. What is cheap is decided
-    by :func:`price`, because seconds would let noise decide.
+    A remaining candidate scores as well as the best if its mean is lower by at most :data:`TIE`, or by one
+    standard error if it costs at most half as much. Differences are taken fold by fold, because a fold may be
+    hard for all candidates. Costs are those of :func:`price`: measured times would make the choice depend on
+    noise.
     """
     best = _best(rows)
     margin = 0.0
-    for level in range(_away(best.recipe, base) + 1):
-        near = [row for row in rows if _away(row.recipe, base) <= level]
+    for level in range(_changes(best.recipe, base) + 1):
+        near = [row for row in rows if _changes(row.recipe, base) <= level]
         if near:
             leader = _best(near)
-            lost, margin = _lost(best, leader, 2)
-            if lost <= margin:
+            deficit, margin = _deficit(best, leader, 2)
+            if deficit <= margin:
                 break
     tied = []
     for row in near:
         cost = price(row.recipe)
-        lost, error = _lost(leader, row, int(2 * cost <= price(leader.recipe)))
-        if lost <= error:
-            tied.append((_away(row.recipe, base), cost, -row.mean, row, error))
+        deficit, error = _deficit(leader, row, int(2 * cost <= price(leader.recipe)))
+        if deficit <= error:
+            tied.append((_changes(row.recipe, base), cost, -row.mean, row, error))
     *_, chosen, error = min(tied, key=lambda entry: entry[:3])
     return RecipeChoice(chosen, best, margin) if chosen is leader else RecipeChoice(chosen, leader, error)
 
@@ -157,21 +157,22 @@ def _best(rows: Sequence[Row]) -> Row:
     return min(rows, key=lambda row: (-row.mean, price(row.recipe)))
 
 
-def _lost(best: Row, row: Row, errors: int) -> tuple[float, float]:
-    """Return by how much a row is behind, and what counts as nothing: so many standard errors, or a tie."""
-    lost = np.subtract(best.scores, row.scores)
-    return float(lost.mean()), max(TIE, errors * _deviation(lost) / len(lost) ** 0.5)
+def _deficit(best: Row, row: Row, errors: int) -> tuple[float, float]:
+    """Return how much lower a row scores, and the insignificant difference: ``errors`` standard errors."""
+    differences = np.subtract(best.scores, row.scores)
+    margin = errors * _deviation(differences) / len(differences) ** 0.5
+    return float(differences.mean()), max(TIE, margin)
 
 
-def _away(recipe: Recipe, base: Recipe) -> int:
-    """Return how many of input scale and classifier are others than those of ``base``."""
+def _changes(recipe: Recipe, base: Recipe) -> int:
+    """Return how many of input scale and classifier differ from ``base``."""
     features = recipe.features
-    elsewhere = features.uses_deep and features.deep.input_scale != base.features.deep.input_scale
-    return elsewhere + (recipe.classifier.kind != base.classifier.kind)
+    scaled = features.uses_deep and features.deep.input_scale != base.features.deep.input_scale
+    return scaled + (recipe.classifier.kind != base.classifier.kind)
 
 
 def describe(recipe: Recipe) -> str:
-    """Return what is varied of a recipe in words, e.g. ``hybrid, scale 0.5, 8 x 8 offsets, forest``."""
+    """Describe the settings that candidates differ in, e.g. ``hybrid, scale 0.5, 8 x 8 offsets, forest``."""
     deep = recipe.features.deep
     words: list[str] = [recipe.features.kind]
     if recipe.features.uses_deep:
@@ -181,15 +182,15 @@ def describe(recipe: Recipe) -> str:
 
 
 def describe_deep(deep: DeepSpec) -> list[str]:
-    """Return what is varied of deep features in words."""
+    """Describe the settings of deep features that candidates differ in."""
     dense = f"{deep.offsets} x {deep.offsets} offsets" if deep.stride == "native" else f"stride {deep.stride}"
     scale = [f"scale {deep.input_scale:g}"] if deep.input_scale != 1 else []
-    views = [word for word, wanted in (("mirrored", deep.flips), ("turned", deep.rotations)) if wanted]
+    views = [word for word, averaged in (("mirrored", deep.flips), ("turned", deep.rotations)) if averaged]
     return [*scale, dense, *([" and ".join(views)] if views else [])]
 
 
 def interleaves(deep: DeepSpec) -> bool:
-    """Whether effort and scale of deep features may be varied: those of published settings may not."""
+    """Whether views and scale of deep features may be varied; those of published settings may not."""
     published = bool(deep.shifts) or deep.flips == "published"
     return deep.stride == "native" and deep.placement == "aligned" and not published
 
@@ -197,26 +198,26 @@ def interleaves(deep: DeepSpec) -> bool:
 def of_kind(
     base: Recipe, kind: FeatureKind, combine: Combine = "concatenate", deep: DeepSpec | None = None
 ) -> Recipe:
-    """Return a recipe with another kind of features, and other deep ones unless they are ``None``."""
+    """Return a recipe with another kind of features, and other deep features unless these are ``None``."""
     changes: dict[str, Any] = {"features.kind": kind, "combine": combine}
     return base.with_(**changes, **({} if deep is None else {"features.deep": deep}))
 
 
 def kinds_with(base: Recipe, deep: DeepSpec) -> list[Recipe]:
-    """Return recipes with all kinds of features that hold these deep ones; of forests also the product."""
+    """Return candidates with all kinds of features that include these deep ones."""
     product = base.classifier.kind == "forest" or base.combine == "product"
     return [of_kind(base, kind, combine, deep) for kind, combine in _KINDS if product or combine != "product"]
 
 
 def network_work(deep: DeepSpec, side: int) -> float:
-    """Return the work of the network on a window, in tokens; attention makes each dearer among many.
+    """Estimate the work of the network on a tile, in tokens; attention adds a term quadratic in tokens.
 
     Parameters
     ----------
     deep
-        Settings. Shifts are not counted, as no two recipes that are tried differ in them.
+        Settings of deep features. Shifts are not counted: candidates do not differ in them.
     side
-        Of the window, pixels.
+        Side of the tile, context included, in pixels.
     """
     per_pass = (side * deep.input_scale / (_PATCH if deep.stride == "native" else deep.stride)) ** 2
     views = (1, 4, 8)[bool(deep.flips) + deep.rotations]
@@ -224,9 +225,9 @@ def network_work(deep: DeepSpec, side: int) -> float:
 
 
 def price(recipe: Recipe) -> float:
-    """Return what a pixel costs, in microseconds on two cores, roughly; only the order counts.
+    """Estimate the cost per pixel in microseconds on two cores, roughly; only the order matters.
 
-    The same whatever the device: what is chosen is not to depend on where it was tried.
+    It is the same on every device, so that the choice does not depend on the machine.
     """
     side = recipe.tiles.core + 2 * recipe.tiles.overlap
     features = recipe.features
@@ -236,14 +237,14 @@ def price(recipe: Recipe) -> float:
 
 
 def short_yaml(recipe: Recipe, comment: str) -> str:
-    """Return what of a recipe differs from the defaults, as YAML that :meth:`Recipe.load` reads back.
+    """Return the settings that differ from the defaults, as YAML that :meth:`Recipe.load` reads back.
 
     Parameters
     ----------
     recipe
         The recipe.
     comment
-        One or more lines to go before it.
+        One or more lines, written before it.
     """
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     changed = _difference(recipe.to_dict(), Recipe().to_dict())
@@ -257,8 +258,8 @@ def _difference(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[s
     for name, value in values.items():
         other = default[name]
         if isinstance(value, Mapping) and isinstance(other, Mapping):
-            if part := _difference(value, other):
-                changed[name] = part
+            if nested := _difference(value, other):
+                changed[name] = nested
         elif value != other:
             changed[name] = value
     return changed

@@ -1,4 +1,4 @@
-"""Classifiers on trial: with fewer trees than they will have, and what asking one with all of them costs."""
+"""Fit candidates with fewer trees, and measure the prediction time they would have with all of them."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from hrvol.segment.estimators.estimators import CHUNK
 from hrvol.segment.estimators.keywords import voters
 from hrvol.segment.pixel_classifier import PixelClassifier
 
-_TREES = 50  # at most: recipes rank the same, and fits are most of the time
+_TREES = 50  # at most: candidates rank the same, and fits take most of the time
 
 
-def on_trial(spec: ClassifierSpec) -> ClassifierSpec:
+def trial_spec(spec: ClassifierSpec) -> ClassifierSpec:
     """Return settings of the same classifier with at most 50 trees."""
     if spec.kind not in ("vote", "forest"):
         return spec
     return spec.model_copy(update={"trees": min(spec.trees, _TREES)})
 
 
-def asking_seconds(
+def predict_seconds(
     classifier: PixelClassifier, spec: ClassifierSpec, values: NDArray[np.float32], device: str
 ) -> float:
-    """Return the seconds that a pixel takes a classifier, where a segmentation asks it.
+    """Measure the prediction time per pixel, in seconds, on the device of a segmentation.
 
     Parameters
     ----------
     classifier
-        As fitted on trial.
+        As fitted with :func:`trial_spec`.
     spec
-        Settings when it is not on trial. More trees take their share more time, a regression beside them
-        does not.
+        The full settings. The time of forests is scaled to their number of trees, that of a regression
+        beside them is not.
     values
-        ``(n, C)`` features to ask about.
+        ``(n, C)`` features to predict from.
     device
-        ``cpu`` or a GPU's.
+        ``cpu``, or a GPU by torch's name.
     """
     rows: Array = np.resize(values, (CHUNK * cpus(), values.shape[1]))
     if device != "cpu":
         import torch
 
         rows = torch.from_numpy(rows).to(device)
-    seconds = _asked(classifier, rows, device)
-    if more := spec.trees / on_trial(spec).trees - 1:
-        seconds += more * (_asked(_forests(classifier), rows, device) if spec.kind == "vote" else seconds)
+    seconds = _measured(classifier, rows, device)
+    if more := spec.trees / trial_spec(spec).trees - 1:
+        seconds += more * (_measured(_forests(classifier), rows, device) if spec.kind == "vote" else seconds)
     return seconds
 
 
-def _asked(classifier: PixelClassifier, rows: Array, device: str) -> float:
+def _measured(classifier: PixelClassifier, rows: Array, device: str) -> float:
     if device != "cpu":
-        classifier.predict(rows)  # made ready for a GPU at the first time, once per process
+        classifier.predict(rows)  # prepares the classifier for a GPU, once per process
     began = time.perf_counter()
     classifier.predict(rows, threads=cpus())
     return (time.perf_counter() - began) / len(rows)

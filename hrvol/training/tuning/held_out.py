@@ -1,34 +1,35 @@
-"""What a cross-validation on strokes sees: some tiles, some of their stroke pixels, and folds of them."""
+"""Choose the tiles, stroke pixels and folds of a cross-validation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.arrays import Shape3
 from hrvol.quality.metrics import Confusion, mean_iou
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import TileSpec
 from hrvol.segment.strokes import StrokeBlock, StrokePixels, choose_pixels
-from hrvol.training.strokes import TrainingPair, stroke_blocks
-from hrvol.training.tuning.folds import UNUSED, Folds, deal_folds
+from hrvol.training.strokes import TrainingPair, sources_of, stroke_blocks
+from hrvol.training.tuning.folds import UNUSED, Folds, split_strokes
 from hrvol.volume.grid.tiling import core_side, window_side
 from hrvol.volume.intensity import Window, common_window
 
 FOLDS = 4
-"""Enough that three quarters of the strokes train, few enough to fit quickly."""
+"""Three quarters of the strokes train, and there are few fits."""
 
 PIXELS = 6000
-"""Pixels of all classes together, at most: more of the same strokes tell little more."""
+"""Most pixels of all classes together: more pixels of the same strokes add little."""
 
-Place = tuple[int, int, int, int]
-"""Where a tile is: image, z, and its row and column in the plane."""
+TileKey = tuple[int, int, int, int]
+"""A tile: image, z, and its row and column in the plane."""
 
-_VALUES = 1 << 16  # of classes, at most
+_VALUES = 1 << 16  # more than any class value
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,88 +38,90 @@ class HeldOut:
 
     Attributes
     ----------
-    pairs, window
-        Volumes with strokes, and the grey values that become 0 and 1.
-    positions, folds
+    pairs
+        Volumes and their strokes.
+    window
+        Grey values (low, high) that become 0 and 1.
+    pixels, folds
         The pixels, and the fold of each.
     weights
-        Pixels drawn for each of :attr:`positions`, by class in rising order: ``(K,)`` float64.
-    windows
-        Windows of tiles that hold the pixels.
+        Number of drawn pixels that each of :attr:`pixels` stands for, by class in rising order: ``(K,)``
+        float64.
+    tiles
+        Number of tiles that hold the pixels.
     side
-        Of the largest window, pixels.
-    pixels_per_window
-        Pixels of the volumes, for each window that segmenting all of them takes.
-    how
-        What was held out, in words.
+        Side of the largest tile, context included, in pixels.
+    pixels_per_tile
+        Pixels of the volumes per tile of a segmentation of all of them.
+    description
+        What is held out, in words.
     """
 
     pairs: Sequence[TrainingPair]
     window: Window
-    positions: StrokePixels
+    pixels: StrokePixels
     folds: Folds
     weights: NDArray[np.float64]
-    windows: int
+    tiles: int
     side: int
-    pixels_per_window: float
-    how: str
+    pixels_per_tile: float
+    description: str
 
     @property
     def tested(self) -> int:
-        """Pixels that are tested, each in one fold."""
+        """Number of pixels that are tested, each in one fold."""
         return int((self.folds.of >= 0).sum())
 
 
 def hold_out(pairs: Sequence[TrainingPair], recipe: Recipe, seed: int, most_tiles: int) -> HeldOut:
-    """Choose tiles and pixels, and deal these to folds.
+    """Choose tiles and pixels, and split the pixels into folds.
 
     Parameters
     ----------
     pairs
         Volumes and their strokes.
     recipe
-        For the intensity window, the tiles, and the cap on pixels of a class.
+        Gives the intensity window, the tiles, and the most pixels of a class.
     seed
-        Of the choices.
+        Seed of all choices.
     most_tiles
-        So many tiles, unless there are fewer with strokes or it takes more to see every class.
+        Most tiles to choose, more only where a class would be missing.
 
     Raises
     ------
     StrokesError
-        Nothing is drawn, or one class only, or what is drawn are no classes.
+        No stroke pixels, one class only, or values that are no classes.
     """
     counts, drawn = _drawn_tiles(pairs, recipe.tiles, seed)
     chosen = choose_tiles(counts, most_tiles, seed)
     blocks = list(_read(pairs, chosen, recipe.tiles))
-    where, labels = _pixels(blocks)
-    dealt = deal_folds(where, labels, FOLDS, seed)
-    used = dealt.of != UNUSED
-    _erase(blocks, where[~used])
+    candidates, labels = _drawn_pixels(blocks)
+    split = split_strokes(candidates, labels, FOLDS, seed)
+    _erase(blocks, candidates[split.of == UNUSED])
     cap = recipe.classifier.samples_per_class
     most = max(1, PIXELS // len(drawn))
-    positions = choose_pixels(blocks, most if cap is None else min(cap, most), seed, source=_sources(pairs))
-    folds = Folds(dealt.of[_places(where, positions.where)], dealt.count, dealt.how)
-    sampled = np.bincount(np.searchsorted(list(drawn), positions.labels), minlength=len(drawn))
+    pixels = choose_pixels(blocks, most if cap is None else min(cap, most), seed, source=sources_of(pairs))
+    folds = replace(split, of=split.of[_indices(candidates, pixels.where)])
+    sampled = np.bincount(np.searchsorted(list(drawn), pixels.labels), minlength=len(drawn))
     shapes = [pair.volume.shape for pair in pairs]
-    tiles = sum(z * _per_plane(y, x, recipe.tiles) for z, y, x in shapes)
-    read = {_place(row, shapes[row[0]], recipe.tiles) for row in positions.where.tolist()}
+    all_tiles = sum(z * _tiles_per_plane(y, x, recipe.tiles) for z, y, x in shapes)
+    read = {_tile_of(row, shapes[row[0]], recipe.tiles) for row in pixels.where.tolist()}
     of = f" of {len(counts)}" if len(chosen) < len(counts) else ""
     return HeldOut(
         pairs=pairs,
         window=common_window([pair.volume for pair in pairs], recipe.intensity, recipe.seed),
-        positions=positions,
+        pixels=pixels,
         folds=folds,
         weights=np.array(list(drawn.values())) / np.maximum(sampled, 1),
-        windows=len(read),
+        tiles=len(read),
         side=max(window_side(max(shape[1:]), recipe.tiles) for shape in shapes),
-        pixels_per_window=sum(math.prod(shape) for shape in shapes) / tiles,
-        how=f"{len(positions)} pixels in {len(chosen)}{of} tiles with strokes; {dealt.how}",
+        pixels_per_tile=sum(math.prod(shape) for shape in shapes) / all_tiles,
+        description=f"{len(pixels)} pixels in {len(chosen)}{of} tiles with strokes; {split.description}",
     )
 
 
 def mean_iou_of(held_out: HeldOut, predicted: NDArray[np.uint16], test: NDArray[np.intp]) -> float:
-    """Return the mean IoU over the classes of some pixels, in which classes count as much as they are drawn.
+    """Return the mean IoU over the classes of some pixels, with classes weighted by their drawn pixels.
 
     Parameters
     ----------
@@ -127,41 +130,41 @@ def mean_iou_of(held_out: HeldOut, predicted: NDArray[np.uint16], test: NDArray[
     predicted
         ``(m,)`` class values.
     test
-        ``(m,)`` numbers of the pixels.
+        ``(m,)`` indices of the pixels.
     """
-    classes = sorted(held_out.positions.drawn)
-    true, found = (
-        1 + np.searchsorted(classes, values) for values in (held_out.positions.labels[test], predicted)
+    classes = sorted(held_out.pixels.drawn)
+    true_index, predicted_index = (
+        1 + np.searchsorted(classes, values) for values in (held_out.pixels.labels[test], predicted)
     )
-    counts = Confusion.of(found, true, len(classes)).matrix
+    counts = Confusion.of(predicted_index, true_index, len(classes)).matrix
     return mean_iou(
         np.rint(1000 * counts * np.concatenate([[0.0], held_out.weights])[:, None]).astype(np.int64)
     )
 
 
-def choose_tiles(counts: Mapping[Place, Mapping[int, int]], most: int, seed: int) -> list[Place]:
-    """Choose tiles that show much of every class, in many planes.
+def choose_tiles(counts: Mapping[TileKey, Mapping[int, int]], most: int, seed: int) -> list[TileKey]:
+    """Choose tiles that have many pixels of every class, in many planes.
 
-    One by one, each time the tile that adds most to the logarithms of the classes' pixels, divided by one
-    more than the tiles that its plane has already.
+    Each time take the tile that adds most to the sum of the logarithms of the classes' pixels, divided by
+    one more than the number of tiles already chosen in its plane.
 
     Parameters
     ----------
     counts
-        For each tile the pixels drawn of each class.
+        Drawn pixels of each class in each tile.
     most
-        How many, more only where a class would be missing.
+        Most tiles to choose, more only where a class would be missing.
     seed
         Decides between equals.
     """
-    places = sorted(counts)
+    tiles = sorted(counts)
     classes = sorted({value for of_tile in counts.values() for value in of_tile})
-    table = np.array([[counts[place].get(value, 0) for value in classes] for place in places], float)
-    planes = np.unique([place[:2] for place in places], axis=0, return_inverse=True)[1].reshape(-1)
-    rank = np.random.default_rng(seed).permutation(len(places))
+    table = np.array([[counts[tile].get(value, 0) for value in classes] for tile in tiles], float)
+    planes = np.unique([tile[:2] for tile in tiles], axis=0, return_inverse=True)[1].reshape(-1)
+    rank = np.random.default_rng(seed).permutation(len(tiles))
     have, used = np.zeros(len(classes)), np.zeros(planes.max() + 1)
     chosen: list[int] = []
-    while len(chosen) < len(places) and (len(chosen) < most or (have == 0).any()):
+    while len(chosen) < len(tiles) and (len(chosen) < most or (have == 0).any()):
         gain = np.log1p(have + table) - np.log1p(have)
         if len(chosen) >= most:
             gain[:, have > 0] = 0  # only for the classes that are missing
@@ -171,27 +174,25 @@ def choose_tiles(counts: Mapping[Place, Mapping[int, int]], most: int, seed: int
         number = int(best[np.argmin(rank[best])])
         chosen.append(number)
         have, used[planes[number]] = have + table[number], used[planes[number]] + 1
-    return [places[number] for number in sorted(chosen)]
+    return [tiles[number] for number in sorted(chosen)]
 
 
 def _drawn_tiles(
     pairs: Sequence[TrainingPair], tiles: TileSpec, seed: int
-) -> tuple[dict[Place, dict[int, int]], Mapping[int, int]]:
-    """Return the pixels drawn of each class in each tile, and in all, in one pass over the strokes."""
-    counts: dict[Place, dict[int, int]] = {}
+) -> tuple[dict[TileKey, dict[int, int]], Mapping[int, int]]:
+    """Return the drawn pixels of each class in each tile, and in all, in one pass over the strokes."""
+    counts: dict[TileKey, dict[int, int]] = {}
 
-    def noted() -> Iterator[StrokeBlock]:
+    def counted() -> Iterator[StrokeBlock]:
         for block in stroke_blocks(pairs):
-            yield block  # first it is checked by whom it is yielded to
-            _note(counts, block, pairs[block.image].volume.shape, tiles)
+            yield block  # counted afterwards, because choose_pixels checks it
+            _count(counts, block, pairs[block.image].volume.shape, tiles)
 
-    positions = choose_pixels(noted(), 1, seed, source=_sources(pairs))
-    return counts, positions.drawn
+    pixels = choose_pixels(counted(), 1, seed, source=sources_of(pairs))
+    return counts, pixels.drawn
 
 
-def _note(
-    counts: dict[Place, dict[int, int]], block: StrokeBlock, shape: tuple[int, int, int], tiles: TileSpec
-) -> None:
+def _count(counts: dict[TileKey, dict[int, int]], block: StrokeBlock, shape: Shape3, tiles: TileSpec) -> None:
     """Add the pixels of a piece of strokes to the counts of their tiles."""
     height, width = (core_side(side, tiles) for side in shape[1:])
     across = -(-shape[2] // width)
@@ -204,9 +205,9 @@ def _note(
             of_tile[key % _VALUES] = of_tile.get(key % _VALUES, 0) + number
 
 
-def _read(pairs: Sequence[TrainingPair], places: Sequence[Place], tiles: TileSpec) -> Iterator[StrokeBlock]:
-    """Yield the strokes in tiles."""
-    for image, z, row, column in places:
+def _read(pairs: Sequence[TrainingPair], chosen: Sequence[TileKey], tiles: TileSpec) -> Iterator[StrokeBlock]:
+    """Yield the strokes in the cores of tiles."""
+    for image, z, row, column in chosen:
         _, height, width = pairs[image].volume.shape
         spans = []
         for number, side in ((row, height), (column, width)):
@@ -216,50 +217,39 @@ def _read(pairs: Sequence[TrainingPair], places: Sequence[Place], tiles: TileSpe
         yield StrokeBlock(image, (z, spans[0].start, spans[1].start), labels)
 
 
-def _pixels(blocks: Sequence[StrokeBlock]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Return where all drawn pixels are, ``(n, 4)`` in order of image, z, y, x, and their classes."""
-    where, labels = [], []
+def _drawn_pixels(blocks: Sequence[StrokeBlock]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return all drawn pixels, ``(n, 4)`` in order of image, z, y, x, and their classes."""
+    pixels, labels = [], []
     for block in blocks:
-        at = np.nonzero(block.labels)
-        labels.append(block.labels[at])
-        where.append(
-            np.stack(
-                [
-                    np.full(len(at[0]), block.image),
-                    *(np.add(a, o) for a, o in zip(at, block.origin, strict=True)),
-                ],
-                1,
-            )
-        )
-    everywhere = np.concatenate(where).astype(np.int64)
-    order = np.lexsort(everywhere.T[::-1])
-    return everywhere[order], np.concatenate(labels)[order]
+        inside = np.nonzero(block.labels)
+        labels.append(block.labels[inside])
+        image = np.full(len(inside[0]), block.image)
+        zyx = (np.add(axis, start) for axis, start in zip(inside, block.origin, strict=True))
+        pixels.append(np.stack([image, *zyx], axis=1))
+    joined = np.concatenate(pixels).astype(np.int64)
+    order = np.lexsort(joined.T[::-1])
+    return joined[order], np.concatenate(labels)[order]
 
 
-def _erase(blocks: Sequence[StrokeBlock], where: NDArray[np.int64]) -> None:
-    """Take pixels off strokes."""
+def _erase(blocks: Sequence[StrokeBlock], pixels: NDArray[np.int64]) -> None:
+    """Set pixels ``(n, 4)`` of strokes to 0."""
     for block in blocks:
-        at = where[:, 1:] - block.origin
-        inside = (where[:, 0] == block.image) & ((at >= 0) & (at < block.labels.shape)).all(axis=1)
-        block.labels[tuple(at[inside].T)] = 0
+        zyx = pixels[:, 1:] - block.origin
+        inside = (pixels[:, 0] == block.image) & ((zyx >= 0) & (zyx < block.labels.shape)).all(axis=1)
+        block.labels[tuple(zyx[inside].T)] = 0
 
 
-def _places(where: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Return where in sorted ``(n, 4)`` positions some of them are."""
-    sides = (where.max(axis=0) + 1).tolist()
-    keys, wanted = (np.ravel_multi_index(tuple(part.T), sides) for part in (where, rows))
-    return np.asarray(np.searchsorted(keys, wanted), np.intp)
+def _indices(pixels: NDArray[np.int64], some: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return the indices of some of the sorted pixels ``(n, 4)``."""
+    sides = (pixels.max(axis=0) + 1).tolist()
+    keys, some_keys = (np.ravel_multi_index(tuple(rows.T), sides) for rows in (pixels, some))
+    return np.asarray(np.searchsorted(keys, some_keys), np.intp)
 
 
-def _place(row: Sequence[int], shape: tuple[int, int, int], tiles: TileSpec) -> Place:
-    image, z, y, x = row
+def _tile_of(pixel: Sequence[int], shape: Shape3, tiles: TileSpec) -> TileKey:
+    image, z, y, x = pixel
     return image, z, y // core_side(shape[1], tiles), x // core_side(shape[2], tiles)
 
 
-def _per_plane(height: int, width: int, tiles: TileSpec) -> int:
-    """Return the tiles of a plane."""
+def _tiles_per_plane(height: int, width: int, tiles: TileSpec) -> int:
     return math.prod(-(-side // core_side(side, tiles)) for side in (height, width))
-
-
-def _sources(pairs: Sequence[TrainingPair]) -> str:
-    return ", ".join(pair.strokes.source for pair in pairs)
