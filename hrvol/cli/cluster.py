@@ -6,17 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrvol.cli.options import (
-    check_blocks,
-    confirm_fresh,
-    echo_segmentation,
-    finding_options,
-    min_size_option,
-    news,
-    run_options,
-    suggest_fresh,
-    yes_option,
-)
+from hrvol.cli.options import finding_options, min_size_option, run_options, yes_option
+from hrvol.cli.output import check_blocks, confirm_fresh, echo_segmentation, news, suggest_fresh
 
 if TYPE_CHECKING:
     from hrvol.run.options import ClusterOptions, RunOptions

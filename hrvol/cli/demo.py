@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hrvol.cli.options import echo_table, score
+from hrvol.cli.output import echo_table, score
 
 
 @click.command()

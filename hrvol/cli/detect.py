@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrvol.cli.options import (
+    compute_options,
     crf_option,
-    device_option,
-    echo_table,
     finding_options,
     fresh_option,
     json_option,
     min_size_option,
-    storage_option,
-    suggest_fresh,
-    weights_options,
 )
+from hrvol.cli.output import echo_table, suggest_fresh
 from hrvol.errors import HrvolError, WeightsError
 
 if TYPE_CHECKING:
@@ -38,9 +35,7 @@ if TYPE_CHECKING:
 @crf_option
 @json_option
 @fresh_option
-@device_option
-@storage_option
-@weights_options
+@compute_options
 def detect(
     images: tuple[str, ...],
     output: str | None,
@@ -51,10 +46,7 @@ def detect(
     crf: bool,
     as_json: bool,
     fresh: bool,
-    device: str,
-    storage_options: dict[str, Any],
-    weights_path: str | None,
-    offline: bool,
+    computing: dict[str, Any],
 ) -> None:
     """Box the objects of images, without strokes.
 
@@ -82,7 +74,7 @@ def detect(
     detection_recipe(crf=crf, **vars(finding))  # checked before any image is read
     with suggest_fresh():
         files = {} if output is None else detection_files(images, output, overwrite=fresh)
-    choice = choose_device(device)
+    choice = choose_device(computing["device"])
     click.echo(str(choice), err=True)  # once, not for each image
     failed: list[HrvolError | OSError] = []
     distinct = list(dict.fromkeys(images))
@@ -96,10 +88,7 @@ def detect(
                     min_size=min_size,
                     crf=crf,
                     **vars(finding),
-                    device=choice.device,
-                    weights_path=weights_path,
-                    offline=offline,
-                    storage_options=storage_options,
+                    **computing | {"device": choice.device},
                     progress=progress
                     if len(distinct) == 1
                     else renamed(progress, prefix=f"{Path(image).name}: "),

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrvol.cli.options import echo_json, json_option
+from hrvol.cli.options import json_option
+from hrvol.cli.output import echo_json
 
 if TYPE_CHECKING:
     from hrvol.doctor.health import Health

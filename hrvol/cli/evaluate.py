@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from hrvol.cli.options import classes_option, echo_json, echo_table, json_option, score, storage_option
+from hrvol.cli.options import classes_option, json_option, storage_option
+from hrvol.cli.output import echo_json, echo_table, score
 
 
 @click.command()

@@ -6,43 +6,28 @@ from typing import Any
 
 import click
 
-from hrvol.cli.options import (
-    Roi,
-    device_option,
-    news,
-    recipe_option,
-    roi_option,
-    storage_option,
-    suggest_fresh,
-    weights_options,
-)
+from hrvol.cli.options import Roi, recipe_compute_options, roi_option
+from hrvol.cli.output import news, suggest_fresh
 
 
 @click.command()
 @click.argument("volume")
 @click.argument("output", metavar="OUT.zarr")
-@recipe_option
 @click.option("--components", type=click.IntRange(1), help="Principal components to keep [16].")
 @click.option("--full", is_flag=True, help="Keep every channel (hundreds; mind the size).")
 @click.option("--attention", is_flag=True, help="Add the CLS attention of each head of the network.")
 @roi_option
 @click.option("--fresh", is_flag=True, help="Replace an output that exists.")
-@device_option
-@storage_option
-@weights_options
+@recipe_compute_options
 def features(
     volume: str,
     output: str,
-    recipe: str | None,
     components: int | None,
     full: bool,
     attention: bool,
     roi: Roi | None,
     fresh: bool,
-    device: str,
-    storage_options: dict[str, Any],
-    weights_path: str | None,
-    offline: bool,
+    computing: dict[str, Any],
 ) -> None:
     """Store the features of a region, reduced by a PCA.
 
@@ -63,16 +48,12 @@ def features(
         report = extract_features(
             volume,
             output,
-            recipe=recipe,
             components=components,
             full=full,
             attention=attention,
             roi=roi,
             overwrite=fresh,
-            device=device,
-            weights_path=weights_path,
-            offline=offline,
-            storage_options=storage_options,
+            **computing,
             progress=progress,
         )
     kept = f", {100 * report.explained:.1f} % of the variance" if report.explained is not None else ""

@@ -6,16 +6,8 @@ from typing import Any
 
 import click
 
-from hrvol.cli.options import (
-    device_option,
-    echo_table,
-    fresh_option,
-    news,
-    recipe_option,
-    storage_option,
-    suggest_fresh,
-    weights_options,
-)
+from hrvol.cli.options import fresh_option, recipe_compute_options
+from hrvol.cli.output import echo_table, news, suggest_fresh
 
 
 def parse_planes(ctx: click.Context, param: click.Parameter, value: str) -> int | tuple[int, ...]:
@@ -44,22 +36,15 @@ def parse_planes(ctx: click.Context, param: click.Parameter, value: str) -> int 
     help="Number of planes of each volume, evenly spaced, or a list of planes ('0,' is plane 0).",
 )
 @click.option("--attention", is_flag=True, help="Also draw the attention of the network's CLS token.")
-@recipe_option
 @fresh_option
-@device_option
-@storage_option
-@weights_options
+@recipe_compute_options
 def pca(
     volumes: tuple[str, ...],
     output: str,
     planes: int | tuple[int, ...],
     attention: bool,
-    recipe: str | None,
     fresh: bool,
-    device: str,
-    storage_options: dict[str, Any],
-    weights_path: str | None,
-    offline: bool,
+    computing: dict[str, Any],
 ) -> None:
     """Draw features as colours: three principal components as red, green and blue.
 
@@ -82,12 +67,8 @@ def pca(
             output,
             planes=planes,
             attention=attention,
-            recipe=recipe,
             overwrite=fresh,
-            device=device,
-            weights_path=weights_path,
-            offline=offline,
-            storage_options=storage_options,
+            **computing,
             progress=progress,
         )
     rows = [

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrvol.cli.options import echo_json, echo_table, json_option, news, part_run_options, suggest_fresh
+from hrvol.cli.options import json_option, part_run_options
+from hrvol.cli.output import echo_json, echo_table, news, suggest_fresh
 
 if TYPE_CHECKING:
     from hrvol.planning.plan import Plan

@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrvol.cli.options import (
-    check_blocks,
-    confirm_fresh,
-    echo_segmentation,
-    news,
-    part_run_options,
-    suggest_fresh,
-    yes_option,
-)
+from hrvol.cli.options import part_run_options, yes_option
+from hrvol.cli.output import check_blocks, confirm_fresh, echo_segmentation, news, suggest_fresh
 from hrvol.cli.plan import SECONDS, show_plan
 
 if TYPE_CHECKING:

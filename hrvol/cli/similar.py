@@ -6,18 +6,8 @@ from typing import Any
 
 import click
 
-from hrvol.cli.options import (
-    device_option,
-    echo_json,
-    echo_table,
-    fresh_option,
-    json_option,
-    news,
-    recipe_option,
-    storage_option,
-    suggest_fresh,
-    weights_options,
-)
+from hrvol.cli.options import fresh_option, json_option, recipe_compute_options
+from hrvol.cli.output import echo_json, echo_table, news, suggest_fresh
 
 
 def parse_points(
@@ -60,12 +50,9 @@ def parse_points(
     metavar="z",
     help="Plane of stacks to search [the point's]. May be repeated.",
 )
-@recipe_option
 @json_option
 @fresh_option
-@device_option
-@storage_option
-@weights_options
+@recipe_compute_options
 def similar(
     image: str,
     targets: tuple[str, ...],
@@ -74,13 +61,9 @@ def similar(
     top: int,
     apart: int | None,
     planes: tuple[int, ...],
-    recipe: str | None,
     as_json: bool,
     fresh: bool,
-    device: str,
-    storage_options: dict[str, Any],
-    weights_path: str | None,
-    offline: bool,
+    computing: dict[str, Any],
 ) -> None:
     """Find pixels similar to a point of IMAGE, in it or in others.
 
@@ -109,11 +92,7 @@ def similar(
             apart=apart,
             picture=output,
             overwrite=fresh,
-            recipe=recipe,
-            device=device,
-            weights_path=weights_path,
-            offline=offline,
-            storage_options=storage_options,
+            **computing,
             progress=progress,
         )
     if as_json:

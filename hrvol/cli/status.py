@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from hrvol.cli.options import FAILURES_SHOWN, echo_json, json_option, storage_option
+from hrvol.cli.options import json_option, storage_option
+from hrvol.cli.output import FAILURES_SHOWN, echo_json
 
 
 @click.command()

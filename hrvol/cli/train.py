@@ -6,17 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrvol.cli.options import (
-    classes_option,
-    device_option,
-    echo_table,
-    news,
-    pairs_of,
-    recipe_option,
-    storage_option,
-    suggest_fresh,
-    weights_options,
-)
+from hrvol.cli.options import classes_option, pairs_of, recipe_compute_options
+from hrvol.cli.output import echo_table, news, suggest_fresh
 from hrvol.cli.tune import echo_tuned
 
 if TYPE_CHECKING:
@@ -26,24 +17,17 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("data", nargs=-1, required=True, metavar="VOLUME STROKES [VOLUME STROKES ...]")
 @click.option("-o", "--output", required=True, metavar="MODEL.hrvol", help="The model file to write.")
-@recipe_option
 @classes_option
 @click.option("--seed", type=click.IntRange(0), help="Overrides the recipe's seed (0).")
 @click.option("--fresh", is_flag=True, help="Replace a model that exists.")
-@device_option
-@storage_option
-@weights_options
+@recipe_compute_options
 def train(
     data: tuple[str, ...],
     output: str,
-    recipe: str | None,
     classes: tuple[str, ...] | None,
     seed: int | None,
     fresh: bool,
-    device: str,
-    storage_options: dict[str, Any],
-    weights_path: str | None,
-    offline: bool,
+    computing: dict[str, Any],
 ) -> None:
     """Train a pixel classifier on strokes.
 
@@ -74,13 +58,9 @@ def train(
         with news(), display() as progress:
             model = train_model(
                 pairs,
-                recipe=recipe,
                 classes=classes,
                 seed=seed,
-                device=device,
-                weights_path=weights_path,
-                offline=offline,
-                storage_options=storage_options,
+                **computing,
                 on_tuned=tuned.append,
                 progress=progress,
             )

@@ -7,19 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrvol.cli.options import (
-    device_option,
-    echo_json,
-    echo_table,
-    json_option,
-    news,
-    pairs_of,
-    recipe_option,
-    score,
-    storage_option,
-    suggest_fresh,
-    weights_options,
-)
+from hrvol.cli.options import json_option, pairs_of, recipe_compute_options
+from hrvol.cli.output import echo_json, echo_table, news, score, suggest_fresh
 
 if TYPE_CHECKING:
     from hrvol.training.tuning.tune import TuningResult
@@ -31,7 +20,6 @@ MINUTES = 5.0
 @click.command()
 @click.argument("data", nargs=-1, required=True, metavar="VOLUME STROKES [VOLUME STROKES ...]")
 @click.option("-o", "--output", metavar="RECIPE.yaml", help="The recipe file to write [printed].")
-@recipe_option
 @click.option(
     "--minutes",
     type=click.FloatRange(0),
@@ -41,21 +29,15 @@ MINUTES = 5.0
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of folds and fits.")
 @click.option("--fresh", is_flag=True, help="Replace a recipe that exists.")
-@device_option
-@storage_option
-@weights_options
+@recipe_compute_options
 @json_option
 def tune(
     data: tuple[str, ...],
     output: str | None,
-    recipe: str | None,
     minutes: float,
     seed: int,
     fresh: bool,
-    device: str,
-    storage_options: dict[str, Any],
-    weights_path: str | None,
-    offline: bool,
+    computing: dict[str, Any],
     as_json: bool,
 ) -> None:
     """Choose a recipe by cross-validation on strokes.
@@ -84,13 +66,9 @@ def tune(
     with news(), display() as progress:
         tuned = tune_recipe(
             pairs,
-            recipe=recipe,
             minutes=minutes,
             seed=seed,
-            device=device,
-            weights_path=weights_path,
-            offline=offline,
-            storage_options=storage_options,
+            **computing,
             progress=progress,
         )
     if output is not None:

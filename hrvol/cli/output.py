@@ -1,0 +1,151 @@
+"""What commands print: tables, JSON, results of runs, log messages."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from hrvol.errors import BlockError, OutputExistsError
+
+if TYPE_CHECKING:
+    from hrvol.run.options import RunOptions
+    from hrvol.run.report import SegmentReport
+
+FAILURES_SHOWN = 5
+
+
+@contextmanager
+def suggest_fresh() -> Iterator[None]:
+    """Add to the error of an existing output how to replace it."""
+    try:
+        yield
+    except OutputExistsError as error:
+        raise OutputExistsError(f"{error} (--fresh replaces an earlier output)") from None
+
+
+class _Echo(logging.Handler):
+    """Writes log messages to the present standard error, which a progress bar may have replaced."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
+
+
+@contextmanager
+def news() -> Iterator[None]:
+    """Show log messages, such as the chosen device, on standard error."""
+    logger, handler = logging.getLogger("hrvol"), _Echo()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+
+
+def check_blocks(report: SegmentReport, output: str) -> None:
+    """List the failed blocks; raise a :class:`BlockError` if there are any."""
+    if not report.failed:
+        return
+    for failure in report.failed[:FAILURES_SHOWN] if len(report.failed) > 1 else ():
+        click.echo(f"block {failure.index} failed: {failure.reason}", err=True)
+    if len(report.failed) > FAILURES_SHOWN:
+        click.echo(f"... and {len(report.failed) - FAILURES_SHOWN} more", err=True)
+    state = "is not complete" if report.blocks else "was not written"
+    first = report.failed[0]
+    raise BlockError(
+        f"{len(report.failed)} of {report.blocks + len(report.failed)} blocks failed, {output} {state};"
+        f" block {first.index}: {first.reason}"
+    )
+
+
+def echo_segmentation(report: SegmentReport, output: str) -> None:
+    """Print class fractions, disagreement of tiles, and throughput of a segmentation."""
+    from hrvol.progress import count, duration
+
+    echo_table(["class", "share"], [[name, f"{100 * part:.2f} %"] for name, part in report.fractions.items()])
+    if report.seams.pixels:
+        click.echo(
+            f"tiles disagree on {100 * report.seams.label_share:.2f} % of the pixels they share"
+            f" (mean difference of probabilities: {report.seams.mean_probability_difference:.4f})"
+        )
+    if report.left:
+        click.echo(f"{output}: this part is done; {report.left} blocks remain for other parts")
+        return
+    if report.before == report.voxels and not report.left:
+        click.echo(f"{output}: is already complete")
+        return
+    fresh = report.voxels - report.before
+    earlier = f", {count(report.before)} by earlier runs" if report.before else ""
+    click.echo(
+        f"{output}: {count(fresh)} voxels in {duration(report.seconds)}"
+        f" ({count(report.voxels_per_s)} voxels/s){earlier}"
+    )
+
+
+def echo_json(values: Any) -> None:
+    """Print values as JSON; NaN becomes null."""
+    click.echo(json.dumps(_plain(values), indent=2))
+
+
+def _plain(values: Any) -> Any:
+    """Return plain JSON values of nested mappings, sequences, arrays and numbers."""
+    if isinstance(values, dict):
+        return {str(key): _plain(value) for key, value in values.items()}
+    if hasattr(values, "tolist"):
+        return _plain(values.tolist())
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    if isinstance(values, float) and values != values:
+        return None
+    return values
+
+
+def echo_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """Print a table: drawn on a terminal, else as plain columns for scripts.
+
+    The first column holds text and is left-aligned; the others hold numbers and are right-aligned.
+    """
+    if sys.stdout.isatty():
+        table = Table(title=title)
+        for position, header in enumerate(headers):
+            table.add_column(header, justify="right" if position else "left")
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+        return
+    if title:
+        click.echo(title)
+    widths = [max(len(row[i]) for row in (headers, *rows)) for i in range(len(headers))]
+    for row in (headers, *rows):
+        first, *others = zip(row, widths, strict=True)
+        cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
+        click.echo("  ".join(cells).rstrip())
+
+
+def score(value: float | None) -> str:
+    """Return a score with three digits; a dash for none."""
+    return "-" if value is None or value != value else f"{value:.3f}"
+
+
+def confirm_fresh(output: str, options: RunOptions, yes: bool) -> None:
+    """Ask for confirmation at a terminal before finished blocks are deleted."""
+    if not options.output.overwrite or yes or not sys.stdin.isatty():
+        return
+    from hrvol.errors import InputError
+    from hrvol.run.status import run_status
+
+    try:
+        status = run_status(output, storage_options=options.storage_options)
+    except InputError:
+        return
+    click.confirm(f"{output}: {status['done']} of {status['total']} blocks are done. Start over?", abort=True)
