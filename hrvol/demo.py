@@ -112,13 +112,15 @@ def run_demo(
 
     scores, results = {}, {}
     for name, recipe in recipes.items():
-        stages = renamed(progress, prefix=f"{name}: ")
+        keywords: dict[str, Any] = {
+            "weights_path": weights_path,
+            "offline": offline,
+            "progress": renamed(progress, prefix=f"{name}: "),
+        }
         model = train_model(
             [(volume.source, folder / "strokes.ome.zarr")],
             recipe=recipe.with_(**{"tiles.planes": PLANES_PER_BLOCK}),
-            weights_path=weights_path,
-            offline=offline,
-            progress=stages,
+            **keywords,
         )
         file, labels = folder / f"{name}.hrvol", folder / f"{name}.ome.zarr"
         save_model(model, file)
@@ -129,9 +131,7 @@ def run_demo(
             engine="serial" if cpus() == 1 else "local",
             uncertainty=True,
             overwrite=True,
-            weights_path=weights_path,
-            offline=offline,
-            progress=stages,
+            **keywords,
         )
         if report.failed:
             raise BlockError(f"{labels}: {len(report.failed)} blocks failed; {report.failed[0].reason}")

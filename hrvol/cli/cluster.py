@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrvol.cli.options import finding_options, min_size_option, run_options, yes_option
-from hrvol.cli.output import check_blocks, confirm_fresh, echo_segmentation, news, suggest_fresh
+from hrvol.cli.common.options import finding_options, min_size_option, run_options, yes_option
+from hrvol.cli.common.output import check_blocks, confirm_fresh, echo_segmentation, news, suggest_fresh
 
 if TYPE_CHECKING:
     from hrvol.run.options import ClusterOptions, RunOptions
@@ -45,7 +45,7 @@ def cluster(
         hrvol cluster volume.ome.zarr classes.ome.zarr --classes 4 --model phases.hrvol
         hrvol cluster image.tif objects.ome.zarr --merge 1.1 --boxes boxes.csv
     """  # noqa: D301 (click needs the escape)
-    from hrvol.cli.progress import display
+    from hrvol.cli.common.progress import display
     from hrvol.engine.stop import stop_signals
     from hrvol.run.cluster import cluster as run_cluster
     from hrvol.run.options import ClusterFiles

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hrvol.cli.output import echo_table, score
+from hrvol.cli.common.output import echo_table, score
 
 
 @click.command()
@@ -32,7 +32,7 @@ def demo(out: Path, classical_only: bool, file: str | None, offline: bool) -> No
     Example:
         hrvol demo --out /tmp/hrvol-demo
     """  # noqa: D301 (click needs the escape)
-    from hrvol.cli.progress import display
+    from hrvol.cli.common.progress import display
     from hrvol.demo import run_demo
 
     with display() as progress:

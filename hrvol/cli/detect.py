@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrvol.cli.options import (
+from hrvol.cli.common.options import (
+    bundle,
     compute_options,
     crf_option,
     finding_options,
@@ -16,11 +17,25 @@ from hrvol.cli.options import (
     json_option,
     min_size_option,
 )
-from hrvol.cli.output import echo_table, suggest_fresh
+from hrvol.cli.common.output import echo_table, suggest_fresh
 from hrvol.errors import HrvolError, WeightsError
 
 if TYPE_CHECKING:
     from hrvol.run.options import ClusterOptions
+
+
+object_options = bundle(
+    "objects",
+    dict,
+    {
+        "plane": click.option("--plane", type=click.IntRange(0), metavar="z", help="Which plane of a stack."),
+        "single": click.option(
+            "--single", is_flag=True, help="One box only, around the largest piece of foreground."
+        ),
+        "min_size": min_size_option,
+        "crf": crf_option,
+    },
+)
 
 
 @click.command()
@@ -28,22 +43,16 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", metavar="DIR", help="Write NAME.png and NAME_foreground.tif for each image here."
 )
-@click.option("--plane", type=click.IntRange(0), metavar="z", help="Which plane of a stack.")
 @finding_options
-@min_size_option
-@click.option("--single", is_flag=True, help="One box only, around the largest piece of foreground.")
-@crf_option
+@object_options
 @json_option
 @fresh_option
 @compute_options
 def detect(
     images: tuple[str, ...],
     output: str | None,
-    plane: int | None,
     finding: ClusterOptions,
-    min_size: int,
-    single: bool,
-    crf: bool,
+    objects: dict[str, Any],
     as_json: bool,
     fresh: bool,
     computing: dict[str, Any],
@@ -66,12 +75,12 @@ def detect(
     With --json each image is one line. An image that fails does not end the run: it is reported at the
     end, and the exit code is 1.
     """  # noqa: D301 (click needs the escape)
-    from hrvol.cli.progress import display
+    from hrvol.cli.common.progress import display
     from hrvol.device import choose_device
     from hrvol.explore.detect import detect_objects, detection_files, detection_recipe, write_detection
     from hrvol.progress import renamed
 
-    detection_recipe(crf=crf, **vars(finding))  # checked before any image is read
+    detection_recipe(crf=objects["crf"], **vars(finding))  # checked before any image is read
     with suggest_fresh():
         files = {} if output is None else detection_files(images, output, overwrite=fresh)
     choice = choose_device(computing["device"])
@@ -83,10 +92,7 @@ def detect(
             with display() as progress:
                 detection = detect_objects(
                     image,
-                    plane=plane,
-                    single=single,
-                    min_size=min_size,
-                    crf=crf,
+                    **objects,
                     **vars(finding),
                     **computing | {"device": choice.device},
                     progress=progress

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrvol.cli.options import json_option
-from hrvol.cli.output import echo_json
+from hrvol.cli.common.options import json_option
+from hrvol.cli.common.output import echo_json
 
 if TYPE_CHECKING:
     from hrvol.doctor.health import Health

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from hrvol.cli.options import classes_option, json_option, storage_option
-from hrvol.cli.output import echo_json, echo_table, score
+from hrvol.cli.common.options import classes_option, json_option, storage_option
+from hrvol.cli.common.output import echo_json, echo_table, score
 
 
 @click.command()
@@ -44,7 +44,7 @@ def evaluate(
         hrvol evaluate clusters.ome.zarr truth.tif --match --classes pore,binder,particle
     """  # noqa: D301 (click needs the escape)
     from hrvol.analysis.evaluate import evaluate_volumes
-    from hrvol.cli.progress import display
+    from hrvol.cli.common.progress import display
 
     with display() as progress:
         figures = evaluate_volumes(

@@ -6,26 +6,35 @@ from typing import Any
 
 import click
 
-from hrvol.cli.options import Roi, recipe_compute_options, roi_option
-from hrvol.cli.output import news, suggest_fresh
+from hrvol.cli.common.options import bundle, recipe_compute_options, roi_option
+from hrvol.cli.common.output import news, suggest_fresh
+
+kept_options = bundle(
+    "kept",
+    dict,
+    {
+        "components": click.option(
+            "--components", type=click.IntRange(1), help="Principal components to keep [16]."
+        ),
+        "full": click.option("--full", is_flag=True, help="Keep every channel (hundreds; mind the size)."),
+        "attention": click.option(
+            "--attention", is_flag=True, help="Add the CLS attention of each head of the network."
+        ),
+        "roi": roi_option,
+    },
+)
 
 
 @click.command()
 @click.argument("volume")
 @click.argument("output", metavar="OUT.zarr")
-@click.option("--components", type=click.IntRange(1), help="Principal components to keep [16].")
-@click.option("--full", is_flag=True, help="Keep every channel (hundreds; mind the size).")
-@click.option("--attention", is_flag=True, help="Add the CLS attention of each head of the network.")
-@roi_option
 @click.option("--fresh", is_flag=True, help="Replace an output that exists.")
+@kept_options
 @recipe_compute_options
 def features(
     volume: str,
     output: str,
-    components: int | None,
-    full: bool,
-    attention: bool,
-    roi: Roi | None,
+    kept: dict[str, Any],
     fresh: bool,
     computing: dict[str, Any],
 ) -> None:
@@ -39,22 +48,19 @@ def features(
         hrvol features volume.ome.zarr features.zarr --roi 40:44,0:512,0:512 --components 8
         hrvol features image.tif features.zarr --recipe deep --full --attention
     """  # noqa: D301 (click needs the escape)
-    if full and components is not None:
+    if kept["full"] and kept["components"] is not None:
         raise click.UsageError("--full keeps every channel and --components some: choose one")
-    from hrvol.cli.progress import display
+    from hrvol.cli.common.progress import display
     from hrvol.run.extract_features import extract_features
 
     with news(), suggest_fresh(), display() as progress:
         report = extract_features(
             volume,
             output,
-            components=components,
-            full=full,
-            attention=attention,
-            roi=roi,
+            **kept,
             overwrite=fresh,
             **computing,
             progress=progress,
         )
-    kept = f", {100 * report.explained:.1f} % of the variance" if report.explained is not None else ""
-    click.echo(f"{output}: shape {'x'.join(map(str, report.shape))}{kept}")
+    variance = f", {100 * report.explained:.1f} % of the variance" if report.explained is not None else ""
+    click.echo(f"{output}: shape {'x'.join(map(str, report.shape))}{variance}")

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from hrvol.cli.options import fresh_option, recipe_compute_options
-from hrvol.cli.output import echo_table, news, suggest_fresh
+from hrvol.cli.common.options import fresh_option, recipe_compute_options
+from hrvol.cli.common.output import echo_table, news, suggest_fresh
 
 
 def parse_planes(ctx: click.Context, param: click.Parameter, value: str) -> int | tuple[int, ...]:
@@ -58,7 +58,7 @@ def pca(
         hrvol pca volume.ome.zarr -o features.png --planes 6
         hrvol pca before.ome.zarr after.ome.zarr -o both.png --planes 10,200
     """  # noqa: D301 (click needs the escape)
-    from hrvol.cli.progress import display
+    from hrvol.cli.common.progress import display
     from hrvol.explore.pca import pca_picture
 
     with news(), suggest_fresh(), display() as progress:

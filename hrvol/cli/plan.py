@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrvol.cli.options import json_option, part_run_options
-from hrvol.cli.output import echo_json, echo_table, news, suggest_fresh
+from hrvol.cli.common.options import json_option, part_run_options
+from hrvol.cli.common.output import echo_json, echo_table, news, suggest_fresh
 
 if TYPE_CHECKING:
     from hrvol.planning.plan import Plan

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrvol.cli.options import engine_options, storage_option
+from hrvol.cli.common.options import engine_options, storage_option
 
 if TYPE_CHECKING:
     from hrvol.engine.spec import EngineSpec
@@ -23,7 +23,7 @@ def pyramid(image: str, engine: EngineSpec, storage_options: dict[str, Any]) -> 
     Example:
         hrvol pyramid volume.ome.zarr --workers 8
     """  # noqa: D301 (click needs the escape)
-    from hrvol.cli.progress import display
+    from hrvol.cli.common.progress import display
     from hrvol.engine.stop import stop_signals
     from hrvol.run.build_pyramid import add_levels
     from hrvol.volume.storage.location import Location

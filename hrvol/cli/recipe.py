@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hrvol.cli.output import echo_json
+from hrvol.cli.common.output import echo_json
 
 
 @click.group(no_args_is_help=False)

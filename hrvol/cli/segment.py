@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrvol.cli.options import part_run_options, yes_option
-from hrvol.cli.output import check_blocks, confirm_fresh, echo_segmentation, news, suggest_fresh
+from hrvol.cli.common.options import part_run_options, yes_option
+from hrvol.cli.common.output import check_blocks, confirm_fresh, echo_segmentation, news, suggest_fresh
 from hrvol.cli.plan import SECONDS, show_plan
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def segment(volume: str, output: str, model: str, options: RunOptions, yes: bool
         return
     if options.output.part is not None and options.output.overwrite:
         raise click.UsageError("--fresh would delete the blocks of other parts: delete the output first")
-    from hrvol.cli.progress import display
+    from hrvol.cli.common.progress import display
     from hrvol.engine.stop import stop_signals
     from hrvol.run.segment import segment as run_segment
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from hrvol.cli.options import fresh_option, json_option, recipe_compute_options
-from hrvol.cli.output import echo_json, echo_table, news, suggest_fresh
+from hrvol.cli.common.options import bundle, fresh_option, json_option, recipe_compute_options
+from hrvol.cli.common.output import echo_json, echo_table, news, suggest_fresh
 
 
 def parse_points(
@@ -23,6 +23,34 @@ def parse_points(
     return tuple(points)
 
 
+search_options = bundle(
+    "search",
+    dict,
+    {
+        "top": click.option(
+            "--top",
+            type=click.IntRange(1),
+            default=5,
+            show_default=True,
+            help="Most matches of a point in a target.",
+        ),
+        "apart": click.option(
+            "--apart",
+            type=click.IntRange(0),
+            help="Pixels between matches [14, or 5 % of the longer side if more].",
+        ),
+        "planes": click.option(
+            "--plane",
+            "planes",
+            multiple=True,
+            type=click.IntRange(0),
+            metavar="z",
+            help="Plane of stacks to search [the point's]. May be repeated.",
+        ),
+    },
+)
+
+
 @click.command()
 @click.argument("image")
 @click.argument("targets", nargs=-1, metavar="[TARGET...]")
@@ -36,31 +64,16 @@ def parse_points(
     help="The point to search for, in pixels (z,y,x in a stack). May be repeated for keypoints.",
 )
 @click.option("-o", "--output", metavar="FILE.png", help="Draw the points, similarity maps and matches.")
-@click.option(
-    "--top", type=click.IntRange(1), default=5, show_default=True, help="Most matches of a point in a target."
-)
-@click.option(
-    "--apart", type=click.IntRange(0), help="Pixels between matches [14, or 5 % of the longer side if more]."
-)
-@click.option(
-    "--plane",
-    "planes",
-    multiple=True,
-    type=click.IntRange(0),
-    metavar="z",
-    help="Plane of stacks to search [the point's]. May be repeated.",
-)
 @json_option
 @fresh_option
+@search_options
 @recipe_compute_options
 def similar(
     image: str,
     targets: tuple[str, ...],
     points: tuple[tuple[int, ...], ...],
     output: str | None,
-    top: int,
-    apart: int | None,
-    planes: tuple[int, ...],
+    search: dict[str, Any],
     as_json: bool,
     fresh: bool,
     computing: dict[str, Any],
@@ -79,7 +92,7 @@ def similar(
         hrvol similar volume.ome.zarr --at 12,120,340 --plane 12 --plane 40 -o alike.png
         hrvol similar cell.tif other.tif --at 120,340 --top 10 --json
     """  # noqa: D301 (click needs the escape)
-    from hrvol.cli.progress import display
+    from hrvol.cli.common.progress import display
     from hrvol.explore.similar import find_similar
 
     with news(), suggest_fresh(), display() as progress:
@@ -87,9 +100,7 @@ def similar(
             image,
             points,
             targets,
-            planes=planes,
-            top=top,
-            apart=apart,
+            **search,
             picture=output,
             overwrite=fresh,
             **computing,

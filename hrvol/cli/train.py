@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrvol.cli.options import classes_option, pairs_of, recipe_compute_options
-from hrvol.cli.output import echo_table, news, suggest_fresh
+from hrvol.cli.common.options import classes_option, pairs_of, recipe_compute_options
+from hrvol.cli.common.output import echo_table, news, suggest_fresh
 from hrvol.cli.tune import echo_tuned
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def train(
     Files: Zarr 2 or 3, OME-Zarr (its labels are taken as strokes), TIFF image or stack.
     """  # noqa: D301 (click needs the escape)
     pairs = pairs_of(data)
-    from hrvol.cli.progress import display
+    from hrvol.cli.common.progress import display
     from hrvol.files import MODEL, check_file
     from hrvol.segment.model.model import save_model
     from hrvol.training.train import train_model

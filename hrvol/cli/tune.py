@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrvol.cli.options import json_option, pairs_of, recipe_compute_options
-from hrvol.cli.output import echo_json, echo_table, news, score, suggest_fresh
+from hrvol.cli.common.options import json_option, pairs_of, recipe_compute_options
+from hrvol.cli.common.output import echo_json, echo_table, news, score, suggest_fresh
 
 if TYPE_CHECKING:
     from hrvol.training.tuning.tune import TuningResult
@@ -56,7 +56,7 @@ def tune(
     Strokes are held out whole, so a few per class are needed, best on several planes.
     """  # noqa: D301 (click needs the escape)
     pairs = pairs_of(data)
-    from hrvol.cli.progress import display
+    from hrvol.cli.common.progress import display
     from hrvol.files import FileKind, atomic_write, check_file
     from hrvol.training.tuning.tune import tune_recipe
 

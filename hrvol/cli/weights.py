@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hrvol.cli.output import echo_table
+from hrvol.cli.common.output import echo_table
 from hrvol.errors import WeightsError
 
 

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from hrvol.cli.progress import BarDisplay, LineDisplay, display
+from hrvol.cli.common.progress import BarDisplay, LineDisplay, display
 from hrvol.progress import Tally, count, duration
 
 
