@@ -99,7 +99,7 @@ def choose_device(
     Raises
     ------
     UsageError
-        ``device`` is none of :data:`DEVICES`.
+        ``device`` is not one of :data:`DEVICES`.
     DeviceError
         ``device`` is ``cuda``, and there is no GPU.
     """

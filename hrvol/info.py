@@ -34,7 +34,7 @@ def describe(path: str, *, storage_options: Mapping[str, Any] | None = None) -> 
     Raises
     ------
     InputError
-        The path does not exist, or is none of these.
+        The path does not exist, or holds something else.
     """
     file = Path(path)
     if file.suffix == ".hrvol" or (file.is_file() and zipfile.is_zipfile(file)):

@@ -53,7 +53,7 @@ def is_gpu(device: str) -> bool:
     Raises
     ------
     UsageError
-        The name is none of these three.
+        The name is not one of these three.
     """
     if device == "cpu":
         return False
