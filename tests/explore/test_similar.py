@@ -130,7 +130,7 @@ def test_planes_are_those_of_the_point_unless_said(network):
         (IMAGE, [(1, 1)], {"recipe": "classical"}, "classical features are not compared"),
         (IMAGE, [(1, 1)], {"top": 0}, "found top 0"),
         (IMAGE, [(1, 1)], {"picture": "nowhere/at/all.png"}, "no such folder"),
-        (IMAGE, [(1, 1)], {"picture": "heat.jpg"}, r"expected one in \.png"),
+        (IMAGE, [(1, 1)], {"picture": "heat.jpg"}, r"found \.jpg, expected \.png"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_the_work(network, image, points, options, message):
