@@ -33,8 +33,8 @@ def grey(image: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
     Its 0.5 and 99.5 percentiles become 0 and 1.
     """
     values = image.astype(np.float32)
-    low, high = np.percentile(values, [0.5, 99.5]).tolist()
-    shown = np.clip((values - low) / max(high - low, 1e-9), 0.0, 1.0)
+    low, high = np.percentile(values, [0.5, 99.5])
+    shown = np.clip((values - low) / max(float(high - low), 1e-9), 0.0, 1.0)
     return np.repeat(shown[..., None], 3, axis=-1)
 
 
