@@ -1,6 +1,7 @@
 """Write the pages of the site that come from the code: command line, API, recipe keys, measurements.
 
-Run by mkdocs (plugin gen-files) at every build, so that these pages cannot go stale.
+Run it before every build of the site: ``python docs/generate.py && zensical build --strict``. Git ignores these
+pages, so they cannot go stale.
 """
 
 from __future__ import annotations
@@ -8,13 +9,13 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 import griffe
-import mkdocs_gen_files
 import yaml
 
 import hrvol
@@ -22,7 +23,9 @@ from hrvol.cli import main
 from hrvol.recipe import specs
 from hrvol.recipe.recipe import PRESETS, Recipe
 
-ROOT = Path(__file__).parents[1]
+DOCS = Path(__file__).parent
+
+ROOT = DOCS.parent
 
 API = {
     "Volumes": ["open_volume", "Volume", "describe", "build_pyramid"],
@@ -72,8 +75,9 @@ KEY_NOTES = {
 
 def write(path: str, text: str) -> None:
     """Write a page of the site; ``path`` is relative to ``docs``."""
-    with mkdocs_gen_files.open(path, "w") as file:
-        file.write(text)
+    target = DOCS / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
 
 
 def escape(text: str) -> str:
@@ -306,7 +310,7 @@ def recipe_page() -> str:
     """Return the page of the recipe's keys and of the presets."""
     schema = Recipe.model_json_schema()
     definitions = schema["$defs"]
-    page = [(ROOT / "docs" / "reference" / "recipe.in.md").read_text(encoding="utf-8")]
+    page = [(DOCS / "reference" / "recipe_head.txt").read_text(encoding="utf-8")]
     todo: list[tuple[str, Mapping[str, Any], str]] = [("", schema, "Recipe")]
     while todo:
         path, section, title = todo.pop(0)
@@ -343,8 +347,9 @@ def measurement_pages() -> None:
     ]
     folder = ROOT / "benchmarks"
     for picture in sorted(folder.rglob("*.png")):
-        with mkdocs_gen_files.open(f"measurements/{picture.relative_to(folder)}", "wb") as file:
-            file.write(picture.read_bytes())
+        target = DOCS / "measurements" / picture.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, target)
     for source in sorted(folder.rglob("*.md")):
         target = str(source.relative_to(folder))
         text = source.read_text(encoding="utf-8")
@@ -354,8 +359,16 @@ def measurement_pages() -> None:
     write("measurements/index.md", "\n".join(index) + "\n")
 
 
-write("reference/cli.md", command_page())
-write("reference/recipe.md", recipe_page())
-write("reference/recipe.schema.json", json.dumps(Recipe.model_json_schema(), indent=2) + "\n")
-api_pages()
-measurement_pages()
+def generate() -> None:
+    """Write all of them, and delete those of an earlier call."""
+    for folder in ("reference/api", "measurements"):
+        shutil.rmtree(DOCS / folder, ignore_errors=True)
+    write("reference/cli.md", command_page())
+    write("reference/recipe.md", recipe_page())
+    write("reference/recipe.schema.json", json.dumps(Recipe.model_json_schema(), indent=2) + "\n")
+    api_pages()
+    measurement_pages()
+
+
+if __name__ == "__main__":
+    generate()
