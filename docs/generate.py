@@ -119,7 +119,8 @@ def option_row(option: click.Option, context: click.Context) -> str:
     record = re.sub(r"\s*\[[^\[\]]*x[<>][^\[\]]*\]$", "", shown[1])
     names = ", ".join((*option.opts, *option.secondary_opts))
     value = "" if option.is_flag else f" {option.make_metavar(context)}"
-    return f"| `{(names + value).replace('|', '¦')}` | {escape(record)} |\n"
+    value = value.replace("INTEGER RANGE", "N").replace("FLOAT RANGE", "NUMBER")
+    return f"| `{names}{value}` | {escape(record)} |\n"
 
 
 def command_page() -> str:
