@@ -249,7 +249,7 @@ def values_of(schema: Mapping[str, Any]) -> str:
         items = schema.get("prefixItems")
         if items:
             return "`[" + ", ".join(item.get("type", "number") for item in items) + "]`"
-        return f"list of {values_of(schema.get('items', {}))}"
+        return f"list of: {values_of(schema.get('items', {}))}"
     if kind in ("integer", "number"):
         bounds = [
             ("minimum", "from {}"),
@@ -257,9 +257,12 @@ def values_of(schema: Mapping[str, Any]) -> str:
             ("maximum", "to {}"),
             ("exclusiveMaximum", "below {}"),
         ]
-        ends = [words.format(f"{schema[key]:g}" if schema[key] < 1e6 else str(schema[key]))
-                for key, words in bounds if key in schema]
-        return " ".join([kind, *ends])
+        ends = [
+            words.format(f"{schema[key]:g}" if schema[key] < 1e6 else str(schema[key]))
+            for key, words in bounds
+            if key in schema
+        ]
+        return ", ".join([kind, *ends])
     return {"boolean": "`true`, `false`", "null": "`null`", "string": "text"}.get(str(kind), str(kind))
 
 
@@ -278,7 +281,8 @@ def section_rows(
     for key, field in schema["properties"].items():
         name = f"{path}.{key}" if path else key
         reference = next(
-            (c["$ref"] for c in (field, *field.get("anyOf", ()), *field.get("allOf", ())) if "$ref" in c), None
+            (c["$ref"] for c in (field, *field.get("anyOf", ()), *field.get("allOf", ())) if "$ref" in c),
+            None,
         )
         if reference is not None and "properties" in definitions[reference.rpartition("/")[2]]:
             title = reference.rpartition("/")[2]
