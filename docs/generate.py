@@ -1,7 +1,7 @@
 """Write the pages of the site that come from the code: command line, API, recipe keys, measurements.
 
-Run it before every build of the site: ``python docs/generate.py && zensical build --strict``. Git ignores these
-pages, so they cannot go stale.
+Run it before every build of the site: ``python docs/generate.py && zensical build --strict``. Git ignores
+these pages, so they cannot go stale.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ API = {
 PRESET_NOTES = {
     "fast": "Tokens 7 px apart, without mirror images: 4 passes of the network per tile.",
     "balanced": "The default. `fast`, averaged over the four mirror images of a tile: 16 passes.",
-    "best": "`balanced`, averaged over quarter turns too, that is all eight symmetries of a square: 32 passes.",
+    "best": "`balanced`, averaged over quarter turns too, all eight symmetries of a square: 32 passes.",
     "paper": "The published settings: last block, stride 4, 17 shifted views, stretched placement, the "
     "published forest.",
     "classical": "Filters only; needs no network.",
@@ -66,7 +66,7 @@ KEY_NOTES = {
     "seed": "Seed of the choice of pixels and of the fits.",
     "tiles.core": "Side in pixels of the square that a tile owns.",
     "tiles.overlap": "Context in pixels that is read on each side of it; at most half of `core`.",
-    "tiles.blend": "Tiles of one block are blended over this many pixels on either side of their common face.",
+    "tiles.blend": "Pixels on either side of a common face over which tiles of one block are blended.",
     "tiles.planes": "Planes of a block, the unit of work and of storage.",
     "tiles.across": "A block has `across` x `across` tiles.",
 }

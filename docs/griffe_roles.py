@@ -1,4 +1,4 @@
-"""Rewrite docstrings for the site: roles (``:func:`x` ``) as links, one entry for each of several parameters."""
+"""Rewrite docstrings for the site: Sphinx roles become links, ``a, b`` an entry for each parameter."""
 
 import re
 from typing import Any
