@@ -20,6 +20,7 @@ import yaml
 
 import hrvol
 from hrvol.cli import main
+from hrvol.recipe import recipe as recipes
 from hrvol.recipe import specs
 from hrvol.recipe.recipe import PRESETS, Recipe
 
@@ -40,37 +41,6 @@ API = {
     "Exploring": ["detect_objects", "find_similar", "pca_picture", "extract_features"],
 }
 """Pages of the API and their names. A public name that is missing here lands on a page ``Other``."""
-
-PRESET_NOTES = {
-    "fast": "Tokens 7 px apart, without mirror images: 4 passes of the network per tile.",
-    "balanced": "The default. `fast`, averaged over the four mirror images of a tile: 16 passes.",
-    "best": "`balanced`, averaged over quarter turns too, all eight symmetries of a square: 32 passes.",
-    "paper": "The published settings: last block, stride 4, 17 shifted views, stretched placement, the "
-    "published forest.",
-    "classical": "Filters only; needs no network.",
-    "deep": "`balanced` without filters.",
-    "cas": "The default of `hrvol cluster` and `hrvol detect` for images of one tile.",
-    "cas-volume": "The default of `hrvol cluster` and `hrvol detect` for larger planes and for volumes.",
-    "cas-paper": "The published settings for classes without strokes.",
-}
-
-KEY_NOTES = {
-    "intensity.window": "`auto`: 0 to 255 for 8-bit data, else the 0.1 and 99.9 percentiles of a sample; "
-    "`dtype`: the range of the integer type; or `[low, high]` in the units of the volume.",
-    "intensity.percentiles": "`[low, high]` percentiles of a sample, in 0 to 100; replaces `window`.",
-    "features.kind": "Which features a pixel gets; `hybrid` is both.",
-    "features.classical.filters": "Names of the filters.",
-    "features.classical.sigmas": "Scales of the filters in pixels.",
-    "combine": "`concatenate` gives all features to one classifier; `product` multiplies the probabilities "
-    "of three (classical, deep and hybrid features) and needs `features.kind: hybrid`.",
-    "seed": "Seed of the choice of pixels and of the fits.",
-    "tiles.core": "Side in pixels of the square that a tile owns.",
-    "tiles.overlap": "Context in pixels that is read on each side of it; at most half of `core`.",
-    "tiles.blend": "Pixels on either side of a common face over which tiles of one block are blended.",
-    "tiles.planes": "Planes of a block, the unit of work and of storage.",
-    "tiles.across": "A block has `across` x `across` tiles.",
-}
-"""Meanings of keys that the docstrings of the specs describe in prose, without an ``Attributes`` section."""
 
 
 def write(path: str, text: str) -> None:
@@ -292,7 +262,7 @@ def section_rows(
             continue
         if reference is not None:
             field = {**definitions[reference.rpartition("/")[2]], **field}
-        note = field.get("description") or notes.get(key) or KEY_NOTES.get(name, "")
+        note = notes.get(key) or field.get("description", "")
         meaning = " ".join(note.replace("``", "`").replace("|", "\\|").split())
         rows.append(f"| `{key}` | {values_of(field)} | `{flow(defaults.get(key))}` | {meaning} |")
     return rows, inner
@@ -309,6 +279,11 @@ def differences(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str,
         elif value != other:
             changed[key] = value
     return changed
+
+
+def sentence(text: str) -> str:
+    """Return text as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def recipe_page() -> str:
@@ -330,9 +305,9 @@ def recipe_page() -> str:
         page.append("| key | values | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n")
     page.append("## Presets\n")
     page.append("`hrvol recipe show NAME` prints the same. Shown first is what differs from `balanced`.\n")
-    base = PRESETS["balanced"].to_dict()
+    base, summaries = PRESETS["balanced"].to_dict(), getattr(recipes, "SUMMARIES", {})
     for name, preset in PRESETS.items():
-        page.append(f"### Preset {name}\n\n{PRESET_NOTES.get(name, '')}\n")
+        page.append(f"### Preset {name}\n\n{sentence(summaries.get(name, ''))}\n")
         if changed := differences(preset.to_dict(), base):
             page.append(f"```yaml\n{yaml.safe_dump(changed, sort_keys=False, default_flow_style=None)}```\n")
         whole = preset.to_yaml().rstrip().replace("\n", "\n    ")
