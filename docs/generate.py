@@ -28,6 +28,8 @@ DOCS = Path(__file__).parent
 
 ROOT = DOCS.parent
 
+BENCHMARKS = ROOT / "benchmarks"
+
 API = {
     "Volumes": ["open_volume", "Volume", "describe", "build_pyramid"],
     "Recipes, features and models": [
@@ -319,24 +321,15 @@ def recipe_page() -> str:
 
 
 def measurement_pages() -> None:
-    """Copy the Markdown results of the benchmarks and their pictures into the site."""
-    index = [
-        "# Measurements\n",
-        "The results that the programs in `benchmarks/` wrote, with the command, the machine and the date "
-        "where they record them. [Quality and speed](../explanation/quality.md) puts them in order.\n",
-    ]
-    folder = ROOT / "benchmarks"
-    for picture in sorted(folder.rglob("*.png")):
-        target = DOCS / "measurements" / picture.relative_to(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, target)
-    for source in sorted(folder.rglob("*.md")):
-        target = str(source.relative_to(folder))
-        text = source.read_text(encoding="utf-8")
-        title = next((line[2:] for line in text.splitlines() if line.startswith("# ")), target)
-        write(f"measurements/{target}", text)
-        index.append(f"- [{title}]({target}): `benchmarks/{target}`")
-    write("measurements/index.md", "\n".join(index) + "\n")
+    """Copy the README and the Markdown results of the benchmarks, and their pictures, into the site."""
+    for source in sorted(BENCHMARKS.rglob("*")):
+        if source.suffix == ".png":
+            target = DOCS / "measurements" / source.relative_to(BENCHMARKS)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+        elif source.suffix == ".md":
+            name = str(source.relative_to(BENCHMARKS)).replace("README.md", "index.md")
+            write(f"measurements/{name}", source.read_text(encoding="utf-8").replace("](../docs/", "](../"))
 
 
 def generate() -> None:
