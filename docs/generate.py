@@ -20,9 +20,8 @@ import yaml
 
 import hrvol
 from hrvol.cli import main
-from hrvol.recipe import recipe as recipes
 from hrvol.recipe import specs
-from hrvol.recipe.recipe import PRESETS, Recipe
+from hrvol.recipe.recipe import PRESETS, SUMMARIES, Recipe
 
 DOCS = Path(__file__).parent
 
@@ -307,9 +306,9 @@ def recipe_page() -> str:
         page.append("| key | values | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n")
     page.append("## Presets\n")
     page.append("`hrvol recipe show NAME` prints the same. Shown first is what differs from `balanced`.\n")
-    base, summaries = PRESETS["balanced"].to_dict(), getattr(recipes, "SUMMARIES", {})
+    base = PRESETS["balanced"].to_dict()
     for name, preset in PRESETS.items():
-        page.append(f"### Preset {name}\n\n{sentence(summaries.get(name, ''))}\n")
+        page.append(f"### Preset {name}\n\n{sentence(SUMMARIES[name])}\n")
         if changed := differences(preset.to_dict(), base):
             page.append(f"```yaml\n{yaml.safe_dump(changed, sort_keys=False, default_flow_style=None)}```\n")
         whole = preset.to_yaml().rstrip().replace("\n", "\n    ")

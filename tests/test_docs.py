@@ -26,7 +26,7 @@ PAGES = [
 ]
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
 BANNED = (
-    r"gone on with|go on with|goes on\b|going on with|that nothing happened to|(?-i:is none\b)|to be had"
+    r"gone on with|go on with|goes on\b|going on with|that nothing happened to|(?-i:\bis none\b)|to be had"
     r"|\bof hrvol's\b|what is left of it|\bmood\b|make way|a look at|\banew\b|\bwhoever\b|\bsomebody\b"
     r"|\basked\b|\btold\b|\bsaid\b|\bsays\b"
 )
