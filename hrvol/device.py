@@ -128,7 +128,7 @@ def this_gpu() -> str:
 
 
 def device_failure(error: BaseException | None) -> str | None:
-    """Describe the failure of a GPU that an error or one of its causes reports; ``None`` if there is none.
+    """Describe the failure of a GPU that an error or one of its causes reports; ``None`` without one.
 
     Errors of torch, CuPy and RMM are recognised by the names of their types, so none of them is imported.
     """

@@ -158,7 +158,7 @@ def segment_volume(
         The output exists with other settings (:class:`OtherRunError`), is being written (:class:`BusyError`),
         or was not written by hrvol.
     DeviceError
-        A GPU is requested and there is none, or two workers share one.
+        A GPU is requested and none exists, or two workers share one.
     StoppedError
         The run was stopped and can be resumed.
     BlockError

@@ -55,7 +55,7 @@ def spatial_axes(source: str, shape: tuple[int, ...], names: tuple[str, ...] | N
 
 
 def spacing(coordinates: Any) -> float:
-    """Return the step of an xarray coordinate; 1 if there is none or its steps are unequal."""
+    """Return the step of an xarray coordinate; 1 without one or for unequal steps."""
     if coordinates is None or coordinates.size < 2 or np.dtype(coordinates.dtype).kind not in "iuf":
         return 1.0
     steps = np.diff(np.asarray(coordinates, dtype=np.float64))

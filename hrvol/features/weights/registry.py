@@ -106,7 +106,7 @@ KNOWN: dict[str, WeightsInfo] = _known()
 
 
 def weights_info(name: str) -> WeightsInfo:
-    """Return the entry of a network; raise :class:`WeightsError` with all names if there is none."""
+    """Return the entry of a network; raise :class:`WeightsError` with all names otherwise."""
     try:
         return KNOWN[name]
     except KeyError:

@@ -122,7 +122,7 @@ def _voxel_size(file: Any) -> tuple[Spacing3, str | None]:
 
 
 def _from_resolution(tag: Any) -> float:
-    """Return the size of a pixel from a tag in pixels per unit; 1 if there is none."""
+    """Return the size of a pixel from a tag in pixels per unit; 1 without one."""
     if tag is None:
         return 1.0
     number, unit = tag.value

@@ -180,7 +180,7 @@ class LabelStore:
         array[:] = values
 
     def read_file(self, name: str) -> bytes | None:
-        """Return a file stored in the output; ``None`` if there is none."""
+        """Return a file stored in the output; ``None`` without one."""
         array = self._root.get(name)
         return np.asarray(array[:]).tobytes() if isinstance(array, zarr.Array) else None
 
