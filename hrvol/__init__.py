@@ -5,8 +5,9 @@ napari.
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from hrvol.version import VERSION
 
 if TYPE_CHECKING:
     from hrvol.analysis.evaluate import evaluate_volumes
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from hrvol.training.tuning.tune import tune_recipe
     from hrvol.volume.volume import Volume, open_volume
 
-__version__ = version("hrvol")
+__version__ = VERSION
 
 _HOME = {
     "Featuriser": "hrvol.features.featuriser",

@@ -44,7 +44,7 @@ from fault_data import (
 
 from benchmarks.machine import describe_machine
 from benchmarks.markdown import table as markdown_table
-from hrvol.engine import engine
+from hrvol.engine import spec as spec_module
 from hrvol.errors import HrvolError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "explanation" / "reliability.md"
@@ -327,7 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the faults to inject")
     parser.add_argument("--only", help="kinds of faults whose name contains this; writes no table")
     options: Any = parser.parse_args(arguments)
-    engine.BACK_OFF = 0.01
+    spec_module.BACK_OFF = 0.01
     with tempfile.TemporaryDirectory(prefix="hrvol-faults-") as name:
         folder = Path(name)
         case = Case.make(folder)

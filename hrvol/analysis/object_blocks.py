@@ -1,4 +1,4 @@
-"""Find the objects of a label map in blocks that tile it: the same as :func:`find_objects` on the whole map.
+"""Find the objects of a label map in blocks: as :func:`hrvol.analysis.objects.find_objects` on the whole map.
 
 A block is labelled together with its halo, the voxels next to it on its low sides. Two touching voxels always
 lie in one such extended block: along each axis, that of the higher of their two owners. There they are in one

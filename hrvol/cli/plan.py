@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrvol.cli.common.options import json_option, part_run_options
+from hrvol.cli.common.options import json_option, plan_options
 from hrvol.cli.common.output import echo_json, echo_table, news, suggest_fresh
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SECONDS = 30.0
 @click.argument("volume")
 @click.argument("output", metavar="OUT.ome.zarr")
 @click.option("-m", "--model", required=True, metavar="MODEL.hrvol", help="A model made by hrvol train.")
-@part_run_options
+@plan_options
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
@@ -48,7 +48,7 @@ def plan(volume: str, output: str, model: str, options: RunOptions, seconds: flo
 def show_plan(
     volume: str, output: str, model: str, options: RunOptions, seconds: float, as_json: bool
 ) -> None:
-    """Plan a run and print the plan; raise :class:`ResourceError` if its resources do not suffice."""
+    """Plan a run and print it; raise :class:`hrvol.errors.ResourceError` if the resources do not suffice."""
     from hrvol.planning.plan import check_resources
     from hrvol.planning.plan_run import plan as estimate_run
 

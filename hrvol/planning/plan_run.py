@@ -80,7 +80,7 @@ def plan_run(
     Returns
     -------
     Plan
-        To be passed to :func:`check_resources`.
+        To be passed to :func:`hrvol.planning.plan.check_resources`.
 
     Raises
     ------

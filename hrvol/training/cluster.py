@@ -158,7 +158,7 @@ def cluster_recipe(
     classes: int | None = None,
     seed: int | None = None,
 ) -> Recipe:
-    """Return a recipe with these settings overridden; :class:`RecipeError` if they are invalid."""
+    """Return a recipe with settings overridden; :class:`hrvol.errors.RecipeError` if they are invalid."""
     spec = Recipe.load(IMAGE_RECIPE if recipe is None else recipe)
     settings = {"clusters": clusters, "merge": merge, "classes": classes}
     changes = spec.cluster.to_dict() | {name: value for name, value in settings.items() if value is not None}

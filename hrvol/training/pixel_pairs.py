@@ -63,8 +63,8 @@ def pixel_pairs(
     volume, region
         The voxels to sample from.
     features
-        How features are computed. Deep features of one offset suffice (:meth:`Featuriser.one_offset`): the
-        windows lie at all sub-patch offsets to each other.
+        How features are computed. Deep features of one offset suffice
+        (:meth:`hrvol.features.featuriser.Featuriser.one_offset`): the windows lie at all sub-patch offsets to each other.
     most_tiles
         Most tiles around which windows are placed.
     seed

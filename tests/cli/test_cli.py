@@ -368,7 +368,7 @@ def test_attention_needs_a_network(place, tmp_path):
 
 
 def test_a_fault_is_one_line_and_the_traceback_is_for_who_asks(place, monkeypatch):
-    import hrvol.run.compare
+    import hrvol.analysis.evaluate
 
     def broken(*arguments, **options):
         raise ZeroDivisionError("deep inside")

@@ -284,6 +284,11 @@ run_options = bundle("options", _run_options, _RUN)
 """All options of a run, as one :class:`~hrvol.run.options.RunOptions`."""
 part_run_options = bundle("options", _run_options, _RUN | _PART)
 """The same for commands that can compute a part of the blocks."""
+_PLAN_FRESH = {
+    "fresh": click.option("--fresh", is_flag=True, help="Plan as if an earlier output were deleted.")
+}
+plan_options = bundle("options", _run_options, _RUN | _PART | _PLAN_FRESH)
+"""The same for a plan, which deletes nothing."""
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation of --fresh.")
 

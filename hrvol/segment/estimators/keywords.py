@@ -49,7 +49,7 @@ VOTERS: tuple[ClassifierKind, ...] = ("forest", "logistic")
 
 _MLP_ALPHA = 1e-4  # scikit-learn's default; `regularisation` scales it
 
-_LOGISTIC_PENALTY = 100.0  # for recipes without one: benchmarks/classifiers.md
+_LOGISTIC_PENALTY = 100.0  # for recipes without one: benchmarks/studies/classifiers.md
 
 
 def classifier_settings(spec: ClassifierSpec, n_features: int, seed: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 nvForest loads the trees of a fitted scikit-learn estimator. Each pixel reaches the same leaves as in
 scikit-learn; probabilities differ only because trees are summed in another order or in single precision
-(``benchmarks/nvforest.md``).
+(``benchmarks/studies/nvforest.md``).
 """
 
 from __future__ import annotations

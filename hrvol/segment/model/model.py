@@ -48,6 +48,7 @@ from hrvol.segment.model.archive import (
 )
 from hrvol.segment.model.clusters import cluster_members, read_clusters
 from hrvol.segment.pixel_classifier import Member, PixelClassifier
+from hrvol.version import VERSION
 
 FORMAT = "hrvol model"
 
@@ -58,7 +59,7 @@ _PACKAGES = ("numpy", "scipy", "scikit-learn", "skops", "torch", "timm")
 
 def current_versions() -> dict[str, str]:
     """Return the versions of hrvol and of the installed packages that affect its results."""
-    versions = {"hrvol": version("hrvol")}
+    versions = {"hrvol": VERSION}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
@@ -248,7 +249,7 @@ def _read_archive(archive: zipfile.ZipFile, source: str) -> Model:
     if info.get("format_version") != FORMAT_VERSION:
         raise ModelError(
             f"{source}: found format version {info.get('format_version')!r}, expected {FORMAT_VERSION} "
-            f"(installed: hrvol {version('hrvol')})"
+            f"(installed: hrvol {VERSION})"
         )
     recipe = _recipe(read_mapping(archive, "recipe.json", source), source)
     entries = read_json(archive, "classes.json", source)
@@ -309,7 +310,7 @@ def _recipe(values: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.from_dict(values, f"{source}: recipe.json")
     except HrvolError as error:
-        raise ModelError(f"{error}; expected a recipe of hrvol {version('hrvol')}") from None
+        raise ModelError(f"{error}; expected a recipe of hrvol {VERSION}") from None
 
 
 def _estimator(

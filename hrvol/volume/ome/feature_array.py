@@ -77,7 +77,7 @@ def create_features(
     Raises
     ------
     OutputExistsError
-        As for :func:`create_labels`.
+        As for :func:`hrvol.volume.ome.labels.create_labels`.
     """
     if len(channels) != shape[0]:
         raise ValueError(f"{path}: found {len(channels)} channel names for {shape[0]} channels")

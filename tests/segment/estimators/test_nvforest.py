@@ -11,7 +11,8 @@ from hrvol.segment.estimators.nvforest import load_trees, predict_trees, round_t
 from hrvol.segment.estimators.on_device import device_probabilities
 
 needs_nvforest = pytest.mark.skipif(
-    find_spec("nvforest") is None, reason="needs nvForest (extra gpu, or alone: benchmarks/nvforest.py)"
+    find_spec("nvforest") is None,
+    reason="needs nvForest (extra gpu, or alone: benchmarks/studies/nvforest.py)",
 )
 
 
