@@ -123,7 +123,7 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Path
         Temporary file in the same folder, with the same suffix: write to it, and close it.
     """
-    partial = path.with_name(f".{path.stem}.{uuid4().hex[:8]}{path.suffix}")
+    partial = path.parent / f".{path.stem}.{uuid4().hex[:8]}{path.suffix}"  # also of "." and "/"
     try:
         yield partial
         if durable:

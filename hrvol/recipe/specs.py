@@ -355,7 +355,7 @@ class CrfSpec(Spec):
     iterations
         Iterations of the mean-field inference.
     confidence
-        Probability of a label where there are labels only, between 0 and 1.
+        Not used; kept so that recipes and models of version 0.1.0 load.
     """
 
     sxy_gauss: Annotated[float, Field(gt=0, le=1e4)] = 3

@@ -64,7 +64,8 @@ def pixel_pairs(
         The voxels to sample from.
     features
         How features are computed. Deep features of one offset suffice
-        (:meth:`hrvol.features.featuriser.Featuriser.one_offset`): the windows lie at all sub-patch offsets to each other.
+        (:meth:`hrvol.features.featuriser.Featuriser.one_offset`): the windows lie at all sub-patch offsets
+        to each other.
     most_tiles
         Most tiles around which windows are placed.
     seed

@@ -147,6 +147,7 @@ def test_the_command_verify_has_a_line_for_each_file(empty_cache, state):
     digest = weights.content_sha256(state)
     torch.save(state, empty_cache / "mine.pth")
     mine = weights.fetch_weights("dinov2_vits14", path=empty_cache / "mine.pth")
+    (folder / ".dinov2_vits14.1a2b3c4d.safetensors").write_bytes(b"being written")  # by another process
     assert verify() == (0, [f"OK       {mine.stem}  SHA-256 {digest}"], "")
     file = folder / "dinov2_vits14.safetensors"
     save_file(state, file)

@@ -215,8 +215,12 @@ def _load(file: Path) -> StateDict:
 
 
 def cached_files() -> list[Path]:
-    """Return all weights in the cache, those converted from users' files included."""
-    return sorted(cache_dir().glob("*.safetensors"), key=lambda file: file.stem)
+    """Return all weights in the cache, those converted from users' files included.
+
+    Unfinished files of other processes, whose names start with a dot, are left out.
+    """
+    files = [file for file in cache_dir().glob("*.safetensors") if not file.name.startswith(".")]
+    return sorted(files, key=lambda file: file.stem)
 
 
 def verify_weights(name: str) -> str:

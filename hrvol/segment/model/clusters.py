@@ -90,8 +90,8 @@ def read_clusters(archive: zipfile.ZipFile, entries: Any, n_features: int, sourc
     scale = read("scale", n_features)
     if not (scale > 0).all() or not 0 < temperature < np.inf:
         raise ModelError(
-            f"{source}: found scales from {scale.min():g} and temperature {temperature:g}, expected finite "
-            "values above 0"
+            f"{source}: found scales from {scale.min(initial=np.inf):g} and temperature {temperature:g},"
+            " expected finite values above 0"
         )
     pixels = read("pixels", count)
     if not (pixels > 0).all():

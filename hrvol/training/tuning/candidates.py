@@ -115,8 +115,8 @@ class RecipeChoice:
             return f"{result}, the best of all candidates, at {chosen.microseconds:.0f} us per pixel."
         return (
             f"{result}, at {chosen.microseconds:.0f} us per pixel; {best.name} has {best.mean:.3f} at"
-            f" {best.microseconds:.0f} us, {best.mean - chosen.mean:.3f} more, but differences below"
-            f" {self.margin:.3f} are not significant."
+            f" {best.microseconds:.0f} us, {best.mean - chosen.mean:.3f} more, which is within the"
+            f" margin of {self.margin:.3f}."
         )
 
 

@@ -310,6 +310,8 @@ def test_model_files_have_ordinary_permissions(saved):
 def test_saving_to_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(ModelError, match="cannot be written: No such file or directory"):
         save_model(_model(trees=1), tmp_path / "none" / "m.hrvol")
+    with pytest.raises(ModelError):  # a path without a name
+        save_model(_model(trees=1), "/")
 
 
 def _refused(path, match):
