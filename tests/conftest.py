@@ -5,7 +5,6 @@ from pathlib import Path
 
 import dask
 import pytest
-from distributed.utils import get_mp_context
 from fault_data import ARRAYS, FORK, PRELOAD, Case, progress_of
 from run_data import QUICK, draw, make_volume
 
@@ -20,6 +19,9 @@ def forked_workers():
 
     Only those of clusters that the test process starts itself; other processes spawn theirs.
     """
+    # Not at the top: distributed sets up its logging when it is imported, and pytest has to be there first.
+    from distributed.utils import get_mp_context
+
     with dask.config.set({METHOD: "forkserver"}):
         get_mp_context()  # names what to import, to which ours is added
         FORK.set_forkserver_preload(PRELOAD)

@@ -121,7 +121,7 @@ def test_status_of_what_is_no_run(place, tmp_path):
     ("option", "message"),
     [
         (("--storage-option", "secret"), "expected key=value"),
-        (("--engine", "pbs"), "engine: expected serial"),
+        (("--engine", "pbs"), "engine: found 'pbs', expected serial"),
         (("--engine-option", "queue=gpu"), "only slurm has any"),
     ],
 )
