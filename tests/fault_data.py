@@ -202,6 +202,9 @@ def _run(arguments, log, dies_at):
     if dies_at is not None:
         _die_at(dies_at)
     from hrvol.cli import main
+    from hrvol.engine import spec
+
+    spec.BACK_OFF = 0.1  # pauses before another try are tested elsewhere
 
     sys.argv = ["hrvol", *arguments]
     main(arguments)

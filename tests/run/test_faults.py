@@ -1,11 +1,7 @@
 """Nothing is lost silently: runs whose processes die or are stopped go on to the very same bits."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from fault_data import (
@@ -142,22 +138,15 @@ def test_a_cluster_that_loses_a_worker_and_then_its_scheduler(case, tmp_path):
 )
 def test_signals_end_a_run_in_order(case, tmp_path, signals, group, code):
     out, log = tmp_path / "out.ome.zarr", tmp_path / "log"
-    command = [Path(sys.executable).with_name("hrvol"), *case.command(out, engine="local", workers=1)]
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            command, stdout=stream, stderr=stream, start_new_session=True, preexec_fn=listen_to_interrupts
-        )
-    try:
+    with Run(case.command(out, engine="local", workers=1), log) as run:  # a session and group of its own
         wait_for(lambda: progress_of(out)[0] >= 1)
         before, begun = progress_of(out)[0], time.monotonic()
         for number in signals:
-            (os.killpg if group else os.kill)(process.pid, number)
+            run.send(number, group=group)
             time.sleep(0.2)
-        assert process.wait(30) == code
+        assert run.wait(30) == code
         assert time.monotonic() - begun < 20
-    finally:
-        process.kill()
-    said = log.read_text()
+        said = run.said
     assert said.splitlines()[-1].endswith("blocks done; run the same command to resume")
     assert f"stopped by {signals[0].name}" in said
     assert not any(noise in said for noise in ("Traceback", "distributed", "asyncio", "KeyboardInterrupt"))
@@ -166,8 +155,3 @@ def test_signals_end_a_run_in_order(case, tmp_path, signals, group, code):
     if signals in ([signal.SIGUSR1], [signal.SIGINT]):
         assert after > before  # what was in progress was finished, even though Ctrl-C goes to workers, too
     goes_on(out, case, log)
-
-
-def listen_to_interrupts():
-    """Undo what a shell does to jobs in the background, whose children would ignore Ctrl-C too."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

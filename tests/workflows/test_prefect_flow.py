@@ -63,7 +63,7 @@ def project(tmp_path_factory, home):
     """A folder in which the flow was run, one volume missing, the other's segmentation stopped on the way."""
     tool("prefect")
     folder = tmp_path_factory.mktemp("prefect")
-    prepare(folder, volumes={"missing": "missing.tif", "a": "a.tif"}, retry_delay=0.1, progress_interval=1)
+    prepare(folder, volumes={"missing": "missing.tif", "a": "a.tif"}, retry_delay=0.1, progress_interval=4)
     programs, kept = interrupt_first_segment(folder)
     process = started(folder, home, programs)
     log = finished(process)
