@@ -1,1 +1,1 @@
-"""Where and in which order work happens."""
+"""Apply a model to a volume block by block, on any engine, resumably."""
