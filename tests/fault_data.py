@@ -196,6 +196,8 @@ class Run:
 def _run(arguments, log, dies_at):
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Dask starts the process that this one is forked from in a thread that blocks the signal.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
