@@ -296,7 +296,8 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmati
 def _finding(
     recipe: str | None, clusters: int | None, merge: float | None, classes: int | None, seed: int | None
 ) -> ClusterOptions:
-    one_way_to_merge(merge, classes)
+    if merge is not None and classes is not None:
+        raise click.UsageError("--merge sets a distance and --classes a number of classes: choose one")
     from hrvol.run.options import ClusterOptions
 
     return ClusterOptions(recipe, clusters, merge, classes, seed)
@@ -335,12 +336,6 @@ recipe_compute_options = bundle(
 """The same, and the recipe."""
 
 finding_options = bundle("finding", _finding, _FINDING)
-
-
-def one_way_to_merge(merge: float | None, classes: int | None) -> None:
-    """Refuse both ``--merge`` and ``--classes``."""
-    if merge is not None and classes is not None:
-        raise click.UsageError("--merge sets a distance and --classes a number of classes: choose one")
 
 
 fresh_option = click.option("--fresh", is_flag=True, help="Replace earlier files.")
