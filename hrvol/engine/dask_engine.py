@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -101,7 +100,7 @@ def _run_on_worker(function: Callable[[T], R], task: T, failed: int, topic: str,
 class DaskEngine(Engine):
     """Runs tasks on Dask worker processes.
 
-    Processes are spawned: a script that uses this engine must keep its work under
+    Processes import the script that starts them: one that uses this engine must keep its work under
     ``if __name__ == "__main__":``.
 
     Parameters
@@ -126,7 +125,9 @@ class DaskEngine(Engine):
         self._failed_starts: list[str] | None = []  # reasons; None once a worker has started
 
     def __enter__(self) -> Self:
-        self._settings = dask.config.set(_SETTINGS)
+        # A process that was forked cannot use a GPU that its parent has touched.
+        method = "forkserver" if self._spec.name == "local" else "spawn"
+        self._settings = dask.config.set({**_SETTINGS, "distributed.worker.multiprocessing-method": method})
         self._settings.__enter__()
         # A connection logs its own end after the cluster has stopped silencing the logs.
         logging.getLogger("distributed.batched").setLevel(logging.CRITICAL)
@@ -160,9 +161,9 @@ class DaskEngine(Engine):
             self._cluster = slurm_cluster(spec)
         else:
             self._runner = sigint_masked_loop()
-            start = partial(cuda_cluster, spec) if spec.local_gpus else local_cluster
+            start = cuda_cluster if spec.local_gpus else local_cluster
             try:
-                self._cluster = start(self.workers, self._runner.loop)
+                self._cluster = start(spec, self.workers, self._runner.loop)
             except RuntimeError as error:
                 raise self._start_error(root_cause(error)) from error
         return Client(self._cluster, set_as_default=False)

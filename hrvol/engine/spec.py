@@ -129,6 +129,8 @@ class EngineSpec:
         Returns the UUID of a worker's GPU; called in each worker before its first task. Two workers with the
         same UUID are an error; a worker in which it raises gets no tasks. ``None``: the UUID that torch
         reports, where workers compute on GPUs.
+    imports
+        Modules that tasks use, for ``local``: imported once, before the workers are forked.
     """
 
     name: str = "serial"
@@ -138,6 +140,7 @@ class EngineSpec:
     devices: tuple[str, ...] = ()
     device: str = "cpu"
     identify: Callable[[], str] | None = None
+    imports: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:

@@ -176,4 +176,11 @@ def engine_spec(
     devices: Sequence[str] | None = None,
 ) -> EngineSpec:
     """Return the engine that the keywords of public functions name; parameters as for them."""
-    return EngineSpec(engine, workers, text(scheduler_file), dict(engine_options or {}), tuple(devices or ()))
+    return EngineSpec(
+        engine,
+        workers,
+        text(scheduler_file),
+        dict(engine_options or {}),
+        tuple(devices or ()),
+        imports=("hrvol.engine.dask_engine", "hrvol.run.predict", "hrvol.features.featuriser"),
+    )

@@ -71,7 +71,7 @@ sys.addaudithook(watch)
 
 
 def test_a_worker_loads_the_network_once_although_two_blocks_are_under_way(
-    weights, data, tmp_path, monkeypatch, spawned_workers
+    weights, data, tmp_path, monkeypatch, own_forkserver
 ):
     image, strokes = (data[i][:4, :92, :92] for i in (0, 2))
     monkeypatch.setenv("HRVOL_CACHE_DIR", str(tmp_path / "cache"))

@@ -124,7 +124,7 @@ def allocator(task):
     return {name: os.environ.get(name) for name in ALLOCATOR}
 
 
-def test_workers_keep_freed_memory_for_a_while(monkeypatch, spawned_workers):
+def test_workers_keep_freed_memory_for_a_while(monkeypatch, own_forkserver):
     name = "MALLOC_TRIM_THRESHOLD_"
     monkeypatch.setenv(name, "12345678")  # the environment overrides the default
     with open_engine(EngineSpec("local", 1)) as engine:

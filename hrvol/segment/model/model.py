@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skops.io
 
 from hrvol.classes import ClassInfo
 from hrvol.errors import HrvolError, ModelError, first_line
@@ -36,6 +35,7 @@ from hrvol.files import atomic_write
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.estimators.validate import TRUSTED_TYPES, check_fitted
+from hrvol.segment.model import light_skops
 from hrvol.segment.model.archive import (
     ARCHIVE_ERRORS,
     array_bytes,
@@ -165,7 +165,7 @@ def _classifier_members(
         arrays, entries = cluster_members(classifier)
         return arrays, {"clusters": entries}
     estimators = {
-        f"estimator_{member.name}.skops": canonical_skops(skops.io.dumps(member.estimator))
+        f"estimator_{member.name}.skops": canonical_skops(light_skops.dumps(member.estimator))
         for member in classifier.members
     }
     columns = [
@@ -327,12 +327,12 @@ def _estimator(
     member = f"estimator_{name}.skops"
     data = read_member(archive, member, source)
     try:
-        untrusted = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
+        untrusted = sorted(set(light_skops.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
         if untrusted:
             raise ModelError(
                 f"{source}: {member}: found types {', '.join(untrusted)}, expected those of a classifier only"
             )
-        estimator = skops.io.loads(data, trusted=list(TRUSTED_TYPES))
+        estimator = light_skops.loads(data, trusted=list(TRUSTED_TYPES))
         all_columns = name in ("all", "hybrid")
         start, stop = (0, n_features) if all_columns else (columns.start, columns.stop)
         if not 0 <= start < stop <= n_features or columns != slice(start, stop):
