@@ -22,6 +22,8 @@
 A message is one line: the file, the value found and the value expected.
 """
 
+from hrvol.text import printable
+
 
 class HrvolError(Exception):
     """Base of all deliberate errors; the command line prints its message and no traceback.
@@ -119,7 +121,7 @@ class StoppedError(HrvolError):
 
 def one_line(error: BaseException) -> str:
     """Return an exception as one line, with the name of its type unless it is an :class:`HrvolError`."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()), 2000)
     if isinstance(error, HrvolError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -127,4 +129,4 @@ def one_line(error: BaseException) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or the name of its type if there is no message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0])

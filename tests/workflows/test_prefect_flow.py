@@ -1,10 +1,12 @@
-"""The Prefect flow run as it stands, with a server of its own that lives as long as it does."""
+"""The Prefect flow run as it stands, with a server of its own."""
 
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from flow_data import (
@@ -23,22 +25,54 @@ from flow_data import (
 FLOW = WORKFLOWS / "prefect_flow.py"
 
 
-def started(folder, home, *first):
-    """Start the flow, with nothing of Prefect's outside a folder and nothing sent anywhere."""
-    python = Path(tool("prefect")).with_name("python")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Variables of a Prefect server on loopback, with nothing outside a folder and nothing sent anywhere."""
     variables = {
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect-home")),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
-    env = environment(*first, **variables)
-    env.pop("PREFECT_API_URL", None)  # a temporary server, not that of the user who runs the tests
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        tool("prefect"),
+        "server",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--no-services",
+    ]
+    process = subprocess.Popen(
+        command, env=environment(**variables), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        wait_for(lambda: answers(f"{url}/health"), process)
+        yield {**variables, "PREFECT_API_URL": url}
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def answers(url):
+    try:
+        with urlopen(url, timeout=5) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
+
+
+def started(folder, server, *first):
+    """Start the flow."""
+    python = Path(tool("prefect")).with_name("python")
     return subprocess.Popen(
         [str(python), str(FLOW), "config.yaml"],
         cwd=folder,
-        env=env,
+        env=environment(*first, **server),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -53,19 +87,12 @@ def finished(process):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """Prefect's own folder: its database is made once."""
-    return tmp_path_factory.mktemp("prefect-home")
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory, home):
+def project(tmp_path_factory, server):
     """A folder in which the flow was run, one volume missing, the other's segmentation stopped on the way."""
-    tool("prefect")
     folder = tmp_path_factory.mktemp("prefect")
     prepare(folder, volumes={"missing": "missing.tif", "a": "a.tif"}, retry_delay=0.1, progress_interval=4)
     programs, kept = interrupt_first_segment(folder)
-    process = started(folder, home, programs)
+    process = started(folder, server, programs)
     log = finished(process)
     return folder, kept, log, process.returncode
 
@@ -96,12 +123,12 @@ def test_a_missing_volume_fails_the_flow_but_does_not_stop_the_others(project):
 
 
 def test_a_cancelled_flow_stops_hrvol_in_good_order_and_a_wrong_setting_ends_it_at_once(
-    project, tmp_path, home
+    project, tmp_path, server
 ):
     prepare(tmp_path, volumes={"a": "a.tif"})
     (tmp_path / "results").mkdir()
     shutil.copy(project[0] / "results" / "model.hrvol", tmp_path / "results")
-    process = started(tmp_path, home)
+    process = started(tmp_path, server)
     labels = tmp_path / "results" / "a.ome.zarr"
     wait_for(lambda: len(block_files(labels)) >= 4, process)
     process.send_signal(signal.SIGINT)
@@ -113,7 +140,7 @@ def test_a_cancelled_flow_stops_hrvol_in_good_order_and_a_wrong_setting_ends_it_
     assert then["left"] > 0
 
     prepare(tmp_path, volumes={"a": "a.tif"}, workers=0)
-    process = started(tmp_path, home)
+    process = started(tmp_path, server)
     log = finished(process)
     assert process.returncode == 1
     assert re.search("hrvol: error:.*--workers", log), log

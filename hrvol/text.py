@@ -1,0 +1,24 @@
+"""Make text that was read from files safe to print."""
+
+from __future__ import annotations
+
+
+def printable(text: str, limit: int = 400) -> str:
+    """Return a text in which a terminal finds no commands, on one line and of bounded length.
+
+    Line breaks, terminal escapes, invisible and text-reversing characters are written as Python writes them
+    (``\\x1b``, ``\\u202e``); letters of all scripts stay.
+
+    Parameters
+    ----------
+    text
+        Any text.
+    limit
+        Most characters returned; the middle of a longer text is left out.
+    """
+    if len(text) > limit:  # first, so that a huge text costs nothing
+        text = f"{text[: limit - 24]} ... {text[-18:]}"
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )[: 4 * limit]
