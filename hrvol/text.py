@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 def printable(text: str, limit: int = 400) -> str:
-    """Return a text in which a terminal finds no commands, on one line and of bounded length.
+    r"""Return a text in which a terminal finds no commands, on one line and of bounded length.
 
     Line breaks, terminal escapes, invisible and text-reversing characters are written as Python writes them
-    (``\\x1b``, ``\\u202e``); letters of all scripts stay.
+    (``\x1b``, ``\u202e``); letters of all scripts stay.
 
     Parameters
     ----------

@@ -36,16 +36,8 @@ def server(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        tool("prefect"),
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--no-services",
-    ]
+    here = ("--host", "127.0.0.1", "--port", str(port), "--no-services")
+    command = [tool("prefect"), "server", "start", *here]
     process = subprocess.Popen(
         command, env=environment(**variables), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
