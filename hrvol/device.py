@@ -6,6 +6,7 @@ error instead of falling back to another one.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import socket
@@ -13,6 +14,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
+from runpy import run_path
 
 from hrvol.errors import DeviceError, UsageError
 
@@ -48,11 +51,22 @@ class DeviceChoice:
 
 def gpus() -> tuple[str, ...]:
     """Return the names of the GPUs that torch can use in this process."""
+    if "torch" not in sys.modules and not _has_driver():
+        return ()  # importing torch takes three seconds, and it would find none
     import torch
 
     if not torch.cuda.is_available():
         return ()
     return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+
+
+def _has_driver() -> bool:
+    """Whether this machine has the library of the NVIDIA driver, without which torch finds no GPU."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def lacking() -> tuple[str, ...]:
@@ -61,13 +75,14 @@ def lacking() -> tuple[str, ...]:
 
 
 def no_gpu() -> str:
-    """Describe for messages why torch has no GPU."""
-    import torch
-
+    """Describe for messages why torch has no GPU; torch is not imported for it."""
+    package = find_spec("torch")
+    folder = next(iter(package.submodule_search_locations or ())) if package else ""
+    torch = run_path(str(Path(folder, "version.py")))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     limited = "" if visible is None else f", CUDA_VISIBLE_DEVICES={visible!r}"
-    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-    return f"torch {torch.__version__}, {built}, sees no GPU{limited}"
+    built = f"built for CUDA {torch['cuda']}" if torch["cuda"] else "built without CUDA"
+    return f"torch {torch['__version__']}, {built}, sees no GPU{limited}"
 
 
 def check_gpu() -> None:

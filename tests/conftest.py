@@ -11,6 +11,20 @@ from run_data import QUICK, draw, make_volume
 
 from hrvol.training.train import train_model
 
+# Files that take a minute or more: started first, so that no process of pytest is left alone with one at the end.
+SLOW = (
+    "test_prefect_flow",
+    "test_snakefile",
+    "test_sbatch",
+    "test_faults_of_storage",
+    "test_faults",
+    "test_s3",
+)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def imported_once():

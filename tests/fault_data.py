@@ -6,6 +6,9 @@ takes half a second instead of six.
 
 import json
 import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import multiprocessing.util
 import os
 import random
 import shutil
@@ -203,6 +206,8 @@ def _run(arguments, log, dies_at):
     os.dup2(handle, 2)
     if dies_at is not None:
         _die_at(dies_at)
+    if "local" in arguments:
+        _fork_the_forkserver()
     from hrvol.cli import main
     from hrvol.engine import spec
 
@@ -210,6 +215,26 @@ def _run(arguments, log, dies_at):
 
     sys.argv = ["hrvol", *arguments]
     main(arguments)
+
+
+def _fork_the_forkserver():
+    """Start the process that workers are forked from as a fork of this one, which has imported everything."""
+    start = multiprocessing.util.spawnv_passfds
+
+    def fork(path, words, handles):
+        if "multiprocessing.forkserver" not in words[-1]:
+            return start(path, words, handles)
+        pid = os.fork()
+        if pid == 0:
+            exec(words[-1], {})
+            os._exit(0)
+        return pid
+
+    multiprocessing.util.spawnv_passfds = fork
+    multiprocessing.resource_tracker.ensure_running()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    multiprocessing.forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _die_at(point):

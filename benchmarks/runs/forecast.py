@@ -99,7 +99,7 @@ class Watch:
 
     def _look(self) -> None:
         while not self._over.wait(0.2):
-            for child in psutil.Process().children():
+            for child in psutil.Process().children(recursive=True):
                 with suppress(OSError, StopIteration):  # has ended
                     lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
                     peak = next(line.split()[1] for line in lines if line.startswith("VmHWM"))

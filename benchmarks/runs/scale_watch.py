@@ -120,12 +120,14 @@ class Watch:
 
 
 def children() -> list[int]:
-    """Return the children of this process; faster than a search among all processes."""
-    pids = []
-    for thread in Path("/proc/self/task").iterdir():
+    """Return the children of this process, and theirs; faster than a search among all processes."""
+    pids = [os.getpid()]
+    for pid in pids:
         with suppress(OSError):  # it has just ended
-            pids += [int(pid) for pid in (thread / "children").read_text().split()]
-    return pids
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                with suppress(OSError):
+                    pids += [int(child) for child in (thread / "children").read_text().split()]
+    return pids[1:]
 
 
 def cpu_seconds(pid: int) -> float:

@@ -18,7 +18,7 @@ from hrvol.cli import main
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 BIN = Path(sys.executable).parent
 PATIENCE = 300  # seconds; a busy machine takes a while to start a process
-SHAPE = (8, 150, 130)
+SHAPE = (4, 150, 130)
 RECIPE = {
     "features": {"kind": "classical", "classical": {"filters": ["gaussian", "sobel"], "sigmas": [1, 2]}},
     "classifier": {"trees": 5, "samples_per_class": 500},
@@ -73,7 +73,7 @@ def prepare(folder, **settings):
     truth[:, 110:140] = 3
     image = 60.0 * truth + np.random.default_rng(0).normal(0, 15, SHAPE)
     strokes = np.zeros(SHAPE, np.uint8)
-    strokes[::4, :, 5::11] = truth[::4, :, 5::11]
+    strokes[::2, :, 5::11] = truth[::2, :, 5::11]
     for name, values in (("a", np.clip(image, 0, 255)), ("strokes", strokes), ("truth", truth)):
         tifffile.imwrite(folder / f"{name}.tif", values.astype(np.uint8), photometric="minisblack")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))

@@ -104,7 +104,7 @@ def test_a_stopped_segmentation_is_tried_again_and_keeps_its_blocks(project):
 
 def test_progress_is_logged(project):
     _, _, log, _ = project
-    assert re.search(r"results/a\.ome\.zarr: \d+ of 72 blocks", log)
+    assert re.search(r"results/a\.ome\.zarr: \d+ of 36 blocks", log)
 
 
 def test_a_missing_volume_fails_the_flow_but_does_not_stop_the_others(project):

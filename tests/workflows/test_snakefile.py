@@ -38,7 +38,7 @@ def test_a_volume_is_segmented_and_compared_with_its_truth(project):
     folder, _, _ = project
     status = json.loads((folder / "results" / "a.json").read_text())
     assert status["state"] == "complete"
-    assert status["done"] == status["total"] == 72
+    assert status["done"] == status["total"] == 36
     assert json.loads((folder / "results" / "a.scores.json").read_text())["miou"] > 0.8
 
 
