@@ -11,7 +11,7 @@ from run_data import QUICK, draw, make_volume
 
 from hrvol.training.train import train_model
 
-# Files that take a minute or more: started first, so that no process of pytest is left alone with one at the end.
+# Files that take a minute or more: started first, so that none is left alone at the end.
 SLOW = (
     "test_prefect_flow",
     "test_snakefile",

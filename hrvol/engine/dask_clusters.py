@@ -71,7 +71,7 @@ class _Nanny(Nanny):  # type: ignore[misc] # Dask has no types
 
     async def instantiate(self) -> Any:
         """Start the process."""
-        self.env = {**os.environ, **self.env}
+        self.env = {**os.environ, **self.env}  # type: ignore[has-type]
         try:
             return await super().instantiate()
         except Exception as error:

@@ -7,8 +7,9 @@ import sys
 # estimator is. A module that is None cannot be imported, and the walk leaves it out.
 _ADAPTERS = [f"sklearn.externals.array_api_compat.{name}" for name in ("torch", "dask", "cupy")]
 _absent = [name for name in _ADAPTERS if name not in sys.modules]
-sys.modules.update(dict.fromkeys(_absent))
 try:
+    for _name in _absent:
+        sys.modules[_name] = None  # type: ignore[assignment]
     import skops.io
 finally:
     for _name in _absent:
