@@ -1,6 +1,11 @@
 """Shared fixtures: where the micrographs are, and the network loaded once."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side: more threads would wait for each other
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
+
 from multiprocessing import forkserver
 from pathlib import Path
 
