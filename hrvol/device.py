@@ -77,8 +77,9 @@ def lacking() -> tuple[str, ...]:
 def no_gpu() -> str:
     """Describe for messages why torch has no GPU; torch is not imported for it."""
     package = find_spec("torch")
-    folder = next(iter(package.submodule_search_locations or ())) if package else ""
-    torch = run_path(str(Path(folder, "version.py")))
+    if package is None or package.origin is None:
+        return "torch is not installed"
+    torch = run_path(str(Path(package.origin).with_name("version.py")))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     limited = "" if visible is None else f", CUDA_VISIBLE_DEVICES={visible!r}"
     built = f"built for CUDA {torch['cuda']}" if torch["cuda"] else "built without CUDA"

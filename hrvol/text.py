@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def printable(text: str, limit: int = 400) -> str:
-    r"""Return a text in which a terminal finds no commands, on one line and of bounded length.
+    r"""Return a text in which a terminal finds no commands, on one line.
 
     Line breaks, terminal escapes, invisible and text-reversing characters are written as Python writes them
     (``\x1b``, ``\u202e``); letters of all scripts stay.
@@ -14,11 +14,11 @@ def printable(text: str, limit: int = 400) -> str:
     text
         Any text.
     limit
-        Most characters returned; the middle of a longer text is left out.
+        Most characters of the text that are shown; the middle of a longer one is left out.
     """
     if len(text) > limit:  # first, so that a huge text costs nothing
         text = f"{text[: limit - 24]} ... {text[-18:]}"
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
-    )[: 4 * limit]
+    )

@@ -226,8 +226,10 @@ def _fork_the_forkserver():
             return start(path, words, handles)
         pid = os.fork()
         if pid == 0:
-            exec(words[-1], {})
-            os._exit(0)
+            try:
+                exec(words[-1], {})
+            finally:
+                os._exit(1)  # it ends itself; nothing else of this process may run twice
         return pid
 
     multiprocessing.util.spawnv_passfds = fork

@@ -82,9 +82,8 @@ class _Nanny(Nanny):  # type: ignore[misc] # Dask has no types
 def local_cluster(spec: EngineSpec, workers: int, loop: Any) -> LocalCluster:
     """Return a cluster of worker processes on this machine; the loop is from :func:`sigint_masked_loop`.
 
-    Workers are forked from a process that has imported ``spec.imports`` once: each, and each replacement,
-    starts in half a second instead of six, and they share the memory of the libraries. That process runs no
-    threads of its own, so that forking is safe.
+    Workers are forked from a process that imports ``spec.imports`` once: with several workers, or when one is
+    replaced, the imports are not repeated. That process has a single thread, so that forking is safe.
     """
     context = get_mp_context()
     if spec.imports:

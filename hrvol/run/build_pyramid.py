@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def build_pyramid(
         There is no such image.
     """
     spec = engine_spec(engine, workers, scheduler_file, engine_options)
+    spec = replace(spec, imports=(__name__,))  # no features: no torch
     return add_levels(Location.of(image, storage_options), spec, block_shape, stop, progress)
 
 

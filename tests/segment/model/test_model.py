@@ -147,6 +147,18 @@ for model in (
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_skops_knows_all_estimators_although_its_import_is_shortened():
+    code = (
+        "import sys, hrvol.run.segment; assert 'torch' not in sys.modules\n"
+        "from skops.io._trusted_types import SKLEARN_ESTIMATOR_TYPE_NAMES as known\n"
+        "from skops.io._utils import get_type_name\n"
+        "from sklearn.utils import all_estimators\n"
+        "found = {get_type_name(estimator) for _, estimator in all_estimators()}\n"
+        "assert set(known) == {name for name in found if name.startswith('sklearn.')} != set()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_another_process_writes_the_same_bytes(saved):
     clusters = Path(__file__).with_name("test_clusters.py")
     models = [_once(*each) for each in COMBINED]
