@@ -282,13 +282,13 @@ def test_an_input_that_may_not_be_read_is_refused(given, request):
     image = open_volume(given[0]).read()
     zarr.create_array(chunk, data=image, chunks=image.shape)
     if os.geteuid() == 0:
-        # The folders of the tests are root's alone.
+        # The folders of the tests are root's alone; those of torch may be too, hence device cpu.
         os.seteuid(65534)
         request.addfinalizer(lambda: os.seteuid(0))
     else:
         (chunk / "c/0/0/0").chmod(0)
     with pytest.raises(ResourceError, match="Permission denied"):
-        plan_run(chunk, given[1], given[2], **SHORT)
+        plan_run(chunk, given[1], given[2], device="cpu", **SHORT)
 
 
 def test_a_block_that_cannot_be_predicted_ends_the_plan_and_leaves_nothing(given, tmp_path):
