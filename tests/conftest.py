@@ -105,14 +105,14 @@ def weights(tmp_path_factory):
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
     made = Case.make(tmp_path_factory.mktemp("case"))
-    assert len(made.blocks) == 36
+    assert len(made.blocks) == 18
     assert set(ARRAYS) <= made.expected.keys()
     return made
 
 
 @pytest.fixture(scope="module")
 def unfinished(case):
-    """An output that was stopped after 14 blocks, to be copied."""
+    """An output that was stopped after 8 blocks, to be copied."""
     out = case.begin(case.folder / "unfinished.ome.zarr")
-    assert 10 < progress_of(out)[0] < 20
+    assert 5 < progress_of(out)[0] < 10
     return out

@@ -37,7 +37,7 @@ from hrvol.training.train import train_model
 from hrvol.volume.grid.tiling import blocks, tiles_of
 from hrvol.volume.storage.location import Location
 
-SHAPE = (4, 520, 88)
+SHAPE = (2, 520, 88)
 CHUNKS = (2, 40, 44)
 RECIPE = Recipe.from_dict(
     {
@@ -66,7 +66,9 @@ class Case:
         image, truth = make_volume(shape=SHAPE)
         array = zarr.create_array(folder / "volume.zarr", shape=SHAPE, chunks=CHUNKS, dtype=image.dtype)
         array[:] = image
-        trained = train_model([(image, draw(truth))], recipe=RECIPE, classes=["matrix", "disc"])
+        trained = train_model(
+            [(image, draw(truth, planes=(0, 1)))], recipe=RECIPE, classes=["matrix", "disc"]
+        )
         save_model(trained, folder / "model.hrvol")
         return cls(folder)
 
@@ -207,17 +209,19 @@ def _run(arguments, log, dies_at):
     if dies_at is not None:
         _die_at(dies_at)
     if "local" in arguments:
-        _fork_the_forkserver()
+        fork_the_forkserver()
     from hrvol.cli import main
     from hrvol.engine import spec
+    from hrvol.run import ledger
 
+    ledger.FLUSH = 0.1  # what is done is seen sooner
     spec.BACK_OFF = 0.1  # pauses before another try are tested elsewhere
 
     sys.argv = ["hrvol", *arguments]
     main(arguments)
 
 
-def _fork_the_forkserver():
+def fork_the_forkserver():
     """Start the process that workers are forked from as a fork of this one, which has imported everything."""
     start = multiprocessing.util.spawnv_passfds
 
@@ -227,6 +231,10 @@ def _fork_the_forkserver():
         pid = os.fork()
         if pid == 0:
             try:
+                # Above all its own end of the pipe whose closing tells it to end.
+                for handle in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, *handles}:
+                    with suppress(OSError):
+                        os.close(handle)
                 exec(words[-1], {})
             finally:
                 os._exit(1)  # it ends itself; nothing else of this process may run twice

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from hrvol.cli import main
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
-BIN = Path(sys.executable).parent
+COMMANDS = [Path(sys.executable).parent]  # where hrvol and python are
 PATIENCE = 300  # seconds; a busy machine takes a while to start a process
 SHAPE = (4, 150, 130)
 RECIPE = {
@@ -54,8 +54,8 @@ def tool(name):
 
 
 def environment(*folders, **variables):
-    """Return this process's environment, with programs of these folders first, then this Python's."""
-    path = os.pathsep.join([*map(str, folders), str(BIN), os.environ["PATH"]])
+    """Return this process's environment, with programs of these folders first, then ours."""
+    path = os.pathsep.join([*map(str, folders), *map(str, COMMANDS), os.environ["PATH"]])
     return {**os.environ, "PATH": path, **variables}
 
 
@@ -113,7 +113,7 @@ def wait_for(condition, process):
 def interrupt_first_segment(folder):
     """Return a folder with an ``hrvol`` that is stopped once, and the file that records its blocks."""
     kept = folder / "interrupted.json"
-    text = INTERRUPTED.format(python=sys.executable, hrvol=BIN / "hrvol", kept=kept)
+    text = INTERRUPTED.format(python=sys.executable, hrvol=COMMANDS[0] / "hrvol", kept=kept)
     executable(folder / "interrupted" / "hrvol", text)
     return folder / "interrupted", kept
 

@@ -82,7 +82,7 @@ def finished(process):
 def project(tmp_path_factory, server):
     """A folder in which the flow was run, one volume missing, the other's segmentation stopped on the way."""
     folder = tmp_path_factory.mktemp("prefect")
-    prepare(folder, volumes={"missing": "missing.tif", "a": "a.tif"}, retry_delay=0.1, progress_interval=4)
+    prepare(folder, volumes={"missing": "missing.tif", "a": "a.tif"}, retry_delay=0.1, progress_interval=0.2)
     programs, kept = interrupt_first_segment(folder)
     process = started(folder, server, programs)
     log = finished(process)

@@ -1,0 +1,13 @@
+"""The command hrvol that workflows call is forked from a process that has imported everything."""
+
+import flow_data
+import pytest
+from quick_command import quick_command
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick(tmp_path_factory):
+    with quick_command(tmp_path_factory.mktemp("quick")) as program:
+        flow_data.COMMANDS.insert(0, program.parent)
+        yield
+        flow_data.COMMANDS.remove(program.parent)
