@@ -1,9 +1,9 @@
 """The command hrvol for programs that call it often: forked from a process that has imported everything.
 
-Starting Python and importing PyTorch, scikit-learn and Dask takes five seconds, and tests of workflows call the
-command dozens of times. What is put on their PATH is a client of a few lines. It hands its arguments, folder,
-environment and standard streams to the process of the tests, which forks the command; it passes signals on, and ends
-as the command does. If the client is killed, so is the command.
+Starting Python and importing PyTorch, scikit-learn and Dask takes five seconds, and tests of workflows call
+the command dozens of times. What is put on their PATH is a client of a few lines. It hands its arguments,
+folder, environment and standard streams to the process of the tests, which forks the command; it passes
+signals on, and ends as the command does. If the client is killed, so is the command.
 """
 
 import json
