@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -11,10 +10,10 @@ import time
 import zipfile
 
 import numpy as np
-import psutil
 import pytest
 import zarr
 from click.testing import CliRunner
+from fault_data import Run, wait_for
 from run_data import draw, make_volume
 from s3_server import s3_server
 from zarr.storage import FsspecStore
@@ -98,30 +97,16 @@ def local(data, work, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def killed(bucket, work, model):
+def killed(bucket, work, model, tmp_path_factory):
     """A run of worker processes whose driver was killed as it wrote its first record down: the command, the
     status then, and all that it said."""
     command = segment(bucket, model, "out.ome.zarr", "--uncertainty", "--engine", "local", "--workers", 2)
-    process = subprocess.Popen(
-        hrvol(*command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=work
-    )
-    children = []
-    try:
-        deadline = time.monotonic() + 200
-        while not any("PUT" in line and "out.ome.zarr/ledger/main/0" in line for line in bucket.log):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGKILL)
-        output = "".join(process.communicate())
-    finally:
-        process.kill()
-        left = psutil.wait_procs(children, timeout=30)[1]
-        for child in left:
-            child.kill()
-    assert not left  # workers end when their driver does
-    return command, run_status(bucket.url("out.ome.zarr"), storage_options=bucket.options), output
+    with Run(map(str, command), tmp_path_factory.mktemp("log") / "log") as process:
+        wait_for(
+            lambda: any("PUT" in line and "out.ome.zarr/ledger/main/0" in line for line in bucket.log), 200
+        )
+        assert process.kill() == []  # workers end when their driver does
+    return command, run_status(bucket.url("out.ome.zarr"), storage_options=bucket.options), process.said
 
 
 @pytest.fixture(scope="module")
