@@ -7,7 +7,7 @@ from quick_command import quick_command
 
 @pytest.fixture(scope="session", autouse=True)
 def quick(tmp_path_factory):
-    with quick_command(tmp_path_factory.mktemp("quick")) as program:
-        flow_data.COMMANDS.insert(0, program.parent)
-        yield
-        flow_data.COMMANDS.remove(program.parent)
+    with quick_command(tmp_path_factory.mktemp("quick")) as folder:
+        flow_data.COMMANDS.insert(0, folder)
+        yield folder
+        flow_data.COMMANDS.remove(folder)

@@ -1,13 +1,14 @@
-"""The command hrvol for programs that call it often: forked from a process that has imported everything.
+"""hrvol and Python for programs that call them often: forked from a process that has imported everything.
 
 Starting Python and importing PyTorch, scikit-learn and Dask takes five seconds, and tests of workflows call
-the command dozens of times. What is put on their PATH is a client of a few lines. It hands its arguments,
-folder, environment and standard streams to the process of the tests, which forks the command; it passes
-signals on, and ends as the command does. If the client is killed, so is the command.
+the command dozens of times. What is put on their PATH are clients of a few lines. A client hands its
+arguments, folder, environment and standard streams to the process of the tests, which forks the command, or
+runs a script; it passes signals on, and ends as the command does. If the client is killed, so is the command.
 """
 
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -22,7 +23,7 @@ CLIENT = """#!{python} -IS
 import json, os, signal, socket, sys
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
-request = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+request = json.dumps([{name!r}, sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
 socket.send_fds(server, [len(request).to_bytes(8, "big")], [0, 1, 2])
 server.sendall(request)
 pid = int.from_bytes(server.recv(8), "big")
@@ -39,13 +40,17 @@ sys.exit(code)
 
 @contextmanager
 def quick_command(folder):
-    """Write the program ``hrvol`` into a folder and serve it until the ``with`` statement ends."""
+    """Write the programs ``hrvol`` and ``script`` into a folder and serve them in the ``with`` statement.
+
+    ``script`` runs a script of Python. Yields the folder.
+    """
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "socket"))
     listener.listen()
-    program = folder / "hrvol"
-    program.write_text(CLIENT.format(python=sys.executable, address=str(folder / "socket")))
-    program.chmod(0o755)
+    for name in ("hrvol", "script"):
+        program = folder / name
+        program.write_text(CLIENT.format(python=sys.executable, address=str(folder / "socket"), name=name))
+        program.chmod(0o755)
 
     def accept():
         while True:
@@ -57,7 +62,7 @@ def quick_command(folder):
 
     threading.Thread(target=accept, daemon=True).start()
     try:
-        yield program
+        yield folder
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
@@ -98,7 +103,7 @@ def read(client, size):
 def command(request, streams):
     """Do in a forked process what the command does."""
     os.setsid()
-    words, folder, variables = json.loads(request)
+    name, words, folder, variables = json.loads(request)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
@@ -109,6 +114,10 @@ def command(request, streams):
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if "serial" not in words:
         fork_the_forkserver()
+    if name == "script":
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
+        return
     from hrvol.cli import main
 
     sys.argv = ["hrvol", *words]

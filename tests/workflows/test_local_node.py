@@ -2,20 +2,19 @@
 
 import signal
 import subprocess
-import sys
 
 from flow_data import PATIENCE, WORKFLOWS, block_files, prepare, status, wait_for
 
 import hrvol
 
 
-def test_the_local_script_resumes_after_ctrl_c(tmp_path):
+def test_the_local_script_resumes_after_ctrl_c(tmp_path, quick):
     prepare(tmp_path)
     names = ["pore", "binder", "particle"]
     pair = tmp_path / "a.tif", tmp_path / "strokes.tif"
     model = hrvol.train_model([pair], recipe=tmp_path / "recipe.yaml", classes=names)
     hrvol.save_model(model, tmp_path / "model.hrvol")
-    command = [sys.executable, WORKFLOWS / "local_node.py", "a.tif", "strokes.tif", "out.ome.zarr"]
+    command = [quick / "script", WORKFLOWS / "local_node.py", "a.tif", "strokes.tif", "out.ome.zarr"]
     out = tmp_path / "out.ome.zarr"
 
     def start():
