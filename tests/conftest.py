@@ -11,7 +11,7 @@ from pathlib import Path
 
 import dask
 import pytest
-from fault_data import ARRAYS, FORK, PRELOAD, Case, progress_of
+from fault_data import ARRAYS, FORK, PRELOAD, Case, not_waited, progress_of
 from run_data import QUICK, draw, make_volume
 
 from hrvol.training.train import train_model
@@ -25,6 +25,9 @@ SLOW = (
     "test_faults",
     "test_s3",
 )
+
+
+os.fsync = not_waited
 
 
 def pytest_collection_modifyitems(items):

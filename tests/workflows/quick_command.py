@@ -17,7 +17,7 @@ import threading
 from contextlib import contextmanager, suppress
 from multiprocessing.reduction import DupFd
 
-from fault_data import FORK, fork_the_forkserver
+from fault_data import FORK, fork_the_forkserver, not_waited
 
 CLIENT = """#!{python} -IS
 import json, os, signal, socket, sys
@@ -103,6 +103,7 @@ def read(client, size):
 def command(request, streams):
     """Do in a forked process what the command does."""
     os.setsid()
+    os.fsync = not_waited
     name, words, folder, variables = json.loads(request)
     os.chdir(folder)
     os.environ.clear()

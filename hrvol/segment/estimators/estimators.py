@@ -17,10 +17,12 @@ fitted on a GPU (:mod:`hrvol.segment.estimators.cuml`), which also returns estim
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,7 +37,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from hrvol.arrays import average
 from hrvol.recipe.specs import ClassifierKind, ClassifierSpec
@@ -342,10 +344,19 @@ def prediction_threads(kind: ClassifierKind) -> Iterator[None]:
 def limit_worker_thread(kind: ClassifierKind) -> None:
     """Limit a worker thread within :func:`prediction_threads`: OpenMP's limit applies per thread."""
     if kind != "forest":
-        threadpool_limits(1)
+        _controller(len(sys.modules)).limit(limits=1)
 
 
 @contextmanager
 def _limit_threads(limit: int | None) -> Iterator[None]:
-    with _LIMIT_LOCK, threadpool_limits(limit):
+    with _LIMIT_LOCK, _controller(len(sys.modules)).limit(limits=limit):
         yield
+
+
+@lru_cache(maxsize=1)
+def _controller(modules: int) -> ThreadpoolController:
+    """Return what sets the number of threads of the libraries that are loaded.
+
+    Looking for them takes 7 ms, for each block; importing a module may load others.
+    """
+    return ThreadpoolController()

@@ -36,6 +36,8 @@ MARK = "zarr.json"
 
 _AT_ONCE = 16
 
+_FEW = 4
+
 # Folders on some network file systems, and folders of other users, cannot be synchronised.
 _UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EACCES}
 
@@ -164,16 +166,24 @@ class Location:
             except FileNotFoundError:
                 return None
 
-        return _map_threads(size, keys)
+        return self._each(size, keys)
 
     def checksums(self, keys: Iterable[str]) -> list[str | None]:
         """Return a checksum of each key's value; ``None`` if it does not exist."""
-        return _map_threads(lambda key: checksum(self.read_bytes(key)), keys)
+        return self._each(lambda key: checksum(self.read_bytes(key)), keys)
 
     def group_checksums(self, groups: Sequence[Sequence[str]]) -> list[str]:
         """Return one checksum per group of keys, of the checksums of their values."""
         sums = iter(self.checksums(key for keys in groups for key in keys))
         return [str(checksum("".join(next(sums) or "-" for _ in keys).encode())) for keys in groups]
+
+    def _each(self, function: Callable[[str], Any], keys: Iterable[str]) -> list[Any]:
+        """Call a function with each key, in threads where that is quicker than starting them."""
+        names = list(keys)
+        if self.path is not None and len(names) <= _FEW:
+            return [function(name) for name in names]
+        with ThreadPoolExecutor(_AT_ONCE, "hrvol-storage") as pool:
+            return list(pool.map(function, names))
 
     def erase(self, keys: Iterable[str]) -> None:
         """Delete the values of keys, if they exist."""
@@ -272,8 +282,3 @@ def _sync_folder(folder: Path) -> None:
 
 async def _names(store: Store) -> list[str]:
     return [name async for name in store.list_dir("")]
-
-
-def _map_threads(function: Any, keys: Iterable[str]) -> list[Any]:
-    with ThreadPoolExecutor(_AT_ONCE, "hrvol-storage") as pool:
-        return list(pool.map(function, keys))
