@@ -57,20 +57,20 @@ FORK.set_forkserver_preload(PRELOAD)
 
 @dataclass(frozen=True)
 class Case:
-    """A volume and a model on disk, and what an uninterrupted run makes of them."""
+    """A volume and a model on disk, and what an uninterrupted run makes of them; nine blocks per plane."""
 
     folder: Path
+    shape: tuple[int, int, int]
 
     @classmethod
-    def make(cls, folder):
-        image, truth = make_volume(shape=SHAPE)
-        array = zarr.create_array(folder / "volume.zarr", shape=SHAPE, chunks=CHUNKS, dtype=image.dtype)
+    def make(cls, folder, shape=SHAPE):
+        image, truth = make_volume(shape=shape)
+        array = zarr.create_array(folder / "volume.zarr", shape=shape, chunks=CHUNKS, dtype=image.dtype)
         array[:] = image
-        trained = train_model(
-            [(image, draw(truth, planes=(0, 1)))], recipe=RECIPE, classes=["matrix", "disc"]
-        )
+        pair = image, draw(truth, planes=(0, shape[0] - 1))
+        trained = train_model([pair], recipe=RECIPE, classes=["matrix", "disc"])
         save_model(trained, folder / "model.hrvol")
-        return cls(folder)
+        return cls(folder, shape)
 
     @property
     def volume(self):
@@ -82,7 +82,7 @@ class Case:
 
     @cached_property
     def blocks(self):
-        return blocks(SHAPE, RECIPE.tiles)
+        return blocks(self.shape, RECIPE.tiles)
 
     @cached_property
     def reference(self):
@@ -122,7 +122,7 @@ class Case:
         """Return the indices of the blocks that read a chunk of the input, from geometry alone."""
         found = []
         for block in self.blocks:
-            for tile in tiles_of(block, SHAPE[1:], RECIPE.tiles):
+            for tile in tiles_of(block, self.shape[1:], RECIPE.tiles):
                 y0, y1, x0, x1 = tile.window
                 read = (block.core[0], slice(y0, y1), slice(x0, x1))
                 spans = zip(read, chunk, CHUNKS, strict=True)

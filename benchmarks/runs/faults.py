@@ -50,6 +50,9 @@ from hrvol.errors import HrvolError
 DOCUMENT = Path(__file__).parents[2] / "docs" / "explanation" / "reliability.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
+SHAPE = (4, 520, 88)
+"""Voxels of the volume: 36 blocks, so that there are enough left when a fault is injected."""
+
 IDENTICAL, NAMED, SILENT, STUCK = "identical", "named", "silent", "stuck"
 VERDICTS = (IDENTICAL, NAMED, SILENT, STUCK)
 
@@ -330,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     spec_module.BACK_OFF = 0.01
     with tempfile.TemporaryDirectory(prefix="hrvol-faults-") as name:
         folder = Path(name)
-        case = Case.make(folder)
+        case = Case.make(folder, SHAPE)
         assert case.expected
         unfinished = case.begin(folder / "unfinished.ome.zarr")
         bench = Bench(case, unfinished, folder, random.Random(options.seed))

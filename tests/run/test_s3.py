@@ -102,9 +102,9 @@ def killed(bucket, work, model, tmp_path_factory):
     status then, and all that it said."""
     command = segment(bucket, model, "out.ome.zarr", "--uncertainty", "--engine", "local", "--workers", 2)
     with Run(map(str, command), tmp_path_factory.mktemp("log") / "log") as process:
-        wait_for(
-            lambda: any("PUT" in line and "out.ome.zarr/ledger/main/0" in line for line in bucket.log), 200
-        )
+        record = "out.ome.zarr/ledger/main/0"
+        wait_for(lambda: process.over or any("PUT" in line and record in line for line in bucket.log), 200)
+        assert not process.over, process.said
         assert process.kill() == []  # workers end when their driver does
     return command, run_status(bucket.url("out.ome.zarr"), storage_options=bucket.options), process.said
 

@@ -26,11 +26,18 @@ server.connect({address!r})
 request = json.dumps([{name!r}, sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
 socket.send_fds(server, [len(request).to_bytes(8, "big")], [0, 1, 2])
 server.sendall(request)
-pid = int.from_bytes(server.recv(8), "big")
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-    signal.signal(number, lambda number, frame: os.kill(pid, number))
+
+def number():
+    data = server.recv(8, socket.MSG_WAITALL)
+    if len(data) < 8:
+        sys.exit("the process that forks commands has failed")
+    return int.from_bytes(data, "big", signed=True)
+
+pid = number()
+for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(kind, lambda kind, frame: os.kill(pid, kind))
 server.sendall(b"1")
-code = int.from_bytes(server.recv(8), "big", signed=True)
+code = number()
 if code < 0:
     signal.signal(-code, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
@@ -72,12 +79,14 @@ def serve(client):
     """Fork one command; its exit code, or its end, is the client's."""
     with client, suppress(OSError):
         head, streams, *_ = socket.recv_fds(client, 8, 3)
-        request = read(client, int.from_bytes(head, "big"))
-        process = FORK.Process(target=command, args=(request, [DupFd(stream) for stream in streams]))
-        process.start()
-        for stream in streams:
-            os.close(stream)
-        client.sendall(process.pid.to_bytes(8, "big"))
+        try:
+            request = read(client, int.from_bytes(head, "big"))
+            process = FORK.Process(target=command, args=(request, [DupFd(stream) for stream in streams]))
+            process.start()
+        finally:
+            for stream in streams:
+                os.close(stream)
+        client.sendall(process.pid.to_bytes(8, "big", signed=True))
         # The client says that it passes signals on; after that it says nothing until it has the exit code.
         read(client, 1)
         ended = threading.Thread(target=process.join)

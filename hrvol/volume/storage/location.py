@@ -37,6 +37,7 @@ MARK = "zarr.json"
 _AT_ONCE = 16
 
 _FEW = 4
+"""Local files that are read before threads have started."""
 
 # Folders on some network file systems, and folders of other users, cannot be synchronised.
 _UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EACCES}
