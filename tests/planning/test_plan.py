@@ -17,6 +17,8 @@ from hrvol.cli.plan import plan as command
 from hrvol.engine.spec import EngineSpec
 from hrvol.errors import BlockError, InputError, OtherRunError, OutputExistsError, ResourceError, UsageError
 from hrvol.features.deep.gpu_memory import device_need
+from hrvol.planning import estimate
+from hrvol.planning.calibrate import measure
 from hrvol.planning.gpu_memory import CUDA_BYTES, GpuNeed, free_gpu, gpu_need, tree_bytes
 from hrvol.planning.plan import check_resources
 from hrvol.planning.plan_run import plan_run
@@ -125,7 +127,15 @@ def test_a_complete_output_needs_no_blocks(given):
     check_resources(plan)
 
 
-def test_blocks_outside_a_mask_take_nothing(given, project):
+def test_blocks_outside_a_mask_take_nothing(given, project, monkeypatch):
+    paces = []
+
+    def at_one_pace(*args, **kwargs):  # whatever else the machine does meanwhile
+        result = measure(*args, **kwargs)
+        paces.append(result.pace)
+        return replace(result, pace=paces[0])
+
+    monkeypatch.setattr(estimate, "measure", at_one_pace)
     plan = plan_run(*given, mask=project / "mask.zarr", **SHORT)
     report = segment_volume(*given, mask=project / "mask.zarr")
     assert plan.voxels == report.voxels == 2 * 70 * 100
