@@ -22,3 +22,8 @@ def printable(text: str, limit: int = 400) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be shown as it is: on one line, and no character that a terminal obeys or hides."""
+    return text == printable(text, max(24, len(text)))

@@ -8,9 +8,7 @@ from typing import Any
 import yaml
 
 from hrvol.errors import RecipeError
-
-KeyPath = tuple[str | int, ...]
-"""Keys and list indices that lead from the top of a file to a value."""
+from hrvol.reading.explain import KeyPath
 
 _STRING, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 

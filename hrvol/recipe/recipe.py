@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from hrvol.errors import RecipeError
-from hrvol.recipe.explain import Locate, explain
+from hrvol.reading.explain import Locate, explain
 from hrvol.recipe.marked_yaml import parse_mapping
 from hrvol.recipe.specs import (
     ClassifierSpec,

@@ -13,7 +13,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from hrvol.recipe.marked_yaml import KeyPath
+from hrvol.text import printable
+
+KeyPath = tuple[str | int, ...]
+"""Keys and list indices that lead from the top of a file to a value."""
 
 Position = tuple[int, int]
 
@@ -194,4 +197,4 @@ def _shown(value: Any) -> str:
     """Return a value as YAML has it, shortened."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return "a mapping" if isinstance(value, Mapping) else reprlib.repr(value)
+    return "a mapping" if isinstance(value, Mapping) else printable(reprlib.repr(value))
