@@ -119,13 +119,14 @@ def test_a_run_in_one_process_goes_on_with_its_model_or_ends(models, file, tmp_p
 
 @pytest.mark.faults
 @pytest.mark.timeout(120)
-def test_a_worker_that_starts_again_labels_with_the_model_of_the_run(case, models, tmp_path):
+def test_workers_that_start_later_label_with_the_model_of_the_run(case, models, tmp_path):
     out, model = tmp_path / "out.ome.zarr", tmp_path / "model.hrvol"
     shutil.copyfile(case.model, model)
     words = [str(model) if word == str(case.model) else word for word in case.command(out, engine="local")]
     with Run(words, tmp_path / "log") as run:
-        wait_for(lambda: progress_of(out)[0] >= 1)
+        wait_for((out / "zarr.json").exists)  # the driver has read the model, and starts its workers
         save_model(models[1], model)
+        wait_for(lambda: progress_of(out)[0] >= 1)
         for worker in run.workers():
             worker.kill()
         assert run.wait() == 0, run.said
