@@ -265,9 +265,7 @@ class ModelContent:
         keep_model(digest, model if isinstance(model, Model) else read_model(data, str(model)))
         return cls(file, data, digest)
 
-    def source(
-        self, weights: WeightsSource, device: str, stack: ExitStack, *, workers: bool
-    ) -> ModelSource:
+    def source(self, weights: WeightsSource, device: str, stack: ExitStack, *, workers: bool) -> ModelSource:
         """Return the source for the processes of a run.
 
         ``stack`` holds the copy of a model that ``workers`` read, or that has no file.

@@ -65,9 +65,7 @@ def check_boosting(boosting: HistGradientBoostingClassifier, n_features: int, n_
     categorical = attribute(attribute(boosting, "_bin_mapper", _BinMapper), "is_categorical_", np.ndarray)
     if categorical.shape != (n_features,) or categorical.dtype != np.uint8 or categorical.any():
         raise ValueError(f"found categorical columns, expected {n_features} of numbers")
-    loss, link = (
-        (HalfBinomialLoss, LogitLink) if n_classes == 2 else (HalfMultinomialLoss, MultinomialLogit)
-    )
+    loss, link = (HalfBinomialLoss, LogitLink) if n_classes == 2 else (HalfMultinomialLoss, MultinomialLogit)
     attribute(attribute(boosting, "_loss", loss), "link", link)
     for predictors in attribute(boosting, "_predictors", list):
         if type(predictors) is not list or len(predictors) != trees:

@@ -134,7 +134,9 @@ def _check_nodes(schema: dict[str, Any]) -> tuple[list[str], set[str]]:
             continue
         if (number := node.get("__id__")) is not None:
             if type(number) is not int:
-                raise ValueError(f"found the number {printable(str(number), 40)} of an object, expected an integer")
+                raise ValueError(
+                    f"found the number {printable(str(number), 40)} of an object, expected an integer"
+                )
             if not _same(known.setdefault(number, node), node):  # skops takes the first for both
                 raise ValueError(f"found two objects with number {number}, expected one")
         if loader == "NdArrayNode":
@@ -143,7 +145,9 @@ def _check_nodes(schema: dict[str, Any]) -> tuple[list[str], set[str]]:
             arrays[str(node["file"])] = None
         elif loader == "JsonNode":
             if len(node["content"]) > _TEXT:
-                raise ValueError(f"found a value of {len(node['content'])} characters, expected at most {_TEXT}")
+                raise ValueError(
+                    f"found a value of {len(node['content'])} characters, expected at most {_TEXT}"
+                )
         elif loader == "TreeNode":
             of_trees.add(_classes_of_tree(node))
         elif loader == "RandomGeneratorNode":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -80,6 +81,6 @@ def read_class_table(entries: Any, source: str) -> tuple[ClassInfo, ...]:
         An entry is damaged, or values do not increase.
     """
     table = validated(_ClassTable, {"classes": entries}, source, ModelError).classes
-    if any(one.value >= following.value for one, following in zip(table, table[1:], strict=False)):
+    if any(one.value >= following.value for one, following in pairwise(table)):
         raise ModelError(f"{source}: found values out of order, expected increasing ones")
     return tuple(ClassInfo(entry.value, entry.name, entry.colour) for entry in table)
