@@ -145,7 +145,13 @@ def _problem(alternatives: Sequence[_Located], model: type[BaseModel]) -> str:
 def _expected(details: ErrorDetails, annotation: Any) -> str:
     kind = details["type"]
     if kind in ("tuple_type", "too_long", "missing"):
-        return _list_of(annotation)
+        expected = _list_of(annotation)
+        limited = kind == "too_long" and expected == "a list"
+        return f"a list of at most {details['ctx']['max_length']} values" if limited else expected
+    if kind == "too_short":
+        return f"a list of at least {details['ctx']['min_length']} values"
+    if kind == "string_too_long":
+        return f"text of at most {details['ctx']['max_length']} characters"
     if kind in ("model_type", "model_attributes_type"):
         return "a mapping of keys"
     rule = details["msg"].removeprefix("Input should be ")
