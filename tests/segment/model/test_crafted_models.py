@@ -164,7 +164,7 @@ BOOSTING = {
     "a threshold of infinity": (set_predictor(num_threshold=(0, np.inf)), "threshold of NaN or infinity"),
     "a leaf of NaN": (set_predictor(value=("leaf", np.nan)), "leaf of NaN or infinity"),
     "categorical splits": (set_predictor(is_categorical=(0, 1)), "categorical splits"),
-    "nodes of another kind": (put("_predictors.0.0.nodes", np.zeros(4)), "found nodes of another type"),
+    "nodes of another kind": (put("_predictors.0.0.nodes", np.zeros(4)), "Cannot cast array data"),
 }
 
 LINEAR = {
