@@ -133,6 +133,8 @@ class BlockReport:
         Disagreement of the block's tiles where they overlap, before blending.
     checksum
         Checksum of the stored shards.
+    objects
+        Checksum of each of them.
     read
         Bytes of input chunks decoded since the worker's previous report.
     peak
@@ -147,6 +149,7 @@ class BlockReport:
     checksum: str
     read: int
     peak: int
+    objects: tuple[str, ...] = ()
 
 
 MODEL_FILE = "model"
