@@ -31,10 +31,11 @@ from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import block_shape
+from hrvol.volume.guard import keep_inputs
 from hrvol.volume.ome.documents import Documents
 from hrvol.volume.ome.label_documents import LabelOutputs
 from hrvol.volume.ome.labels import LabelStore, create_labels
-from hrvol.volume.region import Region, keep_input, region_box
+from hrvol.volume.region import Region, region_box
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.volume import Volume, open_labels, open_volume
 
@@ -265,7 +266,7 @@ def prepare(
     opened = open_volume(located(volume, options.storage_options), level=options.input.level)
     location = Location.of(out, options.storage_options)
     region = region_box(options.input.roi, opened)
-    keep_input(opened, location)
+    keep_inputs(location, opened, options.input.mask, model, options.weights.path, spec.scheduler_file)
     mask = None
     if options.input.mask is not None:
         mask = _open_mask(located(options.input.mask, options.storage_options), opened)

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from pydantic import Field
+from zarr.storage import MemoryStore
 
 from hrvol.arrays import Shape3
 from hrvol.classes import ClassInfo
@@ -37,6 +38,8 @@ from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.documents import (
     Documents,
     create_documents,
+    documents_in,
+    fits,
     record_documents,
     restore_documents,
 )
@@ -51,12 +54,17 @@ from hrvol.volume.ome.label_documents import (
     plan_images,
 )
 from hrvol.volume.ome.metadata import DEFAULT_LABELS
-from hrvol.volume.ome.output import clear_output, ensure_array, write_box
+from hrvol.volume.ome.output import clear_output, write_box
 from hrvol.volume.ome.pyramid import ImagePlan, make_level, make_part, write_levels
-from hrvol.volume.storage.location import Location, combined
+from hrvol.volume.storage.location import MARK, Location, combined
 
 if TYPE_CHECKING:
     from hrvol.volume.volume import Volume
+
+_FILE = "c/0"
+"""Key of the only chunk of an array of bytes, which is stored as it is."""
+
+_FILE_BYTES = 2**31
 
 _Side = Annotated[int, Field(ge=1, lt=2**31)]
 
@@ -181,24 +189,24 @@ class LabelStore:
         self.location.erase(keys if which is None else compress(keys, which))
 
     def write_file(self, name: str, data: bytes) -> None:
-        """Store a file in the output as an array of bytes; an existing one must have the same size."""
-        values = np.frombuffer(data, np.uint8)
-        array = ensure_array(
-            self._root,
-            name,
-            shape=values.shape,
-            chunks=values.shape,
-            shards=None,
-            dtype=values.dtype,
-            compressors=None,
-            fill_value=0,
+        """Store a file in the output as an array of bytes, unless it is there."""
+        store = MemoryStore()
+        shape = (len(data),)
+        zarr.create_array(
+            store, shape=shape, chunks=shape, dtype="uint8", compressors=None, fill_value=0, zarr_format=3
         )
-        array[:] = values
+        document = documents_in(store)[""]
+        if not fits(self.location.read_json(f"{name}/{MARK}"), document):
+            self.location.write_json(f"{name}/{MARK}", document)
+        if self.read_file(name) != data:
+            self.location.write_bytes(f"{name}/{_FILE}", data)
 
     def read_file(self, name: str) -> bytes | None:
-        """Return a file stored in the output; ``None`` without one."""
-        array = self._root.get(name)
-        return np.asarray(array[:]).tobytes() if isinstance(array, zarr.Array) else None
+        """Return a file stored in the output; ``None`` without one, or if it is too large for one."""
+        (size,) = self.location.sizes([f"{name}/{_FILE}"])
+        if size is None or size > _FILE_BYTES:
+            return None
+        return self.location.read_bytes(f"{name}/{_FILE}")
 
     @cached_property
     def images(self) -> tuple[ImagePlan, ...]:

@@ -172,7 +172,10 @@ class Location:
 
     def write_json(self, key: str, values: Mapping[str, Any]) -> None:
         """Write a mapping as JSON, as Zarr writes metadata."""
-        data = json.dumps(values, indent=2, allow_nan=False).encode()
+        self.write_bytes(key, json.dumps(values, indent=2, allow_nan=False).encode())
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """Write the value of a key."""
         if self.path is not None and (self.path / key).is_dir():  # no file takes the name of a folder
             self.erase([key])
         sync(self.store(read_only=False).set(key, default_buffer_prototype().buffer.from_bytes(data)))
