@@ -93,7 +93,20 @@ def create_documents(location: Location, documents: Documents) -> None:
     record_documents(location, documents)
 
 
-def restore_documents(location: Location, documents: Documents, *, recorded: bool) -> list[str]:
+def as_found(location: Location, documents: Documents) -> Documents:
+    """Return documents with the provenance and the codecs that an output without a record has.
+
+    Another version may have written it. Other differences are damage.
+    """
+    stored = _stored(location, documents)
+    begun, whole = (
+        {path: _as_stored(document, stored[path]) for path, document in some.items()}
+        for some in (documents.begun, documents.whole)
+    )
+    return Documents(begun, whole)
+
+
+def restore_documents(location: Location, documents: Documents) -> list[str]:
     """Restore documents that are missing or changed; several processes may do so at once.
 
     Arrays keep their data. What other programs added stays: attributes, keys of ``ome``, names of labels. An
@@ -105,17 +118,13 @@ def restore_documents(location: Location, documents: Documents, *, recorded: boo
         Of the output.
     documents
         What it should have.
-    recorded
-        Whether they are those that were written. Otherwise the stored provenance and codecs are kept: another
-        version may have written them.
 
     Returns
     -------
     list of str
         Paths of the restored documents.
     """
-    values = location.read_documents(map(_key, documents.whole))
-    stored = dict(zip(documents.whole, values, strict=True))
+    stored = _stored(location, documents)
     root = stored[""]
     complete = _provenance_of(root).get("complete") is True
     restored = []
@@ -124,19 +133,22 @@ def restore_documents(location: Location, documents: Documents, *, recorded: boo
         if begun is None and present is None and not complete and location.sizes([_key(path)]) == [None]:
             continue  # a coarser level that is not made yet
         choices = [choice for choice in (begun, whole) if choice is not None]
-        if not recorded:
-            choices = [_as_stored(choice, present) for choice in choices]
         if not any(fits(present, choice) for choice in choices):
             restored.append(path)
             if path:
                 location.write_json(_key(path), merged(present, choices[-1] if complete else choices[0]))
     if restored:
         choice = documents.whole[""] if complete else documents.begun[""]
-        document = merged(root, choice if recorded else _as_stored(choice, root))
+        document = merged(root, choice)
         provenance = {**document["attributes"][_OURS], "complete": False}
         provenance.pop("begun", None)
         location.write_json(MARK, {**document, "attributes": {**document["attributes"], _OURS: provenance}})
     return restored
+
+
+def _stored(location: Location, documents: Documents) -> dict[str, dict[str, Any] | None]:
+    values = location.read_documents(map(_key, documents.whole))
+    return dict(zip(documents.whole, values, strict=True))
 
 
 def record_documents(location: Location, documents: Documents) -> None:

@@ -37,6 +37,7 @@ from hrvol.volume.grid.tiling import Box
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.documents import (
     Documents,
+    as_found,
     create_documents,
     documents_in,
     fits,
@@ -317,7 +318,9 @@ def create_labels(
     )
     if resume and location.occupied():
         kept = documents.kept_by(written)
-        restore_documents(location, kept, recorded=kept is written)
+        if kept is not written:
+            kept = as_found(location, documents)
+        restore_documents(location, kept)
         if kept is not written:
             record_documents(location, kept)
     else:
