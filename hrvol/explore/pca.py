@@ -172,9 +172,9 @@ def pca_picture(
         raise UsageError("attention: classical features have none; expected a deep or hybrid recipe")
     if not volumes:
         raise UsageError("pca: found no volume, expected at least one")
-    file = check_picture(out, overwrite)
     opened = [open_volume(located(volume, storage_options)) for volume in volumes]
-    keep_inputs(file, *opened, file_or_none(recipe), weights_path)
+    keep_inputs(out, *opened, file_or_none(recipe), weights_path)
+    file = check_picture(out, overwrite)
     chosen = [(volume, z) for volume in opened for z in choose_planes(volume, planes)]
     if len(chosen) > MOST_ROWS:
         raise UsageError(f"{file}: found {len(chosen)} planes to draw, expected at most {MOST_ROWS}")

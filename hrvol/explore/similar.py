@@ -199,8 +199,8 @@ def find_similar(
     ]
     volumes = [opened, *(volume for volume, _ in searched)]
     if picture is not None:
-        picture = check_picture(picture, overwrite)
         keep_inputs(picture, *volumes, file_or_none(recipe), weights_path)
+        picture = check_picture(picture, overwrite)
     choice = choose_device(device)
     windows = unit_windows(volumes, spec.intensity, spec.seed)
     shown = _read(opened, z, windows[opened])

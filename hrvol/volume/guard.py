@@ -67,7 +67,7 @@ def _places(value: Any) -> Iterator[Path | str]:
                 yield Path(rest if mark else link)
             else:
                 host, _, path = rest.partition("/")  # of object stores: the bucket
-                yield f"{protocol}://{host.lower()}{posixpath.normpath(f'/{path}')}".rstrip("/")
+                yield f"{protocol}://{host.lower()}{posixpath.normpath('/' + path.lstrip('/'))}".rstrip("/")
 
 
 def _overlap(one: Path | str, other: Path | str) -> bool:
