@@ -62,9 +62,11 @@ def test_model_weights_and_recipe_are_kept(place, monkeypatch):
         lambda: cluster_volume("volume.zarr", "out.zarr", recipe=QUICK, model="b", boxes="b"),
         lambda: extract_features("volume.zarr", recipe, recipe=recipe, overwrite=True),
         lambda: pca_picture(["volume.zarr"], "w.png", weights_path="w.png"),
-        lambda: find_similar("volume.zarr", [(0, 3, 3)], ["t.png/a"], picture="t.png")
-        if zarr.create_array("t.png/a", data=np.zeros((2, 8, 8), np.uint8))
-        else None,
+        lambda: (
+            find_similar("volume.zarr", [(0, 3, 3)], ["t.png/a"], picture="t.png")
+            if zarr.create_array("t.png/a", data=np.zeros((2, 8, 8), np.uint8))
+            else None
+        ),
         lambda: detection_files(["volume.zarr"], place, others=[place / "volume.png"]),
     ]
     (place / "w.png").touch()

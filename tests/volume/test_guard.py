@@ -37,9 +37,9 @@ SPELLINGS = [
 def test_an_output_in_another_spelling_is_recognised(volume, spelling):
     out = spelling.format(volume)
     for given in (volume, str(volume), Location.of(volume), open_volume(volume), zarr.open(volume, mode="r")):
-        with pytest.raises(UsageError, match="is .or holds, or is inside. the input"):
+        with pytest.raises(UsageError, match=r"is .or holds, or is inside. the input"):
             keep_inputs(out, None, given)
-        with pytest.raises(UsageError, match="is .or holds, or is inside. the input"):
+        with pytest.raises(UsageError, match=r"is .or holds, or is inside. the input"):
             keep_inputs(Location.of(out), given)
 
 
@@ -76,7 +76,12 @@ def test_urls_are_compared_by_what_they_name(out, given):
 
 
 def test_what_is_elsewhere_is_accepted(volume, tmp_path):
-    for out in (tmp_path / "out.zarr", volume.parent / "v.zarr2", "s3://bucket/v.zarr2", f"{volume}.ome.zarr"):
+    for out in (
+        tmp_path / "out.zarr",
+        volume.parent / "v.zarr2",
+        "s3://bucket/v.zarr2",
+        f"{volume}.ome.zarr",
+    ):
         keep_inputs(out, volume, "s3://bucket/v.zarr", "s3://bucket/V.zarr2", np.zeros(3), None, "a\0b")
     assert file_or_none("fast") is None
     assert file_or_none(volume) is None
