@@ -22,6 +22,7 @@ from uuid import uuid4
 import dask
 from distributed import Client, KilledWorker, LocalCluster, Status, WorkerPlugin, get_worker
 
+from hrvol.engine import life
 from hrvol.engine.dask_clusters import (
     cuda_cluster,
     local_cluster,
@@ -29,9 +30,12 @@ from hrvol.engine.dask_clusters import (
     sigint_masked_loop,
     slurm_cluster,
 )
+from hrvol.engine.dask_retired import RetiredWorkers, kill_worker
 from hrvol.engine.gpu_admission import GpuAdmission
+from hrvol.engine.life import REPORTER, LifeWatch
 from hrvol.engine.scheduling import Job, TaskQueue
 from hrvol.engine.spec import Engine, EngineSpec, MapRequest, R, T
+from hrvol.engine.stop import postponed
 from hrvol.engine.task import Outcome, configure, run_task
 from hrvol.errors import HrvolError, StoppedError, one_line
 
@@ -45,6 +49,9 @@ JOB_SILENT = 20.0
 
 START_TRIES = 3
 """How often each worker process may fail to start before the run ends, as long as none has started."""
+
+LAST_WORKER = 30.0
+"""Seconds after the first worker process has started in which the run waits for the others."""
 
 _POLL = 0.5  # seconds between checks for stop signals and for retries that are due
 
@@ -62,6 +69,8 @@ _SETTINGS = {
     # A dead worker is restarted, which takes a while on a busy machine or a slow disk; Dask would give it up
     # meanwhile, for good.
     "distributed.deploy.lost-worker-timeout": "3650 days",
+    # Dask's clock goes on while a laptop sleeps. The driver itself retires silent workers.
+    "distributed.scheduler.worker-ttl": None,
 }
 
 
@@ -81,17 +90,22 @@ class _Configure(WorkerPlugin):  # type: ignore[misc]
         configure(self._value)
 
 
-def _run_on_worker(function: Callable[[T], R], task: T, failed: int, topic: str, name: str) -> None:
-    """Run one task in a Dask worker; publish its ticks and its outcome under ``topic``.
+def _run_on_worker(
+    function: Callable[[T], R], task: T, failed: int, topic: str, name: str, seconds: float
+) -> None:
+    """Run one task in a Dask worker; publish its ticks, signs of life and outcome under ``topic``.
 
     The outcome is not the result of the Dask task, which would stay on the worker until it is fetched and be
     lost if the worker dies in between.
     """
     worker = get_worker()
-    outcome: Outcome[Any, R] = run_task(
-        function, task, failed, lambda message: worker.log_event(topic, ["tick", message])
-    )
-    worker.log_event(topic, ["outcome", name, worker.address, pickle.dumps(replace(outcome, task=None))])
+
+    def publish(kind: str, content: Any) -> None:
+        worker.log_event(topic, [kind, name, worker.address, content])
+
+    with REPORTER.running(name, seconds, lambda works: publish("alive", works)):
+        outcome: Outcome[Any, R] = run_task(function, task, failed, lambda message: publish("tick", message))
+    publish("outcome", pickle.dumps(replace(outcome, task=None)))
     if outcome.broken:
         # The driver will end this process. Dask would run its tasks again elsewhere, unless they failed.
         raise RuntimeError(outcome.error)
@@ -121,7 +135,7 @@ class DaskEngine(Engine):
         self._runner: Any = None
         self._settings: Any = None
         self._admission: GpuAdmission | None = None
-        self._ended: set[str] = set()
+        self._retired = RetiredWorkers()
         self._failed_starts: list[str] | None = []  # reasons; None once a worker has started
 
     def __enter__(self) -> Self:
@@ -161,12 +175,31 @@ class DaskEngine(Engine):
             self._cluster = slurm_cluster(spec)
         else:
             self._runner = sigint_masked_loop()
-            start = cuda_cluster if spec.local_gpus else local_cluster
             try:
-                self._cluster = start(spec, self.workers, self._runner.loop)
+                with postponed():  # the cluster would be left without an owner
+                    if spec.local_gpus:
+                        self._cluster = cuda_cluster(spec, self.workers, self._runner.loop)
+                    else:
+                        self._cluster = local_cluster(spec, 0, self._runner.loop)
             except RuntimeError as error:
                 raise self._start_error(root_cause(error)) from error
+            self._cluster.scale(self.workers)
+            self._await_workers(self._cluster)
         return Client(self._cluster, set_as_default=False)
+
+    def _await_workers(self, cluster: LocalCluster) -> None:
+        """Wait until all workers have started, but not long for the last ones.
+
+        They are waited for here, and not by Dask, so that a signal ends the wait and no worker is left.
+        """
+        first: float | None = None
+        while (started := len(cluster.scheduler.workers)) < self.workers:
+            if started:
+                first = first or time.monotonic()
+                if time.monotonic() - first > LAST_WORKER:
+                    return
+            self._replenish(cluster)
+            time.sleep(0.02)
 
     @property
     def _scheduler(self) -> str:
@@ -175,8 +208,12 @@ class DaskEngine(Engine):
 
     def _close(self, quickly: bool) -> None:
         """End the workers; ``quickly``: without waiting for running tasks."""
+        with postponed():  # or processes would be left
+            self._end(quickly)
+
+    def _end(self, quickly: bool) -> None:
         if isinstance(self._cluster, LocalCluster) and quickly:
-            for nanny in list(self._cluster.workers.values()):
+            for nanny in list(self._cluster._created):  # also those that are still starting
                 with suppress(Exception):  # while starting, and once dead, it has no process
                     nanny.auto_restart = False
                     nanny.process.process._process.kill()
@@ -197,13 +234,18 @@ class DaskEngine(Engine):
         topic = f"hrvol-{uuid4().hex}"
         reported: dict[str, tuple[str, Outcome[T, R]]] = {}  # worker and outcome, by the future's name
 
+        watch = LifeWatch(life.LIMITS)
+        stuck: dict[str, str] = {}  # reason, by the future's name
+
         def on_event(event: tuple[float, list[Any]]) -> None:
-            kind, *content = event[1]
-            if kind == "outcome":
-                name, worker, pickled = content
-                reported[name] = worker, pickle.loads(pickled)
-            elif request.on_tick is not None:
-                request.on_tick(content[0])
+            kind, name, worker, content = event[1]
+            works = kind != "alive" or content
+            if not watch.report(name, worker, works=works):  # given up: another worker has the task
+                self._retired.heard(name, worker, works=works)
+            elif kind == "outcome":
+                reported[name] = worker, pickle.loads(content)
+            elif kind == "tick" and request.on_tick is not None:
+                request.on_tick(content)
 
         self._client.subscribe_topic(topic, on_event)
         ended: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -212,6 +254,7 @@ class DaskEngine(Engine):
 
         def submit(job: Job) -> None:
             name = f"{topic}-{uuid4().hex}"
+            watch.submitted(name, job.worker)
             future = self._client.submit(
                 _run_on_worker,
                 request.function,
@@ -219,6 +262,7 @@ class DaskEngine(Engine):
                 job.failed,
                 topic,
                 name,
+                watch.limits.report,
                 key=name,
                 pure=False,
                 workers=[job.worker],
@@ -230,7 +274,13 @@ class DaskEngine(Engine):
         try:
             while True:
                 stopping = request.stopping
-                if pending.refresh_is_due() or (self._admission is not None and self._admission.waiting):
+                overdue = watch.overdue()
+                for task in overdue:
+                    self._retired.retire(self._cluster, task)
+                    stuck[task.name] = task.reason
+                    ended.put(task.name)
+                waiting = self._admission is not None and self._admission.waiting
+                if pending.refresh_is_due() or waiting or overdue:
                     pending.refresh_workers(self._current_workers())
                     for name, (_, job) in futures.items():
                         if not pending.knows(job.worker):
@@ -245,16 +295,19 @@ class DaskEngine(Engine):
                     if name not in futures:  # handled before, when its worker was lost
                         continue
                     future, job = futures.pop(name)
-                    worker, outcome = reported.pop(name, (job.worker, None))
+                    worker, outcome = reported.pop(name, (watch.ended(name) or job.worker, None))
+                    reason = stuck.pop(name, None)
                     pending.release(job)
                     if outcome is None:
                         # Refresh first: if the scheduler is gone, the task is not to blame.
                         pending.refresh_workers(self._current_workers())
-                        outcome = _outcome_of_loss(future, job)
+                        outcome = _outcome_of_loss(future, job, reason)
                         future.cancel(force=True)
-                        if worker in self._ended:  # another task broke the process
+                        if reason is None and worker in self._retired:  # because of another task
                             pending.requeue(job, job.failed)
                             continue
+                    if outcome.ok:
+                        watch.succeeded()
                     future.release()  # otherwise Dask runs it again if the worker is lost now
                     outcome = replace(outcome, task=request.tasks[job.number])
                     if outcome.broken:
@@ -277,7 +330,7 @@ class DaskEngine(Engine):
             if self._cluster is not None and self._spec.name == "slurm":
                 self._replace_jobs()
             try:
-                workers = [worker for worker in self._client.nthreads() if worker not in self._ended]
+                workers = [worker for worker in self._client.nthreads() if worker not in self._retired]
                 return workers if self._admission is None else self._admission.admitted(workers)
             except HrvolError:
                 raise
@@ -287,11 +340,14 @@ class DaskEngine(Engine):
 
     def _end_process(self, worker: str) -> None:
         """End a worker process whose GPU failed; its nanny starts another."""
-        if worker in self._ended:
+        if worker in self._retired:
             return
-        self._ended.add(worker)
+        self._retired.ending(worker)
         LOG.warning("%s: its GPU failed: starting another process", worker)
         # Its other task is lost with it; that does not count as a failed try.
+        if isinstance(self._cluster, LocalCluster):
+            kill_worker(self._cluster, worker)
+            return
         self._client.run(os._exit, 1, workers=[worker], on_error="ignore")
 
     def _replenish(self, cluster: LocalCluster) -> None:
@@ -335,8 +391,10 @@ class DaskEngine(Engine):
             cluster.scale(jobs=self.workers)
 
 
-def _outcome_of_loss(future: Any, job: Job) -> Outcome[Any, Any]:
-    """Return the outcome of a task that has ended without reporting one."""
+def _outcome_of_loss(future: Any, job: Job, reason: str | None) -> Outcome[Any, Any]:
+    """Return the outcome of a task that has ended without reporting one, or was given up for a reason."""
+    if reason is not None:
+        return Outcome(None, error=reason, tries=job.failed + 1)
     error = future.exception() if future.status == "error" else None
     if error is not None and not isinstance(error, KilledWorker):
         return Outcome(None, error=one_line(error), details=repr(error), tries=job.failed + 1)

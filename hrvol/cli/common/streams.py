@@ -14,9 +14,9 @@ _GONE = (errno.EPIPE, errno.EBADF, errno.EIO)
 
 
 class SafeStream:
-    """A text stream whose ``write`` and ``flush`` raise no error of the system.
+    r"""A text stream whose ``write`` and ``flush`` raise no error of the system.
 
-    Letters that the encoding lacks are written as Python writes them (``\\xb5``). It has no ``buffer``, so
+    Letters that the encoding lacks are written as Python writes them (``\xb5``). It has no ``buffer``, so
     that click does not write past it.
 
     Parameters
