@@ -20,7 +20,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, Status, WorkerPlugin, get_worker
+from distributed import Client, KilledWorker, LocalCluster, Status
 
 from hrvol.engine import life
 from hrvol.engine.dask_clusters import (
@@ -30,13 +30,14 @@ from hrvol.engine.dask_clusters import (
     sigint_masked_loop,
     slurm_cluster,
 )
-from hrvol.engine.dask_retired import RetiredWorkers, kill_worker
+from hrvol.engine.dask_retired import RetiredWorkers, kill_all, kill_worker
+from hrvol.engine.dask_worker import Configure, run_on_worker
 from hrvol.engine.gpu_admission import GpuAdmission
-from hrvol.engine.life import REPORTER, LifeWatch
+from hrvol.engine.life import LifeWatch
 from hrvol.engine.scheduling import Job, TaskQueue
 from hrvol.engine.spec import Engine, EngineSpec, MapRequest, R, T
 from hrvol.engine.stop import postponed
-from hrvol.engine.task import Outcome, configure, run_task
+from hrvol.engine.task import Outcome
 from hrvol.errors import HrvolError, StoppedError, one_line
 
 LOG = logging.getLogger("hrvol.run")
@@ -74,43 +75,6 @@ _SETTINGS = {
 }
 
 
-class _Configure(WorkerPlugin):  # type: ignore[misc]
-    """Sends the configuration to each worker, including replacements of lost ones.
-
-    It loads nothing: the first task that needs a model or network opens it, so that workers start at once and
-    a failure to load is the failure of a task, with its reason.
-    """
-
-    name = "hrvol-configuration"
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def setup(self, worker: Any) -> None:
-        configure(self._value)
-
-
-def _run_on_worker(
-    function: Callable[[T], R], task: T, failed: int, topic: str, name: str, seconds: float
-) -> None:
-    """Run one task in a Dask worker; publish its ticks, signs of life and outcome under ``topic``.
-
-    The outcome is not the result of the Dask task, which would stay on the worker until it is fetched and be
-    lost if the worker dies in between.
-    """
-    worker = get_worker()
-
-    def publish(kind: str, content: Any) -> None:
-        worker.log_event(topic, [kind, name, worker.address, content])
-
-    with REPORTER.running(name, seconds, lambda works: publish("alive", works)):
-        outcome: Outcome[Any, R] = run_task(function, task, failed, lambda message: publish("tick", message))
-    publish("outcome", pickle.dumps(replace(outcome, task=None)))
-    if outcome.broken:
-        # The driver will end this process. Dask would run its tasks again elsewhere, unless they failed.
-        raise RuntimeError(outcome.error)
-
-
 class DaskEngine(Engine):
     """Runs tasks on Dask worker processes.
 
@@ -135,6 +99,8 @@ class DaskEngine(Engine):
         self._runner: Any = None
         self._settings: Any = None
         self._admission: GpuAdmission | None = None
+        self._topic = f"hrvol-{uuid4().hex}"
+        self._take_report: Callable[[str, str, str, Any], bool] | None = None  # while a map runs
         self._retired = RetiredWorkers()
         self._failed_starts: list[str] | None = []  # reasons; None once a worker has started
 
@@ -147,7 +113,8 @@ class DaskEngine(Engine):
         logging.getLogger("distributed.batched").setLevel(logging.CRITICAL)
         try:
             self._client = self._connect()
-            self._client.register_plugin(_Configure(self._configuration))
+            self._client.register_plugin(Configure(self._configuration))
+            self._client.subscribe_topic(self._topic, self._on_event)
             if self._spec.gpu_identifier is not None:
                 self._admission = GpuAdmission(self._client, self._spec.gpu_identifier, self.workers)
         except BaseException:
@@ -213,10 +180,7 @@ class DaskEngine(Engine):
 
     def _end(self, quickly: bool) -> None:
         if isinstance(self._cluster, LocalCluster) and quickly:
-            for nanny in list(self._cluster._created):  # also those that are still starting
-                with suppress(Exception):  # while starting, and once dead, it has no process
-                    nanny.auto_restart = False
-                    nanny.process.process._process.kill()
+            kill_all(self._cluster)
         for resource in (self._client, self._cluster):
             with suppress(Exception):
                 if resource is not None:
@@ -231,23 +195,22 @@ class DaskEngine(Engine):
             self._settings = None
 
     def _outcomes(self, request: MapRequest[T, R]) -> Iterator[Outcome[T, R]]:
-        topic = f"hrvol-{uuid4().hex}"
+        topic = self._topic
         reported: dict[str, tuple[str, Outcome[T, R]]] = {}  # worker and outcome, by the future's name
 
         watch = LifeWatch(life.LIMITS)
         stuck: dict[str, str] = {}  # reason, by the future's name
 
-        def on_event(event: tuple[float, list[Any]]) -> None:
-            kind, name, worker, content = event[1]
-            works = kind != "alive" or content
-            if not watch.report(name, worker, works=works):  # given up: another worker has the task
-                self._retired.heard(name, worker, works=works)
-            elif kind == "outcome":
+        def take(kind: str, name: str, worker: str, content: Any) -> bool:
+            if not watch.report(name, worker, works=kind != "alive" or content):
+                return False
+            if kind == "outcome":
                 reported[name] = worker, pickle.loads(content)
             elif kind == "tick" and request.on_tick is not None:
                 request.on_tick(content)
+            return True
 
-        self._client.subscribe_topic(topic, on_event)
+        self._take_report = take
         ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         pending = TaskQueue(len(request.tasks))
         futures: dict[str, tuple[Any, Job]] = {}
@@ -256,7 +219,7 @@ class DaskEngine(Engine):
             name = f"{topic}-{uuid4().hex}"
             watch.submitted(name, job.worker)
             future = self._client.submit(
-                _run_on_worker,
+                run_on_worker,
                 request.function,
                 request.tasks[job.number],
                 job.failed,
@@ -318,9 +281,17 @@ class DaskEngine(Engine):
                     else:
                         pending.requeue(job, outcome.tries, exclusive=outcome.details is None)
         finally:
+            self._take_report = None
             with suppress(Exception):
                 self._client.cancel([future for future, _ in futures.values()], force=True)
-                self._client.unsubscribe_topic(topic)
+
+    def _on_event(self, event: tuple[float, list[Any]]) -> None:
+        """Take a report of a worker, in another thread."""
+        kind, name, worker, content = event[1]
+        take = self._take_report
+        if take is None or not take(kind, name, worker, content):
+            # Nobody waits for this task any more, as another worker has it.
+            self._retired.heard(name, worker, works=kind != "alive" or content)
 
     def _current_workers(self) -> list[str]:
         """Return the addresses of the workers that may run tasks."""

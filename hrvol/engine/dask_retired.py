@@ -7,9 +7,10 @@ import os
 import signal
 from contextlib import suppress
 from functools import partial
+from multiprocessing import forkserver
 from typing import Any
 
-from distributed import LocalCluster
+from distributed import LocalCluster, Status
 
 from hrvol.engine.life import Overdue
 
@@ -78,3 +79,17 @@ def kill_worker(cluster: LocalCluster, worker: str) -> None:
         if nanny.worker_address == worker and nanny.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(nanny.pid, signal.SIGKILL)
+
+
+def kill_all(cluster: LocalCluster) -> None:
+    """Kill all worker processes of this machine, also those that are still starting."""
+    nannies = list(cluster._created)
+    for nanny in nannies:
+        with suppress(Exception):  # it may have no process yet, or none any more
+            nanny.process.process._process.kill()
+    if any(nanny.status in (Status.init, Status.starting) for nanny in nannies):
+        # Workers are forked from a process that imports for seconds before it answers.
+        server = forkserver._forkserver  # type: ignore[attr-defined]
+        if server._forkserver_pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(server._forkserver_pid, signal.SIGKILL)

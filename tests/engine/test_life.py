@@ -18,7 +18,7 @@ from hrvol.engine.life import LifeWatch, Limits, Reporter
 from hrvol.engine.spec import EngineSpec
 from hrvol.engine.task import computing
 
-QUICK = Limits(report=0.2, silent=1.5, first=2.0, idle=1.5, factor=1.0)
+QUICK = Limits(report=0.2, silent=3.0, first=2.0, idle=1.5, factor=1.0)
 
 
 class Clock:
@@ -208,4 +208,4 @@ def test_a_stopped_worker_of_a_running_cluster_is_set_aside_until_it_goes_on(
 
 
 def test_limits_are_generous():
-    assert life.LIMITS == replace(life.LIMITS, report=10.0, silent=300.0, first=3600.0, idle=900.0)
+    assert replace(life.LIMITS, report=10.0, silent=300.0, first=3600.0, idle=900.0) == life.LIMITS
