@@ -22,6 +22,7 @@ def main() -> None:
     """Run the command line."""
     _open_streams()
     _handle(_stop)
+    os.environ["PYTHONSAFEPATH"] = "1"  # for all child processes: no module is the current folder's
     from hrvol.cli import main as program
 
     code: object = 1

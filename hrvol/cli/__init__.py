@@ -69,11 +69,13 @@ class _Program(click.Group):
         except BrokenPipeError as error:  # of a connection: standard streams raise none
             raise HrvolError(f"{error.filename or 'connection'}: broken pipe") from error
 
-    def _exit_code(self, *arguments: Any, **extra: Any) -> int:
+    def _exit_code(
+        self, args: Sequence[str] | None, prog_name: str, complete_var: str | None, **extra: Any
+    ) -> int:
         """Run the program; print an error as one line and return the exit code."""
         try:
             with program_signals():
-                code = super().main(*arguments, standalone_mode=False, **extra)
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
                 return code if isinstance(code, int) else 0
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "hrvol"

@@ -89,7 +89,6 @@ def kill_all(cluster: LocalCluster) -> None:
             nanny.process.process._process.kill()
     if any(nanny.status in (Status.init, Status.starting) for nanny in nannies):
         # Workers are forked from a process that imports for seconds before it answers.
-        server = forkserver._forkserver  # type: ignore[attr-defined]
-        if server._forkserver_pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(server._forkserver_pid, signal.SIGKILL)
+        server: Any = forkserver._forkserver
+        with suppress(TypeError, ProcessLookupError):  # it has not been started
+            os.kill(server._forkserver_pid, signal.SIGKILL)

@@ -27,6 +27,7 @@ class Configure(WorkerPlugin):  # type: ignore[misc]
         self._value = value
 
     def setup(self, worker: Any) -> None:
+        """Set the configuration of a worker."""
         configure(self._value)
 
 

@@ -151,7 +151,7 @@ def read_a_pipe_once(task):
     number, marker = task
     if number == 3 and not Path(marker).exists():
         os.mkfifo(marker)
-        open(marker).read()  # nobody ever writes to it, as on a file system that does not answer
+        Path(marker).read_bytes()  # nobody ever writes to it, as on a file system that does not answer
     return os.getpid()
 
 
@@ -169,7 +169,7 @@ def test_a_worker_without_a_sign_of_life_is_killed_and_started_again(function, q
 
 
 def never_return(task):
-    open(task[1]).read()
+    Path(task[1]).read_bytes()
 
 
 def test_a_task_that_is_stuck_at_each_try_fails_with_the_reason(quick):

@@ -93,7 +93,7 @@ def safe_streams() -> Iterator[None]:
     with ExitStack() as stack:
         null: Any = stack.enter_context(open(os.devnull, "r+", encoding="utf-8"))
         output, errors = SafeStream(sys.stdout or null), SafeStream(sys.stderr or null)
-        sys.stdin, sys.stdout, sys.stderr = sys.stdin or null, output, errors  # type: ignore[assignment]
+        sys.stdin, sys.stdout, sys.stderr = sys.stdin or null, output, errors
         try:
             yield
         finally:
