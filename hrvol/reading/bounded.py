@@ -37,7 +37,14 @@ _KINDS = {
 }
 
 
-def read_file(path: str | Path, limit: int, expected: str, error: type[HrvolError] = InputError) -> bytes:
+def read_file(
+    path: str | Path,
+    limit: int,
+    expected: str,
+    error: type[HrvolError] = InputError,
+    *,
+    private: bool = False,
+) -> bytes:
     """Return the bytes of a regular file; pipes and devices, which might never end, are refused.
 
     Parameters
@@ -50,11 +57,14 @@ def read_file(path: str | Path, limit: int, expected: str, error: type[HrvolErro
         What is expected there, for messages: ``"a *.hrvol file"``.
     error
         Type of the error to raise.
+    private
+        Whether to refuse a file of another account, or one that other accounts may read or change.
 
     Raises
     ------
     HrvolError
-        Of the type ``error``: there is no such file, it is no regular file, too large, or cannot be read.
+        Of the type ``error``: there is no such file, it is no regular file, too large, not private, or cannot
+        be read.
     """
     name = printable(str(path), 1000)
     try:
@@ -72,6 +82,11 @@ def read_file(path: str | Path, limit: int, expected: str, error: type[HrvolErro
         os.close(handle)
         raise error(f"{name}: found {_KINDS.get(kind, 'no regular file')}, expected {expected}")
     with os.fdopen(handle, "rb") as stream:
+        if private and status.st_uid != os.geteuid():
+            raise error(f"{name}: found a file of account {status.st_uid}, expected your own")
+        if private and status.st_mode & 0o077:
+            mode = stat.S_IMODE(status.st_mode)
+            raise error(f"{name}: found mode {mode:04o}, expected 0600: only you can read it (chmod 600)")
         if status.st_size > limit:
             _too_large(name, status.st_size, limit, error)
         try:

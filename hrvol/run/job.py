@@ -158,6 +158,8 @@ class BlockReport:
         Disagreement of the block's tiles where they overlap, before blending.
     checksum
         Checksum of the stored shards.
+    objects
+        Checksum of each of them.
     read
         Bytes of input chunks decoded since the worker's previous report.
     peak
@@ -172,6 +174,7 @@ class BlockReport:
     checksum: str
     read: int
     peak: int
+    objects: tuple[str, ...] = ()
 
 
 MODEL_FILE = "model"

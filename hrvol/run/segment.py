@@ -31,8 +31,11 @@ from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import block_shape
-from hrvol.volume.ome.labels import LabelOutputs, LabelStore, create_labels
-from hrvol.volume.region import Region, keep_input, region_box
+from hrvol.volume.guard import keep_inputs
+from hrvol.volume.ome.documents import Documents
+from hrvol.volume.ome.label_documents import LabelOutputs
+from hrvol.volume.ome.labels import LabelStore, create_labels
+from hrvol.volume.region import Region, region_box
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.volume import Volume, open_labels, open_volume
 
@@ -194,7 +197,7 @@ def segment(
         prepared = prepare(volume, out, model, stack, options)
         job, location, recipe = prepared.job, prepared.location, prepared.model.recipe
 
-        def create(exists: bool) -> LabelStore:
+        def create(exists: bool, written: Documents | None) -> LabelStore:
             return create_labels(
                 location,
                 job.volume,
@@ -203,6 +206,7 @@ def segment(
                 attributes=prepared.attributes,
                 outputs=LabelOutputs(output.name, output.probabilities, output.uncertainty),
                 resume=exists or output.part is not None,
+                written=written,
             )
 
         store, exists = begin_output(location, prepared.attributes, create, overwrite=output.overwrite)
@@ -265,7 +269,7 @@ def prepare(
     opened = open_volume(located(volume, options.storage_options), level=options.input.level)
     location = Location.of(out, options.storage_options)
     region = region_box(options.input.roi, opened)
-    keep_input(opened, location)
+    keep_inputs(location, opened, options.input.mask, model, options.weights.path, spec.scheduler_file)
     mask = None
     if options.input.mask is not None:
         mask = _open_mask(located(options.input.mask, options.storage_options), opened)

