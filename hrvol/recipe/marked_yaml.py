@@ -72,7 +72,7 @@ class _Loader(yaml.SafeLoader):
         except ValueError as error:
             raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
 
-    def construct_yaml_int(self, node: yaml.Node) -> Any:
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
         if len(node.value) > _DIGITS:
             raise ValueError(f"found an integer of {len(node.value)} digits, expected at most {_DIGITS}")
         return super().construct_yaml_int(node)
