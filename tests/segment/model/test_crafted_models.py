@@ -46,6 +46,13 @@ def test_an_unchanged_model_passes(kind, classes):
     assert crafted.with_members(data) == data
 
 
+def test_a_model_trained_on_a_file_whose_name_is_no_unicode_passes():
+    data = with_json(
+        small("forest"), "info.json", lambda values: values.update(trained_on=[{"source": "a\udc80.tif"}])
+    )
+    assert read_model(data, "m.hrvol").trained_on == ({"source": "a\udc80.tif"},)
+
+
 # -- what an estimator holds -----------------------------------------------------------------------------
 
 
@@ -542,6 +549,10 @@ ARCHIVES = {
         info(members=[{"name": "all", "columns": [0, 10**9]}]),
         "found columns 0..1000000000",
     ),
+    "training on text": (info(trained_on="abc"), "trained_on: found damaged entries"),
+    "training on numbers": (info(trained_on=[1]), "trained_on: found damaged entries"),
+    "no training": (info(trained_on=None), "trained_on: found damaged entries"),
+    "half a character": (info(versions={"a": "\udc80"}), "found text that is no Unicode"),
     "a member's name": (info(members=[{"name": "../x", "columns": [0, 6]}]), r"found estimators \['../x'\]"),
     "a billion trees": (
         recipe(classifier={"trees": 10**9}),
