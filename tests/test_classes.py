@@ -42,7 +42,7 @@ def test_zero_repeated_values_and_odd_colours_are_refused():
 
 @pytest.mark.parametrize("name", ["", "a\x1b[31m", "a\nb", "a\u202eb", "a" * 201])
 def test_names_that_a_terminal_obeys_or_hides_are_refused(name):
-    with pytest.raises(InputError, match=r"class 1: found the name .* expected 1 to 200 characters") as caught:
+    with pytest.raises(InputError, match="class 1: found the name") as caught:
         ClassInfo(1, name, (0, 0, 0))
     assert str(caught.value).isprintable()
     with pytest.raises(UsageError, match="classes: found the name"):
