@@ -344,6 +344,28 @@ def harm(path, kind, seed=0):
             (path / "rubbish").write_text("rubbish")
 
 
+def documents(out):
+    """Return all metadata of an output but for its ledger's, as values."""
+    files = (path.relative_to(out) for path in Path(out).rglob("zarr.json"))
+    return {
+        str(path): json.loads((Path(out) / path).read_text()) for path in files if path.parts[0] != "ledger"
+    }
+
+
+def change(path, rng):
+    """Change one byte of a file."""
+    data = bytearray(path.read_bytes())
+    at = rng.randrange(len(data))
+    data[at] = rng.choice([byte for byte in range(256) if byte != data[at]])
+    path.write_bytes(data)
+
+
+def edit(path, function):
+    values = json.loads(path.read_text())
+    function(values)
+    path.write_text(json.dumps(values, indent=2))
+
+
 class Cluster:
     """A Dask cluster of processes; ends with the ``with`` statement."""
 

@@ -1,0 +1,123 @@
+"""Outputs whose metadata or arrays were changed or lost: the same command makes them whole again."""
+
+import random
+import shutil
+
+import numpy as np
+import pytest
+import zarr
+from fault_data import change, contents, copied, differing, documents, edit, is_whole, progress_of, shards
+
+from hrvol.engine.stop import Stop
+from hrvol.errors import HrvolError, OtherRunError, OutputExistsError, StoppedError
+from hrvol.info import describe
+from hrvol.run.ledger import Ledger, read_state
+from hrvol.run.segment import segment_volume
+from hrvol.run.status import run_status
+from hrvol.volume.storage.location import Location
+
+
+@pytest.mark.parametrize(
+    "lost",
+    ["uncertainty", "labels/hrvol/1/zarr.json", "probabilities/1", "labels/zarr.json", "zarr.json"],
+)
+def test_lost_metadata_and_arrays_are_made_again(case, tmp_path, lost):
+    out = copied(case.reference, tmp_path / "out.ome.zarr")
+    path = out / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    case.segment(out)
+    is_whole(out, case)
+
+
+@pytest.mark.parametrize("lost", ["uncertainty", "labels/hrvol/1/zarr.json"])
+def test_no_label_is_deleted_for_what_else_is_lost(case, tmp_path, lost):
+    out = copied(case.reference, tmp_path / "out.ome.zarr")
+    path = out / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    stop = Stop()
+    stop.request()
+    before = {shard: shard.read_bytes() for shard in shards(out, "labels/hrvol/0")}
+    try:
+        case.segment(out, stop=stop)
+    except StoppedError:
+        assert run_status(out)["state"] != "complete"
+    assert {shard: shard.read_bytes() for shard in shards(out, "labels/hrvol/0")} == before
+    case.segment(out)
+    is_whole(out, case)
+
+
+def test_one_changed_byte_of_a_whole_output(case, tmp_path):
+    rng = random.Random(1)
+    out = copied(case.reference, tmp_path / "out.ome.zarr")
+    names = sorted(documents(out))
+    for name in rng.sample(names, 4):
+        change(out / name, rng)
+        case.segment(out)
+        assert differing(contents(out), case.expected) == [], name
+
+
+def test_an_unfinished_output_that_says_it_is_complete(case, unfinished, tmp_path):
+    out = copied(unfinished, tmp_path / "out.ome.zarr")
+    edit(out / "zarr.json", lambda values: values["attributes"]["hrvol"].update(complete=True))
+    case.segment(out)
+    is_whole(out, case)
+
+
+def test_levels_that_are_not_recorded_are_built_though_the_output_says_it_is_complete(case, tmp_path):
+    out = copied(case.reference, tmp_path / "out.ome.zarr")
+    location = Location.of(out)
+    with Ledger(location, len(case.blocks)) as ledger:
+        for name in ledger.state.parts:
+            ledger.mark_part(name, "", "")
+    shutil.rmtree(out / "labels/hrvol/1/c")
+    case.segment(out)
+    is_whole(out, case)
+
+
+def test_settings_are_compared_with_those_that_were_recorded(case, unfinished, tmp_path):
+    out = copied(unfinished, tmp_path / "out.ome.zarr")
+    edit(out / "zarr.json", lambda values: values["attributes"]["hrvol"]["recipe"].update(seed=9))
+    with pytest.raises(OtherRunError, match=r"outputs\.uncertainty was true, now false"):
+        segment_volume(case.volume, out, case.model, probabilities=True)
+    case.segment(out)
+    is_whole(out, case)
+
+
+def test_without_root_and_record_it_is_refused_and_with_the_record_it_may_be_replaced(case, tmp_path):
+    out = copied(case.reference, tmp_path / "out.ome.zarr")
+    (out / "zarr.json").write_text("{")
+    case.segment(out, overwrite=True)
+    is_whole(out, case)
+    (out / "zarr.json").write_text("{")
+    (out / "ledger/zarr.json").write_text("{")
+    before = len(shards(out, "labels/hrvol/0"))
+    for overwrite in (False, True):
+        with pytest.raises(OutputExistsError, match="found no Zarr"):
+            case.segment(out, overwrite=overwrite)
+    assert len(shards(out, "labels/hrvol/0")) == before
+
+
+def test_labels_by_others_are_not_deleted_with_an_output(case, tmp_path):
+    out = copied(case.reference, tmp_path / "out.ome.zarr")
+    zarr.open_group(out, mode="r+").create_array("labels/by hand/0", data=np.ones(3, np.uint8))
+    with pytest.raises(OutputExistsError, match="found labels/by hand, expected only what hrvol wrote"):
+        case.segment(out, overwrite=True)
+    assert (out / "labels/by hand/0").is_dir()
+    case.segment(out)
+    assert progress_of(out)[0] == len(read_state(Location.of(out), 18).of_block)
+
+
+def test_status_and_info_of_changed_metadata_are_right_or_one_line(case, tmp_path):
+    out = copied(case.reference, tmp_path / "out.ome.zarr")
+    rng = random.Random(2)
+    for name in ("zarr.json", "labels/zarr.json", "labels/hrvol/zarr.json", "labels/hrvol/0/zarr.json"):
+        before = (out / name).read_bytes()
+        for _ in range(10):
+            change(out / name, rng)
+            for look in (lambda: run_status(out), lambda: describe(str(out))):
+                try:
+                    look()
+                except HrvolError as error:
+                    assert len(str(error).splitlines()) == 1  # noqa: PT017
+                    assert "out.ome.zarr" in str(error)  # noqa: PT017
+            (out / name).write_bytes(before)
