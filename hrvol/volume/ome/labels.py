@@ -324,7 +324,8 @@ def create_labels(
         if kept is not written:
             record_documents(location, kept)
     else:
-        clear_output(location, overwrite)
+        if not resume:  # else another part may have created it meanwhile, with the same documents
+            clear_output(location, overwrite)
         create_documents(location, documents)
     return LabelStore(location, outputs.name)
 
