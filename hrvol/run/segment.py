@@ -19,7 +19,7 @@ from hrvol.errors import BlockError, DeviceError, InputError
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
-from hrvol.run.job import MODEL_FILE, ModelSource, SegmentJob, forget_input, model_file
+from hrvol.run.job import MODEL_FILE, ModelContent, SegmentJob, forget_input
 from hrvol.run.ledger import DONE, MAIN, Ledger
 from hrvol.run.options import InputOptions, OutputOptions, PredictOptions, RunOptions, engine_spec
 from hrvol.run.provenance import provenance
@@ -50,6 +50,8 @@ class PreparedRun:
     ----------
     model
         The model.
+    content
+        Its bytes.
     location
         Of the output.
     job
@@ -59,6 +61,7 @@ class PreparedRun:
     """
 
     model: Model
+    content: ModelContent
     location: Location
     job: SegmentJob
     attributes: dict[str, Any] = field(repr=False)
@@ -208,7 +211,7 @@ def segment(
 
         store, exists = begin_output(location, prepared.attributes, create, overwrite=output.overwrite)
         if options.engine.remote or isinstance(prepared.model.classifier, ClusterClassifier):
-            store.write_file(MODEL_FILE, Path(job.model_source.model_file).read_bytes())
+            store.write_file(MODEL_FILE, prepared.content.data)
         grid = BlockGrid(job.volume.shape, recipe.tiles, job.volume.chunks)
         blocks = grid.inside(job.region)
         spec = options.engine
@@ -270,8 +273,8 @@ def prepare(
     mask = None
     if options.input.mask is not None:
         mask = _open_mask(located(options.input.mask, options.storage_options), opened)
-    file, digest = model_file(model, stack)
-    source = ModelSource(str(file.resolve()), digest, options.weights, spec.device)
+    content = ModelContent.of(model)
+    source = content.source(options.weights, spec.device, stack, workers=not spec.serial)
     # A wrong model or missing weights are reported before anything is written.
     loaded, _ = (source if spec.serial else replace(source, device="cpu")).load()
     if not isinstance(model, Model):  # cached by its content: it may be from another file of the same bytes
@@ -279,7 +282,7 @@ def prepare(
     crf = loaded.recipe.crf or (CrfSpec() if output.crf else None)
     if crf is not None:
         check_available()
-    attributes = provenance(loaded, digest, opened, region, crf)
+    attributes = provenance(loaded, content.sha256, opened, region, crf)
     attributes |= {
         "device": spec.device,  # a GPU rounds otherwise
         "level": options.input.level,
@@ -292,7 +295,7 @@ def prepare(
     }
     predicting = PredictOptions(output.probabilities, output.uncertainty, crf, cpus() if spec.serial else 1)
     job = SegmentJob(opened, LabelStore(location, output.name), source, predicting, region, mask)
-    return PreparedRun(loaded, location, job, json.loads(json.dumps(attributes)))
+    return PreparedRun(loaded, content, location, job, json.loads(json.dumps(attributes)))
 
 
 def _open_mask(mask: Any, volume: Volume) -> Volume:

@@ -26,7 +26,7 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from hrvol.errors import InputError, UsageError
+from hrvol.errors import InputError
 from hrvol.reading.bounded import JSON_BYTES, parse_mapping, read_file
 from hrvol.volume.storage.remote import RemoteStore
 
@@ -271,39 +271,6 @@ def checksum(data: bytes | None) -> str | None:
 def combined(checksums: Iterable[str]) -> str:
     """Return one checksum of several."""
     return str(checksum("".join(checksums).encode()))
-
-
-def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
-    """Parse options written as ``key=value``.
-
-    Parameters
-    ----------
-    pairs
-        A value that is valid JSON (``true``, ``3``, ``{"a": 1}``) is parsed, any other is text. Dots in a key
-        make nested mappings: ``client_kwargs.region_name=eu-west-1``.
-
-    Raises
-    ------
-    UsageError
-        A pair has no ``=`` or no key.
-    """
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        names = key.split(".")
-        if not equals or not all(names):
-            shown = f"{key}=..." if equals else "text without '='"  # a value may be a secret
-            raise UsageError(f"option: found {shown}, expected key=value")
-        inner = options
-        for name in names[:-1]:
-            inner = inner.setdefault(name, {})
-            if not isinstance(inner, dict):
-                raise UsageError(f"option {key}: found a value for {name} too, expected one of both")
-        try:
-            inner[names[-1]] = json.loads(value)
-        except ValueError:
-            inner[names[-1]] = value
-    return options
 
 
 def located(source: Any, options: Mapping[str, Any] | None) -> Any:

@@ -22,7 +22,8 @@ from hrvol.errors import InputError, OutputExistsError, UsageError
 from hrvol.volume.ome.labels import LabelStore, create_labels
 from hrvol.volume.ome.output import clear_output
 from hrvol.volume.storage import location as module
-from hrvol.volume.storage.location import PARTIAL, DurableStore, Location, checksum, located, parse_options
+from hrvol.volume.storage.location import PARTIAL, DurableStore, Location, checksum, located
+from hrvol.volume.storage.options import parse_options
 from hrvol.volume.storage.records import Records
 from hrvol.volume.volume import open_labels, open_volume
 
