@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import zarr
 from fault_data import change, contents, copied, differing, documents, edit, is_whole, progress_of, shards
+from run_data import QUICK
 
 from hrvol.engine.stop import Stop
 from hrvol.errors import HrvolError, OtherRunError, OutputExistsError, StoppedError
-from hrvol.info import describe
+from hrvol.run.cluster import cluster_volume
 from hrvol.run.ledger import Ledger, read_state
 from hrvol.run.segment import segment_volume
 from hrvol.run.status import run_status
+from hrvol.volume.ome.labels import open_label_store
 from hrvol.volume.storage.location import Location
 
 
@@ -107,17 +109,34 @@ def test_labels_by_others_are_not_deleted_with_an_output(case, tmp_path):
     assert progress_of(out)[0] == len(read_state(Location.of(out), 18).of_block)
 
 
-def test_status_and_info_of_changed_metadata_are_right_or_one_line(case, tmp_path):
+def test_status_of_changed_metadata_is_right_or_one_line(case, tmp_path):
     out = copied(case.reference, tmp_path / "out.ome.zarr")
     rng = random.Random(2)
     for name in ("zarr.json", "labels/zarr.json", "labels/hrvol/zarr.json", "labels/hrvol/0/zarr.json"):
         before = (out / name).read_bytes()
         for _ in range(10):
             change(out / name, rng)
-            for look in (lambda: run_status(out), lambda: describe(str(out))):
+            for look in (lambda: run_status(out), lambda: open_label_store(out)):
                 try:
                     look()
                 except HrvolError as error:
                     assert len(str(error).splitlines()) == 1  # noqa: PT017
                     assert "out.ome.zarr" in str(error)  # noqa: PT017
             (out / name).write_bytes(before)
+
+
+@pytest.mark.parametrize("name", ["model/c/0", "model/zarr.json", "model"])
+def test_classes_that_were_found_are_found_again_if_their_copy_is_damaged(tmp_path, data, name):
+    settings = {"recipe": QUICK, "classes": 2, "clusters": 8}
+    image = data[0][:1, :64, :130]
+    out = tmp_path / "out.ome.zarr"
+    cluster_volume(image, out, **settings)
+    expected, model = contents(out), (out / "model/c/0").read_bytes()
+    if name == "model":
+        shutil.rmtree(out / name)
+    else:
+        change(out / name, random.Random(3))
+    cluster_volume(image, out, **settings)
+    assert differing(contents(out), expected) == []
+    assert (out / "model/c/0").read_bytes() == model
+    assert zarr.open_array(out / "model", mode="r")[:].tobytes() == model
