@@ -50,6 +50,10 @@ WANTED = {"probabilities": True, "uncertainty": True}
 ARRAYS = ("labels/hrvol/0", "labels/hrvol/1", "labels/hrvol/2", "probabilities/0", "uncertainty/1")
 HARMS = ("truncated", "deleted", "flipped", "a directory")
 
+DEEP = json.loads("[" * 400 + "]" * 400)
+ODD = [None, True, -1, 1.5, 10**30, "1", "", [], {}, DEEP, "x" * 10**6, "\x1b[2J"]
+"""Values that a file may hold where another is expected."""
+
 FORK = multiprocessing.get_context("forkserver")
 PRELOAD = ["hrvol.cli", "hrvol.run.segment", "hrvol.engine.dask_engine", "hrvol.features.featuriser"]
 FORK.set_forkserver_preload(PRELOAD)

@@ -6,11 +6,26 @@ import shutil
 import numpy as np
 import pytest
 import zarr
-from fault_data import change, contents, copied, differing, documents, edit, is_whole, progress_of, shards
+from click.testing import CliRunner
+from fault_data import (
+    DEEP,
+    ODD,
+    change,
+    contents,
+    copied,
+    differing,
+    documents,
+    edit,
+    is_whole,
+    progress_of,
+    shards,
+)
 from run_data import QUICK
 
+from hrvol.cli import main
 from hrvol.engine.stop import Stop
-from hrvol.errors import HrvolError, OtherRunError, OutputExistsError, StoppedError
+from hrvol.errors import HrvolError, InputError, OtherRunError, OutputExistsError, StoppedError
+from hrvol.run.build_pyramid import build_pyramid
 from hrvol.run.cluster import cluster_volume
 from hrvol.run.ledger import Ledger, read_state
 from hrvol.run.segment import segment_volume
@@ -21,7 +36,7 @@ from hrvol.volume.storage.location import Location
 
 @pytest.mark.parametrize(
     "lost",
-    ["uncertainty", "labels/hrvol/1/zarr.json", "probabilities/1", "labels/zarr.json", "zarr.json"],
+    ["probabilities/1", "labels/zarr.json", "zarr.json"],
 )
 def test_lost_metadata_and_arrays_are_made_again(case, tmp_path, lost):
     out = copied(case.reference, tmp_path / "out.ome.zarr")
@@ -52,7 +67,7 @@ def test_one_changed_byte_of_a_whole_output(case, tmp_path):
     rng = random.Random(1)
     out = copied(case.reference, tmp_path / "out.ome.zarr")
     names = sorted(documents(out))
-    for name in rng.sample(names, 4):
+    for name in rng.sample(names, 3):
         change(out / name, rng)
         case.segment(out)
         assert differing(contents(out), case.expected) == [], name
@@ -140,3 +155,62 @@ def test_classes_that_were_found_are_found_again_if_their_copy_is_damaged(tmp_pa
     assert differing(contents(out), expected) == []
     assert (out / "model/c/0").read_bytes() == model
     assert zarr.open_array(out / "model", mode="r")[:].tobytes() == model
+
+
+def edit_provenance(out, changes):
+    edit(out / "zarr.json", lambda values: values["attributes"]["hrvol"].update(changes))
+
+
+@pytest.mark.parametrize("key", ["recipe", "input", "region", "block_shape", "complete", "outputs", "model"])
+def test_odd_provenance_is_refused_in_one_line(unfinished, tmp_path, key):
+    out = copied(unfinished, tmp_path / "out.ome.zarr")
+    for value in ODD:
+        edit_provenance(out, {key: value})
+        for look in (lambda: run_status(out), lambda: open_label_store(out).block_shape):
+            try:
+                look()
+            except HrvolError as error:
+                assert len(str(error)) < 1000  # noqa: PT017
+                assert str(error).isprintable()  # noqa: PT017
+
+
+def test_odd_provenance_is_restored(case, unfinished, tmp_path):
+    out = copied(unfinished, tmp_path / "out.ome.zarr")
+    odd = {"recipe": DEEP, "input": None, "region": 3, "outputs": [], "model": "", "complete": {}}
+    edit_provenance(out, odd)
+    case.segment(out)
+    is_whole(out, case)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("input", {"shape": [10**30, 10**30, 10**30]}),
+        ("input", {"shape": [10**5, 10**6, 10**6]}),
+        ("input", {"shape": [0, 5, 5]}),
+        ("region", [[0, 2], [0, 10**9], [0, 5]]),
+        ("region", [[2, 0], [0, 5], [0, 5]]),
+        ("recipe", {"tiles": {"core": 0}}),
+    ],
+)
+def test_sizes_in_the_provenance_are_bounded_before_anything_is_allocated(unfinished, tmp_path, key, value):
+    out = copied(unfinished, tmp_path / "out.ome.zarr")
+    edit_provenance(out, {key: value})
+    with pytest.raises(InputError, match=r"out\.ome\.zarr: "):
+        run_status(out)
+
+
+def test_a_driver_that_writes_is_no_reason_to_start_over(case, unfinished, tmp_path):
+    out = copied(unfinished, tmp_path / "out.ome.zarr")
+    with Ledger(Location.of(out), len(case.blocks)):
+        result = CliRunner().invoke(main, case.command(out))
+    assert result.exit_code == 1
+    assert "is writing it" in result.output
+    assert "--fresh" not in result.output
+
+
+def test_coarser_levels_are_not_added_to_an_output(unfinished, tmp_path):
+    out = copied(unfinished, tmp_path / "out.ome.zarr")
+    with pytest.raises(InputError, match="found an output of hrvol, whose levels its own command builds"):
+        build_pyramid(out)
+    assert np.count_nonzero(read_state(Location.of(out), 18).of_block) > 5

@@ -94,7 +94,7 @@ class LabelStore:
         Raises
         ------
         InputError
-            There is none, or it is damaged.
+            It is missing or damaged.
         """
         attributes = (self.location.attributes() or {}).get("hrvol")
         if not isinstance(attributes, dict):
