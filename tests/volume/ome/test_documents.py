@@ -61,7 +61,7 @@ def test_one_changed_byte_anywhere_is_restored(created, tmp_path):
 
 
 @pytest.mark.parametrize("complete", [False, True])
-def test_any_lost_document_is_restored_and_the_output_marked_incomplete(created, tmp_path, complete):
+def test_any_lost_document_is_restored_and_the_output_marked_incomplete(created, tmp_path, caplog, complete):
     out = copied(created, tmp_path / "out.ome.zarr")
     store = resumed(out)
     if complete:
@@ -70,7 +70,10 @@ def test_any_lost_document_is_restored_and_the_output_marked_incomplete(created,
     for name in sorted(expected):
         lost = (out / name).read_bytes()
         (out / name).unlink()
+        caplog.clear()
         restored = resumed(out)
+        if complete:
+            assert f"restored missing or changed metadata: {name}" in caplog.text
         if complete and name != "zarr.json":
             assert not restored.complete
             restored.declare(complete=True)
