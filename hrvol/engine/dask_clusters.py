@@ -5,26 +5,32 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Mapping
 from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
-from distributed import LocalCluster, Nanny
-from distributed.utils import LoopRunner, get_mp_context
+from distributed import Client, LocalCluster, Scheduler, Security
+from distributed.utils import LoopRunner, get_ip, get_mp_context
 
+from hrvol.engine.dask_servers import (
+    ALLOCATOR,
+    GPU_MEMORY,
+    PrivateNanny,
+    PrivateScheduler,
+    PrivateWorker,
+    root_cause,
+)
+from hrvol.engine.private import SAFE_PATH, prepare_sockets
 from hrvol.engine.spec import CUDA_WORKER, IN_FLIGHT, EngineSpec
-from hrvol.errors import MissingExtraError, one_line
+from hrvol.errors import EngineError, HrvolError, MissingExtraError
+from hrvol.text import printable
 
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
-"""How much freed memory glibc keeps in a worker.
+SCRATCH = "HRVOL_SCRATCH"
+"""Variable of a job script: the workers' private folder on the node."""
 
-By default Dask makes it return all but 64 KiB at once; then the pages of every array of more than 128 KiB are
-mapped and cleared again, which takes longer than the work on blocks. These settings keep at most 256 MiB, of
-arrays of up to 32 MiB.
-"""
-
-GPU_MEMORY = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
-"""How torch keeps GPU memory: otherwise free memory is fragmented once batches of another size come."""
+SUBMITTED_WITHIN = 25.0
+"""Seconds for SLURM to accept the first job."""
 
 
 def sigint_masked_loop() -> Any:
@@ -43,59 +49,47 @@ def sigint_masked_loop() -> Any:
     return runner
 
 
-def root_cause(error: BaseException) -> str:
-    """Return in one line the first exception of a chain of causes."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return one_line(error)
+class _WithoutHttp:
+    """Part of a cluster whose scheduler serves no HTTP."""
+
+    async def _start(self) -> None:
+        self.scheduler_spec = {**self.scheduler_spec, "cls": PrivateScheduler}  # type: ignore[has-type]
+        await super()._start()  # type: ignore[misc]
 
 
-class _Nanny(Nanny):  # type: ignore[misc] # Dask has no types
-    """Starts a worker process with :data:`ALLOCATOR`, which the environment overrides.
+class _LocalCluster(_WithoutHttp, LocalCluster):  # type: ignore[misc] # Dask has no types
+    """Processes of this machine."""
 
-    The process has the environment variables of the driver at this moment, not those at the start of the
-    process that it is forked from.
 
-    Attributes
+def local_cluster(spec: EngineSpec, workers: int, loop: Any, security: Security) -> LocalCluster:
+    """Return a cluster of worker processes on this machine, all of whose ports are on the loopback interface.
+
+    Parameters
     ----------
-    reason
-        Why the process did not start; Dask only logs it, and its log is silenced.
-    """
+    spec, workers
+        The engine, and its number of processes.
+    loop
+        From :func:`sigint_masked_loop`.
+    security
+        Keys of the run.
 
-    reason = ""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        defaults = ALLOCATOR | GPU_MEMORY
-        self.pre_spawn_env |= {name: os.environ.get(name, value) for name, value in defaults.items()}
-
-    async def instantiate(self) -> Any:
-        """Start the process."""
-        self.env = {**os.environ, **self.env}  # type: ignore[has-type]
-        try:
-            return await super().instantiate()
-        except Exception as error:
-            self.reason = root_cause(error)
-            raise
-
-
-def local_cluster(spec: EngineSpec, workers: int, loop: Any) -> LocalCluster:
-    """Return a cluster of worker processes on this machine; the loop is from :func:`sigint_masked_loop`.
-
+    Notes
+    -----
     Workers are forked from a process that imports ``spec.imports`` once: with several workers, or when one is
     replaced, the imports are not repeated. That process has a single thread, so that forking is safe.
     """
+    prepare_sockets()
     context = get_mp_context()
     if spec.imports:
         context.set_forkserver_preload(list(spec.imports))
-    return LocalCluster(
+    return _LocalCluster(
         loop=loop,
-        worker_class=_Nanny,
+        security=security,
+        worker_class=PrivateNanny,
         n_workers=workers,
         threads_per_worker=IN_FLIGHT,
         processes=True,
-        dashboard_address=":0",  # any free port; the next line disables the dashboard itself
-        scheduler_kwargs={"dashboard": False},
+        dashboard_address=None,
         silence_logs=logging.CRITICAL,
         # A worker holds two blocks at a time and nothing between blocks. Dask's limit would pause it
         # forever if the network alone exceeds it; the system's limit still applies.
@@ -103,8 +97,8 @@ def local_cluster(spec: EngineSpec, workers: int, loop: Any) -> LocalCluster:
     )
 
 
-def cuda_cluster(spec: EngineSpec, workers: int, loop: Any) -> LocalCluster:
-    """Return a cluster of worker processes on this machine with a GPU each; loop as in :func:`local_cluster`.
+def cuda_cluster(spec: EngineSpec, workers: int, loop: Any, security: Security) -> LocalCluster:
+    """Return a cluster of worker processes on this machine with a GPU each, as :func:`local_cluster` does.
 
     Raises
     ------
@@ -117,18 +111,22 @@ def cuda_cluster(spec: EngineSpec, workers: int, loop: Any) -> LocalCluster:
         raise MissingExtraError(
             f"engine: cuda needs dask-cuda ({' '.join(str(error).split())}); pip install 'hrvol[gpu]'"
         ) from None
-    cluster: LocalCluster = LocalCUDACluster(
+
+    class Cluster(_WithoutHttp, LocalCUDACluster):  # type: ignore[misc]
+        pass
+
+    cluster: LocalCluster = Cluster(
         CUDA_VISIBLE_DEVICES=list(spec.devices) or None,
         n_workers=workers,
         threads_per_worker=IN_FLIGHT,  # one uses the GPU at a time: see hrvol.engine.task.computing
         memory_limit=0,
         device_memory_limit=None,  # results are never on a GPU: nothing to spill
-        protocol="tcp",
+        protocol="tls",
+        security=security,
         rmm_async=True,
         loop=loop,
-        worker_class=_Nanny,
-        dashboard_address=":0",
-        scheduler_kwargs={"dashboard": False},
+        worker_class=PrivateNanny,
+        dashboard_address=None,
         silence_logs=logging.CRITICAL,
     )
     return cluster
@@ -152,16 +150,51 @@ def gpu_job(gpus: int) -> dict[str, Any]:
     }
 
 
-def slurm_cluster(spec: EngineSpec) -> Any:
-    """Return a cluster of SLURM jobs, with a worker process per GPU or core unless ``processes`` is given.
+def connect_running(address: str, timeout: str) -> Client:
+    """Return a client of a cluster that runs already, with the keys in Dask's configuration if there are any.
 
-    On device ``cuda`` the defaults are those of :func:`gpu_job`; options override them. Directives are added
-    to the default ones, except that directives about GPUs replace them.
+    Raises
+    ------
+    EngineError
+        No scheduler answers, or its keys are missing.
     """
     try:
-        from dask_jobqueue import SLURMCluster
-    except ImportError:
-        raise MissingExtraError("engine: slurm needs dask-jobqueue; pip install 'hrvol[slurm]'") from None
+        encrypted = Security().get_connection_args("client")["ssl_context"] is not None
+        if address.startswith("tls://") and not encrypted:
+            raise EngineError(
+                f"{address}: found no keys in Dask's configuration, expected distributed.comm.tls.ca-file,"
+                " distributed.comm.tls.client.cert and distributed.comm.tls.client.key"
+            )
+        return Client(address, set_as_default=False, timeout=timeout)
+    except HrvolError:
+        raise
+    except Exception as error:  # each protocol raises its own types
+        raise EngineError(f"{address}: no Dask scheduler answers ({root_cause(error)})") from None
+
+
+def slurm_folder(spec: EngineSpec) -> str | None:
+    """Return the folder, shared with the nodes, in which a run's keys are kept; ``None``: the current one."""
+    configured = dask.config.get("jobqueue.slurm.shared-temp-directory", None)
+    folder = spec.options.get("shared_temp_directory") or configured
+    return None if folder is None else os.path.expanduser(os.path.expandvars(folder))
+
+
+def slurm_cluster(spec: EngineSpec, loop: Any, security: Security) -> Any:
+    """Return a cluster for SLURM jobs, with a worker process per GPU or core unless ``processes`` is given.
+
+    On device ``cuda`` the defaults are those of :func:`gpu_job`; options override them. Directives are added
+    to the default ones, except that directives about GPUs replace them. No job is submitted yet.
+
+    Parameters
+    ----------
+    spec
+        The engine.
+    loop
+        From :func:`sigint_masked_loop`.
+    security
+        Keys of the run, as paths of files that the nodes can read.
+    """
+    cluster_class = _slurm_cluster_class()
     requested = dict(spec.options)
     gpus = requested.pop("gpus", 1)
     defaults: dict[str, Any] = {"cores": 1, "memory": "8GB"} if spec.device != "cuda" else gpu_job(gpus)
@@ -175,13 +208,78 @@ def slurm_cluster(spec: EngineSpec) -> Any:
     # One thread per task in flight, whatever the number of cores; and SLURM's memory limit only, because
     # Dask's would pause a worker forever.
     worker_args = ["--nthreads", str(IN_FLIGHT), "--memory-limit", "0"]
+    worker_args += ["--worker-class", f"{PrivateWorker.__module__}.{PrivateWorker.__name__}"]
     if options.get("worker_command") == CUDA_WORKER:
         worker_args.append("--rmm-async")
     options["worker_extra_args"] = [*worker_args, *options.get("worker_extra_args", [])]
+    options["job_script_prologue"] = _prologue(spec, options)
+    options["local_directory"] = f'"${SCRATCH}"'
+    options["scheduler_options"], options["scheduler_cls"] = _slurm_scheduler(options)
+    keywords = {"silence_logs": logging.CRITICAL, "loop": loop, "security": security, **options}
+    return cluster_class(**keywords)
+
+
+def submit_jobs(cluster: Any, jobs: int) -> None:
+    """Submit SLURM jobs.
+
+    Raises
+    ------
+    EngineError
+        SLURM does not accept the first one.
+    """
+    cluster.scale(jobs=1)
+    try:
+        cluster.sync(cluster._correct_state, callback_timeout=SUBMITTED_WITHIN)
+    except (RuntimeError, ValueError, OSError) as error:
+        silent = f"no answer in {SUBMITTED_WITHIN:.0f} s"
+        reason = silent if isinstance(error, TimeoutError) else _complaint(error)
+        raise EngineError(f"engine: slurm: sbatch: {reason}") from None
+    cluster.scale(jobs=jobs)
+
+
+def _complaint(error: Exception) -> str:
+    """Return in one line what ``sbatch`` printed, from dask-jobqueue's error."""
+    _, found, printed = str(error).partition("stderr:")
+    text = " ".join(printed.split()).removeprefix("sbatch: error: ") if found else ""
+    return printable(text) or root_cause(error)
+
+
+def _slurm_cluster_class() -> Any:
+    """Return dask-jobqueue's ``SLURMCluster``."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise MissingExtraError("engine: slurm needs dask-jobqueue; pip install 'hrvol[slurm]'") from None
+    finally:
+        # Importing it installs a handler that ends the process with exit code 0.
+        if signal.getsignal(signal.SIGINT) is not handler:
+            signal.signal(signal.SIGINT, handler)
+    return SLURMCluster
+
+
+def _prologue(spec: EngineSpec, options: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a job script before the one that starts the workers."""
     variables = ALLOCATOR | (GPU_MEMORY if spec.device == "cuda" else {})
     exports = [f'export {name}="${{{name}:-{value}}}"' for name, value in variables.items()]
     configured = dask.config.get("jobqueue.slurm.job-script-prologue", None)
-    options["job_script_prologue"] = [*exports, *(options.get("job_script_prologue", configured) or [])]
-    cluster = SLURMCluster(silence_logs=logging.CRITICAL, **options)
-    cluster.scale(jobs=spec.workers or 1)
-    return cluster
+    requested = options.get("job_script_prologue", configured) or []
+    parent = options.get("local_directory") or dask.config.get("jobqueue.slurm.local-directory", None)
+    place = f'"{parent}"' if parent else '"${TMPDIR:-/tmp}"'
+    scratch = [
+        f"mkdir -p {place}",
+        f"{SCRATCH}=$(mktemp -d -p {place} hrvol-XXXXXXXX) || exit 1",
+        f"trap 'rm -rf \"${SCRATCH}\"' EXIT",
+    ]
+    return [*exports, f"export {SAFE_PATH}=1", *requested, *scratch]
+
+
+def _slurm_scheduler(options: Mapping[str, Any]) -> tuple[dict[str, Any], type[Scheduler]]:
+    """Return options and class of the scheduler: one interface, and HTTP for a requested dashboard only."""
+    configured = dask.config.get("jobqueue.slurm.scheduler-options", {})
+    requested = dict(options.get("scheduler_options") or configured or {})
+    interface = options.get("interface") or dask.config.get("jobqueue.slurm.interface", None)
+    if not interface and not requested.keys() & {"host", "interface", "contact_address"}:
+        requested["host"] = get_ip()  # the address that jobs are given; otherwise it listens on all
+    dashboard = requested.setdefault("dashboard_address", None)
+    return requested, Scheduler if dashboard else PrivateScheduler

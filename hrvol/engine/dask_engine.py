@@ -13,8 +13,9 @@ import pickle
 import queue
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -22,23 +23,28 @@ from uuid import uuid4
 import dask
 from distributed import Client, KilledWorker, LocalCluster, Status, WorkerPlugin, get_worker
 
+from hrvol.engine.check import check_engine, find_scheduler
 from hrvol.engine.dask_clusters import (
+    connect_running,
     cuda_cluster,
     local_cluster,
-    root_cause,
     sigint_masked_loop,
     slurm_cluster,
+    slurm_folder,
+    submit_jobs,
 )
+from hrvol.engine.dask_servers import root_cause
 from hrvol.engine.gpu_admission import GpuAdmission
+from hrvol.engine.private import RunKeys, private_folder, safe_path
 from hrvol.engine.scheduling import Job, TaskQueue
 from hrvol.engine.spec import Engine, EngineSpec, MapRequest, R, T
 from hrvol.engine.task import Outcome, configure, run_task
-from hrvol.errors import HrvolError, StoppedError, one_line
+from hrvol.errors import EngineError, HrvolError, StoppedError, one_line
 
 LOG = logging.getLogger("hrvol.run")
 
-CONNECT = "60s"
-"""Timeout of the connection to a scheduler."""
+CONNECT = "20s"
+"""Timeout of the connection to a scheduler whose port is open."""
 
 JOB_SILENT = 20.0
 """Seconds without workers after which a SLURM job that had some counts as ended."""
@@ -119,19 +125,16 @@ class DaskEngine(Engine):
         self._jobs_seen: dict[Any, float] = {}
         self._client: Any = None
         self._runner: Any = None
-        self._settings: Any = None
+        self._resources = ExitStack()
         self._admission: GpuAdmission | None = None
         self._ended: set[str] = set()
         self._failed_starts: list[str] | None = []  # reasons; None once a worker has started
 
     def __enter__(self) -> Self:
-        # A process that was forked cannot use a GPU that its parent has touched.
-        method = "forkserver" if self._spec.name == "local" else "spawn"
-        self._settings = dask.config.set({**_SETTINGS, "distributed.worker.multiprocessing-method": method})
-        self._settings.__enter__()
         # A connection logs its own end after the cluster has stopped silencing the logs.
         logging.getLogger("distributed.batched").setLevel(logging.CRITICAL)
         try:
+            self._prepare()
             self._client = self._connect()
             self._client.register_plugin(_Configure(self._configuration))
             if self._spec.gpu_identifier is not None:
@@ -146,26 +149,42 @@ class DaskEngine(Engine):
     ) -> None:
         self._close(quickly=kind is not None)
 
+    def _prepare(self) -> None:
+        """Set up what the processes of the engine need as long as it is open."""
+        # A process that was forked cannot use a GPU that its parent has touched.
+        method = "forkserver" if self._spec.name == "local" else "spawn"
+        settings = {**_SETTINGS, "distributed.worker.multiprocessing-method": method}
+        if not self._spec.running_cluster:
+            self._resources.enter_context(safe_path())
+            # Dask's own folder for temporary files has a name that other accounts know.
+            parent = dask.config.get("temporary-directory", None)
+            settings["temporary-directory"] = str(
+                self._resources.enter_context(private_folder("hrvol-", parent))
+            )
+        self._resources.enter_context(dask.config.set(settings))
+
     def _connect(self) -> Client:
         spec = self._spec
-        if spec.scheduler_file is not None or "://" in spec.name:
+        if spec.running_cluster:
             # _current_workers reports a lost scheduler itself.
             logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-            option = "scheduler_file" if spec.scheduler_file else "address"
-            try:
-                return Client(**{option: self._scheduler}, set_as_default=False, timeout=CONNECT)
-            except (OSError, ValueError) as error:
-                reason = one_line(error)
-                raise HrvolError(f"{self._scheduler}: no Dask scheduler answers ({reason})") from None
-        if spec.name == "slurm":
-            self._cluster = slurm_cluster(spec)
-        else:
-            self._runner = sigint_masked_loop()
-            start = cuda_cluster if spec.local_gpus else local_cluster
-            try:
-                self._cluster = start(spec, self.workers, self._runner.loop)
-            except RuntimeError as error:
-                raise self._start_error(root_cause(error)) from error
+            return connect_running(find_scheduler(spec), CONNECT)
+        check_engine(spec)
+        self._runner = sigint_masked_loop()
+        loop, keys = self._runner.loop, RunKeys.create()
+        try:
+            if spec.name == "slurm":
+                folder = private_folder(".hrvol-keys-", slurm_folder(spec) or Path.cwd())
+                keys = keys.saved(self._resources.enter_context(folder))
+                self._cluster = slurm_cluster(spec, loop, keys.security())
+                submit_jobs(self._cluster, spec.count)
+            else:
+                start = cuda_cluster if spec.local_gpus else local_cluster
+                self._cluster = start(spec, self.workers, loop, keys.security())
+        except HrvolError:
+            raise
+        except (RuntimeError, ValueError, TypeError, OSError) as error:
+            raise self._start_error(root_cause(error)) from error
         return Client(self._cluster, set_as_default=False)
 
     @property
@@ -180,18 +199,18 @@ class DaskEngine(Engine):
                 with suppress(Exception):  # while starting, and once dead, it has no process
                     nanny.auto_restart = False
                     nanny.process.process._process.kill()
+        local = isinstance(self._cluster, LocalCluster)
         for resource in (self._client, self._cluster):
             with suppress(Exception):
                 if resource is not None:
-                    # Dask would wait forever for processes that were killed while they started.
-                    resource.close(timeout=2 if quickly else 10)
+                    # Dask would wait forever for processes that were killed while they started. SLURM takes
+                    # a while to cancel jobs.
+                    resource.close(timeout=2 if quickly and local else 10)
         with suppress(Exception):
             if self._runner is not None:
                 self._runner.stop(timeout=2)
         self._client = self._cluster = self._runner = None
-        if self._settings is not None:
-            self._settings.__exit__(None, None, None)
-            self._settings = None
+        self._resources.close()
 
     def _outcomes(self, request: MapRequest[T, R]) -> Iterator[Outcome[T, R]]:
         topic = f"hrvol-{uuid4().hex}"
@@ -299,7 +318,7 @@ class DaskEngine(Engine):
 
         Raises
         ------
-        HrvolError
+        EngineError
             No worker has ever started: the cause affects all of them.
         """
         given_up = [n for n, nanny in list(cluster.workers.items()) if nanny.status in _OVER]
@@ -314,8 +333,8 @@ class DaskEngine(Engine):
         if given_up:
             cluster.scale(self.workers)
 
-    def _start_error(self, reason: str) -> HrvolError:
-        return HrvolError(f"engine: {self._spec.name}: no worker process starts: {reason}")
+    def _start_error(self, reason: str) -> EngineError:
+        return EngineError(f"engine: {self._spec.name}: no worker process starts: {reason}")
 
     def _replace_jobs(self) -> None:
         """Replace SLURM jobs that have lost all their workers, by time limit or node failure."""

@@ -9,6 +9,7 @@ import pytest
 
 from hrvol.engine.dask_clusters import ALLOCATOR, slurm_cluster
 from hrvol.engine.engine import open_engine
+from hrvol.engine.private import RunKeys
 from hrvol.engine.spec import IN_FLIGHT, EngineSpec
 from hrvol.engine.task import configuration
 from hrvol.errors import HrvolError
@@ -42,7 +43,8 @@ def slurm(tmp_path, monkeypatch):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))  # for the workers to import the task
+    ours = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", f"{os.path.dirname(__file__)}{os.pathsep}{ours}")  # to import the task
 
 
 def test_workers_start_as_jobs(slurm):
@@ -76,7 +78,8 @@ def test_a_job_that_ends_is_replaced(slurm, monkeypatch, caplog):
 
 def test_the_job_script_requests_the_options(slurm):
     options = {"interface": "lo", "cores": 8, "memory": "32GB", "queue": "cpu", "account": "beamtime"}
-    cluster = slurm_cluster(EngineSpec("slurm", 1, options=options))
+    keys = RunKeys.create().saved(Path.cwd())
+    cluster = slurm_cluster(EngineSpec("slurm", 1, options=options), None, keys.security())
     try:
         script = cluster.job_script()
     finally:
