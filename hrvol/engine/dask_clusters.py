@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 from collections.abc import Mapping
 from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, Scheduler, Security
-from distributed.utils import LoopRunner, get_ip, get_mp_context
+from distributed.core import connect
+from distributed.utils import LoopRunner, get_ip, get_mp_context, sync
 
 from hrvol.engine.dask_servers import (
     ALLOCATOR,
@@ -150,8 +152,17 @@ def gpu_job(gpus: int) -> dict[str, Any]:
     }
 
 
-def connect_running(address: str, timeout: str) -> Client:
+def connect_running(address: str, timeout: float, loop: Any) -> Client:
     """Return a client of a cluster that runs already, with the keys in Dask's configuration if there are any.
+
+    Parameters
+    ----------
+    address
+        Of the scheduler.
+    timeout
+        Seconds for an answer.
+    loop
+        From :func:`sigint_masked_loop`.
 
     Raises
     ------
@@ -159,17 +170,33 @@ def connect_running(address: str, timeout: str) -> Client:
         No scheduler answers, or its keys are missing.
     """
     try:
-        encrypted = Security().get_connection_args("client")["ssl_context"] is not None
-        if address.startswith("tls://") and not encrypted:
+        arguments = Security().get_connection_args("client")
+        if address.startswith("tls://") and arguments["ssl_context"] is None:
             raise EngineError(
                 f"{address}: found no keys in Dask's configuration, expected distributed.comm.tls.ca-file,"
                 " distributed.comm.tls.client.cert and distributed.comm.tls.client.key"
             )
-        return Client(address, set_as_default=False, timeout=timeout)
+        # Dask's client would wait forever for a port that accepts connections and never answers.
+        sync(loop, _identify, address, timeout, arguments, callback_timeout=timeout)
+        return Client(address, set_as_default=False, timeout=timeout, loop=loop)
     except HrvolError:
         raise
     except Exception as error:  # each protocol raises its own types
-        raise EngineError(f"{address}: no Dask scheduler answers ({root_cause(error)})") from None
+        silent = isinstance(error, TimeoutError)
+        reason = f"nothing in {timeout:.0f} s" if silent else root_cause(error)
+        raise EngineError(f"{address}: no Dask scheduler answers ({reason})") from None
+
+
+async def _identify(address: str, timeout: float, arguments: dict[str, Any]) -> None:
+    """Raise unless a scheduler answers."""
+    comm = await connect(address, timeout=timeout, **arguments)
+    try:
+        await comm.write({"op": "identity", "reply": True})
+        answer = await comm.read()
+    finally:
+        comm.abort()
+    if not isinstance(answer, dict) or "workers" not in answer:
+        raise ValueError("it is none")
 
 
 def slurm_folder(spec: EngineSpec) -> str | None:
@@ -235,6 +262,20 @@ def submit_jobs(cluster: Any, jobs: int) -> None:
         reason = silent if isinstance(error, TimeoutError) else _complaint(error)
         raise EngineError(f"engine: slurm: sbatch: {reason}") from None
     cluster.scale(jobs=jobs)
+
+
+def check_jobs(cluster: Any) -> None:
+    """Raise an :class:`EngineError` if no worker has started and SLURM knows none of the jobs."""
+    numbers = [job.job_id for job in list(cluster.workers.values()) if job.job_id]
+    words = ["squeue", "--noheader", "--jobs", ",".join(numbers), "--format", "%A"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=SUBMITTED_WITHIN, check=False)
+    except (OSError, subprocess.TimeoutExpired):  # no answer is no reason to end
+        return
+    unknown = done.returncode == 0 or "Invalid job id" in done.stderr
+    if numbers and unknown and not done.stdout.strip():
+        log = f"slurm-{numbers[0]}.out or the file of log_directory"
+        raise EngineError(f"engine: slurm: job {numbers[0]} ended before a worker started: see {log}")
 
 
 def _complaint(error: Exception) -> str:

@@ -25,6 +25,7 @@ from distributed import Client, KilledWorker, LocalCluster, Status, WorkerPlugin
 
 from hrvol.engine.check import check_engine, find_scheduler
 from hrvol.engine.dask_clusters import (
+    check_jobs,
     connect_running,
     cuda_cluster,
     local_cluster,
@@ -43,11 +44,14 @@ from hrvol.errors import EngineError, HrvolError, StoppedError, one_line
 
 LOG = logging.getLogger("hrvol.run")
 
-CONNECT = "20s"
-"""Timeout of the connection to a scheduler whose port is open."""
+CONNECT = 15.0
+"""Seconds for the answer of a scheduler whose port is open."""
 
 JOB_SILENT = 20.0
 """Seconds without workers after which a SLURM job that had some counts as ended."""
+
+JOB_CHECK = 20.0
+"""Seconds between questions whether SLURM jobs still exist, as long as no worker has started."""
 
 START_TRIES = 3
 """How often each worker process may fail to start before the run ends, as long as none has started."""
@@ -123,6 +127,7 @@ class DaskEngine(Engine):
         self._configuration = configuration
         self._cluster: Any = None
         self._jobs_seen: dict[Any, float] = {}
+        self._jobs_checked = 0.0
         self._client: Any = None
         self._runner: Any = None
         self._resources = ExitStack()
@@ -168,7 +173,9 @@ class DaskEngine(Engine):
         if spec.running_cluster:
             # _current_workers reports a lost scheduler itself.
             logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-            return connect_running(find_scheduler(spec), CONNECT)
+            address = find_scheduler(spec)
+            self._runner = sigint_masked_loop()
+            return connect_running(address, CONNECT, self._runner.loop)
         check_engine(spec)
         self._runner = sigint_masked_loop()
         loop, keys = self._runner.loop, RunKeys.create()
@@ -346,6 +353,9 @@ class DaskEngine(Engine):
                 self._jobs_seen[job] = now
             elif now - self._jobs_seen.get(job, now) > JOB_SILENT:
                 ended.append(job)
+        if not self._jobs_seen and now - self._jobs_checked > JOB_CHECK:
+            self._jobs_checked = now
+            check_jobs(cluster)
         for job in ended:  # dask-jobqueue itself keeps a job until it is cancelled
             cluster.worker_spec.pop(job)
             cluster.loop.add_callback(cluster.workers.pop, job, None)

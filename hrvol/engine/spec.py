@@ -205,7 +205,7 @@ class EngineSpec:
 
 def check_address(name: str) -> None:
     """Raise a :class:`UsageError` unless a name is the address of a scheduler."""
-    found = re.fullmatch(r"([a-z]+)://([\w.:%-]+|\[[\w.:%-]+\]):(\d{1,5})/?", name)
+    found = re.fullmatch(r"([a-z]+)://([\w.-]+|\[[\w.:%-]+\]):(\d{1,5})/?", name)
     if found is None or found[1] not in SCHEMES or not 0 < int(found[3]) < 65536:
         expected = f"{', '.join(ENGINES)} or an address such as tcp://host:8786 or tls://host:8786"
         raise UsageError(f"engine: found {printable(name, 100)!r}, expected {expected}")

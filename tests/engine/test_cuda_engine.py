@@ -19,8 +19,8 @@ from gpu_tasks import environment, out_of_memory_once, own_gpu
 
 from hrvol.engine.dask_clusters import ALLOCATOR, slurm_cluster
 from hrvol.engine.engine import open_engine
-from hrvol.engine.private import RunKeys
 from hrvol.engine.placement import place
+from hrvol.engine.private import RunKeys
 from hrvol.engine.spec import EngineSpec
 from hrvol.errors import MissingExtraError
 from hrvol.features.deep.backbone import random_backbone

@@ -12,7 +12,6 @@ from hrvol.engine.engine import open_engine
 from hrvol.engine.private import RunKeys
 from hrvol.engine.spec import IN_FLIGHT, EngineSpec
 from hrvol.engine.task import configuration
-from hrvol.errors import HrvolError
 
 SBATCH = """#!{python}
 import subprocess, sys
@@ -91,9 +90,3 @@ def test_the_job_script_requests_the_options(slurm):
     last = len(command) - 1 - command[::-1].index("--nthreads")
     assert command[last + 1] == str(IN_FLIGHT)
     assert command[len(command) - command[::-1].index("--memory-limit")] == "0"
-
-
-def test_a_scheduler_that_does_not_answer_is_one_line(monkeypatch):
-    monkeypatch.setattr("hrvol.engine.dask_engine.CONNECT", "1s")
-    with pytest.raises(HrvolError, match=r"tcp://127\.0\.0\.1:9: no Dask scheduler answers"):
-        open_engine(EngineSpec("tcp://127.0.0.1:9")).__enter__()
