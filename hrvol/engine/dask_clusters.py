@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -254,7 +254,7 @@ def submit_jobs(cluster: Any, jobs: int) -> None:
     EngineError
         SLURM does not accept the first one.
     """
-    cluster.scale(jobs=1)
+    cluster.worker_spec.update(cluster.new_worker_spec())  # scale() would leave its errors to the log
     try:
         cluster.sync(cluster._correct_state, callback_timeout=SUBMITTED_WITHIN)
     except (RuntimeError, ValueError, OSError) as error:
@@ -264,18 +264,33 @@ def submit_jobs(cluster: Any, jobs: int) -> None:
     cluster.scale(jobs=jobs)
 
 
-def check_jobs(cluster: Any) -> None:
-    """Raise an :class:`EngineError` if no worker has started and SLURM knows none of the jobs."""
-    numbers = [job.job_id for job in list(cluster.workers.values()) if job.job_id]
-    words = ["squeue", "--noheader", "--jobs", ",".join(numbers), "--format", "%A"]
+def ended_jobs(cluster: Any, names: Iterable[Any]) -> list[Any]:
+    """Return those of a cluster's jobs that SLURM does not know any more; none if it does not answer."""
+    numbers = {}
+    for name in names:
+        job = cluster.workers.get(name)
+        if job is not None and job.job_id:
+            numbers[name] = job.job_id
+    if not numbers:
+        return []
+    words = ["squeue", "--noheader", "--jobs", ",".join(numbers.values()), "--format", "%A"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=SUBMITTED_WITHIN, check=False)
-    except (OSError, subprocess.TimeoutExpired):  # no answer is no reason to end
-        return
-    unknown = done.returncode == 0 or "Invalid job id" in done.stderr
-    if numbers and unknown and not done.stdout.strip():
-        log = f"slurm-{numbers[0]}.out or the file of log_directory"
-        raise EngineError(f"engine: slurm: job {numbers[0]} ended before a worker started: see {log}")
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    if done.returncode and "Invalid job id" not in done.stderr:
+        return []
+    known = done.stdout.split()
+    return [name for name, number in numbers.items() if number not in known]
+
+
+def start_failure(cluster: Any, names: Sequence[Any]) -> EngineError:
+    """Return the error for jobs that ended before they started a worker."""
+    number = cluster.workers[names[0]].job_id
+    return EngineError(
+        f"engine: slurm: job {number} ended before a worker started: see slurm-{number}.out,"
+        " or the file in log_directory"
+    )
 
 
 def _complaint(error: Exception) -> str:

@@ -25,13 +25,14 @@ from distributed import Client, KilledWorker, LocalCluster, Status, WorkerPlugin
 
 from hrvol.engine.check import check_engine, find_scheduler
 from hrvol.engine.dask_clusters import (
-    check_jobs,
     connect_running,
     cuda_cluster,
+    ended_jobs,
     local_cluster,
     sigint_masked_loop,
     slurm_cluster,
     slurm_folder,
+    start_failure,
     submit_jobs,
 )
 from hrvol.engine.dask_servers import root_cause
@@ -51,7 +52,7 @@ JOB_SILENT = 20.0
 """Seconds without workers after which a SLURM job that had some counts as ended."""
 
 JOB_CHECK = 20.0
-"""Seconds between questions whether SLURM jobs still exist, as long as no worker has started."""
+"""Seconds between questions whether SLURM jobs without workers still exist."""
 
 START_TRIES = 3
 """How often each worker process may fail to start before the run ends, as long as none has started."""
@@ -128,6 +129,7 @@ class DaskEngine(Engine):
         self._cluster: Any = None
         self._jobs_seen: dict[Any, float] = {}
         self._jobs_checked = 0.0
+        self._jobs_failed = 0  # jobs in a row that ended before a worker started
         self._client: Any = None
         self._runner: Any = None
         self._resources = ExitStack()
@@ -344,19 +346,31 @@ class DaskEngine(Engine):
         return EngineError(f"engine: {self._spec.name}: no worker process starts: {reason}")
 
     def _replace_jobs(self) -> None:
-        """Replace SLURM jobs that have lost all their workers, by time limit or node failure."""
+        """Replace SLURM jobs that have ended, by time limit or node failure.
+
+        Raises
+        ------
+        EngineError
+            Jobs end before they start a worker.
+        """
         cluster, now = self._cluster, time.monotonic()
         names = {str(state.name) for state in list(cluster.scheduler.workers.values())}
         ended = []
         for job in list(cluster.worker_spec):
             if any(name == str(job) or name.startswith(f"{job}-") for name in names):
                 self._jobs_seen[job] = now
+                self._jobs_failed = 0
             elif now - self._jobs_seen.get(job, now) > JOB_SILENT:
                 ended.append(job)
-        if not self._jobs_seen and now - self._jobs_checked > JOB_CHECK:
+        if now - self._jobs_checked > JOB_CHECK:
             self._jobs_checked = now
-            check_jobs(cluster)
+            failed = ended_jobs(cluster, cluster.worker_spec.keys() - self._jobs_seen.keys())
+            self._jobs_failed += len(failed)
+            if self._jobs_failed >= (START_TRIES if self._jobs_seen else 1) * self.workers:
+                raise start_failure(cluster, failed)
+            ended += failed
         for job in ended:  # dask-jobqueue itself keeps a job until it is cancelled
+            self._jobs_seen.pop(job, None)  # the name is used again
             cluster.worker_spec.pop(job)
             cluster.loop.add_callback(cluster.workers.pop, job, None)
         if ended:
