@@ -1,4 +1,4 @@
-"""A real SLURM on this machine, in a folder of its own: munged, slurmctld and slurmd, one node of two CPUs."""
+"""A real SLURM on this machine, in a folder of its own: munged, slurmctld, slurmd; one node, two CPUs."""
 
 import os
 import shutil

@@ -128,7 +128,7 @@ class DaskEngine(Engine):
         self._configuration = configuration
         self._cluster: Any = None
         self._jobs_seen: dict[Any, float] = {}
-        self._jobs_checked = 0.0
+        self._jobs_checked = time.monotonic()
         self._jobs_failed = 0  # jobs in a row that ended before a worker started
         self._client: Any = None
         self._runner: Any = None

@@ -15,6 +15,7 @@ from hrvol.engine.engine import open_engine
 from hrvol.engine.private import RunKeys
 from hrvol.engine.spec import IN_FLIGHT, EngineSpec
 from hrvol.engine.task import configuration
+from hrvol.errors import HrvolError
 
 OPTIONS = {"interface": "lo", "memory": "1GB", "walltime": "00:10:00"}
 SBATCH = """#!{python}
@@ -46,8 +47,8 @@ def slurm(tmp_path, monkeypatch):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
-    ours = os.environ.get("PYTHONPATH", "")
-    monkeypatch.setenv("PYTHONPATH", f"{os.path.dirname(__file__)}{os.pathsep}{ours}")  # to import the task
+    folders = [*map(str, Path(__file__).parents[:2]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))  # for the workers to import this file
 
 
 def test_workers_start_as_jobs(slurm):
