@@ -21,26 +21,27 @@ from typing import Any, Self
 from uuid import uuid4
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, Status, WorkerPlugin, get_worker
+from distributed import Client, KilledWorker, LocalCluster, Status
 
+from hrvol.engine import life
 from hrvol.engine.check import check_engine, find_scheduler
 from hrvol.engine.dask_clusters import (
     connect_running,
     cuda_cluster,
-    ended_jobs,
     local_cluster,
     sigint_masked_loop,
-    slurm_cluster,
-    slurm_folder,
-    start_failure,
-    submit_jobs,
 )
+from hrvol.engine.dask_retired import RetiredWorkers, kill_all, kill_worker
 from hrvol.engine.dask_servers import root_cause
+from hrvol.engine.dask_worker import Configure, run_on_worker
 from hrvol.engine.gpu_admission import GpuAdmission
+from hrvol.engine.life import LifeWatch
 from hrvol.engine.private import RunKeys, private_folder, safe_path
 from hrvol.engine.scheduling import Job, TaskQueue
+from hrvol.engine.slurm import SlurmJobs, slurm_cluster, slurm_folder
 from hrvol.engine.spec import Engine, EngineSpec, MapRequest, R, T
-from hrvol.engine.task import Outcome, configure, run_task
+from hrvol.engine.stop import postponed
+from hrvol.engine.task import Outcome
 from hrvol.errors import EngineError, HrvolError, StoppedError, one_line
 
 LOG = logging.getLogger("hrvol.run")
@@ -48,14 +49,11 @@ LOG = logging.getLogger("hrvol.run")
 CONNECT = 15.0
 """Seconds for the answer of a scheduler whose port is open."""
 
-JOB_SILENT = 20.0
-"""Seconds without workers after which a SLURM job that had some counts as ended."""
-
-JOB_CHECK = 20.0
-"""Seconds between questions whether SLURM jobs without workers still exist."""
-
 START_TRIES = 3
 """How often each worker process may fail to start before the run ends, as long as none has started."""
+
+LAST_WORKER = 30.0
+"""Seconds after the first worker process has started in which the run waits for the others."""
 
 _POLL = 0.5  # seconds between checks for stop signals and for retries that are due
 
@@ -73,39 +71,9 @@ _SETTINGS = {
     # A dead worker is restarted, which takes a while on a busy machine or a slow disk; Dask would give it up
     # meanwhile, for good.
     "distributed.deploy.lost-worker-timeout": "3650 days",
+    # Dask's clock goes on while a laptop sleeps. The driver itself retires silent workers.
+    "distributed.scheduler.worker-ttl": None,
 }
-
-
-class _Configure(WorkerPlugin):  # type: ignore[misc]
-    """Sends the configuration to each worker, including replacements of lost ones.
-
-    It loads nothing: the first task that needs a model or network opens it, so that workers start at once and
-    a failure to load is the failure of a task, with its reason.
-    """
-
-    name = "hrvol-configuration"
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def setup(self, worker: Any) -> None:
-        configure(self._value)
-
-
-def _run_on_worker(function: Callable[[T], R], task: T, failed: int, topic: str, name: str) -> None:
-    """Run one task in a Dask worker; publish its ticks and its outcome under ``topic``.
-
-    The outcome is not the result of the Dask task, which would stay on the worker until it is fetched and be
-    lost if the worker dies in between.
-    """
-    worker = get_worker()
-    outcome: Outcome[Any, R] = run_task(
-        function, task, failed, lambda message: worker.log_event(topic, ["tick", message])
-    )
-    worker.log_event(topic, ["outcome", name, worker.address, pickle.dumps(replace(outcome, task=None))])
-    if outcome.broken:
-        # The driver will end this process. Dask would run its tasks again elsewhere, unless they failed.
-        raise RuntimeError(outcome.error)
 
 
 class DaskEngine(Engine):
@@ -127,14 +95,14 @@ class DaskEngine(Engine):
         self._spec = spec
         self._configuration = configuration
         self._cluster: Any = None
-        self._jobs_seen: dict[Any, float] = {}
-        self._jobs_checked = time.monotonic()
-        self._jobs_failed = 0  # jobs in a row that ended before a worker started
+        self._jobs: SlurmJobs | None = None
         self._client: Any = None
         self._runner: Any = None
         self._resources = ExitStack()
         self._admission: GpuAdmission | None = None
-        self._ended: set[str] = set()
+        self._topic = f"hrvol-{uuid4().hex}"
+        self._take_report: Callable[[str, str, str, Any], bool] | None = None  # while a map runs
+        self._retired = RetiredWorkers()
         self._failed_starts: list[str] | None = []  # reasons; None once a worker has started
 
     def __enter__(self) -> Self:
@@ -143,7 +111,8 @@ class DaskEngine(Engine):
         try:
             self._prepare()
             self._client = self._connect()
-            self._client.register_plugin(_Configure(self._configuration))
+            self._client.register_plugin(Configure(self._configuration))
+            self._client.subscribe_topic(self._topic, self._on_event)
             if self._spec.gpu_identifier is not None:
                 self._admission = GpuAdmission(self._client, self._spec.gpu_identifier, self.workers)
         except BaseException:
@@ -180,21 +149,45 @@ class DaskEngine(Engine):
             return connect_running(address, CONNECT, self._runner.loop)
         check_engine(spec)
         self._runner = sigint_masked_loop()
-        loop, keys = self._runner.loop, RunKeys.create()
         try:
+            with postponed():  # the cluster would be left without an owner
+                self._cluster = self._start_cluster(RunKeys.create())
             if spec.name == "slurm":
-                folder = private_folder(".hrvol-keys-", slurm_folder(spec) or Path.cwd())
-                keys = keys.saved(self._resources.enter_context(folder))
-                self._cluster = slurm_cluster(spec, loop, keys.security())
-                submit_jobs(self._cluster, spec.count)
-            else:
-                start = cuda_cluster if spec.local_gpus else local_cluster
-                self._cluster = start(spec, self.workers, loop, keys.security())
+                self._jobs = SlurmJobs(self._cluster, spec.count)
+                self._jobs.submit()
         except HrvolError:
             raise
         except (RuntimeError, ValueError, TypeError, OSError) as error:
             raise self._start_error(root_cause(error)) from error
+        if spec.name != "slurm":
+            self._cluster.scale(self.workers)
+            self._await_workers(self._cluster)
         return Client(self._cluster, set_as_default=False)
+
+    def _start_cluster(self, keys: RunKeys) -> Any:
+        """Return a cluster without workers (engine cuda: with all of them)."""
+        spec, loop = self._spec, self._runner.loop
+        if spec.name == "slurm":
+            folder = private_folder(".hrvol-keys-", slurm_folder(spec) or Path.cwd())
+            saved = keys.saved(self._resources.enter_context(folder))
+            return slurm_cluster(spec, loop, saved.security())
+        if spec.local_gpus:
+            return cuda_cluster(spec, self.workers, loop, keys.security())
+        return local_cluster(spec, 0, loop, keys.security())
+
+    def _await_workers(self, cluster: LocalCluster) -> None:
+        """Wait until all workers have started, but not long for the last ones.
+
+        They are waited for here, and not by Dask, so that a signal ends the wait and no worker is left.
+        """
+        first: float | None = None
+        while (started := len(cluster.scheduler.workers)) < self.workers:
+            if started:
+                first = first or time.monotonic()
+                if time.monotonic() - first > LAST_WORKER:
+                    return
+            self._replenish(cluster)
+            time.sleep(0.02)
 
     @property
     def _scheduler(self) -> str:
@@ -203,11 +196,12 @@ class DaskEngine(Engine):
 
     def _close(self, quickly: bool) -> None:
         """End the workers; ``quickly``: without waiting for running tasks."""
+        with postponed():  # or processes would be left
+            self._end(quickly)
+
+    def _end(self, quickly: bool) -> None:
         if isinstance(self._cluster, LocalCluster) and quickly:
-            for nanny in list(self._cluster.workers.values()):
-                with suppress(Exception):  # while starting, and once dead, it has no process
-                    nanny.auto_restart = False
-                    nanny.process.process._process.kill()
+            kill_all(self._cluster)
         local = isinstance(self._cluster, LocalCluster)
         for resource in (self._client, self._cluster):
             with suppress(Exception):
@@ -222,31 +216,37 @@ class DaskEngine(Engine):
         self._resources.close()
 
     def _outcomes(self, request: MapRequest[T, R]) -> Iterator[Outcome[T, R]]:
-        topic = f"hrvol-{uuid4().hex}"
+        topic = self._topic
         reported: dict[str, tuple[str, Outcome[T, R]]] = {}  # worker and outcome, by the future's name
 
-        def on_event(event: tuple[float, list[Any]]) -> None:
-            kind, *content = event[1]
-            if kind == "outcome":
-                name, worker, pickled = content
-                reported[name] = worker, pickle.loads(pickled)
-            elif request.on_tick is not None:
-                request.on_tick(content[0])
+        watch = LifeWatch(life.LIMITS)
+        stuck: dict[str, str] = {}  # reason, by the future's name
 
-        self._client.subscribe_topic(topic, on_event)
+        def take(kind: str, name: str, worker: str, content: Any) -> bool:
+            if not watch.report(name, worker, works=kind != "alive" or content):
+                return False
+            if kind == "outcome":
+                reported[name] = worker, pickle.loads(content)
+            elif kind == "tick" and request.on_tick is not None:
+                request.on_tick(content)
+            return True
+
+        self._take_report = take
         ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         pending = TaskQueue(len(request.tasks))
         futures: dict[str, tuple[Any, Job]] = {}
 
         def submit(job: Job) -> None:
             name = f"{topic}-{uuid4().hex}"
+            watch.submitted(name, job.worker)
             future = self._client.submit(
-                _run_on_worker,
+                run_on_worker,
                 request.function,
                 request.tasks[job.number],
                 job.failed,
                 topic,
                 name,
+                watch.limits.report,
                 key=name,
                 pure=False,
                 workers=[job.worker],
@@ -258,7 +258,13 @@ class DaskEngine(Engine):
         try:
             while True:
                 stopping = request.stopping
-                if pending.refresh_is_due() or (self._admission is not None and self._admission.waiting):
+                overdue = watch.overdue()
+                for task in overdue:
+                    self._retired.retire(self._cluster, task)
+                    stuck[task.name] = task.reason
+                    ended.put(task.name)
+                waiting = self._admission is not None and self._admission.waiting
+                if pending.refresh_is_due() or waiting or overdue:
                     pending.refresh_workers(self._current_workers())
                     for name, (_, job) in futures.items():
                         if not pending.knows(job.worker):
@@ -273,16 +279,19 @@ class DaskEngine(Engine):
                     if name not in futures:  # handled before, when its worker was lost
                         continue
                     future, job = futures.pop(name)
-                    worker, outcome = reported.pop(name, (job.worker, None))
+                    worker, outcome = reported.pop(name, (watch.ended(name) or job.worker, None))
+                    reason = stuck.pop(name, None)
                     pending.release(job)
                     if outcome is None:
                         # Refresh first: if the scheduler is gone, the task is not to blame.
                         pending.refresh_workers(self._current_workers())
-                        outcome = _outcome_of_loss(future, job)
+                        outcome = _outcome_of_loss(future, job, reason)
                         future.cancel(force=True)
-                        if worker in self._ended:  # another task broke the process
+                        if reason is None and worker in self._retired:  # because of another task
                             pending.requeue(job, job.failed)
                             continue
+                    if outcome.ok:
+                        watch.succeeded()
                     future.release()  # otherwise Dask runs it again if the worker is lost now
                     outcome = replace(outcome, task=request.tasks[job.number])
                     if outcome.broken:
@@ -293,19 +302,27 @@ class DaskEngine(Engine):
                     else:
                         pending.requeue(job, outcome.tries, exclusive=outcome.details is None)
         finally:
+            self._take_report = None
             with suppress(Exception):
                 self._client.cancel([future for future, _ in futures.values()], force=True)
-                self._client.unsubscribe_topic(topic)
+
+    def _on_event(self, event: tuple[float, list[Any]]) -> None:
+        """Take a report of a worker, in another thread."""
+        kind, name, worker, content = event[1]
+        take = self._take_report
+        if take is None or not take(kind, name, worker, content):
+            # Nobody waits for this task any more, as another worker has it.
+            self._retired.heard(name, worker, works=kind != "alive" or content)
 
     def _current_workers(self) -> list[str]:
         """Return the addresses of the workers that may run tasks."""
         if isinstance(self._cluster, LocalCluster):
             self._replenish(self._cluster)
         if self._client.status == "running":
-            if self._cluster is not None and self._spec.name == "slurm":
-                self._replace_jobs()
+            if self._jobs is not None:
+                self._jobs.replace_ended()
             try:
-                workers = [worker for worker in self._client.nthreads() if worker not in self._ended]
+                workers = [worker for worker in self._client.nthreads() if worker not in self._retired]
                 return workers if self._admission is None else self._admission.admitted(workers)
             except HrvolError:
                 raise
@@ -315,11 +332,14 @@ class DaskEngine(Engine):
 
     def _end_process(self, worker: str) -> None:
         """End a worker process whose GPU failed; its nanny starts another."""
-        if worker in self._ended:
+        if worker in self._retired:
             return
-        self._ended.add(worker)
+        self._retired.ending(worker)
         LOG.warning("%s: its GPU failed: starting another process", worker)
         # Its other task is lost with it; that does not count as a failed try.
+        if isinstance(self._cluster, LocalCluster):
+            kill_worker(self._cluster, worker)
+            return
         self._client.run(os._exit, 1, workers=[worker], on_error="ignore")
 
     def _replenish(self, cluster: LocalCluster) -> None:
@@ -345,41 +365,11 @@ class DaskEngine(Engine):
     def _start_error(self, reason: str) -> EngineError:
         return EngineError(f"engine: {self._spec.name}: no worker process starts: {reason}")
 
-    def _replace_jobs(self) -> None:
-        """Replace SLURM jobs that have ended, by time limit or node failure.
 
-        Raises
-        ------
-        EngineError
-            Jobs end before they start a worker.
-        """
-        cluster, now = self._cluster, time.monotonic()
-        names = {str(state.name) for state in list(cluster.scheduler.workers.values())}
-        ended = []
-        for job in list(cluster.worker_spec):
-            if any(name == str(job) or name.startswith(f"{job}-") for name in names):
-                self._jobs_seen[job] = now
-                self._jobs_failed = 0
-            elif now - self._jobs_seen.get(job, now) > JOB_SILENT:
-                ended.append(job)
-        if now - self._jobs_checked > JOB_CHECK:
-            self._jobs_checked = now
-            failed = ended_jobs(cluster, cluster.worker_spec.keys() - self._jobs_seen.keys())
-            self._jobs_failed += len(failed)
-            if self._jobs_failed >= (START_TRIES if self._jobs_seen else 1) * self.workers:
-                raise start_failure(cluster, failed)
-            ended += failed
-        for job in ended:  # dask-jobqueue itself keeps a job until it is cancelled
-            self._jobs_seen.pop(job, None)  # the name is used again
-            cluster.worker_spec.pop(job)
-            cluster.loop.add_callback(cluster.workers.pop, job, None)
-        if ended:
-            LOG.warning("%d SLURM jobs ended before the run: submitting others", len(ended))
-            cluster.scale(jobs=self.workers)
-
-
-def _outcome_of_loss(future: Any, job: Job) -> Outcome[Any, Any]:
-    """Return the outcome of a task that has ended without reporting one."""
+def _outcome_of_loss(future: Any, job: Job, reason: str | None) -> Outcome[Any, Any]:
+    """Return the outcome of a task that has ended without reporting one, or was given up for a reason."""
+    if reason is not None:
+        return Outcome(None, error=reason, tries=job.failed + 1)
     error = future.exception() if future.status == "error" else None
     if error is not None and not isinstance(error, KilledWorker):
         return Outcome(None, error=one_line(error), details=repr(error), tries=job.failed + 1)

@@ -17,10 +17,11 @@ import zarr
 from contract.wheels import wheel
 from gpu_tasks import environment, out_of_memory_once, own_gpu
 
-from hrvol.engine.dask_clusters import ALLOCATOR, slurm_cluster
+from hrvol.engine.dask_servers import ALLOCATOR
 from hrvol.engine.engine import open_engine
 from hrvol.engine.placement import place
 from hrvol.engine.private import RunKeys
+from hrvol.engine.slurm import slurm_cluster
 from hrvol.engine.spec import EngineSpec
 from hrvol.errors import MissingExtraError
 from hrvol.features.deep.backbone import random_backbone

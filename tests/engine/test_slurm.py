@@ -10,9 +10,10 @@ import pytest
 from distributed.utils import get_ip
 from other_account import listening
 
-from hrvol.engine.dask_clusters import ALLOCATOR, slurm_cluster
+from hrvol.engine.dask_servers import ALLOCATOR
 from hrvol.engine.engine import open_engine
 from hrvol.engine.private import RunKeys
+from hrvol.engine.slurm import slurm_cluster
 from hrvol.engine.spec import IN_FLIGHT, EngineSpec
 from hrvol.engine.task import configuration
 from hrvol.errors import HrvolError
@@ -69,7 +70,7 @@ def end_my_job(task):
 
 
 def test_a_job_that_ends_is_replaced(slurm, monkeypatch, caplog):
-    monkeypatch.setattr("hrvol.engine.dask_engine.JOB_SILENT", 1.0)
+    monkeypatch.setattr("hrvol.engine.slurm.JOB_SILENT", 1.0)
     caplog.set_level("WARNING")
     with open_engine(EngineSpec("slurm", 1, options=OPTIONS)) as engine:
         outcomes = list(engine.map_bounded(end_my_job, range(5)))
@@ -121,7 +122,7 @@ def test_importing_dask_jobqueue_leaves_the_handler_of_ctrl_c_alone(slurm, monke
     ],
 )
 def test_jobs_that_slurm_does_not_accept_end_the_run_with_the_reason(slurm, monkeypatch, sbatch, message):
-    monkeypatch.setattr("hrvol.engine.dask_clusters.SUBMITTED_WITHIN", 1.0)
+    monkeypatch.setattr("hrvol.engine.slurm.SUBMITTED_WITHIN", 1.0)
     Path("sbatch").write_text(f"#!/bin/sh\n{sbatch}\n")
     with pytest.raises(HrvolError, match=f"^engine: slurm: {message}") as error:
         open_engine(EngineSpec("slurm", 1, options=OPTIONS)).__enter__()

@@ -76,7 +76,7 @@ class Intruder:
 def test_a_run_is_private_survives_a_cancelled_job_and_labels_as_one_process_does(
     case, slurm, here, monkeypatch, caplog
 ):
-    monkeypatch.setattr("hrvol.engine.dask_engine.JOB_SILENT", 1.0)
+    monkeypatch.setattr("hrvol.engine.slurm.JOB_SILENT", 1.0)
     caplog.set_level("WARNING", "hrvol")
     intruder = Intruder(slurm, here)
     intruder.before = listening(os.getpid())
@@ -164,7 +164,7 @@ def test_a_partition_that_does_not_exist_is_one_line(slurm, here):
 
 
 def test_a_job_that_ends_before_its_worker_starts_ends_the_run(slurm, here, monkeypatch):
-    monkeypatch.setattr("hrvol.engine.dask_engine.JOB_CHECK", 1.0)
+    monkeypatch.setattr("hrvol.engine.slurm.JOB_CHECK", 1.0)
     options = {**OPTIONS, "python": "/bin/false"}
     with (
         pytest.raises(EngineError, match=r"engine: slurm: job \d+ ended before a worker started: see slurm-"),
