@@ -30,7 +30,7 @@ from hrvol.engine.dask_clusters import (
     sigint_masked_loop,
     slurm_cluster,
 )
-from hrvol.engine.dask_retired import RetiredWorkers, kill_all, kill_worker
+from hrvol.engine.dask_retired import RetiredWorkers, kill_worker, killing
 from hrvol.engine.dask_worker import Configure, run_on_worker
 from hrvol.engine.gpu_admission import GpuAdmission
 from hrvol.engine.life import LifeWatch
@@ -175,12 +175,10 @@ class DaskEngine(Engine):
 
     def _close(self, quickly: bool) -> None:
         """End the workers; ``quickly``: without waiting for running tasks."""
-        with postponed():  # or processes would be left
+        with postponed(), killing(self._cluster if quickly else None):  # or processes would be left
             self._end(quickly)
 
     def _end(self, quickly: bool) -> None:
-        if isinstance(self._cluster, LocalCluster) and quickly:
-            kill_all(self._cluster)
         for resource in (self._client, self._cluster):
             with suppress(Exception):
                 if resource is not None:
