@@ -201,7 +201,8 @@ def check_archive(
 ) -> None:
     """Check the directory of a zip archive: counts, names and sizes that it declares for its members.
 
-    No member gives more bytes than the directory declares, so that reading them is bounded too.
+    A member may expand to more bytes than the directory declares: :func:`hrvol.reading.archive.read_member`
+    reads no more than these.
 
     Parameters
     ----------
@@ -219,7 +220,8 @@ def check_archive(
     Raises
     ------
     HrvolError
-        Of the type ``error``: a bound is exceeded, a name occurs twice, or has another suffix.
+        Of the type ``error``: a bound is exceeded, a name occurs twice or has another suffix, or a member is
+        encrypted or compressed by another method than deflate.
     """
     entries = archive.infolist()
     if len(entries) > members:
@@ -229,9 +231,13 @@ def check_archive(
         name = printable(entry.filename, 100)
         limit = limits.get(os.path.splitext(entry.filename)[1])
         if limit is None:
-            raise error(f"{source}: found the member {name}, expected only {', '.join(limits)}")
+            kinds = ", ".join(suffix for suffix in limits if suffix != "total")
+            raise error(f"{source}: found the member {name}, expected only {kinds}")
         if entry.filename in names:
             raise error(f"{source}: found the member {name} twice, expected it once")
+        if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            kind = "encrypted" if entry.flag_bits & 1 else f"compressed by method {entry.compress_type}"
+            raise error(f"{source}: found the member {name} {kind}, expected it stored or deflated")
         if entry.file_size > limit:
             _too_large(f"{source}: {name}", entry.file_size, limit, error)
         names.add(entry.filename)
