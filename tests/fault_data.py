@@ -140,9 +140,8 @@ class Run:
 
     def __init__(self, arguments, log, dies_at=None, limits=None):
         self._log = Path(log)
-        self._process = FORK.Process(
-            target=_run, args=(list(arguments), str(log), dies_at, limits, os.fsync is not_waited), daemon=False
-        )
+        options = (dies_at, limits, os.fsync is not_waited)
+        self._process = FORK.Process(target=_run, args=(list(arguments), str(log), *options), daemon=False)
         self._process.start()
         self._known = {}
 

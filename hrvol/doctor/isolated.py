@@ -47,7 +47,7 @@ class IsolatedProcess:
         except BrokenProcessPool:
             failure = "the process crashed"
         except TimeoutError:
-            for process in list(self._pool._processes.values()):
+            for process in [] if self._pool is None else list(self._pool._processes.values()):
                 process.kill()
             failure = f"no answer within {_TIMEOUT:.0f} s"
         except Exception as error:
