@@ -79,7 +79,7 @@ def run_status(
         "voxels": voxels,
         "voxels_per_s": rate,
         "eta_s": left * per_block / rate if rate else None,
-        "quiet_s": round(max(0.0, now - latest), 1) if alive else None,
+        "quiet_s": round(max(0.0, now - latest), 1) if alive and left else None,
         "drivers": [
             {
                 "lane": name,
