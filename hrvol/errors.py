@@ -12,6 +12,7 @@
     │   └── ModelError                       a *.hrvol file is damaged or does not fit
     ├── WeightsError           exit code 1   network weights are missing or do not match the model
     ├── DeviceError            exit code 1   a requested GPU is not available, or is used twice
+    ├── EngineError            exit code 1   no worker can be started, or no scheduler answers
     ├── OutputExistsError      exit code 1   the output exists already
     │   ├── OtherRunError                    an unfinished output has other settings
     │   └── BusyError                        another process is writing the output
@@ -87,6 +88,10 @@ class DeviceError(HrvolError):
     """A requested GPU is not available, or two workers use the same one."""
 
     ends_run = True
+
+
+class EngineError(HrvolError):
+    """Workers cannot be started, or the scheduler of a running cluster does not answer."""
 
 
 class OutputExistsError(HrvolError):

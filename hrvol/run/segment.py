@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from hrvol.device import cpus
+from hrvol.engine.check import check_engine
 from hrvol.engine.stop import Abandoned, Stop
-from hrvol.errors import BlockError, DeviceError, InputError
+from hrvol.errors import BlockError, DeviceError, EngineError, InputError
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
@@ -191,6 +192,7 @@ def segment(
 ) -> SegmentReport:
     """Label a volume as :func:`segment_volume` does, with its keywords as one object."""
     options, choice = options.placed()
+    check_engine(options.engine)
     output = options.output
     began = round(time.time(), 3)
     with ExitStack() as stack:
@@ -230,7 +232,7 @@ def segment(
             report = summarise(run, prepared.model.classes, began)
         except Abandoned:
             raise stopped_error(run, stop) from None
-        except (BlockError, DeviceError):
+        except (BlockError, DeviceError, EngineError):
             _discard_if_empty(run, store, output)
             raise
         finally:
