@@ -139,14 +139,13 @@ class Run:
     """A process that does a command of the command line; use it in a ``with`` statement, which ends it.
 
     ``dies_at`` lets it kill itself at the so-many-th call of ``fsync``, before a file gets its name or after,
-    or at the first one for a file whose path has this text in it.
+    or at the first one for a file whose path has this text in it. ``limits`` are those of silent workers.
     """
 
-    def __init__(self, arguments, log, dies_at=None):
+    def __init__(self, arguments, log, dies_at=None, limits=None):
         self._log = Path(log)
-        self._process = FORK.Process(
-            target=_run, args=(list(arguments), str(log), dies_at, os.fsync is not_waited), daemon=False
-        )
+        options = (dies_at, limits, os.fsync is not_waited)
+        self._process = FORK.Process(target=_run, args=(list(arguments), str(log), *options), daemon=False)
         self._process.start()
         self._known = {}
 
@@ -213,7 +212,7 @@ def not_waited(handle):
     os.fstat(handle if isinstance(handle, int) else handle.fileno())  # fails for what is no file
 
 
-def _run(arguments, log, dies_at, hasty):
+def _run(arguments, log, dies_at, limits, hasty):
     os.setsid()
     if hasty:
         os.fsync = not_waited
@@ -228,8 +227,10 @@ def _run(arguments, log, dies_at, hasty):
     if "local" in arguments:
         fork_the_forkserver()
     from hrvol.cli import main
-    from hrvol.engine import spec
+    from hrvol.engine import life, spec
     from hrvol.run import ledger
+
+    life.LIMITS = limits or life.LIMITS
 
     ledger.FLUSH = 0.1  # what is done is seen sooner
     spec.BACK_OFF = 0.1  # pauses before another try are tested elsewhere

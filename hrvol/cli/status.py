@@ -9,6 +9,9 @@ import click
 from hrvol.cli.common.options import json_option, storage_option
 from hrvol.cli.common.output import FAILURES_SHOWN, echo_json
 
+QUIET = 300.0
+"""Seconds without a finished block from which this is shown."""
+
 
 @click.command()
 @click.argument("store", metavar="OUT.ome.zarr")
@@ -35,6 +38,8 @@ def status(store: str, storage_options: dict[str, Any], as_json: bool) -> None:
     if values["voxels_per_s"]:
         left = f", {duration(values['eta_s'])} left" if values["left"] else ""
         click.echo(f"rate    {count(values['voxels_per_s'])} voxels/s{left}")
+    if (values["quiet_s"] or 0) > QUIET:
+        click.echo(f"quiet   no block has finished for {duration(values['quiet_s'])}")
     for driver in values["drivers"]:
         if driver["state"] in ("running", "lost"):
             where = f"process {driver['pid']} on {driver['host']}, engine {driver['engine']}"

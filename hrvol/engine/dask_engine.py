@@ -21,7 +21,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, Status
+from distributed import Client, KilledWorker, LocalCluster, SpecCluster, Status
 
 from hrvol.engine import life
 from hrvol.engine.check import check_engine, find_scheduler
@@ -31,7 +31,7 @@ from hrvol.engine.dask_clusters import (
     local_cluster,
     sigint_masked_loop,
 )
-from hrvol.engine.dask_retired import RetiredWorkers, kill_all, kill_worker
+from hrvol.engine.dask_retired import RetiredWorkers, kill_worker, killing
 from hrvol.engine.dask_servers import root_cause
 from hrvol.engine.dask_worker import Configure, run_on_worker
 from hrvol.engine.gpu_admission import GpuAdmission
@@ -150,8 +150,11 @@ class DaskEngine(Engine):
         check_engine(spec)
         self._runner = sigint_masked_loop()
         try:
-            with postponed():  # the cluster would be left without an owner
-                self._cluster = self._start_cluster(RunKeys.create())
+            if spec.local_gpus:
+                self._cluster = self._start_on_gpus(RunKeys.create())
+            else:
+                with postponed():  # the cluster would be left without an owner
+                    self._cluster = self._start_cluster(RunKeys.create())
             if spec.name == "slurm":
                 self._jobs = SlurmJobs(self._cluster, spec.count)
                 self._jobs.submit()
@@ -165,15 +168,22 @@ class DaskEngine(Engine):
         return Client(self._cluster, set_as_default=False)
 
     def _start_cluster(self, keys: RunKeys) -> Any:
-        """Return a cluster without workers (engine cuda: with all of them)."""
+        """Return a cluster without workers."""
         spec, loop = self._spec, self._runner.loop
         if spec.name == "slurm":
             folder = private_folder(".hrvol-keys-", slurm_folder(spec) or Path.cwd())
             saved = keys.saved(self._resources.enter_context(folder))
             return slurm_cluster(spec, loop, saved.security())
-        if spec.local_gpus:
-            return cuda_cluster(spec, self.workers, loop, keys.security())
         return local_cluster(spec, 0, loop, keys.security())
+
+    def _start_on_gpus(self, keys: RunKeys) -> Any:
+        """Return a cluster with a worker for each GPU, for which it waits itself."""
+        others = set(SpecCluster._instances)
+        try:
+            return cuda_cluster(self._spec, self.workers, self._runner.loop, keys.security())
+        except BaseException:  # a signal: its processes are ended with what has been made
+            self._cluster = next(iter(set(SpecCluster._instances) - others), None)
+            raise
 
     def _await_workers(self, cluster: LocalCluster) -> None:
         """Wait until all workers have started, but not long for the last ones.
@@ -196,12 +206,10 @@ class DaskEngine(Engine):
 
     def _close(self, quickly: bool) -> None:
         """End the workers; ``quickly``: without waiting for running tasks."""
-        with postponed():  # or processes would be left
+        with postponed(), killing(self._cluster if quickly else None):  # or processes would be left
             self._end(quickly)
 
     def _end(self, quickly: bool) -> None:
-        if isinstance(self._cluster, LocalCluster) and quickly:
-            kill_all(self._cluster)
         local = isinstance(self._cluster, LocalCluster)
         for resource in (self._client, self._cluster):
             with suppress(Exception):

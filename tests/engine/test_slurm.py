@@ -10,6 +10,7 @@ import pytest
 from distributed.utils import get_ip
 from other_account import listening
 
+from hrvol.engine import life
 from hrvol.engine.dask_servers import ALLOCATOR
 from hrvol.engine.engine import open_engine
 from hrvol.engine.private import RunKeys
@@ -77,6 +78,23 @@ def test_a_job_that_ends_is_replaced(slurm, monkeypatch, caplog):
     assert all(outcome.ok for outcome in outcomes)
     assert Path("ended").exists()
     assert "submitting others" in caplog.text
+
+
+def stop_my_worker(task):
+    marker = Path("stopped")
+    if task == 2 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return os.getpid()
+
+
+def test_a_worker_of_a_job_that_is_stopped_is_started_again(slurm, monkeypatch, caplog):
+    monkeypatch.setattr(life, "LIMITS", life.Limits(report=0.2, silent=4.0, first=60.0))
+    with open_engine(EngineSpec("slurm", 1, options=OPTIONS)) as engine:
+        outcomes = list(engine.map_bounded(stop_my_worker, range(4)))
+    assert sorted(outcome.task for outcome in outcomes if outcome.ok) == list(range(4))
+    assert len({outcome.value for outcome in outcomes}) == 2
+    assert "no sign of life" in caplog.text
 
 
 def test_the_job_script_requests_the_options(slurm):
