@@ -56,12 +56,17 @@ def default_colours(n: int) -> tuple[tuple[int, int, int], ...]:
     The first six are safe for colour-blind readers; further ones have hues in steps of the golden ratio.
     ``default_colours(n)`` starts with ``default_colours(n - 1)``, so a class keeps its colour.
     """
-    further = []
-    for i in range(max(0, n - len(_PALETTE))):
-        # Lightness and saturation cycle too, and differ between classes of similar hue.
-        rgb = colorsys.hls_to_rgb(i * _GOLDEN % 1.0, (0.45, 0.65, 0.3)[i % 3], (0.8, 0.5)[i // 3 % 2])
-        further.append((round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])))
-    return _PALETTE[:n] + tuple(further)
+    return tuple(default_colour(value) for value in range(1, n + 1))
+
+
+def default_colour(value: int) -> tuple[int, int, int]:
+    """Return the colour of a class, whose value is 1 or more, as (red, green, blue) in 0..255."""
+    if value <= len(_PALETTE):
+        return _PALETTE[value - 1]
+    # Lightness and saturation cycle too, and differ between classes of similar hue.
+    i = value - len(_PALETTE) - 1
+    rgb = colorsys.hls_to_rgb(i * _GOLDEN % 1.0, (0.45, 0.65, 0.3)[i % 3], (0.8, 0.5)[i // 3 % 2])
+    return round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])
 
 
 def default_classes(values: Sequence[int], names: Sequence[str] | None = None) -> tuple[ClassInfo, ...]:
@@ -99,5 +104,4 @@ def default_classes(values: Sequence[int], names: Sequence[str] | None = None) -
         of_value = {value: names[value - 1] for value in ordered}
     else:
         raise UsageError(f"classes: found {len(names)} names, expected {len(ordered)}, for values {ordered}")
-    colours = default_colours(top)
-    return tuple(ClassInfo(value, of_value[value], colours[value - 1]) for value in ordered)
+    return tuple(ClassInfo(value, of_value[value], default_colour(value)) for value in ordered)

@@ -22,7 +22,8 @@ from hrvol.volume.axes import spacing, spatial_axes
 from hrvol.volume.grid.tiling import Box, box_shape, whole
 from hrvol.volume.importers.tiff import SUFFIXES, open_tiff
 from hrvol.volume.ome import metadata as ome
-from hrvol.volume.ome.nodes import image_around, labels_of, open_zarr
+from hrvol.volume.ome.nodes import attributes_of, image_around, labels_of, member, only_array, open_zarr
+from hrvol.volume.storage.bounded_array import bounded_array, check_shape
 from hrvol.volume.storage.location import Location
 
 _OTHERS = f" nor a TIFF image ({', '.join(SUFFIXES)})"  # other formats, for messages
@@ -250,7 +251,7 @@ def class_info(source: Any, *, name: str | None = None) -> tuple[ClassInfo, ...]
     if not isinstance(source, zarr.Group):
         return None
     path = str(source.store_path)
-    return ome.read_classes(labels_of(source, path, name).attrs.asdict(), path)
+    return ome.read_classes(attributes_of(labels_of(source, path, name), path), path)
 
 
 def _reopen(source: Location, labels: str | None, level: int) -> Volume:
@@ -277,31 +278,28 @@ def _open_path(location: Location, labels: str | None, level: int) -> Volume:
 
 def _from_node(node: zarr.Array[Any] | zarr.Group, source: str, level: int, origin: Origin | None) -> Volume:
     if isinstance(node, zarr.Array):
+        node = node if origin is None else bounded_array(node, source)
+        attributes_of(node, source)
         image = image_around(node, None if origin is None else origin[0])
         if image is not None:
             return _from_level(node, source, *image, origin)
         names = getattr(node.metadata, "dimension_names", None)
         axes = tuple(str(axis).lower() for axis in names) if names and all(names) else None
         return _build(source, node, axes, None, None, origin)
-    attributes = node.attrs.asdict()
+    attributes = attributes_of(node, source)
     multiscale = ome.read_multiscale(attributes, source)
     if multiscale is None and "bioformats2raw.layout" in ome.ome_attributes(attributes):
-        first = node.get("0")
+        first = member(node, "0", source)
         if isinstance(first, zarr.Group):
+            if "bioformats2raw.layout" in ome.ome_attributes(attributes_of(first, source)):
+                raise InputError(f"{source}: found images inside images, expected an OME-Zarr image")
             return _from_node(first, source, level, origin)
     if multiscale is None:
-        arrays = list(node.arrays())
-        if len(arrays) != 1:
-            names = ", ".join(sorted(name for name, _ in arrays))
-            content = f"{len(arrays)} arrays ({names})" if arrays else "no array"
-            raise InputError(
-                f"{source}: found a group with {content}, expected one array or an OME-Zarr image"
-            )
-        return _from_node(arrays[0][1], source, level, origin)
+        return _from_node(only_array(node, source), source, level, origin)
     if not 0 <= level < len(multiscale.levels):
         raise InputError(f"{source}: found {len(multiscale.levels)} levels, expected one numbered {level}")
     chosen = multiscale.levels[level]
-    array = node.get(chosen.path)
+    array = member(node, chosen.path, source)
     if not isinstance(array, zarr.Array):
         raise InputError(f"{source}: found no array at {chosen.path!r}, which the OME-Zarr metadata names")
     return _from_level(array, source, multiscale, chosen, origin)
@@ -314,6 +312,7 @@ def _from_level(
     level: ome.Level,
     origin: Origin | None,
 ) -> Volume:
+    array = array if origin is None else bounded_array(array, source)
     units = dict(zip(multiscale.axes, multiscale.units, strict=True))
     return _build(source, array, multiscale.axes, level.scale, units, origin, level.translation)
 
@@ -351,6 +350,7 @@ def _build(
     shape = tuple(int(n) for n in array.shape)
     if np.dtype(array.dtype).kind not in "biuf":
         raise InputError(f"{source}: found type {array.dtype}, expected integers or floating-point numbers")
+    check_shape(source, shape, array.dtype)
     names = spatial_axes(source, shape, axes)
     factor = dict(zip(names, scale or [1.0] * len(names), strict=True))
     offset = dict(zip(names, translation or [0.0] * len(names), strict=True))
