@@ -20,7 +20,7 @@ from hrvol.classes import ClassInfo
 from hrvol.errors import InputError, UnreadableError
 from hrvol.volume.axes import spacing, spatial_axes
 from hrvol.volume.grid.tiling import Box, box_shape, whole
-from hrvol.volume.importers.tiff import SUFFIXES, open_tiff
+from hrvol.volume.importers.tiff import SUFFIXES, open_tiff, read_quietly
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.nodes import attributes_of, image_around, labels_of, member, only_array, open_zarr
 from hrvol.volume.storage.bounded_array import bounded_array, check_shape
@@ -163,8 +163,10 @@ class Volume:
     def _read_stored(self, selection: tuple[Any, ...], box: Box, reader: Reader | None) -> npt.NDArray[Any]:
         try:
             if reader is not None and isinstance(self.array, zarr.Array):
-                return reader(self.array, selection)
-            return np.array(self.array[selection])
+                with read_quietly():
+                    return reader(self.array, selection)
+            with read_quietly():
+                return np.array(self.array[selection])
         except MemoryError:
             raise
         except Exception as error:  # codecs and file systems raise errors of any type

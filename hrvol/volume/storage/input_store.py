@@ -1,7 +1,7 @@
 """Read local Zarr hierarchies that others wrote: a missing chunk is no error there, an unreadable one is.
 
-A missing chunk holds the fill value. ``LocalStore`` takes a folder, a dangling link or a range beyond the end of
-a file for a missing chunk too, waits for ever on a named pipe, and reads files of any size.
+A missing chunk holds the fill value. ``LocalStore`` takes a folder, a dangling link or a range beyond the end
+of a file for a missing chunk too, waits for ever on a named pipe, and reads files of any size.
 """
 
 from __future__ import annotations
