@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hrvol.engine.task import attempt, computing, configuration, tick
+from hrvol.errors import UnreadableError
 from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe.specs import BATCH, TileSpec
-from hrvol.run.job import BlockReport, SegmentJob, reader_of
+from hrvol.run.job import BlockReport, SegmentJob, input_states, inputs_digest, reader_of
 from hrvol.run.predict import predict_part, read_window
 from hrvol.volume.grid.tiling import Block, box_shape, intersection
+from hrvol.volume.input_state import InputState
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
@@ -42,15 +44,18 @@ def predict_block(block: Block) -> BlockReport:
     box = intersection(block.core, job.region)
     if box is None:
         raise ValueError(f"block {block.index} is outside the region {job.region}")
+    before = input_states(job, block)
     mask = None if job.mask is None else job.mask.read(box) != 0
     if mask is not None and not mask.any():
+        inputs = _unchanged(job, block, before)
         return BlockReport(
-            block.index, 0, 0.0, {}, SeamDisagreement(), _checksum(job, block), 0, peak_memory()
+            block.index, 0, 0.0, {}, SeamDisagreement(), _checksum(job, block), 0, peak_memory(), inputs
         )
     with computing():  # loaded once per process
         model, featuriser = job.model_source.load(job.store)
     reader = reader_of(job, model.recipe.tiles)
-    raw = read_window(job.volume, block, box, model, reader)
+    raw = read_window(job.volume, block, box, model, reader.of(before[0]))
+    inputs = _unchanged(job, block, before)
     _, height, width = box_shape(box)
     with computing():
         # At each try with half the batch: a GPU may have been out of memory.
@@ -80,7 +85,23 @@ def predict_block(block: Block) -> BlockReport:
         _checksum(job, block),
         reader.newly_decoded(),
         peak_memory(),
+        inputs,
     )
+
+
+def _unchanged(job: SegmentJob, block: Block, before: tuple[InputState, InputState]) -> int:
+    """Return the digest of a block's input; raise :class:`UnreadableError` if it changed meanwhile."""
+    after = input_states(job, block)
+    changed = [path for one, other in zip(before, after, strict=True) for path in one.changed(other)]
+    # What was opened once is still that, whatever is there now.
+    for volume, state in zip((job.volume, job.mask), before, strict=True):
+        opened = () if volume is None else volume.opened
+        changed += [path for path, stamp in opened if state.files and state.files.get(path) != stamp]
+    if changed:
+        raise UnreadableError(
+            f"{changed[0]}: found that it changed while the run went on, expected no change"
+        )
+    return inputs_digest(before)
 
 
 @lru_cache(maxsize=1)

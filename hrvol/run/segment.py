@@ -287,7 +287,9 @@ def prepare(
         },
     }
     predicting = PredictOptions(output.probabilities, output.uncertainty, crf, cpus() if spec.serial else 1)
-    job = SegmentJob(opened, LabelStore(location, output.name), source, predicting, region, mask)
+    job = SegmentJob(
+        opened, LabelStore(location, output.name), source, predicting, region, mask, loaded.recipe.tiles
+    )
     return PreparedRun(loaded, location, job, json.loads(json.dumps(attributes)))
 
 

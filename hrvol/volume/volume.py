@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from hrvol.volume.importers.tiff import SUFFIXES, open_tiff, read_quietly
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.nodes import attributes_of, image_around, labels_of, member, only_array, open_zarr
 from hrvol.volume.storage.bounded_array import bounded_array, check_shape
+from hrvol.volume.storage.input_store import InputStore
 from hrvol.volume.storage.location import Location
+from hrvol.volume.storage.stamps import Stamp, metadata_stamps, stamp_of
 
 _OTHERS = f" nor a TIFF image ({', '.join(SUFFIXES)})"  # other formats, for messages
 
@@ -59,6 +61,9 @@ class Volume:
         Position (z, y, x) of the centre of the first voxel, in ``unit``.
     origin
         Arguments to reopen it (location, labels' name, level), or ``None``.
+    opened
+        Files that were read when it was opened, and their state then: of a TIFF stack all files, of a Zarr
+        array those of its metadata.
     """
 
     source: str
@@ -70,6 +75,7 @@ class Volume:
     name: str
     translation: Spacing3 = (0.0, 0.0, 0.0)
     origin: Origin | None = None
+    opened: tuple[tuple[str, Stamp], ...] = ()
 
     @property
     def shape(self) -> Shape3:
@@ -268,10 +274,13 @@ def _open_path(location: Location, labels: str | None, level: int) -> Volume:
         if not path.exists():
             raise InputError(f"{source}: no such file or folder")
         if path.is_file() and path.suffix.lower() in SUFFIXES:
+            before = (str(path), stamp_of(str(path)))
             image = open_tiff(path, level)
             size = dict(zip("zyx", image.voxel_size, strict=True))
             scale = tuple(size.get(axis, 1.0) for axis in image.axes)
-            return _build(source, image.array, image.axes, scale, image.unit, origin)
+            volume = _build(source, image.array, image.axes, scale, image.unit, origin)
+            others = tuple((str(file), stamp_of(str(file))) for file in image.files if file != path)
+            return replace(volume, opened=(before, *others))
     node = open_zarr(location, _OTHERS)
     if labels is not None and isinstance(node, zarr.Group):
         node = labels_of(node, source, labels or None)
@@ -363,7 +372,10 @@ def _build(
     spatial = tuple(name if name in ("z", "y", "x") else "" for name in names)
     name = Path(source).name or source
     ndim = 3 if "z" in spatial else 2
-    return Volume(source, array, spatial, voxel_size, common, ndim, name, translation_zyx, origin)
+    opened: tuple[tuple[str, Stamp], ...] = ()
+    if origin is not None and isinstance(array, zarr.Array) and isinstance(array.store, InputStore):
+        opened = metadata_stamps(str(array.store.root / array.store_path.path))
+    return Volume(source, array, spatial, voxel_size, common, ndim, name, translation_zyx, origin, opened)
 
 
 def _native(dtype: Any) -> np.dtype[Any]:
