@@ -17,9 +17,11 @@ import zarr
 
 from hrvol.arrays import Shape3, Spacing3
 from hrvol.classes import ClassInfo
-from hrvol.errors import InputError, UnreadableError
+from hrvol.errors import InputError, UnreadableError, first_line
+from hrvol.text import printable
 from hrvol.volume.axes import spacing, spatial_axes
 from hrvol.volume.grid.tiling import Box, box_shape, whole
+from hrvol.volume.importers.recognise import hint
 from hrvol.volume.importers.tiff import SUFFIXES, open_tiff, read_quietly
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.nodes import attributes_of, image_around, labels_of, member, only_array, open_zarr
@@ -271,8 +273,13 @@ def _open_path(location: Location, labels: str | None, level: int) -> Volume:
     origin = (location, labels, level)
     source, path = location.url, location.path
     if path is not None:
-        if not path.exists():
-            raise InputError(f"{source}: no such file or folder")
+        try:
+            path.stat()
+        except FileNotFoundError:
+            raise InputError(f"{source}: no such file or folder") from None
+        except (OSError, ValueError) as error:  # a name that is too long, or has a zero character
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise InputError(f"{printable(source, 1000)}: cannot be opened: {reason}") from None
         if path.is_file() and path.suffix.lower() in SUFFIXES:
             before = (str(path), stamp_of(str(path)))
             image = open_tiff(path, level)
@@ -281,7 +288,13 @@ def _open_path(location: Location, labels: str | None, level: int) -> Volume:
             volume = _build(source, image.array, image.axes, scale, image.unit, origin)
             others = tuple((str(file), stamp_of(str(file))) for file in image.files if file != path)
             return replace(volume, opened=(before, *others))
-    node = open_zarr(location, _OTHERS)
+    try:
+        node = open_zarr(location, _OTHERS)
+    except UnreadableError:
+        raise
+    except InputError as error:
+        found = "" if path is None else hint(path)
+        raise (InputError(f"{source}: found {found}") if found else error) from None
     if labels is not None and isinstance(node, zarr.Group):
         node = labels_of(node, source, labels or None)
     return _from_node(node, source, level, origin)

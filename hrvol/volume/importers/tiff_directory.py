@@ -16,6 +16,7 @@ import numpy as np
 
 from hrvol.errors import InputError
 from hrvol.text import printable
+from hrvol.volume.importers.recognise import hint
 
 PAGES = 2**20
 """Most pages of a file."""
@@ -162,6 +163,9 @@ def _header(file: BinaryIO, path: Path) -> tuple[_Layout, int]:
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     version = 0 if order is None or len(head) < 8 else struct.unpack(order + "H", head[2:4])[0]
     if order is None or version not in (42, 43) or (version == 43 and len(head) < 16):
+        found = hint(path)
+        if found and "TIFF file with" not in found:
+            raise InputError(f"{path}: found {found}")
         raise InputError(f"{path}: cannot be read as a TIFF image (found {printable(repr(head[:4]))})")
     layout = _Layout(order, version == 43)
     (offset,) = layout.unpack("Q", head[8:16]) if layout.big else layout.unpack("I", head[4:8])
