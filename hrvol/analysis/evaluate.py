@@ -20,6 +20,9 @@ from hrvol.volume.volume import Volume, class_info, open_labels
 EVALUATE = (64, 512, 512)
 """Voxels (z, y, x) of labels compared at once."""
 
+MOST_VOXELS = 2**44
+"""Most voxels of labels to compare: all of them are read."""
+
 
 def evaluate_volumes(
     pred: Any,
@@ -68,6 +71,10 @@ def evaluate_volumes(
         raise InputError(
             f"{predicted.source}: labels have shape {predicted.shape}, expected {true.shape} (Z, Y, X)"
             f" as {true.source}"
+        )
+    if math.prod(true.shape) > MOST_VOXELS:
+        raise InputError(
+            f"{true.source}: found shape {true.shape}, expected at most {MOST_VOXELS:.1e} voxels: compare a part"
         )
     names: Sequence[str] | dict[int, str] | None = classes
     if names is None:

@@ -12,6 +12,7 @@ import zarr
 from run_data import make_volume
 
 import hrvol.run.block as block_module
+from hrvol.errors import InputError
 from hrvol.run.segment import segment_volume
 from hrvol.volume.chunk_cache import ChunkCache
 from hrvol.volume.input_state import input_state
@@ -166,6 +167,14 @@ def test_cached_chunks_of_a_file_that_changed_are_read_again(tmp_path):
     assert cache.decoded_chunks == decoded
     change(path, values + 1, "shards")
     np.testing.assert_array_equal(read(), values[box] + 1)
+
+
+def test_a_volume_of_too_many_blocks_is_refused_before_anything_is_written(tmp_path, model):
+    zarr.create_array(tmp_path / "v.zarr", shape=[100_000] * 3, chunks=[64] * 3, dtype="u1")
+    for roi in (None, (slice(0, 1),) * 3):
+        with pytest.raises(InputError, match=r"v\.zarr: found shape .* 1\.2e\+11 blocks, expected at most"):
+            segment_volume(tmp_path / "v.zarr", tmp_path / "out.zarr", model, roi=roi)
+    assert not (tmp_path / "out.zarr").exists()
 
 
 def test_what_has_no_files_has_no_state(data):

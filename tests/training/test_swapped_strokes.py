@@ -80,6 +80,8 @@ def test_strokes_of_absurd_size_or_value(tmp_path):
         zarr.create_array(tmp_path / f"{name}.zarr", shape=[100_000] * 3, chunks=[64] * 3, dtype="u1")
     with pytest.raises(StrokesError, match="strokes of shape"):
         train_model([(tmp_path / "volume.zarr", tmp_path / "strokes.zarr")], recipe=QUICK)
+    with pytest.raises(InputError, match=r"strokes\.zarr: found shape \(100000, 100000, 100000\)"):
+        evaluate_volumes(tmp_path / "volume.zarr", tmp_path / "strokes.zarr")
     strokes = np.zeros(SHAPE, np.uint32)
     strokes[0, :9, :9], strokes[0, 20:29, :9] = 1, 10**9
     with pytest.raises(StrokesError, match="found label 1000000000"):
