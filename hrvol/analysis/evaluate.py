@@ -74,7 +74,7 @@ def evaluate_volumes(
         )
     if math.prod(true.shape) > MOST_VOXELS:
         raise InputError(
-            f"{true.source}: found shape {true.shape}, expected at most {MOST_VOXELS:.1e} voxels: compare a part"
+            f"{true.source}: found shape {true.shape}, expected at most {MOST_VOXELS:.1e} voxels"
         )
     names: Sequence[str] | dict[int, str] | None = classes
     if names is None:

@@ -104,6 +104,6 @@ def _folder(path: Path) -> str:
     way = {"TIFF": "tifffile.imread('FOLDER/*.tif')", "DICOM": "pydicom"}.get(kind, "imageio")
     files = ("file" if kind == "DICOM" else "image") + ("s" if count != 1 else "")
     return (
-        f"a folder of {count:,} {kind} {files}: read them in Python with {way}, and pass the array or write it"
-        " as one TIFF stack or Zarr"
+        f"a folder of {count:,} {kind} {files}: read them in Python with {way}, and pass the array or write"
+        " it as one TIFF stack or Zarr"
     )
