@@ -138,6 +138,8 @@ def _problem(alternatives: Sequence[_Located], model: type[BaseModel]) -> str:
         return f"unknown key; {_suggest(str(first.path[-1]), first.section, model)}"
     if "key" in details.get("ctx", {}):
         return details["msg"]
+    if details["type"] == "missing" and isinstance(first.path[-1], str):
+        return f"found no {first.path[-1]}, expected one"
     annotation = None if first.field is None else first.field.annotation
     options = list(dict.fromkeys(_expected(one.details, annotation) for one in alternatives))
     if type(None) in get_args(annotation) and len(first.path) == len(first.key_path):
@@ -190,11 +192,10 @@ def _paths(model: type[BaseModel], above: KeyPath = ()) -> Iterator[KeyPath]:
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """Return the model among a field's types."""
+    """Return the model among a field's types, or among those of its list's values."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = (_section(option) for option in get_args(annotation))
-    return next((section for section in found if section is not None), None)
+    return next(filter(None, map(_section, get_args(annotation))), None)
 
 
 def _dotted(path: KeyPath) -> str:

@@ -117,6 +117,7 @@ def _record(run: Run, outcome: Outcome[Block, BlockReport]) -> int:
         run.ledger.mark_done(
             number,
             report.checksum,
+            objects=list(report.objects),
             voxels=report.voxels,
             seconds=round(report.seconds, 3),
             counts={str(value): count for value, count in report.counts.items()},

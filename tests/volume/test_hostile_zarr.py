@@ -167,7 +167,6 @@ def test_lists_of_labels(tmp_path, labels, expected):
         {"colors": [{"label-value": "one"}]},
         {"colors": [{"label-value": 1, "rgba": [1, 2]}]},
         {"colors": [{"label-value": 1, "rgba": [1, 2, 300, 4]}]},
-        {"properties": [{"label-value": 1, "class": "\x1b[31m"}]},
         {"properties": [{"label-value": 1, "class": ["a"]}]},
         {"properties": {"1": "a"}},
         {"properties": [{"label-value": 10**30}]},
@@ -178,6 +177,12 @@ def test_class_tables(tmp_path, label):
     with pytest.raises(InputError, match=r"v\.zarr: OME-Zarr metadata: image-label") as caught:
         class_info(path)
     assert str(caught.value).isprintable()
+
+
+def test_a_class_name_is_made_printable(tmp_path):
+    label = {"properties": [{"label-value": 1, "class": "\x1b[31m"}]}
+    (info,) = class_info(image(tmp_path / "v.zarr", top={"image-label": label}))
+    assert info.name == r"\x1b[31m"
 
 
 def test_a_label_value_of_a_billion_costs_nothing(tmp_path):

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from hrvol.errors import BlockError, OutputExistsError
+from hrvol.errors import BlockError, BusyError, OutputExistsError
 
 if TYPE_CHECKING:
     from hrvol.run.options import RunOptions
@@ -27,7 +27,11 @@ def suggest_fresh() -> Iterator[None]:
     """Add to the error of an existing output how to replace it."""
     try:
         yield
+    except BusyError:  # another process writes it: nothing is replaced
+        raise
     except OutputExistsError as error:
+        if "it is not overwritten" in str(error):  # --fresh was given
+            raise
         raise OutputExistsError(f"{error} (--fresh replaces an earlier output)") from None
 
 

@@ -54,7 +54,7 @@ def parse_ome(path: Path, description: str) -> ElementTree.Element:
 
 
 def check_ome(path: Path, directories: Directories, root: ElementTree.Element) -> int:
-    """Check what OME-XML says of its first image.
+    """Check the description of the first image in OME-XML.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def check_ome(path: Path, directories: Directories, root: ElementTree.Element) -
     count = check_stack(path, directories.pages)
     files = _check_files(path, root, pixels, directories)
     if files == 1 and len(images) == 1 and planes != count:
-        raise InputError(f"{path}: found {count:,} pages, expected {planes:,} as its OME-XML says")
+        raise InputError(f"{path}: found {count:,} pages, expected {planes:,} as in its OME-XML")
     return planes
 
 

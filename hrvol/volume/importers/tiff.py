@@ -154,9 +154,7 @@ def _check_declared(path: Path, directories: Directories, planes: int) -> int | 
         # ImageJ and tifffile write one directory for all planes if they are not compressed.
         end = end_of(page, declared)
         if planes > 1 or end is None or end > directories.size:
-            raise InputError(
-                f"{path}: found {planes:,} planes, expected {declared:,} as its description says"
-            )
+            raise InputError(f"{path}: found {planes:,} planes, expected {declared:,} as in its description")
     return declared
 
 

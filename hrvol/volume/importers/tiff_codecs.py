@@ -1,6 +1,6 @@
 """Decompress strips and tiles of TIFF files to no more bytes than they have.
 
-imagecodecs is told the size of the result. What tifffile uses without it is not.
+imagecodecs knows the size of the result; what tifffile uses without it does not.
 """
 
 from __future__ import annotations

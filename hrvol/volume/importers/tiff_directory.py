@@ -300,7 +300,7 @@ def _check_bytes(
     size: int,
 ) -> None:
     """Raise a :class:`ValueError` if strips or tiles are not in the file, or too short for their pixels."""
-    # The last strip of some files is said to be as long as the others.
+    # Some files declare the last strip to be as long as the others.
     used = np.minimum(counts, pixels) if plain else counts
     bad = (
         (offsets < 8)

@@ -239,7 +239,8 @@ def read_classes(attributes: Mapping[str, Any], source: str) -> tuple[ClassInfo,
     classes = []
     for value in sorted({*colours, *names} - {0}):
         red, green, blue = (colours.get(value) or default_colour(value))[:3]
-        classes.append(ClassInfo(value, names.get(value) or f"class {value}", (red, green, blue)))
+        name = printable(names.get(value) or f"class {value}", 200)
+        classes.append(ClassInfo(value, name, (red, green, blue)))
     return tuple(classes)
 
 

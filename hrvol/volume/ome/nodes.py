@@ -52,7 +52,7 @@ def open_zarr(source: Location, others: str = "") -> zarr.Array[Any] | zarr.Grou
 
 
 def member(group: zarr.Group, path: str, source: str) -> zarr.Array[Any] | zarr.Group | None:
-    """Return an array or group inside a group; ``None`` if there is none.
+    """Return an array or group inside a group; ``None`` if it does not exist.
 
     Raises
     ------

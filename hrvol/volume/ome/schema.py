@@ -112,8 +112,8 @@ class Property(Schema):
     """What is known of a label value."""
 
     value: int = Field(alias="label-value", ge=0, le=2**63)
-    class_name: Name | Literal[""] | None = Field(None, alias="class")
-    name: Name | Literal[""] | None = None
+    class_name: str | None = Field(None, alias="class")
+    name: str | None = None
 
 
 class ImageLabel(Schema):

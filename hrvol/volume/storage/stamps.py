@@ -54,7 +54,7 @@ def _described(path: str, stamp: Stamp) -> int:
 
 @lru_cache(maxsize=64)
 def _numbered(device: int) -> bool:
-    """Return whether a file system numbers its files for good: those in user space may number them anew."""
+    """Return whether a file system numbers its files for good; those in user space may not."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
