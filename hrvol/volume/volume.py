@@ -17,11 +17,10 @@ import zarr
 
 from hrvol.arrays import Shape3, Spacing3
 from hrvol.classes import ClassInfo
-from hrvol.errors import InputError, UnreadableError, first_line
-from hrvol.text import printable
+from hrvol.errors import InputError, UnreadableError
 from hrvol.volume.axes import spacing, spatial_axes
 from hrvol.volume.grid.tiling import Box, box_shape, whole
-from hrvol.volume.importers.recognise import hint
+from hrvol.volume.importers.recognise import check_exists, hint
 from hrvol.volume.importers.tiff import SUFFIXES, open_tiff, read_quietly
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.nodes import attributes_of, image_around, labels_of, member, only_array, open_zarr
@@ -273,13 +272,7 @@ def _open_path(location: Location, labels: str | None, level: int) -> Volume:
     origin = (location, labels, level)
     source, path = location.url, location.path
     if path is not None:
-        try:
-            path.stat()
-        except FileNotFoundError:
-            raise InputError(f"{source}: no such file or folder") from None
-        except (OSError, ValueError) as error:  # a name that is too long, or has a zero character
-            reason = getattr(error, "strerror", None) or first_line(error)
-            raise InputError(f"{printable(source, 1000)}: cannot be opened: {reason}") from None
+        check_exists(path)
         if path.is_file() and path.suffix.lower() in SUFFIXES:
             before = (str(path), stamp_of(str(path)))
             image = open_tiff(path, level)

@@ -6,6 +6,9 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from hrvol.errors import InputError, first_line
+from hrvol.text import printable
+
 _HEAD = 352  # bytes that tell the format
 
 # Format -> what it is, and the package that reads it.
@@ -50,6 +53,17 @@ _SUFFIXES = {
 }
 
 _LOOKED_AT = 10_000  # entries of a folder
+
+
+def check_exists(path: Path) -> None:
+    """Raise an :class:`InputError` if there is no such file or folder."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise InputError(f"{printable(str(path), 1000)}: no such file or folder") from None
+    except (OSError, ValueError) as error:  # a name that is too long, or has a zero character
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(f"{printable(str(path), 1000)}: cannot be opened: {reason}") from None
 
 
 def hint(path: Path) -> str:
