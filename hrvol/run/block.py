@@ -19,7 +19,7 @@ from hrvol.recipe.specs import BATCH, TileSpec
 from hrvol.run.job import BlockReport, SegmentJob, input_states, inputs_digest, reader_of
 from hrvol.run.predict import predict_part, read_window
 from hrvol.volume.grid.tiling import Block, box_shape, intersection
-from hrvol.volume.input_state import InputState
+from hrvol.volume.input_state import InputState, changed_files
 from hrvol.volume.storage.location import combined
 
 if TYPE_CHECKING:
@@ -96,15 +96,11 @@ def predict_block(block: Block) -> BlockReport:
 def _unchanged(job: SegmentJob, block: Block, before: tuple[InputState, InputState]) -> int:
     """Return the digest of a block's input; raise :class:`UnreadableError` if it changed meanwhile."""
     after = input_states(job, block)
-    changed = [path for one, other in zip(before, after, strict=True) for path in one.changed(other)]
-    # What was opened once is still that, whatever is there now.
-    for volume, state in zip((job.volume, job.mask), before, strict=True):
-        opened = () if volume is None else volume.opened
-        changed += [path for path, stamp in opened if state.files and state.files.get(path) != stamp]
+    changed = []
+    for volume, one, other in zip((job.volume, job.mask), before, after, strict=True):
+        changed += [] if volume is None else changed_files(volume, one, other)
     if changed:
-        raise UnreadableError(
-            f"{changed[0]}: found that it changed while the run went on, expected no change"
-        )
+        raise UnreadableError(f"{changed[0]}: found that it changed during the run, expected no change")
     return inputs_digest(before)
 
 

@@ -12,7 +12,7 @@ from hrvol.run.report import Run
 
 LOG = logging.getLogger("hrvol.run")
 
-REASON = "its input changed while the run went on"
+REASON = "its input changed during the run"
 
 _AT_ONCE = 16
 

@@ -47,9 +47,13 @@ class InputState:
         text = repr(sorted((path, stamp) for path, stamp in self.files.items())).encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") or 1
 
-    def changed(self, later: InputState) -> list[str]:
-        """Return the files that differ from a later state of the same box."""
-        return [path for path, stamp in self.files.items() if later.files.get(path) != stamp]
+
+def changed_files(volume: Volume, before: InputState, after: InputState) -> list[str]:
+    """Return the files of a box that differ between two states, or from what they were when opened."""
+    changed = [path for path, stamp in before.files.items() if after.files.get(path) != stamp]
+    # What was opened once is still that, whatever is there now.
+    opened = volume.opened if before.files else ()
+    return changed + [path for path, stamp in opened if before.files.get(path) != stamp]
 
 
 def input_state(volume: Volume, box: Box) -> InputState:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from run_data import make_volume
+from run_data import QUICK, make_volume
 
 import hrvol.run.block as block_module
-from hrvol.errors import InputError
+from hrvol.errors import InputError, UnreadableError
+from hrvol.run.extract_features import extract_features
 from hrvol.run.segment import segment_volume
 from hrvol.volume.chunk_cache import ChunkCache
 from hrvol.volume.input_state import input_state
@@ -74,7 +75,7 @@ def test_blocks_of_an_input_that_was_replaced_are_named(tmp_path, monkeypatch, d
         return
     attributes = zarr.open_group(tmp_path / "out.zarr", mode="r").attrs["hrvol"]
     assert not attributes["complete"]
-    assert all("changed while the run went on" in failure.reason for failure in report.failed)
+    assert all("changed during the run" in failure.reason for failure in report.failed)
     # What is left is of one input: that which is there now.
     expected = segment_volume(path, tmp_path / "again.zarr", model)
     assert not expected.failed
@@ -135,6 +136,20 @@ def test_small_changes_are_seen_and_only_their_blocks_fail(tmp_path, monkeypatch
     again = segment_volume(path, tmp_path / "out.zarr", model, mask=mask)
     assert not again.failed
     assert again.blocks == report.blocks + len(report.failed)
+
+
+@pytest.mark.parametrize("kind", ["zarr 3", "tiff"])
+def test_features_of_an_input_that_was_replaced_are_not_finished(tmp_path, data, other, kind):
+    path = write(tmp_path / ("v.tif" if kind == "tiff" else "v.zarr"), data[0], kind)
+    reported = []
+
+    def progress(stage, done, total):
+        if stage == "features" and not reported:
+            reported.append(done)
+            change(path, other, kind)
+
+    with pytest.raises(UnreadableError, match="found that it changed during the run"):
+        extract_features(path, tmp_path / "out.zarr", recipe=QUICK, full=True, progress=progress)
 
 
 def test_attributes_may_be_added_meanwhile(tmp_path, monkeypatch, data, model):
