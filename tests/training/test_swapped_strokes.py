@@ -29,12 +29,12 @@ def test_swapped(tmp_path, data):
     image, _, strokes = data
     tifffile.imwrite(tmp_path / "image.tif", image)
     tifffile.imwrite(tmp_path / "strokes.tif", strokes)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(
         StrokesError, match=r"image\.tif: found \d+ different values on .*swapped\?"
     ) as caught:
         train_model([(tmp_path / "strokes.tif", tmp_path / "image.tif")], recipe=QUICK)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert str(caught.value).isprintable()
 
 
@@ -51,10 +51,10 @@ def test_grey_volumes_as_strokes(kind):
     if kind == "masked":
         y, x = np.indices(shape[1:])
         grey[:, (y - 100) ** 2 + (x - 110) ** 2 > 60**2] = 0
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(StrokesError, match="swapped"):
         train_model([(np.zeros(shape, np.uint8), grey)], recipe=QUICK)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(

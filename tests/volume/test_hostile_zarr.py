@@ -25,14 +25,14 @@ VALUES = np.random.default_rng(0).integers(0, 60_000, (4, 6, 8)).astype(np.uint1
 
 def refused(path, labels=False, read=False):
     """Return the one line that refuses a path, in less than 2 s and 300 MB."""
-    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InputError) as caught:
         opened(path, labels, read)
     line = str(caught.value)
     assert line.isprintable()
     assert str(path) in line
     assert len(line) < 600
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
     return line
 
@@ -151,7 +151,7 @@ def test_an_array_opened_by_its_own_path_is_not_judged_by_other_metadata(tmp_pat
         ("truth", "labels: found 'truth'"),
         ({"a": 1}, "labels: found a mapping"),
         ([7], "labels[0]: found 7"),
-        ([f"labels{i}" for i in range(300)], "labels299"[:6]),
+        ([f"labels{i}" for i in range(300)], "and 295 more"),
     ],
 )
 def test_lists_of_labels(tmp_path, labels, expected):
@@ -187,10 +187,10 @@ def test_a_class_name_is_made_printable(tmp_path):
 
 def test_a_label_value_of_a_billion_costs_nothing(tmp_path):
     label = {"properties": [{"label-value": 10**9, "class": "cell"}]}
-    began = time.monotonic()
+    began = time.process_time()
     (info,) = class_info(image(tmp_path / "v.zarr", top={"image-label": label}))
     assert (info.value, info.name) == (10**9, "cell")
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 def array(path, zarr_format=3, **options):
@@ -344,17 +344,17 @@ GIGABYTES = 3 * 10**9
 def bomb(start, block=bytes(10**6)):
     """Compress 3 GB of zeros, in parts."""
     stream = start()
-    part = b"".join(stream.compress(block) for _ in range(GIGABYTES // 10**6 // 60))
+    part = b"".join(stream.compress(block) for _ in range(GIGABYTES // 10**6 // 300))
     return part + stream.flush()
 
 
 BOMBS = {
     # Several members: each is small, all together are not.
-    "gzip": lambda: bomb(lambda: zlib.compressobj(1, wbits=31)) * 60,
-    "zlib": lambda: bomb(lambda: zlib.compressobj(1)) * 60,
-    "bz2": lambda: bomb(lambda: bz2.BZ2Compressor(1)) * 60,
-    "lzma": lambda: bomb(lambda: lzma.LZMACompressor(preset=0)) * 60,
-    "zstd": lambda: numcodecs.Zstd().encode(bytes(5 * 10**7)) * 60,
+    "gzip": lambda: bomb(lambda: zlib.compressobj(1, wbits=31)) * 300,
+    "zlib": lambda: bomb(lambda: zlib.compressobj(1)) * 300,
+    "bz2": lambda: bomb(lambda: bz2.BZ2Compressor(1)) * 300,
+    "lzma": lambda: bomb(lambda: lzma.LZMACompressor(preset=0)) * 300,
+    "zstd": lambda: numcodecs.Zstd().encode(bytes(10**7)) * 300,
     "blosc": lambda: resized(numcodecs.Blosc().encode(bytes(10**6)), 4, 2**31 - 17),
     "lz4": lambda: resized(numcodecs.LZ4().encode(bytes(10**6)), 0, 2**31 - 17),
 }
