@@ -17,6 +17,7 @@ import click
 
 from hrvol import __version__
 from hrvol.cli.cluster import cluster
+from hrvol.cli.common.output import echo, echo_lines, quiet_libraries
 from hrvol.cli.demo import demo
 from hrvol.cli.detect import detect
 from hrvol.cli.doctor import doctor
@@ -35,6 +36,7 @@ from hrvol.cli.tune import tune
 from hrvol.cli.weights import weights
 from hrvol.engine.stop import Abandoned
 from hrvol.errors import HrvolError, StoppedError
+from hrvol.text import printable
 
 STOPPED, INTERRUPTED = 75, 130
 
@@ -85,8 +87,8 @@ class _Program(click.Group):
 def _fail(message: str, code: int, kind: str = "hrvol: error") -> NoReturn:
     """Print one line (and with HRVOL_DEBUG the traceback) and end with an exit code."""
     if os.environ.get("HRVOL_DEBUG", "") not in ("", "0"):
-        click.echo(traceback.format_exc(), err=True)
-    click.echo(f"{kind}: {' '.join(message.split())}", err=True)
+        echo_lines(traceback.format_exc(), err=True)
+    echo(f"{kind}: {printable(' '.join(message.split()), 2000)}", err=True)
     sys.exit(code)
 
 
@@ -121,6 +123,7 @@ def main(context: click.Context) -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped but resumable, 130 interrupted.
     """  # noqa: D301 (click needs the escape)
+    context.with_resource(quiet_libraries())
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
