@@ -57,7 +57,7 @@ class Slot:
         folder = self._folder(case)
         log = folder.parent / "damage.log"
         if not in_child(lambda: case.damage(folder), log):
-            raise RuntimeError(f"{case.title}: {log.read_text()}")
+            raise ValueError(f"{case.title}: {log.read_text().splitlines()[-1]}")
         before = {name: _digest(folder / name) for name in case.keep}
         ending = run(case.command, folder, LIMIT, case.tty)
         kept = all(_digest(folder / name) == digest for name, digest in before.items())
@@ -125,7 +125,11 @@ def run_cases(cases: Sequence[Case], slot: Slot, results: Path) -> None:
     began = time.monotonic()
     with results.open("a") as stream:
         for number, case in enumerate(cases, start=1):
-            record = slot.record(case)
+            try:
+                record = slot.record(case)
+            except ValueError as error:
+                print(f"cannot be damaged: {ascii(error)}", flush=True)
+                continue
             stream.write(json.dumps(asdict(record)) + "\n")
             stream.flush()
             if record.verdict not in ("ok", "refused"):
