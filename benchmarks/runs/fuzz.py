@@ -101,7 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         failed[name] += process.exitcode != 0
         number += 1
     for name in names:
-        print(f"{name}: {done[name] * options.examples} examples, {failed[name]} of {done[name]} batches failed")
+        print(
+            f"{name}: {done[name] * options.examples} examples, {failed[name]} of {done[name]} batches failed"
+        )
     sys.exit(1 if failed.total() else 0)
 
 

@@ -111,7 +111,12 @@ def test_a_model_s_sources_are_shown(terminal, model, tmp_path, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_messages_show_what_was_asked_for(terminal, tmp_path, name):
-    for words in (("info", tmp_path / name), ("status", tmp_path / name), (name,), ("info", "x", f"--{name}")):
+    for words in (
+        ("info", tmp_path / name),
+        ("status", tmp_path / name),
+        (name,),
+        ("info", "x", f"--{name}"),
+    ):
         code, text = terminal(*words)
         assert code in (1, 2)
         assert not hidden(text)

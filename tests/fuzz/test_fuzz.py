@@ -12,7 +12,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from damages import READERS, fails
 
 CORPUS = Path(__file__).parents[1] / "corpus"
-EXAMPLES = {"models": 60, "recipes": 120, "zarr2": 120, "zarr3": 120, "omes": 150, "tiffs": 200, "ledgers": 120}
+EXAMPLES = {
+    "models": 60,
+    "recipes": 120,
+    "zarr2": 120,
+    "zarr3": 120,
+    "omes": 150,
+    "tiffs": 200,
+    "ledgers": 120,
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +62,8 @@ def test_valid_files_are_read(readers, tmp_path, name):
     reader.read(reader.valid, tmp_path)
 
 
-@pytest.mark.parametrize("path", sorted(CORPUS.glob("*/*")), ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize(
+    "path", sorted(CORPUS.glob("*/*")), ids=lambda path: f"{path.parent.name}/{path.name}"
+)
 def test_files_that_once_failed_are_read_or_refused_in_one_line(readers, tmp_path, path):
     assert fails(readers(path.parent.name), path.read_bytes(), tmp_path) is None

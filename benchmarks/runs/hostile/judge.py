@@ -61,6 +61,13 @@ class Sound:
 
 def judge(case: Case, ending: Ending, result: Any, sound: Sound, kept: bool) -> tuple[str, str]:
     """Return the verdict, and the reason for a bad one."""
+    verdict, note = _judge(case, ending, result, sound, kept)
+    if verdict in ("ok", "refused", "poor") and ending.peak > sound.peak + MORE_MEMORY:
+        return "memory", f"{ending.peak - sound.peak:.0f} MB more than an ordinary run"
+    return verdict, note
+
+
+def _judge(case: Case, ending: Ending, result: Any, sound: Sound, kept: bool) -> tuple[str, str]:
     text = ending.out + ending.err
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     if ending.code is None:
@@ -71,8 +78,6 @@ def judge(case: Case, ending: Ending, result: Any, sound: Sound, kept: bool) -> 
         return "traceback", last
     if "a fault in hrvol" in text:
         return "fault", last
-    if ending.peak > sound.peak + MORE_MEMORY:
-        return "memory", f"{ending.peak - sound.peak:.0f} MB more than an ordinary run"
     hidden = unsafe(text)
     if hidden:
         return "unsafe", f"printed {hidden}"

@@ -64,7 +64,11 @@ def record(change: Callable[[Any], Any], seal: bool = True) -> Damage:
 
 def record_of(folder: Path) -> Path:
     """Return the first file of the ledger that records blocks."""
-    return next(path for path in sorted((folder / PART / "ledger").rglob("zarr.json")) if b'"entries"' in path.read_bytes())
+    return next(
+        path
+        for path in sorted((folder / PART / "ledger").rglob("zarr.json"))
+        if b'"entries"' in path.read_bytes()
+    )
 
 
 def _seal(values: dict[str, Any]) -> str:

@@ -58,7 +58,9 @@ def cases() -> Iterator[Case]:
         "5 TB of zeros": None,
     }.items():
         for kind, command in (("truth", TRUTH), ("labels", LABELS)):
-            expect = EITHER if name in ("10^9", "nothing", "every value its own", "four dimensions") else REFUSE
+            expect = (
+                EITHER if name in ("10^9", "nothing", "every value its own", "four dimensions") else REFUSE
+            )
             yield Case(
                 GROUP, f"{kind}: {name}", command, _written(values), expect, ("new.zarr", "noise.zarr")
             )
