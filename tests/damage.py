@@ -1,4 +1,4 @@
-"""Ways to damage files: odd values in JSON, flipped bytes, truncation, splicing; shared with the benchmarks."""
+"""Ways to damage files: odd values in JSON, flipped bytes, truncation, splicing."""
 
 import copy
 import io
@@ -106,7 +106,7 @@ def zipped(members, kind=zipfile.ZIP_DEFLATED):
 
 
 def with_member(data, name, new):
-    """Return a zip file whose member is replaced: by bytes, ``None`` (left out), or what a function returns."""
+    """Return a zip file with another member: bytes, ``None`` (left out), or what a function returns."""
     members = zip_members(data)
     members[name] = new(members[name]) if callable(new) else new
     return zipped(members)

@@ -1,11 +1,11 @@
 """Read damaged files for a while: ``python -m benchmarks.runs.fuzz --minutes 20``.
 
-The strategies are those of ``tests/fuzz``, with other seeds each time. A reader has to return, or to raise an error of
-hrvol whose message is one printable line, within seconds and without gigabytes. What fails is shrunk, printed, and
-saved in a folder; copy it to ``tests/corpus/<reader>/`` and mend the reader.
+The strategies are those of ``tests/fuzz``, with other seeds each time. A reader has to return, or to raise
+an error of hrvol whose message is one printable line, within seconds and without gigabytes. What fails is
+shrunk, printed, and saved in a folder; copy it to ``tests/corpus/<reader>/`` and mend the reader.
 
-Each batch runs in a process of its own, so that a crash or a hang is a failure too. The last bytes that were read are
-in the folder then.
+Each batch runs in a process of its own, so that a crash or a hang is a failure too. The last bytes that
+were read are in the folder then.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).parents[2] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "fuzz")]  # shares the strategies of the tests
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # shares the strategies of the tests
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "fuzz"))
 
 from damages import READERS, fails
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -68,7 +68,7 @@ def batch(name: str, number: int, folder: str, count: int) -> None:
             kept = last.read_bytes()
             digest = hashlib.sha256(kept).hexdigest()[:8]
             (Path(folder) / f"{name}-{digest}{reader.suffix}").write_bytes(kept)
-            print(f"{name}, seed {number}: {error}\n  {ascii(kept[:200])}", flush=True)
+            print(f"{name}, seed {number}: {error}\n  {kept[:200]!a}", flush=True)
             sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Cases of hostile input: how many there are, how their ends are judged, and the tables made of the verdicts."""
+"""Cases of hostile input: their number, how their ends are judged, and the tables of the verdicts."""
 
 import json
 import sys

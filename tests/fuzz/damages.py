@@ -1,7 +1,7 @@
 """Hypothesis strategies that damage valid files, and readers that must take whatever comes of them.
 
-The property: a reader returns, or raises an error of hrvol whose message is one printable line; within seconds, and
-without gigabytes. ``benchmarks/runs/fuzz.py`` runs the same strategies for longer.
+The property: a reader returns, or raises an error of hrvol whose message is one printable line; within
+seconds, and without gigabytes. ``benchmarks/runs/fuzz.py`` runs the same strategies for longer.
 """
 
 import io
@@ -117,7 +117,7 @@ def _of_message(message):
     return None if is_name(message) else f"a message that is not printable: {message!r}"
 
 
-# --- ways to damage -------------------------------------------------------------------------------------------
+# ways to damage
 
 places = st.integers(0, 2**20)
 odd = st.sampled_from(ODD)
@@ -157,7 +157,7 @@ def as_bytes(values):
     return json.dumps(values).encode()
 
 
-# --- models ---------------------------------------------------------------------------------------------------
+# models
 
 
 def models():
@@ -191,7 +191,7 @@ def models():
     return Reader(".hrvol", valid, damaged(), lambda data, folder: read_model(data, "model.hrvol"))
 
 
-# --- recipes --------------------------------------------------------------------------------------------------
+# recipes
 
 LETTERS = "[]{}:,&*!|>'\"%@`#-\t\n \x00\x1b\ufeff\u202eé09.~<=?"
 
@@ -226,7 +226,7 @@ def recipes():
     return Reader(".yaml", text.encode(), damaged(), read)
 
 
-# --- volumes --------------------------------------------------------------------------------------------------
+# volumes
 
 
 def _open(path):
@@ -316,7 +316,7 @@ def tiffs():
     return Reader(".tif", kinds[0], damaged(), read)
 
 
-# --- outputs --------------------------------------------------------------------------------------------------
+# outputs
 
 
 def ledgers(folder):

@@ -1,9 +1,10 @@
-"""Hand hrvol damaged and hostile files and requests: ``python -m benchmarks.runs.hostile --tree . --record after``.
+"""Hand hrvol damaged and hostile files and requests: ``python -m benchmarks.runs.hostile --record after``.
 
-Each case makes a few small files, runs one command on them, and judges how it ends. The command is that of the
-package in another checkout (``--tree``), so that two versions can be compared on the same cases; it runs in a process
-that is forked from one that has imported everything, within 30 seconds. ``--record before`` or ``after`` keeps the
-verdicts in ``benchmarks/runs/hostile.json``, and writes the page and the table of the documentation from them.
+Each case makes a few small files, runs one command on them, and judges how it ends. The command is that of
+the package in another checkout (``--tree``), so that two versions can be compared on the same cases; it
+runs in a process that is forked from one that has imported everything, within 30 seconds. ``--record
+before`` or ``after`` keeps the verdicts in ``benchmarks/runs/hostile.json``, and writes the page and the
+table of the documentation from them.
 
 ``--case TITLE --keep FOLDER`` runs a single case, keeps its files, and prints the command that repeats it.
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,17 @@ from typing import Any
 import numcodecs
 import numpy as np
 import zarr
-from benchmarks.runs.hostile.case import EITHER, REFUSE, Case, Damage, changed, edited, nothing, written
+from damage import replaced, with_member, zip_members
+
+from benchmarks.runs.hostile import tiff_bombs
+from benchmarks.runs.hostile.bomb_data import gzipped, with_bomb, zlibbed
+from benchmarks.runs.hostile.case import EITHER, REFUSE, Case, Damage, changed, edited, nothing, written_by
 from benchmarks.runs.hostile.estimators import inner
 from benchmarks.runs.hostile.models import INFO, raw_npy
 from benchmarks.runs.hostile.omes import ome
 from benchmarks.runs.hostile.outputs import PART, RESUME
-from benchmarks.runs.hostile.sound import SEGMENT, bare_tiff
+from benchmarks.runs.hostile.sound import SEGMENT
 from benchmarks.runs.hostile.volumes import compare
-from damage import replaced, with_member, zip_members
 
 GROUP = "bombs"
 
@@ -31,46 +33,9 @@ def cases() -> Iterator[Case]:
     yield from _archives()
     yield from _arrays()
     yield from _chunks()
-    yield from _tiffs()
+    yield from tiff_bombs.cases()
     yield from _texts()
     yield from _requests()
-
-
-def deflated(prefix: bytes, size: int, fill: bytes = b" ") -> tuple[bytes, int, int]:
-    """Return raw deflate data that become a prefix and many bytes of one kind, their checksum, and their number."""
-    block = fill * 2**24
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    head = packer.compress(prefix) + packer.flush(zlib.Z_FULL_FLUSH)
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    body = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
-    count = size // len(block)
-    checksum = zlib.crc32(prefix)
-    for _ in range(count):
-        checksum = zlib.crc32(block, checksum)
-    return head + body * count + b"\x03\x00", checksum, len(prefix) + count * len(block)
-
-
-def with_bomb(data: bytes, name: str, prefix: bytes, size: int) -> bytes:
-    """Return a zip file one of whose members becomes gigabytes."""
-    packed, checksum, length = deflated(prefix, size)
-    members = {key: value for key, value in zip_members(data).items() if key != name}
-    body, directory, count = b"", b"", 0
-    for key, method, stored, crc, whole in [
-        *((key, 0, value, zlib.crc32(value), len(value)) for key, value in members.items()),
-        (name, 8, packed, checksum, length),
-    ]:
-        fields = struct.pack("<HHHHHIIIHH", 20, 0, method, 0, 33, crc, len(stored), whole, len(key), 0)
-        directory += (
-            b"PK\x01\x02"
-            + struct.pack("<H", 20)
-            + fields
-            + struct.pack("<HHHII", 0, 0, 0, 0, len(body))
-            + key.encode()
-        )
-        body += b"PK\x03\x04" + fields + key.encode() + stored
-        count += 1
-    end = struct.pack("<HHHHIIH", 0, 0, count, count, len(directory), len(body), 0)
-    return body + directory + b"PK\x05\x06" + end
 
 
 def _archives() -> Iterator[Case]:
@@ -217,22 +182,12 @@ def _arrays() -> Iterator[Case]:
         )
 
 
-def _gzip(size: int) -> bytes:
-    packed, checksum, length = deflated(b"", size, b"\1")
-    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + packed + struct.pack("<II", checksum, length % 2**32)
-
-
-def _zlib(size: int) -> bytes:
-    packed, _, _ = deflated(b"", size, b"\1")
-    return b"\x78\x9c" + packed + bytes(4)
-
-
 def _chunks() -> Iterator[Case]:
     yield Case(
         GROUP,
         "a gzip chunk of 3 GB",
         compare("gzip.zarr"),
-        written_by("gzip.zarr/c/0/0/0", lambda: _gzip(3 * 2**30)),
+        written_by("gzip.zarr/c/0/0/0", lambda: gzipped(3 * 2**30)),
         REFUSE,
         ("gzip.zarr",),
     )
@@ -282,8 +237,8 @@ def _chunks() -> Iterator[Case]:
         return lzma.compress(b"\1" * 2**27, preset=1) * 16
 
     kinds: dict[str, tuple[dict[str, Any], Callable[[], bytes]]] = {
-        "zlib of 3 GB": ({"id": "zlib", "level": 1}, lambda: _zlib(3 * 2**30)),
-        "gzip of 3 GB": ({"id": "gzip", "level": 1}, lambda: _gzip(3 * 2**30)),
+        "zlib of 3 GB": ({"id": "zlib", "level": 1}, lambda: zlibbed(3 * 2**30)),
+        "gzip of 3 GB": ({"id": "gzip", "level": 1}, lambda: gzipped(3 * 2**30)),
         "bz2 of 2 GB": ({"id": "bz2", "level": 1}, bz2),
         "lzma of 2 GB": ({"id": "lzma", "format": 1, "check": -1, "preset": None, "filters": None}, lzma),
         "lz4 that claims 2 GB": (
@@ -307,111 +262,10 @@ def _chunks() -> Iterator[Case]:
         GROUP,
         "a gzip chunk of 3 GB, segmented",
         ("segment", "gzip.zarr", *SEGMENT[2:]),
-        written_by("gzip.zarr/c/0/0/0", lambda: _gzip(3 * 2**30)),
+        written_by("gzip.zarr/c/0/0/0", lambda: gzipped(3 * 2**30)),
         REFUSE,
         ("gzip.zarr",),
     )
-
-
-def written_by(name: str, data: Callable[[], bytes]) -> Damage:
-    """Return a damage that writes a file, whose bytes are made when it is needed."""
-
-    def damage(folder: Path) -> None:
-        written(name, data())(folder)
-
-    return damage
-
-
-def _tiffs() -> Iterator[Case]:
-    base = {
-        256: (4, 1, 8),
-        257: (4, 1, 8),
-        258: (3, 1, 8),
-        259: (3, 1, 1),
-        262: (3, 1, 1),
-        273: (4, 1, 200),
-        277: (3, 1, 1),
-        278: (4, 1, 8),
-        279: (4, 1, 64),
-    }
-    most = 2**32 - 1
-    for name, edit in {
-        "4 G x 4 G": {256: (4, 1, most), 257: (4, 1, most), 278: (4, 1, most)},
-        "300,000 x 300,000": {256: (4, 1, 300_000), 257: (4, 1, 300_000), 278: (4, 1, 300_000)},
-        "4 G strips": {273: (4, most, 200), 279: (4, most, 200)},
-        "a description of 4 GB": {270: (2, most, 200)},
-        "strips of 4 GB": {279: (4, 1, most)},
-    }.items():
-        for command in (("info", "new.tif"), ("evaluate", "new.tif", "noise.zarr")):
-            yield Case(
-                GROUP,
-                f"a TIFF of {name}, {command[0]}",
-                command,
-                written("new.tif", bare_tiff(base | edit, bytes(2000))),
-                REFUSE,
-                ("new.tif", "noise.zarr"),
-            )
-
-    def strip() -> bytes:
-        packed = _zlib(2 * 2**30)
-        size = 32_768
-        tags = base | {
-            256: (4, 1, size),
-            257: (4, 1, 65_535),
-            259: (3, 1, 8),
-            278: (4, 1, 65_535),
-            279: (4, 1, len(packed)),
-        }
-        return bare_tiff(tags, bytes(200) + packed)
-
-    def small() -> bytes:
-        packed = _zlib(2 * 2**30)
-        return bare_tiff(base | {259: (3, 1, 8), 279: (4, 1, len(packed))}, bytes(200) + packed)
-
-    yield Case(
-        GROUP,
-        "a TIFF strip of 2 GB",
-        ("evaluate", "new.tif", "noise.zarr"),
-        written_by("new.tif", strip),
-        REFUSE,
-        ("new.tif", "noise.zarr"),
-    )
-    yield Case(
-        GROUP,
-        "a TIFF strip of 2 GB for 64 bytes",
-        ("evaluate", "new.tif", "new.tif"),
-        written_by("new.tif", small),
-        REFUSE,
-        ("new.tif",),
-    )
-
-    def pages() -> bytes:
-        page = bare_tiff(base)[8:-4]
-        data = bytearray(b"II*\0" + struct.pack("<I", 8))
-        for _ in range(100_000):
-            data += page + struct.pack("<I", len(data) + len(page) + 4)
-        data[-4:] = bytes(4)
-        return bytes(data) + bytes(300)
-
-    yield Case(
-        GROUP,
-        "a TIFF of 100,000 pages",
-        ("info", "new.tif"),
-        written_by("new.tif", pages),
-        EITHER,
-        ("new.tif",),
-    )
-    for count in (10**9, 10**15):
-        text = f"ImageJ=1.11a\nimages={count}\nslices={count}\n".encode() + b"\0"
-        tags = base | {270: (2, len(text), 300)}
-        yield Case(
-            GROUP,
-            f"an ImageJ stack of {count}",
-            ("info", "new.tif"),
-            written("new.tif", bare_tiff(tags, bytes(300 - 8 - 6 - 12 * len(tags)) + text + bytes(200))),
-            REFUSE,
-            ("new.tif",),
-        )
 
 
 def _texts() -> Iterator[Case]:
@@ -429,7 +283,7 @@ def _texts() -> Iterator[Case]:
             "features: {kind: classical}\nclassifier: {kind: mlp, hidden: [1000000000]}\n"
         ),
         "a million layers": lambda: (
-            f"features: {{kind: classical}}\nclassifier: {{kind: mlp, hidden: [{', '.join(['9'] * 10**6)}]}}\n"
+            f"features: {{kind: classical}}\nclassifier: {{kind: mlp, hidden: [{'9, ' * 10**6}]}}\n"
         ),
         "10^9 shifts": lambda: "features: {kind: deep, deep: {shifts: [1000000000]}}\n",
         "sigma 10^9": lambda: (

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "tests"))  # shares the damages of the tests
 
 from damage import ODD, Key, key_paths, replaced, shown
 
@@ -63,6 +60,7 @@ class Case:
 
     @property
     def title(self) -> str:
+        """Return class and name."""
         return f"{self.group}/{self.name}"
 
 
@@ -77,6 +75,15 @@ def written(name: str, data: bytes | str) -> Damage:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.encode() if isinstance(data, str) else data)
+
+    return damage
+
+
+def written_by(name: str, data: Callable[[], bytes]) -> Damage:
+    """Return a damage that writes a file, whose bytes are made when it is needed."""
+
+    def damage(folder: Path) -> None:
+        written(name, data())(folder)
 
     return damage
 

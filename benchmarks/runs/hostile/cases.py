@@ -12,17 +12,23 @@ from benchmarks.runs.hostile import (
     models,
     names,
     omes,
+    other_estimators,
     outputs,
+    paths,
     recipes,
     requests,
+    services,
     strokes,
+    tiff_texts,
     tiffs,
     volumes,
 )
 from benchmarks.runs.hostile.case import Case
 
-
-MODULES = (models, estimators, recipes, strokes, volumes, omes, tiffs, outputs, requests, names, bombs)
+MODULES = (
+    *(models, estimators, other_estimators, recipes, strokes, volumes, omes, tiffs, tiff_texts, outputs),
+    *(requests, paths, services, names, bombs),
+)
 
 
 MOST = 45

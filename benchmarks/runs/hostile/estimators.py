@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from damage import with_member, zip_members, zipped
+
 from benchmarks.runs.hostile.case import EITHER, REFUSE, SAME, Case, changed
 from benchmarks.runs.hostile.models import INFO, npy, raw_npy
 from benchmarks.runs.hostile.sound import SEGMENT
-from damage import with_member, zip_members, zipped
 
 GROUP = "estimators inside"
 
@@ -24,7 +25,6 @@ Edit = Callable[[Any, Members], None]
 
 def cases() -> Iterator[Case]:
     yield from _trees()
-    yield from _boosted()
     yield from _members()
     yield from _schemas()
     yield from _drawn()
@@ -107,7 +107,7 @@ def _tree_array(name: str) -> Callable[[Any], Any]:
     return lambda schema: attributes(found(schema, "Tree")[0])[name]
 
 
-def _set(field: str, index: int, value: Any) -> Callable[[Any], Any]:
+def setting(field: str, index: int, value: Any) -> Callable[[Any], Any]:
     def change(nodes: Any) -> Any:
         nodes[field][index] = value
         return nodes
@@ -117,19 +117,19 @@ def _set(field: str, index: int, value: Any) -> Callable[[Any], Any]:
 
 def _trees() -> Iterator[Case]:
     edits: dict[str, tuple[str, Callable[[Any], Any]]] = {
-        "left child far out": ("nodes", _set("left_child", 0, 10**6)),
-        "left child negative": ("nodes", _set("left_child", 0, -5)),
-        "left child itself": ("nodes", _set("left_child", 0, 0)),
-        "right child far out": ("nodes", _set("right_child", 0, 2**40)),
-        "right child itself": ("nodes", _set("right_child", 0, 0)),
-        "a leaf with a child": ("nodes", _set("left_child", -1, 0)),
+        "left child far out": ("nodes", setting("left_child", 0, 10**6)),
+        "left child negative": ("nodes", setting("left_child", 0, -5)),
+        "left child itself": ("nodes", setting("left_child", 0, 0)),
+        "right child far out": ("nodes", setting("right_child", 0, 2**40)),
+        "right child itself": ("nodes", setting("right_child", 0, 0)),
+        "a leaf with a child": ("nodes", setting("left_child", -1, 0)),
         "both children the same": (
             "nodes",
-            lambda nodes: _set("left_child", 0, nodes["right_child"][0])(nodes),
+            lambda nodes: setting("left_child", 0, nodes["right_child"][0])(nodes),
         ),
-        "feature far out": ("nodes", _set("feature", 0, 10**6)),
-        "feature negative": ("nodes", _set("feature", 0, -3)),
-        "threshold NaN": ("nodes", _set("threshold", 0, np.nan)),
+        "feature far out": ("nodes", setting("feature", 0, 10**6)),
+        "feature negative": ("nodes", setting("feature", 0, -3)),
+        "threshold NaN": ("nodes", setting("threshold", 0, np.nan)),
         "a node less": ("nodes", lambda nodes: nodes[:-1]),
         "a node more": ("nodes", lambda nodes: np.concatenate([nodes, nodes[-1:]])),
         "no nodes": ("nodes", lambda nodes: nodes[:0]),
@@ -148,7 +148,7 @@ def _trees() -> Iterator[Case]:
     for name, (array, change) in edits.items():
         yield from case(name, array_edit(_tree_array(array), change))
     for key, value in (("node_count", 10**9), ("node_count", -1), ("max_depth", -1), ("node_count", 1)):
-        yield from case(f"{key} {value}", _literal("Tree", key, value), SAME)
+        yield from case(f"{key} {value}", literal("Tree", key, value), SAME)
 
     def arguments(schema: Any, members: Members) -> None:
         found(schema, "Tree")[0]["__reduce__"]["args"]["content"][0]["content"] = "1000000000"
@@ -156,7 +156,7 @@ def _trees() -> Iterator[Case]:
     yield from case("a tree of 10^9 features", arguments)
 
 
-def _literal(class_name: str, key: str, value: Any) -> Edit:
+def literal(class_name: str, key: str, value: Any) -> Edit:
     def edit(schema: Any, members: Members) -> None:
         attributes(found(schema, class_name)[-1])[key] = plain(value)
 
@@ -171,62 +171,7 @@ def plain(value: Any) -> dict[str, Any]:
     }
 
 
-def _boosted() -> Iterator[Case]:
-    model = "boosted.hrvol"
-    boosting = "HistGradientBoostingClassifier"
-
-    def nodes(schema: Any) -> Any:
-        return attributes(found(schema, "TreePredictor")[0])["nodes"]
-
-    for name, change in {
-        "left child far out": _set("left", 0, 10**6),
-        "left child itself": _set("left", 0, 0),
-        "right child itself": _set("right", 0, 0),
-        "feature far out": _set("feature_idx", 0, 10**6),
-        "threshold NaN": _set("num_threshold", 0, np.nan),
-        "value NaN": _set("value", -1, np.nan),
-        "value infinite": _set("value", -1, np.inf),
-        "categorical": _set("is_categorical", 0, 1),
-        "no nodes": lambda values: values[:0],
-        "nodes of floats": lambda values: np.zeros(len(values)),
-        "no leaf": lambda values: _set("is_leaf", slice(None), 0)(values),
-    }.items():
-        yield from case(name, array_edit(nodes, change), model=model)
-    for key in (
-        "_preprocessor",
-        "_bin_mapper",
-        "_predictors",
-        "_baseline_prediction",
-        "classes_",
-        "n_features_in_",
-        "_loss",
-        "_n_features",
-        "n_trees_per_iteration_",
-    ):
-        for name, value in (("another estimator", None), ("text", "x")):
-
-            def edit(schema: Any, members: Members, key: str = key, value: Any = value) -> None:
-                node = found(schema, boosting)[0]
-                attributes(node)[key] = _other(schema) if value is None else plain(value)
-
-            yield from case(f"{key} is {name}", edit, SAME, model=model, both=value is None)
-    for model, class_name, key in (
-        ("mlp.hrvol", "MLPClassifier", "coefs_"),
-        ("linear.hrvol", "LogisticRegression", "coef_"),
-    ):
-        for name, value in (("text", "x"), ("null", None), ("a number", 10**9)):
-            yield from case(f"{key} is {name}", _literal(class_name, key, value), model=model)
-        for other in (
-            ("n_layers_", "out_activation_", "_label_binarizer", "activation")
-            if class_name == "MLPClassifier"
-            else ("classes_", "intercept_", "solver")
-        ):
-            yield from case(
-                f"{other} is text", _literal(class_name, other, "x"), SAME, model=model, both=False
-            )
-
-
-def _other(schema: Any) -> Any:
+def other_estimator(schema: Any) -> Any:
     """Return a node of another trusted estimator: a scaler that was never fitted."""
     content = {"__class__": "dict", "__module__": "builtins", "__loader__": "DictNode", "content": {}}
     keys = {"__class__": "list", "__module__": "builtins", "__loader__": "ListNode", "content": []}
@@ -295,7 +240,9 @@ def _members() -> Iterator[Case]:
                 ) -> None:
                     node = [one for one in found(schema, c) if k in attributes(one)][-1]
                     attributes(node)[k] = (
-                        _other(schema) if n == "another estimator" else plain("x" if n == "text" else None)
+                        other_estimator(schema)
+                        if n == "another estimator"
+                        else plain("x" if n == "text" else None)
                     )
 
                 if key in _KEYS[class_name]:

@@ -35,7 +35,8 @@ MORE_MEMORY = 300.0
 _LONGEST = 1200  # characters of a message that somebody reads
 
 _ORDINARY = re.compile(
-    r"device: |.*: \d+ % \(|block .* failed: |\.\.\. and \d+ more|failed: |computing a few blocks|hrvol: warning: |$"
+    r"device: |.*: \d+ % \(|block .* failed: |\.\.\. and \d+ more|failed: "
+    r"|computing a few blocks|hrvol: warning: |$"
 )
 """Lines on standard error that are hrvol's own beside the last one."""
 

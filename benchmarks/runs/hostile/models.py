@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import random
 import struct
 import zipfile
@@ -11,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from benchmarks.runs.hostile.case import EITHER, REFUSE, SAME, Case, changed, drawn_odd, odd_values, written
-
 from damage import flipped, removed, replaced, spliced, with_json, with_member, zip_members, zipped
+
+from benchmarks.runs.hostile.case import EITHER, REFUSE, SAME, Case, changed, drawn_odd, odd_values
 
 ARCHIVES, TABLES, ESTIMATORS = "model archives", "class tables", "estimators inside"
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from damage import replaced, with_json
+
 from benchmarks.runs.hostile.case import EITHER, Case, Damage, changed, edited, written
 from benchmarks.runs.hostile.sound import SEGMENT
-from damage import replaced, with_json
 
 GROUP = "names with escapes and markup"
 

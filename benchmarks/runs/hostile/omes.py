@@ -7,6 +7,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from damage import flipped, removed, replaced
+
 from benchmarks.runs.hostile.case import (
     EITHER,
     REFUSE,
@@ -20,7 +22,6 @@ from benchmarks.runs.hostile.case import (
     odd_values,
     written,
 )
-from damage import flipped, removed, replaced
 
 GROUP, TABLES = "OME metadata", "class tables"
 
@@ -116,7 +117,7 @@ def _at(path: tuple[str | int, ...], value: Any) -> Damage:
 def _meanings() -> Iterator[Case]:
     """Metadata that are well formed, but that cannot be applied as they are."""
     for version in ("0.6", "0.6.dev1", "0.9", "1.0", "9", "latest", "0.5.3.1", "\x1b[31m"):
-        yield case(f"version {ascii(version)}", _at(("version",), version))
+        yield case(f"version {version!a}", _at(("version",), version))
     for kind, values in {
         "affine": {"affine": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0.5, 1, 0]]},
         "rotation": {"rotation": [[1, 0, 0], [0, 0, 1], [0, 1, 0]]},

@@ -1,4 +1,4 @@
-"""Outputs: records of the ledger, attributes with the settings of the run, and metadata of groups and arrays."""
+"""Outputs: records of the ledger, settings of the run, and metadata of groups and arrays."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs.hostile.case import EITHER, SAME, Case, Damage, dotted, drawn_odd, edited, odd_values
 from damage import flipped, removed, replaced
+
+from benchmarks.runs.hostile.case import EITHER, SAME, Case, Damage, dotted, drawn_odd, edited, odd_values
 
 LEDGER, ATTRIBUTES, METADATA = "ledger", "output attributes", "metadata of outputs"
 
@@ -72,7 +73,7 @@ def record_of(folder: Path) -> Path:
 
 
 def _seal(values: dict[str, Any]) -> str:
-    """Return the checksum that the package under test gives to a record, so that the values themselves are judged."""
+    """Return the checksum that fits a record, so that its values are judged."""
     from hrvol.run.ledger import sealed
 
     return str(sealed({key: value for key, value in values.items() if key != "seal"})["seal"])

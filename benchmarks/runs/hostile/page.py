@@ -88,7 +88,8 @@ def short_table(figures: Figures) -> str:
         cells = [of[name][verdict] for name in names for verdict in SHORT]
         rows.append([group or "**all**", max(part.total() for part in of.values()), *cells])
     drawn = max(sum(row["drawn"] for row in figures[name]["rows"]) for name in names)
-    about = f"{max(len(figures[name]['rows']) for name in names)} cases, {drawn} of them drawn at random (seeded)."
+    most = max(len(figures[name]["rows"]) for name in names)
+    about = f"{most} cases, {drawn} of them drawn at random (seeded)."
     made = [f"*{name}*: {figures[name]['about']}" for name in names]
     return f"{about}\n\n{table(head, rows, spaced=True)}\n" + "\n\n".join(made) + "\n"
 
@@ -121,11 +122,12 @@ def page(figures: Figures) -> str:
 
 
 _HEAD = """\
-Made by `python -m benchmarks.runs.hostile`. Each case is a damaged or hostile file, or an odd request, and one
-command. *Right result*: exit code 0, and the result of the undamaged files where the damage does not matter. *Refused
-clearly*: exit code 1 or 2 and one line that names the file. *Poor message*: several lines, no file, or messages of
-other libraries. *Silently wrong*: exit code 0 where a refusal or another result was due, or a file of somebody else
-was changed. *Hangs*: longer than {limit:.0f} s. *Memory*: more than {memory:.0f} MB above an ordinary run.
+Made by `python -m benchmarks.runs.hostile`. Each case is a damaged or hostile file, or an odd request, and
+one command. *Right result*: exit code 0, and the result of the undamaged files where the damage does not
+matter. *Refused clearly*: exit code 1 or 2 and one line that names the file. *Poor message*: several lines,
+no file, or messages of other libraries. *Silently wrong*: exit code 0 where a refusal or another result was
+due, or a file that is not the output was changed. *Hangs*: longer than {limit:.0f} s. *Memory*: more than
+{memory:.0f} MB above an ordinary run.
 """
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from benchmarks.runs.hostile.case import EITHER, REFUSE, Case, Damage, changed, dotted, drawn_odd, written
 from damage import replaced, shown
+
+from benchmarks.runs.hostile.case import EITHER, REFUSE, Case, Damage, changed, dotted, drawn_odd, written
 
 GROUP = "recipes"
 
@@ -116,10 +117,8 @@ def _keys() -> Iterator[Case]:
                 (folder / FILE).write_text(text)
 
             # Large counts, -1 as seed or an empty list may be right: only how it ends is judged.
-            free = (
-                name in ("10^9", "-1", "empty", "null")
-                or path[-1] == "weights"
-                and name in ("nonsense", "escapes")
+            free = name in ("10^9", "-1", "empty", "null") or (
+                path[-1] == "weights" and name in ("nonsense", "escapes")
             )
             expect = EITHER if free else REFUSE
             yield case(f"{dotted(path)} is {name}", damage, expect)

@@ -128,12 +128,10 @@ def run_cases(cases: Sequence[Case], slot: Slot, results: Path) -> None:
             try:
                 record = slot.record(case)
             except ValueError as error:
-                print(f"cannot be damaged: {ascii(error)}", flush=True)
+                print(f"cannot be damaged: {error!a}", flush=True)
                 continue
             stream.write(json.dumps(asdict(record)) + "\n")
             stream.flush()
             if record.verdict not in ("ok", "refused"):
                 where = f"{number}/{len(cases)} {time.monotonic() - began:.0f} s"
-                print(
-                    f"{where}  {record.verdict}  {case.group}/{ascii(case.name)}: {record.note}", flush=True
-                )
+                print(f"{where}  {record.verdict}  {case.group}/{case.name!a}: {record.note}", flush=True)

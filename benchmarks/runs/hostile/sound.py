@@ -1,4 +1,4 @@
-"""The sound files that the cases damage: small volumes, strokes, models and outputs, made by the package under test."""
+"""The sound files that the cases damage: small volumes, strokes, models and outputs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import tifffile
 import zarr
-from benchmarks.runs.hostile.runner import call
 from zarr.codecs import BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
+
+from benchmarks.runs.hostile.runner import call
 
 SHAPE, CHUNKS = (4, 80, 72), (2, 40, 36)
 TALL = (2, 296, 40)
@@ -161,7 +162,7 @@ def _ome(path: Path, values: np.ndarray[Any, Any], labels: bool = False) -> None
 
 
 def bare_tiff(entries: dict[int, tuple[int, int, int]], data: bytes = b"", following: int = 0) -> bytes:
-    """Return a TIFF of one directory: type, count and value by tag; the data are at byte 8 + the directory."""
+    """Return a TIFF of one directory: type, count and value by tag. The data follow it."""
     body = struct.pack("<H", len(entries))
     for tag, (kind, count, value) in sorted(entries.items()):
         body += struct.pack("<HHII", tag, kind, count, value)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tifffile
 import zarr
+
 from benchmarks.runs.hostile.case import EITHER, REFUSE, Case, nothing
 from benchmarks.runs.hostile.sound import SHAPE
 

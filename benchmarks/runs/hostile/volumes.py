@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from damage import flipped, key_paths, removed, replaced
+
 from benchmarks.runs.hostile.case import (
     EITHER,
     REFUSE,
@@ -23,7 +25,6 @@ from benchmarks.runs.hostile.case import (
     odd_values,
     written,
 )
-from damage import flipped, key_paths, removed, replaced
 
 V3, V2, CHUNKS = "Zarr 3 metadata", "Zarr 2 metadata", "Zarr chunks"
 
@@ -107,9 +108,7 @@ def _version_3() -> Iterator[Case]:
         "\x1b[31mred",
     ):
         expect = SAME if kind not in ("bool", "int8") else EITHER
-        yield case(
-            f"data type {ascii(kind)}", edited(file, lambda old, k=kind: old | {"data_type": k}), expect
-        )
+        yield case(f"data type {kind!a}", edited(file, lambda old, k=kind: old | {"data_type": k}), expect)
     for shape in (
         [0, 80, 72],
         [4, 80],
@@ -220,9 +219,7 @@ def _version_2() -> Iterator[Case]:
     ):
         for key in ("compressor", "filters"):
             values: Any = {"id": codec} if key == "compressor" else [{"id": codec, "dtype": "|O"}]
-            yield case(
-                f"{key} {ascii(codec)}", edited(file, lambda old, k=key, v=values: old | {k: v}), REFUSE
-            )
+            yield case(f"{key} {codec!a}", edited(file, lambda old, k=key, v=values: old | {k: v}), REFUSE)
     yield case("order F", edited(file, lambda old: old | {"order": "F"}), EITHER)
     yield case("attributes are a list", written("two.zarr/.zattrs", "[]"))
     yield case("attributes nested", written("two.zarr/.zattrs", '{"a":' * 100_000))
