@@ -7,9 +7,8 @@ napari.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from hrvol.version import VERSION
-
 if TYPE_CHECKING:
+    __version__: str
     from hrvol.analysis.evaluate import evaluate_volumes
     from hrvol.engine.stop import stop_signals
     from hrvol.explore.detect import detect_objects
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from hrvol.training.train import train_model
     from hrvol.training.tuning.tune import tune_recipe
     from hrvol.volume.volume import Volume, open_volume
-
-__version__ = VERSION
 
 _HOME = {
     "Featuriser": "hrvol.features.featuriser",
@@ -87,6 +84,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("hrvol.version").VERSION
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'hrvol' has no attribute {name!r}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hrvol.errors import InputError, UsageError
+from hrvol.text import is_name, printable
 
 # Okabe and Ito's palette ("Color Universal Design", 2008), which colour-blind readers can distinguish,
 # without black and yellow: these are invisible on dark and on light micrographs.
@@ -19,6 +20,11 @@ _PALETTE: tuple[tuple[int, int, int], ...] = (
     (0, 114, 178),
 )
 _GOLDEN = 0.6180339887498949
+
+MAX_VALUE = 65_535
+"""Highest class value: labels are uint8 or uint16."""
+
+_NAME = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,11 @@ class ClassInfo:
     colour: tuple[int, int, int]
 
     def __post_init__(self) -> None:
+        if not 0 < len(self.name) <= _NAME or not is_name(self.name):
+            raise InputError(
+                f"class {self.value}: found the name '{printable(self.name, 100)}',"
+                f" expected 1 to {_NAME} characters without control characters"
+            )
         if self.value < 1:
             raise InputError(
                 f"class {self.name!r}: found value {self.value}, expected 1 or more (0 is unlabelled)"
@@ -56,12 +67,17 @@ def default_colours(n: int) -> tuple[tuple[int, int, int], ...]:
     The first six are safe for colour-blind readers; further ones have hues in steps of the golden ratio.
     ``default_colours(n)`` starts with ``default_colours(n - 1)``, so a class keeps its colour.
     """
-    further = []
-    for i in range(max(0, n - len(_PALETTE))):
-        # Lightness and saturation cycle too, and differ between classes of similar hue.
-        rgb = colorsys.hls_to_rgb(i * _GOLDEN % 1.0, (0.45, 0.65, 0.3)[i % 3], (0.8, 0.5)[i // 3 % 2])
-        further.append((round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])))
-    return _PALETTE[:n] + tuple(further)
+    return tuple(default_colour(value) for value in range(1, n + 1))
+
+
+def default_colour(value: int) -> tuple[int, int, int]:
+    """Return the colour of a class value of at least 1, see :func:`default_colours`."""
+    if value <= len(_PALETTE):
+        return _PALETTE[value - 1]
+    i = value - len(_PALETTE) - 1
+    # Lightness and saturation cycle too, and differ between classes of similar hue.
+    rgb = colorsys.hls_to_rgb(i * _GOLDEN % 1.0, (0.45, 0.65, 0.3)[i % 3], (0.8, 0.5)[i // 3 % 2])
+    return round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])
 
 
 def default_classes(values: Sequence[int], names: Sequence[str] | None = None) -> tuple[ClassInfo, ...]:
@@ -89,6 +105,8 @@ def default_classes(values: Sequence[int], names: Sequence[str] | None = None) -
     if ordered and ordered[0] < 1:
         raise InputError(f"classes: found value {ordered[0]}, expected 1 or more (0 is unlabelled)")
     top = ordered[-1] if ordered else 0
+    if top > MAX_VALUE:
+        raise InputError(f"classes: found value {top}, expected at most {MAX_VALUE}")
     if names is None:
         of_value = {value: f"class {value}" for value in ordered}
     elif len(set(names)) != len(names):
@@ -99,5 +117,4 @@ def default_classes(values: Sequence[int], names: Sequence[str] | None = None) -
         of_value = {value: names[value - 1] for value in ordered}
     else:
         raise UsageError(f"classes: found {len(names)} names, expected {len(ordered)}, for values {ordered}")
-    colours = default_colours(top)
-    return tuple(ClassInfo(value, of_value[value], colours[value - 1]) for value in ordered)
+    return tuple(ClassInfo(value, of_value[value], default_colour(value)) for value in ordered)

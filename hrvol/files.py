@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from hrvol.errors import OutputExistsError, UsageError
+from hrvol.version import VERSION
+
+SOFTWARE = f"hrvol {VERSION}"
+"""What pictures and masks name as the software that wrote them."""
+
+_INFO_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of output file, recognised by its first bytes or its suffix.
+    """A kind of output file, recognised by its content or its suffix.
 
     Attributes
     ----------
@@ -24,20 +32,47 @@ class FileKind:
         Possible first bytes of such a file.
     suffix
         A suffix that identifies the kind on its own, so that a damaged file may be overwritten too.
+    written_by_us
+        Whether a file with such first bytes is one of hrvol's; called with its path.
     """
 
     name: str
     beginnings: tuple[bytes, ...]
     suffix: str | None = None
+    written_by_us: Callable[[Path], bool] = lambda file: True
 
 
-MODEL = FileKind("model", (b"PK\3\4",), ".hrvol")
+def _is_model(file: Path) -> bool:
+    """Whether a zip archive says that it is a model: office documents are zip archives, too."""
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open("info.json") as stream:
+            info = json.loads(stream.read(_INFO_BYTES))
+    except Exception:  # of a damaged archive
+        return False
+    return isinstance(info, dict) and info.get("format") == "hrvol model"  # model.FORMAT
+
+
+def _is_picture(file: Path) -> bool:
+    """Whether a PNG or TIFF file names hrvol as the software that wrote it."""
+    from PIL import Image
+
+    try:
+        with Image.open(file, formats=("PNG", "TIFF")) as picture:  # reads no pixels
+            software = picture.info.get("Software") or picture.getexif().get(_SOFTWARE_TAG)
+    except Exception:  # of a damaged file
+        return False
+    return isinstance(software, str) and software.startswith("hrvol ")
+
+
+_SOFTWARE_TAG = 305
+
+MODEL = FileKind("model", (b"PK\3\4",), ".hrvol", _is_model)
 
 BOXES = FileKind("table of boxes", (b"class,name,superbox,size,",))
 
 _BY_SUFFIX = {
-    ".png": FileKind("PNG file", (b"\x89PNG\r\n\x1a\n",)),
-    ".tif": FileKind("TIFF file", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    ".png": FileKind("picture of hrvol", (b"\x89PNG\r\n\x1a\n",), written_by_us=_is_picture),
+    ".tif": FileKind("mask of hrvol", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), written_by_us=_is_picture),
 }
 
 
@@ -96,13 +131,15 @@ def check_file(path: str | Path, kind: FileKind, overwrite: bool) -> Path:
     file = Path(path)
     if not file.parent.is_dir():
         raise UsageError(f"{file}: no such folder {file.parent}, expected one to write to")
-    if not file.exists():
+    if not os.path.lexists(file):
         return file
     if not overwrite:
         raise OutputExistsError(f"{file}: exists already, expected nothing there")
-    if file.is_dir() or not (file.suffix == kind.suffix or _begins(file, kind.beginnings)):
+    ours = file.suffix == kind.suffix or (_begins(file, kind.beginnings) and kind.written_by_us(file))
+    if not file.is_file() or not ours:
         raise OutputExistsError(
             f"{file}: found no {kind.name}, expected an earlier one; it is not overwritten"
+            " (delete it first if it is not needed)"
         )
     return file
 
@@ -146,6 +183,8 @@ def _flush(path: Path) -> None:
 
 
 def _begins(file: Path, beginnings: tuple[bytes, ...]) -> bool:
+    if not file.is_file():  # opening a pipe would wait
+        return False
     with file.open("rb") as stream:
         return stream.read(32).startswith(beginnings)
 

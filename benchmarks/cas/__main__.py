@@ -25,7 +25,7 @@ from benchmarks.cas.tables import render
 from benchmarks.machine import describe_machine, log
 from hrvol.device import cpus
 from hrvol.errors import HrvolError, UsageError
-from hrvol.features.weights.registry import cache_dir
+from hrvol.features.weights.cache import cache_dir
 from hrvol.segment.model.model import current_versions
 
 FEATURES = ("deep", "classical", "intensity")

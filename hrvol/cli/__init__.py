@@ -7,17 +7,17 @@ the top.
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from hrvol import __version__
 from hrvol.cli.cluster import cluster
-from hrvol.cli.common.output import echo, echo_lines, quiet_libraries
+from hrvol.cli.common.output import debugging, echo, echo_lines, quiet_libraries
+from hrvol.cli.common.streams import safe_streams
 from hrvol.cli.demo import demo
 from hrvol.cli.detect import detect
 from hrvol.cli.doctor import doctor
@@ -34,11 +34,9 @@ from hrvol.cli.status import status
 from hrvol.cli.train import train
 from hrvol.cli.tune import tune
 from hrvol.cli.weights import weights
-from hrvol.engine.stop import Abandoned
+from hrvol.engine.stop import INTERRUPTED, STOPPED, Abandoned, program_signals
 from hrvol.errors import HrvolError, StoppedError
 from hrvol.text import printable
-
-STOPPED, INTERRUPTED = 75, 130
 
 
 class _Program(click.Group):
@@ -58,38 +56,57 @@ class _Program(click.Group):
         """Run the program; standalone, end the process with an exit code."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        with safe_streams():
+            sys.exit(self._exit_code(args, prog_name or "hrvol", complete_var, **extra))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; click itself would end silently on these two."""
         try:
-            code = super().main(args, prog_name or "hrvol", complete_var, standalone_mode=False, **extra)
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                click.echo(err=True)  # the terminal has shown ^C
+            raise Abandoned("SIGINT") from None
+        except BrokenPipeError as error:  # of a connection: standard streams raise none
+            raise HrvolError(f"{error.filename or 'connection'}: broken pipe") from error
+
+    def _exit_code(
+        self, args: Sequence[str] | None, prog_name: str, complete_var: str | None, **extra: Any
+    ) -> int:
+        """Run the program; print an error as one line and return the exit code."""
+        try:
+            with program_signals():
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+                return code if isinstance(code, int) else 0
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "hrvol"
-            _fail(f"{error.format_message()} (see: {command} --help)", error.exit_code)
+            return _failed(f"{error.format_message()} (see: {command} --help)", error.exit_code)
         except click.ClickException as error:
-            _fail(error.format_message(), error.exit_code)
+            return _failed(error.format_message(), error.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            _fail("interrupted", INTERRUPTED, kind="hrvol")
+            return _failed("interrupted", INTERRUPTED, kind="hrvol")
         except Abandoned as error:
             if str(error) == "SIGINT":
-                _fail("interrupted", INTERRUPTED, kind="hrvol")
-            _fail(f"stopped by {error}; run the same command to resume", STOPPED, kind="hrvol")
+                return _failed("interrupted", INTERRUPTED, kind="hrvol")
+            return _failed(f"stopped by {error}; run the same command to resume", STOPPED, kind="hrvol")
         except StoppedError as error:  # as requested: no error
-            _fail(str(error), error.exit_code, kind="hrvol")
+            return _failed(str(error), error.exit_code, kind="hrvol")
         except HrvolError as error:
-            _fail(str(error), error.exit_code)
+            return _failed(str(error), error.exit_code)
         except OSError as error:  # a full disk, a read-only folder: the system's message, no fault of hrvol
             file = f"{error.filename}: " if error.filename else ""
-            _fail(f"{file}{error.strerror or str(error) or type(error).__name__}", 1)
+            return _failed(f"{file}{error.strerror or str(error) or type(error).__name__}", 1)
         except Exception as error:
             what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            _fail(f"unexpected {what} (a fault in hrvol; HRVOL_DEBUG=1 shows where)", 1)
-        sys.exit(code if isinstance(code, int) else 0)
+            return _failed(f"unexpected {what} (a fault in hrvol; HRVOL_DEBUG=1 shows where)", 1)
 
 
-def _fail(message: str, code: int, kind: str = "hrvol: error") -> NoReturn:
-    """Print one line (and with HRVOL_DEBUG the traceback) and end with an exit code."""
-    if os.environ.get("HRVOL_DEBUG", "") not in ("", "0"):
+def _failed(message: str, code: int, kind: str = "hrvol: error") -> int:
+    """Print one line (and with HRVOL_DEBUG the traceback) and return the exit code."""
+    if debugging():
         echo_lines(traceback.format_exc(), err=True)
     echo(f"{kind}: {printable(' '.join(message.split()), 2000)}", err=True)
-    sys.exit(code)
+    return code
 
 
 @click.group(

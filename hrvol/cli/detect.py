@@ -79,10 +79,20 @@ def detect(
     from hrvol.device import choose_device
     from hrvol.explore.detect import detect_objects, detection_files, detection_recipe, write_detection
     from hrvol.progress import renamed
+    from hrvol.volume.guard import file_or_none
 
     detection_recipe(crf=objects["crf"], **vars(finding))  # checked before any image is read
     with suggest_fresh():
-        files = {} if output is None else detection_files(images, output, overwrite=fresh)
+        files = (
+            {}
+            if output is None
+            else detection_files(
+                images,
+                output,
+                overwrite=fresh,
+                others=(file_or_none(finding.recipe), computing["weights_path"]),
+            )
+        )
     choice = choose_device(computing["device"])
     echo(str(choice), err=True)  # once, not for each image
     failed: list[HrvolError | OSError] = []

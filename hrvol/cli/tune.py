@@ -59,10 +59,13 @@ def tune(
     from hrvol.cli.common.progress import display
     from hrvol.files import FileKind, atomic_write, check_file
     from hrvol.training.tuning.tune import tune_recipe
+    from hrvol.volume.guard import file_or_none, keep_inputs
 
     if output is not None:
         with suggest_fresh():
             check_file(output, FileKind("recipe", (b"# Chosen by hrvol tune",)), fresh)  # before the work
+        given = (path for pair in pairs for path in pair)
+        keep_inputs(output, *given, file_or_none(computing["recipe"]), computing["weights_path"])
     with news(), display() as progress:
         tuned = tune_recipe(
             pairs,

@@ -58,7 +58,8 @@ def weights_verify(context: click.Context, name: str | None) -> None:
 
     The exit code is 1 if a file is missing, damaged or changed.
     """
-    from hrvol.features.weights.registry import cache_dir, cached_files, verify_file, weights_path
+    from hrvol.features.weights.cache import cache_dir, cached_files, verify_file
+    from hrvol.features.weights.registry import weights_path
 
     files = cached_files() if name is None else [weights_path(name)]
     if not files:

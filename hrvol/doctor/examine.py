@@ -166,7 +166,8 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 
 def cached_weights() -> tuple[list[str], str]:
     """Return the networks whose weights are cached, and the cache's folder; call it in another process."""
-    from hrvol.features.weights.registry import cache_dir, list_weights
+    from hrvol.features.weights.cache import cache_dir
+    from hrvol.features.weights.registry import list_weights
 
     return [info.name for info in list_weights() if info.cached], str(cache_dir())
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from hrvol.errors import one_line
@@ -15,6 +16,9 @@ from hrvol.errors import one_line
 T = TypeVar("T")
 
 _TIMEOUT = 300.0  # seconds: a first import from a network file system takes minutes
+
+
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class IsolatedProcess:
@@ -33,10 +37,14 @@ class IsolatedProcess:
 
     def __call__(self, function: Callable[..., T], *arguments: Any) -> tuple[T | None, str | None]:
         """Call a function there; return its value, or the reason of its failure in one line."""
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_silence)
+        with _safe_path():  # the pool starts a process of its own too
+            if self._pool is None:
+                context = multiprocessing.get_context("spawn")
+                self._pool = ProcessPoolExecutor(1, context, initializer=_silence)
         try:
-            return self._pool.submit(function, *arguments).result(_TIMEOUT), None
+            with _safe_path():
+                answer = self._pool.submit(function, *arguments)  # starts the process
+            return answer.result(_TIMEOUT), None
         except BrokenProcessPool:
             failure = "the process crashed"
         except TimeoutError:
@@ -55,6 +63,20 @@ def import_module(name: str) -> None:
         importlib.import_module(name)
     except SystemExit as error:
         raise ImportError(f"{name} ended its process with {error.code}") from None
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Keep the current folder off the module search path of processes that start: its files are not ours."""
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def _silence() -> None:

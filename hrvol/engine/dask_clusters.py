@@ -27,15 +27,19 @@ GPU_MEMORY = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 """How torch keeps GPU memory: otherwise free memory is fragmented once batches of another size come."""
 
 
-def sigint_masked_loop() -> Any:
-    """Return a running event loop whose child processes ignore Ctrl-C.
+_OF_THE_DRIVER = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
-    A terminal sends SIGINT to all processes, but only the driver decides about the blocks in progress. Child
-    processes inherit the signal mask of the thread that starts them.
+
+def sigint_masked_loop() -> Any:
+    """Return a running event loop whose child processes ignore Ctrl-C, SIGHUP and SIGUSR1.
+
+    A terminal, or a job system, sends them to all processes, but only the driver decides about the blocks in
+    progress. Child processes inherit the signal mask of the thread that starts them.
     """
-    resource_tracker.ensure_running()  # starting it later would unblock the signal in this thread
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_DRIVER)
     try:
+        resource_tracker.ensure_running()  # later it would unblock SIGINT in the thread that starts workers
+        signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_DRIVER)
         runner = LoopRunner()
         runner.start()
     finally:

@@ -20,8 +20,9 @@ from typing import Any, Self
 from uuid import uuid4
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, Status, WorkerPlugin, get_worker
+from distributed import Client, KilledWorker, LocalCluster, Status
 
+from hrvol.engine import life
 from hrvol.engine.dask_clusters import (
     cuda_cluster,
     local_cluster,
@@ -29,10 +30,14 @@ from hrvol.engine.dask_clusters import (
     sigint_masked_loop,
     slurm_cluster,
 )
+from hrvol.engine.dask_retired import RetiredWorkers, kill_all, kill_worker
+from hrvol.engine.dask_worker import Configure, run_on_worker
 from hrvol.engine.gpu_admission import GpuAdmission
+from hrvol.engine.life import LifeWatch
 from hrvol.engine.scheduling import Job, TaskQueue
 from hrvol.engine.spec import Engine, EngineSpec, MapRequest, R, T
-from hrvol.engine.task import Outcome, configure, run_task
+from hrvol.engine.stop import postponed
+from hrvol.engine.task import Outcome
 from hrvol.errors import HrvolError, StoppedError, one_line
 
 LOG = logging.getLogger("hrvol.run")
@@ -45,6 +50,9 @@ JOB_SILENT = 20.0
 
 START_TRIES = 3
 """How often each worker process may fail to start before the run ends, as long as none has started."""
+
+LAST_WORKER = 30.0
+"""Seconds after the first worker process has started in which the run waits for the others."""
 
 _POLL = 0.5  # seconds between checks for stop signals and for retries that are due
 
@@ -62,39 +70,9 @@ _SETTINGS = {
     # A dead worker is restarted, which takes a while on a busy machine or a slow disk; Dask would give it up
     # meanwhile, for good.
     "distributed.deploy.lost-worker-timeout": "3650 days",
+    # Dask's clock goes on while a laptop sleeps. The driver itself retires silent workers.
+    "distributed.scheduler.worker-ttl": None,
 }
-
-
-class _Configure(WorkerPlugin):  # type: ignore[misc]
-    """Sends the configuration to each worker, including replacements of lost ones.
-
-    It loads nothing: the first task that needs a model or network opens it, so that workers start at once and
-    a failure to load is the failure of a task, with its reason.
-    """
-
-    name = "hrvol-configuration"
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def setup(self, worker: Any) -> None:
-        configure(self._value)
-
-
-def _run_on_worker(function: Callable[[T], R], task: T, failed: int, topic: str, name: str) -> None:
-    """Run one task in a Dask worker; publish its ticks and its outcome under ``topic``.
-
-    The outcome is not the result of the Dask task, which would stay on the worker until it is fetched and be
-    lost if the worker dies in between.
-    """
-    worker = get_worker()
-    outcome: Outcome[Any, R] = run_task(
-        function, task, failed, lambda message: worker.log_event(topic, ["tick", message])
-    )
-    worker.log_event(topic, ["outcome", name, worker.address, pickle.dumps(replace(outcome, task=None))])
-    if outcome.broken:
-        # The driver will end this process. Dask would run its tasks again elsewhere, unless they failed.
-        raise RuntimeError(outcome.error)
 
 
 class DaskEngine(Engine):
@@ -121,7 +99,9 @@ class DaskEngine(Engine):
         self._runner: Any = None
         self._settings: Any = None
         self._admission: GpuAdmission | None = None
-        self._ended: set[str] = set()
+        self._topic = f"hrvol-{uuid4().hex}"
+        self._take_report: Callable[[str, str, str, Any], bool] | None = None  # while a map runs
+        self._retired = RetiredWorkers()
         self._failed_starts: list[str] | None = []  # reasons; None once a worker has started
 
     def __enter__(self) -> Self:
@@ -133,7 +113,8 @@ class DaskEngine(Engine):
         logging.getLogger("distributed.batched").setLevel(logging.CRITICAL)
         try:
             self._client = self._connect()
-            self._client.register_plugin(_Configure(self._configuration))
+            self._client.register_plugin(Configure(self._configuration))
+            self._client.subscribe_topic(self._topic, self._on_event)
             if self._spec.gpu_identifier is not None:
                 self._admission = GpuAdmission(self._client, self._spec.gpu_identifier, self.workers)
         except BaseException:
@@ -161,12 +142,31 @@ class DaskEngine(Engine):
             self._cluster = slurm_cluster(spec)
         else:
             self._runner = sigint_masked_loop()
-            start = cuda_cluster if spec.local_gpus else local_cluster
             try:
-                self._cluster = start(spec, self.workers, self._runner.loop)
+                with postponed():  # the cluster would be left without an owner
+                    if spec.local_gpus:
+                        self._cluster = cuda_cluster(spec, self.workers, self._runner.loop)
+                    else:
+                        self._cluster = local_cluster(spec, 0, self._runner.loop)
             except RuntimeError as error:
                 raise self._start_error(root_cause(error)) from error
+            self._cluster.scale(self.workers)
+            self._await_workers(self._cluster)
         return Client(self._cluster, set_as_default=False)
+
+    def _await_workers(self, cluster: LocalCluster) -> None:
+        """Wait until all workers have started, but not long for the last ones.
+
+        They are waited for here, and not by Dask, so that a signal ends the wait and no worker is left.
+        """
+        first: float | None = None
+        while (started := len(cluster.scheduler.workers)) < self.workers:
+            if started:
+                first = first or time.monotonic()
+                if time.monotonic() - first > LAST_WORKER:
+                    return
+            self._replenish(cluster)
+            time.sleep(0.02)
 
     @property
     def _scheduler(self) -> str:
@@ -175,11 +175,12 @@ class DaskEngine(Engine):
 
     def _close(self, quickly: bool) -> None:
         """End the workers; ``quickly``: without waiting for running tasks."""
+        with postponed():  # or processes would be left
+            self._end(quickly)
+
+    def _end(self, quickly: bool) -> None:
         if isinstance(self._cluster, LocalCluster) and quickly:
-            for nanny in list(self._cluster.workers.values()):
-                with suppress(Exception):  # while starting, and once dead, it has no process
-                    nanny.auto_restart = False
-                    nanny.process.process._process.kill()
+            kill_all(self._cluster)
         for resource in (self._client, self._cluster):
             with suppress(Exception):
                 if resource is not None:
@@ -194,31 +195,37 @@ class DaskEngine(Engine):
             self._settings = None
 
     def _outcomes(self, request: MapRequest[T, R]) -> Iterator[Outcome[T, R]]:
-        topic = f"hrvol-{uuid4().hex}"
+        topic = self._topic
         reported: dict[str, tuple[str, Outcome[T, R]]] = {}  # worker and outcome, by the future's name
 
-        def on_event(event: tuple[float, list[Any]]) -> None:
-            kind, *content = event[1]
-            if kind == "outcome":
-                name, worker, pickled = content
-                reported[name] = worker, pickle.loads(pickled)
-            elif request.on_tick is not None:
-                request.on_tick(content[0])
+        watch = LifeWatch(life.LIMITS)
+        stuck: dict[str, str] = {}  # reason, by the future's name
 
-        self._client.subscribe_topic(topic, on_event)
+        def take(kind: str, name: str, worker: str, content: Any) -> bool:
+            if not watch.report(name, worker, works=kind != "alive" or content):
+                return False
+            if kind == "outcome":
+                reported[name] = worker, pickle.loads(content)
+            elif kind == "tick" and request.on_tick is not None:
+                request.on_tick(content)
+            return True
+
+        self._take_report = take
         ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         pending = TaskQueue(len(request.tasks))
         futures: dict[str, tuple[Any, Job]] = {}
 
         def submit(job: Job) -> None:
             name = f"{topic}-{uuid4().hex}"
+            watch.submitted(name, job.worker)
             future = self._client.submit(
-                _run_on_worker,
+                run_on_worker,
                 request.function,
                 request.tasks[job.number],
                 job.failed,
                 topic,
                 name,
+                watch.limits.report,
                 key=name,
                 pure=False,
                 workers=[job.worker],
@@ -230,7 +237,13 @@ class DaskEngine(Engine):
         try:
             while True:
                 stopping = request.stopping
-                if pending.refresh_is_due() or (self._admission is not None and self._admission.waiting):
+                overdue = watch.overdue()
+                for task in overdue:
+                    self._retired.retire(self._cluster, task)
+                    stuck[task.name] = task.reason
+                    ended.put(task.name)
+                waiting = self._admission is not None and self._admission.waiting
+                if pending.refresh_is_due() or waiting or overdue:
                     pending.refresh_workers(self._current_workers())
                     for name, (_, job) in futures.items():
                         if not pending.knows(job.worker):
@@ -245,16 +258,19 @@ class DaskEngine(Engine):
                     if name not in futures:  # handled before, when its worker was lost
                         continue
                     future, job = futures.pop(name)
-                    worker, outcome = reported.pop(name, (job.worker, None))
+                    worker, outcome = reported.pop(name, (watch.ended(name) or job.worker, None))
+                    reason = stuck.pop(name, None)
                     pending.release(job)
                     if outcome is None:
                         # Refresh first: if the scheduler is gone, the task is not to blame.
                         pending.refresh_workers(self._current_workers())
-                        outcome = _outcome_of_loss(future, job)
+                        outcome = _outcome_of_loss(future, job, reason)
                         future.cancel(force=True)
-                        if worker in self._ended:  # another task broke the process
+                        if reason is None and worker in self._retired:  # because of another task
                             pending.requeue(job, job.failed)
                             continue
+                    if outcome.ok:
+                        watch.succeeded()
                     future.release()  # otherwise Dask runs it again if the worker is lost now
                     outcome = replace(outcome, task=request.tasks[job.number])
                     if outcome.broken:
@@ -265,9 +281,17 @@ class DaskEngine(Engine):
                     else:
                         pending.requeue(job, outcome.tries, exclusive=outcome.details is None)
         finally:
+            self._take_report = None
             with suppress(Exception):
                 self._client.cancel([future for future, _ in futures.values()], force=True)
-                self._client.unsubscribe_topic(topic)
+
+    def _on_event(self, event: tuple[float, list[Any]]) -> None:
+        """Take a report of a worker, in another thread."""
+        kind, name, worker, content = event[1]
+        take = self._take_report
+        if take is None or not take(kind, name, worker, content):
+            # Nobody waits for this task any more, as another worker has it.
+            self._retired.heard(name, worker, works=kind != "alive" or content)
 
     def _current_workers(self) -> list[str]:
         """Return the addresses of the workers that may run tasks."""
@@ -277,7 +301,7 @@ class DaskEngine(Engine):
             if self._cluster is not None and self._spec.name == "slurm":
                 self._replace_jobs()
             try:
-                workers = [worker for worker in self._client.nthreads() if worker not in self._ended]
+                workers = [worker for worker in self._client.nthreads() if worker not in self._retired]
                 return workers if self._admission is None else self._admission.admitted(workers)
             except HrvolError:
                 raise
@@ -287,11 +311,14 @@ class DaskEngine(Engine):
 
     def _end_process(self, worker: str) -> None:
         """End a worker process whose GPU failed; its nanny starts another."""
-        if worker in self._ended:
+        if worker in self._retired:
             return
-        self._ended.add(worker)
+        self._retired.ending(worker)
         LOG.warning("%s: its GPU failed: starting another process", worker)
         # Its other task is lost with it; that does not count as a failed try.
+        if isinstance(self._cluster, LocalCluster):
+            kill_worker(self._cluster, worker)
+            return
         self._client.run(os._exit, 1, workers=[worker], on_error="ignore")
 
     def _replenish(self, cluster: LocalCluster) -> None:
@@ -335,8 +362,10 @@ class DaskEngine(Engine):
             cluster.scale(jobs=self.workers)
 
 
-def _outcome_of_loss(future: Any, job: Job) -> Outcome[Any, Any]:
-    """Return the outcome of a task that has ended without reporting one."""
+def _outcome_of_loss(future: Any, job: Job, reason: str | None) -> Outcome[Any, Any]:
+    """Return the outcome of a task that has ended without reporting one, or was given up for a reason."""
+    if reason is not None:
+        return Outcome(None, error=reason, tries=job.failed + 1)
     error = future.exception() if future.status == "error" else None
     if error is not None and not isinstance(error, KilledWorker):
         return Outcome(None, error=one_line(error), details=repr(error), tries=job.failed + 1)

@@ -76,6 +76,8 @@ _attempt: ContextVar[int] = ContextVar("hrvol_attempt", default=0)
 
 _compute_lock = threading.Lock()
 
+_waiting: set[int] = set()  # threads that wait for the lock
+
 
 def configuration() -> Any:
     """Return the configuration of the engine that runs the calling task."""
@@ -104,8 +106,21 @@ def tick(message: Any) -> None:
 @contextmanager
 def computing() -> Iterator[None]:
     """Hold this process's lock for computing."""
-    with _compute_lock:
+    thread = threading.get_ident()
+    _waiting.add(thread)
+    try:
+        _compute_lock.acquire()
+    finally:
+        _waiting.discard(thread)
+    try:
         yield
+    finally:
+        _compute_lock.release()
+
+
+def waits_to_compute(thread: int) -> bool:
+    """Return whether a thread of this process waits while another task computes."""
+    return thread in _waiting
 
 
 def run_task(function: Callable[[T], R], task: T, failed: int, sink: Sink | None) -> Outcome[T, R]:

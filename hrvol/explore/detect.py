@@ -27,6 +27,7 @@ from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
 from hrvol.training.cluster import cluster_recipe, default_recipe, fit_classes
 from hrvol.training.tile_features import load_features
+from hrvol.volume.guard import keep_inputs
 from hrvol.volume.mask import write_mask
 from hrvol.volume.storage.location import located
 from hrvol.volume.volume import Volume, open_volume
@@ -195,7 +196,7 @@ class DetectionFiles:
 
 
 def detection_files(
-    images: Sequence[str | Path], folder: str | Path, *, overwrite: bool = False
+    images: Sequence[str | Path], folder: str | Path, *, overwrite: bool = False, others: Sequence[Any] = ()
 ) -> Mapping[str, DetectionFiles]:
     """Choose and check the output files of all images.
 
@@ -207,6 +208,8 @@ def detection_files(
         Folder to write to; made with the first file.
     overwrite
         Whether earlier pictures and masks may be replaced.
+    others
+        Other files that must not be replaced: a recipe, weights.
 
     Returns
     -------
@@ -239,6 +242,7 @@ def detection_files(
             whole = file.resolve()
             if any(path == whole or path in whole.parents for path in inputs.values()):
                 raise UsageError(f"{file}: is one of the images, or inside of one; choose another folder")
+            keep_inputs(file, *images, *others)
             if parent.is_dir():
                 check_picture(file, overwrite)
     return outputs

@@ -28,8 +28,8 @@ from hrvol.training.strokes import check_context
 from hrvol.training.tile_features import TileFeatures, load_features
 from hrvol.volume.grid.regions import plane_tiles
 from hrvol.volume.grid.tiling import whole
+from hrvol.volume.guard import file_or_none, keep_inputs
 from hrvol.volume.intensity import Window
-from hrvol.volume.region import keep_input
 from hrvol.volume.storage.location import located
 from hrvol.volume.volume import Volume, open_volume
 
@@ -172,10 +172,9 @@ def pca_picture(
         raise UsageError("attention: classical features have none; expected a deep or hybrid recipe")
     if not volumes:
         raise UsageError("pca: found no volume, expected at least one")
-    file = check_picture(out, overwrite)
     opened = [open_volume(located(volume, storage_options)) for volume in volumes]
-    for volume in opened:
-        keep_input(volume, file)
+    keep_inputs(out, *opened, file_or_none(recipe), weights_path)
+    file = check_picture(out, overwrite)
     chosen = [(volume, z) for volume in opened for z in choose_planes(volume, planes)]
     if len(chosen) > MOST_ROWS:
         raise UsageError(f"{file}: found {len(chosen)} planes to draw, expected at most {MOST_ROWS}")

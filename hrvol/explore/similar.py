@@ -26,8 +26,8 @@ from hrvol.training.position_field import position_field, subtract_field
 from hrvol.training.tile_features import TileFeatures, load_features
 from hrvol.volume.grid.regions import plane_tiles
 from hrvol.volume.grid.tiling import Tile, whole
+from hrvol.volume.guard import file_or_none, keep_inputs
 from hrvol.volume.intensity import Window
-from hrvol.volume.region import keep_input
 from hrvol.volume.storage.location import located
 from hrvol.volume.volume import Volume, open_volume
 
@@ -199,9 +199,8 @@ def find_similar(
     ]
     volumes = [opened, *(volume for volume, _ in searched)]
     if picture is not None:
+        keep_inputs(picture, *volumes, file_or_none(recipe), weights_path)
         picture = check_picture(picture, overwrite)
-        for volume in volumes:
-            keep_input(volume, picture)
     choice = choose_device(device)
     windows = unit_windows(volumes, spec.intensity, spec.seed)
     shown = _read(opened, z, windows[opened])

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from hrvol.analysis.objects import Object
 from hrvol.classes import ClassInfo, default_colours
 from hrvol.figures.panels import DPI, coloured, grey
+from hrvol.files import SOFTWARE
 from hrvol.segment.retrieval import Match
 
 MOST_PIXELS = 1500
@@ -276,7 +277,7 @@ def _bar(figure: Figure, axes: list[Axes], scale: Normalize, colours: str, label
 
 
 def _save(figure: Figure, path: str | Path) -> Path:
-    figure.savefig(path, dpi=DPI, format="png")
+    figure.savefig(path, dpi=DPI, format="png", metadata={"Software": SOFTWARE})
     return Path(path)
 
 

@@ -280,7 +280,7 @@ def _output(basis: _Basis, measured: Measured | None) -> tuple[int, int]:
         nbytes += forecast.level_bytes(images[0].levels, voxels, measured.stored, raw)
     clusters = isinstance(task.prepared.model.classifier, ClusterClassifier)
     if not task.exists and (task.spec.remote or clusters):  # the output keeps a copy of the model
-        nbytes, files = nbytes + Path(task.job.model_source.model_file).stat().st_size, files + 2
+        nbytes, files = nbytes + len(task.prepared.content.data), files + 2
     return round(nbytes), round(files)
 
 

@@ -146,6 +146,8 @@ def _exists(prepared: PreparedRun, output: OutputOptions) -> bool:
         check_overwrite(prepared.location, True)
         return False
     _, exists = begin_output(
-        prepared.location, prepared.attributes, lambda exists: LabelStore(prepared.location, output.name)
+        prepared.location,
+        prepared.attributes,
+        lambda exists, written: LabelStore(prepared.location, output.name),
     )
     return exists

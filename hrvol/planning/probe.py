@@ -24,7 +24,8 @@ from hrvol.run.predict import predict_part, read_window
 from hrvol.segment.model.model import Model
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Block, Box, block_shape, box_shape, intersection
-from hrvol.volume.ome.labels import LabelOutputs, LabelStore, create_labels
+from hrvol.volume.ome.label_documents import LabelOutputs
+from hrvol.volume.ome.labels import LabelStore, create_labels
 from hrvol.volume.ome.pyramid import mean_reduce, mode_reduce
 from hrvol.volume.storage.location import Location
 from hrvol.volume.volume import open_labels

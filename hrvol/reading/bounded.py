@@ -37,7 +37,14 @@ _KINDS = {
 }
 
 
-def read_file(path: str | Path, limit: int, expected: str, error: type[HrvolError] = InputError) -> bytes:
+def read_file(
+    path: str | Path,
+    limit: int,
+    expected: str,
+    error: type[HrvolError] = InputError,
+    *,
+    private: bool = False,
+) -> bytes:
     """Return the bytes of a regular file; pipes and devices, which might never end, are refused.
 
     Parameters
@@ -50,11 +57,14 @@ def read_file(path: str | Path, limit: int, expected: str, error: type[HrvolErro
         What is expected there, for messages: ``"a *.hrvol file"``.
     error
         Type of the error to raise.
+    private
+        Whether to refuse a file of another account, or one that other accounts may read or change.
 
     Raises
     ------
     HrvolError
-        Of the type ``error``: there is no such file, it is no regular file, too large, or cannot be read.
+        Of the type ``error``: there is no such file, it is no regular file, too large, not private, or cannot
+        be read.
     """
     name = printable(str(path), 1000)
     try:
@@ -72,6 +82,11 @@ def read_file(path: str | Path, limit: int, expected: str, error: type[HrvolErro
         os.close(handle)
         raise error(f"{name}: found {_KINDS.get(kind, 'no regular file')}, expected {expected}")
     with os.fdopen(handle, "rb") as stream:
+        if private and status.st_uid != os.geteuid():
+            raise error(f"{name}: found a file of account {status.st_uid}, expected your own")
+        if private and status.st_mode & 0o077:
+            mode = stat.S_IMODE(status.st_mode)
+            raise error(f"{name}: found mode {mode:04o}, expected 0600: only you can read it (chmod 600)")
         if status.st_size > limit:
             _too_large(name, status.st_size, limit, error)
         try:
@@ -186,7 +201,8 @@ def check_archive(
 ) -> None:
     """Check the directory of a zip archive: counts, names and sizes that it declares for its members.
 
-    No member gives more bytes than the directory declares, so that reading them is bounded too.
+    A member may expand to more bytes than the directory declares: :func:`hrvol.reading.archive.read_member`
+    reads no more than these.
 
     Parameters
     ----------
@@ -204,7 +220,8 @@ def check_archive(
     Raises
     ------
     HrvolError
-        Of the type ``error``: a bound is exceeded, a name occurs twice, or has another suffix.
+        Of the type ``error``: a bound is exceeded, a name occurs twice or has another suffix, or a member is
+        encrypted or compressed by another method than deflate.
     """
     entries = archive.infolist()
     if len(entries) > members:
@@ -214,9 +231,13 @@ def check_archive(
         name = printable(entry.filename, 100)
         limit = limits.get(os.path.splitext(entry.filename)[1])
         if limit is None:
-            raise error(f"{source}: found the member {name}, expected only {', '.join(limits)}")
+            kinds = ", ".join(suffix for suffix in limits if suffix != "total")
+            raise error(f"{source}: found the member {name}, expected only {kinds}")
         if entry.filename in names:
             raise error(f"{source}: found the member {name} twice, expected it once")
+        if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            kind = "encrypted" if entry.flag_bits & 1 else f"compressed by method {entry.compress_type}"
+            raise error(f"{source}: found the member {name} {kind}, expected it stored or deflated")
         if entry.file_size > limit:
             _too_large(f"{source}: {name}", entry.file_size, limit, error)
         names.add(entry.filename)

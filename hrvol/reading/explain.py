@@ -102,12 +102,12 @@ def _locate(details: ErrorDetails, model: type[BaseModel]) -> _Located:
     owner, field = model, None
     inner: type[BaseModel] | None = model
     for part in details["loc"]:
-        if inner is not None and not str(part).startswith("function-"):
+        if isinstance(part, int):
+            path.append(part)
+        elif inner is not None and not part.startswith("function-"):
             path.append(part)
             owner, field = inner, inner.model_fields.get(str(part))
             inner = None if field is None else _section(field.annotation)
-        elif isinstance(part, int):
-            path.append(part)
     key = details.get("ctx", {}).get("key")  # a section's own check names the field
     return _Located((*path, key) if key else tuple(path), owner, field, details)
 
@@ -132,6 +132,8 @@ def _problem(alternatives: Sequence[_Located], model: type[BaseModel]) -> str:
         return f"unknown key; {_suggest(str(first.path[-1]), first.section, model)}"
     if "key" in details.get("ctx", {}):
         return details["msg"]
+    if details["type"] == "missing" and isinstance(first.path[-1], str):
+        return f"found no {first.path[-1]}, expected one"
     annotation = None if first.field is None else first.field.annotation
     options = list(dict.fromkeys(_expected(one.details, annotation) for one in alternatives))
     if type(None) in get_args(annotation) and len(first.path) == len(first.key_path):
@@ -181,11 +183,10 @@ def _paths(model: type[BaseModel], above: KeyPath = ()) -> Iterator[KeyPath]:
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """Return the model among a field's types."""
-    for option in (annotation, *get_args(annotation)):
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            return option
-    return None
+    """Return the model among a field's types, or among those of its list's values."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section, get_args(annotation))), None)
 
 
 def _dotted(path: KeyPath) -> str:

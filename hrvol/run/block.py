@@ -18,6 +18,7 @@ from hrvol.recipe.specs import BATCH, TileSpec
 from hrvol.run.job import BlockReport, SegmentJob, reader_of
 from hrvol.run.predict import predict_part, read_window
 from hrvol.volume.grid.tiling import Block, box_shape, intersection
+from hrvol.volume.storage.location import combined
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
@@ -44,8 +45,9 @@ def predict_block(block: Block) -> BlockReport:
         raise ValueError(f"block {block.index} is outside the region {job.region}")
     mask = None if job.mask is None else job.mask.read(box) != 0
     if mask is not None and not mask.any():
+        objects = _checksums(job, block)
         return BlockReport(
-            block.index, 0, 0.0, {}, SeamDisagreement(), _checksum(job, block), 0, peak_memory()
+            block.index, 0, 0.0, {}, SeamDisagreement(), combined(objects), 0, peak_memory(), objects
         )
     with computing():  # loaded once per process
         model, featuriser = job.model_source.load(job.store)
@@ -70,6 +72,7 @@ def predict_block(block: Block) -> BlockReport:
         seconds = time.monotonic() - began
     labels = prediction.labels.astype(job.store.dtype, copy=False)
     job.store.write(box, labels, prediction.probabilities, prediction.uncertainty)
+    objects = _checksums(job, block)
     counts = {info.value: int(np.count_nonzero(labels == info.value)) for info in model.classes}
     return BlockReport(
         block.index,
@@ -77,9 +80,10 @@ def predict_block(block: Block) -> BlockReport:
         seconds,
         {value: count for value, count in counts.items() if count},
         prediction.seams,
-        _checksum(job, block),
+        combined(objects),
         reader.newly_decoded(),
         peak_memory(),
+        objects,
     )
 
 
@@ -107,8 +111,8 @@ def _plane_reporter(block: Block, pixels: int) -> Callable[[int], None]:
     return report
 
 
-def _checksum(job: SegmentJob, block: Block) -> str:
-    return job.store.checksums([block.index])[0]
+def _checksums(job: SegmentJob, block: Block) -> tuple[str, ...]:
+    return job.store.object_checksums([block.index])[0]
 
 
 def peak_memory() -> int:

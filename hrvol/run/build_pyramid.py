@@ -85,6 +85,11 @@ def add_levels(
     """Add coarser levels as :func:`build_pyramid` does, with its keywords as objects."""
     if location.path is not None and not location.path.is_dir():
         raise InputError(f"{location}: found no folder, expected an OME-Zarr image")
+    provenance = (location.attributes() or {}).get("hrvol")
+    if isinstance(provenance, Mapping) and "recipe" in provenance:
+        raise InputError(
+            f"{location}: found an output of hrvol, whose levels its own command builds; expected an image"
+        )
     store = ImageStore(location) if block_shape is None else ImageStore(location, block_shape)
     if store.levels > 1:
         return store.levels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,9 +35,11 @@ from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model, read_model, save_model
 from hrvol.training.cluster import cluster_recipe, default_recipe, fit_classes
 from hrvol.volume.grid.tiling import Box
+from hrvol.volume.guard import file_or_none, keep_inputs
+from hrvol.volume.ome.documents import recorded_documents
 from hrvol.volume.ome.labels import LabelStore, open_label_store
 from hrvol.volume.ome.output import check_overwrite
-from hrvol.volume.region import Region, keep_input, region_box
+from hrvol.volume.region import Region, region_box
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.volume import Volume, open_labels, open_volume
 
@@ -154,16 +158,20 @@ def cluster(
     # Everything is checked before the minutes of fitting.
     engine = options.placed()[0].engine
     location = Location.of(out, options.storage_options)
-    keep_input(opened, location)
+    settings = (file_or_none(finding.recipe), options.weights.path, engine.scheduler_file)
+    inputs = (opened, options.input.mask, *settings)
+    keep_inputs(location, *inputs)
     region = region_box(options.input.roi, opened)
     overwrite = options.output.overwrite
-    earlier = None if overwrite else _earlier_model(location, recipe, opened, region)
-    if earlier is None:
+    resumed, earlier = (False, None) if overwrite else _earlier_model(location, recipe, opened, region)
+    if not resumed:
         check_overwrite(location, overwrite)
+    if files.boxes is not None and files.model is not None:
+        keep_inputs(files.model, files.boxes)
     for file, kind in ((files.boxes, BOXES), (files.model, MODEL)):
         if file is not None:
-            keep_input(opened, file)
-            check_file(file, kind, overwrite or earlier is not None)
+            keep_inputs(file, *inputs)
+            check_file(file, kind, overwrite or resumed)
     if recipe.crf is not None:
         check_available()
     model = earlier or fit_classes(
@@ -209,15 +217,28 @@ def _recipe(finding: ClusterOptions, volume: Volume, crf: bool) -> Recipe:
     return recipe.with_(crf=recipe.crf or CrfSpec()) if crf else recipe
 
 
-def _earlier_model(location: Location, recipe: Recipe, volume: Volume, region: Box) -> Model | None:
-    """Return the model of an output that can be resumed: same recipe, input and region."""
-    attributes = (location.attributes() or {}).get("hrvol")
+def _earlier_model(
+    location: Location, recipe: Recipe, volume: Volume, region: Box
+) -> tuple[bool, Model | None]:
+    """Return whether an output can be resumed (same recipe, input and region), and its model.
+
+    Without a model, because its copy is damaged, the classes are fitted again: to the same, as its digest
+    tells.
+    """
+    documents = recorded_documents(location)
+    attributes = (location.attributes() or {}).get("hrvol") if documents is None else documents.provenance
     if not isinstance(attributes, Mapping) or "clusters" not in attributes:
-        return None
+        return False, None
+    before, model = attributes.get("input"), attributes.get("model")
+    if (
+        attributes.get("region") != [[span.start, span.stop] for span in region]
+        or attributes.get("recipe") != json.loads(json.dumps(recipe.to_dict()))
+        or not isinstance(before, Mapping)
+        or before.get("sha256") != volume.identity()["sha256"]
+    ):
+        return False, None
     stored = LabelStore(location).read_file(MODEL_FILE)
-    if stored is None:
-        return None
-    model = read_model(stored, f"{location}/{MODEL_FILE}")
-    same_region = attributes.get("region") == [[span.start, span.stop] for span in region]
-    same_input = attributes.get("input", {}).get("sha256") == volume.identity()["sha256"]
-    return model if model.recipe == recipe and same_region and same_input else None
+    digest = None if stored is None else hashlib.sha256(stored).hexdigest()
+    if stored is None or not isinstance(model, Mapping) or digest != model.get("sha256"):
+        return True, None
+    return True, read_model(stored, f"{location}/{MODEL_FILE}")

@@ -23,9 +23,10 @@ from hrvol.training.sampling import sample_pixels
 from hrvol.training.tile_features import TileFeatures, load_features
 from hrvol.volume.grid.regions import region_tiles
 from hrvol.volume.grid.tiling import Box, Tile, block_shape, box_shape
+from hrvol.volume.guard import file_or_none, keep_inputs
 from hrvol.volume.intensity import common_window, to_unit
 from hrvol.volume.ome.feature_array import create_features
-from hrvol.volume.region import Region, keep_input, region_box
+from hrvol.volume.region import Region, region_box
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.volume import Volume, open_volume
 
@@ -109,7 +110,7 @@ def extract_features(
     opened = open_volume(located(volume, storage_options))
     region = region_box(roi, opened)
     location = Location.of(out, storage_options)
-    keep_input(opened, location)
+    keep_inputs(location, opened, file_or_none(recipe), weights_path)
     if attention and not spec.features.uses_deep:
         raise UsageError("attention: classical features have none; use a deep or hybrid recipe")
     choice = choose_device(device)

@@ -6,8 +6,8 @@ import hashlib
 import tempfile
 import threading
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from hrvol.features.weights.source import WeightsSource
 from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe.specs import TileSpec
 from hrvol.run.options import PredictOptions
-from hrvol.segment.model.model import Model, check_weights, load_model, read_model, save_model
+from hrvol.segment.model.model import Model, check_weights, model_bytes, read_model, read_model_bytes
 from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Box
@@ -37,18 +37,22 @@ class ModelSource:
     Attributes
     ----------
     model_file, model_sha256
-        The model's file and its digest. Where the file does not exist, as on another machine, the model
-        is read from the copy that the output keeps.
+        The model's file and its digest. No process loads a file with another digest: the file may be
+        replaced while a run goes on.
     weights
         Where the network's weights come from.
     device
         Where features are computed: ``cpu``, or ``cuda``, the GPU of the process.
+    model_copy
+        The driver's own copy of the model for the workers of its machine; ``None`` without workers. Workers
+        of other machines read the file, or the copy that the output keeps.
     """
 
     model_file: str
     model_sha256: str
     weights: WeightsSource = WeightsSource()
     device: str = "cpu"
+    model_copy: str | None = None
 
     def load(self, store: LabelStore | None = None) -> tuple[Model, Featuriser]:
         """Return the model and its featuriser, loaded on first use and cached by this process.
@@ -61,7 +65,8 @@ class ModelSource:
         Raises
         ------
         ModelError
-            The model is damaged, or was made with other weights or other features than its recipe names.
+            The model is damaged, was replaced since the run began and no copy is left, or was made with
+            other weights or other features than its recipe names.
         WeightsError
             The network's weights could not be obtained.
         DeviceError
@@ -74,8 +79,7 @@ class ModelSource:
         with _models_lock:
             model = _models.get(self.model_sha256)
         if model is None:
-            copy = None if store is None or Path(self.model_file).is_file() else store.read_file(MODEL_FILE)
-            model = load_model(self.model_file) if copy is None else read_model(copy, self.model_file)
+            model = read_model(self._model_bytes(store), self.model_file)
             keep_model(self.model_sha256, model)
         spec = model.recipe.features
         featuriser = load_featuriser(
@@ -89,6 +93,27 @@ class ModelSource:
                 f" {featuriser.channels[-1]}"
             )
         return model, featuriser
+
+    def _model_bytes(self, store: LabelStore | None) -> bytes:
+        """Return the bytes of the model that the run began with, wherever they are."""
+        problem = None
+        for file in filter(None, (self.model_copy, self.model_file)):
+            try:
+                data = read_model_bytes(file)
+            except ModelError as error:
+                problem = error
+                continue
+            if (digest := _sha256(data)) == self.model_sha256:
+                return data
+            problem = ModelError(
+                f"{file}: found a model with SHA-256 {digest}, expected {self.model_sha256} as when the run"
+                " began; put that model back, or label into another output"
+            )
+        copy = None if store is None else store.read_file(MODEL_FILE)
+        if copy is not None and _sha256(copy) == self.model_sha256:
+            return copy
+        assert problem is not None
+        raise problem
 
 
 @dataclass(frozen=True)
@@ -133,6 +158,8 @@ class BlockReport:
         Disagreement of the block's tiles where they overlap, before blending.
     checksum
         Checksum of the stored shards.
+    objects
+        Checksum of each of them.
     read
         Bytes of input chunks decoded since the worker's previous report.
     peak
@@ -147,6 +174,7 @@ class BlockReport:
     checksum: str
     read: int
     peak: int
+    objects: tuple[str, ...] = ()
 
 
 MODEL_FILE = "model"
@@ -205,21 +233,54 @@ def forget_input() -> None:
         _readers.clear()
 
 
-def model_file(model: str | Path | Model, stack: ExitStack) -> tuple[Path, str]:
-    """Return a model's file and its SHA-256; ``stack`` holds the temporary file of a model in memory."""
-    if not isinstance(model, Model):
-        path = Path(model)
-        if not path.is_file():
-            raise ModelError(f"{path}: no such file; expected a model made by hrvol train")
-        return path, _sha256(path)
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hrvol-"))
-    file = Path(folder) / "model.hrvol"
-    save_model(model, file)
-    digest = _sha256(file)
-    keep_model(digest, model)
-    return file, digest
+@dataclass(frozen=True)
+class ModelContent:
+    """A model file as it was read once: all of a run uses these bytes.
+
+    Attributes
+    ----------
+    file
+        The file, or where one would be that a model in memory was saved to.
+    data
+        Its bytes.
+    sha256
+        Their digest.
+    """
+
+    file: Path
+    data: bytes = field(repr=False)
+    sha256: str
+
+    @classmethod
+    def of(cls, model: str | Path | Model) -> ModelContent:
+        """Read a model's file, or make the bytes of a model in memory.
+
+        Raises
+        ------
+        ModelError
+            There is no such file, or it cannot be read.
+        """
+        if isinstance(model, Model):
+            file, data = Path(model.source), model_bytes(model)
+        else:
+            file, data = Path(model), read_model_bytes(model)
+        digest = _sha256(data)
+        keep_model(digest, model if isinstance(model, Model) else read_model(data, str(model)))
+        return cls(file, data, digest)
+
+    def source(self, weights: WeightsSource, device: str, stack: ExitStack, *, workers: bool) -> ModelSource:
+        """Return the source for the processes of a run.
+
+        ``stack`` holds the copy of a model that ``workers`` read, or that has no file.
+        """
+        copy = None
+        if workers or not self.file.is_file():
+            with suppress(OSError):  # a full disk: the file itself is left
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hrvol-"))
+                copy = str(Path(folder) / "model.hrvol")
+                Path(copy).write_bytes(self.data)
+        return ModelSource(str(self.file.resolve()), self.sha256, weights, device, copy)
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

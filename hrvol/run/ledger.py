@@ -15,13 +15,11 @@ that does not match its own checksum.
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from types import TracebackType
@@ -33,10 +31,13 @@ import psutil
 from numpy.typing import NDArray
 
 from hrvol.errors import BusyError
-from hrvol.volume.storage.location import Location, checksum
-from hrvol.volume.storage.records import Records
-
-LOG = logging.getLogger("hrvol.run")
+from hrvol.run.ledger_entries import DONE as DONE
+from hrvol.run.ledger_entries import FAILED as FAILED
+from hrvol.run.ledger_entries import PENDING as PENDING
+from hrvol.run.ledger_entries import Entry, is_lane, valid_entries, valid_head
+from hrvol.text import printable
+from hrvol.volume.storage.location import Location
+from hrvol.volume.storage.records import Records, sealed, unsealed
 
 LEDGER = "ledger"
 MAIN = "main"
@@ -44,16 +45,15 @@ MAIN = "main"
 SEGMENT = 512
 """Entries per record: a bucket sees one small object more for so many blocks."""
 
+MOST_REASON = 2000
+"""Most characters of the reason of a failure."""
+
 FLUSH = 1.0
 """Longest delay of an entry, in seconds: entries are written together."""
 
 PULSE = 10.0
 """Seconds between two heartbeats of a driver."""
 
-PENDING, DONE, FAILED = 0, 1, 2
-"""States of a block."""
-
-Entry = dict[str, Any]
 Sleep = Callable[[float], None]
 
 
@@ -98,14 +98,15 @@ class LedgerState:
         self.checksum[number] = int(entry.get("stamp", "0"), 16)
         self.reasons.pop(number, None)
         if entry["state"] == FAILED:
-            self.reasons[number] = str(entry["reason"])
+            self.reasons[number] = printable(entry["reason"], MOST_REASON)
 
     def current(self, entry: Mapping[str, Any]) -> bool:
         """Whether an entry records a finished block, and is the latest one for it."""
         if entry.get("state") != DONE:
             return False
         number = int(entry["block"])
-        return bool(self.of_block[number] == DONE and self.at[number] == entry["at"])
+        inside = number < len(self.of_block)
+        return bool(inside and self.of_block[number] == DONE and self.at[number] == entry["at"])
 
     def moment(self, entry: Mapping[str, Any]) -> float:
         """Return the time of a new entry: now, but later than the entry that it replaces."""
@@ -125,19 +126,23 @@ class LedgerState:
 def lanes(location: Location) -> dict[str, Entry]:
     """Return the head of each lane, by its name: its present or last driver."""
     records = Records(location)
-    names = records.children(LEDGER)
-    heads = map(unsealed, records.get_all(f"{LEDGER}/{name}" for name in names))
+    names = _lanes(records)
+    heads = (valid_head(unsealed(head)) for head in records.get_all(f"{LEDGER}/{name}" for name in names))
     return {name: head for name, head in zip(names, heads, strict=True) if head is not None}
 
 
 def entries(location: Location) -> Iterator[Entry]:
     """Yield all entries of all lanes, holding one record in memory at a time."""
     records = Records(location)
-    for lane in records.children(LEDGER):
+    for lane in _lanes(records):
         names = records.children(f"{LEDGER}/{lane}")
         for start in range(0, len(names), 64):
             for record in records.get_all(f"{LEDGER}/{lane}/{name}" for name in names[start : start + 64]):
-                yield from (unsealed(record) or {}).get("entries", ())
+                yield from valid_entries(unsealed(record))
+
+
+def _lanes(records: Records) -> list[str]:
+    return [name for name in records.children(LEDGER) if is_lane(name)]
 
 
 def read_state(location: Location, count: int) -> LedgerState:
@@ -240,7 +245,8 @@ class Ledger:
 
     def __enter__(self) -> Self:
         check_free(self._location, self._lane, self._sleep)
-        self._records.put(LEDGER, {})  # without it Zarr libraries warn of a folder that is no group
+        if self._records.get(LEDGER) is None:  # otherwise it has the record of the output's metadata
+            self._records.put(LEDGER, {})  # without it Zarr libraries warn of a folder that is no group
         self.state = read_state(self._location, self._count)
         names = self._records.children(self._path)
         self._segment = 1 + max((int(name) for name in names if name.isdecimal()), default=-1)
@@ -261,13 +267,21 @@ class Ledger:
             if kind is None:
                 raise
 
+    def objects_of(self, numbers: Container[int]) -> dict[int, list[str]]:
+        """Return the recorded checksums of single objects of finished blocks, by number of block."""
+        found = {}
+        for entry in entries(self._location):
+            if entry.get("block") in numbers and self.state.current(entry):
+                found[entry["block"]] = entry["objects"]
+        return found
+
     def mark_done(self, number: int, checksum: str, **report: Any) -> None:
         """Record that a block is done: its shards are stored and have this checksum."""
         self._add({"block": number, "state": DONE, "stamp": checksum, **report})
 
     def mark_failed(self, number: int, reason: str) -> None:
         """Record that a block failed."""
-        self._add({"block": number, "state": FAILED, "reason": reason})
+        self._add({"block": number, "state": FAILED, "reason": printable(reason, MOST_REASON)})
 
     def mark_pending(self, number: int) -> None:
         """Record that a block has to be computed again."""
@@ -318,7 +332,7 @@ class Ledger:
 
     def _put(self, path: str, values: Entry) -> None:
         """Write a record of this lane, if this driver still owns it."""
-        head = unsealed(self._records.get(self._path)) or self._head
+        head = valid_head(unsealed(self._records.get(self._path))) or self._head
         if head["owner"] != self._head["owner"]:
             raise BusyError(f"{self._location}: process {head['pid']} on {head['host']} has taken over")
         self._records.put(path, sealed(values))
@@ -344,26 +358,6 @@ def _excludes(lane: str, other: str) -> bool:
 def _alive(head: Mapping[str, Any]) -> bool:
     """Whether the process that wrote a head on this machine is still running."""
     try:
-        return bool(abs(psutil.Process(int(head["pid"])).create_time() - float(head["born"])) < 1)
+        return bool(abs(psutil.Process(head["pid"]).create_time() - head["born"]) < 1)
     except psutil.Error:
         return False
-
-
-def sealed(values: Mapping[str, Any]) -> Entry:
-    """Return the values of a record with their checksum: a changed digit would still be valid JSON."""
-    return {**values, "seal": _seal(values)}
-
-
-def unsealed(record: Entry | None) -> Entry | None:
-    """Return the values of a sealed record; ``None`` if it is missing or damaged."""
-    if record is None or "seal" not in record:
-        return None
-    seal = record.pop("seal")
-    if seal == _seal(record):
-        return record
-    LOG.warning("found a damaged record in the ledger: its blocks are computed again")
-    return None
-
-
-def _seal(values: Mapping[str, Any]) -> str | None:
-    return checksum(json.dumps(values, sort_keys=True).encode())

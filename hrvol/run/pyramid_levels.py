@@ -129,11 +129,25 @@ def recheck_levels(
     return len(recorded)
 
 
+def levels_built(store: HasLevels, ledger: Ledger) -> bool:
+    """Whether all parts of all levels are recorded as built from the present blocks."""
+    built_from = ledger.state.digest()
+    pieces = (
+        Part(number, level, part)
+        for number, image in enumerate(store.images)
+        for level, plan in enumerate(image.levels)
+        for part in range(plan.parts)
+    )
+    return all(ledger.state.parts.get(_name(store, piece), ("",))[0] == built_from for piece in pieces)
+
+
 def _damaged_parts(store: HasLevels, ledger: Ledger, image: int) -> Iterator[Part]:
     """Yield the parts of an image whose stored bytes do not match their checksum."""
     for level, plan in enumerate(store.images[image].levels):
         pieces = (Part(image, level, part) for part in range(plan.parts))
         finished = [piece for piece in pieces if ledger.state.parts.get(_name(store, piece), ("",))[0]]
+        if finished:
+            store.make_level(image, level)  # its metadata may be lost
         for start in range(0, len(finished), _CHECKED_AT_ONCE):
             some = finished[start : start + _CHECKED_AT_ONCE]
             checksums = part_checksums(store, image, level, [piece.part for piece in some])

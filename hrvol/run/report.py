@@ -148,7 +148,10 @@ def summarise(run: Run, classes: Sequence[ClassInfo], began: float) -> SegmentRe
         read, peak = read + entry["read"], max(peak, entry["peak"])
         labelled_bytes += entry["voxels"] * run.job.volume.dtype.itemsize
     failed_numbers = run.own_blocks[state.of_block[run.own_blocks] == FAILED]
-    failed = [FailedBlock(run.grid[int(n)].index, state.reasons[int(n)]) for n in failed_numbers]
+    failed = [
+        FailedBlock(run.grid[int(n)].index, state.reasons.get(int(n), "no reason recorded"))
+        for n in failed_numbers
+    ]
     return SegmentReport(
         blocks=int(np.count_nonzero(run.states == DONE)),
         voxels=voxels,

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from hrvol.errors import OtherRunError, OutputExistsError
 from hrvol.progress import ProgressCallback
 from hrvol.run.ledger import DONE, Ledger, check_free
-from hrvol.run.pyramid_levels import recheck_levels
+from hrvol.run.pyramid_levels import levels_built, recheck_levels
+from hrvol.text import printable
 from hrvol.volume.grid.order import BlockGrid
+from hrvol.volume.ome.documents import Documents, recorded_documents
 from hrvol.volume.ome.labels import LabelStore
 from hrvol.volume.ome.output import clear_output
-from hrvol.volume.storage.location import Location
+from hrvol.volume.storage.location import Location, combined
 
 DIFFERENCES_SHOWN = 3
 
@@ -30,7 +32,7 @@ _NOT_COMPARED = ("input.source", "mask.source", "model.source", "model.versions"
 def begin_output(
     location: Location,
     attributes: Mapping[str, Any],
-    create: Callable[[bool], LabelStore],
+    create: Callable[[bool, Documents | None], LabelStore],
     *,
     overwrite: bool = False,
 ) -> tuple[LabelStore, bool]:
@@ -43,7 +45,7 @@ def begin_output(
     attributes
         Its provenance; the settings in it are compared with those of an existing output.
     create
-        Called with whether the output exists; creates what is missing.
+        Called with whether the output exists, and the record of its metadata; creates what is missing.
     overwrite
         Whether to delete an existing output.
 
@@ -62,26 +64,32 @@ def begin_output(
     if overwrite:
         check_free(location)
         clear_output(location, True)
-    stored = location.attributes()
-    if stored is None and not location.occupied():
-        return create(False), False
-    provenance = (stored or {}).get("hrvol")
-    if not isinstance(provenance, Mapping) or "model" not in provenance:
-        what = "no Zarr" if stored is None else "no labels written by hrvol"
+    stored, written = location.attributes(), recorded_documents(location)
+    if stored is None and written is None and not location.occupied():
+        return create(False, None), False
+    root = (stored or {}).get("hrvol")
+    root = root if isinstance(root, Mapping) and "model" in root else None
+    if written is not None and "model" not in written.provenance:
+        written = None
+    if root is None and written is None:
+        what = "no Zarr, or damaged metadata" if stored is None else "no labels written by hrvol"
         raise OutputExistsError(f"{location}: found {what}, expected nothing there or a run to resume")
-    changed = list(differences(provenance, attributes))
+    # The record has a checksum. Where it differs, a root with just these settings was changed on purpose.
+    changed = list(differences(root if written is None else written.provenance, attributes))
+    if changed and written is not None and root is not None and not any(differences(root, attributes)):
+        changed, written = [], None
     if changed:
         more = f" and {len(changed) - DIFFERENCES_SHOWN} more" if len(changed) > DIFFERENCES_SHOWN else ""
         raise OtherRunError(
             f"{location}: found a run with other settings, expected the same settings to resume it:"
             f" {'; '.join(changed[:DIFFERENCES_SHOWN])}{more}"
         )
-    return create(True), True
+    return create(True, written), True
 
 
-def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> Iterator[str]:
+def differences(stored: Mapping[str, Any] | None, requested: Mapping[str, Any]) -> Iterator[str]:
     """Yield the differences between the settings of two runs, as text."""
-    before, now = _flat(stored), _flat(json.loads(json.dumps(requested)))
+    before, now = _flat(stored or {}), _flat(json.loads(json.dumps(requested)))
     for name in sorted(now):
         if before.get(name) != now[name]:
             yield f"{name} was {_shown(before.get(name))}, now {_shown(now[name])}"
@@ -94,9 +102,10 @@ def recheck(
     numbers: NDArray[np.int64],
     progress: ProgressCallback | None = None,
 ) -> int:
-    """Check that finished blocks are stored undamaged; damaged ones are deleted and marked pending.
+    """Check that finished blocks are stored undamaged; damaged ones are marked pending.
 
-    Before anything is deleted, the output is marked incomplete.
+    Only damaged objects are deleted: labels stay if the probabilities of their block are lost. Before
+    anything is deleted, the output is marked incomplete.
 
     Parameters
     ----------
@@ -113,7 +122,8 @@ def recheck(
         Number of blocks, and of parts of coarser levels, that have to be computed again.
     """
     done = numbers[ledger.state.of_block[numbers] == DONE]
-    damaged, voxels = [], math.prod(store.block_shape)
+    damaged: dict[int, tuple[str, ...]] = {}
+    voxels = math.prod(store.block_shape)
 
     def mark() -> None:
         if store.complete:
@@ -121,17 +131,31 @@ def recheck(
 
     for start in range(0, len(done), _CHECKED_AT_ONCE):
         numbers_now = done[start : start + _CHECKED_AT_ONCE].tolist()
-        checksums = store.checksums([grid[n].index for n in numbers_now])
-        for number, checksum in zip(numbers_now, checksums, strict=True):
-            if int(checksum, 16) != int(ledger.state.checksum[number]):
-                mark()
-                store.erase(grid[number].index)
-                ledger.mark_pending(number)
-                damaged.append(grid[number].core)
+        objects = store.object_checksums([grid[n].index for n in numbers_now])
+        for number, sums in zip(numbers_now, objects, strict=True):
+            if int(combined(sums), 16) != int(ledger.state.checksum[number]):
+                damaged[number] = sums
         if progress is not None:
             checked = min(start + _CHECKED_AT_ONCE, len(done))
             progress("check", checked * voxels, len(done) * voxels)
-    return len(damaged) + recheck_levels(store, ledger, damaged, warn=mark)
+    if damaged:
+        mark()
+        recorded = ledger.objects_of(damaged)
+        for number, stored in damaged.items():
+            store.erase(grid[number].index, _lost(stored, recorded.get(number)))
+            ledger.mark_pending(number)
+    boxes = [grid[number].core for number in damaged]
+    again = len(damaged) + recheck_levels(store, ledger, boxes, warn=mark)
+    if len(done) < len(numbers) or not levels_built(store, ledger):
+        mark()
+    return again
+
+
+def _lost(sums: Sequence[str], recorded: Sequence[str] | None) -> list[bool]:
+    """Return which objects of a block differ from what was recorded; all where that is unknown."""
+    if not recorded or len(recorded) != len(sums):
+        return [True] * len(sums)
+    return [now != before for now, before in zip(sums, recorded, strict=True)]
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -149,8 +173,7 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return printable(json.dumps(value, ensure_ascii=False), 60)
 
 
 def partition(numbers: NDArray[np.int64], part: Sequence[int] | None) -> NDArray[np.int64]:

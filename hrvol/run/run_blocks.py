@@ -111,6 +111,7 @@ def _record(run: Run, outcome: Outcome[Block, BlockReport]) -> None:
         run.ledger.mark_done(
             number,
             report.checksum,
+            objects=list(report.objects),
             voxels=report.voxels,
             seconds=round(report.seconds, 3),
             counts={str(value): count for value, count in report.counts.items()},

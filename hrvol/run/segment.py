@@ -19,7 +19,7 @@ from hrvol.errors import BlockError, DeviceError, InputError
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
-from hrvol.run.job import MODEL_FILE, ModelSource, SegmentJob, forget_input, model_file
+from hrvol.run.job import MODEL_FILE, ModelContent, SegmentJob, forget_input
 from hrvol.run.ledger import DONE, MAIN, Ledger
 from hrvol.run.options import InputOptions, OutputOptions, PredictOptions, RunOptions, engine_spec
 from hrvol.run.provenance import provenance
@@ -31,8 +31,11 @@ from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import block_shape
-from hrvol.volume.ome.labels import LabelOutputs, LabelStore, create_labels
-from hrvol.volume.region import Region, keep_input, region_box
+from hrvol.volume.guard import keep_inputs
+from hrvol.volume.ome.documents import Documents
+from hrvol.volume.ome.label_documents import LabelOutputs
+from hrvol.volume.ome.labels import LabelStore, create_labels
+from hrvol.volume.region import Region, region_box
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.volume import Volume, open_labels, open_volume
 
@@ -47,6 +50,8 @@ class PreparedRun:
     ----------
     model
         The model.
+    content
+        Its bytes.
     location
         Of the output.
     job
@@ -56,6 +61,7 @@ class PreparedRun:
     """
 
     model: Model
+    content: ModelContent
     location: Location
     job: SegmentJob
     attributes: dict[str, Any] = field(repr=False)
@@ -191,7 +197,7 @@ def segment(
         prepared = prepare(volume, out, model, stack, options)
         job, location, recipe = prepared.job, prepared.location, prepared.model.recipe
 
-        def create(exists: bool) -> LabelStore:
+        def create(exists: bool, written: Documents | None) -> LabelStore:
             return create_labels(
                 location,
                 job.volume,
@@ -200,11 +206,12 @@ def segment(
                 attributes=prepared.attributes,
                 outputs=LabelOutputs(output.name, output.probabilities, output.uncertainty),
                 resume=exists or output.part is not None,
+                written=written,
             )
 
         store, exists = begin_output(location, prepared.attributes, create, overwrite=output.overwrite)
         if options.engine.remote or isinstance(prepared.model.classifier, ClusterClassifier):
-            store.write_file(MODEL_FILE, Path(job.model_source.model_file).read_bytes())
+            store.write_file(MODEL_FILE, prepared.content.data)
         grid = BlockGrid(job.volume.shape, recipe.tiles, job.volume.chunks)
         blocks = grid.inside(job.region)
         spec = options.engine
@@ -262,12 +269,12 @@ def prepare(
     opened = open_volume(located(volume, options.storage_options), level=options.input.level)
     location = Location.of(out, options.storage_options)
     region = region_box(options.input.roi, opened)
-    keep_input(opened, location)
+    keep_inputs(location, opened, options.input.mask, model, options.weights.path, spec.scheduler_file)
     mask = None
     if options.input.mask is not None:
         mask = _open_mask(located(options.input.mask, options.storage_options), opened)
-    file, digest = model_file(model, stack)
-    source = ModelSource(str(file.resolve()), digest, options.weights, spec.device)
+    content = ModelContent.of(model)
+    source = content.source(options.weights, spec.device, stack, workers=not spec.serial)
     # A wrong model or missing weights are reported before anything is written.
     loaded, _ = (source if spec.serial else replace(source, device="cpu")).load()
     if not isinstance(model, Model):  # cached by its content: it may be from another file of the same bytes
@@ -275,7 +282,7 @@ def prepare(
     crf = loaded.recipe.crf or (CrfSpec() if output.crf else None)
     if crf is not None:
         check_available()
-    attributes = provenance(loaded, digest, opened, region, crf)
+    attributes = provenance(loaded, content.sha256, opened, region, crf)
     attributes |= {
         "device": spec.device,  # a GPU rounds otherwise
         "level": options.input.level,
@@ -288,7 +295,7 @@ def prepare(
     }
     predicting = PredictOptions(output.probabilities, output.uncertainty, crf, cpus() if spec.serial else 1)
     job = SegmentJob(opened, LabelStore(location, output.name), source, predicting, region, mask)
-    return PreparedRun(loaded, location, job, json.loads(json.dumps(attributes)))
+    return PreparedRun(loaded, content, location, job, json.loads(json.dumps(attributes)))
 
 
 def _open_mask(mask: Any, volume: Volume) -> Volume:

@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hrvol.errors import InputError
-from hrvol.recipe.recipe import Recipe
+from hrvol.run.attributes import read_attributes, run_grid
 from hrvol.run.ledger import DONE, FAILED, PENDING, PULSE, LedgerState, entries, lanes
-from hrvol.volume.grid.order import BlockGrid
-from hrvol.volume.grid.tiling import whole
 from hrvol.volume.storage.location import Location
 
 SILENT = 6 * PULSE
@@ -45,13 +42,11 @@ def run_status(
     Raises
     ------
     InputError
-        The path is not the output of a run.
+        The path is not the output of a run, or its metadata are damaged.
     """
     location = Location.of(out, storage_options)
-    attributes = (location.attributes() or {}).get("hrvol")
-    if not isinstance(attributes, Mapping) or not {"recipe", "input"} <= attributes.keys():
-        raise InputError(f"{location}: found no output of a run, expected one of hrvol segment or cluster")
-    grid, region = _grid(attributes)
+    attributes = read_attributes(location)
+    grid, region = run_grid(attributes, location)
     numbers = grid.inside(region)
     heads = lanes(location)
     now = time.time()
@@ -72,7 +67,7 @@ def run_status(
     per_block = voxels / done if done else 0.0
     return {
         "path": str(location),
-        "state": _state(bool(attributes.get("complete")), heads, alive, failed, left),
+        "state": _state(attributes.complete, heads, alive, failed, left),
         "total": len(numbers),
         "done": done,
         "failed": failed,
@@ -93,20 +88,10 @@ def run_status(
             for name, head in sorted(heads.items())
         ],
         "failures": [
-            {"block": list(grid[int(n)].index), "reason": state.reasons[int(n)]}
+            {"block": list(grid[int(n)].index), "reason": state.reasons.get(int(n), "no reason recorded")}
             for n in sorted(numbers[states == FAILED].tolist())
         ],
     }
-
-
-def _grid(attributes: Mapping[str, Any]) -> tuple[BlockGrid, Any]:
-    """Return the grid of blocks and the region of an output."""
-    shape = tuple(attributes["input"]["shape"])
-    shape = (1,) * (3 - len(shape)) + shape
-    grid = BlockGrid(shape, Recipe.from_dict(attributes["recipe"]).tiles)
-    if "region" not in attributes:
-        return grid, whole(grid.shape)
-    return grid, tuple(slice(*span) for span in attributes["region"])
 
 
 def _state(complete: bool, heads: Mapping[str, Any], alive: Mapping[str, Any], failed: int, left: int) -> str:

@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 from hrvol.segment.estimators.estimators import one_thread
 
+MAX_DEGREE = 12
+"""Highest degree of the polynomials."""
+
 _RIDGE = 1e-4  # of the mean square of a term; keeps coefficients finite that the pairs do not determine
 
 

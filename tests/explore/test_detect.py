@@ -12,6 +12,7 @@ from hrvol.analysis.objects import find_objects
 from hrvol.errors import InputError, OutputExistsError, UsageError
 from hrvol.explore import detect
 from hrvol.explore.detect import detect_objects, detection_files, write_detection
+from hrvol.volume.mask import write_mask
 
 
 @pytest.fixture
@@ -142,9 +143,12 @@ def test_names_of_files_are_checked_before_the_work(tmp_path):
         detection_files([tmp_path / "x.tif", own], tmp_path, overwrite=True)
     with pytest.raises(OutputExistsError, match="exists already"):
         detection_files(["x.tif"], tmp_path)
+    with pytest.raises(OutputExistsError, match="found no mask of hrvol"):  # a volume, say
+        detection_files(["x.tif"], tmp_path, overwrite=True)
+    write_mask(own, np.zeros((9, 9), bool))
     assert set(detection_files(["x.tif", "x.tif"], tmp_path, overwrite=True)) == {"x.tif"}
     (tmp_path / "x.png").write_text("a diary")
-    with pytest.raises(OutputExistsError, match="found no PNG"):
+    with pytest.raises(OutputExistsError, match="found no picture of hrvol"):
         detection_files(["x.tif"], tmp_path, overwrite=True)
 
 

@@ -2,8 +2,11 @@
 
 import json
 import multiprocessing
+import os
+import stat
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,7 +63,9 @@ def test_an_offline_miss_names_every_place_and_the_remedy(empty_cache):
 def test_another_network_in_the_cache_is_one_line(empty_cache):
     file = empty_cache / "cache" / "weights" / "dinov2_vits14.safetensors"
     file.parent.mkdir(parents=True)
-    save_file({"cls_token": torch.zeros(1, 1, 768)}, file)
+    other = {"cls_token": torch.zeros(1, 1, 768)}
+    save_file(other, file)
+    file.with_suffix(".json").write_text(json.dumps({"content_sha256": weights.content_sha256(other)}))
     with pytest.raises(WeightsError, match="holds another network") as caught:
         load_backbone("dinov2_vits14", offline=True)
     assert "\n" not in str(caught.value)
@@ -111,6 +116,98 @@ def test_a_users_file_is_checked_against_the_architecture(empty_cache, state):
             weights.fetch_weights("dinov2_vits14", path=bad)
 
 
+def test_damaged_weights_are_named_not_used_and_fetched_again(empty_cache, state):
+    folder = empty_cache / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(state, folder / "dinov2_vits14_pretrain.pth")
+    file = weights.fetch_weights("dinov2_vits14", offline=True)
+    digest = weights.verify_weights("dinov2_vits14")
+    data = bytearray(file.read_bytes())
+    data[-5000:-1000] = bytes(4000)
+    file.write_bytes(data)
+    with pytest.raises(WeightsError) as caught:
+        load_backbone("dinov2_vits14", offline=True)
+    message = str(caught.value)
+    assert message.startswith(f"{file}: content SHA-256 is ")
+    assert message.endswith(f"expected {digest}; run: hrvol weights fetch dinov2_vits14")
+    assert file.read_bytes() == data
+    # A record that is lost or damaged is no reason to trust the file.
+    note = file.with_suffix(".json")
+    for record in (None, "", "[]", '{"content_sha256": 3}', "[" * 100_000, "\0" * 200_000):
+        note.unlink() if record is None else note.write_text(record)
+        with pytest.raises(WeightsError, match=r"\.json: found no digest, .*run: hrvol weights fetch"):
+            weights.load_state("dinov2_vits14", offline=True)
+    assert weights.fetch_weights("dinov2_vits14", offline=True) == file
+    assert load_backbone("dinov2_vits14", offline=True).sha256 == digest
+
+
+def test_damaged_weights_that_nothing_replaces_stay_and_are_named(empty_cache, state):
+    file = weights.cache_file("dinov2_vits14")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match=r"cache .*safetensors: damaged \(.*not a whole safetensors file"):
+        weights.fetch_weights("dinov2_vits14", offline=True)
+    assert file.read_bytes() == b"damaged"
+
+
+def test_a_converted_file_that_was_damaged_is_converted_again(empty_cache, state):
+    torch.save(state, empty_cache / "mine.pth")
+    mine = weights.fetch_weights("dinov2_vits14", path=empty_cache / "mine.pth")
+    whole = mine.read_bytes()
+    mine.write_bytes(whole[:-4000] + bytes(4000))
+    assert weights.fetch_weights("dinov2_vits14", path=empty_cache / "mine.pth") == mine
+    assert mine.read_bytes() == whole
+
+
+def test_other_users_may_read_the_cache(empty_cache, state):
+    torch.save(state, empty_cache / "mine.pth")
+    mask = os.umask(0o022)
+    try:
+        mine = weights.fetch_weights("dinov2_vits14", path=empty_cache / "mine.pth")
+    finally:
+        os.umask(mask)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (mine, mine.with_suffix(".json"), mine.parent)]
+    assert modes == [0o644, 0o644, 0o755]
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, ("harmed",)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (Harmful(), "found damaged data or objects other than tensors, expected the tensors of"),
+        ({"a": {"b": 1}, 3: torch.zeros(2)}, "does not hold dinov2_vits14: cls_token is missing"),
+        ({"patch_embed.proj.weight": "text"}, "does not hold dinov2_vits14"),
+        ([1, 2], "not a readable weights file"),
+        (torch.zeros(3), "not a readable weights file"),
+    ],
+)
+def test_a_checkpoint_without_the_tensors_is_one_line_of_ours(empty_cache, content, problem, monkeypatch):
+    monkeypatch.chdir(empty_cache)
+    torch.save(content, empty_cache / "odd.pth")
+    with pytest.raises(WeightsError, match=problem) as caught:
+        weights.fetch_weights("dinov2_vits14", path=empty_cache / "odd.pth")
+    assert str(caught.value).startswith(str(empty_cache / "odd.pth"))
+    assert "weights_only" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (empty_cache / "harmed").exists()
+
+
+def test_a_compressed_checkpoint_is_refused(empty_cache):
+    torch.save({"a": torch.zeros(10**6)}, empty_cache / "plain.pth")
+    with (
+        zipfile.ZipFile(empty_cache / "plain.pth") as plain,
+        zipfile.ZipFile(empty_cache / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in plain.namelist():
+            bomb.writestr(name, plain.read(name))
+    with pytest.raises(WeightsError, match=r"bomb\.pth: found a compressed archive"):
+        weights.fetch_weights("dinov2_vits14", path=empty_cache / "bomb.pth")
+
+
 def _fetch(queue):
     queue.put(str(weights.fetch_weights("dinov2_vits14", offline=True)))
 
@@ -155,7 +252,7 @@ def test_the_command_verify_has_a_line_for_each_file(empty_cache, state):
     assert code == 1
     assert lines[0].startswith("problem  dinov2_vits14  ")
     assert lines[0].endswith(
-        "found no digest, expected that of dinov2_vits14.safetensors; remove both and fetch again"
+        "found no digest, expected that of dinov2_vits14.safetensors; run: hrvol weights fetch dinov2_vits14"
     )
     assert lines[1:] == [f"OK       {mine.stem}  SHA-256 {digest}"]
     file.with_suffix(".json").write_text(json.dumps({"content_sha256": digest}))

@@ -139,9 +139,23 @@ def parse_part(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 def parse_pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, Any]:
     """Return the mapping of ``key=value`` options."""
-    from hrvol.volume.storage.location import parse_options
+    from hrvol.volume.storage.options import parse_options
 
     return parse_options(value)
+
+
+def _storage(storage_pairs: dict[str, Any], storage_file: str | None) -> dict[str, Any]:
+    """Return the options of file systems, from the command line, the environment and a file."""
+    from hrvol.volume.storage.options import from_environment, merged, read_options, secrets_in
+
+    for name in secrets_in(storage_pairs):
+        click.echo(
+            f"hrvol: warning: --storage-option {name}=... can be read by everybody on this machine;"
+            f" expected {name}=env:NAME, or --storage-options-file",
+            err=True,
+        )
+    from_file = {} if storage_file is None else read_options(storage_file)
+    return merged(from_file, from_environment(storage_pairs))
 
 
 crf_option = click.option(
@@ -164,13 +178,26 @@ roi_option = click.option(
     help="Work on this region only, in voxels; ':' is a whole axis. E.g. 0:64,:,100:500.",
 )
 
-storage_option = click.option(
-    "--storage-option",
+storage_option = bundle(
     "storage_options",
-    multiple=True,
-    callback=parse_pairs,
-    metavar="KEY=VALUE",
-    help="For the file system of URLs, e.g. endpoint_url=http://host:9000, anon=true; may be repeated.",
+    _storage,
+    {
+        "storage_pairs": click.option(
+            "--storage-option",
+            "storage_pairs",
+            multiple=True,
+            callback=parse_pairs,
+            metavar="KEY=VALUE",
+            help="For the file system of URLs, e.g. endpoint_url=http://host:9000, anon=true; a secret from"
+            " the environment: secret=env:NAME. May be repeated.",
+        ),
+        "storage_file": click.option(
+            "--storage-options-file",
+            "storage_file",
+            metavar="FILE",
+            help="The same from a JSON or YAML file that only you can read (mode 0600).",
+        ),
+    },
 )
 
 classes_option = click.option(

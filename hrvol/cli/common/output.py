@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hrvol.errors import BlockError, OutputExistsError
+from hrvol.errors import BlockError, BusyError, OutputExistsError
 from hrvol.text import printable
 
 if TYPE_CHECKING:
@@ -76,7 +76,11 @@ def suggest_fresh() -> Iterator[None]:
     """Add to the error of an existing output how to replace it."""
     try:
         yield
+    except BusyError:  # another process writes it: nothing is replaced
+        raise
     except OutputExistsError as error:
+        if "it is not overwritten" in str(error):  # --fresh was given
+            raise
         raise OutputExistsError(f"{error} (--fresh replaces an earlier output)") from None
 
 

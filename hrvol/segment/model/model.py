@@ -10,7 +10,8 @@
     <name>.npy             the arrays of a ClusterClassifier
 
 The file holds no pickle: arrays are read without it, and skops makes estimators of trusted types only. Files
-with other types, or with trees whose node numbers are out of bounds, are refused.
+with other types, or with trees whose node numbers are out of bounds, are refused, and so are files that are
+larger than a model can be. Everything is checked before it is used.
 
 The same model gives the same bytes, whether it is saved twice, loaded and saved again, or trained again with
 the same package versions. So a digest of the file identifies the model of a run.
@@ -18,8 +19,9 @@ the same package versions. So a digest of the file identifies the model of a run
 
 from __future__ import annotations
 
-import io
 import json
+import reprlib
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -28,31 +30,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import InconsistentVersionWarning
 
 from hrvol.classes import ClassInfo
 from hrvol.errors import HrvolError, ModelError, first_line
 from hrvol.files import atomic_write
+from hrvol.reading.archive import open_archive, read_member
+from hrvol.reading.bounded import read_file
+from hrvol.reading.schema import validated
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.cluster_classifier import ClusterClassifier
-from hrvol.segment.estimators.validate import TRUSTED_TYPES, check_fitted
+from hrvol.segment.estimators.validate import check_fitted
 from hrvol.segment.model import light_skops
 from hrvol.segment.model.archive import (
-    ARCHIVE_ERRORS,
+    LIMITS,
+    MEMBERS,
     array_bytes,
     canonical_skops,
     read_array,
     read_json,
     read_mapping,
-    read_member,
     zip_bytes,
 )
 from hrvol.segment.model.clusters import cluster_members, read_clusters
+from hrvol.segment.model.estimator_file import read_estimator
+from hrvol.segment.model.schemas import ModelInfo, read_class_table
 from hrvol.segment.pixel_classifier import Member, PixelClassifier
+from hrvol.text import printable
 from hrvol.version import VERSION
 
 FORMAT = "hrvol model"
 
 FORMAT_VERSION = 1
+
+_FILE_BYTES = 2**30
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "skops", "torch", "timm")
 
@@ -183,14 +194,12 @@ def load_model(path: str | Path) -> Model:
     ModelError
         The file is missing, damaged, not a model, of another format version, or holds untrusted types.
     """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise ModelError(f"{path}: found no such file, expected a *.hrvol file") from None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return read_model(data, str(path))
+    return read_model(read_model_bytes(path), str(path))
+
+
+def read_model_bytes(path: str | Path) -> bytes:
+    """Return the bytes of a model file; raise :class:`ModelError` if it is no regular file or too large."""
+    return read_file(path, _FILE_BYTES, "a *.hrvol file", ModelError)
 
 
 def read_model(data: bytes, source: str) -> Model:
@@ -208,13 +217,7 @@ def read_model(data: bytes, source: str) -> Model:
     ModelError
         The data are damaged, not a model, of another format version, or hold untrusted types.
     """
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-    except ARCHIVE_ERRORS as error:
-        raise ModelError(
-            f"{source}: found a damaged file or no model ({first_line(error)}), expected a *.hrvol file"
-        ) from None
-    with archive:
+    with open_archive(data, source, "model", MEMBERS, LIMITS, ModelError) as archive:
         return _read_archive(archive, source)
 
 
@@ -243,58 +246,55 @@ def check_weights(model: Model, sha256: str | None, name: str) -> None:
 
 
 def _read_archive(archive: zipfile.ZipFile, source: str) -> Model:
-    info = read_mapping(archive, "info.json", source)
-    if info.get("format") != FORMAT:
-        raise ModelError(f"{source}: info.json: found format {info.get('format')!r}, expected {FORMAT!r}")
-    if info.get("format_version") != FORMAT_VERSION:
+    values = read_mapping(archive, "info.json", source)
+    if values.get("format") != FORMAT:
         raise ModelError(
-            f"{source}: found format version {info.get('format_version')!r}, expected {FORMAT_VERSION} "
-            f"(installed: hrvol {VERSION})"
+            f"{source}: info.json: found format {_shown(values.get('format'))}, expected {FORMAT!r}"
         )
-    recipe = _recipe(read_mapping(archive, "recipe.json", source), source)
-    entries = read_json(archive, "classes.json", source)
-    window = _window(archive, source)
-    try:
-        classes = tuple(ClassInfo(entry["value"], entry["name"], (*entry["colour"],)) for entry in entries)
-        values = tuple(info.value for info in classes)
-        channels = tuple(str(name) for name in info["channels"])
-        versions, trained_on = dict(info["versions"]), tuple(info["trained_on"])
-        weights = info["weights_sha256"]
-    except (KeyError, TypeError, ValueError, HrvolError) as error:
+    if values.get("format_version") != FORMAT_VERSION:
         raise ModelError(
-            f"{source}: found damaged entries ({first_line(error)}), expected a model's"
-        ) from None
+            f"{source}: found format version {_shown(values.get('format_version'))}, expected"
+            f" {FORMAT_VERSION} (installed: hrvol {VERSION})"
+        )
+    info = validated(ModelInfo, values, f"{source}: info.json", ModelError)
+    recipe = _recipe(read_mapping(archive, "recipe.json", source), source)
+    classes = read_class_table(read_json(archive, "classes.json", source), f"{source}: classes.json")
+    window = _window(archive, source)
+    n_features = len(info.channels)
     classifier: PixelClassifier | ClusterClassifier
-    if "clusters" in info:
-        classifier = read_clusters(archive, info["clusters"], len(channels), source)
+    if info.clusters is not None:
+        if info.clusters.count > recipe.cluster.clusters:
+            raise ModelError(
+                f"{source}: info.json: found {info.clusters.count} clusters, expected at most the"
+                f" {recipe.cluster.clusters} of the recipe"
+            )
+        classifier = read_clusters(archive, info.clusters, n_features, source)
     else:
-        members = _members(archive, info, recipe, values, len(channels), versions, source)
-        classifier = PixelClassifier(recipe.classifier, values, len(channels), members)
-    return Model(recipe, classes, window, classifier, weights, channels, versions, trained_on, source)
+        numbers = tuple(entry.value for entry in classes)
+        members = _members(archive, info, recipe, numbers, source)
+        classifier = PixelClassifier(recipe.classifier, numbers, n_features, members)
+    return Model(
+        recipe,
+        classes,
+        window,
+        classifier,
+        info.weights_sha256,
+        info.channels,
+        info.versions,
+        info.trained_on,
+        source,
+    )
 
 
 def _members(
-    archive: zipfile.ZipFile,
-    info: Mapping[str, Any],
-    recipe: Recipe,
-    values: tuple[int, ...],
-    n_features: int,
-    versions: Mapping[str, str],
-    source: str,
+    archive: zipfile.ZipFile, info: ModelInfo, recipe: Recipe, values: tuple[int, ...], source: str
 ) -> tuple[Member, ...]:
-    try:
-        columns_of = {str(entry["name"]): slice(*map(int, entry["columns"])) for entry in info["members"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{source}: found damaged entries ({first_line(error)}), expected a model's"
-        ) from None
+    columns_of = {entry.name: slice(*entry.columns) for entry in info.members}
     expected = {"all"} if recipe.combine == "concatenate" else {"classical", "deep", "hybrid"}
-    if set(columns_of) != expected:
+    if set(columns_of) != expected or len(columns_of) != len(info.members):
         raise ModelError(f"{source}: found estimators {sorted(columns_of)}, expected {sorted(expected)}")
     return tuple(
-        Member(
-            name, columns, _estimator(archive, name, columns, recipe, values, n_features, versions, source)
-        )
+        Member(name, columns, _estimator(archive, name, columns, recipe, values, info, source))
         for name, columns in columns_of.items()
     )
 
@@ -319,32 +319,35 @@ def _estimator(
     columns: slice,
     recipe: Recipe,
     values: tuple[int, ...],
-    n_features: int,
-    versions: Mapping[str, str],
+    info: ModelInfo,
     source: str,
 ) -> Any:
     """Read and validate one estimator of trusted types."""
-    member = f"estimator_{name}.skops"
-    data = read_member(archive, member, source)
+    member, n_features = f"estimator_{name}.skops", len(info.channels)
+    data = read_member(archive, member, source, error=ModelError)
+    all_columns = name in ("all", "hybrid")
+    start, stop = (0, n_features) if all_columns else (columns.start, columns.stop)
+    if not 0 <= start < stop <= n_features or columns != slice(start, stop):
+        expected = "all" if all_columns else "some"
+        raise ModelError(
+            f"{source}: {member}: found columns {columns.start}..{columns.stop} for {expected} of"
+            f" {n_features}, expected columns of the model"
+        )
     try:
-        untrusted = sorted(set(light_skops.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
-        if untrusted:
-            raise ModelError(
-                f"{source}: {member}: found types {', '.join(untrusted)}, expected those of a classifier only"
-            )
-        estimator = light_skops.loads(data, trusted=list(TRUSTED_TYPES))
-        all_columns = name in ("all", "hybrid")
-        start, stop = (0, n_features) if all_columns else (columns.start, columns.stop)
-        if not 0 <= start < stop <= n_features or columns != slice(start, stop):
-            expected = "all" if all_columns else "some"
-            raise ValueError(f"found columns {columns.start}..{columns.stop} for {expected} of {n_features}")
-        check_fitted(estimator, recipe.classifier.kind, columns.stop - columns.start, values)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InconsistentVersionWarning)  # told below if it is to blame
+            estimator = read_estimator(data, f"{source}: {member}")
+        check_fitted(estimator, recipe.classifier.kind, stop - start, values)
     except ModelError:
         raise
     except Exception as error:  # skops and scikit-learn may raise anything on a damaged estimator
-        stored, installed = versions.get("scikit-learn"), version("scikit-learn")
+        stored, installed = info.versions.get("scikit-learn"), version("scikit-learn")
         note = "" if stored == installed else f" (made with scikit-learn {stored}, installed: {installed})"
         raise ModelError(
             f"{source}: {member}: {first_line(error)}{note}; expected a {recipe.classifier.kind} classifier"
         ) from None
     return estimator
+
+
+def _shown(value: Any) -> str:
+    return printable(reprlib.repr(value), 100)

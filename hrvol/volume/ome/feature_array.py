@@ -13,6 +13,7 @@ import zarr
 
 from hrvol.arrays import Shape3, Spacing3
 from hrvol.volume.grid.tiling import Box, shard_and_chunk
+from hrvol.volume.ome.documents import check_scale
 from hrvol.volume.ome.output import CHANNELS_PER_SHARD, clear_output, write_box
 from hrvol.volume.storage.location import Location
 
@@ -76,11 +77,12 @@ def create_features(
 
     Raises
     ------
-    OutputExistsError
+    OutputExistsError, InputError
         As for :func:`hrvol.volume.ome.labels.create_labels`.
     """
     if len(channels) != shape[0]:
         raise ValueError(f"{path}: found {len(channels)} channel names for {shape[0]} channels")
+    check_scale(str(path), *voxel_size)
     location = Location.of(path)
     clear_output(location, overwrite)
     spatial = len(shape) - 1

@@ -17,44 +17,57 @@ output on its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.errors import ContainsGroupError
+from pydantic import Field
+from zarr.storage import MemoryStore
 
 from hrvol.arrays import Shape3
 from hrvol.classes import ClassInfo
-from hrvol.errors import InputError
-from hrvol.volume.grid.tiling import Box, shard_and_chunk
+from hrvol.errors import InputError, first_line
+from hrvol.reading.schema import Schema, validated
+from hrvol.volume.grid.tiling import Box
 from hrvol.volume.ome import metadata as ome
-from hrvol.volume.ome.metadata import DEFAULT_LABELS, Level
-from hrvol.volume.ome.output import CHANNELS_PER_SHARD, clear_output, ensure_array, ensure_group, write_box
-from hrvol.volume.ome.pyramid import ImagePlan, Reduction, make_level, make_part, plan_levels, write_levels
-from hrvol.volume.storage.location import Location
+from hrvol.volume.ome.documents import (
+    Documents,
+    as_found,
+    create_documents,
+    documents_in,
+    fits,
+    record_documents,
+    restore_documents,
+)
+from hrvol.volume.ome.label_documents import (
+    LABELS_ONLY,
+    PROBABILITIES,
+    UNCERTAINTY,
+    LabelOutputs,
+    declare_levels,
+    image_paths,
+    label_documents,
+    plan_images,
+)
+from hrvol.volume.ome.metadata import DEFAULT_LABELS
+from hrvol.volume.ome.output import clear_output, write_box
+from hrvol.volume.ome.pyramid import ImagePlan, make_level, make_part, write_levels
+from hrvol.volume.storage.location import MARK, Location, combined
 
 if TYPE_CHECKING:
     from hrvol.volume.volume import Volume
 
-PROBABILITIES = "probabilities"
+_FILE = "c/0"
+"""Key of the only chunk of an array of bytes, which is stored as it is."""
 
-UNCERTAINTY = "uncertainty"
+_FILE_BYTES = 2**31
 
-
-@dataclass(frozen=True)
-class LabelOutputs:
-    """The arrays of a label output: labels of a name, and optional arrays beside them."""
-
-    name: str = DEFAULT_LABELS
-    probabilities: bool = False
-    uncertainty: bool = False
-
-
-LABELS_ONLY = LabelOutputs()
+_Side = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 @dataclass(frozen=True)
@@ -76,14 +89,22 @@ class LabelStore:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Provenance of the output (``attributes["hrvol"]``), read from the store at each access."""
-        attributes: Any = self.location.open_group().attrs.asdict()["hrvol"]
-        return dict(attributes)
+        """Provenance of the output (``attributes["hrvol"]``), read from the store at each access.
+
+        Raises
+        ------
+        InputError
+            There is none, or it is damaged.
+        """
+        attributes = (self.location.attributes() or {}).get("hrvol")
+        if not isinstance(attributes, dict):
+            raise InputError(f"{self.location}: found no labels that hrvol wrote")
+        return attributes
 
     @property
     def complete(self) -> bool:
         """Whether all blocks and coarser levels are done."""
-        return bool(self.attributes.get("complete"))
+        return self.attributes.get("complete") is True
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
@@ -94,8 +115,7 @@ class LabelStore:
     @cached_property
     def block_shape(self) -> Shape3:
         """Voxels of a block, (z, y, x)."""
-        z, y, x = self.attributes["block_shape"]
-        return z, y, x
+        return validated(_Blocks, self.attributes, str(self.location)).block_shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -158,53 +178,41 @@ class LabelStore:
 
     def checksums(self, indices: Sequence[Shape3]) -> list[str]:
         """Return a checksum of the stored bytes of each block."""
-        return self.location.group_checksums([self.keys(index) for index in indices])
+        return [combined(sums) for sums in self.object_checksums(indices)]
 
-    def erase(self, index: Shape3) -> None:
-        """Delete a block: its voxels are 0 again."""
-        self.location.erase(self.keys(index))
+    def object_checksums(self, indices: Sequence[Shape3]) -> list[tuple[str, ...]]:
+        """Return a checksum of each object of each block; ``-`` for one that does not exist."""
+        return self.location.checksums_of_groups([self.keys(index) for index in indices])
+
+    def erase(self, index: Shape3, which: Sequence[bool] | None = None) -> None:
+        """Delete a block, or some of its objects: their voxels are 0 again."""
+        keys = self.keys(index)
+        self.location.erase(keys if which is None else compress(keys, which))
 
     def write_file(self, name: str, data: bytes) -> None:
-        """Store a file in the output as an array of bytes; an existing one must have the same size."""
-        values = np.frombuffer(data, np.uint8)
-        array = ensure_array(
-            self._root,
-            name,
-            shape=values.shape,
-            chunks=values.shape,
-            shards=None,
-            dtype=values.dtype,
-            compressors=None,
-            fill_value=0,
+        """Store a file in the output as an array of bytes, unless it is there."""
+        store = MemoryStore()
+        shape = (len(data),)
+        zarr.create_array(
+            store, shape=shape, chunks=shape, dtype="uint8", compressors=None, fill_value=0, zarr_format=3
         )
-        array[:] = values
+        document = documents_in(store)[""]
+        if not fits(self.location.read_json(f"{name}/{MARK}"), document):
+            self.location.write_json(f"{name}/{MARK}", document)
+        if self.read_file(name) != data:
+            self.location.write_bytes(f"{name}/{_FILE}", data)
 
     def read_file(self, name: str) -> bytes | None:
-        """Return a file stored in the output; ``None`` without one."""
-        array = self._root.get(name)
-        return np.asarray(array[:]).tobytes() if isinstance(array, zarr.Array) else None
+        """Return a file stored in the output; ``None`` without one, or if it is too large for one."""
+        (size,) = self.location.sizes([f"{name}/{_FILE}"])
+        if size is None or size > _FILE_BYTES:
+            return None
+        return self.location.read_bytes(f"{name}/{_FILE}")
 
     @cached_property
     def images(self) -> tuple[ImagePlan, ...]:
         """The images of the output, with the coarser levels to compute."""
-        kinds: dict[str, Reduction] = {
-            f"labels/{self.name}": "mode",
-            PROBABILITIES: "mean",
-            UNCERTAINTY: "mean",
-        }
-        plans = []
-        for (path, reduction), key in zip(kinds.items(), ("", PROBABILITIES, UNCERTAINTY), strict=True):
-            array = self._arrays.get(key)
-            if array is None:
-                continue
-            multiscale = ome.read_multiscale(self._root[path].attrs.asdict(), str(self.location))
-            if multiscale is None:
-                raise InputError(f"{self.location}: found no 'multiscales' in {path}, expected them")
-            axes, first = "".join(multiscale.axes), multiscale.levels[0]
-            row = (array.shards or array.chunks)[0]
-            levels = plan_levels(array.shape, axes, first, self.block_shape, row)
-            plans.append(ImagePlan(path, axes, multiscale.units[-1], reduction, first, levels))
-        return tuple(plans)
+        return plan_images(self._root, self.name, self.block_shape, str(self.location))
 
     def make_level(self, image: int, level: int) -> None:
         """Create the empty array of the ``level``-th coarser level of the ``image``-th image."""
@@ -233,14 +241,7 @@ class LabelStore:
     def declare(self, *, complete: bool) -> None:
         """Add the coarser levels to the metadata, and whether all blocks are done."""
         root = self.location.open_group("r+")
-        for plan in self.images:
-            group = root[plan.path]
-            attributes = ome.ome_attributes(group.attrs.asdict())
-            name, levels = Path(plan.path).name, plan.resolutions
-            entry = ome.write_multiscale(name, plan.axes, plan.unit, levels, plan.reduction)
-            group.attrs["ome"] = {**attributes, "multiscales": [entry]}
-            if plan.reduction == "mode":
-                root.attrs["ome"] = _root_entry(self.name, plan.axes, plan.unit, levels, self.classes)
+        declare_levels(root, self.name, self.images, self.classes)
         self.update({"complete": complete})
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -257,9 +258,14 @@ class LabelStore:
 
     @cached_property
     def _arrays(self) -> dict[str, zarr.Array[Any]]:
-        paths = {"": f"labels/{self.name}", PROBABILITIES: PROBABILITIES, UNCERTAINTY: UNCERTAINTY}
-        nodes = {name: self._root.get(f"{path}/0") for name, path in paths.items()}
-        return {name: array for name, array in nodes.items() if isinstance(array, zarr.Array)}
+        nodes = {key: self._root.get(f"{path}/0") for key, path in image_paths(self.name).items()}
+        return {key: array for key, array in nodes.items() if isinstance(array, zarr.Array)}
+
+
+class _Blocks(Schema):
+    """Shape of the blocks of an output."""
+
+    block_shape: tuple[_Side, _Side, _Side]
 
 
 def create_labels(
@@ -272,6 +278,7 @@ def create_labels(
     outputs: LabelOutputs = LABELS_ONLY,
     overwrite: bool = False,
     resume: bool = False,
+    written: Documents | None = None,
 ) -> LabelStore:
     """Create an empty label output.
 
@@ -293,41 +300,33 @@ def create_labels(
     overwrite
         Whether to replace an earlier output of hrvol.
     resume
-        Whether to keep an output that was created with the same arguments, and create its missing arrays.
-        Several processes may do so at once.
+        Whether to keep an output that was created with the same arguments, and restore its missing or changed
+        metadata. Several processes may do so at once.
+    written
+        Record of the output's metadata, if it exists (:func:`recorded_documents`).
 
     Raises
     ------
     OutputExistsError
         The path is occupied: by anything without ``overwrite``, by anything but an output of hrvol with it.
+    InputError
+        The voxel size is not finite.
     """
     location = Location.of(path)
-    if not resume:
+    documents = label_documents(
+        like, classes=classes, block_shape=block_shape, attributes=attributes, outputs=outputs
+    )
+    if resume and location.occupied():
+        kept = documents.kept_by(written)
+        if kept is not written:
+            kept = as_found(location, documents)
+        restore_documents(location, kept)
+        if kept is not written:
+            record_documents(location, kept)
+    else:
         clear_output(location, overwrite)
-    axes = "zyx"[-like.ndim :]
-    first = Level("0", like.voxel_size[-like.ndim :], like.translation[-like.ndim :])
-    dtype = "uint8" if max((c.value for c in classes), default=0) <= 255 else "uint16"
-    provenance = {**attributes, "block_shape": list(block_shape), "complete": False}
-    store = location.store(read_only=False)
-    try:
-        # Not an image until it has arrays, but marked as an output from the start, so that it can be resumed.
-        root = zarr.create_group(store, zarr_format=3, attributes={"hrvol": {**provenance, "begun": True}})
-    except ContainsGroupError:
-        root = zarr.open_group(store, mode="r+", zarr_format=3)
-    name = outputs.name
-    ensure_group(root, "labels", {"ome": {"version": ome.VERSION, "labels": [name]}})
-    image_label = {"image-label": ome.write_image_label(classes)}
-    _create_image(root, f"labels/{name}", like, axes, first, block_shape, dtype, image_label)
-    if outputs.uncertainty:
-        _create_image(root, UNCERTAINTY, like, axes, first, block_shape, "uint8", {})
-    if outputs.probabilities:
-        by_class = Level("0", (1.0, *first.scale), (0.0, *first.translation))
-        omero, count = {"omero": ome.write_omero(classes)}, len(classes)
-        _create_image(root, PROBABILITIES, like, "c" + axes, by_class, block_shape, "uint8", omero, count)
-    if "ome" not in root.attrs:
-        entry = _root_entry(name, axes, like.unit, (first,), classes)
-        root.update_attributes({"ome": entry, "hrvol": provenance})
-    return LabelStore(location, name)
+        create_documents(location, documents)
+    return LabelStore(location, outputs.name)
 
 
 def open_label_store(path: str | Path | Location, name: str = DEFAULT_LABELS) -> LabelStore:
@@ -340,48 +339,15 @@ def open_label_store(path: str | Path | Location, name: str = DEFAULT_LABELS) ->
     """
     store = LabelStore(Location.of(path), name)
     try:
-        valid = "block_shape" in store.attributes and store.dtype.kind == "u"
-    except (FileNotFoundError, KeyError, ValueError):
+        valid = bool(store.block_shape) and store.dtype.kind == "u"
+    except InputError:
+        raise InputError(f"{path}: found no labels {name!r} that hrvol wrote") from None
+    except (FileNotFoundError, KeyError):
         valid = False
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # Zarr raises many types for damaged metadata
+        raise InputError(f"{path}: found damaged metadata of labels {name!r}: {first_line(error)}") from None
     if not valid:
         raise InputError(f"{path}: found no labels {name!r} that hrvol wrote")
     return store
-
-
-def _create_image(
-    root: zarr.Group,
-    path: str,
-    like: Volume,
-    axes: str,
-    level: Level,
-    block: Shape3,
-    dtype: str,
-    metadata: Mapping[str, Any],
-    channels: int = 0,
-) -> None:
-    """Create a multiscale group with its finest level, unless they exist."""
-    entry = ome.write_multiscale(Path(path).name, axes, like.unit, (level,))
-    group = ensure_group(root, path, {"ome": {"version": ome.VERSION, "multiscales": [entry], **metadata}})
-    spatial = len(axes) - bool(channels)
-    shards, chunks = shard_and_chunk(like.shape[-spatial:], block[-spatial:])
-    ensure_array(
-        group,
-        "0",
-        shape=((channels,) if channels else ()) + like.shape[-spatial:],
-        dtype=np.dtype(dtype),
-        chunks=((1,) if channels else ()) + chunks,
-        shards=((min(channels, CHANNELS_PER_SHARD),) if channels else ()) + shards,
-        fill_value=0,
-        dimension_names=list(axes),
-    )
-
-
-def _root_entry(
-    name: str, axes: str, unit: str | None, levels: Sequence[Level], classes: Sequence[ClassInfo]
-) -> dict[str, Any]:
-    """Return the root's metadata: an image whose datasets are the arrays of the labels."""
-    datasets = [replace(level, path=f"labels/{name}/{level.path}") for level in levels]
-    entry = ome.write_multiscale(name, axes, unit, datasets)
-    # By default viewers would show classes 1, 2, 3 on a scale to 255, which is black.
-    omero = ome.write_grey("classes", max((c.value for c in classes), default=1))
-    return {"version": ome.VERSION, "multiscales": [entry], "omero": omero}

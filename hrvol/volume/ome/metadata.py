@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hrvol.arrays import Spacing3
-from hrvol.classes import ClassInfo, default_colours
+from hrvol.classes import ClassInfo, default_colour
 from hrvol.errors import InputError
+from hrvol.text import printable
 
 VERSION = "0.5"
 
@@ -207,11 +208,11 @@ def read_classes(attributes: Mapping[str, Any], source: str) -> tuple[ClassInfo,
             for entry in label.get("properties") or []
         }
         values = sorted({*colours, *names} - {0})
-        default = default_colours(max(values, default=0))
         classes = []
         for value in values:
-            red, green, blue = (int(channel) for channel in colours.get(value, default[value - 1])[:3])
-            classes.append(ClassInfo(value, names.get(value) or f"class {value}", (red, green, blue)))
+            red, green, blue = (int(channel) for channel in colours.get(value, default_colour(value))[:3])
+            name = printable(names.get(value) or f"class {value}", 200)
+            classes.append(ClassInfo(value, name, (red, green, blue)))
         return tuple(classes)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise InputError(

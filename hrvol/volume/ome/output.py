@@ -8,14 +8,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.errors import ContainsArrayError, ContainsGroupError
+from zarr.errors import ContainsArrayError
 
 from hrvol.errors import OutputExistsError
+from hrvol.text import printable
 from hrvol.volume.grid.tiling import Box, box_shape
-from hrvol.volume.storage.location import Location
+from hrvol.volume.ome.documents import recorded_documents
+from hrvol.volume.storage.location import MARK, PARTIAL, Location
 
 CHANNELS_PER_SHARD = 16
 """Channels of probabilities or features per shard: limits the memory of a writer."""
+
+
+_OWN = {MARK, "labels", "probabilities", "uncertainty", "ledger", "model", "c"}
+"""Names at the top of outputs."""
 
 
 def write_box(array: zarr.Array[Any], box: Box, values: npt.NDArray[Any], path: str) -> None:
@@ -40,7 +46,8 @@ def write_box(array: zarr.Array[Any], box: Box, values: npt.NDArray[Any], path: 
 def clear_output(location: Location, overwrite: bool) -> None:
     """Prepare an empty location for an output, deleting an earlier one if ``overwrite``.
 
-    Only an output of hrvol is ever deleted: a volume given as output by mistake is kept.
+    Only an output of hrvol is ever deleted, and only if nothing else is inside: a volume given as output by
+    mistake is kept, and so are labels that others added to an output.
 
     Raises
     ------
@@ -59,25 +66,38 @@ def check_overwrite(location: Location, overwrite: bool) -> bool:
         return False
     if not overwrite:
         raise OutputExistsError(f"{location}: exists already, expected nothing there")
-    if attributes is None or "hrvol" not in attributes:
-        content = "no Zarr" if attributes is None else "Zarr that hrvol did not write"
+    provenance = (attributes or {}).get("hrvol")
+    if not isinstance(provenance, Mapping) or "complete" not in provenance:
+        documents = recorded_documents(location)  # of an output whose root is damaged
+        if documents is None:
+            content = "no Zarr" if attributes is None else "Zarr that hrvol did not write"
+            raise OutputExistsError(
+                f"{location}: found {content}, expected an earlier output; it is not overwritten"
+            )
+        provenance = documents.provenance
+    others = _others(location, provenance)
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        shown = ", ".join(printable(name, 100) for name in others[:3])
         raise OutputExistsError(
-            f"{location}: found {content}, expected an earlier output; it is not overwritten"
+            f"{location}: found {shown}{more}, expected only what hrvol wrote there; it is not overwritten"
         )
     return True
 
 
-def ensure_group(parent: zarr.Group, path: str, attributes: Mapping[str, Any]) -> zarr.Group:
-    """Return a group of the hierarchy, created with these attributes unless it exists.
-
-    Several processes may do so at once: an existing group is never replaced.
-    """
-    try:
-        return parent.create_group(path, attributes=dict(attributes))
-    except ContainsGroupError:
-        group = parent[path]
-        assert isinstance(group, zarr.Group)
-        return group
+def _others(location: Location, provenance: Mapping[str, Any]) -> list[str]:
+    """Return the paths inside an output that hrvol did not write."""
+    outputs = provenance.get("outputs")
+    labels = outputs.get("labels") if isinstance(outputs, Mapping) else None
+    names = [
+        name
+        for name in location.children()
+        if not (name in _OWN or name.isdecimal() or name.startswith(".") or name.endswith(PARTIAL))
+    ]
+    if labels is not None:
+        inside = (name for name in location.children("labels") if name not in (labels, MARK))
+        names += [f"labels/{name}" for name in inside if not (name.startswith(".") or name.endswith(PARTIAL))]
+    return sorted(names)
 
 
 def ensure_array(parent: zarr.Group, path: str, **properties: Any) -> zarr.Array[Any]:

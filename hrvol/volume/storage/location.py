@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,7 +26,8 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from hrvol.errors import UsageError
+from hrvol.errors import InputError
+from hrvol.reading.bounded import JSON_BYTES, parse_mapping, read_file
 from hrvol.volume.storage.remote import RemoteStore
 
 PARTIAL = ".partial"
@@ -41,6 +43,12 @@ _FEW = 4
 
 # Folders on some network file systems, and folders of other users, cannot be synchronised.
 _UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EACCES}
+
+# What file systems without hard links answer.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+
+_LOCK_SECONDS = 5.0
+"""A lock that is older was left behind: it is held for as long as one renaming takes."""
 
 
 class DurableStore(LocalStore):
@@ -62,7 +70,7 @@ class DurableStore(LocalStore):
         """Write a value atomically and durably, unless the key exists."""
         self._check_writable()
         with suppress(FileExistsError):
-            await asyncio.to_thread(_put, self.root, self.root / key, value, os.link)
+            await asyncio.to_thread(_put, self.root, self.root / key, value, publish_new)
 
 
 @dataclass(frozen=True)
@@ -121,11 +129,56 @@ class Location:
         return zarr.open_array(self.store(read_only=mode == "r"), path=path, mode=mode)
 
     def attributes(self) -> dict[str, Any] | None:
-        """Return the attributes of the array or group; ``None`` if there is neither."""
-        try:
-            return dict(self.open().attrs)
-        except (FileNotFoundError, ValueError):
+        """Return the attributes of the array or group; ``None`` if there is neither, or damaged metadata."""
+        if self.path is None:
+            store = self.store()
+            assert isinstance(store, RemoteStore)
+            current = sync(store.holds(MARK))  # the first request fails fast
+        else:
+            current = os.path.lexists(self.path / MARK)
+        if current:
+            values = self.read_json(MARK)
+            if values is None or values.get("node_type") not in ("array", "group"):
+                return None
+            found = values.get("attributes", {})
+        elif any(self.read_json(name) is not None for name in (".zgroup", ".zarray")):  # Zarr 2
+            found = self.read_json(".zattrs") or {}
+        else:
             return None
+        return found if isinstance(found, dict) else None
+
+    def read_json(self, key: str) -> dict[str, Any] | None:
+        """Return the mapping that a small object holds; ``None`` if it is missing or damaged."""
+        try:
+            data = self.read_small(key)
+            return None if data is None else parse_mapping(data, f"{self}/{key}")
+        except InputError:
+            return None
+
+    def read_documents(self, keys: Iterable[str]) -> list[dict[str, Any] | None]:
+        """Return the mappings that small objects hold, as :meth:`read_json` does."""
+        return self._each(self.read_json, keys)
+
+    def read_small(self, key: str) -> bytes | None:
+        """Return the value of a key, ``None`` if it does not exist; :class:`InputError` if it is no document.
+
+        Local files may be pipes or devices, and of any size.
+        """
+        if self.path is None:
+            return self.read_bytes(key)
+        if not os.path.lexists(self.path / key):
+            return None
+        return read_file(self.path / key, JSON_BYTES, "a JSON document")
+
+    def write_json(self, key: str, values: Mapping[str, Any]) -> None:
+        """Write a mapping as JSON, as Zarr writes metadata."""
+        self.write_bytes(key, json.dumps(values, indent=2, allow_nan=False).encode())
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """Write the value of a key."""
+        if self.path is not None and (self.path / key).is_dir():  # no file takes the name of a folder
+            self.erase([key])
+        sync(self.store(read_only=False).set(key, default_buffer_prototype().buffer.from_bytes(data)))
 
     def occupied(self) -> bool:
         """Return whether anything exists here, Zarr or not; an empty folder does not count."""
@@ -134,6 +187,13 @@ class Location:
                 return self.path.exists() or self.path.is_symlink()
             return any(PARTIAL not in entry.name for entry in self.path.iterdir())
         return bool(sync(_names(self.store())))
+
+    def children(self, inside: str = "") -> list[str]:
+        """Return the sorted names directly below a path; none if it does not exist."""
+        try:
+            return sorted(sync(_names(self.store(), inside)))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def remove(self, inside: str = "") -> None:
         """Delete everything here, or everything below the name ``inside``.
@@ -175,8 +235,12 @@ class Location:
 
     def group_checksums(self, groups: Sequence[Sequence[str]]) -> list[str]:
         """Return one checksum per group of keys, of the checksums of their values."""
+        return [combined(sums) for sums in self.checksums_of_groups(groups)]
+
+    def checksums_of_groups(self, groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+        """Return the checksums of the values of each group of keys; ``-`` for what does not exist."""
         sums = iter(self.checksums(key for keys in groups for key in keys))
-        return [str(checksum("".join(next(sums) or "-" for _ in keys).encode())) for keys in groups]
+        return [tuple(next(sums) or "-" for _ in keys) for keys in groups]
 
     def _each(self, function: Callable[[str], Any], keys: Iterable[str]) -> list[Any]:
         """Call a function with each key, in threads where that is quicker than starting them."""
@@ -204,37 +268,9 @@ def checksum(data: bytes | None) -> str | None:
     return None if data is None else hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
-def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
-    """Parse options written as ``key=value``.
-
-    Parameters
-    ----------
-    pairs
-        A value that is valid JSON (``true``, ``3``, ``{"a": 1}``) is parsed, any other is text. Dots in a key
-        make nested mappings: ``client_kwargs.region_name=eu-west-1``.
-
-    Raises
-    ------
-    UsageError
-        A pair has no ``=`` or no key.
-    """
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        names = key.split(".")
-        if not equals or not all(names):
-            shown = f"{key}=..." if equals else "text without '='"  # a value may be a secret
-            raise UsageError(f"option: found {shown}, expected key=value")
-        inner = options
-        for name in names[:-1]:
-            inner = inner.setdefault(name, {})
-            if not isinstance(inner, dict):
-                raise UsageError(f"option {key}: found a value for {name} too, expected one of both")
-        try:
-            inner[names[-1]] = json.loads(value)
-        except ValueError:
-            inner[names[-1]] = value
-    return options
+def combined(checksums: Iterable[str]) -> str:
+    """Return one checksum of several."""
+    return str(checksum("".join(checksums).encode()))
 
 
 def located(source: Any, options: Mapping[str, Any] | None) -> Any:
@@ -268,6 +304,39 @@ def _put(root: Path, path: Path, value: Buffer, publish: Callable[..., None] = o
             break
 
 
+def publish_new(partial: Path, path: Path) -> None:
+    """Give a finished file its name, unless the name is taken: then raise :class:`FileExistsError`.
+
+    Hard links do both at once. File systems without them (exFAT, some network shares) get a lock, beside the
+    name, for the moment between the look and the renaming.
+    """
+    try:
+        os.link(partial, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    else:
+        return
+    lock = path.with_name(f"{path.name}.lock{PARTIAL}")
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            break
+        except FileExistsError:
+            if os.path.lexists(path):
+                raise
+            if time.monotonic() > deadline:  # its owner was killed
+                lock.unlink(missing_ok=True)
+            time.sleep(0.01)
+    try:
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        os.replace(partial, path)
+    finally:
+        lock.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     """Wait until the names in a folder are on the disk, if its file system supports that."""
     try:
@@ -281,5 +350,5 @@ def _sync_folder(folder: Path) -> None:
             raise
 
 
-async def _names(store: Store) -> list[str]:
-    return [name async for name in store.list_dir("")]
+async def _names(store: Store, inside: str = "") -> list[str]:
+    return [name async for name in store.list_dir(inside)]

@@ -10,12 +10,16 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from hrvol.volume.storage.location import Location
+from hrvol.errors import InputError
+from hrvol.reading.bounded import parse_mapping
+from hrvol.text import printable
+from hrvol.volume.storage.location import Location, checksum
 
 LOG = logging.getLogger("hrvol.volume")
 
@@ -45,14 +49,23 @@ class Records:
 
     def get(self, path: str) -> dict[str, Any] | None:
         """Return a record; ``None`` if it does not exist or is damaged."""
-        data = sync(self._store.get(f"{path}/zarr.json", default_buffer_prototype()))
-        if data is None:
-            return None
+        key = f"{path}/zarr.json"
         try:
-            return dict(json.loads(data.to_bytes())["attributes"])
-        except (ValueError, KeyError, TypeError):
-            LOG.warning("%s: found a damaged record %s; repeating the work it recorded", self._location, path)
-            return None
+            if self._location.path is None:
+                value = sync(self._store.get(key, default_buffer_prototype()))
+                data = None if value is None else value.to_bytes()
+            else:
+                data = self._location.read_small(key)
+            if data is None:
+                return None
+            values = parse_mapping(data, key).get("attributes")
+            if isinstance(values, dict):
+                return values
+        except InputError:
+            pass
+        shown = printable(path, 200)
+        LOG.warning("%s: found a damaged record %s; repeating the work it recorded", self._location, shown)
+        return None
 
     def get_all(self, paths: Iterable[str]) -> list[dict[str, Any] | None]:
         """Return several records, in order, reading some concurrently."""
@@ -69,3 +82,24 @@ class Records:
             return sorted(name for name in sync(names()) if name != "zarr.json")
         except FileNotFoundError:
             return []
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a record with their checksum: a changed digit would still be valid JSON."""
+    return {**values, "seal": _seal(values)}
+
+
+def unsealed(record: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the values of a sealed record; ``None`` if it is missing or damaged."""
+    if record is None or "seal" not in record:
+        return None
+    seal = record.pop("seal")
+    with suppress(RecursionError):
+        if seal == _seal(record):
+            return record
+    LOG.warning("found a damaged record in the ledger: its blocks are computed again")
+    return None
+
+
+def _seal(values: Mapping[str, Any]) -> str | None:
+    return checksum(json.dumps(values, sort_keys=True).encode())

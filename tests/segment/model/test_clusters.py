@@ -184,7 +184,7 @@ def test_a_scale_of_0_or_less_is_refused(saved, tmp_path, bad):
     values[2] = bad
     _refused(
         _edited(saved, tmp_path, {"scale.npy": _array(values)}),
-        rf"found scales from {bad:g} and temperature \d.*, expected finite values above 0",
+        rf"scale\.npy: found {bad:g}, expected values above 0",
     )
 
 
@@ -199,20 +199,23 @@ def _with_info(path, folder, drop=None, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"count": 8}, r"of_cluster\.npy: found int64 \(9,\), expected integer numbers \(8,\)"),
-        ({"count": 0}, r"of_cluster\.npy: found"),
-        ({"count": -9}, r"of_cluster\.npy: found"),
-        ({"count": "nine"}, "damaged entries"),
-        ({"count": None}, "damaged entries"),
-        ({"count": float("inf")}, "damaged entries"),
-        ({"temperature": 0}, "temperature 0, expected finite values above 0"),
-        ({"temperature": -1}, "temperature -1, expected finite values above 0"),
-        ({"temperature": float("nan")}, "temperature nan, expected finite values above 0"),
-        ({"temperature": float("inf")}, "temperature inf, expected finite values above 0"),
-        ({"temperature": "warm"}, "damaged entries"),
-        ({"semantic_distance": "far"}, "damaged entries"),
-        ({"drop": "attention"}, "damaged entries"),
-        ({"drop": "count"}, "damaged entries"),
+        ({"count": 8}, r"of_cluster\.npy: found int64 \(9,\), expected numbers of shape \(8,\)"),
+        ({"count": 0}, r"info\.json: clusters\.count: found 0, expected a number greater"),
+        ({"count": -9}, r"clusters\.count: found -9, expected"),
+        ({"count": 10**9}, r"clusters\.count: found 1000000000, expected a number less than or equal to 4095"),
+        ({"count": 4000}, "found 4000 clusters, expected at most the 9 of the recipe"),
+        ({"count": "nine"}, r"clusters\.count: found 'nine', expected an integer"),
+        ({"count": None}, r"clusters\.count: found null, expected an integer"),
+        ({"count": float("inf")}, "found the number Infinity"),
+        ({"temperature": 0}, r"clusters\.temperature: found 0, expected a number greater than 0"),
+        ({"temperature": -1}, r"clusters\.temperature: found -1, expected"),
+        ({"temperature": float("nan")}, "found the number NaN"),
+        ({"temperature": "warm"}, r"clusters\.temperature: found 'warm', expected a number"),
+        ({"semantic_distance": "far"}, r"semantic_distance: found 'far', expected a number or null"),
+        ({"position": {"degree": 2, "columns": 7}}, "found a position field of 7 columns, expected at most 6"),
+        ({"position": {"degree": 10**6, "columns": 2}}, r"clusters\.position\.degree: found 1000000"),
+        ({"drop": "attention"}, "clusters: found no attention, expected one"),
+        ({"drop": "count"}, "clusters: found no count, expected one"),
     ],
 )
 def test_inconsistent_values_are_refused(saved, tmp_path, changes, message):
@@ -224,7 +227,7 @@ def test_another_kind_of_entry_is_refused(saved, tmp_path, entry):
     with zipfile.ZipFile(saved) as archive:
         info = json.loads(archive.read("info.json")) | {"clusters": entry}
     _refused(
-        _edited(saved, tmp_path, {"info.json": json.dumps(info).encode()}), "found damaged entries .*expected"
+        _edited(saved, tmp_path, {"info.json": json.dumps(info).encode()}), "found .*expected"
     )
 
 

@@ -337,14 +337,14 @@ def _refused(path, match):
 
 def test_other_files_are_refused(tmp_path):
     _refused(tmp_path / "none.hrvol", "no such file")
-    _refused(tmp_path, "cannot be read: Is a directory")
+    _refused(tmp_path, "found a folder, expected")
     for data in (b"", b"PK\x03\x04", b"not a zip " * 100):
         path = tmp_path / "m.hrvol"
         path.write_bytes(data)
         _refused(path, "a damaged file or no model")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("word/document.xml", "<x/>")
-    _refused(path, "found no info.json")
+    _refused(path, r"found the member word/document\.xml, expected only \.json, \.npy, \.skops$")
 
 
 def test_a_file_cut_short_anywhere_is_refused(saved, tmp_path):
@@ -394,7 +394,7 @@ def test_a_missing_or_garbled_member_is_refused(saved, tmp_path, name):
         ({"channels": ["a"] * 7}, "found columns 0..6 for all of 7"),
         ({"members": []}, r"found estimators \[\], expected \['all'\]"),
         ({"members": [{"name": "all", "columns": [0, 5]}]}, "found columns 0..5 for all of 6"),
-        ({"members": [{"name": "all"}]}, "damaged entries"),
+        ({"members": [{"name": "all"}]}, r"info\.json: members\[0\]: found no columns, expected one"),
     ],
 )
 def test_inconsistent_info_is_refused(saved, tmp_path, changes, message):
@@ -405,16 +405,16 @@ def test_pickled_arrays_are_refused(saved, tmp_path):
     pickled = io.BytesIO()
     np.save(pickled, np.array([0, {}], dtype=object), allow_pickle=True)
     path = _rewrite(saved, tmp_path / "m.hrvol", {"window.npy": pickled.getvalue()})
-    _refused(path, "window.npy: found Object arrays cannot be loaded")
+    _refused(path, "window.npy: found Python objects, expected numbers")
 
 
 @pytest.mark.parametrize(
     ("foreign", "message"),
     [
-        (FunctionTransformer(func=os.path.join), "found types .*join, expected those of a classifier only"),
+        (FunctionTransformer(func=os.path.join), "found types .*join, .*, expected those of a classifier only"),
         (
             GaussianProcessClassifier(),
-            "found a GaussianProcessClassifier, expected a classifier of kind forest",
+            "found types .*GaussianProcessClassifier, expected those of a classifier only",
         ),
         ([1, 2], "found a list"),
     ],

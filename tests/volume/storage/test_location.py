@@ -22,7 +22,8 @@ from hrvol.errors import InputError, OutputExistsError, UsageError
 from hrvol.volume.ome.labels import LabelStore, create_labels
 from hrvol.volume.ome.output import clear_output
 from hrvol.volume.storage import location as module
-from hrvol.volume.storage.location import PARTIAL, DurableStore, Location, checksum, located, parse_options
+from hrvol.volume.storage.location import PARTIAL, DurableStore, Location, checksum, located
+from hrvol.volume.storage.options import parse_options
 from hrvol.volume.storage.records import Records
 from hrvol.volume.volume import open_labels, open_volume
 
@@ -224,8 +225,8 @@ def test_anything_but_an_empty_folder_is_in_the_way(tmp_path):
 def make(place):
     """An output of hrvol's, as far as that is told by its attributes."""
     group = zarr.create_group(place.store(read_only=False), attributes={"hrvol": {"complete": False}})
-    group.create_array("a/0", data=np.arange(4))
-    group.create_array("b/0", data=np.arange(4))
+    group.create_array("labels/0", data=np.arange(4))
+    group.create_array("model/0", data=np.arange(4))
 
 
 def test_what_is_half_deleted_still_says_whose_it_is(tmp_path, monkeypatch):
@@ -234,14 +235,14 @@ def test_what_is_half_deleted_still_says_whose_it_is(tmp_path, monkeypatch):
     remove = DurableStore.delete_dir
 
     async def killed(self, prefix):
-        if prefix == "b":
+        if prefix == "model":
             raise OSError("killed")
         await remove(self, prefix)
 
     with monkeypatch.context() as patch, suppress(OSError):
         patch.setattr(DurableStore, "delete_dir", killed)
         place.remove()
-    assert (tmp_path / "out.zarr" / "b").exists()
+    assert (tmp_path / "out.zarr" / "model").exists()
     clear_output(place, True)
     assert not (tmp_path / "out.zarr").exists()
 

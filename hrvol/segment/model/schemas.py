@@ -1,0 +1,86 @@
+"""Schemas of the JSON values of a model file."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from hrvol.classes import MAX_VALUE, ClassInfo
+from hrvol.errors import ModelError
+from hrvol.reading.schema import Name, Schema, validated
+from hrvol.segment.positions import MAX_DEGREE
+
+_CHANNELS = 50_000
+
+_IMAGES = 100_000
+
+
+class MemberEntry(Schema):
+    """An estimator and its columns, first and last + 1."""
+
+    name: Name
+    columns: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+
+
+class PositionEntry(Schema):
+    """Degree and columns of a position field."""
+
+    degree: Annotated[int, Field(ge=1, le=MAX_DEGREE)]
+    columns: Annotated[int, Field(ge=1, le=_CHANNELS)]
+
+
+class ClusterEntry(Schema):
+    """The values of a cluster classifier that are no arrays."""
+
+    position: PositionEntry | None
+    count: Annotated[int, Field(ge=1, le=4095)]
+    attention: bool
+    temperature: Annotated[float, Field(gt=0)]
+    semantic_distance: float | None
+
+
+class ModelInfo(Schema):
+    """``info.json``; its format is checked before."""
+
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    channels: Annotated[tuple[Name, ...], Field(min_length=1, max_length=_CHANNELS)]
+    versions: Annotated[dict[Name, Name], Field(max_length=100)]
+    trained_on: Annotated[tuple[dict[str, Any], ...], Field(max_length=_IMAGES)]
+    members: Annotated[tuple[MemberEntry, ...], Field(max_length=3)] = ()
+    clusters: ClusterEntry | None = None
+
+
+_Level = Annotated[int, Field(ge=0, le=255)]
+
+
+class _ClassEntry(Schema):
+    value: Annotated[int, Field(ge=1, le=MAX_VALUE)]
+    name: Name
+    colour: tuple[_Level, _Level, _Level]
+
+
+class _ClassTable(Schema):
+    classes: Annotated[tuple[_ClassEntry, ...], Field(min_length=1, max_length=MAX_VALUE)]
+
+
+def read_class_table(entries: Any, source: str) -> tuple[ClassInfo, ...]:
+    """Return the classes of ``classes.json``.
+
+    Parameters
+    ----------
+    entries
+        JSON values.
+    source
+        Name of the file, for messages.
+
+    Raises
+    ------
+    ModelError
+        An entry is damaged, or values do not increase.
+    """
+    table = validated(_ClassTable, {"classes": entries}, source, ModelError).classes
+    if any(one.value >= following.value for one, following in pairwise(table)):
+        raise ModelError(f"{source}: found values out of order, expected increasing ones")
+    return tuple(ClassInfo(entry.value, entry.name, entry.colour) for entry in table)
