@@ -36,7 +36,7 @@ _LONGEST = 1200  # characters of a message that somebody reads
 
 _ORDINARY = re.compile(
     r"device: |.*: \d+ % \(|block .* failed: |\.\.\. and \d+ more|failed: "
-    r"|computing a few blocks|hrvol: warning: |$"
+    r"|computing a few blocks|hrvol: warning: |.*found a damaged record|$"
 )
 """Lines on standard error that are hrvol's own beside the last one."""
 
