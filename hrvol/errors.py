@@ -25,6 +25,8 @@ A message is one line: the file, the value found and the value expected.
 
 from hrvol.text import printable
 
+_LONGEST = 2000  # characters of a message
+
 
 class HrvolError(Exception):
     """Base of all deliberate errors; the command line prints its message and no traceback.
@@ -42,6 +44,10 @@ class HrvolError(Exception):
     exit_code = 1
     transient = False
     ends_run = False
+
+    def __str__(self) -> str:
+        """Return the message on one line; what a terminal would obey is escaped, as messages quote files."""
+        return printable(super().__str__(), _LONGEST)
 
 
 class UsageError(HrvolError):
@@ -126,7 +132,7 @@ class StoppedError(HrvolError):
 
 def one_line(error: BaseException) -> str:
     """Return an exception as one line, with the name of its type unless it is an :class:`HrvolError`."""
-    text = printable(" ".join(str(error).split()), 2000)
+    text = printable(" ".join(str(error).split()), _LONGEST)
     if isinstance(error, HrvolError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
