@@ -19,6 +19,7 @@ from hrvol.errors import RecipeError
 from hrvol.reading.bounded import read_file
 from hrvol.reading.explain import Locate, explain
 from hrvol.recipe.marked_yaml import parse_mapping
+from hrvol.recipe.spec import Spec, invalid
 from hrvol.recipe.specs import (
     ClassifierSpec,
     ClusterSpec,
@@ -27,9 +28,7 @@ from hrvol.recipe.specs import (
     DeepSpec,
     FeatureSpec,
     IntensitySpec,
-    Spec,
     TileSpec,
-    invalid,
 )
 from hrvol.text import printable
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
@@ -16,16 +18,23 @@ from hrvol.engine.task import Outcome
 from hrvol.errors import BlockError
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.run.block import predict_block
-from hrvol.run.changed_inputs import fail_changed
-from hrvol.run.job import BlockReport
+from hrvol.run.job import BlockReport, input_states, inputs_digest
 from hrvol.run.ledger import DONE, PENDING
 from hrvol.run.pyramid_levels import build_levels
 from hrvol.run.report import Run, stopped_error
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Block, Box, box_shape, intersection
 
+LOG = logging.getLogger("hrvol.run")
+
 HOPELESS = 64
 """A run ends when so many blocks have failed and none has succeeded."""
+
+_CHANGED = "its input changed during the run"
+
+_READERS = 16
+
+_COMPARED_AT_ONCE = 4096
 
 
 class LazyBlocks(Sequence[Block]):
@@ -106,7 +115,7 @@ def _predict(run: Run, engine: Engine, pending: Sequence[Block], tally: Tally, s
                 f"{run.job.store.location}: the first {failed} blocks all failed: {outcome.error}"
             )
     if stop.signal is None:
-        fail_changed(run, inputs)
+        _fail_changed(run, inputs)
 
 
 def _record(run: Run, outcome: Outcome[Block, BlockReport]) -> int:
@@ -143,3 +152,43 @@ def _voxels(blocks: Sequence[Block], region: Box) -> int:
     """Return how many voxels of blocks lie in a region."""
     boxes = (intersection(block.core, region) for block in blocks)
     return sum(math.prod(box_shape(box)) for box in boxes if box is not None)
+
+
+def _fail_changed(run: Run, inputs: Mapping[int, int]) -> list[int]:
+    """Mark the blocks as failed, and erase them, whose input is not what they were computed from.
+
+    A block is computed from one state of its input, because workers check that. Blocks of different states
+    would be a result that no input gives.
+
+    Parameters
+    ----------
+    run
+        The run.
+    inputs
+        Number of a block -> digest of the state of its input, as its worker reported it; 0 if unknown.
+
+    Returns
+    -------
+    list of int
+        The blocks.
+    """
+    job = run.job
+
+    def differs(number: int) -> bool:
+        return inputs_digest(input_states(job, run.grid[number])) != inputs[number]
+
+    known = [number for number, digest in inputs.items() if digest]
+    changed: list[int] = []
+    with ThreadPoolExecutor(_READERS, "hrvol-inputs") as pool:
+        for start in range(0, len(known), _COMPARED_AT_ONCE):
+            batch = known[start : start + _COMPARED_AT_ONCE]
+            changed += [
+                number for number, other in zip(batch, pool.map(differs, batch), strict=True) if other
+            ]
+    for number in changed:
+        with suppress(OSError):  # it is recorded as failed anyway
+            job.store.erase(run.grid[number].index)
+        run.ledger.mark_failed(number, _CHANGED)
+    if changed:
+        LOG.warning("%s: %s of %d blocks", job.volume.source, _CHANGED, len(changed))
+    return changed

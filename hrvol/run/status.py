@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hrvol.run.attributes import read_attributes, run_grid
 from hrvol.run.ledger import DONE, FAILED, PENDING, PULSE, LedgerState, entries, lanes
+from hrvol.run.provenance import read_attributes, run_grid
 from hrvol.volume.storage.location import Location
 
 SILENT = 6 * PULSE

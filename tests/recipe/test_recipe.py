@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from hrvol.cli import main
 from hrvol.errors import RecipeError
 from hrvol.recipe.recipe import PRESETS, SUMMARIES, Recipe
-from hrvol.recipe.specs import ClusterSpec, CrfSpec, DeepSpec, Spec, attribute_docs
+from hrvol.recipe.spec import Spec, attribute_docs
+from hrvol.recipe.specs import ClusterSpec, CrfSpec, DeepSpec
 
 
 @pytest.mark.parametrize("name", PRESETS)
