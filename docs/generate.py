@@ -221,7 +221,8 @@ def values_of(schema: Mapping[str, Any]) -> str:
         items = schema.get("prefixItems")
         if items:
             return "`[" + ", ".join(item.get("type", "number") for item in items) + "]`"
-        return f"list of: {values_of(schema.get('items', {}))}"
+        most = f" at most {schema['maxItems']}" if "maxItems" in schema else ""
+        return f"list of{most}: {values_of(schema.get('items', {}))}"
     if kind in ("integer", "number"):
         bounds = [
             ("minimum", "from {}"),

@@ -46,11 +46,8 @@ class ClassInfo:
     colour: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        if not 0 < len(self.name) <= _NAME or not is_name(self.name):
-            raise InputError(
-                f"class {self.value}: found the name '{printable(self.name, 100)}',"
-                f" expected 1 to {_NAME} characters without control characters"
-            )
+        if (problem := _problem_of(self.name)) is not None:
+            raise InputError(f"class {self.value}: {problem}")
         if self.value < 1:
             raise InputError(
                 f"class {self.name!r}: found value {self.value}, expected 1 or more (0 is unlabelled)"
@@ -59,6 +56,14 @@ class ClassInfo:
             raise InputError(
                 f"class {self.name!r}: found colour {self.colour}, expected red, green, blue in 0..255"
             )
+
+
+def _problem_of(name: str) -> str | None:
+    """Return what is wrong with a name, or ``None``."""
+    if 0 < len(name) <= _NAME and is_name(name):
+        return None
+    shown = printable(name, 100)
+    return f"found the name '{shown}', expected 1 to {_NAME} characters without control characters"
 
 
 def default_colours(n: int) -> tuple[tuple[int, int, int], ...]:
@@ -95,9 +100,9 @@ def default_classes(values: Sequence[int], names: Sequence[str] | None = None) -
     Raises
     ------
     UsageError
-        The number of names does not fit, or a name occurs twice.
+        The number of names does not fit, or a name occurs twice, is too long or has control characters.
     InputError
-        A value is below 1 or occurs twice.
+        A value is below 1, above 65,535 or occurs twice.
     """
     ordered = sorted(int(value) for value in values)
     if len(set(ordered)) != len(ordered):
@@ -107,6 +112,9 @@ def default_classes(values: Sequence[int], names: Sequence[str] | None = None) -
     top = ordered[-1] if ordered else 0
     if top > MAX_VALUE:
         raise InputError(f"classes: found value {top}, expected at most {MAX_VALUE}")
+    for name in names or ():
+        if (problem := _problem_of(name)) is not None:
+            raise UsageError(f"classes: {problem}")
     if names is None:
         of_value = {value: f"class {value}" for value in ordered}
     elif len(set(names)) != len(names):

@@ -50,6 +50,10 @@ WANTED = {"probabilities": True, "uncertainty": True}
 ARRAYS = ("labels/hrvol/0", "labels/hrvol/1", "labels/hrvol/2", "probabilities/0", "uncertainty/1")
 HARMS = ("truncated", "deleted", "flipped", "a directory")
 
+DEEP = json.loads("[" * 400 + "]" * 400)
+ODD = [None, True, -1, 1.5, 10**30, "1", "", [], {}, DEEP, "x" * 10**6, "\x1b[2J"]
+"""Values that a file may hold where another is expected."""
+
 FORK = multiprocessing.get_context("forkserver")
 PRELOAD = ["hrvol.cli", "hrvol.run.segment", "hrvol.engine.dask_engine", "hrvol.features.featuriser"]
 FORK.set_forkserver_preload(PRELOAD)
@@ -343,6 +347,28 @@ def harm(path, kind, seed=0):
         if kind == "a directory":
             path.mkdir()
             (path / "rubbish").write_text("rubbish")
+
+
+def documents(out):
+    """Return all metadata of an output but for its ledger's, as values."""
+    files = (path.relative_to(out) for path in Path(out).rglob("zarr.json"))
+    return {
+        str(path): json.loads((Path(out) / path).read_text()) for path in files if path.parts[0] != "ledger"
+    }
+
+
+def change(path, rng):
+    """Change one byte of a file."""
+    data = bytearray(path.read_bytes())
+    at = rng.randrange(len(data))
+    data[at] = rng.choice([byte for byte in range(256) if byte != data[at]])
+    path.write_bytes(data)
+
+
+def edit(path, function):
+    values = json.loads(path.read_text())
+    function(values)
+    path.write_text(json.dumps(values, indent=2))
 
 
 class Cluster:

@@ -167,4 +167,4 @@ async def _identify(address: str, timeout: float, arguments: dict[str, Any]) -> 
     finally:
         comm.abort()
     if not isinstance(answer, dict) or "workers" not in answer:
-        raise ValueError("it is none")
+        raise ValueError("something else listens there")

@@ -71,7 +71,7 @@ _SETTINGS = {
     # A dead worker is restarted, which takes a while on a busy machine or a slow disk; Dask would give it up
     # meanwhile, for good.
     "distributed.deploy.lost-worker-timeout": "3650 days",
-    # Dask's clock goes on while a laptop sleeps. The driver itself retires silent workers.
+    # Dask's clock runs while a laptop sleeps. The driver itself retires silent workers.
     "distributed.scheduler.worker-ttl": None,
 }
 

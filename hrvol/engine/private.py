@@ -94,8 +94,10 @@ def private_folder(prefix: str, parent: str | Path | None = None) -> Iterator[Pa
     prefix
         Start of its name.
     parent
-        Where to create it; ``None``: the folder for temporary files.
+        Where to create it, created if missing; ``None``: the folder for temporary files.
     """
+    if parent is not None:
+        Path(parent).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent)).absolute()
     try:
         yield folder

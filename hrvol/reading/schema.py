@@ -52,7 +52,9 @@ def validated(schema: type[S], values: Any, source: str, error: type[HrvolError]
     """
     try:
         # As JSON, because a list is no tuple otherwise where types are exact.
-        return schema.model_validate_json(json.dumps(values))
+        return schema.model_validate_json(json.dumps(values, ensure_ascii=False).encode())
+    except UnicodeEncodeError:  # JSON has escapes for halves of characters
+        raise error(f"{source}: found text that is no Unicode, expected Unicode") from None
     except ValidationError as problem:
         raise error(explain(problem, schema, source)) from None
     except (RecursionError, ValueError):

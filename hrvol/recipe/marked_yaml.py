@@ -12,6 +12,12 @@ from hrvol.reading.explain import KeyPath
 
 _STRING, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
+_VALUES = 10_000  # of a recipe; the longest has about 100
+
+_DEPTH = 50
+
+_DIGITS = 40  # of an integer; longer ones cannot be printed
+
 _KINDS = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
 
 
@@ -66,6 +72,14 @@ class _Loader(yaml.SafeLoader):
         except ValueError as error:
             raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
+        if len(node.value) > _DIGITS:
+            raise ValueError(f"found an integer of {len(node.value)} digits, expected at most {_DIGITS}")
+        return super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
 
 def parse_mapping(content: bytes, source: str) -> MarkedMapping:
     """Parse a YAML file that holds one mapping.
@@ -80,8 +94,9 @@ def parse_mapping(content: bytes, source: str) -> MarkedMapping:
     Raises
     ------
     RecipeError
-        The file is not UTF-8, not valid YAML, empty, or not a mapping, or a mapping has a key twice or a key
-        that is not text. The message starts with ``source:line:column``, counted from 1.
+        The file is not UTF-8, not valid YAML, empty, not a mapping or too large with all aliases replaced, or
+        a mapping has a key twice or a key that is not text. The message starts with ``source:line:column``,
+        counted from 1.
     """
     text = _decode(content, source)
     try:
@@ -91,6 +106,7 @@ def parse_mapping(content: bytes, source: str) -> MarkedMapping:
             raise RecipeError(
                 f"{source}:1:1: found no keys, expected some recipe keys, or {{}} for the defaults"
             )
+        _check_size(root, source)  # before construction, which follows aliases
         _check_keys(root, source)  # before construction, which merges duplicates
         values = loader.construct_document(root)
     except yaml.reader.ReaderError as error:
@@ -132,6 +148,28 @@ def _decode(content: bytes, source: str) -> str:
 def _line_and_column(before: str) -> tuple[int, int]:
     """Return the position, from 1, of the character that follows a text."""
     return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
+def _check_size(root: yaml.Node, source: str) -> None:
+    """Raise :class:`RecipeError` if the values are too many or too deep once aliases are replaced by them."""
+    sizes: dict[int, int] = {}  # of a node with all below it; 0 while it is counted
+
+    def size(node: yaml.Node, depth: int) -> int:
+        line, column = node.start_mark.line + 1, node.start_mark.column + 1
+        if sizes.get(id(node)) == 0:
+            raise RecipeError(f"{source}:{line}:{column}: found an alias of itself, expected none")
+        if depth > _DEPTH:
+            raise RecipeError(f"{source}:{line}:{column}: not valid YAML: nested too deeply")
+        if id(node) not in sizes:
+            sizes[id(node)] = 0
+            below = [] if isinstance(node, yaml.ScalarNode) else node.value
+            children = [child for part in below for child in (part if isinstance(part, tuple) else (part,))]
+            sizes[id(node)] = 1 + sum(size(child, depth + 1) for child in children)
+        if sizes[id(node)] > _VALUES:
+            raise RecipeError(f"{source}:{line}:{column}: found more than {_VALUES:,} values, expected fewer")
+        return sizes[id(node)]
+
+    size(root, 0)
 
 
 def _check_keys(root: yaml.Node, source: str) -> None:

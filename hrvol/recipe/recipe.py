@@ -7,6 +7,7 @@ result can be reproduced.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -15,6 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from hrvol.errors import RecipeError
+from hrvol.reading.bounded import read_file
 from hrvol.reading.explain import Locate, explain
 from hrvol.recipe.marked_yaml import parse_mapping
 from hrvol.recipe.specs import (
@@ -29,6 +31,9 @@ from hrvol.recipe.specs import (
     TileSpec,
     invalid,
 )
+from hrvol.text import printable
+
+_FILE_BYTES = 2**16  # which take a second to parse; a recipe with all settings has 2 kB
 
 DEFAULT_BLOCK = 6
 """Default layer of the tokens: the sixth of 12 costs half of the last."""
@@ -133,18 +138,14 @@ class Recipe(Spec):
             return PRESETS["balanced"]
         if str(source) in PRESETS:
             return PRESETS[str(source)]
-        try:
-            content = Path(source).read_bytes()
-        except IsADirectoryError:
-            raise RecipeError(f"{source}: found a folder, expected a recipe file or preset") from None
-        except FileNotFoundError:
+        if not os.path.lexists(source):
             near = difflib.get_close_matches(str(source), PRESETS, 1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise RecipeError(
-                f"{source}: no such recipe file or preset; {hint}presets are {', '.join(PRESETS)}"
-            ) from None
-        except OSError as error:
-            raise RecipeError(f"{source}: the recipe file cannot be read ({error.strerror})") from None
+                f"{printable(str(source), 1000)}: no such recipe file or preset; {hint}presets are"
+                f" {', '.join(PRESETS)}"
+            )
+        content = read_file(source, _FILE_BYTES, "a recipe file or preset", RecipeError)
         mapping = parse_mapping(content, str(source))
         return cls._validated(
             mapping.values, str(source), lambda path, of_key: mapping.position(path, of_key=of_key)

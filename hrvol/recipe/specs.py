@@ -35,6 +35,14 @@ ClassifierKind = Literal["vote", "forest", "logistic", "ridge", "mlp", "boosting
 
 Combine = Literal["concatenate", "product"]
 
+MAX_TREES = 5000
+"""Most trees of a forest."""
+
+MAX_BOOSTED = 20_000
+"""Most trees of boosting, which has one per class in each round; a model file holds no more."""
+
+_Layer = Annotated[int, Field(ge=1, le=100)]
+
 BATCH = 4
 """Images in a forward pass, unless memory is short."""
 
@@ -79,7 +87,7 @@ def invalid(text: str, key: str | None = None) -> PydanticCustomError:
 class Spec(BaseModel):
     """A frozen, hashable group of settings that round-trips through a dict."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_describe)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=_describe)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values only, ready for JSON or YAML."""
@@ -148,17 +156,17 @@ class DeepSpec(Spec):
         Arithmetic of the network; features are float32 in any case.
     """
 
-    weights: str = "dinov2_vits14"
-    stride: Literal["native"] | Annotated[int, Field(ge=1)] = "native"
-    block: Literal["last"] | Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] = "last"
+    weights: Annotated[str, Field(max_length=100)] = "dinov2_vits14"
+    stride: Literal["native"] | Annotated[int, Field(ge=1, le=64)] = "native"
+    block: Literal["last"] | _Layer | Annotated[tuple[_Layer, ...], Field(max_length=24)] = "last"
     offsets: Annotated[int, Field(ge=1, le=16)] = 4
-    shifts: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    shifts: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(max_length=16)] = ()
     neighbourhood: Literal["moore", "von_neumann"] = "moore"
     flips: bool | Literal["published"] = False
     rotations: bool = False
     placement: Literal["aligned", "stretch"] = "aligned"
     interpolation: Literal["bilinear", "nearest"] = "bilinear"
-    input_scale: Annotated[float, Field(gt=0, le=8)] = 1.0
+    input_scale: Annotated[float, Field(ge=0.05, le=8)] = 1.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
     @model_validator(mode="before")
@@ -201,7 +209,13 @@ class ClassicalSpec(Spec):
     """
 
     filters: tuple[FilterName, ...] = WEKA_FILTERS
-    sigmas: tuple[Annotated[float, Field(gt=0, le=64)], ...] = (1, 2, 4, 8, 16)
+    sigmas: Annotated[tuple[Annotated[float, Field(gt=0, le=64)], ...], Field(max_length=32)] = (
+        1,
+        2,
+        4,
+        8,
+        16,
+    )
 
     @field_validator("filters")
     @classmethod
@@ -276,18 +290,23 @@ class ClassifierSpec(Spec):
 
     kind: ClassifierKind = "vote"
     class_weight: Literal["balanced"] | None = "balanced"
-    samples_per_class: Annotated[int, Field(ge=1)] | None = 10_000
+    samples_per_class: Annotated[int, Field(ge=1, le=10**8)] | None = 10_000
     grey_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     # forest and boosting
-    trees: Annotated[int, Field(ge=1)] = 200
-    max_features: Literal["sqrt", "log2"] | int | float | None = "sqrt"
-    max_depth: Annotated[int, Field(ge=1)] | None = None
-    min_samples_leaf: Annotated[int, Field(ge=1)] = 2
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    trees: Annotated[int, Field(ge=1, le=MAX_TREES)] = 200
+    max_features: (
+        Literal["sqrt", "log2"]
+        | Annotated[int, Field(ge=1, le=10**6)]
+        | Annotated[float, Field(gt=0, le=10**6)]
+        | None
+    ) = "sqrt"
+    max_depth: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    min_samples_leaf: Annotated[int, Field(ge=1, le=10**8)] = 2
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
     # linear models and MLP
-    regularisation: Annotated[float, Field(gt=0)] | None = None
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (100, 100, 100)
-    max_iter: Annotated[int, Field(ge=1)] = 1000
+    regularisation: Annotated[float, Field(ge=1e-12, le=1e12)] | None = None
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=2048)], ...], Field(max_length=8)] = (100, 100, 100)
+    max_iter: Annotated[int, Field(ge=1, le=20_000)] = 1000
 
 
 class ClusterSpec(Spec):
@@ -319,13 +338,13 @@ class ClusterSpec(Spec):
     """
 
     clusters: Annotated[int, Field(ge=2, le=4095)] = 80
-    samples: Annotated[int, Field(ge=2)] = 50_000
-    sample_tiles: Annotated[int, Field(ge=1)] = 16
-    merge: Annotated[float, Field(gt=0)] = 1.0
-    classes: Annotated[int, Field(ge=1)] | None = None
+    samples: Annotated[int, Field(ge=2, le=10**7)] = 50_000
+    sample_tiles: Annotated[int, Field(ge=1, le=10_000)] = 16
+    merge: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    classes: Annotated[int, Field(ge=1, le=4095)] | None = None
     position_degree: Annotated[int, Field(ge=0, le=12)] = 0
     distance: Literal["cosine", "euclidean"] = "cosine"
-    bins: Annotated[int, Field(ge=1)] = 20
+    bins: Annotated[int, Field(ge=1, le=10_000)] = 20
     edge: Literal["lower", "centre", "upper"] = "upper"
 
     @model_validator(mode="after")
@@ -363,7 +382,7 @@ class CrfSpec(Spec):
     srgb: Annotated[float, Field(gt=0, le=1e4)] = 13
     compat_gauss: Annotated[float, Field(ge=0, le=1e4)] = 10
     compat_bilateral: Annotated[float, Field(ge=0, le=1e4)] = 10
-    iterations: Annotated[int, Field(ge=1)] = 10
+    iterations: Annotated[int, Field(ge=1, le=1000)] = 10
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.6
 
 
@@ -387,11 +406,11 @@ class TileSpec(Spec):
         Tiles of a block along y and along x.
     """
 
-    core: Annotated[int, Field(ge=64)] = 448
-    overlap: Annotated[int, Field(ge=0)] = 35
-    blend: Annotated[int, Field(ge=0)] = 7
-    planes: Annotated[int, Field(ge=1)] = 64
-    across: Annotated[int, Field(ge=1)] = 1
+    core: Annotated[int, Field(ge=64, le=16_384)] = 448
+    overlap: Annotated[int, Field(ge=0, le=8192)] = 35
+    blend: Annotated[int, Field(ge=0, le=8192)] = 7
+    planes: Annotated[int, Field(ge=1, le=100_000)] = 64
+    across: Annotated[int, Field(ge=1, le=1000)] = 1
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> Self:

@@ -30,7 +30,7 @@ from hrvol.run.run_blocks import run_blocks
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
-from hrvol.volume.grid.order import BlockGrid
+from hrvol.volume.grid.order import BlockGrid, check_blocks
 from hrvol.volume.grid.tiling import block_shape
 from hrvol.volume.guard import keep_inputs
 from hrvol.volume.ome.documents import Documents
@@ -281,6 +281,7 @@ def prepare(
     loaded, _ = (source if spec.serial else replace(source, device="cpu")).load()
     if not isinstance(model, Model):  # cached by its content: it may be from another file of the same bytes
         loaded = replace(loaded, source=source.model_file)
+    check_blocks(opened.source, opened.shape, loaded.recipe.tiles)
     crf = loaded.recipe.crf or (CrfSpec() if output.crf else None)
     if crf is not None:
         check_available()
@@ -296,7 +297,9 @@ def prepare(
         },
     }
     predicting = PredictOptions(output.probabilities, output.uncertainty, crf, cpus() if spec.serial else 1)
-    job = SegmentJob(opened, LabelStore(location, output.name), source, predicting, region, mask)
+    job = SegmentJob(
+        opened, LabelStore(location, output.name), source, predicting, region, mask, loaded.recipe.tiles
+    )
     return PreparedRun(loaded, content, location, job, json.loads(json.dumps(attributes)))
 
 

@@ -183,3 +183,9 @@ def test_an_engine_that_cannot_start_costs_no_earlier_output(data, tmp_path, mon
         with pytest.raises(HrvolError):
             segment_volume(small, old, model, overwrite=True, **options)
         np.testing.assert_array_equal(zarr.open_array(old / "labels" / "hrvol" / "0", mode="r")[:], labels)
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: no such account' >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EngineError, match=r"^engine: slurm: sbatch: no such account$"):
+        segment_volume(small, new, model, engine="slurm", engine_options={"interface": "lo"})
+    assert not new.exists()

@@ -54,7 +54,9 @@ def test_a_process_refuses_another_model_than_that_of_the_run_and_names_both(mod
     with pytest.raises(ModelError) as caught:
         source.load()
     message = str(caught.value)
-    assert message.startswith(f"{file}: found a model with SHA-256 {digest(models[1])}, expected {digest(models[0])}")
+    assert message.startswith(
+        f"{file}: found a model with SHA-256 {digest(models[1])}, expected {digest(models[0])}"
+    )
     assert "\n" not in message
     file.unlink()
     with pytest.raises(ModelError, match="found no such file"):

@@ -1,4 +1,4 @@
-"""The cache of network weights: one safetensors file per network, and beside it a JSON file with its digest."""
+"""The cache of network weights: a safetensors file per network, and beside it a JSON file with its digest."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def cached_files() -> list[Path]:
 
 
 def with_digest(file: Path) -> tuple[StateDict, str]:
-    """Return the weights in a safetensors file and their digest; raise :class:`WeightsError` if it is damaged."""
+    """Return the weights in a safetensors file and their digest; raise :class:`WeightsError` if damaged."""
     from safetensors.torch import load_file
 
     try:

@@ -13,7 +13,8 @@ def attribute(owner: Any, name: str, kind: type) -> Any:
     value = vars(owner).get(name)
     if type(value) is not kind:
         raise ValueError(
-            f"found a {type(owner).__name__} with {name} of type {type(value).__name__}, expected {kind.__name__}"
+            f"found a {type(owner).__name__} with {name} of type {type(value).__name__},"
+            f" expected {kind.__name__}"
         )
     return value
 

@@ -40,7 +40,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import ThreadpoolController
 
 from hrvol.arrays import average
-from hrvol.recipe.specs import ClassifierKind, ClassifierSpec
+from hrvol.errors import RecipeError
+from hrvol.recipe.specs import MAX_BOOSTED, ClassifierKind, ClassifierSpec
 from hrvol.segment.estimators.cuml import (
     fit_forest,
     fit_kmeans,
@@ -89,8 +90,6 @@ def make_classifier(spec: ClassifierSpec, n_features: int, seed: int, n_jobs: in
 
     Raises
     ------
-    RecipeError
-        ``max_features`` is not above 0.
     ValueError
         The kind is ``vote``.
     """
@@ -150,6 +149,8 @@ def fit_classifier(
 
     Raises
     ------
+    RecipeError
+        Boosting would have more trees than a model file holds.
     MissingExtraError
         cuML is needed and not installed.
     UsageError
@@ -173,6 +174,11 @@ def fit_classifier(
         # the trees in the order in which they finish.
         return estimator.set_params(n_jobs=1)
     if spec.kind == "boosting":
+        most = MAX_BOOSTED // len(np.unique(labels))
+        if spec.trees > most:
+            raise RecipeError(
+                f"classifier.trees: found {spec.trees}, expected at most {most} with so many classes"
+            )
         with _limit_threads(None if n_jobs == -1 else n_jobs):
             estimator.fit(features, labels)
         estimator._bin_mapper.n_threads = 1  # stored in the model file, though prediction ignores it

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hrvol.errors import RecipeError
 from hrvol.recipe.specs import ClassifierKind, ClassifierSpec
 
 FOREST = {
@@ -63,11 +62,6 @@ def classifier_settings(spec: ClassifierSpec, n_features: int, seed: int) -> dic
         Number of columns; a larger ``max_features`` is reduced to it.
     seed
         Random seed.
-
-    Raises
-    ------
-    RecipeError
-        A forest's ``max_features`` is not above 0.
     """
     values = {**dict(spec), "seed": seed}
     penalty = spec.regularisation
@@ -101,7 +95,5 @@ def voters(vote: Any) -> list[tuple[ClassifierKind, Any]]:
 def _max_features(value: str | float | None, n_features: int) -> str | int | float | None:
     if value is None or isinstance(value, str):
         return value
-    if value <= 0:
-        raise RecipeError(f"classifier.max_features: found {value}, expected sqrt, log2, null or more than 0")
     # A fraction stays a fraction; a count is at most the number of columns.
     return value if isinstance(value, float) and value <= 1 else min(int(value), n_features)

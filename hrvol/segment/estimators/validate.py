@@ -66,7 +66,7 @@ def check_fitted(estimator: Any, kind: ClassifierKind, n_features: int, classes:
         for member_kind, member in voters(estimator):
             check_fitted(member, member_kind, n_features, classes)
         return
-    check_number(last, "n_features_in_", n_features)
+    _check_columns(last, n_features)
     if kind == "forest":
         check_forest(estimator, n_features, len(classes))
     elif kind == "boosting":
@@ -93,7 +93,7 @@ def _last_of_pipeline(pipeline: Any, kind: ClassifierKind, n_features: int) -> A
     if found != [StandardScaler, _TYPES[kind]]:
         raise ValueError(f"found a classifier of {[step.__name__ for step in found]}, expected kind {kind}")
     scaler, last = (step for _, step in steps)
-    check_number(scaler, "n_features_in_", n_features)
+    _check_columns(scaler, n_features)
     if (scaler.with_mean, scaler.with_std) != (True, True):
         raise ValueError("found a scaler that does not standardise, expected one that does")
     check_numbers("mean_", attribute(scaler, "mean_", np.ndarray), (n_features,))
@@ -101,6 +101,12 @@ def _last_of_pipeline(pipeline: Any, kind: ClassifierKind, n_features: int) -> A
     if not (scale > 0).all():
         raise ValueError(f"found a scaler with the divisor {scale.min():g}, expected more than 0")
     return last
+
+
+def _check_columns(estimator: Any, n_features: int) -> None:
+    columns = vars(estimator).get("n_features_in_")
+    if type(columns) is not int or columns != n_features:
+        raise ValueError(f"found a classifier of {columns!r:.40} columns, expected {n_features}")
 
 
 def _check_classes(last: Any, classes: tuple[int, ...]) -> None:

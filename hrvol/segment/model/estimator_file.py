@@ -1,9 +1,9 @@
 """Read an estimator from a ``.skops`` file that may come from anybody.
 
-skops trusts every estimator of scikit-learn, and builds what a file describes: trees by a constructor that reads
-memory out of bounds if its arguments disagree, generators with any number of words. So a file is compared with
-the few kinds of objects that a fitted classifier consists of before skops sees it. What these objects hold is
-checked afterwards, by :func:`hrvol.segment.estimators.validate.check_fitted`.
+skops trusts every estimator of scikit-learn, and builds what a file describes: trees by a constructor that
+reads memory out of bounds if its arguments disagree, generators with any number of words. So a file is
+compared with the few kinds of objects that a classifier consists of before skops sees it. What these objects
+hold is checked afterwards, by :func:`hrvol.segment.estimators.validate.check_fitted`.
 """
 
 from __future__ import annotations

@@ -37,7 +37,6 @@ from hrvol.errors import HrvolError, ModelError, first_line
 from hrvol.files import atomic_write
 from hrvol.reading.archive import open_archive, read_member
 from hrvol.reading.bounded import read_file
-from hrvol.reading.schema import validated
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.estimators.validate import check_fitted
@@ -54,7 +53,7 @@ from hrvol.segment.model.archive import (
 )
 from hrvol.segment.model.clusters import cluster_members, read_clusters
 from hrvol.segment.model.estimator_file import read_estimator
-from hrvol.segment.model.schemas import ModelInfo, read_class_table
+from hrvol.segment.model.schemas import ModelInfo, read_class_table, read_info
 from hrvol.segment.pixel_classifier import Member, PixelClassifier
 from hrvol.text import printable
 from hrvol.version import VERSION
@@ -256,7 +255,7 @@ def _read_archive(archive: zipfile.ZipFile, source: str) -> Model:
             f"{source}: found format version {_shown(values.get('format_version'))}, expected"
             f" {FORMAT_VERSION} (installed: hrvol {VERSION})"
         )
-    info = validated(ModelInfo, values, f"{source}: info.json", ModelError)
+    info, trained_on = read_info(values, f"{source}: info.json")
     recipe = _recipe(read_mapping(archive, "recipe.json", source), source)
     classes = read_class_table(read_json(archive, "classes.json", source), f"{source}: classes.json")
     window = _window(archive, source)
@@ -281,7 +280,7 @@ def _read_archive(archive: zipfile.ZipFile, source: str) -> Model:
         info.weights_sha256,
         info.channels,
         info.versions,
-        info.trained_on,
+        trained_on,
         source,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -13,8 +14,6 @@ from hrvol.reading.schema import Name, Schema, validated
 from hrvol.segment.positions import MAX_DEGREE
 
 _CHANNELS = 50_000
-
-_IMAGES = 100_000
 
 
 class MemberEntry(Schema):
@@ -42,14 +41,37 @@ class ClusterEntry(Schema):
 
 
 class ModelInfo(Schema):
-    """``info.json``; its format is checked before."""
+    """``info.json`` but for the format and ``trained_on``."""
 
     weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
     channels: Annotated[tuple[Name, ...], Field(min_length=1, max_length=_CHANNELS)]
     versions: Annotated[dict[Name, Name], Field(max_length=100)]
-    trained_on: Annotated[tuple[dict[str, Any], ...], Field(max_length=_IMAGES)]
     members: Annotated[tuple[MemberEntry, ...], Field(max_length=3)] = ()
     clusters: ClusterEntry | None = None
+
+
+def read_info(values: Mapping[str, Any], source: str) -> tuple[ModelInfo, tuple[Mapping[str, Any], ...]]:
+    """Return the values of ``info.json``, and what the model was trained on.
+
+    The latter may be anything: names of files need not be Unicode.
+
+    Parameters
+    ----------
+    values
+        JSON values, whose format is checked.
+    source
+        Name of the file, for messages.
+
+    Raises
+    ------
+    ModelError
+        A value is damaged.
+    """
+    trained_on = values.get("trained_on")
+    if not isinstance(trained_on, list) or not all(isinstance(entry, dict) for entry in trained_on):
+        raise ModelError(f"{source}: trained_on: found damaged entries, expected a list of mappings")
+    others = {key: value for key, value in values.items() if key != "trained_on"}
+    return validated(ModelInfo, others, source, ModelError), tuple(trained_on)
 
 
 _Level = Annotated[int, Field(ge=0, le=255)]

@@ -7,6 +7,7 @@ import skops.io
 from sklearn.ensemble import RandomForestClassifier
 
 from hrvol.errors import RecipeError
+from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import ClassifierSpec
 from hrvol.segment.estimators import estimators as module
 from hrvol.segment.estimators.estimators import (
@@ -95,8 +96,8 @@ def test_max_features_is_at_most_all_columns(given, used):
 
 @pytest.mark.parametrize("value", [0, -1, -0.5])
 def test_max_features_below_one_is_refused(value):
-    with pytest.raises(RecipeError, match="max_features"):
-        make_classifier(_spec("forest", max_features=value), 5, 0)
+    with pytest.raises(RecipeError, match=r"classifier\.max_features: found .* expected"):
+        Recipe.from_dict({"classifier": {"max_features": value}})
 
 
 def test_settings_reach_the_estimators():

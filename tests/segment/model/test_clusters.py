@@ -202,7 +202,10 @@ def _with_info(path, folder, drop=None, **changes):
         ({"count": 8}, r"of_cluster\.npy: found int64 \(9,\), expected numbers of shape \(8,\)"),
         ({"count": 0}, r"info\.json: clusters\.count: found 0, expected a number greater"),
         ({"count": -9}, r"clusters\.count: found -9, expected"),
-        ({"count": 10**9}, r"clusters\.count: found 1000000000, expected a number less than or equal to 4095"),
+        (
+            {"count": 10**9},
+            r"clusters\.count: found 1000000000, expected a number less than or equal to 4095",
+        ),
         ({"count": 4000}, "found 4000 clusters, expected at most the 9 of the recipe"),
         ({"count": "nine"}, r"clusters\.count: found 'nine', expected an integer"),
         ({"count": None}, r"clusters\.count: found null, expected an integer"),
@@ -212,7 +215,10 @@ def _with_info(path, folder, drop=None, **changes):
         ({"temperature": float("nan")}, "found the number NaN"),
         ({"temperature": "warm"}, r"clusters\.temperature: found 'warm', expected a number"),
         ({"semantic_distance": "far"}, r"semantic_distance: found 'far', expected a number or null"),
-        ({"position": {"degree": 2, "columns": 7}}, "found a position field of 7 columns, expected at most 6"),
+        (
+            {"position": {"degree": 2, "columns": 7}},
+            "found a position field of 7 columns, expected at most 6",
+        ),
         ({"position": {"degree": 10**6, "columns": 2}}, r"clusters\.position\.degree: found 1000000"),
         ({"drop": "attention"}, "clusters: found no attention, expected one"),
         ({"drop": "count"}, "clusters: found no count, expected one"),
@@ -226,9 +232,7 @@ def test_inconsistent_values_are_refused(saved, tmp_path, changes, message):
 def test_another_kind_of_entry_is_refused(saved, tmp_path, entry):
     with zipfile.ZipFile(saved) as archive:
         info = json.loads(archive.read("info.json")) | {"clusters": entry}
-    _refused(
-        _edited(saved, tmp_path, {"info.json": json.dumps(info).encode()}), "found .*expected"
-    )
+    _refused(_edited(saved, tmp_path, {"info.json": json.dumps(info).encode()}), "found .*expected")
 
 
 @pytest.mark.parametrize("counts", [np.zeros(9, np.int64), np.arange(9), np.arange(-4, 5)])

@@ -411,7 +411,10 @@ def test_pickled_arrays_are_refused(saved, tmp_path):
 @pytest.mark.parametrize(
     ("foreign", "message"),
     [
-        (FunctionTransformer(func=os.path.join), "found types .*join, .*, expected those of a classifier only"),
+        (
+            FunctionTransformer(func=os.path.join),
+            "found types .*join, .*, expected those of a classifier only",
+        ),
         (
             GaussianProcessClassifier(),
             "found types .*GaussianProcessClassifier, expected those of a classifier only",
