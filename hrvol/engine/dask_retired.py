@@ -20,7 +20,7 @@ LOG = logging.getLogger("hrvol.run")
 
 
 class RetiredWorkers:
-    """The workers that get no tasks: those that were ended, and those set aside until they go on."""
+    """The workers that get no tasks: those that were ended, and those set aside until they resume."""
 
     def __init__(self) -> None:
         self._ended: set[str] = set()
@@ -35,7 +35,7 @@ class RetiredWorkers:
         self._ended.add(worker)
 
     def heard(self, name: str, worker: str, *, works: bool) -> None:
-        """Use a worker again that was set aside and has gone on with a task."""
+        """Use a worker again that was set aside and has resumed a task."""
         self._silent.discard(worker)
         if works:
             self._stuck.pop(name, None)
@@ -60,7 +60,7 @@ class RetiredWorkers:
             self._ended.add(worker)
         if retired:
             return
-        done = "it gets no other tasks until it goes on" if cluster is None else "starting another worker"
+        done = "it gets no other tasks until it resumes" if cluster is None else "starting another worker"
         LOG.warning("%s: a task is given to another worker: %s; %s", worker, task.reason, done)
         if isinstance(cluster, LocalCluster):
             kill_worker(cluster, worker)

@@ -206,7 +206,7 @@ def test_a_stopped_worker_of_a_running_cluster_is_set_aside_until_it_goes_on(
         assert sorted(outcome.task[0] for outcome in seen) == list(range(6))  # each of them once
         stopped = int(Path(quick).read_text())
         assert stopped not in {outcome.value for outcome in seen if outcome.task[0] == 3}
-        assert "it gets no other tasks until it goes on" in caplog.text
+        assert "it gets no other tasks until it resumes" in caplog.text
         (other,) = {worker.pid for worker in cluster.workers} - {stopped}
         assert {o.value for o in engine.map_bounded(stop_once, tasks)} == {other}
         os.kill(stopped, signal.SIGCONT)

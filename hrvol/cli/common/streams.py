@@ -1,4 +1,4 @@
-"""Standard streams that never fail: closed, full or broken ones lose text, and a run goes on."""
+"""Standard streams that never fail: closed, full or broken ones lose text, and a run continues."""
 
 from __future__ import annotations
 
