@@ -12,6 +12,7 @@
     │   └── ModelError                       a *.hrvol file is damaged or does not fit
     ├── WeightsError           exit code 1   network weights are missing or do not match the model
     ├── DeviceError            exit code 1   a requested GPU is not available, or is used twice
+    ├── EngineError            exit code 1   no worker can be started, or no scheduler answers
     ├── OutputExistsError      exit code 1   the output exists already
     │   ├── OtherRunError                    an unfinished output has other settings
     │   └── BusyError                        another process is writing the output
@@ -23,6 +24,8 @@ A message is one line: the file, the value found and the value expected.
 """
 
 from hrvol.text import printable
+
+_LONGEST = 2000  # characters of a message
 
 
 class HrvolError(Exception):
@@ -41,6 +44,10 @@ class HrvolError(Exception):
     exit_code = 1
     transient = False
     ends_run = False
+
+    def __str__(self) -> str:
+        """Return the message on one line; what a terminal would obey is escaped, as messages quote files."""
+        return printable(super().__str__(), _LONGEST)
 
 
 class UsageError(HrvolError):
@@ -89,6 +96,10 @@ class DeviceError(HrvolError):
     ends_run = True
 
 
+class EngineError(HrvolError):
+    """Workers cannot be started, or the scheduler of a running cluster does not answer."""
+
+
 class OutputExistsError(HrvolError):
     """The output exists already; nothing was written."""
 
@@ -121,7 +132,7 @@ class StoppedError(HrvolError):
 
 def one_line(error: BaseException) -> str:
     """Return an exception as one line, with the name of its type unless it is an :class:`HrvolError`."""
-    text = printable(" ".join(str(error).split()), 2000)
+    text = printable(" ".join(str(error).split()), _LONGEST)
     if isinstance(error, HrvolError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

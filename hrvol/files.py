@@ -33,7 +33,7 @@ class FileKind:
     suffix
         A suffix that identifies the kind on its own, so that a damaged file may be overwritten too.
     written_by_us
-        Whether a file with such first bytes is one of hrvol's; called with its path.
+        Returns whether hrvol wrote a file with such first bytes; called with its path.
     """
 
     name: str
@@ -43,7 +43,7 @@ class FileKind:
 
 
 def _is_model(file: Path) -> bool:
-    """Whether a zip archive says that it is a model: office documents are zip archives, too."""
+    """Whether a zip archive holds a model: office documents are zip archives, too."""
     try:
         with zipfile.ZipFile(file) as archive, archive.open("info.json") as stream:
             info = json.loads(stream.read(_INFO_BYTES))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def printable(text: str, limit: int = 400) -> str:
     r"""Return a text in which a terminal finds no commands, on one line.
@@ -27,3 +29,18 @@ def printable(text: str, limit: int = 400) -> str:
 def is_name(text: str) -> bool:
     """Whether a text can be shown as it is: on one line, and no character that a terminal obeys or hides."""
     return text == printable(text, max(24, len(text)))
+
+
+def listed(names: Iterable[object], most: int = 10) -> str:
+    """Return names for a message, separated by commas: the first ones, and the number of the others.
+
+    Parameters
+    ----------
+    names
+        Names or values, of any origin.
+    most
+        Most names that are shown.
+    """
+    every = list(names)
+    text = ", ".join(printable(str(name), 100) for name in every[:most])
+    return text if len(every) <= most else f"{text} and {len(every) - most} more"

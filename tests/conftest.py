@@ -21,6 +21,7 @@ SLOW = (
     "test_prefect_flow",
     "test_snakefile",
     "test_sbatch",
+    "test_slurm_itself",
     "test_faults_of_storage",
     "test_faults",
     "test_s3",

@@ -50,6 +50,10 @@ WANTED = {"probabilities": True, "uncertainty": True}
 ARRAYS = ("labels/hrvol/0", "labels/hrvol/1", "labels/hrvol/2", "probabilities/0", "uncertainty/1")
 HARMS = ("truncated", "deleted", "flipped", "a directory")
 
+DEEP = json.loads("[" * 400 + "]" * 400)
+ODD = [None, True, -1, 1.5, 10**30, "1", "", [], {}, DEEP, "x" * 10**6, "\x1b[2J"]
+"""Values that a file may hold where another is expected."""
+
 FORK = multiprocessing.get_context("forkserver")
 PRELOAD = ["hrvol.cli", "hrvol.run.segment", "hrvol.engine.dask_engine", "hrvol.features.featuriser"]
 FORK.set_forkserver_preload(PRELOAD)
@@ -135,14 +139,13 @@ class Run:
     """A process that does a command of the command line; use it in a ``with`` statement, which ends it.
 
     ``dies_at`` lets it kill itself at the so-many-th call of ``fsync``, before a file gets its name or after,
-    or at the first one for a file whose path has this text in it.
+    or at the first one for a file whose path has this text in it. ``limits`` are those of silent workers.
     """
 
-    def __init__(self, arguments, log, dies_at=None):
+    def __init__(self, arguments, log, dies_at=None, limits=None):
         self._log = Path(log)
-        self._process = FORK.Process(
-            target=_run, args=(list(arguments), str(log), dies_at, os.fsync is not_waited), daemon=False
-        )
+        options = (dies_at, limits, os.fsync is not_waited)
+        self._process = FORK.Process(target=_run, args=(list(arguments), str(log), *options), daemon=False)
         self._process.start()
         self._known = {}
 
@@ -209,7 +212,7 @@ def not_waited(handle):
     os.fstat(handle if isinstance(handle, int) else handle.fileno())  # fails for what is no file
 
 
-def _run(arguments, log, dies_at, hasty):
+def _run(arguments, log, dies_at, limits, hasty):
     os.setsid()
     if hasty:
         os.fsync = not_waited
@@ -224,8 +227,10 @@ def _run(arguments, log, dies_at, hasty):
     if "local" in arguments:
         fork_the_forkserver()
     from hrvol.cli import main
-    from hrvol.engine import spec
+    from hrvol.engine import life, spec
     from hrvol.run import ledger
+
+    life.LIMITS = limits or life.LIMITS
 
     ledger.FLUSH = 0.1  # what is done is seen sooner
     spec.BACK_OFF = 0.1  # pauses before another try are tested elsewhere
@@ -342,6 +347,28 @@ def harm(path, kind, seed=0):
         if kind == "a directory":
             path.mkdir()
             (path / "rubbish").write_text("rubbish")
+
+
+def documents(out):
+    """Return all metadata of an output but for its ledger's, as values."""
+    files = (path.relative_to(out) for path in Path(out).rglob("zarr.json"))
+    return {
+        str(path): json.loads((Path(out) / path).read_text()) for path in files if path.parts[0] != "ledger"
+    }
+
+
+def change(path, rng):
+    """Change one byte of a file."""
+    data = bytearray(path.read_bytes())
+    at = rng.randrange(len(data))
+    data[at] = rng.choice([byte for byte in range(256) if byte != data[at]])
+    path.write_bytes(data)
+
+
+def edit(path, function):
+    values = json.loads(path.read_text())
+    function(values)
+    path.write_text(json.dumps(values, indent=2))
 
 
 class Cluster:

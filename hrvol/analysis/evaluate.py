@@ -7,17 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hrvol.errors import InputError
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.quality.matching import match_classes, purity
-from hrvol.quality.metrics import Confusion
-from hrvol.volume.grid.tiling import grid
+from hrvol.quality.metrics import MOST_CLASSES, Confusion
+from hrvol.volume.grid.tiling import Box, grid
 from hrvol.volume.storage.location import located
-from hrvol.volume.volume import class_info, open_labels
+from hrvol.volume.volume import Volume, class_info, open_labels
 
 EVALUATE = (64, 512, 512)
 """Voxels (z, y, x) of labels compared at once."""
+
+MOST_VOXELS = 2**44
+"""Most voxels of labels to compare: all of them are read."""
 
 
 def evaluate_volumes(
@@ -68,6 +72,10 @@ def evaluate_volumes(
             f"{predicted.source}: labels have shape {predicted.shape}, expected {true.shape} (Z, Y, X)"
             f" as {true.source}"
         )
+    if math.prod(true.shape) > MOST_VOXELS:
+        raise InputError(
+            f"{true.source}: found shape {true.shape}, expected at most {MOST_VOXELS:.1e} voxels"
+        )
     names: Sequence[str] | dict[int, str] | None = classes
     if names is None:
         # The name of a predicted class is not that of the true class it is matched to.
@@ -76,7 +84,7 @@ def evaluate_volumes(
     total = Confusion(np.zeros((1, 1), np.int64))
     tally = Tally(progress, "evaluate", math.prod(predicted.shape))
     for piece in grid(predicted.shape, EVALUATE):
-        total += Confusion.of(predicted.read(piece.core), true.read(piece.core))
+        total += Confusion.of(_classes_of(predicted, piece.core), _classes_of(true, piece.core))
         tally.finish(piece.index, math.prod(piece.shape))
     scored = total.matched() if match else total
     if classes is not None:  # as in training: a name for each value that occurs, or for each of 1, 2, ...
@@ -91,3 +99,15 @@ def evaluate_volumes(
         figures["matching"] = {str(v): name_of[true_of[v]] if v in true_of else None for v in occurring}
         figures["purity"] = purity(total.matrix)
     return figures
+
+
+def _classes_of(labels: Volume, box: Box) -> NDArray[Any]:
+    """Read a box of labels; counting needs memory for the square of the highest one."""
+    values = labels.read(box)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > MOST_CLASSES:
+        raise InputError(
+            f"{labels.source}: found label {low if low < 0 else high}, expected 0 to {MOST_CLASSES}"
+            " (classes, not objects)"
+        )
+    return values

@@ -7,7 +7,6 @@ the top.
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import click
 
 from hrvol import __version__
 from hrvol.cli.cluster import cluster
+from hrvol.cli.common.output import debugging, echo, echo_lines, quiet_libraries
 from hrvol.cli.common.streams import safe_streams
 from hrvol.cli.demo import demo
 from hrvol.cli.detect import detect
@@ -36,6 +36,7 @@ from hrvol.cli.tune import tune
 from hrvol.cli.weights import weights
 from hrvol.engine.stop import INTERRUPTED, STOPPED, Abandoned, program_signals
 from hrvol.errors import HrvolError, StoppedError
+from hrvol.text import printable
 
 
 class _Program(click.Group):
@@ -102,9 +103,9 @@ class _Program(click.Group):
 
 def _failed(message: str, code: int, kind: str = "hrvol: error") -> int:
     """Print one line (and with HRVOL_DEBUG the traceback) and return the exit code."""
-    if os.environ.get("HRVOL_DEBUG", "") not in ("", "0"):
-        click.echo(traceback.format_exc(), err=True)
-    click.echo(f"{kind}: {' '.join(message.split())}", err=True)
+    if debugging():
+        echo_lines(traceback.format_exc(), err=True)
+    echo(f"{kind}: {printable(' '.join(message.split()), 2000)}", err=True)
     return code
 
 
@@ -139,6 +140,7 @@ def main(context: click.Context) -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped but resumable, 130 interrupted.
     """  # noqa: D301 (click needs the escape)
+    context.with_resource(quiet_libraries())
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hrvol.cli.common.options import finding_options, min_size_option, run_options, yes_option
-from hrvol.cli.common.output import check_blocks, confirm_fresh, echo_segmentation, news, suggest_fresh
+from hrvol.cli.common.output import check_blocks, confirm_fresh, echo, echo_segmentation, news, suggest_fresh
 
 if TYPE_CHECKING:
     from hrvol.run.options import ClusterOptions, RunOptions
@@ -57,8 +57,6 @@ def cluster(
     check_blocks(report.segmentation, output)
     echo_segmentation(report.segmentation, output)
     if report.objects is not None:
-        click.echo(f"{boxes}: {len(report.objects)} boxes")
+        echo(f"{boxes}: {len(report.objects)} boxes")
     if model is not None:
-        click.echo(
-            f"{model}: {len(report.model.classes)} classes from {len(report.clusters.of_cluster)} clusters"
-        )
+        echo(f"{model}: {len(report.model.classes)} classes from {len(report.clusters.of_cluster)} clusters")

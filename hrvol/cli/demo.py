@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hrvol.cli.common.output import echo_table, score
+from hrvol.cli.common.output import echo, echo_table, score
 
 
 @click.command()
@@ -47,9 +47,10 @@ def demo(out: Path, classical_only: bool, file: str | None, offline: bool) -> No
     echo_table(
         ["features", *names, "mIoU"], rows, title="IoU with the ground truth (1 is perfect), whole volume"
     )
-    click.echo("")
+    echo("")
     for picture in report.pictures:
-        click.echo(f"picture: {picture}")
-    click.echo("\nNext: inspect the model, score the labels, then train and segment yourself:")
+        echo(f"picture: {picture}")
+    echo()
+    echo("Next: inspect the model, score the labels, then train and segment yourself:")
     for line in report.commands:
-        click.echo(f"  {line}")
+        echo(f"  {line}")

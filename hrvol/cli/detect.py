@@ -17,7 +17,7 @@ from hrvol.cli.common.options import (
     json_option,
     min_size_option,
 )
-from hrvol.cli.common.output import echo_table, suggest_fresh
+from hrvol.cli.common.output import echo, echo_table, suggest_fresh
 from hrvol.errors import HrvolError, WeightsError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def detect(
             )
         )
     choice = choose_device(computing["device"])
-    click.echo(str(choice), err=True)  # once, not for each image
+    echo(str(choice), err=True)  # once, not for each image
     failed: list[HrvolError | OSError] = []
     distinct = list(dict.fromkeys(images))
     for image in distinct:
@@ -124,10 +124,11 @@ def detect(
         else:
             _echo_detection(detection.to_dict())
             if image in files:
-                click.echo(f"picture: {files[image].picture}\nforeground: {files[image].mask}")
+                echo(f"picture: {files[image].picture}")
+                echo(f"foreground: {files[image].mask}")
     if failed:
         for reason in failed:
-            click.echo(f"failed: {reason}", err=True)
+            echo(f"failed: {reason}", err=True)
         raise HrvolError(f"{len(failed)} of {len(distinct)} images failed; the first: {failed[0]}")
 
 
@@ -135,7 +136,7 @@ def _echo_detection(values: dict[str, Any]) -> None:
     """Print the classes and foreground of an image, and a table of its boxes."""
     share = f"{100 * values['foreground_share']:.1f} %"
     classes, foreground = values["classes"], len(values["foreground"])
-    click.echo(
+    echo(
         f"{values['image']}: {classes} class{'' if classes == 1 else 'es'}, {foreground} in the foreground,"
         f" which is {share} of the image"
     )
@@ -149,4 +150,4 @@ def _echo_detection(values: dict[str, Any]) -> None:
         ]
         echo_table(["box", "pixels", "y0", "x0", "y1", "x1"], rows)
     else:
-        click.echo("no objects found")
+        echo("no objects found")

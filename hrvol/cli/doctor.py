@@ -8,6 +8,7 @@ import click
 
 from hrvol.cli.common.options import json_option
 from hrvol.cli.common.output import echo_json
+from hrvol.text import printable
 
 if TYPE_CHECKING:
     from hrvol.doctor.health import Health
@@ -61,5 +62,6 @@ def _echo_health(health: Health) -> None:
 
 def _echo(state: str, name: str, width: int, found: str, remedy: str | None) -> None:
     word, colour = _WORDS[state]
+    found = printable(found, 2000)
     line = f"{click.style(f'{word:<7}', fg=colour)}  {name:<{width}}  {found}"
-    click.echo(line if remedy is None or state == "ok" else f"{line}; to fix: {remedy}")
+    click.echo(line if remedy is None or state == "ok" else f"{line}; to fix: {printable(remedy, 2000)}")

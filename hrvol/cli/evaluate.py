@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hrvol.cli.common.options import classes_option, json_option, storage_option
-from hrvol.cli.common.output import echo_json, echo_table, score
+from hrvol.cli.common.output import echo, echo_json, echo_table, score
 
 
 @click.command()
@@ -63,10 +63,10 @@ def evaluate(
     ]
     echo_table(["class", *(["predicted"] if match else []), "IoU", "Dice"], rows)
     summary = f"mIoU {score(figures['miou'])}, pixel accuracy {score(figures['accuracy'])}"
-    click.echo(f"{summary}, purity {score(figures['purity'])}" if match else summary)
+    echo(f"{summary}, purity {score(figures['purity'])}" if match else summary)
     unmatched = [value for value, name in figures.get("matching", {}).items() if name is None]
     if unmatched:
-        click.echo(f"predicted classes that match no true class: {', '.join(unmatched)}")
+        echo(f"predicted classes that match no true class: {', '.join(unmatched)}")
     if figures["unlabelled"]:
         missing = "label, or one that matches no class" if unmatched else "label"
-        click.echo(f"{figures['unlabelled']} voxels have a truth but no {missing}; they count as wrong")
+        echo(f"{figures['unlabelled']} voxels have a truth but no {missing}; they count as wrong")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hrvol.cli.common.options import bundle, recipe_compute_options, roi_option
-from hrvol.cli.common.output import news, suggest_fresh
+from hrvol.cli.common.output import echo, news, suggest_fresh
 
 kept_options = bundle(
     "kept",
@@ -63,4 +63,4 @@ def features(
             progress=progress,
         )
     variance = f", {100 * report.explained:.1f} % of the variance" if report.explained is not None else ""
-    click.echo(f"{output}: shape {'x'.join(map(str, report.shape))}{variance}")
+    echo(f"{output}: shape {'x'.join(map(str, report.shape))}{variance}")

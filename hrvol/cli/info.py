@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hrvol.cli.common.options import json_option, storage_option
-from hrvol.cli.common.output import echo_json
+from hrvol.cli.common.output import echo, echo_json
 
 
 @click.command()
@@ -32,7 +32,7 @@ def info(path: str, storage_options: dict[str, Any], as_json: bool) -> None:
     width = max(len(name) for name in values)
     for name, value in values.items():
         if value is not None:
-            click.echo(f"{name.replace('_', ' '):<{width}}  {_in_words(value)}")
+            echo(f"{name.replace('_', ' '):<{width}}  {_in_words(value)}")
 
 
 def _in_words(value: Any) -> str:

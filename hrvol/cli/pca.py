@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hrvol.cli.common.options import fresh_option, recipe_compute_options
-from hrvol.cli.common.output import echo_table, news, suggest_fresh
+from hrvol.cli.common.output import echo, echo_table, news, suggest_fresh
 
 
 def parse_planes(ctx: click.Context, param: click.Parameter, value: str) -> int | tuple[int, ...]:
@@ -77,4 +77,4 @@ def pca(
     ]
     echo_table(["component", "variance"], rows)
     number = len(report.planes)
-    click.echo(f"{report.picture}: {number} plane{'' if number == 1 else 's'}")
+    echo(f"{report.picture}: {number} plane{'' if number == 1 else 's'}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hrvol.cli.common.options import json_option, plan_options
-from hrvol.cli.common.output import echo_json, echo_table, news, suggest_fresh
+from hrvol.cli.common.output import echo, echo_json, echo_table, news, suggest_fresh
 
 if TYPE_CHECKING:
     from hrvol.planning.plan import Plan
@@ -53,9 +53,7 @@ def show_plan(
     from hrvol.planning.plan_run import plan as estimate_run
 
     if not as_json:
-        click.echo(
-            f"computing a few blocks for about {seconds:.0f} s, besides the start of the workers", err=True
-        )
+        echo(f"computing a few blocks for about {seconds:.0f} s, besides the start of the workers", err=True)
     with news(), suggest_fresh():
         estimated = estimate_run(volume, output, model, options, seconds)
     if as_json:
@@ -101,7 +99,7 @@ def echo_plan(plan: Plan) -> None:
     ]
     echo_table([plan.engine, f"{plan.workers} worker{'s' * (plan.workers > 1)}"], rows)
     if len(plan.by_workers) > 1:
-        click.echo()
+        echo()
         echo_table(["workers", "time"], [[str(n), duration(seconds)] for n, seconds in plan.by_workers])
     for note in plan.notes:
-        click.echo(note)
+        echo(note)

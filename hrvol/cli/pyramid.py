@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrvol.cli.common.options import engine_options, storage_option
+from hrvol.cli.common.output import echo
 
 if TYPE_CHECKING:
     from hrvol.engine.spec import EngineSpec
@@ -31,4 +32,4 @@ def pyramid(image: str, engine: EngineSpec, storage_options: dict[str, Any]) -> 
     with stop_signals(ends=True) as stop, display() as progress:
         location = Location.of(image, storage_options)
         levels = add_levels(location, engine, stop=stop, progress=progress)
-    click.echo(f"{image}: {levels} levels")
+    echo(f"{image}: {levels} levels")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hrvol.cli.common.output import echo_json
+from hrvol.cli.common.output import echo, echo_json, echo_lines
 
 
 @click.group(no_args_is_help=False)
@@ -27,7 +27,7 @@ def recipe_list() -> None:
 
     width = max(map(len, SUMMARIES))
     for name, summary in SUMMARIES.items():
-        click.echo(f"{name:<{width}}  {summary}")
+        echo(f"{name:<{width}}  {summary}")
 
 
 @recipe.command("show")
@@ -39,7 +39,7 @@ def recipe_show(source: str) -> None:
     """
     from hrvol.recipe.recipe import Recipe
 
-    click.echo(Recipe.load(source).to_yaml(), nl=False)
+    echo_lines(Recipe.load(source).to_yaml().rstrip("\n"))
 
 
 @recipe.command("schema")

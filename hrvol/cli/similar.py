@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hrvol.cli.common.options import bundle, fresh_option, json_option, recipe_compute_options
-from hrvol.cli.common.output import echo_json, echo_table, news, suggest_fresh
+from hrvol.cli.common.output import echo, echo_json, echo_table, news, suggest_fresh
 
 
 def parse_points(
@@ -117,4 +117,4 @@ def similar(
     ]
     echo_table(["target", "point", "rank", "y", "x", "similarity"], rows)
     if output is not None:
-        click.echo(f"picture: {output}")
+        echo(f"picture: {output}")

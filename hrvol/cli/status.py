@@ -7,7 +7,10 @@ from typing import Any
 import click
 
 from hrvol.cli.common.options import json_option, storage_option
-from hrvol.cli.common.output import FAILURES_SHOWN, echo_json
+from hrvol.cli.common.output import FAILURES_SHOWN, echo, echo_json
+
+QUIET = 300.0
+"""Seconds without a finished block from which this is shown."""
 
 
 @click.command()
@@ -30,18 +33,18 @@ def status(store: str, storage_options: dict[str, Any], as_json: bool) -> None:
         echo_json(values)
         return
     total, done = values["total"], values["done"]
-    click.echo(f"{store}: {values['state']}, {100 * done // max(total, 1)} %")
-    click.echo(f"blocks  {done} of {total} done, {values['failed']} failed, {values['left']} left")
+    echo(f"{store}: {values['state']}, {100 * done // max(total, 1)} %")
+    echo(f"blocks  {done} of {total} done, {values['failed']} failed, {values['left']} left")
     if values["voxels_per_s"]:
         left = f", {duration(values['eta_s'])} left" if values["left"] else ""
-        click.echo(f"rate    {count(values['voxels_per_s'])} voxels/s{left}")
+        echo(f"rate    {count(values['voxels_per_s'])} voxels/s{left}")
+    if (values["quiet_s"] or 0) > QUIET:
+        echo(f"quiet   no block has finished for {duration(values['quiet_s'])}")
     for driver in values["drivers"]:
         if driver["state"] in ("running", "lost"):
             where = f"process {driver['pid']} on {driver['host']}, engine {driver['engine']}"
-            click.echo(
-                f"driver  {driver['lane']}: {driver['state']}, {where}, seen {driver['seen_s']:.0f} s ago"
-            )
+            echo(f"driver  {driver['lane']}: {driver['state']}, {where}, seen {driver['seen_s']:.0f} s ago")
     for failure in values["failures"][:FAILURES_SHOWN]:
-        click.echo(f"failed  block {tuple(failure['block'])}: {failure['reason']}")
+        echo(f"failed  block {tuple(failure['block'])}: {failure['reason']}")
     if len(values["failures"]) > FAILURES_SHOWN:
-        click.echo(f"        and {len(values['failures']) - FAILURES_SHOWN} more (--json has them all)")
+        echo(f"        and {len(values['failures']) - FAILURES_SHOWN} more (--json has them all)")

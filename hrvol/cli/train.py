@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrvol.cli.common.options import classes_option, pairs_of, recipe_compute_options
-from hrvol.cli.common.output import echo_table, news, suggest_fresh
+from hrvol.cli.common.output import echo, echo_table, news, suggest_fresh
 from hrvol.cli.tune import echo_tuned
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def train(
     finally:  # not inside display(), which captures standard output; and even if the training fails
         for result in tuned:
             echo_tuned(result)
-            click.echo()
+            echo()
     save_model(model, output)
     counts: dict[int, int] = {}
     for entry in model.trained_on:
@@ -78,4 +78,4 @@ def train(
             counts[int(value)] = counts.get(int(value), 0) + n
     rows = [[info.name, str(info.value), str(counts.get(info.value, 0))] for info in model.classes]
     echo_table(["class", "value", "pixels used"], rows)
-    click.echo(f"{output}: {len(model.channels)} features, {len(model.classes)} classes")
+    echo(f"{output}: {len(model.channels)} features, {len(model.classes)} classes")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrvol.cli.common.options import json_option, pairs_of, recipe_compute_options
-from hrvol.cli.common.output import echo_json, echo_table, news, score, suggest_fresh
+from hrvol.cli.common.output import echo, echo_json, echo_lines, echo_table, news, score, suggest_fresh
 
 if TYPE_CHECKING:
     from hrvol.training.tuning.tune import TuningResult
@@ -81,7 +81,11 @@ def tune(
         echo_json(_values(tuned))
         return
     echo_tuned(tuned)
-    click.echo(f"\n{tuned.to_yaml()}" if output is None else f"{output}: written", nl=output is not None)
+    if output is None:
+        echo()
+        echo_lines(tuned.to_yaml().rstrip("\n"))
+    else:
+        echo(f"{output}: written")
 
 
 def echo_tuned(tuned: TuningResult) -> None:
@@ -98,7 +102,7 @@ def echo_tuned(tuned: TuningResult) -> None:
     ]
     echo_table(["tried", "mIoU", "spread", "us/pixel", ""], rows)
     for line in (*tuned.notes, tuned.why):
-        click.echo(line)
+        echo(line)
 
 
 def _values(tuned: TuningResult) -> dict[str, Any]:

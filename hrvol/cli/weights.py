@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hrvol.cli.common.output import echo_table
+from hrvol.cli.common.output import echo, echo_table
 from hrvol.errors import WeightsError
 
 
@@ -63,12 +63,12 @@ def weights_verify(context: click.Context, name: str | None) -> None:
 
     files = cached_files() if name is None else [weights_path(name)]
     if not files:
-        click.echo(f"no weights in {cache_dir()}")
+        echo(f"no weights in {cache_dir()}")
     failed = False
     for file in files:
         try:
-            click.echo(f"OK       {file.stem}  SHA-256 {verify_file(file)}")
+            echo(f"OK       {file.stem}  SHA-256 {verify_file(file)}")
         except WeightsError as error:
             failed = True
-            click.echo(f"problem  {file.stem}  {' '.join(str(error).split())}")
+            echo(f"problem  {file.stem}  {' '.join(str(error).split())}")
     context.exit(1 if failed else 0)

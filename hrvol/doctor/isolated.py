@@ -37,18 +37,17 @@ class IsolatedProcess:
 
     def __call__(self, function: Callable[..., T], *arguments: Any) -> tuple[T | None, str | None]:
         """Call a function there; return its value, or the reason of its failure in one line."""
-        with _safe_path():  # the pool starts a process of its own too
-            if self._pool is None:
-                context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(1, context, initializer=_silence)
         try:
-            with _safe_path():
-                answer = self._pool.submit(function, *arguments)  # starts the process
+            with _safe_path():  # for the process that the first call starts, and for the pool's own
+                if self._pool is None:
+                    context = multiprocessing.get_context("spawn")
+                    self._pool = ProcessPoolExecutor(1, context, initializer=_silence)
+                answer = self._pool.submit(function, *arguments)
             return answer.result(_TIMEOUT), None
         except BrokenProcessPool:
             failure = "the process crashed"
         except TimeoutError:
-            for process in list(self._pool._processes.values()):
+            for process in [] if self._pool is None else list(self._pool._processes.values()):
                 process.kill()
             failure = f"no answer within {_TIMEOUT:.0f} s"
         except Exception as error:

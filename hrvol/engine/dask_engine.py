@@ -13,40 +13,41 @@ import pickle
 import queue
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, Status
+from distributed import Client, KilledWorker, LocalCluster, SpecCluster, Status
 
 from hrvol.engine import life
+from hrvol.engine.check import check_engine, find_scheduler
 from hrvol.engine.dask_clusters import (
+    connect_running,
     cuda_cluster,
     local_cluster,
-    root_cause,
     sigint_masked_loop,
-    slurm_cluster,
 )
-from hrvol.engine.dask_retired import RetiredWorkers, kill_all, kill_worker
+from hrvol.engine.dask_retired import RetiredWorkers, kill_worker, killing
+from hrvol.engine.dask_servers import root_cause
 from hrvol.engine.dask_worker import Configure, run_on_worker
 from hrvol.engine.gpu_admission import GpuAdmission
 from hrvol.engine.life import LifeWatch
+from hrvol.engine.private import RunKeys, private_folder, safe_path
 from hrvol.engine.scheduling import Job, TaskQueue
+from hrvol.engine.slurm import SlurmJobs, slurm_cluster, slurm_folder
 from hrvol.engine.spec import Engine, EngineSpec, MapRequest, R, T
 from hrvol.engine.stop import postponed
 from hrvol.engine.task import Outcome
-from hrvol.errors import HrvolError, StoppedError, one_line
+from hrvol.errors import EngineError, HrvolError, StoppedError, one_line
 
 LOG = logging.getLogger("hrvol.run")
 
-CONNECT = "60s"
-"""Timeout of the connection to a scheduler."""
-
-JOB_SILENT = 20.0
-"""Seconds without workers after which a SLURM job that had some counts as ended."""
+CONNECT = 15.0
+"""Seconds for the answer of a scheduler whose port is open."""
 
 START_TRIES = 3
 """How often each worker process may fail to start before the run ends, as long as none has started."""
@@ -70,7 +71,7 @@ _SETTINGS = {
     # A dead worker is restarted, which takes a while on a busy machine or a slow disk; Dask would give it up
     # meanwhile, for good.
     "distributed.deploy.lost-worker-timeout": "3650 days",
-    # Dask's clock goes on while a laptop sleeps. The driver itself retires silent workers.
+    # Dask's clock runs while a laptop sleeps. The driver itself retires silent workers.
     "distributed.scheduler.worker-ttl": None,
 }
 
@@ -94,10 +95,10 @@ class DaskEngine(Engine):
         self._spec = spec
         self._configuration = configuration
         self._cluster: Any = None
-        self._jobs_seen: dict[Any, float] = {}
+        self._jobs: SlurmJobs | None = None
         self._client: Any = None
         self._runner: Any = None
-        self._settings: Any = None
+        self._resources = ExitStack()
         self._admission: GpuAdmission | None = None
         self._topic = f"hrvol-{uuid4().hex}"
         self._take_report: Callable[[str, str, str, Any], bool] | None = None  # while a map runs
@@ -105,13 +106,10 @@ class DaskEngine(Engine):
         self._failed_starts: list[str] | None = []  # reasons; None once a worker has started
 
     def __enter__(self) -> Self:
-        # A process that was forked cannot use a GPU that its parent has touched.
-        method = "forkserver" if self._spec.name == "local" else "spawn"
-        self._settings = dask.config.set({**_SETTINGS, "distributed.worker.multiprocessing-method": method})
-        self._settings.__enter__()
         # A connection logs its own end after the cluster has stopped silencing the logs.
         logging.getLogger("distributed.batched").setLevel(logging.CRITICAL)
         try:
+            self._prepare()
             self._client = self._connect()
             self._client.register_plugin(Configure(self._configuration))
             self._client.subscribe_topic(self._topic, self._on_event)
@@ -127,32 +125,65 @@ class DaskEngine(Engine):
     ) -> None:
         self._close(quickly=kind is not None)
 
+    def _prepare(self) -> None:
+        """Set up what the processes of the engine need as long as it is open."""
+        # A process that was forked cannot use a GPU that its parent has touched.
+        method = "forkserver" if self._spec.name == "local" else "spawn"
+        settings = {**_SETTINGS, "distributed.worker.multiprocessing-method": method}
+        if not self._spec.running_cluster:
+            self._resources.enter_context(safe_path())
+            # Dask's own folder for temporary files has a name that other accounts know.
+            parent = dask.config.get("temporary-directory", None)
+            settings["temporary-directory"] = str(
+                self._resources.enter_context(private_folder("hrvol-", parent))
+            )
+        self._resources.enter_context(dask.config.set(settings))
+
     def _connect(self) -> Client:
         spec = self._spec
-        if spec.scheduler_file is not None or "://" in spec.name:
+        if spec.running_cluster:
             # _current_workers reports a lost scheduler itself.
             logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-            option = "scheduler_file" if spec.scheduler_file else "address"
-            try:
-                return Client(**{option: self._scheduler}, set_as_default=False, timeout=CONNECT)
-            except (OSError, ValueError) as error:
-                reason = one_line(error)
-                raise HrvolError(f"{self._scheduler}: no Dask scheduler answers ({reason})") from None
-        if spec.name == "slurm":
-            self._cluster = slurm_cluster(spec)
-        else:
+            address = find_scheduler(spec)
             self._runner = sigint_masked_loop()
-            try:
+            return connect_running(address, CONNECT, self._runner.loop)
+        check_engine(spec)
+        self._runner = sigint_masked_loop()
+        try:
+            if spec.local_gpus:
+                self._cluster = self._start_on_gpus(RunKeys.create())
+            else:
                 with postponed():  # the cluster would be left without an owner
-                    if spec.local_gpus:
-                        self._cluster = cuda_cluster(spec, self.workers, self._runner.loop)
-                    else:
-                        self._cluster = local_cluster(spec, 0, self._runner.loop)
-            except RuntimeError as error:
-                raise self._start_error(root_cause(error)) from error
+                    self._cluster = self._start_cluster(RunKeys.create())
+            if spec.name == "slurm":
+                self._jobs = SlurmJobs(self._cluster, spec.count)
+                self._jobs.submit()
+        except HrvolError:
+            raise
+        except (RuntimeError, ValueError, TypeError, OSError) as error:
+            raise self._start_error(root_cause(error)) from error
+        if spec.name != "slurm":
             self._cluster.scale(self.workers)
             self._await_workers(self._cluster)
         return Client(self._cluster, set_as_default=False)
+
+    def _start_cluster(self, keys: RunKeys) -> Any:
+        """Return a cluster without workers."""
+        spec, loop = self._spec, self._runner.loop
+        if spec.name == "slurm":
+            folder = private_folder(".hrvol-keys-", slurm_folder(spec) or Path.cwd())
+            saved = keys.saved(self._resources.enter_context(folder))
+            return slurm_cluster(spec, loop, saved.security())
+        return local_cluster(spec, 0, loop, keys.security())
+
+    def _start_on_gpus(self, keys: RunKeys) -> Any:
+        """Return a cluster with a worker for each GPU, for which it waits itself."""
+        others = set(SpecCluster._instances)
+        try:
+            return cuda_cluster(self._spec, self.workers, self._runner.loop, keys.security())
+        except BaseException:  # a signal: its processes are ended with what has been made
+            self._cluster = next(iter(set(SpecCluster._instances) - others), None)
+            raise
 
     def _await_workers(self, cluster: LocalCluster) -> None:
         """Wait until all workers have started, but not long for the last ones.
@@ -175,24 +206,22 @@ class DaskEngine(Engine):
 
     def _close(self, quickly: bool) -> None:
         """End the workers; ``quickly``: without waiting for running tasks."""
-        with postponed():  # or processes would be left
+        with postponed(), killing(self._cluster if quickly else None):  # or processes would be left
             self._end(quickly)
 
     def _end(self, quickly: bool) -> None:
-        if isinstance(self._cluster, LocalCluster) and quickly:
-            kill_all(self._cluster)
+        local = isinstance(self._cluster, LocalCluster)
         for resource in (self._client, self._cluster):
             with suppress(Exception):
                 if resource is not None:
-                    # Dask would wait forever for processes that were killed while they started.
-                    resource.close(timeout=2 if quickly else 10)
+                    # Dask would wait forever for processes that were killed while they started. SLURM takes
+                    # a while to cancel jobs.
+                    resource.close(timeout=2 if quickly and local else 10)
         with suppress(Exception):
             if self._runner is not None:
                 self._runner.stop(timeout=2)
         self._client = self._cluster = self._runner = None
-        if self._settings is not None:
-            self._settings.__exit__(None, None, None)
-            self._settings = None
+        self._resources.close()
 
     def _outcomes(self, request: MapRequest[T, R]) -> Iterator[Outcome[T, R]]:
         topic = self._topic
@@ -298,8 +327,8 @@ class DaskEngine(Engine):
         if isinstance(self._cluster, LocalCluster):
             self._replenish(self._cluster)
         if self._client.status == "running":
-            if self._cluster is not None and self._spec.name == "slurm":
-                self._replace_jobs()
+            if self._jobs is not None:
+                self._jobs.replace_ended()
             try:
                 workers = [worker for worker in self._client.nthreads() if worker not in self._retired]
                 return workers if self._admission is None else self._admission.admitted(workers)
@@ -326,7 +355,7 @@ class DaskEngine(Engine):
 
         Raises
         ------
-        HrvolError
+        EngineError
             No worker has ever started: the cause affects all of them.
         """
         given_up = [n for n, nanny in list(cluster.workers.items()) if nanny.status in _OVER]
@@ -341,25 +370,8 @@ class DaskEngine(Engine):
         if given_up:
             cluster.scale(self.workers)
 
-    def _start_error(self, reason: str) -> HrvolError:
-        return HrvolError(f"engine: {self._spec.name}: no worker process starts: {reason}")
-
-    def _replace_jobs(self) -> None:
-        """Replace SLURM jobs that have lost all their workers, by time limit or node failure."""
-        cluster, now = self._cluster, time.monotonic()
-        names = {str(state.name) for state in list(cluster.scheduler.workers.values())}
-        ended = []
-        for job in list(cluster.worker_spec):
-            if any(name == str(job) or name.startswith(f"{job}-") for name in names):
-                self._jobs_seen[job] = now
-            elif now - self._jobs_seen.get(job, now) > JOB_SILENT:
-                ended.append(job)
-        for job in ended:  # dask-jobqueue itself keeps a job until it is cancelled
-            cluster.worker_spec.pop(job)
-            cluster.loop.add_callback(cluster.workers.pop, job, None)
-        if ended:
-            LOG.warning("%d SLURM jobs ended before the run: submitting others", len(ended))
-            cluster.scale(jobs=self.workers)
+    def _start_error(self, reason: str) -> EngineError:
+        return EngineError(f"engine: {self._spec.name}: no worker process starts: {reason}")
 
 
 def _outcome_of_loss(future: Any, job: Job, reason: str | None) -> Outcome[Any, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import forkserver
 from typing import Any
@@ -81,8 +83,29 @@ def kill_worker(cluster: LocalCluster, worker: str) -> None:
                 os.kill(nanny.pid, signal.SIGKILL)
 
 
-def kill_all(cluster: LocalCluster) -> None:
-    """Kill all worker processes of this machine, also those that are still starting."""
+@contextmanager
+def killing(cluster: Any) -> Iterator[None]:
+    """Kill all worker processes of this machine, also those that start while the ``with`` statement lasts."""
+    if not isinstance(cluster, LocalCluster):
+        yield
+        return
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.is_set():
+            _kill_all(cluster)
+            over.wait(0.1)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _kill_all(cluster: LocalCluster) -> None:
     nannies = list(cluster._created)
     for nanny in nannies:
         with suppress(Exception):  # it may have no process yet, or none any more
@@ -90,5 +113,7 @@ def kill_all(cluster: LocalCluster) -> None:
     if any(nanny.status in (Status.init, Status.starting) for nanny in nannies):
         # Workers are forked from a process that imports for seconds before it answers.
         server: Any = forkserver._forkserver
-        with suppress(TypeError, ProcessLookupError):  # it has not been started
+        with suppress(TypeError, OSError):  # it has not been started
             os.kill(server._forkserver_pid, signal.SIGKILL)
+            server._stop()
+        logging.getLogger("tornado.application").setLevel(logging.CRITICAL)  # the start fails, as intended

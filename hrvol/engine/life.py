@@ -37,7 +37,8 @@ class Limits:
     silent
         Without a report: the process is stopped, or its machine has failed.
     first
-        Without work, before any task has finished: a model is read from tape, say.
+        Without the first report of a worker, which may import packages from a slow disk; and without work
+        before any task has finished, when a model is read from tape, say.
     idle
         Without work, once a task has finished.
     factor
@@ -164,6 +165,7 @@ class LifeWatch:
         self._clock = clock
         self._tasks: dict[str, _Signs] = {}
         self._heard: dict[str, float] = {}  # by worker
+        self._known: set[str] = set()  # workers that have reported
         self._lock = threading.Lock()  # reports arrive in another thread
         self._now, self._looked = 0.0, clock()
         self._longest = 0.0
@@ -179,6 +181,7 @@ class LifeWatch:
         """Take a report about a task; return whether the task is watched."""
         with self._lock:
             self._heard[worker] = self._now
+            self._known.add(worker)
             signs = self._tasks.get(name)
             if signs is None:
                 return False
@@ -212,7 +215,7 @@ class LifeWatch:
             for name, signs in self._tasks.items():
                 silence = self._now - self._heard[signs.worker]
                 idleness = 0.0 if signs.worked is None else self._now - signs.worked
-                if silence > limits.silent:
+                if silence > (limits.silent if signs.worker in self._known else limits.first):
                     reason = f"its worker process gave no sign of life for {duration(silence)}"
                     found.append(Overdue(name, signs.worker, reason, silent=True))
                 elif idleness > idle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,6 +13,7 @@ from hrvol.device import cpus, gpus, this_gpu
 from hrvol.engine.stop import Stop
 from hrvol.engine.task import Outcome
 from hrvol.errors import UsageError
+from hrvol.text import printable
 
 IN_FLIGHT = 2
 """Tasks in flight per worker: one computes while the other reads or writes."""
@@ -25,6 +27,9 @@ R = TypeVar("R")
 
 ENGINES = ("serial", "local", "cuda", "slurm")
 """Names of engines; the address of a Dask scheduler (``tcp://host:port``) is valid too."""
+
+SCHEMES = ("tcp", "tls", "ucx", "ucxx", "ws", "wss")
+"""Protocols of Dask schedulers; those besides TCP and TLS need a package of their own."""
 
 TRIES = 3
 """How often a task is tried before it counts as failed."""
@@ -112,7 +117,8 @@ class EngineSpec:
     name
         ``serial`` (this process), ``local`` (worker processes on this machine), ``cuda`` (one for each GPU
         of this machine, extra ``gpu``), ``slurm`` (SLURM jobs, extra ``slurm``), or the address of a running
-        Dask scheduler, such as ``tcp://host:8786``.
+        Dask scheduler, such as ``tcp://host:8786`` or, with the keys in Dask's configuration,
+        ``tls://host:8786``.
     workers
         Number of worker processes (``slurm``: of jobs); ``None``: one per CPU (``cuda``: per GPU, ``slurm``:
         one job). Ignored by a cluster that runs already.
@@ -145,9 +151,8 @@ class EngineSpec:
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers: found {self.workers}, expected at least 1 process")
-        if self.name not in ENGINES and "://" not in self.name:
-            expected = f"{', '.join(ENGINES)} or an address such as tcp://host:8786"
-            raise UsageError(f"engine: found {self.name!r}, expected {expected}")
+        if self.name not in ENGINES:
+            check_address(self.name)
         if self.serial and self.workers not in (None, 1):
             raise UsageError(
                 f"engine: serial runs in one process: found workers: {self.workers}, expected engine: local"
@@ -163,6 +168,11 @@ class EngineSpec:
     def serial(self) -> bool:
         """Whether tasks run in this process."""
         return self.name == "serial" and self.scheduler_file is None
+
+    @property
+    def running_cluster(self) -> bool:
+        """Whether the scheduler and the workers run already."""
+        return self.scheduler_file is not None or self.name not in ENGINES
 
     @property
     def remote(self) -> bool:
@@ -191,6 +201,14 @@ class EngineSpec:
         if self.remote or self.serial:
             return self
         return replace(self, workers=max(1, min(self.count, tasks)))
+
+
+def check_address(name: str) -> None:
+    """Raise a :class:`UsageError` unless a name is the address of a scheduler."""
+    found = re.fullmatch(r"([a-z]+)://([\w.-]+|\[[\w.:%-]+\]):(\d{1,5})/?", name)
+    if found is None or found[1] not in SCHEMES or not 0 < int(found[3]) < 65536:
+        expected = f"{', '.join(ENGINES)} or an address such as tcp://host:8786 or tls://host:8786"
+        raise UsageError(f"engine: found {printable(name, 100)!r}, expected {expected}")
 
 
 def pause(failed: int) -> float:

@@ -80,7 +80,7 @@ def read_file(
     kind = stat.S_IFMT(status.st_mode)
     if kind != stat.S_IFREG:
         os.close(handle)
-        raise error(f"{name}: found {_KINDS.get(kind, 'no regular file')}, expected {expected}")
+        raise error(f"{name}: found {file_kind(kind)}, expected {expected}")
     with os.fdopen(handle, "rb") as stream:
         if private and status.st_uid != os.geteuid():
             raise error(f"{name}: found a file of account {status.st_uid}, expected your own")
@@ -96,6 +96,11 @@ def read_file(
     if len(data) > limit:
         _too_large(name, len(data), limit, error)
     return data
+
+
+def file_kind(mode: int) -> str:
+    """Return what a file of this mode is, if it is no regular file, for messages: ``"a folder"``."""
+    return _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
 def parse_json(

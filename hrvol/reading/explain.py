@@ -102,14 +102,20 @@ def _locate(details: ErrorDetails, model: type[BaseModel]) -> _Located:
     owner, field = model, None
     inner: type[BaseModel] | None = model
     for part in details["loc"]:
-        if isinstance(part, int):
+        if isinstance(part, int):  # of a list, whose values are of the same model
             path.append(part)
-        elif inner is not None and not part.startswith("function-"):
+        elif inner is not None and not part.startswith("function-") and part != inner.__name__:
             path.append(part)
-            owner, field = inner, inner.model_fields.get(str(part))
+            owner, field = inner, _field(inner, part)
             inner = None if field is None else _section(field.annotation)
     key = details.get("ctx", {}).get("key")  # a section's own check names the field
     return _Located((*path, key) if key else tuple(path), owner, field, details)
+
+
+def _field(model: type[BaseModel], key: str) -> FieldInfo | None:
+    """Return the field of a key of the file, which may have another name in Python."""
+    fields = model.model_fields
+    return fields.get(key) or next((field for field in fields.values() if field.alias == key), None)
 
 
 def _by_value(located: Sequence[_Located]) -> Iterator[list[_Located]]:
@@ -144,6 +150,9 @@ def _problem(alternatives: Sequence[_Located], model: type[BaseModel]) -> str:
 
 def _expected(details: ErrorDetails, annotation: Any) -> str:
     kind = details["type"]
+    if kind in ("too_long", "too_short") and details["ctx"]["field_type"] == "List":
+        most = details["ctx"].get("max_length")
+        return f"at most {most} values" if most else f"at least {details['ctx']['min_length']} values"
     if kind in ("tuple_type", "too_long", "missing"):
         expected = _list_of(annotation)
         limited = kind == "too_long" and expected == "a list"
@@ -154,7 +163,7 @@ def _expected(details: ErrorDetails, annotation: Any) -> str:
         return f"text of at most {details['ctx']['max_length']} characters"
     if kind in ("model_type", "model_attributes_type"):
         return "a mapping of keys"
-    rule = details["msg"].removeprefix("Input should be ")
+    rule = details["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if kind.startswith(("greater_than", "less_than")):
         return f"a number {rule}"
     if kind == "literal_error":

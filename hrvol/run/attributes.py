@@ -1,4 +1,4 @@
-"""Validate the provenance of an output, which says what the blocks of its run are."""
+"""Validate the provenance of an output, from which the blocks of its run follow."""
 
 from __future__ import annotations
 

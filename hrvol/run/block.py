@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hrvol.engine.task import attempt, computing, configuration, tick
+from hrvol.errors import UnreadableError
 from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe.specs import BATCH, TileSpec
-from hrvol.run.job import BlockReport, SegmentJob, reader_of
+from hrvol.run.job import BlockReport, SegmentJob, input_states, inputs_digest, reader_of
 from hrvol.run.predict import predict_part, read_window
 from hrvol.volume.grid.tiling import Block, box_shape, intersection
+from hrvol.volume.input_state import InputState, changed_files
 from hrvol.volume.storage.location import combined
 
 if TYPE_CHECKING:
@@ -43,16 +45,19 @@ def predict_block(block: Block) -> BlockReport:
     box = intersection(block.core, job.region)
     if box is None:
         raise ValueError(f"block {block.index} is outside the region {job.region}")
+    before = input_states(job, block)
     mask = None if job.mask is None else job.mask.read(box) != 0
     if mask is not None and not mask.any():
+        inputs = _unchanged(job, block, before)
         objects = _checksums(job, block)
         return BlockReport(
-            block.index, 0, 0.0, {}, SeamDisagreement(), combined(objects), 0, peak_memory(), objects
+            block.index, 0, 0.0, {}, SeamDisagreement(), combined(objects), 0, peak_memory(), objects, inputs
         )
     with computing():  # loaded once per process
         model, featuriser = job.model_source.load(job.store)
     reader = reader_of(job, model.recipe.tiles)
-    raw = read_window(job.volume, block, box, model, reader)
+    raw = read_window(job.volume, block, box, model, reader.of(before[0]))
+    inputs = _unchanged(job, block, before)
     _, height, width = box_shape(box)
     with computing():
         # At each try with half the batch: a GPU may have been out of memory.
@@ -84,7 +89,19 @@ def predict_block(block: Block) -> BlockReport:
         reader.newly_decoded(),
         peak_memory(),
         objects,
+        inputs,
     )
+
+
+def _unchanged(job: SegmentJob, block: Block, before: tuple[InputState, InputState]) -> int:
+    """Return the digest of a block's input; raise :class:`UnreadableError` if it changed meanwhile."""
+    after = input_states(job, block)
+    changed = []
+    for volume, one, other in zip((job.volume, job.mask), before, after, strict=True):
+        changed += [] if volume is None else changed_files(volume, one, other)
+    if changed:
+        raise UnreadableError(f"{changed[0]}: found that it changed during the run, expected no change")
+    return inputs_digest(before)
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ from typing import Any
 from hrvol.analysis.boxes import find_boxes, write_boxes
 from hrvol.analysis.objects import Object
 from hrvol.device import free_gpu_memory
+from hrvol.engine.check import check_engine
 from hrvol.engine.stop import Stop
 from hrvol.features.weights.source import WeightsSource
 from hrvol.files import BOXES, MODEL, check_file
@@ -157,6 +158,7 @@ def cluster(
     recipe = _recipe(finding, opened, options.output.crf)
     # Everything is checked before the minutes of fitting.
     engine = options.placed()[0].engine
+    check_engine(engine)
     location = Location.of(out, options.storage_options)
     settings = (file_or_none(finding.recipe), options.weights.path, engine.scheduler_file)
     inputs = (opened, options.input.mask, *settings)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.device import choose_device
-from hrvol.errors import UsageError
+from hrvol.errors import UnreadableError, UsageError
 from hrvol.features.projection import Projection, fit_projection
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback, Tally
@@ -24,6 +24,7 @@ from hrvol.training.tile_features import TileFeatures, load_features
 from hrvol.volume.grid.regions import region_tiles
 from hrvol.volume.grid.tiling import Box, Tile, block_shape, box_shape
 from hrvol.volume.guard import file_or_none, keep_inputs
+from hrvol.volume.input_state import changed_files, input_state
 from hrvol.volume.intensity import common_window, to_unit
 from hrvol.volume.ome.feature_array import create_features
 from hrvol.volume.region import Region, region_box
@@ -134,6 +135,7 @@ def extract_features(
         channels = [f"pca/{i}" for i in range(kept)]
     if attention and featuriser.backbone is not None:
         channels += [f"attention/{i}" for i in range(featuriser.backbone.heads)]
+    state = input_state(opened, region)
     shape = (len(channels), *box_shape(region)[-opened.ndim :])
     explained = None if projection is None else float(projection.explained.sum())
     writer = create_features(
@@ -162,6 +164,9 @@ def extract_features(
             inside = [slice(s.start - r.start, s.stop - r.start) for s, r in zip(box, region, strict=True)]
             writer.write((inside[0], inside[1], inside[2]), values[:, None])
             tally.finish((z, tile.core), values[0].size)
+    changed = changed_files(opened, state, input_state(opened, region))
+    if changed:
+        raise UnreadableError(f"{changed[0]}: found that it changed during the run, expected no change")
     writer.finish()
     return FeaturesReport(shape, explained)
 

@@ -22,9 +22,10 @@ from hrvol.run.options import PredictOptions
 from hrvol.segment.model.model import Model, check_weights, model_bytes, read_model, read_model_bytes
 from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
 from hrvol.volume.grid.order import BlockGrid
-from hrvol.volume.grid.tiling import Box
+from hrvol.volume.grid.tiling import Block, Box, windows_box
+from hrvol.volume.input_state import InputState, input_state
 from hrvol.volume.ome.labels import LabelStore
-from hrvol.volume.volume import Volume
+from hrvol.volume.volume import Reader, Volume
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
@@ -132,6 +133,8 @@ class SegmentJob:
         Only this box of the volume is computed.
     mask
         Only voxels where it is not 0 are labelled; of the volume's shape.
+    tiles
+        Tiles of the recipe; ``None``: changes of the input are not looked for.
     """
 
     volume: Volume
@@ -140,6 +143,7 @@ class SegmentJob:
     predicting: PredictOptions
     region: Box
     mask: Volume | None = None
+    tiles: TileSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,8 @@ class BlockReport:
         Bytes of input chunks decoded since the worker's previous report.
     peak
         Peak memory of the worker process so far, in bytes.
+    inputs
+        Digest of the state of the files that the block was computed from; 0 if unknown.
     """
 
     index: tuple[int, int, int]
@@ -175,6 +181,21 @@ class BlockReport:
     read: int
     peak: int
     objects: tuple[str, ...] = ()
+    inputs: int = 0
+
+
+def input_states(job: SegmentJob, block: Block) -> tuple[InputState, InputState]:
+    """Return the state of the files that a block is computed from: those of the volume, those of the mask."""
+    if job.tiles is None:
+        return InputState(), InputState()
+    box = windows_box(block, job.volume.shape, job.tiles)
+    mask = InputState() if job.mask is None else input_state(job.mask, block.core)
+    return input_state(job.volume, box), mask
+
+
+def inputs_digest(states: tuple[InputState, InputState]) -> int:
+    """Return one number for both states; 0 if they are unknown."""
+    return states[0].digest() ^ (states[1].digest() << 1 & 2**63 - 1)
 
 
 MODEL_FILE = "model"
@@ -209,6 +230,10 @@ class JobReader:
     def __call__(self, array: Any, selection: tuple[Any, ...]) -> NDArray[Any]:
         """Read a selection of the volume's array."""
         return self._cache.read(array, selection, self._uses)
+
+    def of(self, state: InputState) -> Reader:
+        """Return a reader that uses cached chunks only if their files are still in this state."""
+        return lambda array, selection: self._cache.read(array, selection, self._uses, state.version)
 
     def newly_decoded(self) -> int:
         """Return the bytes of chunks decoded since the previous call."""

@@ -16,6 +16,7 @@ from hrvol.engine.task import Outcome
 from hrvol.errors import BlockError
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.run.block import predict_block
+from hrvol.run.changed_inputs import fail_changed
 from hrvol.run.job import BlockReport
 from hrvol.run.ledger import DONE, PENDING
 from hrvol.run.pyramid_levels import build_levels
@@ -89,10 +90,13 @@ def run_blocks(run: Run, spec: EngineSpec, stop: Stop, progress: ProgressCallbac
 def _predict(run: Run, engine: Engine, pending: Sequence[Block], tally: Tally, stop: Stop) -> None:
     """Predict blocks and record the results as they arrive."""
     succeeded = failed = 0
+    inputs: dict[int, int] = {}
     for outcome in engine.map_bounded(
         predict_block, pending, on_tick=lambda tick: tally.report(tuple(tick[0]), tick[1]), stop=stop
     ):
-        _record(run, outcome)
+        number = _record(run, outcome)
+        if outcome.value is not None:
+            inputs[number] = outcome.value.inputs
         inside = intersection(outcome.task.core, run.job.region)
         assert inside is not None
         tally.finish(outcome.task.index, math.prod(box_shape(inside)) if outcome.ok else 0)
@@ -101,10 +105,12 @@ def _predict(run: Run, engine: Engine, pending: Sequence[Block], tally: Tally, s
             raise BlockError(
                 f"{run.job.store.location}: the first {failed} blocks all failed: {outcome.error}"
             )
+    if stop.signal is None:
+        fail_changed(run, inputs)
 
 
-def _record(run: Run, outcome: Outcome[Block, BlockReport]) -> None:
-    """Record the outcome of a block; raise if all other blocks would fail for the same reason."""
+def _record(run: Run, outcome: Outcome[Block, BlockReport]) -> int:
+    """Record the outcome of a block, and return its number; raise if all others would fail for its reason."""
     store, number = run.job.store, int(np.ravel_multi_index(outcome.task.index, run.grid.counts))
     report = outcome.value
     if report is not None:
@@ -125,6 +131,7 @@ def _record(run: Run, outcome: Outcome[Block, BlockReport]) -> None:
         with suppress(OSError):  # a full disk may refuse even this; the block is recorded as failed anyway
             store.erase(outcome.task.index)
         run.ledger.mark_failed(number, outcome.error or "no result")
+    return number
 
 
 def _raise_if_stopped(run: Run, stop: Stop) -> None:

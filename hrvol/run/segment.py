@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from hrvol.device import cpus
+from hrvol.engine.check import check_engine
 from hrvol.engine.stop import Abandoned, Stop
-from hrvol.errors import BlockError, DeviceError, InputError
+from hrvol.errors import BlockError, DeviceError, EngineError, InputError
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
@@ -29,7 +30,7 @@ from hrvol.run.run_blocks import run_blocks
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
-from hrvol.volume.grid.order import BlockGrid
+from hrvol.volume.grid.order import BlockGrid, check_blocks
 from hrvol.volume.grid.tiling import block_shape
 from hrvol.volume.guard import keep_inputs
 from hrvol.volume.ome.documents import Documents
@@ -191,6 +192,7 @@ def segment(
 ) -> SegmentReport:
     """Label a volume as :func:`segment_volume` does, with its keywords as one object."""
     options, choice = options.placed()
+    check_engine(options.engine)
     output = options.output
     began = round(time.time(), 3)
     with ExitStack() as stack:
@@ -230,7 +232,7 @@ def segment(
             report = summarise(run, prepared.model.classes, began)
         except Abandoned:
             raise stopped_error(run, stop) from None
-        except (BlockError, DeviceError):
+        except (BlockError, DeviceError, EngineError):
             _discard_if_empty(run, store, output)
             raise
         finally:
@@ -279,6 +281,7 @@ def prepare(
     loaded, _ = (source if spec.serial else replace(source, device="cpu")).load()
     if not isinstance(model, Model):  # cached by its content: it may be from another file of the same bytes
         loaded = replace(loaded, source=source.model_file)
+    check_blocks(opened.source, opened.shape, loaded.recipe.tiles)
     crf = loaded.recipe.crf or (CrfSpec() if output.crf else None)
     if crf is not None:
         check_available()
@@ -294,7 +297,9 @@ def prepare(
         },
     }
     predicting = PredictOptions(output.probabilities, output.uncertainty, crf, cpus() if spec.serial else 1)
-    job = SegmentJob(opened, LabelStore(location, output.name), source, predicting, region, mask)
+    job = SegmentJob(
+        opened, LabelStore(location, output.name), source, predicting, region, mask, loaded.recipe.tiles
+    )
     return PreparedRun(loaded, content, location, job, json.loads(json.dumps(attributes)))
 
 

@@ -36,8 +36,9 @@ def run_status(
     -------
     dict
         JSON values: ``state`` (``complete``, ``running``, ``stopped``, ``lost`` or ``failed``), blocks in
-        ``total``, ``done``, ``failed`` and ``left``, ``voxels`` labelled, ``voxels_per_s`` and ``eta_s`` of a
-        running run (else ``None``), ``drivers`` (one mapping each) and ``failures`` (block, reason).
+        ``total``, ``done``, ``failed`` and ``left``, ``voxels`` labelled, ``voxels_per_s``, ``eta_s`` and
+        ``quiet_s``, the seconds since a block was finished, of a running run (else ``None``), ``drivers``
+        (one mapping each) and ``failures`` (block, reason).
 
     Raises
     ------
@@ -63,6 +64,9 @@ def run_status(
             recent += entry["voxels"] if entry["at"] >= since else 0
     states = state.of_block[numbers]
     done, failed, left = (int(np.count_nonzero(states == value)) for value in (DONE, FAILED, PENDING))
+    latest = max((head["began"] for head in alive.values()), default=now)
+    if np.any(states == DONE):
+        latest = max(latest, float(state.at[numbers[states == DONE]].max()))
     rate = recent / max(now - since, 1e-9) if alive and recent else None
     per_block = voxels / done if done else 0.0
     return {
@@ -75,6 +79,7 @@ def run_status(
         "voxels": voxels,
         "voxels_per_s": rate,
         "eta_s": left * per_block / rate if rate else None,
+        "quiet_s": round(max(0.0, now - latest), 1) if alive and left else None,
         "drivers": [
             {
                 "lane": name,

@@ -19,6 +19,15 @@ _MAX_CLASS = np.iinfo(np.uint16).max
 
 _MOST_CLASSES = 1000  # more mean that a grey volume was passed as strokes
 
+# Labels that cover so much are regions, in which neighbours are equal. Grey values that do are noise.
+_DENSE = 0.2
+
+_FEW_CLASSES, _MANY_CLASSES = 20, 100
+
+_EQUAL_NEIGHBOURS = 0.5
+
+_PLANES_LOOKED_AT = 8
+
 
 @dataclass(frozen=True)
 class StrokeBlock:
@@ -79,6 +88,42 @@ class Samples:
         """Return the number of samples of each class present in one image, or in all."""
         labels = self.labels if image is None else self.labels[self.image == image]
         return _counts(labels)
+
+
+def check_drawn(labels: NDArray[Any], source: str) -> None:
+    """Check that a box of strokes does not look like grey values: to train on these would take hours.
+
+    Sparse strokes, and dense ones of up to 20 classes, always pass.
+
+    Parameters
+    ----------
+    labels
+        ``(Z, Y, X)`` integers.
+    source
+        Name for error messages.
+
+    Raises
+    ------
+    StrokesError
+        The box is full of different values that neighbours seldom share.
+    """
+    planes = labels[:: -(-len(labels) // _PLANES_LOOKED_AT)]
+    share = int(np.count_nonzero(planes)) / planes.size
+    if share < _DENSE:
+        return
+    values = np.unique(planes)
+    count = int(np.count_nonzero(values))
+    if count <= _FEW_CLASSES:
+        return
+    left, right = planes[:, :, :-1], planes[:, :, 1:]
+    drawn = (left != 0) & (right != 0)
+    pairs = max(int(np.count_nonzero(drawn)), 1)
+    equal = int(np.count_nonzero(drawn & (left == right))) / pairs
+    if count > _MANY_CLASSES or equal < _EQUAL_NEIGHBOURS:
+        raise StrokesError(
+            f"{source}: found {count} different values on {share:.0%} of the pixels, expected strokes: 0"
+            " where nothing is drawn, and a value for each of a few classes (are volume and strokes swapped?)"
+        )
 
 
 def choose_pixels(

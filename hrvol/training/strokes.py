@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from hrvol.classes import ClassInfo, default_classes
 from hrvol.errors import RecipeError, StrokesError, UsageError
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.recipe.specs import TileSpec
-from hrvol.segment.strokes import Samples, StrokeBlock, StrokePixels, collect_samples
+from hrvol.segment.strokes import Samples, StrokeBlock, StrokePixels, check_drawn, collect_samples
 from hrvol.training.tile_features import TileFeatures
 from hrvol.volume.grid.regions import plane_tiles
 from hrvol.volume.grid.tiling import Tile, grid
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 SCAN = (64, 512, 512)
 """Voxels of strokes read at once, at most, per axis (z, y, x)."""
+
+MOST_VOXELS = 2**42
+"""Most voxels of strokes: all of them are read."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ def open_pairs(
                 f"{pair.strokes.source}: found strokes of shape {pair.strokes.shape}, expected"
                 f" {pair.volume.shape} (Z, Y, X) as {pair.volume.source}"
             )
+        if math.prod(pair.strokes.shape) > MOST_VOXELS:
+            raise StrokesError(
+                f"{pair.strokes.source}: found strokes of shape {pair.strokes.shape}, all of which are read,"
+                f" expected at most {MOST_VOXELS:.1e} voxels: crop the volume to what is drawn on"
+            )
     return pairs
 
 
@@ -89,11 +98,18 @@ def check_context(featuriser: Featuriser, volumes: Sequence[Volume], tiles: Tile
 
 
 def stroke_blocks(pairs: Sequence[TrainingPair]) -> Iterator[StrokeBlock]:
-    """Yield the pieces of strokes that have drawn pixels, reading one piece at a time."""
+    """Yield the pieces of strokes that have drawn pixels, reading one piece at a time.
+
+    Raises
+    ------
+    StrokesError
+        The strokes look like a grey volume.
+    """
     for image, pair in enumerate(pairs):
         for piece in grid(pair.strokes.shape, SCAN):
             labels = pair.strokes.read(piece.core)
             if labels.any():
+                check_drawn(labels, pair.strokes.source)
                 z, y, x = (axis.start for axis in piece.core)
                 yield StrokeBlock(image, (z, y, x), labels)
 

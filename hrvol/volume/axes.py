@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hrvol.errors import InputError
+from hrvol.text import printable
 
 # An array of unnamed axes that ends in 3 or 4 samples is an RGB image if its other axes are this long:
 # no tomogram is three voxels wide.
@@ -37,18 +38,22 @@ def spatial_axes(source: str, shape: tuple[int, ...], names: tuple[str, ...] | N
     InputError
         The array is empty, or has several channels, samples or times, or too many axes.
     """
-    if not all(shape):
-        raise InputError(f"{source}: found an empty array of shape {shape}")
     if names is not None and len(names) != len(shape):
         raise InputError(
-            f"{source}: found {len(shape)} axes, expected those of the metadata: {', '.join(names)}"
+            f"{source}: found {len(shape)} axes, expected those of the metadata:"
+            f" {printable(', '.join(names), 100)}"
         )
+    twice = next(
+        (name for name in names or () if (names or ()).count(name) > 1 and name in ("z", "y", "x")), None
+    )
+    if twice is not None:
+        raise InputError(f"{source}: found axis {twice} twice, expected each axis once")
     if names is None or not {"y", "x"} <= set(names):
         names = _guess(source, shape)
     for name, length in zip(names, shape, strict=True):
         if name not in ("z", "y", "x") and length > 1:
             content = {"c": f"{length} channels", "s": f"{length} samples per pixel (an RGB image?)"}.get(
-                name, f"{length} along axis {name!r}"
+                name, f"{length} along axis {printable(repr(name), 60)}"
             )
             raise InputError(f"{source}: found {content} in shape {shape}, expected one grey value per voxel")
     return names

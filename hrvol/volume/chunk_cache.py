@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import product
@@ -86,7 +86,7 @@ class ChunkCache:
     """Read Zarr arrays through a cache of decoded chunks, shared by any number of threads.
 
     While one thread decodes a chunk, others that need it wait. Chunks that no read needs any more are evicted
-    first, then the least recently used. Arrays must not be written to meanwhile.
+    first, then the least recently used. If arrays are written to meanwhile, reads have to name versions.
 
     Parameters
     ----------
@@ -118,6 +118,7 @@ class ChunkCache:
         array: zarr.Array[Any],
         selection: tuple[slice | int, ...],
         uses: Callable[[Index], int] | None = None,
+        version: Callable[[Index], Hashable] | None = None,
     ) -> NDArray[Any]:
         """Return ``array[selection]`` as a new array.
 
@@ -130,6 +131,8 @@ class ChunkCache:
         uses
             Total number of reads of each chunk (a block is one read); it is evicted after the last. Reads
             without ``uses`` are not counted.
+        version
+            Version of each chunk's stored bytes: a chunk that was read in another version is read again.
 
         Raises
         ------
@@ -141,7 +144,7 @@ class ChunkCache:
         """
         spans = _spans(selection, array.shape)
         out = np.empty([len(span) for span in spans], array.dtype)
-        request = _Request(array, spans, out, uses)
+        request = _Request(array, spans, out, uses, version)
         missing = request.indices()
         while missing:
             kept, claimed, awaited = self._claim(request, missing)
@@ -238,7 +241,7 @@ class ChunkCache:
                     self.held_bytes -= self._kept.pop(key).nbytes
 
 
-_Key = tuple[int, Index]
+_Key = tuple[int, Index, Hashable]
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,6 +252,7 @@ class _Request:
     spans: tuple[range, ...]
     out: NDArray[Any]
     uses: Callable[[Index], int] | None
+    version: Callable[[Index], Hashable] | None
 
     def indices(self) -> list[Index]:
         """Return the indices of the chunks that the read touches."""
@@ -258,7 +262,7 @@ class _Request:
 
     def key(self, index: Index) -> _Key:
         """Return a key of a chunk that is unique among arrays."""
-        return id(self.array), index
+        return id(self.array), index, None if self.version is None else self.version(index)
 
     def box(self, run: Sequence[range]) -> tuple[slice, ...]:
         """Return a box of chunks as a selection of the array."""

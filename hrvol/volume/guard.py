@@ -80,7 +80,7 @@ def _overlap(one: Path | str, other: Path | str) -> bool:
 
 
 def _chain(path: Path) -> list[Any]:
-    """Return what identifies a path and the folders around it: numbers of files, names where there is none.
+    """Return what identifies a path and the folders around it: numbers of files, names where nothing exists.
 
     The numbers are the same for hard links, bind mounts, and other cases of letters.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,14 @@ from hrvol.classes import ClassInfo
 from hrvol.errors import InputError, UnreadableError
 from hrvol.volume.axes import spacing, spatial_axes
 from hrvol.volume.grid.tiling import Box, box_shape, whole
-from hrvol.volume.importers.tiff import SUFFIXES, open_tiff
+from hrvol.volume.importers.recognise import check_exists, hint
+from hrvol.volume.importers.tiff import SUFFIXES, open_tiff, read_quietly
 from hrvol.volume.ome import metadata as ome
-from hrvol.volume.ome.nodes import image_around, labels_of, open_zarr
+from hrvol.volume.ome.nodes import attributes_of, image_around, labels_of, member, only_array, open_zarr
+from hrvol.volume.storage.bounded_array import bounded_array, check_shape
+from hrvol.volume.storage.input_store import InputStore
 from hrvol.volume.storage.location import Location
+from hrvol.volume.storage.stamps import Stamp, metadata_stamps, stamp_of
 
 _OTHERS = f" nor a TIFF image ({', '.join(SUFFIXES)})"  # other formats, for messages
 
@@ -58,6 +62,9 @@ class Volume:
         Position (z, y, x) of the centre of the first voxel, in ``unit``.
     origin
         Arguments to reopen it (location, labels' name, level), or ``None``.
+    opened
+        Files that were read when it was opened, and their state then: of a TIFF stack all files, of a Zarr
+        array those of its metadata.
     """
 
     source: str
@@ -69,6 +76,7 @@ class Volume:
     name: str
     translation: Spacing3 = (0.0, 0.0, 0.0)
     origin: Origin | None = None
+    opened: tuple[tuple[str, Stamp], ...] = ()
 
     @property
     def shape(self) -> Shape3:
@@ -162,8 +170,10 @@ class Volume:
     def _read_stored(self, selection: tuple[Any, ...], box: Box, reader: Reader | None) -> npt.NDArray[Any]:
         try:
             if reader is not None and isinstance(self.array, zarr.Array):
-                return reader(self.array, selection)
-            return np.array(self.array[selection])
+                with read_quietly():
+                    return reader(self.array, selection)
+            with read_quietly():
+                return np.array(self.array[selection])
         except MemoryError:
             raise
         except Exception as error:  # codecs and file systems raise errors of any type
@@ -250,7 +260,7 @@ def class_info(source: Any, *, name: str | None = None) -> tuple[ClassInfo, ...]
     if not isinstance(source, zarr.Group):
         return None
     path = str(source.store_path)
-    return ome.read_classes(labels_of(source, path, name).attrs.asdict(), path)
+    return ome.read_classes(attributes_of(labels_of(source, path, name), path), path)
 
 
 def _reopen(source: Location, labels: str | None, level: int) -> Volume:
@@ -262,14 +272,22 @@ def _open_path(location: Location, labels: str | None, level: int) -> Volume:
     origin = (location, labels, level)
     source, path = location.url, location.path
     if path is not None:
-        if not path.exists():
-            raise InputError(f"{source}: no such file or folder")
+        check_exists(path)
         if path.is_file() and path.suffix.lower() in SUFFIXES:
+            before = (str(path), stamp_of(str(path)))
             image = open_tiff(path, level)
             size = dict(zip("zyx", image.voxel_size, strict=True))
             scale = tuple(size.get(axis, 1.0) for axis in image.axes)
-            return _build(source, image.array, image.axes, scale, image.unit, origin)
-    node = open_zarr(location, _OTHERS)
+            volume = _build(source, image.array, image.axes, scale, image.unit, origin)
+            others = tuple((str(file), stamp_of(str(file))) for file in image.files if file != path)
+            return replace(volume, opened=(before, *others))
+    try:
+        node = open_zarr(location, _OTHERS)
+    except UnreadableError:
+        raise
+    except InputError as error:
+        found = "" if path is None else hint(path)
+        raise (InputError(f"{source}: found {found}") if found else error) from None
     if labels is not None and isinstance(node, zarr.Group):
         node = labels_of(node, source, labels or None)
     return _from_node(node, source, level, origin)
@@ -277,31 +295,28 @@ def _open_path(location: Location, labels: str | None, level: int) -> Volume:
 
 def _from_node(node: zarr.Array[Any] | zarr.Group, source: str, level: int, origin: Origin | None) -> Volume:
     if isinstance(node, zarr.Array):
+        node = node if origin is None else bounded_array(node, source)
+        attributes_of(node, source)
         image = image_around(node, None if origin is None else origin[0])
         if image is not None:
             return _from_level(node, source, *image, origin)
         names = getattr(node.metadata, "dimension_names", None)
         axes = tuple(str(axis).lower() for axis in names) if names and all(names) else None
         return _build(source, node, axes, None, None, origin)
-    attributes = node.attrs.asdict()
+    attributes = attributes_of(node, source)
     multiscale = ome.read_multiscale(attributes, source)
     if multiscale is None and "bioformats2raw.layout" in ome.ome_attributes(attributes):
-        first = node.get("0")
+        first = member(node, "0", source)
         if isinstance(first, zarr.Group):
+            if "bioformats2raw.layout" in ome.ome_attributes(attributes_of(first, source)):
+                raise InputError(f"{source}: found images inside images, expected an OME-Zarr image")
             return _from_node(first, source, level, origin)
     if multiscale is None:
-        arrays = list(node.arrays())
-        if len(arrays) != 1:
-            names = ", ".join(sorted(name for name, _ in arrays))
-            content = f"{len(arrays)} arrays ({names})" if arrays else "no array"
-            raise InputError(
-                f"{source}: found a group with {content}, expected one array or an OME-Zarr image"
-            )
-        return _from_node(arrays[0][1], source, level, origin)
+        return _from_node(only_array(node, source), source, level, origin)
     if not 0 <= level < len(multiscale.levels):
         raise InputError(f"{source}: found {len(multiscale.levels)} levels, expected one numbered {level}")
     chosen = multiscale.levels[level]
-    array = node.get(chosen.path)
+    array = member(node, chosen.path, source)
     if not isinstance(array, zarr.Array):
         raise InputError(f"{source}: found no array at {chosen.path!r}, which the OME-Zarr metadata names")
     return _from_level(array, source, multiscale, chosen, origin)
@@ -314,6 +329,7 @@ def _from_level(
     level: ome.Level,
     origin: Origin | None,
 ) -> Volume:
+    array = array if origin is None else bounded_array(array, source)
     units = dict(zip(multiscale.axes, multiscale.units, strict=True))
     return _build(source, array, multiscale.axes, level.scale, units, origin, level.translation)
 
@@ -351,6 +367,7 @@ def _build(
     shape = tuple(int(n) for n in array.shape)
     if np.dtype(array.dtype).kind not in "biuf":
         raise InputError(f"{source}: found type {array.dtype}, expected integers or floating-point numbers")
+    check_shape(source, shape, array.dtype)
     names = spatial_axes(source, shape, axes)
     factor = dict(zip(names, scale or [1.0] * len(names), strict=True))
     offset = dict(zip(names, translation or [0.0] * len(names), strict=True))
@@ -361,7 +378,10 @@ def _build(
     spatial = tuple(name if name in ("z", "y", "x") else "" for name in names)
     name = Path(source).name or source
     ndim = 3 if "z" in spatial else 2
-    return Volume(source, array, spatial, voxel_size, common, ndim, name, translation_zyx, origin)
+    opened: tuple[tuple[str, Stamp], ...] = ()
+    if origin is not None and isinstance(array, zarr.Array) and isinstance(array.store, InputStore):
+        opened = metadata_stamps(str(array.store.root / array.store_path.path))
+    return Volume(source, array, spatial, voxel_size, common, ndim, name, translation_zyx, origin, opened)
 
 
 def _native(dtype: Any) -> np.dtype[Any]:

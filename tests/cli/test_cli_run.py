@@ -1,6 +1,7 @@
 """Runs on the command line: gone on with, in parts, and looked at from elsewhere."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -107,6 +108,14 @@ def test_status_of_a_run_that_goes_on_or_was_lost(place, tmp_path):
     text = run("status", out).stdout
     assert "voxels/s" in text
     assert "part-1-of-2: running" in text
+    assert running["quiet_s"] < 300
+    assert "quiet" not in text
+    path = f"{LEDGER}/part-1-of-2/000000"
+    entries = [entry | {"at": entry["at"] - 1000} for entry in records.get(path)["entries"]]
+    records.put(path, sealed({"entries": entries}))
+    began = {"state": "running", "at": time.time(), "began": head["began"] - 2000}
+    records.put(f"{LEDGER}/part-1-of-2", sealed(head | began))
+    assert "quiet   no block has finished for 16 min" in run("status", out).stdout
     long_ago = head | {"state": "running", "at": head["at"] - 3600}
     records.put(f"{LEDGER}/part-1-of-2", sealed(long_ago))
     assert "lost" in run("status", out).stdout

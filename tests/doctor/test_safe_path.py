@@ -1,4 +1,4 @@
-"""No code of the current folder runs, whatever its files are called, and none of a package that pip fetches."""
+"""No code of the current folder runs, whatever its files are called, and none of what pip fetches."""
 
 import io
 import os

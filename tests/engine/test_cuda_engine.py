@@ -17,9 +17,11 @@ import zarr
 from contract.wheels import wheel
 from gpu_tasks import environment, out_of_memory_once, own_gpu
 
-from hrvol.engine.dask_clusters import ALLOCATOR, slurm_cluster
+from hrvol.engine.dask_servers import ALLOCATOR
 from hrvol.engine.engine import open_engine
 from hrvol.engine.placement import place
+from hrvol.engine.private import RunKeys
+from hrvol.engine.slurm import slurm_cluster
 from hrvol.engine.spec import EngineSpec
 from hrvol.errors import MissingExtraError
 from hrvol.features.deep.backbone import random_backbone
@@ -78,7 +80,7 @@ def test_a_worker_loads_the_network_once_although_two_blocks_are_under_way(
     model = train_model([(image, strokes)], recipe=DEEP, weights_path=weights)
     log = tmp_path / "opened"
     (tmp_path / "sitecustomize.py").write_text(WATCH.format(file=str(weights), log=str(log)))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     out = tmp_path / "out.ome.zarr"
     report = segment_volume(image, out, model, engine="local", workers=1, weights_path=weights)
     assert report.blocks == 4
@@ -158,12 +160,13 @@ def slurm(tmp_path, monkeypatch):
 def job_script(device="auto", **options):
     """The script of a job, without machine-specific paths and addresses."""
     spec, _ = place(EngineSpec("slurm", 1, options={"interface": "lo", **options}), device)
-    cluster = slurm_cluster(spec)
+    Path("FOLDER").mkdir()
+    cluster = slurm_cluster(spec, None, RunKeys.create().saved(Path("FOLDER")).security())
     try:
         script = cluster.job_script()
     finally:
         cluster.close()
-    return re.sub(r"tcp://\S+", "ADDRESS", script.replace(sys.executable, "python"))
+    return re.sub(r"tls://\S+:\d+", "ADDRESS", script.replace(sys.executable, "python"))
 
 
 SCRIPT = """#!/usr/bin/env bash
@@ -178,8 +181,14 @@ SCRIPT = """#!/usr/bin/env bash
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-33554432}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-268435456}"
 export PYTORCH_CUDA_ALLOC_CONF="${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}"
+export PYTHONSAFEPATH=1
+mkdir -p "${TMPDIR:-/tmp}"
+HRVOL_SCRATCH=$(mktemp -d -p "${TMPDIR:-/tmp}" hrvol-XXXXXXXX) || exit 1
+trap 'rm -rf "$HRVOL_SCRATCH"' EXIT
 python -m dask_cuda.cli ADDRESS --name dummy-name --nthreads 1 --memory-limit 59.60GiB --death-timeout 60\
- --nthreads 2 --memory-limit 0 --rmm-async --interface lo
+ --local-directory "$HRVOL_SCRATCH" --nthreads 2 --memory-limit 0\
+ --worker-class hrvol.engine.dask_servers.PrivateWorker --rmm-async --interface lo --protocol tls://\
+ --tls-ca-file FOLDER/certificate.pem --tls-cert FOLDER/certificate.pem --tls-key FOLDER/key.pem
 """
 
 

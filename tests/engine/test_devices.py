@@ -192,7 +192,7 @@ def test_workers_with_a_gpu_each_share_the_work_also_after_one_was_replaced(tmp_
 def test_workers_that_share_a_gpu_are_refused():
     with (
         open_engine(EngineSpec("local", 2, identify=shared_gpu)) as engine,
-        pytest.raises(DeviceError, match=r"GPU GPU-5e7 of .*: found two workers, tcp://.* and tcp://"),
+        pytest.raises(DeviceError, match=r"GPU GPU-5e7 of .*: found two workers, tls://.* and tls://"),
     ):
         list(engine.map_bounded(process_id, range(50)))
 
@@ -208,7 +208,7 @@ def test_a_worker_without_a_gpu_is_left_out_and_logged(tmp_path, caplog):
 def test_no_worker_with_a_gpu_is_an_error_with_its_reason():
     with (
         open_engine(EngineSpec("local", 1, device="cuda")) as engine,
-        pytest.raises(DeviceError, match=r"tcp://.*: device: cuda: torch .* sees no GPU"),
+        pytest.raises(DeviceError, match=r"tls://.*: device: cuda: torch .* sees no GPU"),
     ):
         list(engine.map_bounded(process_id, range(3)))
 

@@ -14,8 +14,8 @@ import dask
 import pytest
 
 from hrvol.engine import spec as spec_module
-from hrvol.engine.dask_clusters import ALLOCATOR
 from hrvol.engine.dask_engine import DaskEngine
+from hrvol.engine.dask_servers import ALLOCATOR
 from hrvol.engine.engine import open_engine
 from hrvol.engine.spec import IN_FLIGHT, TRIES, EngineSpec
 from hrvol.engine.stop import Stop

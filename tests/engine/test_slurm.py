@@ -3,16 +3,23 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from distributed.utils import get_ip
+from other_account import listening
 
-from hrvol.engine.dask_clusters import ALLOCATOR, slurm_cluster
+from hrvol.engine import life
+from hrvol.engine.dask_servers import ALLOCATOR
 from hrvol.engine.engine import open_engine
+from hrvol.engine.private import RunKeys
+from hrvol.engine.slurm import slurm_cluster
 from hrvol.engine.spec import IN_FLIGHT, EngineSpec
 from hrvol.engine.task import configuration
 from hrvol.errors import HrvolError
 
+OPTIONS = {"interface": "lo", "memory": "1GB", "walltime": "00:10:00"}
 SBATCH = """#!{python}
 import subprocess, sys
 script = open(sys.argv[-1]).read()  # a copy, as SLURM takes one: the file is deleted soon
@@ -42,12 +49,12 @@ def slurm(tmp_path, monkeypatch):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))  # for the workers to import the task
+    folders = [*map(str, Path(__file__).parents[:2]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))  # for the workers to import this file
 
 
 def test_workers_start_as_jobs(slurm):
-    options = {"interface": "lo", "memory": "1GB", "walltime": "00:10:00"}
-    with open_engine(EngineSpec("slurm", 1, options=options), 3) as engine:
+    with open_engine(EngineSpec("slurm", 1, options=OPTIONS), 3) as engine:
         outcomes = list(engine.map_bounded(describe_process, range(5)))
     assert sorted(o.value[0] for o in outcomes) == [0, 3, 6, 9, 12]
     assert {o.value[1] for o in outcomes} == {"1"}
@@ -64,19 +71,36 @@ def end_my_job(task):
 
 
 def test_a_job_that_ends_is_replaced(slurm, monkeypatch, caplog):
-    monkeypatch.setattr("hrvol.engine.dask_engine.JOB_SILENT", 1.0)
+    monkeypatch.setattr("hrvol.engine.slurm.JOB_SILENT", 1.0)
     caplog.set_level("WARNING")
-    options = {"interface": "lo", "memory": "1GB", "walltime": "00:10:00"}
-    with open_engine(EngineSpec("slurm", 1, options=options)) as engine:
+    with open_engine(EngineSpec("slurm", 1, options=OPTIONS)) as engine:
         outcomes = list(engine.map_bounded(end_my_job, range(5)))
     assert all(outcome.ok for outcome in outcomes)
     assert Path("ended").exists()
     assert "submitting others" in caplog.text
 
 
+def stop_my_worker(task):
+    marker = Path("stopped")
+    if task == 2 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return os.getpid()
+
+
+def test_a_worker_of_a_job_that_is_stopped_is_started_again(slurm, monkeypatch, caplog):
+    monkeypatch.setattr(life, "LIMITS", life.Limits(report=0.2, silent=4.0, first=60.0))
+    with open_engine(EngineSpec("slurm", 1, options=OPTIONS)) as engine:
+        outcomes = list(engine.map_bounded(stop_my_worker, range(4)))
+    assert sorted(outcome.task for outcome in outcomes if outcome.ok) == list(range(4))
+    assert len({outcome.value for outcome in outcomes}) == 2
+    assert "no sign of life" in caplog.text
+
+
 def test_the_job_script_requests_the_options(slurm):
     options = {"interface": "lo", "cores": 8, "memory": "32GB", "queue": "cpu", "account": "beamtime"}
-    cluster = slurm_cluster(EngineSpec("slurm", 1, options=options))
+    keys = RunKeys.create().saved(Path.cwd())
+    cluster = slurm_cluster(EngineSpec("slurm", 1, options=options), None, keys.security())
     try:
         script = cluster.job_script()
     finally:
@@ -90,7 +114,63 @@ def test_the_job_script_requests_the_options(slurm):
     assert command[len(command) - command[::-1].index("--memory-limit")] == "0"
 
 
-def test_a_scheduler_that_does_not_answer_is_one_line(monkeypatch):
-    monkeypatch.setattr("hrvol.engine.dask_engine.CONNECT", "1s")
-    with pytest.raises(HrvolError, match=r"tcp://127\.0\.0\.1:9: no Dask scheduler answers"):
-        open_engine(EngineSpec("tcp://127.0.0.1:9")).__enter__()
+def test_importing_dask_jobqueue_leaves_the_handler_of_ctrl_c_alone(slurm, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "dask_jobqueue"]:
+        monkeypatch.delitem(sys.modules, name)
+    received = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        with open_engine(EngineSpec("slurm", 1, options=OPTIONS)):
+            os.kill(os.getpid(), signal.SIGINT)
+            deadline = time.monotonic() + 5
+            while not received and time.monotonic() < deadline:
+                time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert received == [signal.SIGINT]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("sbatch", "message"),
+    [
+        ("echo 'sbatch: error: no such partition' >&2; exit 1", "sbatch: no such partition$"),
+        ("echo all is well", "sbatch: ValueError: Could not parse job id"),
+        ("sleep 30", "sbatch: no answer in 1 s"),
+    ],
+)
+def test_jobs_that_slurm_does_not_accept_end_the_run_with_the_reason(slurm, monkeypatch, sbatch, message):
+    monkeypatch.setattr("hrvol.engine.slurm.SUBMITTED_WITHIN", 1.0)
+    Path("sbatch").write_text(f"#!/bin/sh\n{sbatch}\n")
+    with pytest.raises(HrvolError, match=f"^engine: slurm: {message}") as error:
+        open_engine(EngineSpec("slurm", 1, options=OPTIONS)).__enter__()
+    assert "\n" not in str(error.value)
+    assert not list(Path.cwd().glob(".hrvol-*"))
+
+
+@pytest.mark.parametrize("options", [{"no_such_option": 1}, {"interface": "no-such-interface"}])
+def test_an_option_that_is_wrong_ends_the_run_with_the_reason(slurm, options):
+    with pytest.raises(HrvolError, match=r"engine: slurm: .*no.such") as error:
+        open_engine(EngineSpec("slurm", 1, options=options)).__enter__()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "host", "serves_http"),
+    [
+        ({}, get_ip(), False),
+        ({"interface": "lo"}, "127.0.0.1", False),
+        ({"interface": "lo", "scheduler_options": {"dashboard_address": "127.0.0.1:0"}}, "127.0.0.1", True),
+    ],
+)
+def test_the_scheduler_listens_where_jobs_need_it_and_serves_http_on_request(
+    slurm, options, host, serves_http
+):
+    before = listening(os.getpid())
+    keys = RunKeys.create().saved(Path.cwd())
+    cluster = slurm_cluster(EngineSpec("slurm", 1, options=options), None, keys.security())
+    try:
+        addresses = [address for address in listening(os.getpid()) if address not in before]
+    finally:
+        cluster.close()
+    assert [place for place, _ in addresses] == [host] * (1 + serves_http)

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from hrvol.engine.stop import Abandoned, Stop, stop_signals
+from hrvol.engine.stop import ECHO, Abandoned, Stop, postponed, program_signals, stop_signals
 
-SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
+SIGNALS = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT]
 
 
 def send(number):
@@ -36,10 +36,11 @@ def test_before_there_is_work_the_first_signal_ends_the_run():
         assert stop.signal == signal.SIGTERM
 
 
-def test_after_sigterm_there_is_a_grace_and_no_more():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_after_sigterm_there_is_a_grace_and_no_more(number):
     with stop_signals(grace=0.2) as stop:
         stop.working = True
-        send(signal.SIGTERM)
+        send(number)
         start = time.monotonic()
         with pytest.raises(Abandoned, match="SIGALRM"):
             time.sleep(30)
@@ -65,7 +66,7 @@ def test_signal_handlers_are_restored():
 
 
 def test_a_program_that_ends_is_not_spoilt_by_a_late_signal():
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         with stop_signals(ends=True):
             pass
@@ -108,3 +109,56 @@ def test_the_first_request_is_kept():
     stop.request(signal.SIGUSR1)
     stop.request()
     assert stop.signal == signal.SIGUSR1
+
+
+@pytest.fixture
+def nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("handling", [stop_signals, program_signals])
+def test_under_nohup_the_end_of_the_terminal_is_ignored(nohup, handling):
+    with handling():
+        send(signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_a_program_that_handles_none_itself(number):
+    before = {one: signal.getsignal(one) for one in SIGNALS}
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else Abandoned), program_signals():
+        send(number)
+    assert {one: signal.getsignal(one) for one in SIGNALS} == before
+
+
+def test_a_program_that_does_not_end_is_ended_by_a_second_signal():
+    pid = os.fork()
+    if pid == 0:
+        with program_signals():
+            for _ in range(3):  # one to end, an echo of it, and one that is meant
+                try:
+                    send(signal.SIGTERM)
+                except Abandoned:
+                    send(signal.SIGTERM)
+                    time.sleep(ECHO)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75
+
+
+def test_signals_are_postponed_where_they_would_do_harm():
+    done = []
+    with stop_signals() as stop:
+
+        def work():
+            with postponed():
+                send(signal.SIGTERM)
+                with postponed():
+                    done.append(stop.requested)
+                done.append(stop.requested)
+
+        with pytest.raises(Abandoned, match="SIGTERM"):
+            work()
+        assert done == [False, False]
+        assert stop.signal == signal.SIGTERM

@@ -16,6 +16,7 @@ from poison import POISONED, take
 
 from hrvol.engine import spec as spec_module
 from hrvol.engine.engine import open_engine
+from hrvol.engine.life import Limits
 from hrvol.engine.spec import TRIES, EngineSpec
 from hrvol.run import block as block_module
 
@@ -37,6 +38,20 @@ def test_workers_that_die_are_replaced_and_the_run_ends_well(case, tmp_path):
         wait_for(lambda: set(run.workers()) - set(all_of_them)).pop().kill()  # while it starts
         assert run.wait() == 0
         assert "Traceback" not in run.said
+        wait_for(lambda: not run.workers(), 15)
+    is_whole(out, case)
+
+
+def test_a_worker_that_is_stopped_is_replaced_and_the_run_ends_well(case, tmp_path):
+    out = tmp_path / "out.ome.zarr"
+    limits = Limits(report=0.2, silent=3.0)
+    with Run(case.command(out, engine="local", workers=1), tmp_path / "log", limits=limits) as run:
+        wait_for(lambda: progress_of(out)[0] >= 1)
+        (worker,) = run.workers()
+        worker.suspend()
+        assert run.wait() == 0
+        (line,) = [line for line in run.said.splitlines() if "no sign of life" in line]
+        assert line.endswith("starting another worker")
         wait_for(lambda: not run.workers(), 15)
     is_whole(out, case)
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from hrvol.cli.common.output import echo
+
 if TYPE_CHECKING:
     from hrvol.engine.spec import EngineSpec
     from hrvol.features.weights.source import WeightsSource
@@ -149,7 +151,7 @@ def _storage(storage_pairs: dict[str, Any], storage_file: str | None) -> dict[st
     from hrvol.volume.storage.options import from_environment, merged, read_options, secrets_in
 
     for name in secrets_in(storage_pairs):
-        click.echo(
+        echo(
             f"hrvol: warning: --storage-option {name}=... can be read by everybody on this machine;"
             f" expected {name}=env:NAME, or --storage-options-file",
             err=True,

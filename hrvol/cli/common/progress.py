@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tas
 from rich.text import Text
 
 from hrvol.progress import count, duration
+from hrvol.text import printable
 
 
 class Display(Protocol):
@@ -57,7 +58,7 @@ class BarDisplay:
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         console = Console(file=stream if stream is not None else sys.stderr)
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             _MeterColumn(),
@@ -80,7 +81,7 @@ class BarDisplay:
         """Move the bar of ``stage``."""
         with self._lock:
             if stage not in self._stages:
-                bar = self._bars.add_task(stage, total=total, meter="starting")
+                bar = self._bars.add_task(printable(stage), total=total, meter="starting")
                 self._stages[stage] = (bar, _Meter(self._clock, done))
             bar, meter = self._stages[stage]
             self._bars.update(
@@ -126,7 +127,9 @@ class LineDisplay:
             self._shown[stage] = (now, done)
             percent = 100 * done // total if total else 100
             of = f"{count(done)} of {count(total)} voxels"
-            self._stream.write(f"{stage}: {percent} % ({of}), {self._meters[stage].text(done, total)}\n")
+            self._stream.write(
+                f"{printable(stage)}: {percent} % ({of}), {self._meters[stage].text(done, total)}\n"
+            )
             self._stream.flush()
 
 

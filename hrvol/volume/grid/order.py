@@ -17,13 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.arrays import Shape3
+from hrvol.errors import InputError
 from hrvol.recipe.specs import TileSpec
 from hrvol.volume.grid.tiling import Block, Box, block_shape, intersection, tiles_of, whole
 
 Spans = tuple[tuple[int, int], ...]
 
+MOST_BLOCKS = 2**24
+"""Most blocks of a run, whose states are in memory: 200 TB of voxels in blocks of the usual size."""
+
 LAYERS_READ = 1.25
 """Blocks are ordered layer by layer if each plane is then read at most so many times on average."""
+
+
+def check_blocks(source: str, shape: Shape3, tiles: TileSpec) -> None:
+    """Raise an :class:`InputError` if a volume of this name and shape has too many blocks for one run."""
+    count = len(BlockGrid(shape, tiles))
+    if count > MOST_BLOCKS:
+        raise InputError(
+            f"{source}: found shape {shape}, {count:.2g} blocks, expected at most {MOST_BLOCKS:,}: crop the"
+            " volume, or use larger tiles"
+        )
 
 
 def morton_order(

@@ -192,6 +192,14 @@ def tiles_of(block: Block, plane_shape: tuple[int, int], tiles: TileSpec) -> tup
     return tuple(Tile((*y, *x), (*wy, *wx), tiles.overlap, blend) for (y, wy), (x, wx) in product(*spans))
 
 
+def windows_box(block: Block, shape: Shape3, tiles: TileSpec) -> Box:
+    """Return the box of a volume of this shape that the tiles of a block read, context included."""
+    windows = np.array([tile.window for tile in tiles_of(block, shape[1:], tiles)])
+    top, left = windows[:, 0].min(), windows[:, 2].min()
+    bottom, right = windows[:, 1].max(), windows[:, 3].max()
+    return block.core[0], slice(int(top), int(bottom)), slice(int(left), int(right))
+
+
 def blend_weight(tile: Tile, block: Block) -> npt.NDArray[np.float32]:
     """Return the blend weight of each pixel of a tile's window.
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import math
+import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +17,19 @@ import tifffile
 import zarr
 
 from hrvol.arrays import Spacing3
-from hrvol.errors import InputError
+from hrvol.errors import HrvolError, InputError, one_line
+from hrvol.text import printable
+from hrvol.volume.importers.ome_tiff import check_ome, is_ome, parse_ome
+from hrvol.volume.importers.tiff_codecs import bound_decoders
+from hrvol.volume.importers.tiff_directory import (
+    Directories,
+    Page,
+    check_stack,
+    end_of,
+    read_directories,
+)
 from hrvol.volume.ome.metadata import common_unit
+from hrvol.volume.storage.bounded_array import check_chunks
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 
@@ -36,12 +53,15 @@ class TiffImage:
         One name per axis of the array, lower case.
     voxel_size, unit
         (z, y, x), 1 if unknown; OME name of the unit.
+    files
+        All files of the series.
     """
 
     array: Any
     axes: tuple[str, ...]
     voxel_size: Spacing3
     unit: str | None
+    files: tuple[Path, ...]
 
 
 def open_tiff(path: Path, level: int) -> TiffImage:
@@ -57,25 +77,121 @@ def open_tiff(path: Path, level: int) -> TiffImage:
     Raises
     ------
     InputError
-        The file is not a TIFF file, or has no such level.
+        The file is not a TIFF file, is damaged, has several images, or has no such level.
     """
+    directories = read_directories(path)
+    root = parse_ome(path, directories.description) if is_ome(directories.description) else None
+    if root is None:
+        planes = check_stack(path, directories.pages)
+        declared = _check_declared(path, directories, planes)
+    else:
+        planes, declared = check_ome(path, directories, root), None
+    with read_quietly():
+        try:
+            with tifffile.TiffFile(path) as file:
+                series = _only_series(path, file.series)
+                if not 0 <= level < len(series.levels):
+                    raise InputError(
+                        f"{path}: found {len(series.levels)} levels, expected one numbered {level}"
+                    )
+                _check_planes(path, series, directories, max(declared or 0, planes), declared is not None)
+                chosen = series.levels[level]
+                axes = _axes(chosen.axes, chosen.shape, bool(file.is_shaped))
+                voxel_size, unit = _voxel_size(path, file, root)
+                mappable = chosen.dataoffset is not None and level == 0
+                files = _files_of(path, chosen)
+                if not mappable:
+                    bound_decoders([page.keyframe for page in chosen.pages if page is not None])
+                    store = series.aszarr(level=level)
+            if mappable:
+                # Uncompressed and contiguous: the operating system reads only the pages that are accessed.
+                array = tifffile.memmap(path, mode="r", series=0)
+            else:
+                array = zarr.open_array(store, mode="r")
+                check_chunks(str(path), array.shape, array.chunks, array.dtype)
+        except (HrvolError, MemoryError):
+            raise
+        except Exception as error:  # tifffile's parsers of private metadata may raise anything
+            raise InputError(f"{path}: cannot be read as a TIFF image ({one_line(error)})") from None
+    return TiffImage(array, axes, voxel_size, unit, files)
+
+
+@contextmanager
+def read_quietly() -> Iterator[None]:
+    """Keep tifffile's log off the user's screen: what means damage is checked by hrvol."""
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(_drop)
     try:
-        with tifffile.TiffFile(path) as file:
-            series = file.series[0]
-            if not 0 <= level < len(series.levels):
-                raise InputError(f"{path}: found {len(series.levels)} levels, expected one numbered {level}")
-            chosen = series.levels[level]
-            axes = _axes(chosen.axes, chosen.shape, bool(file.is_shaped))
-            voxel_size, unit = _voxel_size(file)
-            mappable = chosen.dataoffset is not None and level == 0
-        if mappable:
-            # Uncompressed and contiguous: the operating system reads only the pages that are accessed.
-            array = tifffile.memmap(path, mode="r", series=0)
-        else:
-            array = zarr.open_array(tifffile.imread(path, aszarr=True, series=0, level=level), mode="r")
-    except (tifffile.TiffFileError, IndexError, OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a TIFF image ({error})") from None
-    return TiffImage(array, axes, voxel_size, unit)
+        yield
+    finally:
+        logger.removeFilter(_drop)
+
+
+def _drop(_: logging.LogRecord) -> bool:
+    return False
+
+
+def _only_series(path: Path, series: Sequence[Any]) -> Any:
+    """Return the first series; others have to be smaller images of it, or unlike it."""
+    if not series:
+        raise InputError(f"{path}: found no image in a TIFF file, expected one")
+    first = series[0]
+    alike = [one for one in series[1:] if one.shape[-2:] == first.shape[-2:] and one.dtype == first.dtype]
+    if alike:
+        shapes = ", ".join("x".join(map(str, one.shape)) for one in [first, *alike][:3])
+        raise InputError(
+            f"{path}: found {1 + len(alike):,} images ({shapes}{', ...' if len(alike) > 2 else ''}) in one"
+            " file, expected one image or stack: write it as one stack"
+        )
+    return first
+
+
+def _check_declared(path: Path, directories: Directories, planes: int) -> int | None:
+    """Return the planes that a description declares, if it does; all of them have to be there."""
+    page = _first(directories)
+    declared = _declared_planes(directories.description, page)
+    if declared is not None and declared > planes:
+        # ImageJ and tifffile write one directory for all planes if they are not compressed.
+        end = end_of(page, declared)
+        if planes > 1 or end is None or end > directories.size:
+            raise InputError(f"{path}: found {planes:,} planes, expected {declared:,} as in its description")
+    return declared
+
+
+def _check_planes(path: Path, series: Any, directories: Directories, planes: int, declared: bool) -> None:
+    """Check that a series has all planes that there are."""
+    page = _first(directories)
+    found = math.prod(series.shape) // (page.width * page.length * page.samples)
+    several = not declared and series.kind not in ("uniform", "generic")  # planes in one directory
+    if found != planes and not (several and found > planes):
+        raise InputError(f"{path}: found {found:,} planes, expected {planes:,}")
+    if any(part is None for part in series.pages):
+        raise InputError(f"{path}: found no pixels of some of its {planes:,} planes, expected all")
+
+
+def _first(directories: Directories) -> Page:
+    pages = directories.pages
+    return next((page for page in pages if not page.reduced), pages[0])
+
+
+def _declared_planes(description: str, page: Page) -> int | None:
+    """Return the planes that ImageJ or tifffile declare; ``None`` if the file does not say."""
+    if description.startswith("ImageJ="):
+        images = re.search(r"^images=([0-9]{1,9})\s*$", description, re.MULTILINE)
+        return int(images[1]) if images else None
+    if description.startswith('{"shape":'):
+        try:
+            shape = json.loads(description)["shape"]
+            return max(math.prod(map(int, shape)) // (page.width * page.length * page.samples), 1)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+    return None
+
+
+def _files_of(path: Path, series: Any) -> tuple[Path, ...]:
+    """Return the files of a series."""
+    names = {page.parent.filehandle.path for page in series.pages if page is not None}
+    return tuple(sorted({path, *map(Path, names)}))
 
 
 def _axes(letters: str, shape: tuple[int, ...], shaped: bool) -> tuple[str, ...]:
@@ -98,27 +214,40 @@ def _axes(letters: str, shape: tuple[int, ...], shaped: bool) -> tuple[str, ...]
     return tuple(name.lower() for name in names)
 
 
-def _voxel_size(file: Any) -> tuple[Spacing3, str | None]:
+def _voxel_size(path: Path, file: Any, root: ElementTree.Element | None) -> tuple[Spacing3, str | None]:
     """Return the voxel size (z, y, x) and its unit from OME or ImageJ metadata.
 
     The resolution tags of a plain TIFF are ignored: most are a meaningless 72 dots per inch.
     """
-    if file.is_ome and file.ome_metadata:
-        pixels = ElementTree.fromstring(file.ome_metadata).find(".//{*}Pixels")
-        if pixels is not None:
-            z, y, x = (float(pixels.get(f"PhysicalSize{axis}", 1.0)) for axis in "ZYX")
-            units = [
-                pixels.get(f"PhysicalSize{axis}Unit", "µm" if pixels.get(f"PhysicalSize{axis}") else None)
-                for axis in "ZYX"
-            ]
-            return common_unit((z, y, x), units)
-    if file.is_imagej:
+    sizes: list[Any] = [1.0, 1.0, 1.0]
+    units: list[str | None] = [None, None, None]
+    pixels = None if root is None else root.find(".//{*}Pixels")
+    if pixels is not None:
+        sizes = [pixels.get(f"PhysicalSize{axis}", 1.0) for axis in "ZYX"]
+        units = [
+            pixels.get(f"PhysicalSize{axis}Unit", "µm" if pixels.get(f"PhysicalSize{axis}") else None)
+            for axis in "ZYX"
+        ]
+    elif file.is_imagej:
         metadata = file.imagej_metadata or {}
         tags = file.pages[0].tags
         y, x = (_from_resolution(tags.get(f"{axis}Resolution")) for axis in "YX")
-        unit = metadata.get("unit")
-        return common_unit((float(metadata.get("spacing", 1.0)), y, x), (unit, unit, unit))
-    return (1.0, 1.0, 1.0), None
+        sizes = [metadata.get("spacing", 1.0), y, x]
+        units = [None if metadata.get("unit") is None else str(metadata["unit"])] * 3
+    z, y, x = (_positive(path, axis, size) for axis, size in zip("zyx", sizes, strict=True))
+    return common_unit((z, y, x), [None if unit is None else printable(unit, 60) for unit in units])
+
+
+def _positive(path: Path, axis: str, size: Any) -> float:
+    try:
+        number = float(size)
+    except (ValueError, TypeError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise InputError(
+            f"{path}: found the voxel size {printable(str(size), 60)} along {axis}, expected a number above 0"
+        )
+    return number
 
 
 def _from_resolution(tag: Any) -> float:
@@ -126,4 +255,4 @@ def _from_resolution(tag: Any) -> float:
     if tag is None:
         return 1.0
     number, unit = tag.value
-    return float(unit) / float(number) if number else 1.0
+    return float(unit) / float(number) if number and unit else 1.0

@@ -8,7 +8,8 @@ write other documents, and because the settings themselves are in a document tha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from zarr.storage import MemoryStore
 from hrvol.errors import InputError
 from hrvol.volume.storage.location import MARK, Location
 from hrvol.volume.storage.records import Records, sealed, unsealed
+
+LOG = logging.getLogger("hrvol.volume")
 
 Document = Mapping[str, Any]
 
@@ -140,6 +143,8 @@ def restore_documents(location: Location, documents: Documents) -> list[str]:
     if restored:
         choice = documents.whole[""] if complete else documents.begun[""]
         document = merged(root, choice)
+        if "begun" not in _provenance_of(root):  # else its creation was interrupted
+            LOG.warning("%s: restored missing or changed metadata: %s", location, _few(restored))
         provenance = {**document["attributes"][_OURS], "complete": False}
         provenance.pop("begun", None)
         location.write_json(MARK, {**document, "attributes": {**document["attributes"], _OURS: provenance}})
@@ -280,6 +285,11 @@ def _same(stored: Document, expected: Document, names: Any) -> bool:
 
 def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True)  # 1, 1.0 and true are equal in Python
+
+
+def _few(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return ", ".join(map(_key, paths[:3])) + more
 
 
 def _key(path: str) -> str:

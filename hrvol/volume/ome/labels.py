@@ -94,7 +94,7 @@ class LabelStore:
         Raises
         ------
         InputError
-            There is none, or it is damaged.
+            It is missing or damaged.
         """
         attributes = (self.location.attributes() or {}).get("hrvol")
         if not isinstance(attributes, dict):
@@ -324,7 +324,8 @@ def create_labels(
         if kept is not written:
             record_documents(location, kept)
     else:
-        clear_output(location, overwrite)
+        if not resume:  # else another part may have created it meanwhile, with the same documents
+            clear_output(location, overwrite)
         create_documents(location, documents)
     return LabelStore(location, outputs.name)
 

@@ -5,6 +5,7 @@ Specification: https://ngff.openmicroscopy.org/0.5/ (Moore et al. 2021, doi 10.1
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 from hrvol.arrays import Spacing3
 from hrvol.classes import ClassInfo, default_colour
 from hrvol.errors import InputError
+from hrvol.reading.schema import validated
 from hrvol.text import printable
+from hrvol.volume.ome.schema import Axis, LabelAttributes, LabelList, Multiscales, Transformation
 
 VERSION = "0.5"
 
@@ -145,44 +148,71 @@ def read_multiscale(attributes: Mapping[str, Any], source: str) -> Multiscale | 
     InputError
         The metadata are damaged.
     """
-    multiscales = ome_attributes(attributes).get("multiscales")
-    if not multiscales:
+    inner = _checked_attributes(attributes, source)
+    if "multiscales" not in inner:
         return None
-    try:
-        first = multiscales[0]
-        datasets = [
-            (str(entry["path"]), entry.get("coordinateTransformations")) for entry in first["datasets"]
-        ]
-        outer = first.get("coordinateTransformations")
-        # Versions 0.1 and 0.2 have no axes (always t, c, z, y, x); 0.3 has plain names.
-        axes = first.get("axes", list("tczyx"))
-        names = tuple(str(axis if isinstance(axis, str) else axis["name"]).lower() for axis in axes)
-        units = tuple(None if isinstance(axis, str) else axis.get("unit") for axis in axes)
-        levels = []
-        for path, inner in datasets:
-            scale, translation = [1.0] * len(names), [0.0] * len(names)
-            for transform in [*(inner or []), *(outer or [])]:
-                if transform["type"] == "scale":
-                    factors = [float(factor) for factor in transform["scale"]]
-                    scale = [a * b for a, b in zip(scale, factors, strict=True)]
-                    translation = [a * b for a, b in zip(translation, factors, strict=True)]
-                elif transform["type"] == "translation":
-                    steps = [float(step) for step in transform["translation"]]
-                    translation = [a + b for a, b in zip(translation, steps, strict=True)]
-            levels.append(Level(path, tuple(scale), tuple(translation)))
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{source}: damaged OME-Zarr metadata in 'multiscales' ({type(error).__name__}: {error})"
-        ) from None
-    if not levels:
-        raise InputError(f"{source}: found no datasets in 'multiscales', expected one or more")
-    return Multiscale(names, units, tuple(levels))
+    images = inner["multiscales"]
+    # Only the first image is read.
+    first = images[:1] if isinstance(images, list) else images
+    values = {"version": inner.get("version"), "multiscales": first}
+    image = validated(Multiscales, values, f"{source}: OME-Zarr metadata").multiscales[0]
+    # Versions 0.1 and 0.2 have no axes (always t, c, z, y, x); 0.3 has plain names.
+    axes = [Axis(name=axis) if isinstance(axis, str) else axis for axis in image.axes or "tczyx"]
+    names = tuple(axis.name.lower() for axis in axes)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{source}: OME-Zarr metadata: axes: found {twice} twice, expected each axis once")
+    outer = image.coordinateTransformations or []
+    levels = tuple(
+        _level(str(dataset.path), names, [*(dataset.coordinateTransformations or []), *outer], source)
+        for dataset in image.datasets
+    )
+    return Multiscale(names, tuple(axis.unit for axis in axes), levels)
 
 
-def label_names(attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the labels in a ``labels`` group."""
-    names = ome_attributes(attributes).get("labels")
-    return tuple(map(str, names)) if isinstance(names, list) else ()
+def _level(path: str, names: Sequence[str], transformations: Sequence[Transformation], source: str) -> Level:
+    """Return a level, its transformations applied one after the other."""
+    scale, translation = [1.0] * len(names), [0.0] * len(names)
+    for transformation in transformations:
+        values = transformation.scale if transformation.type == "scale" else transformation.translation
+        if transformation.type == "identity" or values is None:
+            continue
+        if len(values) != len(names):
+            raise InputError(
+                f"{source}: OME-Zarr metadata: {transformation.type} of level {path!r}: found {len(values)}"
+                f" numbers, expected {len(names)}, one per axis"
+            )
+        if transformation.type == "scale":
+            scale = [a * b for a, b in zip(scale, values, strict=True)]
+            translation = [a * b for a, b in zip(translation, values, strict=True)]
+        else:
+            translation = [a + b for a, b in zip(translation, values, strict=True)]
+    for name, size, start in zip(names, scale, translation, strict=True):
+        if not math.isfinite(size) or not math.isfinite(start) or (name in "zyx" and size <= 0):
+            raise InputError(
+                f"{source}: OME-Zarr metadata: level {path!r}: found scale {size:g} and translation {start:g}"
+                f" along {name}, expected finite numbers and a scale above 0"
+            )
+    return Level(path, tuple(scale), tuple(translation))
+
+
+def names_level(attributes: Mapping[str, Any], name: str) -> bool:
+    """Return whether the attributes of a group, which may be damaged, name a level of this path."""
+    return any(
+        isinstance(dataset, dict) and str(dataset.get("path")) == name
+        for image in _listed(ome_attributes(attributes).get("multiscales"))
+        if isinstance(image, dict)
+        for dataset in _listed(image.get("datasets"))
+    )
+
+
+def label_names(attributes: Mapping[str, Any], source: str = "labels") -> tuple[str, ...]:
+    """Return the names of the labels in a ``labels`` group; :class:`InputError` if they are damaged."""
+    inner = _checked_attributes(attributes, source)
+    if inner.get("labels") is None:
+        return ()
+    values = {"labels": inner["labels"]}
+    return tuple(validated(LabelList, values, f"{source}: OME-Zarr metadata").labels)
 
 
 def read_classes(attributes: Mapping[str, Any], source: str) -> tuple[ClassInfo, ...] | None:
@@ -193,31 +223,39 @@ def read_classes(attributes: Mapping[str, Any], source: str) -> tuple[ClassInfo,
     tuple of ClassInfo, or None
         In increasing order of value, without 0; ``None`` if the group has no ``image-label``. Missing names
         and colours are replaced by defaults.
+
+    Raises
+    ------
+    InputError
+        The metadata are damaged.
     """
-    label = ome_attributes(attributes).get("image-label")
-    if not isinstance(label, Mapping):
+    inner = _checked_attributes(attributes, source)
+    if not isinstance(inner.get("image-label"), Mapping):
         return None
-    try:
-        colours = {
-            int(entry["label-value"]): entry["rgba"]
-            for entry in label.get("colors") or []
-            if entry.get("rgba") is not None
-        }
-        names = {
-            int(entry["label-value"]): str(entry.get("class") or entry.get("name") or "")
-            for entry in label.get("properties") or []
-        }
-        values = sorted({*colours, *names} - {0})
-        classes = []
-        for value in values:
-            red, green, blue = (int(channel) for channel in colours.get(value, default_colour(value))[:3])
-            name = printable(names.get(value) or f"class {value}", 200)
-            classes.append(ClassInfo(value, name, (red, green, blue)))
-        return tuple(classes)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    values = {"image-label": inner["image-label"]}
+    label = validated(LabelAttributes, values, f"{source}: OME-Zarr metadata").image_label
+    colours = {entry.value: entry.rgba for entry in label.colors or [] if entry.rgba is not None}
+    names = {entry.value: entry.class_name or entry.name or "" for entry in label.properties or []}
+    classes = []
+    for value in sorted({*colours, *names} - {0}):
+        red, green, blue = (colours.get(value) or default_colour(value))[:3]
+        name = printable(names.get(value) or f"class {value}", 200)
+        classes.append(ClassInfo(value, name, (red, green, blue)))
+    return tuple(classes)
+
+
+def _checked_attributes(attributes: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """Return the OME attributes of a group; :class:`InputError` if its ``ome`` is no mapping."""
+    inner = attributes.get("ome")
+    if inner is not None and not isinstance(inner, Mapping):
         raise InputError(
-            f"{source}: damaged OME-Zarr metadata in 'image-label' ({type(error).__name__}: {error})"
-        ) from None
+            f"{source}: OME-Zarr metadata: ome: found {printable(repr(inner), 60)}, expected a mapping"
+        )
+    return ome_attributes(attributes)
+
+
+def _listed(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else []
 
 
 def write_axes(axes: str, unit: str | None) -> list[dict[str, str]]:

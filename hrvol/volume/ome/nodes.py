@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import zarr
+from zarr.errors import ZarrUserWarning
 
-from hrvol.errors import InputError, UnreadableError, UsageError
+from hrvol.errors import InputError, UnreadableError, UsageError, first_line, one_line
+from hrvol.text import printable
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.metadata import DEFAULT_LABELS
+from hrvol.volume.storage.input_store import open_input
 from hrvol.volume.storage.location import Location
 
 
@@ -30,15 +35,46 @@ def open_zarr(source: Location, others: str = "") -> zarr.Array[Any] | zarr.Grou
         An option does not fit the file system of the URL, or the file system is not installed.
     """
     try:
-        return source.open()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            return open_input(source)
     except (MemoryError, UsageError):
         raise
-    except Exception as error:  # each file system has its own errors
-        empty = isinstance(error, FileNotFoundError) or "No group found" in str(error)
-        if isinstance(error, OSError) and not empty:
-            raise UnreadableError(f"{source}: cannot be opened: {error.strerror or error}") from None
-        reason = "" if empty else f" ({' '.join(str(error).split())})"
-        raise InputError(f"{source}: found neither a Zarr array or group{others}{reason}") from None
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    except Exception as error:  # each file system has its own errors, and Zarr's parser may raise anything
+        if isinstance(error, FileNotFoundError) or "No group found" in str(error):
+            raise InputError(f"{source}: found neither a Zarr array or group{others}") from None
+        if isinstance(error, OSError):
+            reason = first_line(OSError(error.strerror)) if error.strerror else first_line(error)
+            raise UnreadableError(f"{source}: cannot be opened: {reason}") from None
+        raise InputError(f"{source}: found damaged Zarr metadata ({one_line(error)})") from None
+
+
+def member(group: zarr.Group, path: str, source: str) -> zarr.Array[Any] | zarr.Group | None:
+    """Return an array or group inside a group; ``None`` if it does not exist.
+
+    Raises
+    ------
+    InputError
+        Its metadata are damaged, or (:class:`UnreadableError`) cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            return group[path]
+    except (MemoryError, UsageError):
+        raise
+    except (KeyError, FileNotFoundError) as error:
+        if isinstance(error, KeyError) and printable(path) not in printable(str(error)):
+            raise InputError(f"{source}: {path}: found damaged Zarr metadata ({one_line(error)})") from None
+        return None
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    except OSError as error:
+        raise UnreadableError(f"{source}: {path}: cannot be opened: {first_line(error)}") from None
+    except Exception as error:
+        raise InputError(f"{source}: {path}: found damaged Zarr metadata ({one_line(error)})") from None
 
 
 def labels_of(group: zarr.Group, source: str, name: str | None) -> zarr.Group:
@@ -58,23 +94,62 @@ def labels_of(group: zarr.Group, source: str, name: str | None) -> zarr.Group:
     InputError
         There are no labels of this name, or several and no name was given.
     """
-    names = ome.label_names(group.attrs.asdict())
+    names = ome.label_names(attributes_of(group, source), source)
     inside = "" if names else "labels/"
     if not names:
-        labels = group.get("labels")
-        names = ome.label_names(labels.attrs.asdict()) if isinstance(labels, zarr.Group) else ()
+        labels = member(group, "labels", source)
+        names = (
+            ome.label_names(attributes_of(labels, source), source) if isinstance(labels, zarr.Group) else ()
+        )
     if not names:
         if name is not None:
             raise InputError(f"{source}: found no labels, expected labels named {name!r}")
         return group
     if name is None:
         if DEFAULT_LABELS not in names and len(names) > 1:
-            raise InputError(f"{source}: found labels {', '.join(names)}, expected the name of one of them")
+            raise InputError(f"{source}: found labels {few(names)}, expected the name of one of them")
         name = DEFAULT_LABELS if DEFAULT_LABELS in names else names[0]
-    chosen = group.get(inside + name) if name in names else None
+    chosen = member(group, inside + name, source) if name in names else None
     if not isinstance(chosen, zarr.Group):
-        raise InputError(f"{source}: found labels {', '.join(names)}, expected {name!r}")
+        raise InputError(f"{source}: found labels {few(names)}, expected {name!r}")
     return chosen
+
+
+def attributes_of(node: zarr.Array[Any] | zarr.Group, source: str) -> dict[str, Any]:
+    """Return the attributes of an array or group; :class:`InputError` if they are no mapping."""
+    attributes: Any = node.metadata.attributes
+    if not isinstance(attributes, dict):
+        raise InputError(f"{source}: attributes: found {printable(repr(attributes), 60)}, expected a mapping")
+    return attributes
+
+
+def only_array(group: zarr.Group, source: str) -> zarr.Array[Any]:
+    """Return the one array of a group.
+
+    Raises
+    ------
+    InputError
+        There are several arrays or none, or metadata are damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            arrays = dict(group.arrays())
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise InputError(f"{source}: found damaged Zarr metadata ({one_line(error)})") from None
+    if len(arrays) != 1:
+        content = f"{len(arrays)} arrays ({few(sorted(arrays))})" if arrays else "no array"
+        raise InputError(f"{source}: found a group with {content}, expected one array or an OME-Zarr image")
+    return next(iter(arrays.values()))
+
+
+def few(names: Iterable[str], most: int = 5) -> str:
+    """Return names as a list for messages, of which only the first are shown."""
+    shown = list(names)
+    more = f" and {len(shown) - most:,} more" if len(shown) > most else ""
+    return ", ".join(printable(name, 60) for name in shown[:most]) + more
 
 
 def image_around(
@@ -93,11 +168,17 @@ def image_around(
     if location is None and not url.startswith("file://"):
         return None
     parent, _, name = url.rstrip("/").rpartition("/")
-    try:
-        attributes = Location.of(parent, location.options if location is not None else None).attributes()
-        multiscale = ome.read_multiscale(attributes or {}, parent)
-    except (OSError, InputError):
+    if not parent:
         return None
+    try:
+        group = open_zarr(Location.of(parent, location.options if location is not None else None))
+    except InputError:
+        return None
+    # Metadata that name this array have to be right; others are not about it.
+    attributes = attributes_of(group, parent) if isinstance(group, zarr.Group) else {}
+    if not ome.names_level(attributes, name):
+        return None
+    multiscale = ome.read_multiscale(attributes, parent)
     levels = multiscale.levels if multiscale is not None else ()
     level = next((level for level in levels if level.path == name), None)
     return None if multiscale is None or level is None else (multiscale, level)

@@ -265,9 +265,9 @@ def test_a_link_to_an_output_stays_and_nothing_behind_links_is_deleted(tmp_path)
 def test_one_name_can_be_deleted_and_the_rest_stays(tmp_path, where, request):
     place = Location.of(tmp_path / "out.zarr" if where == "disk" else f"memory://{request.node.name}")
     make(place)
-    place.remove("a")
+    place.remove("labels")
     place.remove("none")
-    assert sorted(zarr.open_group(place.store(), mode="r").keys()) == ["b"]
+    assert sorted(zarr.open_group(place.store(), mode="r").keys()) == ["model"]
     place.remove()
     assert not place.occupied()
 
@@ -276,15 +276,15 @@ def test_one_name_can_be_deleted_and_the_rest_stays(tmp_path, where, request):
 def test_what_keys_hold_is_measured_and_erased(tmp_path, where, request):
     place = Location.of(tmp_path / "out.zarr" if where == "disk" else f"memory://{request.node.name}")
     make(place)
-    keys = ["a/0/c/0", "b/0/c/0", "a/0/c/1"]
+    keys = ["labels/0/c/0", "model/0/c/0", "labels/0/c/1"]
     sizes, checksums = place.sizes(keys), place.checksums(keys)
-    assert sizes[0] == sizes[1] == len(place.read_bytes("a/0/c/0"))
-    assert checksums[0] == checksums[1] == checksum(place.read_bytes("a/0/c/0"))
+    assert sizes[0] == sizes[1] == len(place.read_bytes("labels/0/c/0"))
+    assert checksums[0] == checksums[1] == checksum(place.read_bytes("labels/0/c/0"))
     assert sizes[2] is checksums[2] is checksum(None) is None
     assert checksum(b"x") != checksum(b"y")
     place.erase(keys)
     assert place.sizes(keys) == [None] * 3
-    np.testing.assert_array_equal(place.open_array("a/0")[:], 0)
+    np.testing.assert_array_equal(place.open_array("labels/0")[:], 0)
 
 
 def test_a_name_that_would_do_as_a_pattern_is_a_name(request):
@@ -293,8 +293,8 @@ def test_a_name_that_would_do_as_a_pattern_is_a_name(request):
     ]
     for place in places:
         make(place)
-    places[0].erase(["a/0/c/0"])
-    assert [place.sizes(["a/0/c/0"])[0] is None for place in places] == [True, False, False]
+    places[0].erase(["labels/0/c/0"])
+    assert [place.sizes(["labels/0/c/0"])[0] is None for place in places] == [True, False, False]
     places[0].remove()
     assert [place.occupied() for place in places] == [False, True, True]
 

@@ -45,7 +45,8 @@ def test_a_file_of_another_account_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", [f"secret: [{SECRET}", f"- {SECRET}", f"{SECRET}", f"{{1: {SECRET}}}", f"a: *{SECRET}", "\x00", "["]
+    "text",
+    [f"secret: [{SECRET}", f"- {SECRET}", SECRET, f"{{1: {SECRET}}}", f"a: *{SECRET}", "\x00", "["],
 )
 def test_a_damaged_file_is_one_line_without_what_it_holds(tmp_path, text):
     with pytest.raises(UsageError) as caught:
@@ -88,7 +89,9 @@ def test_secrets_are_recognised_by_their_names():
 
 
 def test_the_command_line_takes_both_and_warns_of_a_secret_in_it(tmp_path, monkeypatch):
-    zarr.create_array(Location.of("memory://secrets/a.zarr").store(read_only=False), data=zarr.zeros((8, 8))[:])
+    zarr.create_array(
+        Location.of("memory://secrets/a.zarr").store(read_only=False), data=zarr.zeros((8, 8))[:]
+    )
     monkeypatch.setenv("STORAGE_TOKEN", SECRET)
     file = private(tmp_path / "o", f'{{"secret": "{SECRET}"}}')
     quiet = ["--storage-options-file", str(file), "--storage-option", "token=env:STORAGE_TOKEN"]

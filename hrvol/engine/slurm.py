@@ -1,0 +1,246 @@
+"""Start Dask workers as SLURM jobs, and replace jobs that end before the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import dask
+from distributed import Scheduler, Security
+from distributed.utils import get_ip
+
+from hrvol.engine.dask_servers import (
+    ALLOCATOR,
+    GPU_MEMORY,
+    PrivateScheduler,
+    PrivateWorker,
+    root_cause,
+)
+from hrvol.engine.private import SAFE_PATH
+from hrvol.engine.spec import CUDA_WORKER, IN_FLIGHT, EngineSpec
+from hrvol.errors import EngineError, MissingExtraError
+from hrvol.text import printable
+
+LOG = logging.getLogger("hrvol.run")
+
+SCRATCH = "HRVOL_SCRATCH"
+"""Variable of a job script: the workers' private folder on the node."""
+
+SUBMITTED_WITHIN = 25.0
+"""Seconds for SLURM to accept the first job."""
+
+JOB_SILENT = 20.0
+"""Seconds without workers after which a job that had some counts as ended."""
+
+JOB_CHECK = 20.0
+"""Seconds between questions whether jobs without workers still exist."""
+
+START_TRIES = 3
+"""How often each job may end in a row before it starts a worker."""
+
+
+def gpu_job(gpus: int) -> dict[str, Any]:
+    """Return options of a SLURM job with GPUs: a process per GPU, and CPUs to read and write for it.
+
+    Parameters
+    ----------
+    gpus
+        GPUs per job.
+    """
+    return {
+        "processes": gpus,
+        "cores": gpus,
+        "job_cpu": 8 * gpus,
+        "memory": f"{64 * gpus}GB",
+        "worker_command": CUDA_WORKER,
+        "job_extra_directives": [f"--gpus-per-node={gpus}"],
+    }
+
+
+def slurm_folder(spec: EngineSpec) -> str | None:
+    """Return the folder, shared with the nodes, in which a run's keys are kept; ``None``: the current one."""
+    configured = dask.config.get("jobqueue.slurm.shared-temp-directory", None)
+    folder = spec.options.get("shared_temp_directory") or configured
+    return None if folder is None else os.path.expanduser(os.path.expandvars(folder))
+
+
+def slurm_cluster(spec: EngineSpec, loop: Any, security: Security) -> Any:
+    """Return a cluster for SLURM jobs, with a worker process per GPU or core unless ``processes`` is given.
+
+    On device ``cuda`` the defaults are those of :func:`gpu_job`; options override them. Directives are added
+    to the default ones, except that directives about GPUs replace them. No job is submitted yet.
+
+    Parameters
+    ----------
+    spec
+        The engine.
+    loop
+        From :func:`sigint_masked_loop`.
+    security
+        Keys of the run, as paths of files that the nodes can read.
+    """
+    cluster_class = _slurm_cluster_class()
+    requested = dict(spec.options)
+    gpus = requested.pop("gpus", 1)
+    defaults: dict[str, Any] = {"cores": 1, "memory": "8GB"} if spec.device != "cuda" else gpu_job(gpus)
+    options = {**defaults, **requested}
+    if spec.device == "cuda":
+        directives = requested.get("job_extra_directives", [])
+        names_gpus = any(directive.startswith(("--gpus", "--gres")) for directive in directives)
+        default = [] if names_gpus else defaults["job_extra_directives"]
+        options["job_extra_directives"] = [*default, *directives]
+    options.setdefault("processes", options["cores"])
+    # One thread per task in flight, whatever the number of cores; and SLURM's memory limit only, because
+    # Dask's would pause a worker forever.
+    worker_args = ["--nthreads", str(IN_FLIGHT), "--memory-limit", "0"]
+    worker_args += ["--worker-class", f"{PrivateWorker.__module__}.{PrivateWorker.__name__}"]
+    if options.get("worker_command") == CUDA_WORKER:
+        worker_args.append("--rmm-async")
+    options["worker_extra_args"] = [*worker_args, *options.get("worker_extra_args", [])]
+    options["job_script_prologue"] = _prologue(spec, options)
+    options["local_directory"] = f'"${SCRATCH}"'
+    options["scheduler_options"], options["scheduler_cls"] = _slurm_scheduler(options)
+    keywords = {"silence_logs": logging.CRITICAL, "loop": loop, "security": security, **options}
+    return cluster_class(**keywords)
+
+
+def _slurm_cluster_class() -> Any:
+    """Return dask-jobqueue's ``SLURMCluster``."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise MissingExtraError("engine: slurm needs dask-jobqueue; pip install 'hrvol[slurm]'") from None
+    finally:
+        # Importing it installs a handler that ends the process with exit code 0.
+        if signal.getsignal(signal.SIGINT) is not handler:
+            signal.signal(signal.SIGINT, handler)
+    return SLURMCluster
+
+
+def _prologue(spec: EngineSpec, options: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a job script before the one that starts the workers."""
+    variables = ALLOCATOR | (GPU_MEMORY if spec.device == "cuda" else {})
+    exports = [f'export {name}="${{{name}:-{value}}}"' for name, value in variables.items()]
+    configured = dask.config.get("jobqueue.slurm.job-script-prologue", None)
+    requested = options.get("job_script_prologue", configured) or []
+    parent = options.get("local_directory") or dask.config.get("jobqueue.slurm.local-directory", None)
+    place = f'"{parent}"' if parent else '"${TMPDIR:-/tmp}"'
+    scratch = [
+        f"mkdir -p {place}",
+        f"{SCRATCH}=$(mktemp -d -p {place} hrvol-XXXXXXXX) || exit 1",
+        f"trap 'rm -rf \"${SCRATCH}\"' EXIT",
+    ]
+    return [*exports, f"export {SAFE_PATH}=1", *requested, *scratch]
+
+
+def _slurm_scheduler(options: Mapping[str, Any]) -> tuple[dict[str, Any], type[Scheduler]]:
+    """Return options and class of the scheduler: one interface, and HTTP for a requested dashboard only."""
+    configured = dask.config.get("jobqueue.slurm.scheduler-options", {})
+    requested = dict(options.get("scheduler_options") or configured or {})
+    interface = options.get("interface") or dask.config.get("jobqueue.slurm.interface", None)
+    if not interface and not requested.keys() & {"host", "interface", "contact_address"}:
+        requested["host"] = get_ip()  # the address that jobs are given; otherwise it listens on all
+    dashboard = requested.setdefault("dashboard_address", None)
+    return requested, Scheduler if dashboard else PrivateScheduler
+
+
+class SlurmJobs:
+    """The jobs of a cluster.
+
+    Parameters
+    ----------
+    cluster
+        From :func:`slurm_cluster`.
+    count
+        Number of jobs to have.
+    """
+
+    def __init__(self, cluster: Any, count: int) -> None:
+        self._cluster, self._count = cluster, count
+        self._seen: dict[Any, float] = {}  # when a job last had workers
+        self._checked = time.monotonic()
+        self._started = False  # whether a worker has ever started
+        self._failed = 0  # jobs in a row that ended before a worker started
+
+    def submit(self) -> None:
+        """Submit all jobs.
+
+        Raises
+        ------
+        EngineError
+            SLURM does not accept the first one.
+        """
+        cluster = self._cluster
+        cluster.worker_spec.update(cluster.new_worker_spec())  # scale() would leave its errors to the log
+        try:
+            cluster.sync(cluster._correct_state, callback_timeout=SUBMITTED_WITHIN)
+        except (RuntimeError, ValueError, OSError) as error:
+            silent = f"no answer in {SUBMITTED_WITHIN:.0f} s"
+            reason = silent if isinstance(error, TimeoutError) else _complaint(error)
+            raise EngineError(f"engine: slurm: sbatch: {reason}") from None
+        cluster.scale(jobs=self._count)
+
+    def replace_ended(self) -> None:
+        """Replace jobs that have ended, by time limit or node failure.
+
+        Raises
+        ------
+        EngineError
+            Jobs end before they start a worker.
+        """
+        cluster, now = self._cluster, time.monotonic()
+        names = {str(state.name) for state in list(cluster.scheduler.workers.values())}
+        ended = []
+        for job in list(cluster.worker_spec):
+            if any(name == str(job) or name.startswith(f"{job}-") for name in names):
+                self._seen[job], self._started, self._failed = now, True, 0
+            elif now - self._seen.get(job, now) > JOB_SILENT:
+                ended.append(job)
+        if now - self._checked > JOB_CHECK:
+            self._checked = now
+            failed = self._without_workers()
+            self._failed += len(failed)
+            if failed and self._failed >= (START_TRIES if self._started else 1) * self._count:
+                raise EngineError(
+                    f"engine: slurm: job {failed[0][1]} ended before a worker started:"
+                    f" see slurm-{failed[0][1]}.out, or the file in log_directory"
+                )
+            ended += [job for job, _ in failed]
+        for job in ended:  # dask-jobqueue itself keeps a job until it is cancelled
+            self._seen.pop(job, None)  # the name is used again
+            cluster.worker_spec.pop(job)
+            cluster.loop.add_callback(cluster.workers.pop, job, None)
+        if ended:
+            LOG.warning("%d SLURM jobs ended before the run: submitting others", len(ended))
+            cluster.scale(jobs=self._count)
+
+    def _without_workers(self) -> list[tuple[Any, str]]:
+        """Return name and number of jobs that never had a worker, and that SLURM does not know any more."""
+        jobs = [(name, self._cluster.workers.get(name)) for name in self._cluster.worker_spec]
+        numbers = {name: job.job_id for name, job in jobs if name not in self._seen and job and job.job_id}
+        if not numbers:
+            return []
+        words = ["squeue", "--noheader", "--jobs", ",".join(numbers.values()), "--format", "%A"]
+        try:
+            done = subprocess.run(
+                words, capture_output=True, text=True, timeout=SUBMITTED_WITHIN, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):  # no answer is no reason to end
+            return []
+        if done.returncode and "Invalid job id" not in done.stderr:
+            return []
+        known = done.stdout.split()
+        return [(name, number) for name, number in numbers.items() if number not in known]
+
+
+def _complaint(error: Exception) -> str:
+    """Return in one line what ``sbatch`` printed, from dask-jobqueue's error."""
+    _, found, printed = str(error).partition("stderr:")
+    text = " ".join(printed.split()).removeprefix("sbatch: error: ") if found else ""
+    return printable(text) or root_cause(error)
