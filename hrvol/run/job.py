@@ -39,7 +39,7 @@ class ModelSource:
     ----------
     model_file, model_sha256
         The model's file and its digest. No process loads a file with another digest: the file may be
-        replaced while a run goes on.
+        replaced during a run.
     weights
         Where the network's weights come from.
     device

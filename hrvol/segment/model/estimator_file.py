@@ -164,7 +164,7 @@ def _check_nodes(schema: dict[str, Any]) -> tuple[list[str], set[str]]:
 def _same(one: Any, other: Any) -> bool:
     """Whether two nodes are equal but for the numbers of the nodes in them.
 
-    So what a file says of an object is what skops makes of it: no node takes the place of another one, or
+    So skops makes what a file describes: no node takes the place of another one, or
     refers to one that it is part of.
     """
     if one == other:

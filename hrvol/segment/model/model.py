@@ -334,7 +334,7 @@ def _estimator(
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", InconsistentVersionWarning)  # told below if it is to blame
+            warnings.simplefilter("ignore", InconsistentVersionWarning)  # reported below if a check fails
             estimator = read_estimator(data, f"{source}: {member}")
         check_fitted(estimator, recipe.classifier.kind, stop - start, values)
     except ModelError:
