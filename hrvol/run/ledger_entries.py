@@ -18,6 +18,9 @@ Entry = dict[str, Any]
 PENDING, DONE, FAILED = 0, 1, 2
 """States of a block."""
 
+MOST_ENTRIES = 4096
+"""Most entries of a record; hrvol writes 512."""
+
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Time = Annotated[float, Field(ge=0, le=1e11)]
 _Checksum = Annotated[str, Field(pattern=r"^[0-9a-f]{1,16}$")]
@@ -100,7 +103,9 @@ def valid_head(values: Mapping[str, Any] | None) -> Entry | None:
 def valid_entries(record: Mapping[str, Any] | None) -> Iterator[Entry]:
     """Yield the undamaged entries of a record, with defaults for what they lack."""
     values = (record or {}).get("entries")
-    for entry in values if isinstance(values, list) else ():
+    if not isinstance(values, list) or len(values) > MOST_ENTRIES:
+        return
+    for entry in values:
         try:
             model = _ENTRIES.validate_python(entry)
         except ValidationError:

@@ -64,6 +64,11 @@ def test_odd_records_are_damaged_ones(place, values):
     for record in (sealed({"entries": values}), {"entries": values}, {"entries": values, "seal": values}):
         records.put("ledger/main/000000", record)
         assert not read_state(place, COUNT).of_block.any()
+    records.put(
+        "ledger/main/000000",
+        sealed({"entries": [{"block": 1, "state": DONE, "stamp": "1", "at": 1.0}] * 5000}),
+    )
+    assert not read_state(place, COUNT).of_block.any()
     path = os.path.join(place.url, "ledger/main/000000/zarr.json")
     for text in ("[]", '{"attributes": 3}', "[" * 10**6, '{"attributes": {"entries": ' + "9" * 5000 + "}}"):
         with open(path, "w") as file:

@@ -36,7 +36,8 @@ _LONGEST = 1200  # characters of a message that somebody reads
 
 _ORDINARY = re.compile(
     r"device: |.*: \d+ % \(|block .* failed: |\.\.\. and \d+ more|failed: "
-    r"|computing a few blocks|hrvol: warning: |.*found a damaged record|$"
+    r"|computing a few blocks|hrvol: warning: |.*found a damaged record"
+    r"|.*restored missing or changed metadata: |$"
 )
 """Lines on standard error that are hrvol's own beside the last one."""
 
