@@ -68,7 +68,7 @@ class Slot:
         mb = max(0.0, ending.peak - sound.peak)
         command = shlex.join(("hrvol", *(word if len(word) < 200 else word[:200] for word in case.command)))
         if self._keep:
-            print(f"{folder}: {ascii(command)}", flush=True)
+            print(f"{folder}: {command!a}", flush=True)
         return Record(
             *(case.group, case.name, case.generated, verdict, ascii(note)[1:-1][:300], ending.code),
             *(round(ending.seconds, 2), round(mb), ascii(last)[1:-1][:300], command),
