@@ -74,7 +74,7 @@ _SECOND: dict[str, Any] = {
     **{
         "dimension_separator": ".",
         "zarr_format": 2,
-        "compressor": {"id": "zstd", "level": 0, "checksum": False},
+        "compressor": {"id": "zstd", "level": 0},
     },
 }
 
