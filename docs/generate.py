@@ -99,8 +99,9 @@ def command_page() -> str:
     page = [
         "# Command line\n",
         "Made from the commands themselves, as `hrvol COMMAND --help` prints them. "
-        "`python -m hrvol` is the same program. In a folder with Python files that are not yours, start it as `hrvol` or as"
-        " `python -P -m hrvol`: without `-P` Python itself imports some of its modules from there.\n",
+        "`python -m hrvol` is the same program. In a folder with Python files that are not yours, start it as"
+        " `hrvol` or as `python -P -m hrvol`: without `-P` Python itself imports some of its modules from"
+        " there.\n",
         "Exit codes: see [Errors and exit codes](errors.md).\n",
     ]
     for name, command in commands(main, "hrvol"):
