@@ -159,7 +159,7 @@ class Location:
         """Return the mappings that small objects hold, as :meth:`read_json` does."""
         return self._each(self.read_json, keys)
 
-    def read_small(self, key: str) -> bytes | None:
+    def read_small(self, key: str, limit: int = JSON_BYTES) -> bytes | None:
         """Return the value of a key, ``None`` if it does not exist; :class:`InputError` if it is no document.
 
         Local files may be pipes or devices, and of any size.
@@ -168,7 +168,7 @@ class Location:
             return self.read_bytes(key)
         if not os.path.lexists(self.path / key):
             return None
-        return read_file(self.path / key, JSON_BYTES, "a JSON document")
+        return read_file(self.path / key, limit, "a JSON document")
 
     def write_json(self, key: str, values: Mapping[str, Any]) -> None:
         """Write a mapping as JSON, as Zarr writes metadata."""

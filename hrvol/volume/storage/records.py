@@ -25,6 +25,9 @@ LOG = logging.getLogger("hrvol.volume")
 
 _AT_ONCE = 16
 
+RECORD_BYTES = 8 * 2**20
+"""Most bytes of a record: 512 entries have 200 kB, with long reasons of failures 1 MB."""
+
 
 class Records:
     """The records of one hierarchy, whose store is kept open.
@@ -55,10 +58,10 @@ class Records:
                 value = sync(self._store.get(key, default_buffer_prototype()))
                 data = None if value is None else value.to_bytes()
             else:
-                data = self._location.read_small(key)
+                data = self._location.read_small(key, RECORD_BYTES)
             if data is None:
                 return None
-            values = parse_mapping(data, key).get("attributes")
+            values = parse_mapping(data, key, limit=RECORD_BYTES).get("attributes")
             if isinstance(values, dict):
                 return values
         except InputError:
