@@ -47,7 +47,7 @@ class HrvolError(Exception):
 
     def __str__(self) -> str:
         """Return the message on one line; what a terminal would obey is escaped, as messages quote files."""
-        return printable(super().__str__(), _LONGEST)
+        return printable(" ".join(super().__str__().split()), _LONGEST)
 
 
 class UsageError(HrvolError):
@@ -132,9 +132,9 @@ class StoppedError(HrvolError):
 
 def one_line(error: BaseException) -> str:
     """Return an exception as one line, with the name of its type unless it is an :class:`HrvolError`."""
-    text = printable(" ".join(str(error).split()), _LONGEST)
     if isinstance(error, HrvolError):
-        return text
+        return str(error)
+    text = printable(" ".join(str(error).split()), _LONGEST)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

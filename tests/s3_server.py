@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -10,6 +11,15 @@ import boto3
 from moto import settings
 from moto.core.authorization import enable_iam_authentication
 from moto.server import ThreadedMotoServer
+
+
+def flags_of(options: Mapping[str, str]) -> list[str]:
+    """Return options for the command line: secrets are taken from the environment."""
+    os.environ |= {f"TEST_STORAGE_{name}": options[name] for name in ("key", "secret") if name in options}
+    values = {
+        name: f"env:TEST_STORAGE_{name}" if name in ("key", "secret") else options[name] for name in options
+    }
+    return [word for name in values for word in ("--storage-option", f"{name}={values[name]}")]
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,7 @@ class S3Server:
     @property
     def flags(self) -> list[str]:
         """The same for the command line."""
-        return [
-            word for name, value in self.options.items() for word in ("--storage-option", f"{name}={value}")
-        ]
+        return flags_of(self.options)
 
     def url(self, path: str) -> str:
         """Return the URL of something in the bucket."""

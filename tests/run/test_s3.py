@@ -15,7 +15,7 @@ import zarr
 from click.testing import CliRunner
 from fault_data import Run, wait_for
 from run_data import draw, make_volume
-from s3_server import s3_server
+from s3_server import flags_of, s3_server
 from zarr.storage import FsspecStore
 
 from hrvol.cli import main
@@ -324,8 +324,7 @@ REFUSALS = {
 @pytest.mark.parametrize("what", ["info", "segment"])
 def test_a_refusal_is_one_clear_line(bucket, model, data, tmp_path, why, what):
     changes, words = REFUSALS[why]
-    options = [f"{name}={value}" for name, value in (bucket.options | changes).items() if value]
-    flags = [word for option in options for word in ("--storage-option", option)]
+    flags = flags_of({name: value for name, value in (bucket.options | changes).items() if value})
     if what == "info":
         line = fails("info", bucket.url("volume.ome.zarr"), *flags)
     else:  # the input is local, and the output is what cannot be had

@@ -207,6 +207,7 @@ def array(path, zarr_format=3, **options):
         ("shape", [10**30, 6, 8], "1e+30 voxels along an axis"),
         ("shape", [10**9, 10**9, 10**9], "bytes, expected at most 1.15e+18"),
         ("shape", [0, 6, 8], "empty"),
+        ("shape", [], ""),
         ("shape", [4, 6, "8"], "damaged Zarr metadata"),
         ("shape", "468", "damaged Zarr metadata"),
         ("shape", [4, -6, 8], "damaged Zarr metadata"),
@@ -448,7 +449,7 @@ def test_a_sharded_array_with_every_codec_stays_accepted(tmp_path):
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-@pytest.mark.parametrize("kind", ["folder", "dangling", "loop", "fifo", "file on its way", "huge"])
+@pytest.mark.parametrize("kind", ["folder", "dangling", "loop", "fifo", "file on its way", "huge", "empty"])
 def test_a_chunk_that_is_no_file_is_not_the_fill_value(tmp_path, zarr_format, kind):
     options = {} if zarr_format == 3 else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
     path = array(tmp_path / "v.zarr", zarr_format, **options)
@@ -467,6 +468,8 @@ def test_a_chunk_that_is_no_file_is_not_the_fill_value(tmp_path, zarr_format, ki
         chunk.symlink_to(chunk.name)
     elif kind == "fifo":
         os.mkfifo(chunk)
+    elif kind == "empty":
+        chunk.touch()
     elif kind == "huge":
         with chunk.open("wb") as file:
             file.truncate(10**12)

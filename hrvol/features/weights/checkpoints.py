@@ -54,13 +54,14 @@ def read_checkpoint(name: str, model: str, file: Path) -> StateDict:
 
     # weights_only: a checkpoint is data, never code
     def load_checkpoint(path: Path) -> StateDict:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(
-                path
-            ) as archive:  # torch stores its members; others might expand without end
-                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                    raise WeightsError(f"{path}: found a compressed archive, expected a checkpoint of torch")
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
+        with path.open("rb") as stream:
+            # torch stores the members of its archives; those of others might expand without end.
+            if zipfile.is_zipfile(stream) and any(
+                entry.compress_type != zipfile.ZIP_STORED for entry in zipfile.ZipFile(stream).infolist()
+            ):
+                raise WeightsError(f"{path}: found a compressed archive, expected a checkpoint of torch")
+            stream.seek(0)
+            return dict(torch.load(stream, map_location="cpu", weights_only=True))
 
     read = kinds.get(file.suffix, load_checkpoint)
     try:

@@ -98,12 +98,15 @@ def _check_nodes(
     n_features: int,
 ) -> None:
     inner = np.flatnonzero(~is_leaf)
-    for children in (left[inner].astype(np.int64), right[inner].astype(np.int64)):
+    both = left[inner].astype(np.int64), right[inner].astype(np.int64)
+    for children in both:
         if (children <= inner).any() or (children >= len(is_leaf)).any():
             raise ValueError(
                 "found a tree node with a child out of range, expected a number above its parent's and below "
                 f"{len(is_leaf)}"
             )
+    if not np.array_equal(np.sort(np.concatenate(both)), np.arange(1, len(is_leaf))):
+        raise ValueError("found a tree whose nodes have no or several parents, expected one for each")
     columns = column[inner]
     if (columns < 0).any() or (columns >= n_features).any():
         raise ValueError(f"found a tree node with a column out of range, expected columns below {n_features}")

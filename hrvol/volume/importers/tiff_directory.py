@@ -53,6 +53,10 @@ _INTEGERS = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 
 _SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _DESCRIPTION = 254, 256, 257, 258, 259, 270
 _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
+_NESTED = (330, 34665, 34853, 40965)  # tags of directories that are in no list of pages
+
+_PRIVATE = 32768  # tags that manufacturers define, from here on
+
 _TILE_WIDTH, _TILE_LENGTH, _TILES, _TILE_BYTES, _FORMAT = 322, 323, 324, 325, 339
 
 
@@ -70,6 +74,8 @@ class Page:
         Whether it is declared a smaller version of another page.
     start, stop
         First byte of the pixels; last byte plus 1 if they are contiguous and not compressed, else ``None``.
+    end
+        Last byte of the pixels plus 1.
     """
 
     width: int
@@ -80,6 +86,7 @@ class Page:
     reduced: bool
     start: int
     stop: int | None
+    end: int
 
     @property
     def kind(self) -> tuple[int, ...]:
@@ -103,11 +110,15 @@ class Directories:
         Text of the first page; empty without one.
     size
         Bytes of the file.
+    unused
+        Bytes at the end of the file to which nothing refers; 0 if further directories, of which only their
+        makers know, may be there.
     """
 
     pages: tuple[Page, ...]
     description: str
     size: int
+    unused: int
 
 
 def read_directories(path: Path) -> Directories:
@@ -122,7 +133,7 @@ def read_directories(path: Path) -> Directories:
         size = os.fstat(file.fileno()).st_size
         layout, offset = _header(file, path)
         pages: list[Page] = []
-        description, seen = "", set()
+        description, seen, used, nested = "", set(), 0, False
         while offset:
             number = len(pages)
             if number >= PAGES:
@@ -133,14 +144,17 @@ def read_directories(path: Path) -> Directories:
             seen.add(offset)
             try:
                 directory, offset = _directory(file, layout, offset, size)
+                used = max(used, file.tell(), *(_end(layout, entry) for entry in directory.values()))
                 if number == 0:
                     description = _text(file, layout, directory.get(_DESCRIPTION))
+                nested = nested or any(tag in _NESTED or tag >= _PRIVATE for tag in directory)
                 pages.append(_page(_Reader(file, layout, directory), size))
             except (ValueError, struct.error) as error:
                 raise InputError(f"{path}: page {number}: {printable(str(error))}") from None
     if not pages:
         raise InputError(f"{path}: found a TIFF file without pages, expected an image")
-    return Directories(tuple(pages), description, size)
+    used = max(used, *(page.end for page in pages))
+    return Directories(tuple(pages), description, size, 0 if nested else size - used)
 
 
 @dataclass(frozen=True)
@@ -243,6 +257,16 @@ def _bytes(file: BinaryIO, layout: _Layout, entry: _Entry) -> bytes:
     return _exactly(file, size)
 
 
+def _end(layout: _Layout, entry: _Entry) -> int:
+    """Return the last byte plus 1 of values that are not in the directory itself."""
+    kind, count, value = entry
+    size = count * _SIZES.get(kind, 0)
+    if size <= len(value):
+        return 0
+    (at,) = layout.unpack("Q" if layout.big else "I", value)
+    return at + size
+
+
 def _text(file: BinaryIO, layout: _Layout, entry: _Entry | None) -> str:
     if entry is None or entry[0] not in (1, 2, 7):
         return ""
@@ -289,6 +313,7 @@ def _page(read: _Reader, size: int) -> Page:
         bool(read.number(_SUBFILE, 0) & 1),
         start,
         start + int(needed.sum()) if contiguous else None,
+        int((offsets + (needed if counts is None or plain else counts)).max()),
     )
 
 

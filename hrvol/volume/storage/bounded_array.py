@@ -42,8 +42,8 @@ FILE_FACTOR = 2  # A file of a chunk may be larger than its values: compression 
 def check_shape(source: str, shape: Iterable[int], dtype: Any) -> None:
     """Raise an :class:`InputError` if an array is empty or absurdly large."""
     sides = tuple(int(side) for side in shape)
-    if len(sides) > AXES:
-        raise InputError(f"{source}: found {len(sides)} axes, expected at most {AXES}")
+    if not 0 < len(sides) <= AXES:
+        raise InputError(f"{source}: found {len(sides)} axes, expected 1 to {AXES}")
     if not all(sides):
         raise InputError(f"{source}: found an empty array of shape {sides}")
     if max(sides, default=1) > SIDE:

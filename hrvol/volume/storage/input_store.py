@@ -93,6 +93,8 @@ class InputStore(LocalStore):
             os.close(handle)
             raise InputError(f"{_shown(key)}: found {file_kind(status.st_mode)}, expected {expected}")
         with os.fdopen(handle, "rb") as stream:
+            if not status.st_size:
+                raise InputError(f"{_shown(key)}: found an empty file, expected {expected}")
             start, stop = _span(byte_range, status.st_size)
             if not 0 <= start <= stop <= status.st_size:
                 raise InputError(

@@ -93,6 +93,12 @@ def test_a_chain_of_pages_that_breaks_off(stack, where):
     assert "page 5" in refused(stack)
 
 
+@pytest.mark.parametrize("last", [0, 4])
+def test_a_chain_of_pages_that_ends_too_early(stack, last):
+    poke(stack, pages_of(stack)[last][1], struct.pack("<I", 0))
+    assert f"bytes after the last of {last + 1} planes, expected none" in refused(stack)
+
+
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.95, 0.999])
 def test_a_file_that_is_cut_off_anywhere(stack, share):
     content = stack.read_bytes()
