@@ -28,7 +28,7 @@ def test_the_middle_of_a_long_text_is_left_out():
 
 
 def test_messages_of_errors_are_safe():
-    assert str(InputError("a.tif: found \x1b[31m\nand more")) == "a.tif: found \\x1b[31m\\nand more"
+    assert str(InputError("a.tif: found \x1b[31m\nand more")) == "a.tif: found \\x1b[31m and more"
     assert len(str(InputError("x" * 10**6))) <= 2000
     assert one_line(InputError("a.tif:\x1b]0;title\x07 found")) == "a.tif:\\x1b]0;title\\x07 found"
     assert first_line(ValueError("\x1b[2Jgone\nmore")) == "\\x1b[2Jgone"

@@ -309,8 +309,8 @@ def level_objects(levels: Sequence[LevelPlan], region: Box) -> int:
 
 
 def ledger_objects(blocks: int, parts: int) -> int:
-    """Return the number of objects of a ledger, including that of its driver and its folder."""
-    return 2 + -(-(blocks + parts) // SEGMENT)
+    """Return the number of objects that a run adds to a ledger, including that of its driver."""
+    return 1 + -(-(blocks + parts) // SEGMENT)
 
 
 def shard_bytes(plan: LevelPlan, reduction: Reduction, itemsize: int) -> int:

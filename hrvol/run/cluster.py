@@ -158,11 +158,11 @@ def cluster(
     recipe = _recipe(finding, opened, options.output.crf)
     # Everything is checked before the minutes of fitting.
     engine = options.placed()[0].engine
-    check_engine(engine)
     location = Location.of(out, options.storage_options)
     settings = (file_or_none(finding.recipe), options.weights.path, engine.scheduler_file)
     inputs = (opened, options.input.mask, *settings)
     keep_inputs(location, *inputs)
+    check_engine(engine)
     region = region_box(options.input.roi, opened)
     overwrite = options.output.overwrite
     resumed, earlier = (False, None) if overwrite else _earlier_model(location, recipe, opened, region)

@@ -192,11 +192,11 @@ def segment(
 ) -> SegmentReport:
     """Label a volume as :func:`segment_volume` does, with its keywords as one object."""
     options, choice = options.placed()
-    check_engine(options.engine)
     output = options.output
     began = round(time.time(), 3)
     with ExitStack() as stack:
         prepared = prepare(volume, out, model, stack, options)
+        check_engine(options.engine)
         job, location, recipe = prepared.job, prepared.location, prepared.model.recipe
 
         def create(exists: bool, written: Documents | None) -> LabelStore:

@@ -268,8 +268,8 @@ def test_a_part_of_a_level_holds_the_finer_box(levels):
 
 
 def test_a_ledger_has_a_record_for_512_blocks():
-    assert ledger_objects(512, 0) == 3
-    assert ledger_objects(512, 1) == 4
+    assert ledger_objects(512, 0) == 2
+    assert ledger_objects(512, 1) == 3
 
 
 @pytest.mark.parametrize(

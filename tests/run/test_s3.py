@@ -221,7 +221,8 @@ def test_fresh_deletes_an_earlier_output_and_nothing_beside_it(bucket, model):
 def test_what_hrvol_did_not_write_is_in_the_way_and_stays(bucket, model, key, fresh):
     bucket.put(key, b"keep")
     line = fails(*segment(bucket, model, "mine", "--engine", "serial", *(["--fresh", "--yes"] * fresh)))
-    assert "s3://tomo/mine: found no Zarr, expected" in line
+    assert "s3://tomo/mine: found no Zarr" in line
+    assert "expected" in line
     assert bucket.get(key) == b"keep"
     bucket.client().delete_object(Bucket=bucket.bucket, Key=key)
 
