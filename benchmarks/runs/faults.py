@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,11 @@ from fault_data import (
     Case,
     Cluster,
     Run,
+    change,
     contents,
     copied,
     differing,
+    documents,
     harm,
     labels_are_zero,
     progress_of,
@@ -45,7 +47,9 @@ from fault_data import (
 from benchmarks.machine import describe_machine
 from benchmarks.markdown import table as markdown_table
 from hrvol.engine import spec as spec_module
+from hrvol.engine.life import Limits
 from hrvol.errors import HrvolError
+from hrvol.segment.model.model import load_model, save_model
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "explanation" / "reliability.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -152,6 +156,54 @@ def workers(bench: Bench, folder: Path) -> tuple[int, str]:
     if code != 0:
         print(f"  exit code {code}: {run.said.splitlines()[-1]}")
     return kills, judge(bench.case, out)
+
+
+def stopped_workers(bench: Bench, folder: Path) -> tuple[int, str]:
+    """Stop worker processes (SIGSTOP), which then hold their blocks; the run replaces them and continues."""
+    out, stops = folder / "out.ome.zarr", 0
+    limits = Limits(report=0.2, silent=3.0)
+    with Run(bench.case.command(out, engine="local"), folder / "log", limits=limits) as run:
+        while stops < 2:
+            reach(bench, run, out, ahead=12)
+            living = run.workers()
+            if run.over or not living:
+                break
+            bench.rng.choice(living).suspend()
+            stops += 1
+        code = run.wait(300)
+    if code != 0:
+        print(f"  exit code {code}: {run.said.splitlines()[-1]}")
+        return max(stops, 1), STUCK
+    return max(stops, 1), judge(bench.case, out)
+
+
+def other_model(bench: Bench, folder: Path) -> tuple[int, str]:
+    """Replace the model file while a run continues, and kill its workers, so that others load a model."""
+    case, out = bench.case, folder / "out.ome.zarr"
+    whole = case.model.read_bytes()
+    model = load_model(case.model)
+    with Run(case.command(out, engine="local"), folder / "log") as run:
+        wait_for(lambda: run.over or (out / "zarr.json").exists(), 300)  # the driver has read the model
+        try:
+            save_model(replace(model, window=(model.window[0], 2 * model.window[1])), case.model)
+            reach(bench, run, out)
+            for worker in run.workers():
+                worker.kill()
+            code = run.wait(300)
+        finally:
+            case.model.write_bytes(whole)
+    if code != 0 or differing(contents(out), case.expected):
+        print(f"  exit code {code}: {run.said.splitlines()[-1] if run.said else 'no word'}")
+        return 1, SILENT if code == 0 else STUCK
+    return 1, judge(case, out)
+
+
+def metadata(bench: Bench, folder: Path) -> tuple[int, str]:
+    """Change one byte of the metadata of an unfinished or a complete output."""
+    source = bench.rng.choice([bench.unfinished, bench.case.reference])
+    out = copied(source, folder / "out.ome.zarr")
+    change(bench.rng.choice([out / name for name in sorted(documents(out))]), bench.rng)
+    return 1, judge(bench.case, out)
 
 
 def shard(bench: Bench, folder: Path) -> tuple[int, str]:
@@ -261,11 +313,14 @@ EPISODES: tuple[tuple[str, Episode, int], ...] = (
     ("driver killed while it writes", driver_at_a_write, 60),
     ("driver of two workers killed", driver_of_workers, 8),
     ("worker killed", workers, 20),
+    ("worker stopped", stopped_workers, 8),
+    ("model file replaced", other_model, 8),
     ("worker and scheduler of a Dask cluster killed", scheduler, 6),
     ("signal to a run in one process", stopped, 20),
     ("signal to a run with workers", stopped_with_workers, 6),
     ("shard damaged", shard, 60),
     ("record of the ledger damaged", record, 20),
+    ("one byte of metadata changed", metadata, 90),
     ("chunk of the input unreadable", chunk, 20),
     ("disk full", disk, 8),
 )
