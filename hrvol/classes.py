@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hrvol.errors import InputError, UsageError
-from hrvol.text import is_name, printable
+from hrvol.text import is_name, listed, printable
 
 # Okabe and Ito's palette ("Color Universal Design", 2008), which colour-blind readers can distinguish,
 # without black and yellow: these are invisible on dark and on light micrographs.
@@ -106,7 +106,7 @@ def default_classes(values: Sequence[int], names: Sequence[str] | None = None) -
     """
     ordered = sorted(int(value) for value in values)
     if len(set(ordered)) != len(ordered):
-        raise InputError(f"classes: found values {ordered}, expected each value once")
+        raise InputError(f"classes: found values {listed(ordered)}, expected each value once")
     if ordered and ordered[0] < 1:
         raise InputError(f"classes: found value {ordered[0]}, expected 1 or more (0 is unlabelled)")
     top = ordered[-1] if ordered else 0
@@ -118,11 +118,13 @@ def default_classes(values: Sequence[int], names: Sequence[str] | None = None) -
     if names is None:
         of_value = {value: f"class {value}" for value in ordered}
     elif len(set(names)) != len(names):
-        raise UsageError(f"classes: found names {list(names)}, expected each name once")
+        raise UsageError(f"classes: found names {listed(names)}, expected each name once")
     elif len(names) == len(ordered):
         of_value = dict(zip(ordered, names, strict=True))
     elif len(names) == top:
         of_value = {value: names[value - 1] for value in ordered}
     else:
-        raise UsageError(f"classes: found {len(names)} names, expected {len(ordered)}, for values {ordered}")
+        raise UsageError(
+            f"classes: found {len(names)} names, expected {len(ordered)}, for values {listed(ordered)}"
+        )
     return tuple(ClassInfo(value, of_value[value], default_colour(value)) for value in ordered)

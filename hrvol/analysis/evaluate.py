@@ -91,7 +91,10 @@ def evaluate_volumes(
         counts = scored.matrix
         values = [int(v) for v in np.flatnonzero(counts.any(axis=0) | counts.any(axis=1)) if v]
         names = dict(zip(values, classes, strict=True)) if len(values) == len(classes) else classes
-    figures = scored.to_dict(names)
+    try:
+        figures = scored.to_dict(names)
+    except InputError as error:
+        raise InputError(f"{predicted.source} against {true.source}: {error}") from None
     if match:
         name_of = dict(enumerate(figures["iou"], start=1))
         true_of = match_classes(total.matrix)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hrvol.arrays import Array, namespace, to_host
 from hrvol.errors import InputError
+from hrvol.text import listed
 from hrvol.quality.matching import match_classes, relabel
 
 BoundingBox = tuple[float, float, float, float]
@@ -352,7 +353,7 @@ def _names(n: int, given: Sequence[str] | Mapping[int, str] | None) -> list[str]
     by_value = given if isinstance(given, Mapping) else dict(enumerate(given or (), start=1))
     names = [by_value.get(value, str(value)) for value in range(1, n + 1)]
     if len(set(names)) != n:
-        raise InputError(f"classes: found names {names}, expected each name once")
+        raise InputError(f"classes: found names {listed(names)}, expected each name once")
     return names
 
 

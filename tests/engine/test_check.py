@@ -175,7 +175,11 @@ def test_an_engine_that_cannot_start_costs_no_earlier_output(data, tmp_path, mon
     monkeypatch.setenv("PATH", str(tmp_path))  # no sbatch
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    for options in ({"engine": "slurm"}, {"engine": f"tcp://127.0.0.1:{port}"}, {"scheduler_file": tmp_path / "none.json"}):
+    for options in (
+        {"engine": "slurm"},
+        {"engine": f"tcp://127.0.0.1:{port}"},
+        {"scheduler_file": tmp_path / "none.json"},
+    ):
         with pytest.raises(HrvolError) as error:
             segment_volume(small, new, model, **options)
         assert error.value.exit_code == 1

@@ -74,8 +74,8 @@ class Page:
         Whether it is declared a smaller version of another page.
     start, stop
         First byte of the pixels; last byte plus 1 if they are contiguous and not compressed, else ``None``.
-    end
-        Last byte of the pixels plus 1.
+    nbytes
+        Bytes of the pixels as stored.
     """
 
     width: int
@@ -86,7 +86,7 @@ class Page:
     reduced: bool
     start: int
     stop: int | None
-    end: int
+    nbytes: int
 
     @property
     def kind(self) -> tuple[int, ...]:
@@ -111,8 +111,7 @@ class Directories:
     size
         Bytes of the file.
     unused
-        Bytes at the end of the file to which nothing refers; 0 if further directories, of which only their
-        makers know, may be there.
+        Bytes of the file to which nothing refers; 0 if there may be directories that only their makers know.
     """
 
     pages: tuple[Page, ...]
@@ -142,9 +141,10 @@ def read_directories(path: Path) -> Directories:
                 where = "in a circle" if offset in seen else f"at byte {offset:,} of {size:,}"
                 raise InputError(f"{path}: found page {number} {where}, expected it inside of the file")
             seen.add(offset)
+            place = offset
             try:
                 directory, offset = _directory(file, layout, offset, size)
-                used = max(used, file.tell(), *(_end(layout, entry) for entry in directory.values()))
+                used += file.tell() - place + sum(_outside(entry) for entry in directory.values())
                 if number == 0:
                     description = _text(file, layout, directory.get(_DESCRIPTION))
                 nested = nested or any(tag in _NESTED or tag >= _PRIVATE for tag in directory)
@@ -153,8 +153,8 @@ def read_directories(path: Path) -> Directories:
                 raise InputError(f"{path}: page {number}: {printable(str(error))}") from None
     if not pages:
         raise InputError(f"{path}: found a TIFF file without pages, expected an image")
-    used = max(used, *(page.end for page in pages))
-    return Directories(tuple(pages), description, size, 0 if nested else size - used)
+    used += sum(page.nbytes for page in pages)
+    return Directories(tuple(pages), description, size, 0 if nested else max(0, size - used))
 
 
 @dataclass(frozen=True)
@@ -257,14 +257,11 @@ def _bytes(file: BinaryIO, layout: _Layout, entry: _Entry) -> bytes:
     return _exactly(file, size)
 
 
-def _end(layout: _Layout, entry: _Entry) -> int:
-    """Return the last byte plus 1 of values that are not in the directory itself."""
+def _outside(entry: _Entry) -> int:
+    """Return the bytes of values that are not in the directory itself."""
     kind, count, value = entry
     size = count * _SIZES.get(kind, 0)
-    if size <= len(value):
-        return 0
-    (at,) = layout.unpack("Q" if layout.big else "I", value)
-    return at + size
+    return size if size > len(value) else 0
 
 
 def _text(file: BinaryIO, layout: _Layout, entry: _Entry | None) -> str:
@@ -313,7 +310,7 @@ def _page(read: _Reader, size: int) -> Page:
         bool(read.number(_SUBFILE, 0) & 1),
         start,
         start + int(needed.sum()) if contiguous else None,
-        int((offsets + (needed if counts is None or plain else counts)).max()),
+        int((needed if counts is None or plain else counts).sum()),
     )
 
 
