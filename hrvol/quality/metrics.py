@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from hrvol.arrays import Array, namespace, to_host
 from hrvol.errors import InputError
-from hrvol.text import listed
 from hrvol.quality.matching import match_classes, relabel
+from hrvol.text import listed
 
 BoundingBox = tuple[float, float, float, float]
 """``(y0, x0, y1, x1)`` in pixels, half-open: ``y0 <= y < y1``."""

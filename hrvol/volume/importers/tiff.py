@@ -167,8 +167,8 @@ def _check_planes(path: Path, series: Any, directories: Directories, planes: int
         raise InputError(f"{path}: found {found:,} planes, expected {planes:,}")
     if not several and not declared and directories.unused >= page.nbytes:
         raise InputError(
-            f"{path}: found {directories.unused:,} bytes that belong to none of its {planes:,} pages, expected"
-            " none: the list of pages ends too early"
+            f"{path}: found {directories.unused:,} bytes that belong to none of its {planes:,} pages,"
+            " expected none: the list of pages ends too early"
         )
     if any(part is None for part in series.pages):
         raise InputError(f"{path}: found no pixels of some of its {planes:,} planes, expected all")
