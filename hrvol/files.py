@@ -31,7 +31,8 @@ class FileKind:
     beginnings
         Possible first bytes of such a file.
     suffix
-        A suffix that identifies the kind on its own, so that a damaged file may be overwritten too.
+        A suffix that identifies the kind if the first bytes fit, so that a damaged file may be overwritten
+        too.
     written_by_us
         Returns whether hrvol wrote a file with such first bytes; called with its path.
     """
@@ -135,8 +136,7 @@ def check_file(path: str | Path, kind: FileKind, overwrite: bool) -> Path:
         return file
     if not overwrite:
         raise OutputExistsError(f"{file}: exists already, expected nothing there")
-    ours = file.suffix == kind.suffix or (_begins(file, kind.beginnings) and kind.written_by_us(file))
-    if not file.is_file() or not ours:
+    if not file.is_file() or not _is_ours(file, kind):
         raise OutputExistsError(
             f"{file}: found no {kind.name}, expected an earlier one; it is not overwritten"
             " (delete it first if it is not needed)"
@@ -180,6 +180,10 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _is_ours(file: Path, kind: FileKind) -> bool:
+    return _begins(file, kind.beginnings) and (file.suffix == kind.suffix or kind.written_by_us(file))
 
 
 def _begins(file: Path, beginnings: tuple[bytes, ...]) -> bool:

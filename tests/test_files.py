@@ -55,10 +55,14 @@ def test_a_durable_file_is_flushed_before_its_name_is(tmp_path, monkeypatch):
 def test_what_may_be_overwritten(tmp_path):
     path = tmp_path / "m.hrvol"
     assert check_file(str(path), MODEL, overwrite=False) == path
-    path.write_bytes(b"damaged")
+    path.write_bytes(b"PK\3\4damaged")
     assert check_file(path, MODEL, overwrite=True) == path
     with pytest.raises(OutputExistsError, match=r"m\.hrvol: exists already"):
         check_file(path, MODEL, overwrite=False)
+    mine = tmp_path / "mine.hrvol"
+    mine.write_bytes(b"notes on horses")
+    with pytest.raises(OutputExistsError, match=r"mine\.hrvol: found no model, expected"):
+        check_file(mine, MODEL, overwrite=True)
     other = tmp_path / "m.txt"
     other.write_bytes(b"notes")
     with pytest.raises(OutputExistsError, match=r"m\.txt: found no model, expected"):

@@ -80,7 +80,9 @@ class _Program(click.Group):
                 return code if isinstance(code, int) else 0
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "hrvol"
-            return _failed(f"{error.format_message()} (see: {command} --help)", error.exit_code)
+            return _failed(
+                f"{printable(error.format_message(), 600)} (see: {command} --help)", error.exit_code
+            )
         except click.ClickException as error:
             return _failed(error.format_message(), error.exit_code)
         except (click.Abort, KeyboardInterrupt):

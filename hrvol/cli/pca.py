@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hrvol.cli.common.options import fresh_option, recipe_compute_options
+from hrvol.cli.common.options import fresh_option, recipe_compute_options, whole_number
 from hrvol.cli.common.output import echo, echo_table, news, suggest_fresh
 
 
@@ -16,7 +16,7 @@ def parse_planes(ctx: click.Context, param: click.Parameter, value: str) -> int 
     several = len(parts) > 1
     if several and not parts[-1]:
         parts = parts[:-1]
-    numbers = tuple(int(part) for part in parts if part.isdecimal())
+    numbers = tuple(number for part in parts if (number := whole_number(part)) is not None)
     if len(numbers) != len(parts) or not (several or numbers[0]):
         raise click.BadParameter(
             f"found {value!r}, expected how many planes, or a list with commas between ('0,' is plane 0)"

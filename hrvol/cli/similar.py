@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hrvol.cli.common.options import bundle, fresh_option, json_option, recipe_compute_options
+from hrvol.cli.common.options import bundle, fresh_option, json_option, recipe_compute_options, whole_number
 from hrvol.cli.common.output import echo, echo_json, echo_table, news, suggest_fresh
 
 
@@ -17,7 +17,7 @@ def parse_points(
     points = []
     for point in value:
         parts = [part.strip() for part in point.split(",")]
-        if len(parts) not in (2, 3) or not all(part.isdecimal() for part in parts):
+        if len(parts) not in (2, 3) or any(whole_number(part) is None for part in parts):
             raise click.BadParameter(f"found {point!r}, expected y,x in pixels (or z,y,x in a stack)")
         points.append(tuple(map(int, parts)))
     return tuple(points)

@@ -295,6 +295,7 @@ def _open_path(location: Location, labels: str | None, level: int) -> Volume:
 
 def _from_node(node: zarr.Array[Any] | zarr.Group, source: str, level: int, origin: Origin | None) -> Volume:
     if isinstance(node, zarr.Array):
+        _check_level(source, 1, level)
         node = node if origin is None else bounded_array(node, source)
         attributes_of(node, source)
         image = image_around(node, None if origin is None else origin[0])
@@ -313,13 +314,18 @@ def _from_node(node: zarr.Array[Any] | zarr.Group, source: str, level: int, orig
             return _from_node(first, source, level, origin)
     if multiscale is None:
         return _from_node(only_array(node, source), source, level, origin)
-    if not 0 <= level < len(multiscale.levels):
-        raise InputError(f"{source}: found {len(multiscale.levels)} levels, expected one numbered {level}")
+    _check_level(source, len(multiscale.levels), level)
     chosen = multiscale.levels[level]
     array = member(node, chosen.path, source)
     if not isinstance(array, zarr.Array):
         raise InputError(f"{source}: found no array at {chosen.path!r}, which the OME-Zarr metadata names")
     return _from_level(array, source, multiscale, chosen, origin)
+
+
+def _check_level(source: str, count: int, level: int) -> None:
+    if not 0 <= level < count:
+        levels = "1 level" if count == 1 else f"{count} levels"
+        raise InputError(f"{source}: found {levels}, expected one numbered {level}")
 
 
 def _from_level(

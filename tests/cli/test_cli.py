@@ -306,7 +306,7 @@ def test_a_place_where_no_model_can_be_is_refused_before_the_work(place, tmp_pat
     assert "truth.tif: found no model" in fails(*train, place / "truth.tif", "--fresh")
     assert (place / "truth.tif").read_bytes() == before
     assert "found no model" in fails(*train, tmp_path, "--fresh")
-    (tmp_path / "m.hrvol").write_bytes(b"cut short")
+    (tmp_path / "m.hrvol").write_bytes(b"PK\3\4cut short")
     run(*train, tmp_path / "m.hrvol", "--fresh")
 
 

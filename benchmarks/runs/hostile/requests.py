@@ -139,7 +139,14 @@ def _values() -> Iterator[Case]:
         )
     for point in ("", "1", "a,b", "1,2,3,4", "-1,2", "9999,9999", "1,,2"):
         words = ("similar", "v.tif", "--at", point, "--recipe", "r.yaml")
-        yield Case(VALUES, f"similar --at {shown(point)}", words, nothing, REFUSE, ("--at", "point", "v.tif"))
+        yield Case(
+            VALUES,
+            f"similar --at {shown(point)}",
+            words,
+            nothing,
+            REFUSE,
+            ("--at", "point", "v.tif", "similar"),
+        )
     for planes in ("", "x", "0", "-1", "1,x", "99,", "1,,2", "9" * 5000):
         words = ("pca", "v.zarr", "-o", "new.png", "--recipe", "r.yaml", "--planes", planes)
         yield Case(

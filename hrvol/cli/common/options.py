@@ -26,6 +26,11 @@ Roi = tuple[slice, ...]
 """``(y, x)`` or ``(z, y, x)`` slices; an open end is ``None``."""
 
 
+def whole_number(text: str) -> int | None:
+    """Return a number of at most 18 digits; ``None`` for any other text."""
+    return int(text) if text.isdecimal() and len(text) <= 18 else None
+
+
 def parse_roi(ctx: click.Context, param: click.Parameter, value: str | None) -> Roi | None:
     """Return the slices of ``z0:z1,y0:y1,x0:x1``; ``:`` or an empty end means all of an axis."""
     if value is None:
@@ -36,7 +41,7 @@ def parse_roi(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     slices = []
     for part in parts:
         start, colon, stop = (end.strip() for end in part.partition(":"))
-        if not colon or not all(end.isdecimal() for end in (start, stop) if end):
+        if not colon or any(whole_number(end) is None for end in (start, stop) if end):
             raise click.BadParameter(f"found {part!r} in {value!r}, expected start:stop in voxels")
         low, high = int(start or 0), int(stop) if stop else None
         if high is not None and high <= low:
@@ -133,10 +138,11 @@ def parse_part(ctx: click.Context, param: click.Parameter, value: str | None) ->
     """Return the numbers of ``k/n``."""
     if value is None:
         return None
-    k, slash, n = value.partition("/")
-    if not slash or not (k.isdecimal() and n.isdecimal()) or not 1 <= int(k) <= int(n):
+    k, _, n = value.partition("/")
+    part, parts = whole_number(k), whole_number(n)
+    if part is None or parts is None or not 1 <= part <= parts:
         raise click.BadParameter(f"found {value!r}, expected k/n with k from 1 to n, such as 3/8")
-    return int(k), int(n)
+    return part, parts
 
 
 def parse_pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, Any]:
@@ -262,7 +268,7 @@ _INPUT = {
     ),
     "level": click.option(
         "--level",
-        type=click.IntRange(0),
+        type=click.IntRange(0, 63),
         default=0,
         show_default=True,
         help="Resolution of a multiscale volume, 0 the finest; the output has its shape.",
