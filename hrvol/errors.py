@@ -25,7 +25,7 @@ A message is one line: the file, the value found and the value expected.
 
 from hrvol.text import printable
 
-_LONGEST = 2000  # characters of a message
+_LONGEST = 1000  # characters of a message
 
 
 class HrvolError(Exception):

@@ -107,7 +107,7 @@ def _failed(message: str, code: int, kind: str = "hrvol: error") -> int:
     """Print one line (and with HRVOL_DEBUG the traceback) and return the exit code."""
     if debugging():
         echo_lines(traceback.format_exc(), err=True)
-    echo(f"{kind}: {printable(' '.join(message.split()), 2000)}", err=True)
+    echo(f"{kind}: {printable(' '.join(message.split()), 1000)}", err=True)
     return code
 
 

@@ -122,7 +122,8 @@ def _arrays() -> Iterator[Case]:
                     "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
                 }
 
-            expect = EITHER if name == "10^15 voxels" and command[0] == "info" else REFUSE
+            # Metadata of what may exist are shown.
+            expect = EITHER if name in ("10^15 voxels", "10^18 chunks") and command[0] == "info" else REFUSE
             yield Case(
                 GROUP,
                 f"an array of {name}, {command[0]}",

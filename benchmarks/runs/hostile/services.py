@@ -94,7 +94,7 @@ def _storage() -> Iterator[Case]:
                 ("info", path, "--storage-option", option),
                 nothing,
                 expect,
-                ("storage", "file:///none.zarr", "v.zarr"),
+                ("storage", "none.zarr", "v.zarr"),
             )
     for option in (
         "endpoint_url=nonsense",

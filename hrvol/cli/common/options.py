@@ -147,9 +147,13 @@ def parse_part(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 def parse_pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, Any]:
     """Return the mapping of ``key=value`` options."""
+    from hrvol.errors import UsageError
     from hrvol.volume.storage.options import parse_options
 
-    return parse_options(value)
+    try:
+        return parse_options(value)
+    except UsageError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _storage(storage_pairs: dict[str, Any], storage_file: str | None) -> dict[str, Any]:
