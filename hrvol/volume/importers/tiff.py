@@ -37,6 +37,8 @@ SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 # user declares slices.
 _STACKING = ("Q", "I", "R", "T")
 
+_PADDING = 16  # bytes
+
 # ImageJ shows at most this many channels: more are slices of a stack that was not declared as one.
 _MOST_CHANNELS = 7
 
@@ -155,6 +157,11 @@ def _check_declared(path: Path, directories: Directories, planes: int) -> int | 
         end = end_of(page, declared)
         if planes > 1 or end is None or end > directories.size:
             raise InputError(f"{path}: found {planes:,} planes, expected {declared:,} as in its description")
+        if directories.size - end > _PADDING:  # directories of pages, which would be taken for pixels
+            raise InputError(
+                f"{path}: found {directories.size - end:,} bytes after {declared:,} planes, expected none: the"
+                " list of pages ends too early"
+            )
     return declared
 
 

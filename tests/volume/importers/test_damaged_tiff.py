@@ -99,6 +99,14 @@ def test_a_chain_of_pages_that_ends_too_early(stack, last):
     assert f"bytes that belong to none of its {last + 1} pages, expected none" in refused(stack)
 
 
+def test_a_chain_of_pages_of_imagej_that_ends_too_early(tmp_path):
+    path = tmp_path / "v.tif"
+    tifffile.imwrite(path, VALUES, imagej=True)
+    np.testing.assert_array_equal(open_volume(path).read(), VALUES)
+    poke(path, pages_of(path)[0][1], struct.pack("<I", 0))
+    assert "the list of pages ends too early" in refused(path)
+
+
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.95, 0.999])
 def test_a_file_that_is_cut_off_anywhere(stack, share):
     content = stack.read_bytes()
