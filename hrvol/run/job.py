@@ -169,7 +169,7 @@ class BlockReport:
     peak
         Peak memory of the worker process so far, in bytes.
     inputs
-        Digest of the state of the files that the block was computed from; 0 if unknown.
+        :func:`inputs_digest` of the files that the block was computed from; 0 if unknown.
     """
 
     index: tuple[int, int, int]

@@ -267,11 +267,16 @@ class Ledger:
             if kind is None:
                 raise
 
+    def finished(self) -> Iterator[Entry]:
+        """Yield the latest entries of finished blocks, of all lanes."""
+        self.flush()
+        return (entry for entry in entries(self._location) if self.state.current(entry))
+
     def objects_of(self, numbers: Container[int]) -> dict[int, list[str]]:
         """Return the recorded checksums of single objects of finished blocks, by number of block."""
         found = {}
-        for entry in entries(self._location):
-            if entry.get("block") in numbers and self.state.current(entry):
+        for entry in self.finished():
+            if entry["block"] in numbers:
                 found[entry["block"]] = entry["objects"]
         return found
 

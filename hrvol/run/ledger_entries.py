@@ -28,6 +28,9 @@ _Number = Annotated[float, Field(ge=0)]
 _Seams = Annotated[list[_Number], Field(min_length=3, max_length=3)]
 _Counts = Annotated[dict[Annotated[str, Field(pattern=r"^[0-9]{1,10}$")], _Count], Field(max_length=100_000)]
 _Objects = Annotated[list[Annotated[str, Field(pattern=r"^([0-9a-f]{16}|-)$")]], Field(max_length=10_000)]
+_Inputs = Annotated[list[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]], Field(max_length=2)]
+"""Place and state of the input; version 0.1.0 recorded neither."""
+
 _Text = Annotated[str, Field(max_length=10_000)]
 _LANE = re.compile(r"main|part-[1-9][0-9]{0,8}-of-[1-9][0-9]{0,8}")
 
@@ -81,6 +84,7 @@ class _Done(_Entry):
     seams: _Seams = Field(default_factory=lambda: [0, 0, 0.0])
     read: _Count = 0
     peak: _Count = 0
+    inputs: _Inputs = Field(default_factory=list)
 
 
 _DEFAULTS = {

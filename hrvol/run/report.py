@@ -97,6 +97,8 @@ class Run:
         What workers need.
     ledger
         Of this run.
+    place
+        Where its input is, see :func:`hrvol.run.changed_input.input_place`.
     """
 
     grid: BlockGrid
@@ -104,6 +106,7 @@ class Run:
     own_blocks: NDArray[np.int64]
     job: SegmentJob
     ledger: Ledger
+    place: str = ""
 
     @property
     def states(self) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from hrvol.volume.ome.documents import Documents, recorded_documents
 from hrvol.volume.ome.labels import LabelStore
 from hrvol.volume.ome.output import clear_output
 from hrvol.volume.storage.location import Location, combined
+
+LOG = logging.getLogger("hrvol.run")
 
 DIFFERENCES_SHOWN = 3
 
@@ -100,6 +103,8 @@ def recheck(
     store: LabelStore,
     grid: BlockGrid,
     numbers: NDArray[np.int64],
+    changed: Sequence[int] = (),
+    *,
     progress: ProgressCallback | None = None,
 ) -> int:
     """Check that finished blocks are stored undamaged; damaged ones are marked pending.
@@ -113,6 +118,8 @@ def recheck(
         Of the run.
     numbers
         Blocks to check.
+    changed
+        Finished blocks among them whose input is another one now; they are deleted.
     progress
         Called with the stage, voxels checked and the total, counting blocks of full size.
 
@@ -121,7 +128,6 @@ def recheck(
     int
         Number of blocks, and of parts of coarser levels, that have to be computed again.
     """
-    done = numbers[ledger.state.of_block[numbers] == DONE]
     damaged: dict[int, tuple[str, ...]] = {}
     voxels = math.prod(store.block_shape)
 
@@ -129,6 +135,13 @@ def recheck(
         if store.complete:
             store.update({"complete": False})
 
+    if changed:
+        LOG.warning("%s: computing %d blocks again: their input has changed", store.location, len(changed))
+        mark()
+    for number in changed:
+        store.erase(grid[number].index)
+        ledger.mark_pending(number)
+    done = numbers[ledger.state.of_block[numbers] == DONE]
     for start in range(0, len(done), _CHECKED_AT_ONCE):
         numbers_now = done[start : start + _CHECKED_AT_ONCE].tolist()
         objects = store.object_checksums([grid[n].index for n in numbers_now])
@@ -144,8 +157,8 @@ def recheck(
         for number, stored in damaged.items():
             store.erase(grid[number].index, _lost(stored, recorded.get(number)))
             ledger.mark_pending(number)
-    boxes = [grid[number].core for number in damaged]
-    again = len(damaged) + recheck_levels(store, ledger, boxes, warn=mark)
+    boxes = [grid[number].core for number in (*changed, *damaged)]
+    again = len(boxes) + recheck_levels(store, ledger, boxes, warn=mark)
     if len(done) < len(numbers) or not levels_built(store, ledger):
         mark()
     return again

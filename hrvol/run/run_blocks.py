@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -15,10 +14,11 @@ from hrvol.engine.engine import open_engine
 from hrvol.engine.spec import Engine, EngineSpec
 from hrvol.engine.stop import Stop
 from hrvol.engine.task import Outcome
-from hrvol.errors import BlockError
+from hrvol.errors import BlockError, DeviceError, EngineError, StoppedError
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.run.block import predict_block
-from hrvol.run.job import BlockReport, input_states, inputs_digest
+from hrvol.run.changed_input import changed_blocks
+from hrvol.run.job import BlockReport
 from hrvol.run.ledger import DONE, PENDING
 from hrvol.run.pyramid_levels import build_levels
 from hrvol.run.report import Run, stopped_error
@@ -31,10 +31,6 @@ HOPELESS = 64
 """A run ends when so many blocks have failed and none has succeeded."""
 
 _CHANGED = "its input changed during the run"
-
-_READERS = 16
-
-_COMPARED_AT_ONCE = 4096
 
 
 class LazyBlocks(Sequence[Block]):
@@ -80,7 +76,13 @@ def run_blocks(run: Run, spec: EngineSpec, stop: Stop, progress: ProgressCallbac
         return
     with open_engine(spec.limited(max(len(pending), 1)), run.job) as engine:
         stop.working = True
-        _predict(run, engine, pending, tally, stop)
+        try:
+            _predict(run, engine, pending, tally, stop)
+        except (BlockError, DeviceError, EngineError, StoppedError):
+            with suppress(OSError):  # the disk may be full; the next run compares them, too
+                _fail_changed(run)
+            raise
+        _fail_changed(run)
         _raise_if_stopped(run, stop)
         built_from = None
         while built_from != run.ledger.state.digest():  # meanwhile other parts may redo failed blocks
@@ -99,13 +101,10 @@ def run_blocks(run: Run, spec: EngineSpec, stop: Stop, progress: ProgressCallbac
 def _predict(run: Run, engine: Engine, pending: Sequence[Block], tally: Tally, stop: Stop) -> None:
     """Predict blocks and record the results as they arrive."""
     succeeded = failed = 0
-    inputs: dict[int, int] = {}
     for outcome in engine.map_bounded(
         predict_block, pending, on_tick=lambda tick: tally.report(tuple(tick[0]), tick[1]), stop=stop
     ):
-        number = _record(run, outcome)
-        if outcome.value is not None:
-            inputs[number] = outcome.value.inputs
+        _record(run, outcome)
         inside = intersection(outcome.task.core, run.job.region)
         assert inside is not None
         tally.finish(outcome.task.index, math.prod(box_shape(inside)) if outcome.ok else 0)
@@ -114,12 +113,10 @@ def _predict(run: Run, engine: Engine, pending: Sequence[Block], tally: Tally, s
             raise BlockError(
                 f"{run.job.store.location}: the first {failed} blocks all failed: {outcome.error}"
             )
-    if stop.signal is None:
-        _fail_changed(run, inputs)
 
 
-def _record(run: Run, outcome: Outcome[Block, BlockReport]) -> int:
-    """Record the outcome of a block, and return its number; raise if all others would fail for its reason."""
+def _record(run: Run, outcome: Outcome[Block, BlockReport]) -> None:
+    """Record the outcome of a block; raise if all others would fail for its reason."""
     store, number = run.job.store, int(np.ravel_multi_index(outcome.task.index, run.grid.counts))
     report = outcome.value
     if report is not None:
@@ -133,6 +130,7 @@ def _record(run: Run, outcome: Outcome[Block, BlockReport]) -> int:
             seams=[report.seams.pixels, report.seams.labels_differ, report.seams.probability_change],
             read=report.read,
             peak=report.peak,
+            inputs=[run.place, f"{report.inputs:016x}"] if run.place and report.inputs else [],
         )
     elif outcome.fatal:
         raise BlockError(f"{store.location}: block {outcome.task.index}: {outcome.error}")
@@ -140,7 +138,6 @@ def _record(run: Run, outcome: Outcome[Block, BlockReport]) -> int:
         with suppress(OSError):  # a full disk may refuse even this; the block is recorded as failed anyway
             store.erase(outcome.task.index)
         run.ledger.mark_failed(number, outcome.error or "no result")
-    return number
 
 
 def _raise_if_stopped(run: Run, stop: Stop) -> None:
@@ -154,41 +151,13 @@ def _voxels(blocks: Sequence[Block], region: Box) -> int:
     return sum(math.prod(box_shape(box)) for box in boxes if box is not None)
 
 
-def _fail_changed(run: Run, inputs: Mapping[int, int]) -> list[int]:
-    """Mark the blocks as failed, and erase them, whose input is not what they were computed from.
-
-    A block is computed from one state of its input, because workers check that. Blocks of different states
-    would be a result that no input gives.
-
-    Parameters
-    ----------
-    run
-        The run.
-    inputs
-        Number of a block -> digest of the state of its input, as its worker reported it; 0 if unknown.
-
-    Returns
-    -------
-    list of int
-        The blocks.
-    """
-    job = run.job
-
-    def differs(number: int) -> bool:
-        return inputs_digest(input_states(job, run.grid[number])) != inputs[number]
-
-    known = [number for number, digest in inputs.items() if digest]
-    changed: list[int] = []
-    with ThreadPoolExecutor(_READERS, "hrvol-inputs") as pool:
-        for start in range(0, len(known), _COMPARED_AT_ONCE):
-            batch = known[start : start + _COMPARED_AT_ONCE]
-            changed += [
-                number for number, other in zip(batch, pool.map(differs, batch), strict=True) if other
-            ]
+def _fail_changed(run: Run) -> None:
+    """Mark the blocks as failed, and erase them, whose input is not what they were computed from."""
+    store = run.job.store
+    changed = changed_blocks(run.job, run.grid, run.ledger, run.own_blocks, run.place)
     for number in changed:
         with suppress(OSError):  # it is recorded as failed anyway
-            job.store.erase(run.grid[number].index)
+            store.erase(run.grid[number].index)
         run.ledger.mark_failed(number, _CHANGED)
     if changed:
-        LOG.warning("%s: %s of %d blocks", job.volume.source, _CHANGED, len(changed))
-    return changed
+        LOG.warning("%s: %s of %d blocks", run.job.volume.source, _CHANGED, len(changed))

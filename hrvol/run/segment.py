@@ -20,6 +20,7 @@ from hrvol.errors import BlockError, DeviceError, EngineError, InputError
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
+from hrvol.run.changed_input import changed_blocks, input_place
 from hrvol.run.job import MODEL_FILE, ModelContent, SegmentJob, forget_input
 from hrvol.run.ledger import DONE, MAIN, Ledger
 from hrvol.run.options import InputOptions, OutputOptions, PredictOptions, RunOptions, engine_spec
@@ -219,7 +220,7 @@ def segment(
         spec = options.engine
         driver = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
         ledger = Ledger(location, len(grid), output.lane or MAIN, driver)
-        run = Run(grid, blocks, partition(blocks, output.part), job, ledger)
+        run = Run(grid, blocks, partition(blocks, output.part), job, ledger, input_place(job))
         stop = stop or Stop()
         LOG.info("%s", choice)
         try:
@@ -227,7 +228,8 @@ def segment(
                 if exists:
                     if output.part is None:
                         location.tidy()
-                    recheck(ledger, store, grid, run.own_blocks, progress)
+                    changed = changed_blocks(job, grid, ledger, run.own_blocks, run.place)
+                    recheck(ledger, store, grid, run.own_blocks, changed, progress=progress)
                 run_blocks(run, spec, stop, progress)
             report = summarise(run, prepared.model.classes, began)
         except Abandoned:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -14,6 +15,9 @@ from hrvol.volume.grid.tiling import Box
 from hrvol.volume.storage.input_store import InputStore
 from hrvol.volume.storage.stamps import MISSING, Stamp, metadata_stamps, stamp_of
 from hrvol.volume.volume import Volume
+
+_NS = 1000
+"""Nanoseconds of a time that file systems in a network keep."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,14 @@ class InputState:
         Number of chunks per file along each axis of the stored array; empty if all are in one file.
     by_index
         Index in the grid of files -> stamp.
+    root
+        Folder of the volume, which does not count in :meth:`digest`.
     """
 
     files: Mapping[str, Stamp] = field(default_factory=dict)
     chunks: tuple[int, ...] = ()
     by_index: Mapping[Index, Stamp] = field(default_factory=dict)
+    root: str = ""
 
     def version(self, index: Index) -> Stamp:
         """Return the stamp of the file that holds a chunk."""
@@ -41,10 +48,17 @@ class InputState:
         return self.by_index.get(tuple(map(int.__floordiv__, index, self.chunks)), MISSING)
 
     def digest(self) -> int:
-        """Return a number that identifies the state of all files; 0 if they are unknown."""
+        """Return a number that identifies the state of all files; 0 if they are unknown.
+
+        Processes on different machines get the same: file systems in a network differ in the numbers of files
+        and round times.
+        """
         if not self.files:
             return 0
-        text = repr(sorted((path, stamp) for path, stamp in self.files.items())).encode()
+        states = sorted(
+            (path.removeprefix(self.root), size, when // _NS) for path, (size, when, _) in self.files.items()
+        )
+        text = repr(states).encode(errors="surrogateescape")
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") or 1
 
 
@@ -60,7 +74,8 @@ def input_state(volume: Volume, box: Box) -> InputState:
     """Return the state of the files that a box (z, y, x) of a volume is read from."""
     array = volume.array
     if volume.opened and not isinstance(getattr(array, "store", None), InputStore):
-        return InputState({path: stamp_of(path) for path, _ in volume.opened})
+        folder = os.path.dirname(volume.opened[0][0])
+        return InputState({path: stamp_of(path) for path, _ in volume.opened}, root=folder)
     if volume.origin is None or not isinstance(array, zarr.Array) or not isinstance(array.store, InputStore):
         return InputState()
     root = str(array.store.root / array.store_path.path)
@@ -77,4 +92,4 @@ def input_state(volume: Volume, box: Box) -> InputState:
         path = f"{root}/{metadata.encode_chunk_key(index)}"
         files[path] = by_index[index] = stamp_of(path)
     chunks = tuple(side // chunk for side, chunk in zip(sides, array.chunks, strict=True))
-    return InputState(files, chunks, by_index)
+    return InputState(files, chunks, by_index, root)
