@@ -15,6 +15,7 @@ that does not match its own checksum.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
@@ -45,6 +46,9 @@ MAIN = "main"
 SEGMENT = 512
 """Entries per record: a bucket sees one small object more for so many blocks."""
 
+SEGMENT_BYTES = 2**20
+"""Bytes of entries after which a record is closed earlier: with thousands of classes each has 10 kB and more."""
+
 MOST_REASON = 2000
 """Most characters of the reason of a failure."""
 
@@ -53,6 +57,8 @@ FLUSH = 1.0
 
 PULSE = 10.0
 """Seconds between two heartbeats of a driver."""
+
+_REQUESTED_AT_ONCE = 16
 
 Sleep = Callable[[float], None]
 
@@ -132,12 +138,14 @@ def lanes(location: Location) -> dict[str, Entry]:
 
 
 def entries(location: Location) -> Iterator[Entry]:
-    """Yield all entries of all lanes, holding one record in memory at a time."""
+    """Yield all entries of all lanes, holding one record in memory at a time; several of a bucket."""
     records = Records(location)
     for lane in _lanes(records):
         names = records.children(f"{LEDGER}/{lane}")
-        for start in range(0, len(names), 64):
-            for record in records.get_all(f"{LEDGER}/{lane}/{name}" for name in names[start : start + 64]):
+        at_once = _REQUESTED_AT_ONCE if location.path is None else 1
+        for start in range(0, len(names), at_once):
+            paths = [f"{LEDGER}/{lane}/{name}" for name in names[start : start + at_once]]
+            for record in records.get_all(paths) if at_once > 1 else map(records.get, paths):
                 yield from valid_entries(unsealed(record))
 
 
@@ -235,6 +243,7 @@ class Ledger:
             "state": "running",
         }
         self._entries: list[Entry] = []  # of the record that is being filled
+        self._bytes = 0
         self._segment = 0
         self._unwritten = False
         self._written = 0.0
@@ -318,16 +327,20 @@ class Ledger:
                 return
             self._put(f"{self._path}/{self._segment:06d}", {"entries": self._entries})
             self._unwritten, self._written = False, time.monotonic()
-            if len(self._entries) >= SEGMENT:
-                self._segment, self._entries = self._segment + 1, []
+            if self._full():
+                self._segment, self._entries, self._bytes = self._segment + 1, [], 0
+
+    def _full(self) -> bool:
+        return len(self._entries) >= SEGMENT or self._bytes >= SEGMENT_BYTES
 
     def _add(self, entry: Entry) -> None:
         with self._lock:
             entry["at"] = self.state.moment(entry)
             self._entries.append(entry)
+            self._bytes += len(json.dumps(entry))
             self._unwritten = True
             self.state.take(entry)
-            if len(self._entries) >= SEGMENT or time.monotonic() - self._written >= FLUSH:
+            if self._full() or time.monotonic() - self._written >= FLUSH:
                 self.flush()
 
     def _pulse(self) -> None:

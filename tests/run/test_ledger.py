@@ -77,6 +77,21 @@ def test_records_roll_over_and_a_later_run_begins_a_new_one(place, monkeypatch):
     assert [entry["voxels"] for entry in entries(place)] == list(range(12))
 
 
+def test_records_of_many_classes_roll_over_by_their_size_and_large_ones_are_read(place, monkeypatch):
+    counts = {str(value): 123_456 for value in range(1, 1501)}
+    with Ledger(place, 600) as ledger:
+        for number in range(100):
+            ledger.mark_done(number, "1", counts=counts)
+    assert 1 < len(segments(place)) < 20
+    assert np.count_nonzero(read_state(place, 600).of_block) == 100
+    monkeypatch.setattr(module, "SEGMENT_BYTES", 2**40)  # as version 0.1.0 wrote them
+    monkeypatch.setattr(module, "FLUSH", 1000)
+    with Ledger(place, 600) as ledger:
+        for number in range(100, 600):
+            ledger.mark_done(number, "1", counts=counts)
+    assert np.count_nonzero(read_state(place, 600).of_block) == 600
+
+
 def test_few_entries_share_a_record_and_wait_no_longer_than_a_moment(place, monkeypatch):
     monkeypatch.setattr(module, "FLUSH", 0.2)
     with Ledger(place, COUNT) as ledger:
