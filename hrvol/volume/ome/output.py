@@ -20,8 +20,11 @@ CHANNELS_PER_SHARD = 16
 """Channels of probabilities or features per shard: limits the memory of a writer."""
 
 
-_OWN = {MARK, "labels", "probabilities", "uncertainty", "ledger", "model", "c"}
-"""Names at the top of outputs."""
+_OWN_OF_IMAGES = {MARK, "c"}
+"""Names at the top of outputs without labels; levels are numbered."""
+
+_OWN_OF_LABELS = {MARK, "labels", "probabilities", "uncertainty", "ledger", "model"}
+"""Names at the top of outputs with labels."""
 
 
 def write_box(array: zarr.Array[Any], box: Box, values: npt.NDArray[Any], path: str) -> None:
@@ -89,10 +92,11 @@ def _others(location: Location, provenance: Mapping[str, Any]) -> list[str]:
     """Return the paths inside an output that hrvol did not write."""
     outputs = provenance.get("outputs")
     labels = outputs.get("labels") if isinstance(outputs, Mapping) else None
+    own = _OWN_OF_LABELS if labels is not None else _OWN_OF_IMAGES
     names = [
         name
         for name in location.children()
-        if not (name in _OWN or name.isdecimal() or name.startswith(".") or name.endswith(PARTIAL))
+        if not (name in own or name.isdecimal() or name.startswith(".") or name.endswith(PARTIAL))
     ]
     if labels is not None:
         inside = (name for name in location.children("labels") if name not in (labels, MARK))

@@ -47,3 +47,12 @@ def test_nothing_is_replaced_unasked(tmp_path):
     with pytest.raises(OutputExistsError):
         write_image(tmp_path / "v.ome.zarr", volume)
     write_image(tmp_path / "v.ome.zarr", volume, overwrite=True)
+
+
+def test_an_image_with_labels_that_were_drawn_in_it_is_not_replaced(tmp_path):
+    volume = open_volume(np.ones((4, 5), np.uint8))
+    write_image(tmp_path / "v.ome.zarr", volume)
+    drawn = zarr.create_array(tmp_path / "v.ome.zarr/labels/mine/0", data=np.ones((4, 5), np.uint8))
+    with pytest.raises(OutputExistsError, match="found labels, expected only what hrvol wrote there"):
+        write_image(tmp_path / "v.ome.zarr", volume, overwrite=True)
+    assert drawn[:].all()
