@@ -92,7 +92,7 @@ def _others(location: Location, provenance: Mapping[str, Any]) -> list[str]:
     """Return the paths inside an output that hrvol did not write."""
     outputs = provenance.get("outputs")
     labels = outputs.get("labels") if isinstance(outputs, Mapping) else None
-    own = _OWN_OF_LABELS if labels is not None else _OWN_OF_IMAGES
+    own = _OWN_OF_LABELS if labels is not None or "block_shape" in provenance else _OWN_OF_IMAGES
     names = [
         name
         for name in location.children()
