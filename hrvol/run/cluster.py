@@ -169,10 +169,12 @@ def cluster(
     if not resumed:
         check_overwrite(location, overwrite)
     if files.boxes is not None and files.model is not None:
-        keep_inputs(files.model, files.boxes)
+        keep_inputs(files.model, files.boxes, role="file")
     for file, kind in ((files.boxes, BOXES), (files.model, MODEL)):
         if file is not None:
             keep_inputs(file, *inputs)
+            if not Path(file).is_dir():  # a folder in the way is reported as that
+                keep_inputs(file, location, role="output")
             check_file(file, kind, overwrite or resumed)
     if recipe.crf is not None:
         check_available()

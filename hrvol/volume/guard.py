@@ -21,7 +21,7 @@ _SAME = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs", "
 """Protocols by other names."""
 
 
-def keep_inputs(out: str | Path | Location, *inputs: Any) -> None:
+def keep_inputs(out: str | Path | Location, *inputs: Any, role: str = "input") -> None:
     """Raise :class:`UsageError` if an output would replace, hold or be inside one of its command's inputs.
 
     Parameters
@@ -31,6 +31,8 @@ def keep_inputs(out: str | Path | Location, *inputs: Any) -> None:
     inputs
         Paths, URLs, volumes or Zarr nodes. Anything else (arrays in memory, ``None``, names of presets that
         are no files) is no place, and ignored.
+    role
+        What they are, for the message.
     """
     targets = list(_places(out))
     for value in inputs:
@@ -38,7 +40,7 @@ def keep_inputs(out: str | Path | Location, *inputs: Any) -> None:
             for target in targets:
                 if _overlap(source, target):
                     raise UsageError(
-                        f"{out}: is (or holds, or is inside) the input {_name(value)}, expected another path"
+                        f"{out}: is (or holds, or is inside) the {role} {_name(value)}, expected another path"
                     )
 
 

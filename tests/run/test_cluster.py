@@ -433,6 +433,15 @@ def test_a_crf_is_kept_in_the_model(stub, tmp_path):
     )
 
 
+@pytest.mark.parametrize("files", [{"model": "out.zarr"}, {"boxes": "out.zarr/boxes.csv"}])
+def test_files_in_the_place_of_the_output_are_refused_before_the_work(tmp_path, monkeypatch, files):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr(cluster, "fit_classes")
+    with pytest.raises(UsageError, match=r"is \(or holds, or is inside\) the output out\.zarr, expected"):
+        cluster_volume(two_textures()[0], "out.zarr", recipe=CLASSICAL, **files)
+    assert not any(tmp_path.iterdir())
+
+
 def test_boxes_of_a_run_with_failed_blocks_are_not_written(stub, tmp_path):
     recipe = DEEP.with_(**{"intensity.window": [0, 255], "cluster.sample_tiles": 1})
     image = two_textures()[0].astype(np.float32)
