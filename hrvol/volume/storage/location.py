@@ -318,7 +318,7 @@ def publish_new(partial: Path, path: Path) -> None:
     else:
         return
     lock = path.with_name(f"{path.name}.lock{PARTIAL}")
-    deadline = time.monotonic() + _LOCK_SECONDS
+    looked = time.monotonic()
     while True:
         try:
             os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
@@ -326,8 +326,10 @@ def publish_new(partial: Path, path: Path) -> None:
         except FileExistsError:
             if os.path.lexists(path):
                 raise
-            if time.monotonic() > deadline:  # its owner was killed
-                lock.unlink(missing_ok=True)
+            if time.monotonic() > looked + _LOCK_SECONDS:
+                if _age(lock) > _LOCK_SECONDS:  # its owner was killed
+                    lock.unlink(missing_ok=True)
+                looked = time.monotonic()
             time.sleep(0.01)
     try:
         if os.path.lexists(path):
@@ -335,6 +337,19 @@ def publish_new(partial: Path, path: Path) -> None:
         os.replace(partial, path)
     finally:
         lock.unlink(missing_ok=True)
+
+
+def _age(lock: Path) -> float:
+    """Return for how long a lock exists, in seconds of its file system's clock; 0 if it does not."""
+    probe = lock.with_name(f"{lock.name}.{uuid4().hex}{PARTIAL}")
+    with suppress(FileNotFoundError):
+        created = lock.stat().st_mtime
+        try:
+            probe.touch()
+            return probe.stat().st_mtime - created
+        finally:
+            probe.unlink(missing_ok=True)
+    return 0.0
 
 
 def _sync_folder(folder: Path) -> None:

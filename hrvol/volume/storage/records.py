@@ -26,7 +26,7 @@ LOG = logging.getLogger("hrvol.volume")
 _AT_ONCE = 16
 
 RECORD_BYTES = 64 * 2**20
-"""Most bytes of a record: 512 entries have 200 kB, of version 0.1.0 with thousands of classes 10 MB and more."""
+"""Most bytes of a record: 512 entries have 200 kB, of version 0.1.0 with 1,500 classes 10 MB."""
 
 
 class Records:

@@ -8,6 +8,7 @@ import platform
 import struct
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -116,6 +117,30 @@ def test_of_many_writers_one_wins_and_readers_see_it_whole(tmp_path, without_lin
         thread.join()
     assert len(won) == 1
     assert path.read_text() == str(won[0]) * 1000
+
+
+def test_a_lock_of_another_writer_that_is_new_is_respected(tmp_path, without_links, monkeypatch):
+    monkeypatch.setattr(module, "_LOCK_SECONDS", 0.2)
+    (tmp_path / "new.partial").write_text("new")
+    lock, path = tmp_path / f"zarr.json.lock{module.PARTIAL}", tmp_path / "zarr.json"
+    lock.touch()
+    held = []
+
+    def hand_on():  # one owner after the other, each for a moment
+        for _ in range(5):
+            time.sleep(0.1)
+            held.append(lock.exists())
+            lock.touch()
+        path.write_text("theirs")
+        lock.unlink()
+
+    other = threading.Thread(target=hand_on)
+    other.start()
+    with pytest.raises(FileExistsError):
+        module.publish_new(tmp_path / "new.partial", path)
+    other.join()
+    assert all(held)
+    assert path.read_text() == "theirs"
 
 
 def test_a_lock_that_was_left_behind_is_removed(tmp_path, without_links, monkeypatch):
