@@ -169,7 +169,7 @@ def cluster(
     if not resumed:
         check_overwrite(location, overwrite)
     if files.boxes is not None and files.model is not None:
-        keep_inputs(files.model, files.boxes, role="file")
+        keep_inputs(files.model, files.boxes)
     for file, kind in ((files.boxes, BOXES), (files.model, MODEL)):
         if file is not None:
             keep_inputs(file, *inputs)
