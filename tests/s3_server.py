@@ -1,8 +1,10 @@
 """A real S3 server on loopback: moto's, which checks signatures as S3 does, and counts what it is asked."""
 
+import atexit
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,12 +16,12 @@ from moto.server import ThreadedMotoServer
 
 
 def flags_of(options: Mapping[str, str]) -> list[str]:
-    """Return options for the command line: secrets are taken from the environment."""
-    os.environ |= {f"TEST_STORAGE_{name}": options[name] for name in ("key", "secret") if name in options}
-    values = {
-        name: f"env:TEST_STORAGE_{name}" if name in ("key", "secret") else options[name] for name in options
-    }
-    return [word for name in values for word in ("--storage-option", f"{name}={values[name]}")]
+    """Return options for the command line, where secrets are in a private file."""
+    handle, file = tempfile.mkstemp(prefix="hrvol-test-options-")  # for this account only
+    with open(handle, "w") as stream:
+        json.dump(options, stream)
+    atexit.register(os.unlink, file)
+    return ["--storage-options-file", file]
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,10 @@ def train(
     from hrvol.training.train import train_model
     from hrvol.volume.guard import file_or_none, keep_inputs
 
-    with suggest_fresh():
-        check_file(output, MODEL, fresh)  # before the work, not after it
     given = (path for pair in pairs for path in pair)
     keep_inputs(output, *given, file_or_none(computing["recipe"]), computing["weights_path"])
+    with suggest_fresh():
+        check_file(output, MODEL, fresh)  # before the work, not after it
     tuned: list[TuningResult] = []
     try:
         with news(), display() as progress:

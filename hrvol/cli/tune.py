@@ -62,10 +62,10 @@ def tune(
     from hrvol.volume.guard import file_or_none, keep_inputs
 
     if output is not None:
-        with suggest_fresh():
-            check_file(output, FileKind("recipe", (b"# Chosen by hrvol tune",)), fresh)  # before the work
         given = (path for pair in pairs for path in pair)
         keep_inputs(output, *given, file_or_none(computing["recipe"]), computing["weights_path"])
+        with suggest_fresh():
+            check_file(output, FileKind("recipe", (b"# Chosen by hrvol tune",)), fresh)  # before the work
     with news(), display() as progress:
         tuned = tune_recipe(
             pairs,

@@ -54,7 +54,7 @@ def test_a_stopped_pyramid_is_gone_on_with(tmp_path):
     with pytest.raises(StoppedError):
         build_pyramid(path, block_shape=PARTS, stop=After(3))
     assert open_volume(path).shape == (40, 150, 300)
-    with pytest.raises(InputError, match="found 1 levels"):
+    with pytest.raises(InputError, match="found 1 level, "):
         open_volume(path, level=1)
     seen = []
     build_pyramid(
