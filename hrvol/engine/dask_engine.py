@@ -24,7 +24,7 @@ import dask
 from distributed import Client, KilledWorker, LocalCluster, SpecCluster, Status
 
 from hrvol.engine import life
-from hrvol.engine.check import check_engine, find_scheduler
+from hrvol.engine.check import find_sbatch, find_scheduler
 from hrvol.engine.dask_clusters import (
     connect_running,
     cuda_cluster,
@@ -147,7 +147,8 @@ class DaskEngine(Engine):
             address = find_scheduler(spec)
             self._runner = sigint_masked_loop()
             return connect_running(address, CONNECT, self._runner.loop)
-        check_engine(spec)
+        if spec.name == "slurm":
+            find_sbatch()
         self._runner = sigint_masked_loop()
         try:
             if spec.local_gpus:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -15,7 +17,7 @@ from typing import Any
 
 import dask
 from distributed import Scheduler, Security
-from distributed.utils import get_ip
+from distributed.utils import get_ip, get_ip_interface
 
 from hrvol.engine.dask_servers import (
     ALLOCATOR,
@@ -24,9 +26,9 @@ from hrvol.engine.dask_servers import (
     PrivateWorker,
     root_cause,
 )
-from hrvol.engine.private import SAFE_PATH
+from hrvol.engine.private import SAFE_PATH, private_folder
 from hrvol.engine.spec import CUDA_WORKER, IN_FLIGHT, EngineSpec
-from hrvol.errors import EngineError, MissingExtraError
+from hrvol.errors import EngineError, MissingExtraError, UsageError
 from hrvol.text import printable
 
 LOG = logging.getLogger("hrvol.run")
@@ -45,6 +47,13 @@ JOB_CHECK = 20.0
 
 START_TRIES = 3
 """How often each job may end in a row before it starts a worker, and how often SLURM may refuse all jobs."""
+
+_NOT_OPTIONS = {  # set by hrvol, or refused by dask-jobqueue
+    *("self", "args", "kwargs", "job_kwargs", "base_class_kwargs", "loop", "security", "asynchronous"),
+    *("silence_logs", "scheduler", "scheduler_cls", "job_cls", "n_workers", "dashboard_address", "host"),
+}
+
+_DEPRECATED = {"env_extra", "extra", "header_skip", "job_extra", "project"}
 
 _ENDED = {"BF", "CA", "CD", "CG", "DL", "F", "NF", "OOM", "PR", "TO"}  # states of squeue
 
@@ -90,6 +99,59 @@ def slurm_cluster(spec: EngineSpec, loop: Any, security: Security) -> Any:
         Keys of the run, as paths of files that the nodes can read.
     """
     cluster_class = _slurm_cluster_class()
+    options = _job_options(spec, cluster_class)
+    options["scheduler_options"], options["scheduler_cls"] = _slurm_scheduler(options)
+    keywords = {"silence_logs": logging.CRITICAL, "loop": loop, "security": security, **options}
+    return cluster_class(**keywords)
+
+
+def check_jobs(spec: EngineSpec) -> None:
+    """Check the options of SLURM jobs without submitting one.
+
+    Raises
+    ------
+    EngineError
+        The options make no job script, or SLURM calls one of them invalid.
+    MissingExtraError
+        dask-jobqueue is not installed.
+    UsageError
+        There are no such options.
+    """
+    cluster_class = _slurm_cluster_class()
+    options = _job_options(spec, cluster_class)
+    try:
+        place, _ = _slurm_scheduler(options)
+        interface = place.get("interface") or (None if "host" in place else options.get("interface"))
+        if interface:
+            get_ip_interface(interface)
+        accepted = _parameters(*cluster_class.job_cls.__mro__)
+        keywords = {name: value for name, value in options.items() if name in accepted}
+        job = cluster_class.job_cls(**{**keywords, "scheduler": "tls://scheduler:8786", "name": "job"})
+        script = job.job_script()
+    except (ArithmeticError, AttributeError, OSError, TypeError, ValueError) as error:
+        raise EngineError(f"engine: slurm: {root_cause(error)}") from None
+    with private_folder("hrvol-") as folder:
+        (folder / "job.sh").write_text(script)
+        words = ["sbatch", "--test-only", str(folder / "job.sh")]
+        try:
+            done = subprocess.run(
+                words, capture_output=True, text=True, timeout=SUBMITTED_WITHIN, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return  # the submission itself tells more
+    # Other reasons may pass: nodes that are down for a while, say.
+    if done.returncode and re.search("invalid|unrecognized", done.stderr, re.IGNORECASE):
+        raise EngineError(f"engine: slurm: sbatch: {_printed(done.stderr)}")
+
+
+def _job_options(spec: EngineSpec, cluster_class: Any) -> dict[str, Any]:
+    """Return dask-jobqueue's keywords for the jobs of an engine."""
+    job_class = cluster_class.job_cls
+    accepted = {"gpus", *_parameters(*cluster_class.__mro__, *job_class.__mro__)} - _NOT_OPTIONS
+    unknown = [printable(name, 100) for name in spec.options if name not in accepted]
+    if unknown:
+        expected = ", ".join(sorted(accepted - _DEPRECATED))
+        raise UsageError(f"engine options: found {', '.join(unknown)}, expected {expected}")
     requested = dict(spec.options)
     gpus = requested.pop("gpus", 1)
     defaults: dict[str, Any] = {"cores": 1, "memory": "8GB"} if spec.device != "cuda" else gpu_job(gpus)
@@ -111,9 +173,13 @@ def slurm_cluster(spec: EngineSpec, loop: Any, security: Security) -> Any:
     if not (options.get("python") or dask.config.get("jobqueue.slurm.python", None)):
         options["python"] = shlex.quote(sys.executable)
     options["local_directory"] = f'"${SCRATCH}"'
-    options["scheduler_options"], options["scheduler_cls"] = _slurm_scheduler(options)
-    keywords = {"silence_logs": logging.CRITICAL, "loop": loop, "security": security, **options}
-    return cluster_class(**keywords)
+    return options
+
+
+def _parameters(*classes: type) -> set[str]:
+    """Return the names of the keywords of dask-jobqueue's classes."""
+    classes = tuple(one for one in classes if one.__module__.startswith("dask_jobqueue"))
+    return {name for one in classes for name in inspect.signature(one.__init__).parameters}  # type: ignore[misc]
 
 
 def _slurm_cluster_class() -> Any:
@@ -296,5 +362,9 @@ class SlurmJobs:
 def _complaint(error: Exception) -> str:
     """Return in one line what ``sbatch`` printed, from dask-jobqueue's error."""
     _, found, printed = str(error).partition("stderr:")
-    text = " ".join(printed.split()).removeprefix("sbatch: error: ") if found else ""
-    return printable(text) or root_cause(error)
+    return (_printed(printed) if found else "") or root_cause(error)
+
+
+def _printed(text: str) -> str:
+    """Return in one line what ``sbatch`` printed."""
+    return printable(" ".join(text.split()).removeprefix("sbatch: error: "))

@@ -12,13 +12,14 @@ from distributed.utils import get_ip
 from other_account import listening
 
 from hrvol.engine import life
+from hrvol.engine.check import check_engine
 from hrvol.engine.dask_servers import ALLOCATOR
 from hrvol.engine.engine import open_engine
 from hrvol.engine.private import RunKeys
 from hrvol.engine.slurm import slurm_cluster
 from hrvol.engine.spec import IN_FLIGHT, EngineSpec
 from hrvol.engine.task import configuration
-from hrvol.errors import HrvolError
+from hrvol.errors import EngineError, HrvolError
 
 OPTIONS = {"interface": "lo", "memory": "1GB", "walltime": "00:10:00"}
 SBATCH = """#!{python}
@@ -208,11 +209,39 @@ def test_jobs_that_slurm_does_not_accept_end_the_run_with_the_reason(slurm, monk
     assert not list(Path.cwd().glob(".hrvol-*"))
 
 
-@pytest.mark.parametrize("options", [{"no_such_option": 1}, {"interface": "no-such-interface"}])
-def test_an_option_that_is_wrong_ends_the_run_with_the_reason(slurm, options):
-    with pytest.raises(HrvolError, match=r"engine: slurm: .*no.such") as error:
-        open_engine(EngineSpec("slurm", 1, options=options)).__enter__()
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"no_such_option": 1},
+            "^engine options: found no_such_option, expected account, .*queue, .*walltime, ",
+        ),
+        ({"interface": "no-such-interface"}, "^engine: slurm: .*no-such-interface"),
+        ({"memory": "much"}, "^engine: slurm: .*much"),
+        ({"cores": "many"}, "^engine: slurm: "),
+    ],
+)
+def test_an_option_that_is_wrong_is_known_before_a_job_is_submitted(slurm, options, message):
+    Path("sbatch").write_text("#!/bin/sh\ntouch called")
+    spec = EngineSpec("slurm", 1, options=options)
+    for start in (check_engine, lambda spec: open_engine(spec).__enter__()):
+        with pytest.raises(HrvolError, match=message) as error:
+            start(spec)
+        assert "\n" not in str(error.value)
+        assert not Path("called").exists()
+
+
+@pytest.mark.parametrize("reason", ["Invalid account or account/partition combination", "nodes are down"])
+def test_an_option_that_slurm_calls_invalid_is_known_before_a_job_is_submitted(slurm, reason):
+    line = f'[ "$1" = --test-only ] && cat "$2" > seen && echo "sbatch: error: {reason}" >&2'
+    Path("sbatch").write_text(f"#!/bin/sh\n{line}\nexit 1\n")
+    spec = EngineSpec("slurm", 1, options={**OPTIONS, "queue": "nosuch"})
+    if reason.startswith("Invalid"):
+        with pytest.raises(EngineError, match=f"^engine: slurm: sbatch: {reason}$"):
+            check_engine(spec)
+    else:  # may pass
+        check_engine(spec)
+    assert "#SBATCH -p nosuch" in Path("seen").read_text()
 
 
 @pytest.mark.parametrize(
