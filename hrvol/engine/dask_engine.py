@@ -36,7 +36,8 @@ from hrvol.engine.dask_servers import root_cause
 from hrvol.engine.dask_worker import Configure, run_on_worker
 from hrvol.engine.gpu_admission import GpuAdmission
 from hrvol.engine.life import LifeWatch
-from hrvol.engine.private import RunKeys, private_folder, safe_path
+from hrvol.engine.private import RunKeys, private_folder
+from hrvol.engine.safe_path import safe_path
 from hrvol.engine.scheduling import Job, TaskQueue
 from hrvol.engine.slurm import SlurmJobs, slurm_cluster, slurm_folder
 from hrvol.engine.spec import Engine, EngineSpec, MapRequest, R, T

@@ -26,7 +26,8 @@ from hrvol.engine.dask_servers import (
     PrivateWorker,
     root_cause,
 )
-from hrvol.engine.private import SAFE_PATH, private_folder
+from hrvol.engine.private import private_folder
+from hrvol.engine.safe_path import SAFE_PATH
 from hrvol.engine.spec import CUDA_WORKER, IN_FLIGHT, EngineSpec
 from hrvol.errors import EngineError, MissingExtraError, UsageError
 from hrvol.text import printable

@@ -99,7 +99,7 @@ def test_a_run_is_private_survives_a_cancelled_job_and_labels_as_one_process_doe
 
 def test_a_partition_that_slurm_does_not_have_is_known_before_anything_is_deleted(slurm, here):
     check_engine(EngineSpec("slurm", 1, options=OPTIONS))
-    with pytest.raises(EngineError, match="engine: slurm: sbatch: .*nvalid partition"):
+    with pytest.raises(EngineError, match=r"engine: slurm: sbatch: .*nvalid partition"):
         check_engine(EngineSpec("slurm", 1, options={**OPTIONS, "queue": "nosuch"}))
     assert not slurm.jobs()
 
