@@ -159,8 +159,8 @@ def _check_declared(path: Path, directories: Directories, planes: int) -> int | 
             raise InputError(f"{path}: found {planes:,} planes, expected {declared:,} as in its description")
         if directories.size - end > _PADDING:  # directories of pages, which would be taken for pixels
             raise InputError(
-                f"{path}: found {directories.size - end:,} bytes after {declared:,} planes, expected none: the"
-                " list of pages ends too early"
+                f"{path}: found {directories.size - end:,} bytes after {declared:,} planes, expected none:"
+                " the list of pages ends too early"
             )
     return declared
 
