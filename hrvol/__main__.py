@@ -12,6 +12,7 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path:
     _package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     sys.path[:1] = [sys.path[0]] if os.path.abspath(sys.path[0] or ".") == _package else []
 
+import atexit
 import signal
 from types import FrameType
 
@@ -21,6 +22,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT)
 def main() -> None:
     """Run the command line."""
     _open_streams()
+    # Registered first, so it runs last: afterwards Python gives signals with a handler their default, to end
+    # the process, whose outcome is known.
+    atexit.register(_handle, signal.SIG_IGN)
     _handle(_stop)
     os.environ["PYTHONSAFEPATH"] = "1"  # for all child processes: no module is the current folder's
     from hrvol.cli import main as program

@@ -5,20 +5,18 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from hrvol.engine.safe_path import safe_path
+from hrvol.engine.stop import postponed
 from hrvol.errors import one_line
 
 T = TypeVar("T")
 
 _TIMEOUT = 300.0  # seconds: a first import from a network file system takes minutes
-
-
-_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class IsolatedProcess:
@@ -30,15 +28,22 @@ class IsolatedProcess:
     def __enter__(self) -> IsolatedProcess:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self._pool is not None:
+            if kind is not None:  # a signal: an import may last for minutes, and a second signal not wait
+                self._kill()
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+
+    def _kill(self) -> None:
+        for process in [] if self._pool is None else list((self._pool._processes or {}).values()):
+            process.kill()
 
     def __call__(self, function: Callable[..., T], *arguments: Any) -> tuple[T | None, str | None]:
         """Call a function there; return its value, or the reason of its failure in one line."""
         try:
-            with _safe_path():  # for the process that the first call starts, and for the pool's own
+            # For the process that the first call starts, and for the pool's own; none may be unknown to it.
+            with safe_path(), postponed():
                 if self._pool is None:
                     context = multiprocessing.get_context("spawn")
                     self._pool = ProcessPoolExecutor(1, context, initializer=_silence)
@@ -47,8 +52,7 @@ class IsolatedProcess:
         except BrokenProcessPool:
             failure = "the process crashed"
         except TimeoutError:
-            for process in [] if self._pool is None else list(self._pool._processes.values()):
-                process.kill()
+            self._kill()
             failure = f"no answer within {_TIMEOUT:.0f} s"
         except Exception as error:
             return None, one_line(error)
@@ -62,20 +66,6 @@ def import_module(name: str) -> None:
         importlib.import_module(name)
     except SystemExit as error:
         raise ImportError(f"{name} ended its process with {error.code}") from None
-
-
-@contextmanager
-def _safe_path() -> Iterator[None]:
-    """Keep the current folder off the module search path of processes that start: its files are not ours."""
-    before = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_SAFE_PATH]
-        else:
-            os.environ[_SAFE_PATH] = before
 
 
 def _silence() -> None:

@@ -19,7 +19,7 @@ PATIENCE = 8.0
 """Seconds to wait for a scheduler that was started at the same time: for its file, and for its port."""
 
 CONNECT = 10.0
-"""Seconds for a connection to be accepted."""
+"""Seconds for a connection to be accepted, and for the scheduler's answer."""
 
 _FILE_BYTES = 16 * 2**20
 
@@ -38,13 +38,33 @@ def check_engine(spec: EngineSpec) -> None:
     Raises
     ------
     EngineError
-        SLURM's commands are missing, or no scheduler answers.
+        SLURM's commands are missing, it calls an option invalid, or no scheduler answers.
     InputError
         The scheduler file is missing or damaged.
+    MissingExtraError
+        dask-jobqueue is not installed.
+    UsageError
+        SLURM jobs have no such options.
     """
     if spec.running_cluster:
-        find_scheduler(spec)
-    elif spec.name == "slurm" and shutil.which("sbatch") is None:
+        from hrvol.engine.dask_clusters import identify_scheduler, sigint_masked_loop
+
+        address = find_scheduler(spec)
+        runner = sigint_masked_loop()
+        try:
+            identify_scheduler(address, CONNECT, runner.loop)
+        finally:
+            runner.stop(timeout=2)
+    elif spec.name == "slurm":
+        from hrvol.engine.slurm import check_jobs
+
+        find_sbatch()
+        check_jobs(spec)
+
+
+def find_sbatch() -> None:
+    """Raise an :class:`EngineError` if there is no command ``sbatch``."""
+    if shutil.which("sbatch") is None:
         raise EngineError("engine: slurm: found no command sbatch, expected SLURM's commands on PATH")
 
 

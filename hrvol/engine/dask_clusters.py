@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import Any
 
+import dask
 from distributed import Client, LocalCluster, Security
 from distributed.core import connect
-from distributed.utils import LoopRunner, get_mp_context, sync
+from distributed.utils import LoopRunner, get_mp_context, import_term, sync
 
 from hrvol.engine.dask_servers import (
     PrivateNanny,
@@ -18,7 +21,7 @@ from hrvol.engine.dask_servers import (
 )
 from hrvol.engine.private import prepare_sockets
 from hrvol.engine.spec import IN_FLIGHT, EngineSpec
-from hrvol.errors import EngineError, HrvolError, MissingExtraError
+from hrvol.errors import EngineError, HrvolError, MissingExtraError, one_line
 
 _OF_THE_DRIVER = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
@@ -140,8 +143,22 @@ def connect_running(address: str, timeout: float, loop: Any) -> Client:
     EngineError
         No scheduler answers, or its keys are missing.
     """
-    try:
-        arguments = Security().get_connection_args("client")
+    security = identify_scheduler(address, timeout, loop)
+    with _as_engine_error(address, timeout):
+        return Client(address, set_as_default=False, timeout=timeout, loop=loop, security=security)
+
+
+def identify_scheduler(address: str, timeout: float, loop: Any) -> Security:
+    """Return the keys for a scheduler that answers; parameters as in :func:`connect_running`.
+
+    Raises
+    ------
+    EngineError
+        No scheduler answers, or its keys are missing.
+    """
+    with _as_engine_error(address, timeout):
+        security = _security(address)
+        arguments = security.get_connection_args("client")
         if address.startswith("tls://") and arguments["ssl_context"] is None:
             raise EngineError(
                 f"{address}: found no keys in Dask's configuration, expected distributed.comm.tls.ca-file,"
@@ -149,13 +166,29 @@ def connect_running(address: str, timeout: float, loop: Any) -> Client:
             )
         # Dask's client would wait forever for a port that accepts connections and never answers.
         sync(loop, _identify, address, timeout, arguments, callback_timeout=timeout)
-        return Client(address, set_as_default=False, timeout=timeout, loop=loop)
+        return security
+
+
+@contextmanager
+def _as_engine_error(address: str, timeout: float) -> Iterator[None]:
+    try:
+        yield
     except HrvolError:
         raise
     except Exception as error:  # each protocol raises its own types
         silent = isinstance(error, TimeoutError)
         reason = f"nothing in {timeout:.0f} s" if silent else root_cause(error)
         raise EngineError(f"{address}: no Dask scheduler answers ({reason})") from None
+
+
+def _security(address: str) -> Security:
+    """Return the keys that Dask's own client would use: of a function that is configured, or configured."""
+    name = dask.config.get("distributed.client.security-loader", None)
+    try:
+        loaded = import_term(name)({"address": address}) if name else None
+    except Exception as error:  # anything: it is not ours
+        raise EngineError(f"distributed.client.security-loader: {name}: {one_line(error)}") from None
+    return loaded or Security()
 
 
 async def _identify(address: str, timeout: float, arguments: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ import dask
 from distributed import Client, KilledWorker, LocalCluster, SpecCluster, Status
 
 from hrvol.engine import life
-from hrvol.engine.check import check_engine, find_scheduler
+from hrvol.engine.check import find_sbatch, find_scheduler
 from hrvol.engine.dask_clusters import (
     connect_running,
     cuda_cluster,
@@ -36,7 +36,8 @@ from hrvol.engine.dask_servers import root_cause
 from hrvol.engine.dask_worker import Configure, run_on_worker
 from hrvol.engine.gpu_admission import GpuAdmission
 from hrvol.engine.life import LifeWatch
-from hrvol.engine.private import RunKeys, private_folder, safe_path
+from hrvol.engine.private import RunKeys, private_folder
+from hrvol.engine.safe_path import safe_path
 from hrvol.engine.scheduling import Job, TaskQueue
 from hrvol.engine.slurm import SlurmJobs, slurm_cluster, slurm_folder
 from hrvol.engine.spec import Engine, EngineSpec, MapRequest, R, T
@@ -147,7 +148,8 @@ class DaskEngine(Engine):
             address = find_scheduler(spec)
             self._runner = sigint_masked_loop()
             return connect_running(address, CONNECT, self._runner.loop)
-        check_engine(spec)
+        if spec.name == "slurm":
+            find_sbatch()
         self._runner = sigint_masked_loop()
         try:
             if spec.local_gpus:

@@ -11,7 +11,7 @@ from distributed.http.routing import RoutingApplication
 from distributed.utils import get_ip
 from tornado.httpserver import HTTPServer
 
-from hrvol.engine.private import SAFE_PATH
+from hrvol.engine.safe_path import SAFE_PATH
 from hrvol.errors import one_line
 
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}

@@ -1,8 +1,9 @@
 """Signs of life of tasks on other processes, and the tasks that give none.
 
 A worker process that is stopped, or whose file system does not answer, holds its tasks for ever. So each
-reports its running tasks every few seconds: whether a task's thread has used the CPU or waits for its turn to
-compute. The driver compares the silence of a task with limits that follow the pace of the others.
+reports its running tasks every few seconds: whether a task's thread has used the CPU, or threads that work
+for it have, or it waits for its turn to compute. The driver compares the silence of a task with limits that
+follow the pace of the others.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _LOOK = 0.25
 
 _USED = 0.005
 """Share of a CPU from which a task counts as working."""
+
+_OF_PROCESS = 0.25
+"""The same of its whole process, which uses a little for connections and reports."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +103,18 @@ class Reporter:
                 del self._tasks[name]
 
     def _report(self, seconds: float) -> None:
+        process = time.process_time()
         while True:
             time.sleep(seconds)
             with self._lock:
+                process, before = time.process_time(), process
+                waiting = {task.thread for task in self._tasks.values() if waits_to_compute(task.thread)}
+                # The threads of a library work for the only task that does not wait.
+                alone = len(self._tasks) - len(waiting) == 1
+                helped = alone and process - before >= _OF_PROCESS * seconds
                 for task in self._tasks.values():
                     used = _cpu_seconds(task.thread)
-                    works = used - task.used >= _USED * seconds or waits_to_compute(task.thread)
+                    works = used - task.used >= _USED * seconds or task.thread in waiting or helped
                     task.used = used
                     with suppress(Exception):  # while the process ends it has no connection
                         task.send(works)

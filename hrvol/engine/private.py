@@ -1,4 +1,4 @@
-"""Keep other accounts out of a run: keys for TLS, private folders, and a safe module search path."""
+"""Keep other accounts out of a run: keys for TLS, and private folders."""
 
 from __future__ import annotations
 
@@ -19,9 +19,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from distributed import Security
-
-SAFE_PATH = "PYTHONSAFEPATH"
-"""Environment variable that keeps the current folder off Python's module search path."""
 
 SOCKET_PATH = 107
 """Most bytes of a socket's path."""
@@ -105,23 +102,6 @@ def private_folder(prefix: str, parent: str | Path | None = None) -> Iterator[Pa
         shutil.rmtree(folder, ignore_errors=True)
         # Dask adds its folders to the search path. Others may create one of that name from now on.
         sys.path[:] = [entry for entry in sys.path if not Path(entry).is_relative_to(folder)]
-
-
-@contextmanager
-def safe_path() -> Iterator[None]:
-    """Keep the current folder off the search path of Python processes that are started meanwhile.
-
-    Otherwise a file ``struct.py`` of the folder that a run is started in is executed.
-    """
-    previous = os.environ.get(SAFE_PATH)
-    os.environ[SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        if previous is None:
-            os.environ.pop(SAFE_PATH, None)
-        else:
-            os.environ[SAFE_PATH] = previous
 
 
 def prepare_sockets() -> None:

@@ -43,6 +43,23 @@ def test_a_signal_while_the_program_is_imported_is_one_line(number):
     assert (output, errors) == ("", f"hrvol: {line}\n")
 
 
+END = """
+import atexit, os, signal, sys, hrvol.__main__ as program
+class Late:
+    def __del__(self):  # while Python finalises modules, after it has reset handlers of signals
+        os.kill(os.getpid(), signal.{name})
+program.late = Late()
+sys.argv = ["hrvol", "weights", "list"]
+program.main()
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_python_exits_changes_no_exit_code(number):
+    words = [sys.executable, "-c", END.format(name=number.name)]
+    assert subprocess.run(words, stdout=subprocess.DEVNULL, timeout=60).returncode == 0
+
+
 @click.group(cls=_Program)
 def program():
     """A program with a command that is signalled."""

@@ -2,12 +2,16 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hrvol.doctor.isolated import IsolatedProcess, import_module
@@ -34,6 +38,26 @@ def test_the_isolated_process_of_doctor_imports_nothing_of_the_current_folder(tr
         assert isolated(os.getcwd) == (str(Path.cwd()), None)
     assert not trap.exists()
     assert "PYTHONSAFEPATH" not in os.environ
+
+
+def test_a_signal_ends_the_isolated_process_at_once():
+    before = set(psutil.Process().children())
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGUSR1))
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGUSR1, interrupt)
+    began = time.monotonic()
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt), IsolatedProcess() as isolated:
+            isolated(time.sleep, 30)
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    assert time.monotonic() - began < 10
+    left = set(psutil.Process().children()) - before
+    assert not [one for one in left if "resource_tracker" not in " ".join(one.cmdline())]
 
 
 def test_the_package_as_a_module_imports_nothing_of_the_current_folder(trap):

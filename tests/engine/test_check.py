@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 from contextlib import contextmanager
 
 import dask
@@ -23,11 +24,19 @@ from hrvol.training.train import train_model
 @pytest.fixture
 def impatient(monkeypatch):
     monkeypatch.setattr(check, "PATIENCE", 0.2)
+    monkeypatch.setattr(check, "CONNECT", 1.0)
     monkeypatch.setattr("hrvol.engine.dask_engine.CONNECT", 1.0)
 
 
 def double(task):
     return 2 * task
+
+
+KEYS = None
+
+
+def load_keys(info):
+    return KEYS
 
 
 def start(spec):
@@ -143,7 +152,7 @@ def test_a_refused_address_is_one_line(impatient):
         start(EngineSpec(f"tcp://127.0.0.1:{port}"))
 
 
-def test_the_keys_of_a_cluster_with_tls_are_those_of_dasks_configuration(tmp_path):
+def test_the_keys_of_a_cluster_with_tls_are_those_of_dasks_configuration(tmp_path, monkeypatch):
     security = Security.temporary()
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     key.write_text(security.tls_client_key)
@@ -159,6 +168,13 @@ def test_the_keys_of_a_cluster_with_tls_are_those_of_dasks_configuration(tmp_pat
         assert spec.name.startswith("tls://")
         with dask.config.set(settings), open_engine(spec) as engine:
             assert [outcome.value for outcome in engine.map_bounded(double, [1])] == [2]
+        loader = {"distributed.client.security-loader": f"{__name__}.load_keys"}
+        monkeypatch.setattr(sys.modules[__name__], "KEYS", security)
+        with dask.config.set(loader), open_engine(spec) as engine:
+            assert [outcome.value for outcome in engine.map_bounded(double, [1])] == [2]
+        loader = {"distributed.client.security-loader": f"{__name__}.nothing"}
+        with dask.config.set(loader), pytest.raises(EngineError, match=r"security-loader: .*nothing"):
+            start(spec)
         key.write_text("damaged")
         with dask.config.set(settings), pytest.raises(EngineError, match=r"no Dask scheduler answers .*SSL"):
             start(spec)
@@ -175,18 +191,21 @@ def test_an_engine_that_cannot_start_costs_no_earlier_output(data, tmp_path, mon
     monkeypatch.setenv("PATH", str(tmp_path))  # no sbatch
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    for options in (
-        {"engine": "slurm"},
-        {"engine": f"tcp://127.0.0.1:{port}"},
-        {"scheduler_file": tmp_path / "none.json"},
-    ):
-        with pytest.raises(HrvolError) as error:
-            segment_volume(small, new, model, **options)
-        assert error.value.exit_code == 1
-        assert not new.exists()
-        with pytest.raises(HrvolError):
-            segment_volume(small, old, model, overwrite=True, **options)
-        np.testing.assert_array_equal(zarr.open_array(old / "labels" / "hrvol" / "0", mode="r")[:], labels)
+    with listener() as silent:
+        for options in (
+            {"engine": "slurm"},
+            {"engine": f"tcp://127.0.0.1:{port}"},
+            {"engine": f"tcp://127.0.0.1:{silent}"},
+            {"scheduler_file": tmp_path / "none.json"},
+        ):
+            with pytest.raises(HrvolError) as error:
+                segment_volume(small, new, model, **options)
+            assert error.value.exit_code == 1
+            assert not new.exists()
+            with pytest.raises(HrvolError):
+                segment_volume(small, old, model, overwrite=True, **options)
+            again = zarr.open_array(old / "labels" / "hrvol" / "0", mode="r")[:]
+            np.testing.assert_array_equal(again, labels)
     (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: no such account' >&2\nexit 1\n")
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.chdir(tmp_path)

@@ -136,6 +136,33 @@ def test_a_task_works_if_it_uses_the_cpu_or_waits_for_its_turn():
     assert not any(reports["idle"][2:])
 
 
+@pytest.mark.parametrize("computes", [True, False])
+def test_threads_of_a_library_work_for_the_only_task_that_does_not_wait(computes):
+    reports, over, held = [], threading.Event(), threading.Event()
+    reporter = Reporter()
+
+    def compute():
+        while not over.is_set():
+            sum(range(1000))
+
+    def wait():
+        held.wait()
+        with reporter.running("other", 0.1, lambda works: None), computing():
+            pass
+
+    threads = [threading.Thread(target=compute)] * computes + [threading.Thread(target=wait)]
+    with reporter.running("task", 0.1, reports.append), computing():
+        for thread in threads:
+            thread.start()
+        held.set()
+        time.sleep(0.8)
+        over.set()
+    for thread in threads:
+        thread.join()
+    assert reports[0]
+    assert sum(reports[2:]) >= 4 if computes else not any(reports[2:])
+
+
 # -- with workers -----------------------------------------------------------------------------------------
 
 

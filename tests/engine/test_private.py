@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hrvol.engine.private import RunKeys, prepare_sockets, private_folder, safe_path
+from hrvol.engine.private import RunKeys, prepare_sockets, private_folder
+from hrvol.engine.safe_path import safe_path
 from hrvol.engine.stop import Abandoned
 
 
@@ -44,6 +45,17 @@ def test_the_variable_of_the_search_path_is_restored(monkeypatch):
     with safe_path():
         assert os.environ["PYTHONSAFEPATH"] == "1"
     assert os.environ["PYTHONSAFEPATH"] == "yes"
+
+
+def test_the_search_path_is_safe_as_long_as_anybody_needs_it(monkeypatch):
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    one, other = safe_path(), safe_path()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert os.environ["PYTHONSAFEPATH"] == "1"
+    other.__exit__(None, None, None)
+    assert "PYTHONSAFEPATH" not in os.environ
 
 
 def test_a_long_path_of_temporary_files_is_no_obstacle_for_sockets(tmp_path, monkeypatch):

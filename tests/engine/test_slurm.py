@@ -1,6 +1,7 @@
 """SLURM jobs: their script, and workers that start from it (here by a stand-in for sbatch that runs it)."""
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -11,13 +12,14 @@ from distributed.utils import get_ip
 from other_account import listening
 
 from hrvol.engine import life
+from hrvol.engine.check import check_engine
 from hrvol.engine.dask_servers import ALLOCATOR
 from hrvol.engine.engine import open_engine
 from hrvol.engine.private import RunKeys
 from hrvol.engine.slurm import slurm_cluster
 from hrvol.engine.spec import IN_FLIGHT, EngineSpec
 from hrvol.engine.task import configuration
-from hrvol.errors import HrvolError
+from hrvol.errors import EngineError, HrvolError
 
 OPTIONS = {"interface": "lo", "memory": "1GB", "walltime": "00:10:00"}
 SBATCH = """#!{python}
@@ -34,6 +36,15 @@ try:
 except ProcessLookupError:
     pass
 """
+SQUEUE = """#!{python}
+import os, sys
+for job in sys.argv[sys.argv.index("--jobs") + 1].split(","):
+    try:
+        os.killpg(int(job), 0)
+        print(job, "R")
+    except ProcessLookupError:
+        pass
+"""
 
 
 def describe_process(task):
@@ -44,7 +55,7 @@ def describe_process(task):
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
     """Stand-ins for SLURM's commands that run jobs on this machine."""
-    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL), ("squeue", SQUEUE)):
         (tmp_path / name).write_text(text.format(python=sys.executable))
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
@@ -78,6 +89,56 @@ def test_a_job_that_ends_is_replaced(slurm, monkeypatch, caplog):
     assert all(outcome.ok for outcome in outcomes)
     assert Path("ended").exists()
     assert "submitting others" in caplog.text
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_job_that_slurm_refuses_once_is_submitted_again(slurm, monkeypatch, caplog, always):
+    monkeypatch.setattr("hrvol.engine.slurm.JOB_SILENT", 0.5)
+    monkeypatch.setattr("hrvol.engine.slurm.JOB_CHECK", 1.0)
+    caplog.set_level("WARNING")
+    refuse = "mv accept sbatch; " if not always else ""
+    with open_engine(EngineSpec("slurm", 1, options=OPTIONS)) as engine:
+        Path("sbatch").rename("accept")
+        Path("sbatch").write_text(f"#!/bin/sh\n{refuse}echo 'sbatch: error: no controller' >&2; exit 1\n")
+        Path("sbatch").chmod(0o755)
+        outcomes = engine.map_bounded(end_my_job, range(5))
+        if always:
+            with pytest.raises(HrvolError, match=r"engine: slurm: sbatch: no controller \(3 times\)"):
+                list(outcomes)
+        else:
+            assert all(outcome.ok for outcome in outcomes)
+    assert "SLURM refused 1 jobs (no controller)" in caplog.text
+
+
+def lose_my_worker(task):
+    marker = Path("lost")
+    if task == 1 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpgid(0)
+
+
+def test_a_job_whose_worker_is_restarted_for_long_is_not_replaced(slurm, monkeypatch, caplog):
+    monkeypatch.setattr("hrvol.engine.slurm.JOB_SILENT", 0.1)
+    with open_engine(EngineSpec("slurm", 1, options=OPTIONS)) as engine:
+        outcomes = list(engine.map_bounded(lose_my_worker, range(3)))
+    assert all(outcome.ok for outcome in outcomes)
+    assert len({outcome.value for outcome in outcomes}) == 1  # of one job
+    assert "submitting others" not in caplog.text
+
+
+def test_paths_in_the_job_script_are_quoted(slurm, tmp_path):
+    folder = tmp_path / "my data; touch it"
+    folder.mkdir()
+    keys = RunKeys.create().saved(folder)
+    cluster = slurm_cluster(EngineSpec("slurm", 1, options={"interface": "lo"}), None, keys.security())
+    try:
+        words = shlex.split(cluster.job_script().strip().splitlines()[-1])
+    finally:
+        cluster.close()
+    assert words[words.index("--tls-key") + 1] == str(folder / "key.pem")
+    assert words[words.index("--tls-cert") + 1] == words[words.index("--tls-ca-file") + 1]
+    assert words[0] == sys.executable
 
 
 def stop_my_worker(task):
@@ -148,11 +209,39 @@ def test_jobs_that_slurm_does_not_accept_end_the_run_with_the_reason(slurm, monk
     assert not list(Path.cwd().glob(".hrvol-*"))
 
 
-@pytest.mark.parametrize("options", [{"no_such_option": 1}, {"interface": "no-such-interface"}])
-def test_an_option_that_is_wrong_ends_the_run_with_the_reason(slurm, options):
-    with pytest.raises(HrvolError, match=r"engine: slurm: .*no.such") as error:
-        open_engine(EngineSpec("slurm", 1, options=options)).__enter__()
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"no_such_option": 1},
+            "^engine options: found no_such_option, expected account, .*queue, .*walltime, ",
+        ),
+        ({"interface": "no-such-interface"}, "^engine: slurm: .*no-such-interface"),
+        ({"memory": "much"}, "^engine: slurm: .*much"),
+        ({"cores": "many"}, "^engine: slurm: "),
+    ],
+)
+def test_an_option_that_is_wrong_is_known_before_a_job_is_submitted(slurm, options, message):
+    Path("sbatch").write_text("#!/bin/sh\ntouch called")
+    spec = EngineSpec("slurm", 1, options=options)
+    for start in (check_engine, lambda spec: open_engine(spec).__enter__()):
+        with pytest.raises(HrvolError, match=message) as error:
+            start(spec)
+        assert "\n" not in str(error.value)
+        assert not Path("called").exists()
+
+
+@pytest.mark.parametrize("reason", ["Invalid account or account/partition combination", "nodes are down"])
+def test_an_option_that_slurm_calls_invalid_is_known_before_a_job_is_submitted(slurm, reason):
+    line = f'[ "$1" = --test-only ] && cat "$2" > seen && echo "sbatch: error: {reason}" >&2'
+    Path("sbatch").write_text(f"#!/bin/sh\n{line}\nexit 1\n")
+    spec = EngineSpec("slurm", 1, options={**OPTIONS, "queue": "nosuch"})
+    if reason.startswith("Invalid"):
+        with pytest.raises(EngineError, match=f"^engine: slurm: sbatch: {reason}$"):
+            check_engine(spec)
+    else:  # may pass
+        check_engine(spec)
+    assert "#SBATCH -p nosuch" in Path("seen").read_text()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from flow_data import PATIENCE, WORKFLOWS, environment, status
 from other_account import intrusions, listening, processes
 from slurm_cluster import Slurm, missing
 
+from hrvol.engine.check import check_engine
 from hrvol.engine.engine import open_engine
 from hrvol.engine.spec import EngineSpec
 from hrvol.errors import EngineError
@@ -41,13 +42,16 @@ def here(slurm, tmp_path, monkeypatch):
     """The current folder, where jobs are submitted; it has modules that nothing may import."""
     for name, value in slurm.environment.items():
         monkeypatch.setenv(name, value)
+    folder = tmp_path / "my data"
+    folder.mkdir()
     for name in ("signal", "struct"):
-        (tmp_path / f"{name}.py").write_text(TRAP)
-    monkeypatch.chdir(tmp_path)
-    tmp_path.chmod(0o755)
-    yield tmp_path
-    assert list(tmp_path.glob("*.ran")) == []
-    assert list(tmp_path.glob(".hrvol-*")) == []  # keys
+        (folder / f"{name}.py").write_text(TRAP)
+    monkeypatch.chdir(folder)
+    for path in (tmp_path, folder):
+        path.chmod(0o755)
+    yield folder
+    assert list(folder.glob("*.ran")) == []
+    assert list(folder.glob(".hrvol-*")) == []  # keys
 
 
 class Intruder:
@@ -91,6 +95,13 @@ def test_a_run_is_private_survives_a_cancelled_job_and_labels_as_one_process_doe
     assert not any("PRIVATE KEY" in word for word in intruder.words)
     assert "submitting others" in caplog.text
     wait_for(lambda: not slurm.jobs(), 30)
+
+
+def test_a_partition_that_slurm_does_not_have_is_known_before_anything_is_deleted(slurm, here):
+    check_engine(EngineSpec("slurm", 1, options=OPTIONS))
+    with pytest.raises(EngineError, match=r"engine: slurm: sbatch: .*nvalid partition"):
+        check_engine(EngineSpec("slurm", 1, options={**OPTIONS, "queue": "nosuch"}))
+    assert not slurm.jobs()
 
 
 def test_an_interrupt_stops_a_run_and_its_jobs(case, slurm, here):
