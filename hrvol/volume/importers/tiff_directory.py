@@ -6,6 +6,7 @@ tifffile takes a chain of pages that breaks off for its end, and does not look a
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,9 +56,49 @@ _SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _DESCRIPTION = 254, 256, 257, 25
 _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
 _NESTED = (330, 34665, 34853, 40965)  # tags of directories that are in no list of pages
 
+_IMAGE_DEPTH, _TILE_DEPTH = 32997, 32998
+
 _PRIVATE = 32768  # tags that manufacturers define, from here on
 
 _TILE_WIDTH, _TILE_LENGTH, _TILES, _TILE_BYTES, _FORMAT = 322, 323, 324, 325, 339
+
+# Tags that are read. Others may point anywhere: some writers leave a date or a resolution out of the file.
+_READ = frozenset(
+    (
+        _SUBFILE,
+        255,
+        _WIDTH,
+        _LENGTH,
+        _BITS,
+        _COMPRESSION,
+        _DESCRIPTION,
+        _STRIPS,
+        _SAMPLES,
+        _ROWS,
+        _STRIP_BYTES,
+        _PLANAR,
+        _TILE_WIDTH,
+        _TILE_LENGTH,
+        _TILES,
+        _TILE_BYTES,
+        _FORMAT,
+        _IMAGE_DEPTH,
+        _TILE_DEPTH,
+    )
+)
+
+_Numbers = np.ndarray[tuple[int], np.dtype[np.uint64]]
+
+# Parts of a file by their first bytes and the bytes behind them.
+_Extents = np.ndarray[tuple[int, int], np.dtype[np.uint64]]
+
+_EXTENTS = 2**22  # of a file
+
+_GAPS = 16  # the largest, of a file
+
+_SEARCHED = 64 * 2**20  # bytes at either end of a gap
+
+_FOUND = 1000  # places that may be directories
 
 
 @dataclass(frozen=True)
@@ -71,11 +112,11 @@ class Page:
     bits, samples, sample_format
         Bits of a sample, samples of a pixel, TIFF's number of their type.
     reduced
-        Whether it is declared a smaller version of another page.
+        Whether it is declared a smaller version, or a mask, of another page.
     start, stop
         First byte of the pixels; last byte plus 1 if they are contiguous and not compressed, else ``None``.
-    nbytes
-        Bytes of the pixels as stored.
+    depth
+        Planes.
     """
 
     width: int
@@ -86,12 +127,12 @@ class Page:
     reduced: bool
     start: int
     stop: int | None
-    nbytes: int
+    depth: int
 
     @property
     def kind(self) -> tuple[int, ...]:
         """What the pages of a stack have in common."""
-        return self.width, self.length, self.bits, self.samples, self.sample_format
+        return self.width, self.length, self.bits, self.samples, self.sample_format, self.depth
 
     def __str__(self) -> str:
         colour = f" of {self.samples} samples" if self.samples > 1 else ""
@@ -110,14 +151,15 @@ class Directories:
         Text of the first page; empty without one.
     size
         Bytes of the file.
-    unused
-        Bytes of the file to which nothing refers; 0 if there may be directories that only their makers know.
+    gaps
+        The largest parts of the file to which nothing refers, in order, by their first bytes and the bytes
+        behind them; none if there may be directories that only their makers know.
     """
 
     pages: tuple[Page, ...]
     description: str
     size: int
-    unused: int
+    gaps: tuple[tuple[int, int], ...]
 
 
 def read_directories(path: Path) -> Directories:
@@ -132,7 +174,8 @@ def read_directories(path: Path) -> Directories:
         size = os.fstat(file.fileno()).st_size
         layout, offset = _header(file, path)
         pages: list[Page] = []
-        description, seen, used, nested = "", set(), 0, False
+        extents: list[_Extents] = []
+        description, seen, known, nested = "", set(), 0, False
         while offset:
             number = len(pages)
             if number >= PAGES:
@@ -144,17 +187,83 @@ def read_directories(path: Path) -> Directories:
             place = offset
             try:
                 directory, offset = _directory(file, layout, offset, size)
-                used += file.tell() - place + sum(_outside(entry) for entry in directory.values())
+                parts = [(place, file.tell()), *_outside(layout, directory)]
                 if number == 0:
                     description = _text(file, layout, directory.get(_DESCRIPTION))
                 nested = nested or any(tag in _NESTED or tag >= _PRIVATE for tag in directory)
-                pages.append(_page(_Reader(file, layout, directory), size))
+                page, pixels = _page(_Reader(file, layout, directory), size)
+                pages.append(page)
+                if not nested and known <= _EXTENTS:
+                    extents += [np.array(parts, np.uint64), pixels]
+                    known += len(parts) + len(pixels)
             except (ValueError, struct.error) as error:
                 raise InputError(f"{path}: page {number}: {printable(str(error))}") from None
     if not pages:
         raise InputError(f"{path}: found a TIFF file without pages, expected an image")
-    used += sum(page.nbytes for page in pages)
-    return Directories(tuple(pages), description, size, 0 if nested else max(0, size - used))
+    gaps = () if nested or known > _EXTENTS else _gaps(np.concatenate(extents), size)
+    return Directories(tuple(pages), description, size, gaps)
+
+
+def _gaps(extents: _Extents, size: int) -> tuple[tuple[int, int], ...]:
+    """Return the largest parts of a file that are in no extent."""
+    extents = extents[np.argsort(extents[:, 0])]
+    starts = np.maximum.accumulate(np.append(np.uint64(8), extents[:, 1]))
+    stops = np.append(extents[:, 0], np.uint64(size))
+    widths = np.where(stops > starts, stops - starts, np.uint64(0))
+    largest = np.sort(np.argsort(widths)[-_GAPS:])
+    return tuple((int(starts[i]), int(stops[i])) for i in largest if widths[i])
+
+
+def find_page(path: Path, directories: Directories) -> int | None:
+    """Return the place of a directory that no page refers to, of a page like the first one.
+
+    Earlier versions of directories in the list, which editors leave behind, do not count. Of each gap, the
+    first and last 64 MiB are looked through.
+    """
+    first = next((page for page in directories.pages if not page.reduced), directories.pages[0])
+    starts = {page.start for page in directories.pages}
+    with path.open("rb") as file:
+        layout, _ = _header(file, path)
+        for at in _places(file, layout, directories.gaps, first):
+            try:
+                entries, _ = _directory(file, layout, at, directories.size)
+                page, _ = _page(_Reader(file, layout, entries), directories.size)
+            except (ValueError, struct.error):
+                continue
+            if page.kind == first.kind and page.start not in starts:
+                return at
+    return None
+
+
+def _places(file: BinaryIO, layout: _Layout, gaps: Sequence[tuple[int, int]], first: Page) -> Iterator[int]:
+    """Yield places of a file where directories of pages of the size of another one may be."""
+    width = re.compile(b"|".join(re.escape(value) for value in _values(layout, _WIDTH, first.width)))
+    lengths = _values(layout, _LENGTH, first.length)
+    head, entry = (8, 20) if layout.big else (2, 12)
+    found = 0
+    for start, stop in gaps:
+        middle = max(start + _SEARCHED, stop - _SEARCHED)
+        for begin, end in ((start, min(start + _SEARCHED, stop)), (middle, stop)):
+            file.seek(begin)
+            data = file.read(max(0, end - begin))
+            for match in width.finditer(data):
+                if not data.startswith(lengths, match.start() + entry):
+                    continue
+                found += 1
+                if found > _FOUND:
+                    return
+                # Two tags may come first.
+                yield from (begin + match.start() - head - i * entry for i in range(3))
+
+
+def _values(layout: _Layout, tag: int, value: int) -> tuple[bytes, ...]:
+    """Return how an entry of a directory with one number may begin."""
+    count = "Q" if layout.big else "I"
+    return tuple(
+        struct.pack(f"{layout.order}HH{count}{code}", tag, kind, 1, value)
+        for kind, code in ((3, "H"), (4, "I"), (16, "Q"))
+        if value < 2 ** (8 * struct.calcsize(code)) and (kind < 16 or layout.big)
+    )
 
 
 @dataclass(frozen=True)
@@ -204,6 +313,8 @@ def _directory(file: BinaryIO, layout: _Layout, offset: int, size: int) -> tuple
         if width and values * width > last:
             (at,) = layout.unpack("Q" if layout.big else "I", value)
             if at + values * width > size:
+                if tag not in _READ:
+                    continue
                 raise ValueError(
                     f"found tag {tag} with {values:,} values at byte {at:,}, expected them inside of the file"
                 )
@@ -227,7 +338,7 @@ class _Reader:
     layout: _Layout
     directory: Mapping[int, _Entry]
 
-    def numbers(self, tag: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]] | None:
+    def numbers(self, tag: int) -> _Numbers | None:
         """Return the values of a tag; ``None`` without it."""
         if tag not in self.directory:
             return None
@@ -257,11 +368,13 @@ def _bytes(file: BinaryIO, layout: _Layout, entry: _Entry) -> bytes:
     return _exactly(file, size)
 
 
-def _outside(entry: _Entry) -> int:
-    """Return the bytes of values that are not in the directory itself."""
-    kind, count, value = entry
-    size = count * _SIZES.get(kind, 0)
-    return size if size > len(value) else 0
+def _outside(layout: _Layout, directory: Mapping[int, _Entry]) -> Iterator[tuple[int, int]]:
+    """Yield where the values are that are not in the directory itself."""
+    for kind, count, value in directory.values():
+        size = count * _SIZES.get(kind, 0)
+        if size > len(value):
+            (at,) = layout.unpack("Q" if layout.big else "I", value)
+            yield at, at + size
 
 
 def _text(file: BinaryIO, layout: _Layout, entry: _Entry | None) -> str:
@@ -272,7 +385,8 @@ def _text(file: BinaryIO, layout: _Layout, entry: _Entry | None) -> str:
     return _bytes(file, layout, entry).rstrip(b"\0").decode("utf-8", "replace")
 
 
-def _page(read: _Reader, size: int) -> Page:
+def _page(read: _Reader, size: int) -> tuple[Page, _Extents]:
+    """Return a page, and where its pixels are."""
     width, length = read.number(_WIDTH, None), read.number(_LENGTH, None)
     bits, samples = read.number(_BITS, 1), read.number(_SAMPLES, 1)
     if not (0 < width <= SIDE and 0 < length <= SIDE):
@@ -289,37 +403,44 @@ def _page(read: _Reader, size: int) -> Page:
     columns = read.number(_TILE_WIDTH, None) if tiled else width
     if not (0 < rows <= SIDE and 0 < columns <= SIDE):
         raise ValueError(f"found strips or tiles of {columns} x {rows} pixels, expected 1 to {SIDE:,} a side")
-    expected = planar * -(-length // rows) * (-(-width // columns) if tiled else 1)
+    depth, layers = (read.number(_IMAGE_DEPTH, 1), read.number(_TILE_DEPTH, 1)) if tiled else (1, 1)
+    if not (0 < depth <= PAGES and 0 < layers <= PAGES):
+        raise ValueError(f"found {depth} planes in tiles of {layers}, expected 1 to {PAGES:,}")
+    expected = planar * -(-length // rows) * (-(-width // columns) if tiled else 1) * -(-depth // layers)
     if len(offsets) != expected or (counts is not None and len(counts) != expected):
         raise ValueError(f"found {len(offsets):,} strips or tiles, expected {expected:,}")
     plain = read.number(_COMPRESSION, 1) == 1
-    row_bytes = -(-columns * bits * (samples // planar) // 8)
+    row_bytes = layers * -(-columns * bits * (samples // planar) // 8)
     whole = np.full(expected, rows, np.uint64)
     if not tiled:
         whole.reshape(planar, -1)[:, -1] = length - (expected // planar - 1) * rows
     needed = whole * np.uint64(row_bytes)
-    _check_bytes(offsets, needed if counts is None else counts, needed, plain, size)
+    _check_bytes(offsets, needed if counts is None else counts, needed, plain, tiled, size)
     contiguous = plain and not tiled and bool((offsets[1:] == offsets[:-1] + needed[:-1]).all())
     start = int(offsets[0])
-    return Page(
+    page = Page(
         width,
         length,
         bits,
         samples,
         read.number(_FORMAT, 1),
-        bool(read.number(_SUBFILE, 0) & 1),
+        bool(read.number(_SUBFILE, 0) & 5),
         start,
         start + int(needed.sum()) if contiguous else None,
-        int((needed if counts is None or plain else counts).sum()),
+        depth,
     )
+    stored = needed if counts is None else np.maximum(counts, needed) if plain else counts
+    return page, _joined(offsets, np.minimum(offsets + stored, np.uint64(size)))
+
+
+def _joined(starts: _Numbers, stops: _Numbers) -> _Extents:
+    """Return extents, those that follow each other as one."""
+    breaks = np.flatnonzero(starts[1:] != stops[:-1])
+    return np.stack([starts[np.append(0, breaks + 1)], stops[np.append(breaks, len(stops) - 1)]], axis=1)
 
 
 def _check_bytes(
-    offsets: np.ndarray[tuple[int], np.dtype[np.uint64]],
-    counts: np.ndarray[tuple[int], np.dtype[np.uint64]],
-    pixels: np.ndarray[tuple[int], np.dtype[np.uint64]],
-    plain: bool,
-    size: int,
+    offsets: _Numbers, counts: _Numbers, pixels: _Numbers, plain: bool, sparse: bool, size: int
 ) -> None:
     """Raise a :class:`ValueError` if strips or tiles are not in the file, or too short for their pixels."""
     # Some files declare the last strip to be as long as the others.
@@ -331,6 +452,8 @@ def _check_bytes(
         | (used > np.uint64(size) - np.minimum(offsets, size))
     )
     bad |= (counts < pixels) if plain else (counts > 2 * pixels + np.uint64(2**16))
+    if sparse:  # tiles without values, as GDAL writes them
+        bad &= (offsets != 0) | (counts != 0)
     if bad.any():
         i = int(np.argmax(bad))
         raise ValueError(
@@ -345,7 +468,7 @@ def check_stack(path: Path, pages: Sequence[Page]) -> int:
     Returns
     -------
     int
-        Number of pages of the stack.
+        Number of planes of the stack.
 
     Raises
     ------
@@ -359,7 +482,7 @@ def check_stack(path: Path, pages: Sequence[Page]) -> int:
         follows = i > stack[-1] and (page.samples > first.samples or _smaller(page, first))
         if not follows:
             raise InputError(f"{path}: found page {i} of {page}, expected {first} as page {stack[0]}")
-    return len(stack)
+    return len(stack) * first.depth
 
 
 def _others(pages: Sequence[Page], first: Page) -> Iterator[tuple[int, Page]]:
