@@ -467,3 +467,21 @@ def test_masks_are_no_pages_of_a_stack(tmp_path):
             file.write(plane, metadata=None, contiguous=False)
             file.write(plane > 100, metadata=None, subfiletype=4)
     np.testing.assert_array_equal(open_volume(tmp_path / "v.tif").read(), VALUES)
+
+
+def test_an_ome_tiff_of_images_of_several_types(tmp_path):
+    path = tmp_path / "v.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as file:
+        file.write(VALUES, metadata={"axes": "ZYX"}, compression="zlib")
+        file.write(np.zeros((3, 50, 60), np.uint16), metadata={"axes": "ZYX"}, compression="zlib")
+    np.testing.assert_array_equal(open_volume(path).read(), VALUES)
+    set_tag(path, 5, 256, 35)
+    assert "found page 5 of 35 x 40" in refused(path)
+
+
+def test_an_ome_tiff_that_was_renamed(tmp_path):
+    (path,) = ome_set(tmp_path, names=("a.ome.tif",), planes=8)
+    attribute = b' UUID="urn:uuid:00000000-0000-0000-0000-000000000000"'
+    poke(path, path.read_bytes().index(attribute), b" " * len(attribute))
+    renamed = path.rename(tmp_path / "b.ome.tif")
+    np.testing.assert_array_equal(open_volume(renamed).read(), VALUES)
