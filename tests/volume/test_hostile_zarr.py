@@ -180,6 +180,22 @@ def test_class_tables(tmp_path, label):
     assert str(caught.value).isprintable()
 
 
+def test_numbers_of_other_types_in_class_tables(tmp_path):
+    label = {
+        "colors": [{"label-value": 1.0, "rgba": [1, 2, 3, 255]}],
+        "properties": [{"label-value": 1.0, "class": 3}, {"label-value": 2, "name": 4.5}],
+    }
+    infos = class_info(image(tmp_path / "v.zarr", top={"image-label": label}))
+    assert [(info.value, info.name) for info in infos] == [(1, "3"), (2, "4.5")]
+
+
+def test_metadata_of_some_megabytes(tmp_path):
+    path = image(tmp_path / "v.zarr", top={"notes": ["a" * 1000] * 9000})
+    np.testing.assert_array_equal(open_volume(path).read(), VALUES)
+    path = image(tmp_path / "w.zarr", more={"datasets": [{"path": "0"}] * 100_000})
+    assert "found 100,000 levels, expected at most 64" in refused(path)
+
+
 def test_a_class_name_is_made_printable(tmp_path):
     label = {"properties": [{"label-value": 1, "class": "\x1b[31m"}]}
     (info,) = class_info(image(tmp_path / "v.zarr", top={"image-label": label}))
@@ -257,7 +273,7 @@ def test_lists_of_chunks_and_the_index_of_a_shard_are_bounded(tmp_path):
         b"{}",
         b"\xff\xfe",
         b'{"shape": 1e999}',
-        b" " * 17_000_000,
+        b" " * 34_000_000,
     ],
     ids=["empty", "open", "nested", "seven", "null", "list", "mapping", "bytes", "infinite", "long"],
 )
