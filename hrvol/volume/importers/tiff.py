@@ -26,9 +26,9 @@ from hrvol.volume.importers.tiff_directory import (
     Page,
     check_stack,
     end_of,
-    find_page,
     read_directories,
 )
+from hrvol.volume.importers.tiff_lost import find_page
 from hrvol.volume.ome.metadata import common_unit
 from hrvol.volume.storage.bounded_array import check_chunks
 
@@ -180,7 +180,7 @@ def _check_planes(path: Path, series: Any, directories: Directories, planes: int
     several = not declared and series.kind not in ("uniform", "generic")  # planes in one directory
     if found != planes and not (several and found > planes):
         raise InputError(f"{path}: found {found:,} planes, expected {planes:,}")
-    if not several and not declared:
+    if not several and not declared and not directories.nested:
         _check_lost(path, directories)
     if any(part is None for part in series.pages):
         raise InputError(f"{path}: found no pixels of some of its {planes:,} planes, expected all")

@@ -6,18 +6,43 @@ tifffile takes a chain of pages that breaks off for its end, and does not look a
 from __future__ import annotations
 
 import os
-import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from hrvol.errors import InputError
 from hrvol.text import printable
-from hrvol.volume.importers.recognise import hint
+from hrvol.volume.importers.tiff_entries import (
+    BITS,
+    COMPRESSION,
+    DESCRIPTION,
+    FORMAT,
+    IMAGE_DEPTH,
+    LENGTH,
+    NESTED,
+    PLANAR,
+    PRIVATE,
+    ROWS,
+    SAMPLES,
+    STRIP_BYTES,
+    STRIPS,
+    SUBFILE,
+    TILE_BYTES,
+    TILE_DEPTH,
+    TILE_LENGTH,
+    TILE_WIDTH,
+    TILES,
+    WIDTH,
+    Numbers,
+    Reader,
+    outside,
+    read_entries,
+    read_header,
+    text_of,
+)
 
 PAGES = 2**20
 """Most pages of a file."""
@@ -25,80 +50,12 @@ PAGES = 2**20
 SIDE = 2**31
 """Most pixels along a side of a page."""
 
-DESCRIPTION_BYTES = 64 * 2**20
-"""Most bytes of a description."""
-
-_ENTRIES = 4096  # of a directory
-
-# Bytes of a value by TIFF's number of its type.
-_SIZES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-    17: 8,
-    18: 8,
-}
-
-_INTEGERS = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
-
-_SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _DESCRIPTION = 254, 256, 257, 258, 259, 270
-_STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
-_NESTED = (330, 34665, 34853, 40965)  # tags of directories that are in no list of pages
-
-_IMAGE_DEPTH, _TILE_DEPTH = 32997, 32998
-
-_PRIVATE = 32768  # tags that manufacturers define, from here on
-
-_TILE_WIDTH, _TILE_LENGTH, _TILES, _TILE_BYTES, _FORMAT = 322, 323, 324, 325, 339
-
-# Tags that are read. Others may point anywhere: some writers leave a date or a resolution out of the file.
-_READ = frozenset(
-    (
-        _SUBFILE,
-        255,
-        _WIDTH,
-        _LENGTH,
-        _BITS,
-        _COMPRESSION,
-        _DESCRIPTION,
-        _STRIPS,
-        _SAMPLES,
-        _ROWS,
-        _STRIP_BYTES,
-        _PLANAR,
-        _TILE_WIDTH,
-        _TILE_LENGTH,
-        _TILES,
-        _TILE_BYTES,
-        _FORMAT,
-        _IMAGE_DEPTH,
-        _TILE_DEPTH,
-    )
-)
-
-_Numbers = np.ndarray[tuple[int], np.dtype[np.uint64]]
-
 # Parts of a file by their first bytes and the bytes behind them.
 _Extents = np.ndarray[tuple[int, int], np.dtype[np.uint64]]
 
 _EXTENTS = 2**22  # of a file
 
 _GAPS = 16  # the largest, of a file
-
-_SEARCHED = 64 * 2**20  # bytes at either end of a gap
-
-_FOUND = 1000  # places that may be directories
 
 
 @dataclass(frozen=True)
@@ -153,13 +110,16 @@ class Directories:
         Bytes of the file.
     gaps
         The largest parts of the file to which nothing refers, in order, by their first bytes and the bytes
-        behind them; none if there may be directories that only their makers know.
+        behind them.
+    nested
+        Whether there may be directories that only their makers know.
     """
 
     pages: tuple[Page, ...]
     description: str
     size: int
     gaps: tuple[tuple[int, int], ...]
+    nested: bool
 
 
 def read_directories(path: Path) -> Directories:
@@ -172,7 +132,7 @@ def read_directories(path: Path) -> Directories:
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        layout, offset = _header(file, path)
+        layout, offset = read_header(file, path)
         pages: list[Page] = []
         extents: list[_Extents] = []
         description, seen, known, nested = "", set(), 0, False
@@ -186,22 +146,22 @@ def read_directories(path: Path) -> Directories:
             seen.add(offset)
             place = offset
             try:
-                directory, offset = _directory(file, layout, offset, size)
-                parts = [(place, file.tell()), *_outside(layout, directory)]
+                directory, offset = read_entries(file, layout, offset, size)
+                parts = [(place, file.tell()), *outside(layout, directory)]
                 if number == 0:
-                    description = _text(file, layout, directory.get(_DESCRIPTION))
-                nested = nested or any(tag in _NESTED or tag >= _PRIVATE for tag in directory)
-                page, pixels = _page(_Reader(file, layout, directory), size)
+                    description = text_of(file, layout, directory.get(DESCRIPTION))
+                nested = nested or any(tag in NESTED or tag >= PRIVATE for tag in directory)
+                page, pixels = read_page(Reader(file, layout, directory), size)
                 pages.append(page)
-                if not nested and known <= _EXTENTS:
+                if known <= _EXTENTS:
                     extents += [np.array(parts, np.uint64), pixels]
                     known += len(parts) + len(pixels)
             except (ValueError, struct.error) as error:
                 raise InputError(f"{path}: page {number}: {printable(str(error))}") from None
     if not pages:
         raise InputError(f"{path}: found a TIFF file without pages, expected an image")
-    gaps = () if nested or known > _EXTENTS else _gaps(np.concatenate(extents), size)
-    return Directories(tuple(pages), description, size, gaps)
+    gaps = () if known > _EXTENTS else _gaps(np.concatenate(extents), size)
+    return Directories(tuple(pages), description, size, gaps, nested)
 
 
 def _gaps(extents: _Extents, size: int) -> tuple[tuple[int, int], ...]:
@@ -214,202 +174,31 @@ def _gaps(extents: _Extents, size: int) -> tuple[tuple[int, int], ...]:
     return tuple((int(starts[i]), int(stops[i])) for i in largest if widths[i])
 
 
-def find_page(path: Path, directories: Directories) -> int | None:
-    """Return the place of a directory that no page refers to, of a page like the first one.
-
-    Earlier versions of directories in the list, which editors leave behind, do not count. Of each gap, the
-    first and last 64 MiB are looked through.
-    """
-    first = next((page for page in directories.pages if not page.reduced), directories.pages[0])
-    starts = {page.start for page in directories.pages}
-    with path.open("rb") as file:
-        layout, _ = _header(file, path)
-        for at in _places(file, layout, directories.gaps, first):
-            try:
-                entries, _ = _directory(file, layout, at, directories.size)
-                page, _ = _page(_Reader(file, layout, entries), directories.size)
-            except (ValueError, struct.error):
-                continue
-            if page.kind == first.kind and page.start not in starts:
-                return at
-    return None
-
-
-def _places(file: BinaryIO, layout: _Layout, gaps: Sequence[tuple[int, int]], first: Page) -> Iterator[int]:
-    """Yield places of a file where directories of pages of the size of another one may be."""
-    width = re.compile(b"|".join(re.escape(value) for value in _values(layout, _WIDTH, first.width)))
-    lengths = _values(layout, _LENGTH, first.length)
-    head, entry = (8, 20) if layout.big else (2, 12)
-    found = 0
-    for start, stop in gaps:
-        middle = max(start + _SEARCHED, stop - _SEARCHED)
-        for begin, end in ((start, min(start + _SEARCHED, stop)), (middle, stop)):
-            file.seek(begin)
-            data = file.read(max(0, end - begin))
-            for match in width.finditer(data):
-                if not data.startswith(lengths, match.start() + entry):
-                    continue
-                found += 1
-                if found > _FOUND:
-                    return
-                # Two tags may come first.
-                yield from (begin + match.start() - head - i * entry for i in range(3))
-
-
-def _values(layout: _Layout, tag: int, value: int) -> tuple[bytes, ...]:
-    """Return how an entry of a directory with one number may begin."""
-    count = "Q" if layout.big else "I"
-    return tuple(
-        struct.pack(f"{layout.order}HH{count}{code}", tag, kind, 1, value)
-        for kind, code in ((3, "H"), (4, "I"), (16, "Q"))
-        if value < 2 ** (8 * struct.calcsize(code)) and (kind < 16 or layout.big)
-    )
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How numbers are written: byte order, and their width in the classic or the big format."""
-
-    order: str
-    big: bool
-
-    def unpack(self, code: str, data: bytes) -> tuple[int, ...]:
-        return struct.unpack(self.order + code, data)
-
-
-# Type, number of values, and the bytes that hold the values or their offset.
-_Entry = tuple[int, int, bytes]
-
-
-def _header(file: BinaryIO, path: Path) -> tuple[_Layout, int]:
-    head = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2])
-    version = 0 if order is None or len(head) < 8 else struct.unpack(order + "H", head[2:4])[0]
-    if order is None or version not in (42, 43) or (version == 43 and len(head) < 16):
-        found = hint(path)
-        if found and "TIFF file with" not in found:
-            raise InputError(f"{path}: found {found}")
-        raise InputError(f"{path}: cannot be read as a TIFF image (found {printable(repr(head[:4]))})")
-    layout = _Layout(order, version == 43)
-    (offset,) = layout.unpack("Q", head[8:16]) if layout.big else layout.unpack("I", head[4:8])
-    return layout, offset
-
-
-def _directory(file: BinaryIO, layout: _Layout, offset: int, size: int) -> tuple[dict[int, _Entry], int]:
-    """Return the entries of a directory, and the offset of the next one."""
-    head, entry, number, code = (8, 20, "Q", "HHQ") if layout.big else (2, 12, "H", "HHI")
-    file.seek(offset)
-    (count,) = layout.unpack(number, _exactly(file, head))
-    if not 0 < count <= _ENTRIES:
-        raise ValueError(f"found {count:,} entries, expected 1 to {_ENTRIES:,}")
-    last = 8 if layout.big else 4
-    data = _exactly(file, count * entry + last)
-    entries: dict[int, _Entry] = {}
-    for i in range(count):
-        start = i * entry
-        tag, kind, values = layout.unpack(code, data[start : start + entry - last])
-        width = _SIZES.get(kind, 0)
-        value = data[start + entry - last : start + entry]
-        if width and values * width > last:
-            (at,) = layout.unpack("Q" if layout.big else "I", value)
-            if at + values * width > size:
-                if tag not in _READ:
-                    continue
-                raise ValueError(
-                    f"found tag {tag} with {values:,} values at byte {at:,}, expected them inside of the file"
-                )
-        entries.setdefault(tag, (kind, values, value))
-    (following,) = layout.unpack("Q" if layout.big else "I", data[-last:])
-    return entries, following
-
-
-def _exactly(file: BinaryIO, count: int) -> bytes:
-    data = file.read(count)
-    if len(data) < count:
-        raise ValueError(f"found {len(data):,} bytes of its directory, expected {count:,}")
-    return data
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Reads the values of a directory's entries."""
-
-    file: BinaryIO
-    layout: _Layout
-    directory: Mapping[int, _Entry]
-
-    def numbers(self, tag: int) -> _Numbers | None:
-        """Return the values of a tag; ``None`` without it."""
-        if tag not in self.directory:
-            return None
-        kind, count, _ = self.directory[tag]
-        if kind not in _INTEGERS or not count:
-            raise ValueError(f"found tag {tag} with {count:,} values of type {kind}, expected integers")
-        data = _bytes(self.file, self.layout, self.directory[tag])
-        return np.frombuffer(data, self.layout.order + _INTEGERS[kind]).astype(np.uint64)
-
-    def number(self, tag: int, default: int | None) -> int:
-        """Return the first value of a tag."""
-        values = self.numbers(tag)
-        if values is None:
-            if default is None:
-                raise ValueError(f"found no tag {tag}, expected it")
-            return default
-        return int(values[0])
-
-
-def _bytes(file: BinaryIO, layout: _Layout, entry: _Entry) -> bytes:
-    kind, count, value = entry
-    size = count * _SIZES[kind]
-    if size <= len(value):
-        return value[:size]
-    (at,) = layout.unpack("Q" if layout.big else "I", value)
-    file.seek(at)
-    return _exactly(file, size)
-
-
-def _outside(layout: _Layout, directory: Mapping[int, _Entry]) -> Iterator[tuple[int, int]]:
-    """Yield where the values are that are not in the directory itself."""
-    for kind, count, value in directory.values():
-        size = count * _SIZES.get(kind, 0)
-        if size > len(value):
-            (at,) = layout.unpack("Q" if layout.big else "I", value)
-            yield at, at + size
-
-
-def _text(file: BinaryIO, layout: _Layout, entry: _Entry | None) -> str:
-    if entry is None or entry[0] not in (1, 2, 7):
-        return ""
-    if entry[1] > DESCRIPTION_BYTES:
-        raise ValueError(f"found a description of {entry[1]:,} bytes, expected at most {DESCRIPTION_BYTES:,}")
-    return _bytes(file, layout, entry).rstrip(b"\0").decode("utf-8", "replace")
-
-
-def _page(read: _Reader, size: int) -> tuple[Page, _Extents]:
+def read_page(read: Reader, size: int) -> tuple[Page, _Extents]:
     """Return a page, and where its pixels are."""
-    width, length = read.number(_WIDTH, None), read.number(_LENGTH, None)
-    bits, samples = read.number(_BITS, 1), read.number(_SAMPLES, 1)
+    width, length = read.number(WIDTH, None), read.number(LENGTH, None)
+    bits, samples = read.number(BITS, 1), read.number(SAMPLES, 1)
     if not (0 < width <= SIDE and 0 < length <= SIDE):
         raise ValueError(f"found {width} x {length} pixels, expected 1 to {SIDE:,} a side")
     if not (0 < bits <= 128 and 0 < samples <= 1024):
         raise ValueError(f"found {samples} samples of {bits} bits, expected at most 1024 of at most 128")
-    tiled = _TILES in read.directory
-    offsets = read.numbers(_TILES if tiled else _STRIPS)
+    tiled = TILES in read.directory
+    offsets = read.numbers(TILES if tiled else STRIPS)
     if offsets is None:
         raise ValueError("found no offsets of its pixels, expected strips or tiles")
-    counts = read.numbers(_TILE_BYTES if tiled else _STRIP_BYTES)
-    planar = samples if read.number(_PLANAR, 1) == 2 else 1
-    rows = read.number(_TILE_LENGTH, None) if tiled else min(read.number(_ROWS, length), length)
-    columns = read.number(_TILE_WIDTH, None) if tiled else width
+    counts = read.numbers(TILE_BYTES if tiled else STRIP_BYTES)
+    planar = samples if read.number(PLANAR, 1) == 2 else 1
+    rows = read.number(TILE_LENGTH, None) if tiled else min(read.number(ROWS, length), length)
+    columns = read.number(TILE_WIDTH, None) if tiled else width
     if not (0 < rows <= SIDE and 0 < columns <= SIDE):
         raise ValueError(f"found strips or tiles of {columns} x {rows} pixels, expected 1 to {SIDE:,} a side")
-    depth, layers = (read.number(_IMAGE_DEPTH, 1), read.number(_TILE_DEPTH, 1)) if tiled else (1, 1)
+    depth, layers = (read.number(IMAGE_DEPTH, 1), read.number(TILE_DEPTH, 1)) if tiled else (1, 1)
     if not (0 < depth <= PAGES and 0 < layers <= PAGES):
         raise ValueError(f"found {depth} planes in tiles of {layers}, expected 1 to {PAGES:,}")
     expected = planar * -(-length // rows) * (-(-width // columns) if tiled else 1) * -(-depth // layers)
     if len(offsets) != expected or (counts is not None and len(counts) != expected):
         raise ValueError(f"found {len(offsets):,} strips or tiles, expected {expected:,}")
-    plain = read.number(_COMPRESSION, 1) == 1
+    plain = read.number(COMPRESSION, 1) == 1
     row_bytes = layers * -(-columns * bits * (samples // planar) // 8)
     whole = np.full(expected, rows, np.uint64)
     if not tiled:
@@ -423,8 +212,8 @@ def _page(read: _Reader, size: int) -> tuple[Page, _Extents]:
         length,
         bits,
         samples,
-        read.number(_FORMAT, 1),
-        bool(read.number(_SUBFILE, 0) & 5),
+        read.number(FORMAT, 1),
+        bool(read.number(SUBFILE, 0) & 5),
         start,
         start + int(needed.sum()) if contiguous else None,
         depth,
@@ -433,14 +222,14 @@ def _page(read: _Reader, size: int) -> tuple[Page, _Extents]:
     return page, _joined(offsets, np.minimum(offsets + stored, np.uint64(size)))
 
 
-def _joined(starts: _Numbers, stops: _Numbers) -> _Extents:
+def _joined(starts: Numbers, stops: Numbers) -> _Extents:
     """Return extents, those that follow each other as one."""
     breaks = np.flatnonzero(starts[1:] != stops[:-1])
     return np.stack([starts[np.append(0, breaks + 1)], stops[np.append(breaks, len(stops) - 1)]], axis=1)
 
 
 def _check_bytes(
-    offsets: _Numbers, counts: _Numbers, pixels: _Numbers, plain: bool, sparse: bool, size: int
+    offsets: Numbers, counts: Numbers, pixels: Numbers, plain: bool, sparse: bool, size: int
 ) -> None:
     """Raise a :class:`ValueError` if strips or tiles are not in the file, or too short for their pixels."""
     # Some files declare the last strip to be as long as the others.

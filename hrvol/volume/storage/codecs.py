@@ -221,7 +221,8 @@ def _stream_of(start: Callable[[], Any], padding: bytes = b"") -> Callable[[memo
                 step = min(2 * step, _LAST_STEP)
             at -= len(stream.unused_data)
             if padding:
-                at = skipped.match(data, at).end()  # type: ignore[union-attr] - matches nothing, too
+                found = skipped.match(data, at)
+                at = found.end() if found else at
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     return decompress

@@ -100,9 +100,10 @@ def test_a_chain_of_pages_that_ends_too_early(stack, last):
     assert f"that is none of its {last + 1} pages, expected none" in refused(stack)
 
 
-def test_a_chain_of_pages_of_imagej_that_ends_too_early(tmp_path):
+@pytest.mark.parametrize("metadata", [{}, {"Labels": ["a"] * 8}])
+def test_a_chain_of_pages_of_imagej_that_ends_too_early(tmp_path, metadata):
     path = tmp_path / "v.tif"
-    tifffile.imwrite(path, VALUES, imagej=True)
+    tifffile.imwrite(path, VALUES, imagej=True, metadata=metadata)
     np.testing.assert_array_equal(open_volume(path).read(), VALUES)
     poke(path, pages_of(path)[0][1], struct.pack("<I", 0))
     assert "the list of pages ends too early" in refused(path)
