@@ -193,7 +193,7 @@ def outside(layout: Layout, directory: Mapping[int, Entry]) -> Iterator[tuple[in
 
 
 def text_of(file: BinaryIO, layout: Layout, entry: Entry | None) -> str:
-    """Return the text of an entry; empty if it is none."""
+    """Return the text of an entry; empty if it has another type."""
     if entry is None or entry[0] not in (1, 2, 7):
         return ""
     if entry[1] > DESCRIPTION_BYTES:

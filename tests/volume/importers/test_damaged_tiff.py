@@ -97,7 +97,7 @@ def test_a_chain_of_pages_that_breaks_off(stack, where):
 @pytest.mark.parametrize("last", [0, 4])
 def test_a_chain_of_pages_that_ends_too_early(stack, last):
     poke(stack, pages_of(stack)[last][1], struct.pack("<I", 0))
-    assert f"that is none of its {last + 1} pages, expected none" in refused(stack)
+    assert f"that belongs to none of its {last + 1} pages, expected none" in refused(stack)
 
 
 @pytest.mark.parametrize("metadata", [{}, {"Labels": ["a"] * 8}])
