@@ -168,7 +168,7 @@ def _check_lost(path: Path, directories: Directories) -> None:
     place = find_page(path, directories)
     if place is not None:
         raise InputError(
-            f"{path}: found a page at byte {place:,} that belongs to none of its {len(directories.pages):,} pages,"
+            f"{path}: found a page at {place:,} that belongs to none of its {len(directories.pages):,} pages,"
             " expected none: the list of pages ends too early"
         )
 
