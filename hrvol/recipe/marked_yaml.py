@@ -69,8 +69,9 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except ValueError as error:
-            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            what = str(error) if isinstance(error, ValueError) else f"found no value of {node.tag}"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from None
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
         if len(node.value) > _DIGITS:

@@ -22,6 +22,9 @@ FILES = {
     "seed: " + "[" * 60 + "]" * 60: "not valid YAML: nested too deeply",
     "seed: " + "9" * 5000: "1:7: not valid YAML: found an integer of 5000 digits, expected at most 40",
     "seed: 0x" + "f" * 5000: "1:7: not valid YAML: found an integer of 5002 digits, expected at most 40",
+    "seed: !!bool abc": "1:7: not valid YAML: found no value of tag:yaml.org,2002:bool",
+    "seed: !!timestamp abc": "1:7: not valid YAML: found no value of tag:yaml.org,2002:timestamp",
+    "seed: !!float abc": "1:7: not valid YAML: could not convert",
     "seed: !!int " + "1:" * 4000 + "1": "found an integer of 8001 digits, expected at most 40",
     "seed: 1" + " " * 70_000: ": found 70,007 bytes, expected at most 65,536",
     "features: {deep: {input_scale: .nan}}": (

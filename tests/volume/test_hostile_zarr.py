@@ -18,6 +18,7 @@ import zarr
 from zarr.codecs import BloscCodec, GzipCodec, ShardingCodec, ZstdCodec
 
 from hrvol.errors import InputError
+from hrvol.volume.storage.codecs import bounded_numcodec
 from hrvol.volume.volume import class_info, open_labels, open_volume
 
 VALUES = np.random.default_rng(0).integers(0, 60_000, (4, 6, 8)).astype(np.uint16)
@@ -179,6 +180,22 @@ def test_class_tables(tmp_path, label):
     assert str(caught.value).isprintable()
 
 
+def test_numbers_of_other_types_in_class_tables(tmp_path):
+    label = {
+        "colors": [{"label-value": 1.0, "rgba": [1, 2, 3, 255]}],
+        "properties": [{"label-value": 1.0, "class": 3}, {"label-value": 2, "name": 4.5}],
+    }
+    infos = class_info(image(tmp_path / "v.zarr", top={"image-label": label}))
+    assert [(info.value, info.name) for info in infos] == [(1, "3"), (2, "4.5")]
+
+
+def test_metadata_of_some_megabytes(tmp_path):
+    path = image(tmp_path / "v.zarr", top={"notes": ["a" * 1000] * 9000})
+    np.testing.assert_array_equal(open_volume(path).read(), VALUES)
+    path = image(tmp_path / "w.zarr", more={"datasets": [{"path": "0"}] * 100_000})
+    assert "found 100,000 levels, expected at most 64" in refused(path)
+
+
 def test_a_class_name_is_made_printable(tmp_path):
     label = {"properties": [{"label-value": 1, "class": "\x1b[31m"}]}
     (info,) = class_info(image(tmp_path / "v.zarr", top={"image-label": label}))
@@ -256,7 +273,7 @@ def test_lists_of_chunks_and_the_index_of_a_shard_are_bounded(tmp_path):
         b"{}",
         b"\xff\xfe",
         b'{"shape": 1e999}',
-        b" " * 17_000_000,
+        b" " * 34_000_000,
     ],
     ids=["empty", "open", "nested", "seven", "null", "list", "mapping", "bytes", "infinite", "long"],
 )
@@ -394,6 +411,42 @@ def test_bombs(tmp_path, bombs, name, zarr_format):
     (path / ("c/0/0/0" if zarr_format == 3 else "0.0.0")).write_bytes(bombs[name])
     line = refused(path, read=True)
     assert "in a compressed chunk, expected at most" in line or "bytes, expected at most" in line
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("stored", [20, 100, -1])
+def test_chunks_of_blosc_that_are_cut_off(tmp_path, stored, zarr_format):
+    """c-blosc reads as many bytes as the header declares, wherever the data end."""
+    codec = BloscCodec() if zarr_format == 3 else numcodecs.Blosc()
+    path = array(tmp_path / "v.zarr", zarr_format, chunks=VALUES.shape, compressors=codec)
+    chunk = path / ("c/0/0/0" if zarr_format == 3 else "0.0.0")
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[:stored])
+    assert f"bytes of a Blosc chunk, expected {len(content)}" in refused(path, read=True)
+
+
+def members(name, count):
+    """Compress the values as one of many members, which are empty but for it."""
+    compress = {
+        "gzip": gzip.compress,
+        "zlib": zlib.compress,
+        "bz2": bz2.compress,
+        "lzma": lzma.compress,
+    }[name]
+    return compress(b"") * count + compress(VALUES.tobytes()) + compress(b"") * 3
+
+
+@pytest.mark.parametrize("name", ["gzip", "zlib", "bz2", "lzma"])
+def test_chunks_of_many_members(name):
+    codec = bounded_numcodec(numcodecs.get_codec({"id": name}), 1000, "v.zarr")
+    padding = bytes(50) if name == "gzip" else b""
+    began = time.process_time()
+    assert codec.decode(members(name, 100_000) + padding) == VALUES.tobytes()
+    assert time.process_time() - began < 4
+    with pytest.raises(ValueError, match="found more than 131,072 members in a compressed chunk"):
+        codec.decode(members(name, 150_000))
+    with pytest.raises(ValueError, match="end in the middle"):
+        codec.decode(members(name, 10)[:-1])
 
 
 def test_bombs_in_shards(tmp_path, bombs):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hrvol.errors import InputError, first_line
 from hrvol.text import printable
-from hrvol.volume.importers.tiff_directory import Directories, check_stack, read_directories
+from hrvol.volume.importers.tiff_directory import Directories, Page, check_stack, read_directories
 
 PLANES = 2**20
 """Most planes of an image."""
@@ -87,11 +87,30 @@ def check_ome(path: Path, directories: Directories, root: ElementTree.Element) -
         planes = _check_pixels(path, image)
     pixels = images[0]
     planes = _planes(path, pixels)
-    count = check_stack(path, directories.pages)
-    files = _check_files(path, root, pixels, directories)
+    own = _own_uuid(root, pixels, path, len(directories.pages) >= planes)
+    several = len(images) > 1
+    stack = _pages_of(path, pixels, own, directories.pages, planes) if several else directories.pages
+    count = check_stack(path, stack) if stack else 0
+    files = _check_files(path, pixels, stack, own, planes, several)
     if files == 1 and len(images) == 1 and planes != count:
         raise InputError(f"{path}: found {count:,} pages, expected {planes:,} as in its OME-XML")
     return planes
+
+
+def _pages_of(
+    path: Path, pixels: ElementTree.Element, uuid: str | None, pages: Sequence[Page], planes: int
+) -> Sequence[Page]:
+    """Return the pages of one file that belong to an image; others may be of other types."""
+    numbers: set[int] = set()
+    for data in pixels.iterfind("{*}TiffData"):
+        element = data.find("{*}UUID")
+        if element is not None and (element.text or "").strip() != uuid:
+            continue
+        first = _integer(path, data, "IFD", 0)
+        default = planes if data.get("IFD") is None else 1
+        count = _integer(path, data, "PlaneCount", _integer(path, data, "NumPlanes", default))
+        numbers.update(range(first, min(first + count, len(pages))))
+    return [pages[i] for i in sorted(numbers)]
 
 
 def _planes(path: Path, pixels: ElementTree.Element) -> int:
@@ -124,10 +143,15 @@ def _check_pixels(path: Path, pixels: ElementTree.Element) -> int:
 
 
 def _check_files(
-    path: Path, root: ElementTree.Element, pixels: ElementTree.Element, directories: Directories
+    path: Path,
+    pixels: ElementTree.Element,
+    stack: Sequence[Page],
+    own: str | None,
+    planes: int,
+    several: bool,
 ) -> int:
     """Check that the other files of a set are there, and belong to it; return how many files there are."""
-    others = dict(_others(root, pixels, path))
+    others = dict(_others(pixels, own))
     if len(others) > FILES:
         raise InputError(f"{path}: OME-XML: found {len(others):,} files, expected at most {FILES:,}")
     for uuid, name in others.items():
@@ -135,7 +159,9 @@ def _check_files(
         if not _exists(path, name):
             raise InputError(f"{path}: found no file {_shown(name)}, which its OME-XML names")
         found = read_directories(other)
-        check_stack(other, [*directories.pages[:1], *found.pages])
+        pages = _pages_of(path, pixels, uuid, found.pages, planes) if several else found.pages
+        if stack or pages:
+            check_stack(other, [*stack[:1], *pages])
         if is_ome(found.description):
             actual = parse_ome(other, found.description).get("UUID")
             if actual is not None and actual.lower() != uuid.lower():
@@ -145,13 +171,26 @@ def _check_files(
     return 1 + len(others)
 
 
-def _others(root: ElementTree.Element, pixels: ElementTree.Element, path: Path) -> Iterator[tuple[str, str]]:
-    """Yield identifier and name of the other files of a set."""
+def _own_uuid(root: ElementTree.Element, pixels: ElementTree.Element, path: Path, whole: bool) -> str | None:
+    """Return the identifier of the file itself; ``whole`` tells that it has all planes of the image."""
     own = root.get("UUID")
+    if own is not None:
+        return own
+    names = [
+        ((element.text or "").strip(), element.get("FileName") or "")
+        for element in pixels.iterfind("{*}TiffData/{*}UUID")
+    ]
+    named = next((uuid for uuid, name in names if name.lower() == path.name.lower()), None)
+    if named is None and whole and len({uuid for uuid, _ in names}) == 1:
+        _exists(path, names[0][1])  # refuses names that lead elsewhere
+        return names[0][0]  # the file was renamed
+    return named
+
+
+def _others(pixels: ElementTree.Element, own: str | None) -> Iterator[tuple[str, str]]:
+    """Yield identifier and name of the other files of a set."""
     for element in pixels.iterfind("{*}TiffData/{*}UUID"):
         uuid, name = (element.text or "").strip(), element.get("FileName") or ""
-        if own is None and name.lower() == path.name.lower():
-            own = uuid
         if uuid != own:
             yield uuid, name
 

@@ -28,6 +28,7 @@ from hrvol.volume.importers.tiff_directory import (
     end_of,
     read_directories,
 )
+from hrvol.volume.importers.tiff_lost import find_page
 from hrvol.volume.ome.metadata import common_unit
 from hrvol.volume.storage.bounded_array import check_chunks
 
@@ -157,12 +158,19 @@ def _check_declared(path: Path, directories: Directories, planes: int) -> int | 
         end = end_of(page, declared)
         if planes > 1 or end is None or end > directories.size:
             raise InputError(f"{path}: found {planes:,} planes, expected {declared:,} as in its description")
-        if directories.size - end > _PADDING:  # directories of pages, which would be taken for pixels
-            raise InputError(
-                f"{path}: found {directories.size - end:,} bytes after {declared:,} planes, expected none:"
-                " the list of pages ends too early"
-            )
+        if directories.size - end > _PADDING:  # directories of pages would be taken for pixels
+            _check_lost(path, directories)
     return declared
+
+
+def _check_lost(path: Path, directories: Directories) -> None:
+    """Raise an :class:`InputError` if the file has a page that is not in the list of pages."""
+    place = find_page(path, directories)
+    if place is not None:
+        raise InputError(
+            f"{path}: found a page at {place:,} that belongs to none of its {len(directories.pages):,} pages,"
+            " expected none: the list of pages ends too early"
+        )
 
 
 def _check_planes(path: Path, series: Any, directories: Directories, planes: int, declared: bool) -> None:
@@ -172,11 +180,8 @@ def _check_planes(path: Path, series: Any, directories: Directories, planes: int
     several = not declared and series.kind not in ("uniform", "generic")  # planes in one directory
     if found != planes and not (several and found > planes):
         raise InputError(f"{path}: found {found:,} planes, expected {planes:,}")
-    if not several and not declared and directories.unused >= page.nbytes:
-        raise InputError(
-            f"{path}: found {directories.unused:,} bytes that belong to none of its {planes:,} pages,"
-            " expected none: the list of pages ends too early"
-        )
+    if not several and not declared and not directories.nested:
+        _check_lost(path, directories)
     if any(part is None for part in series.pages):
         raise InputError(f"{path}: found no pixels of some of its {planes:,} planes, expected all")
 

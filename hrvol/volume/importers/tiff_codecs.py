@@ -8,6 +8,8 @@ from __future__ import annotations
 import lzma
 import zlib
 from collections.abc import Callable, Iterable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import tifffile
@@ -18,7 +20,7 @@ _MEMORY = 256 * 2**20  # bytes of an LZMA decoder
 
 
 def bound_decoders(pages: Iterable[Any]) -> None:
-    """Have pages of tifffile decode deflate and LZMA data within bounds."""
+    """Have pages of tifffile decode deflate, LZMA and zstd data within bounds."""
     decoders = tifffile.TIFF.DECOMPRESSORS
     for page in {id(page): page for page in pages}.values():
         key = int(page.compression)
@@ -41,6 +43,10 @@ def _unpack_lzma(data: bytes, /, *, out: Any = None) -> bytes:
     return _bounded(lzma.LZMADecompressor(memlimit=_MEMORY), data, out)
 
 
+def _unpack_zstd(data: bytes, /, *, out: Any = None) -> bytes:
+    return _bounded(import_module("compression.zstd").ZstdDecompressor(), data, out)
+
+
 def _bounded(stream: Any, data: bytes, out: Any) -> bytes:
     """Decompress data whose pixels have ``out`` bytes."""
     if not isinstance(out, int):
@@ -60,3 +66,5 @@ _DECODERS: dict[int, Callable[..., bytes]] = {
     50013: _inflate,
     34925: _unpack_lzma,
 }
+if find_spec("_zstd") is not None:  # the module behind it, from Python 3.14 on
+    _DECODERS |= {50000: _unpack_zstd, 34926: _unpack_zstd}

@@ -7,16 +7,42 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from hrvol.errors import InputError
 from hrvol.text import printable
-from hrvol.volume.importers.recognise import hint
+from hrvol.volume.importers.tiff_entries import (
+    BITS,
+    COMPRESSION,
+    DESCRIPTION,
+    FORMAT,
+    IMAGE_DEPTH,
+    LENGTH,
+    NESTED,
+    PLANAR,
+    PRIVATE,
+    ROWS,
+    SAMPLES,
+    STRIP_BYTES,
+    STRIPS,
+    SUBFILE,
+    TILE_BYTES,
+    TILE_DEPTH,
+    TILE_LENGTH,
+    TILE_WIDTH,
+    TILES,
+    WIDTH,
+    Numbers,
+    Reader,
+    outside,
+    read_entries,
+    read_header,
+    text_of,
+)
 
 PAGES = 2**20
 """Most pages of a file."""
@@ -24,40 +50,12 @@ PAGES = 2**20
 SIDE = 2**31
 """Most pixels along a side of a page."""
 
-DESCRIPTION_BYTES = 64 * 2**20
-"""Most bytes of a description."""
+# Parts of a file by their first bytes and the bytes behind them.
+_Extents = np.ndarray[tuple[int, int], np.dtype[np.uint64]]
 
-_ENTRIES = 4096  # of a directory
+_EXTENTS = 2**22  # of a file
 
-# Bytes of a value by TIFF's number of its type.
-_SIZES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-    17: 8,
-    18: 8,
-}
-
-_INTEGERS = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
-
-_SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _DESCRIPTION = 254, 256, 257, 258, 259, 270
-_STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
-_NESTED = (330, 34665, 34853, 40965)  # tags of directories that are in no list of pages
-
-_PRIVATE = 32768  # tags that manufacturers define, from here on
-
-_TILE_WIDTH, _TILE_LENGTH, _TILES, _TILE_BYTES, _FORMAT = 322, 323, 324, 325, 339
+_GAPS = 16  # the largest, of a file
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,11 @@ class Page:
     bits, samples, sample_format
         Bits of a sample, samples of a pixel, TIFF's number of their type.
     reduced
-        Whether it is declared a smaller version of another page.
+        Whether it is declared a smaller version, or a mask, of another page.
     start, stop
         First byte of the pixels; last byte plus 1 if they are contiguous and not compressed, else ``None``.
-    nbytes
-        Bytes of the pixels as stored.
+    depth
+        Planes.
     """
 
     width: int
@@ -86,12 +84,12 @@ class Page:
     reduced: bool
     start: int
     stop: int | None
-    nbytes: int
+    depth: int
 
     @property
     def kind(self) -> tuple[int, ...]:
         """What the pages of a stack have in common."""
-        return self.width, self.length, self.bits, self.samples, self.sample_format
+        return self.width, self.length, self.bits, self.samples, self.sample_format, self.depth
 
     def __str__(self) -> str:
         colour = f" of {self.samples} samples" if self.samples > 1 else ""
@@ -110,14 +108,18 @@ class Directories:
         Text of the first page; empty without one.
     size
         Bytes of the file.
-    unused
-        Bytes of the file to which nothing refers; 0 if there may be directories that only their makers know.
+    gaps
+        The largest parts of the file to which nothing refers, in order, by their first bytes and the bytes
+        behind them.
+    nested
+        Whether there may be directories that only their makers know.
     """
 
     pages: tuple[Page, ...]
     description: str
     size: int
-    unused: int
+    gaps: tuple[tuple[int, int], ...]
+    nested: bool
 
 
 def read_directories(path: Path) -> Directories:
@@ -130,9 +132,10 @@ def read_directories(path: Path) -> Directories:
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        layout, offset = _header(file, path)
+        layout, offset = read_header(file, path)
         pages: list[Page] = []
-        description, seen, used, nested = "", set(), 0, False
+        extents: list[_Extents] = []
+        description, seen, known, nested = "", set(), 0, False
         while offset:
             number = len(pages)
             if number >= PAGES:
@@ -143,183 +146,90 @@ def read_directories(path: Path) -> Directories:
             seen.add(offset)
             place = offset
             try:
-                directory, offset = _directory(file, layout, offset, size)
-                used += file.tell() - place + sum(_outside(entry) for entry in directory.values())
+                directory, offset = read_entries(file, layout, offset, size)
+                parts = [(place, file.tell()), *outside(layout, directory)]
                 if number == 0:
-                    description = _text(file, layout, directory.get(_DESCRIPTION))
-                nested = nested or any(tag in _NESTED or tag >= _PRIVATE for tag in directory)
-                pages.append(_page(_Reader(file, layout, directory), size))
+                    description = text_of(file, layout, directory.get(DESCRIPTION))
+                nested = nested or any(tag in NESTED or tag >= PRIVATE for tag in directory)
+                page, pixels = read_page(Reader(file, layout, directory), size)
+                pages.append(page)
+                if known <= _EXTENTS:
+                    extents += [np.array(parts, np.uint64), pixels]
+                    known += len(parts) + len(pixels)
             except (ValueError, struct.error) as error:
                 raise InputError(f"{path}: page {number}: {printable(str(error))}") from None
     if not pages:
         raise InputError(f"{path}: found a TIFF file without pages, expected an image")
-    used += sum(page.nbytes for page in pages)
-    return Directories(tuple(pages), description, size, 0 if nested else max(0, size - used))
+    gaps = () if known > _EXTENTS else _gaps(np.concatenate(extents), size)
+    return Directories(tuple(pages), description, size, gaps, nested)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """How numbers are written: byte order, and their width in the classic or the big format."""
-
-    order: str
-    big: bool
-
-    def unpack(self, code: str, data: bytes) -> tuple[int, ...]:
-        return struct.unpack(self.order + code, data)
-
-
-# Type, number of values, and the bytes that hold the values or their offset.
-_Entry = tuple[int, int, bytes]
+def _gaps(extents: _Extents, size: int) -> tuple[tuple[int, int], ...]:
+    """Return the largest parts of a file that are in no extent."""
+    extents = extents[np.argsort(extents[:, 0])]
+    starts = np.maximum.accumulate(np.append(np.uint64(8), extents[:, 1]))
+    stops = np.append(extents[:, 0], np.uint64(size))
+    widths = np.where(stops > starts, stops - starts, np.uint64(0))
+    largest = np.sort(np.argsort(widths)[-_GAPS:])
+    return tuple((int(starts[i]), int(stops[i])) for i in largest if widths[i])
 
 
-def _header(file: BinaryIO, path: Path) -> tuple[_Layout, int]:
-    head = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2])
-    version = 0 if order is None or len(head) < 8 else struct.unpack(order + "H", head[2:4])[0]
-    if order is None or version not in (42, 43) or (version == 43 and len(head) < 16):
-        found = hint(path)
-        if found and "TIFF file with" not in found:
-            raise InputError(f"{path}: found {found}")
-        raise InputError(f"{path}: cannot be read as a TIFF image (found {printable(repr(head[:4]))})")
-    layout = _Layout(order, version == 43)
-    (offset,) = layout.unpack("Q", head[8:16]) if layout.big else layout.unpack("I", head[4:8])
-    return layout, offset
-
-
-def _directory(file: BinaryIO, layout: _Layout, offset: int, size: int) -> tuple[dict[int, _Entry], int]:
-    """Return the entries of a directory, and the offset of the next one."""
-    head, entry, number, code = (8, 20, "Q", "HHQ") if layout.big else (2, 12, "H", "HHI")
-    file.seek(offset)
-    (count,) = layout.unpack(number, _exactly(file, head))
-    if not 0 < count <= _ENTRIES:
-        raise ValueError(f"found {count:,} entries, expected 1 to {_ENTRIES:,}")
-    last = 8 if layout.big else 4
-    data = _exactly(file, count * entry + last)
-    entries: dict[int, _Entry] = {}
-    for i in range(count):
-        start = i * entry
-        tag, kind, values = layout.unpack(code, data[start : start + entry - last])
-        width = _SIZES.get(kind, 0)
-        value = data[start + entry - last : start + entry]
-        if width and values * width > last:
-            (at,) = layout.unpack("Q" if layout.big else "I", value)
-            if at + values * width > size:
-                raise ValueError(
-                    f"found tag {tag} with {values:,} values at byte {at:,}, expected them inside of the file"
-                )
-        entries.setdefault(tag, (kind, values, value))
-    (following,) = layout.unpack("Q" if layout.big else "I", data[-last:])
-    return entries, following
-
-
-def _exactly(file: BinaryIO, count: int) -> bytes:
-    data = file.read(count)
-    if len(data) < count:
-        raise ValueError(f"found {len(data):,} bytes of its directory, expected {count:,}")
-    return data
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Reads the values of a directory's entries."""
-
-    file: BinaryIO
-    layout: _Layout
-    directory: Mapping[int, _Entry]
-
-    def numbers(self, tag: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]] | None:
-        """Return the values of a tag; ``None`` without it."""
-        if tag not in self.directory:
-            return None
-        kind, count, _ = self.directory[tag]
-        if kind not in _INTEGERS or not count:
-            raise ValueError(f"found tag {tag} with {count:,} values of type {kind}, expected integers")
-        data = _bytes(self.file, self.layout, self.directory[tag])
-        return np.frombuffer(data, self.layout.order + _INTEGERS[kind]).astype(np.uint64)
-
-    def number(self, tag: int, default: int | None) -> int:
-        """Return the first value of a tag."""
-        values = self.numbers(tag)
-        if values is None:
-            if default is None:
-                raise ValueError(f"found no tag {tag}, expected it")
-            return default
-        return int(values[0])
-
-
-def _bytes(file: BinaryIO, layout: _Layout, entry: _Entry) -> bytes:
-    kind, count, value = entry
-    size = count * _SIZES[kind]
-    if size <= len(value):
-        return value[:size]
-    (at,) = layout.unpack("Q" if layout.big else "I", value)
-    file.seek(at)
-    return _exactly(file, size)
-
-
-def _outside(entry: _Entry) -> int:
-    """Return the bytes of values that are not in the directory itself."""
-    kind, count, value = entry
-    size = count * _SIZES.get(kind, 0)
-    return size if size > len(value) else 0
-
-
-def _text(file: BinaryIO, layout: _Layout, entry: _Entry | None) -> str:
-    if entry is None or entry[0] not in (1, 2, 7):
-        return ""
-    if entry[1] > DESCRIPTION_BYTES:
-        raise ValueError(f"found a description of {entry[1]:,} bytes, expected at most {DESCRIPTION_BYTES:,}")
-    return _bytes(file, layout, entry).rstrip(b"\0").decode("utf-8", "replace")
-
-
-def _page(read: _Reader, size: int) -> Page:
-    width, length = read.number(_WIDTH, None), read.number(_LENGTH, None)
-    bits, samples = read.number(_BITS, 1), read.number(_SAMPLES, 1)
+def read_page(read: Reader, size: int) -> tuple[Page, _Extents]:
+    """Return a page, and where its pixels are."""
+    width, length = read.number(WIDTH, None), read.number(LENGTH, None)
+    bits, samples = read.number(BITS, 1), read.number(SAMPLES, 1)
     if not (0 < width <= SIDE and 0 < length <= SIDE):
         raise ValueError(f"found {width} x {length} pixels, expected 1 to {SIDE:,} a side")
     if not (0 < bits <= 128 and 0 < samples <= 1024):
         raise ValueError(f"found {samples} samples of {bits} bits, expected at most 1024 of at most 128")
-    tiled = _TILES in read.directory
-    offsets = read.numbers(_TILES if tiled else _STRIPS)
+    tiled = TILES in read.directory
+    offsets = read.numbers(TILES if tiled else STRIPS)
     if offsets is None:
         raise ValueError("found no offsets of its pixels, expected strips or tiles")
-    counts = read.numbers(_TILE_BYTES if tiled else _STRIP_BYTES)
-    planar = samples if read.number(_PLANAR, 1) == 2 else 1
-    rows = read.number(_TILE_LENGTH, None) if tiled else min(read.number(_ROWS, length), length)
-    columns = read.number(_TILE_WIDTH, None) if tiled else width
+    counts = read.numbers(TILE_BYTES if tiled else STRIP_BYTES)
+    planar = samples if read.number(PLANAR, 1) == 2 else 1
+    rows = read.number(TILE_LENGTH, None) if tiled else min(read.number(ROWS, length), length)
+    columns = read.number(TILE_WIDTH, None) if tiled else width
     if not (0 < rows <= SIDE and 0 < columns <= SIDE):
         raise ValueError(f"found strips or tiles of {columns} x {rows} pixels, expected 1 to {SIDE:,} a side")
-    expected = planar * -(-length // rows) * (-(-width // columns) if tiled else 1)
+    depth, layers = (read.number(IMAGE_DEPTH, 1), read.number(TILE_DEPTH, 1)) if tiled else (1, 1)
+    if not (0 < depth <= PAGES and 0 < layers <= PAGES):
+        raise ValueError(f"found {depth} planes in tiles of {layers}, expected 1 to {PAGES:,}")
+    expected = planar * -(-length // rows) * (-(-width // columns) if tiled else 1) * -(-depth // layers)
     if len(offsets) != expected or (counts is not None and len(counts) != expected):
         raise ValueError(f"found {len(offsets):,} strips or tiles, expected {expected:,}")
-    plain = read.number(_COMPRESSION, 1) == 1
-    row_bytes = -(-columns * bits * (samples // planar) // 8)
+    plain = read.number(COMPRESSION, 1) == 1
+    row_bytes = layers * -(-columns * bits * (samples // planar) // 8)
     whole = np.full(expected, rows, np.uint64)
     if not tiled:
         whole.reshape(planar, -1)[:, -1] = length - (expected // planar - 1) * rows
     needed = whole * np.uint64(row_bytes)
-    _check_bytes(offsets, needed if counts is None else counts, needed, plain, size)
+    _check_bytes(offsets, needed if counts is None else counts, needed, plain, tiled, size)
     contiguous = plain and not tiled and bool((offsets[1:] == offsets[:-1] + needed[:-1]).all())
     start = int(offsets[0])
-    return Page(
+    page = Page(
         width,
         length,
         bits,
         samples,
-        read.number(_FORMAT, 1),
-        bool(read.number(_SUBFILE, 0) & 1),
+        read.number(FORMAT, 1),
+        bool(read.number(SUBFILE, 0) & 5),
         start,
         start + int(needed.sum()) if contiguous else None,
-        int((needed if counts is None or plain else counts).sum()),
+        depth,
     )
+    stored = needed if counts is None else np.maximum(counts, needed) if plain else counts
+    return page, _joined(offsets, np.minimum(offsets + stored, np.uint64(size)))
+
+
+def _joined(starts: Numbers, stops: Numbers) -> _Extents:
+    """Return extents, those that follow each other as one."""
+    breaks = np.flatnonzero(starts[1:] != stops[:-1])
+    return np.stack([starts[np.append(0, breaks + 1)], stops[np.append(breaks, len(stops) - 1)]], axis=1)
 
 
 def _check_bytes(
-    offsets: np.ndarray[tuple[int], np.dtype[np.uint64]],
-    counts: np.ndarray[tuple[int], np.dtype[np.uint64]],
-    pixels: np.ndarray[tuple[int], np.dtype[np.uint64]],
-    plain: bool,
-    size: int,
+    offsets: Numbers, counts: Numbers, pixels: Numbers, plain: bool, sparse: bool, size: int
 ) -> None:
     """Raise a :class:`ValueError` if strips or tiles are not in the file, or too short for their pixels."""
     # Some files declare the last strip to be as long as the others.
@@ -331,6 +241,8 @@ def _check_bytes(
         | (used > np.uint64(size) - np.minimum(offsets, size))
     )
     bad |= (counts < pixels) if plain else (counts > 2 * pixels + np.uint64(2**16))
+    if sparse:  # tiles without values, as GDAL writes them
+        bad &= (offsets != 0) | (counts != 0)
     if bad.any():
         i = int(np.argmax(bad))
         raise ValueError(
@@ -345,7 +257,7 @@ def check_stack(path: Path, pages: Sequence[Page]) -> int:
     Returns
     -------
     int
-        Number of pages of the stack.
+        Number of planes of the stack.
 
     Raises
     ------
@@ -359,7 +271,7 @@ def check_stack(path: Path, pages: Sequence[Page]) -> int:
         follows = i > stack[-1] and (page.samples > first.samples or _smaller(page, first))
         if not follows:
             raise InputError(f"{path}: found page {i} of {page}, expected {first} as page {stack[0]}")
-    return len(stack)
+    return len(stack) * first.depth
 
 
 def _others(pages: Sequence[Page], first: Page) -> Iterator[tuple[int, Page]]:

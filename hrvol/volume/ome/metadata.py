@@ -15,7 +15,7 @@ from hrvol.classes import ClassInfo, default_colour
 from hrvol.errors import InputError
 from hrvol.reading.schema import validated
 from hrvol.text import printable
-from hrvol.volume.ome.schema import Axis, LabelAttributes, LabelList, Multiscales, Transformation
+from hrvol.volume.ome.schema import LEVELS, Axis, LabelAttributes, LabelList, Multiscales, Transformation
 
 VERSION = "0.5"
 
@@ -155,6 +155,13 @@ def read_multiscale(attributes: Mapping[str, Any], source: str) -> Multiscale | 
     # Only the first image is read.
     first = images[:1] if isinstance(images, list) else images
     values = {"version": inner.get("version"), "multiscales": first}
+    for image in _listed(first):
+        datasets = image.get("datasets") if isinstance(image, Mapping) else None
+        if isinstance(datasets, list) and len(datasets) > LEVELS:  # before all of them are copied
+            raise InputError(
+                f"{source}: OME-Zarr metadata: multiscales[0].datasets: found {len(datasets):,} levels,"
+                f" expected at most {LEVELS}"
+            )
     image = validated(Multiscales, values, f"{source}: OME-Zarr metadata").multiscales[0]
     # Versions 0.1 and 0.2 have no axes (always t, c, z, y, x); 0.3 has plain names.
     axes = [Axis(name=axis) if isinstance(axis, str) else axis for axis in image.axes or "tczyx"]

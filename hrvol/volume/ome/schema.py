@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from hrvol.reading.schema import Name, Schema
 from hrvol.text import is_name
@@ -41,6 +41,21 @@ Inside = Annotated[str, AfterValidator(_check_inside)]
 Version = Annotated[str | float | None, AfterValidator(_check_version)]
 
 Text = Annotated[str, Field(max_length=200)]
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) else value
+
+
+LabelValue = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=2**63)]
+"""A value of a label; some writers have floats for it."""
+
+LabelText = Annotated[str | None, BeforeValidator(_text)]
+"""A class or name of a label; some writers have numbers for it."""
 
 
 class Axis(Schema):
@@ -104,16 +119,16 @@ class LabelList(Schema):
 class Colour(Schema):
     """The colour of a label value."""
 
-    value: int = Field(alias="label-value", ge=0, le=2**63)
+    value: LabelValue = Field(alias="label-value")
     rgba: list[Annotated[int, Field(ge=0, le=255)]] | None = Field(None, min_length=3, max_length=4)
 
 
 class Property(Schema):
     """What is known of a label value."""
 
-    value: int = Field(alias="label-value", ge=0, le=2**63)
-    class_name: str | None = Field(None, alias="class")
-    name: str | None = None
+    value: LabelValue = Field(alias="label-value")
+    class_name: LabelText = Field(None, alias="class")
+    name: LabelText = None
 
 
 class ImageLabel(Schema):

@@ -10,6 +10,7 @@ import asyncio
 import bz2
 import lzma
 import math
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -59,6 +60,11 @@ _SLACK = 1024  # bytes of checksums behind the values of a chunk
 _ENCODED_BYTES = 16  # of a voxel, at most, where filters change its type
 
 _ZSTD_BLOCK = 128 * 2**10  # bytes, at most, of a block of zstd
+
+_MEMBERS = 2**17  # of a chunk; block-wise gzip has one per 64 KiB
+
+# Bytes given to a decoder at once. What it does not use is copied: members may have no more than 20 bytes.
+_FIRST_STEP, _LAST_STEP = 2**10, 2**22
 
 
 def bounded_codecs(codecs: Iterable[Codec], source: str) -> tuple[Codec, ...]:
@@ -190,44 +196,34 @@ def _too_large(found: str, limit: int) -> str:
     return f"found {found} in a compressed chunk, expected at most {limit:,}"
 
 
-def _zlib_with(wbits: int) -> Callable[[memoryview, int], bytes]:
-    """Return a function that decompresses zlib or gzip data, of one or several members."""
+def _stream_of(start: Callable[[], Any], padding: bytes = b"") -> Callable[[memoryview, int], bytes]:
+    """Return a function that decompresses data of one or several members, each by a decoder of its own."""
+    skipped = re.compile(rb"(?:%s)*" % re.escape(padding))
 
     def decompress(data: memoryview, limit: int) -> bytes:
         parts: list[bytes] = []
-        size, rest = 0, data.tobytes()
-        while rest:
-            stream = zlib.decompressobj(wbits)
-            part = stream.decompress(rest, limit - size + 1)
-            size += len(part)
-            if size > limit:
-                raise ValueError(_too_large("more bytes", limit))
-            if not stream.eof:
-                raise ValueError("found an end in the middle of a compressed chunk")
-            parts.append(part)
-            rest = stream.unused_data.lstrip(b"\0")  # gzip files may be padded
+        size, at, members = 0, 0, 0
+        while at < len(data):
+            members += 1
+            if members > _MEMBERS:
+                raise ValueError(f"found more than {_MEMBERS:,} members in a compressed chunk")
+            stream, step = start(), _FIRST_STEP
+            while not stream.eof:
+                if at >= len(data):
+                    raise ValueError("found an end in the middle of a compressed chunk")
+                piece = data[at : at + step]
+                part: bytes = stream.decompress(piece, limit - size + 1)
+                size += len(part)
+                if size > limit:
+                    raise ValueError(_too_large("more bytes", limit))
+                parts.append(part)
+                at += len(piece)
+                step = min(2 * step, _LAST_STEP)
+            at -= len(stream.unused_data)
+            if padding:
+                found = skipped.match(data, at)
+                at = found.end() if found else at
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    return decompress
-
-
-def _stream_of(start: Callable[[], Any]) -> Callable[[memoryview, int], bytes]:
-    """Return a function that decompresses bz2 or LZMA data, of one or several streams."""
-
-    def decompress(data: memoryview, limit: int) -> bytes:
-        parts: list[bytes] = []
-        size, rest = 0, data.tobytes()
-        while rest:
-            stream = start()
-            part: bytes = stream.decompress(rest, limit - size + 1)
-            size += len(part)
-            if size > limit:
-                raise ValueError(_too_large("more bytes", limit))
-            if not stream.eof:
-                raise ValueError("found an end in the middle of a compressed chunk")
-            parts.append(part)
-            rest = stream.unused_data
-        return b"".join(parts)
 
     return decompress
 
@@ -246,8 +242,9 @@ def _lzma_decoder(codec: Any) -> Callable[[], Any]:
 
 
 _STREAMED: dict[str, Callable[[Any], Callable[[memoryview, int], bytes]]] = {
-    "gzip": lambda _: _zlib_with(31),
-    "zlib": lambda _: _zlib_with(15),
+    # gzip files may be padded.
+    "gzip": lambda _: _stream_of(lambda: zlib.decompressobj(31), b"\0"),
+    "zlib": lambda _: _stream_of(lambda: zlib.decompressobj(15), b"\0"),
     "bz2": lambda _: _stream_of(bz2.BZ2Decompressor),
     "lzma": lambda codec: _stream_of(_lzma_decoder(codec)),
 }
@@ -256,6 +253,9 @@ _STREAMED: dict[str, Callable[[Any], Callable[[memoryview, int], bytes]]] = {
 def _blosc_size(data: memoryview) -> int:
     if len(data) < 16:
         raise ValueError("found an end in the header of a Blosc chunk")
+    stored = int.from_bytes(data[12:16], "little")
+    if stored != len(data):  # c-blosc does not look: it reads whatever lies behind the data in memory
+        raise ValueError(f"found {len(data):,} bytes of a Blosc chunk, expected {stored:,}")
     return int.from_bytes(data[4:8], "little")
 
 

@@ -30,7 +30,7 @@ from hrvol.volume.storage.location import Location
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 """Names of Zarr's own files; all others hold chunks."""
 
-METADATA_BYTES = 8 * 2**20
+METADATA_BYTES = 32 * 2**20
 """Most bytes of one of them."""
 
 

@@ -96,7 +96,7 @@ def read_options(path: str | Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UsageError(f"{name}{line}: found text that is neither JSON nor YAML") from None
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise UsageError(f"{name}: found text that is neither JSON nor YAML") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UsageError(f"{name}: found no mapping, expected options by their names")

@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from hrvol.errors import InputError
 from hrvol.volume.volume import open_volume
@@ -96,12 +97,13 @@ def test_a_chain_of_pages_that_breaks_off(stack, where):
 @pytest.mark.parametrize("last", [0, 4])
 def test_a_chain_of_pages_that_ends_too_early(stack, last):
     poke(stack, pages_of(stack)[last][1], struct.pack("<I", 0))
-    assert f"bytes that belong to none of its {last + 1} pages, expected none" in refused(stack)
+    assert f"that belongs to none of its {last + 1} pages, expected none" in refused(stack)
 
 
-def test_a_chain_of_pages_of_imagej_that_ends_too_early(tmp_path):
+@pytest.mark.parametrize("metadata", [{}, {"Labels": ["a"] * 8}])
+def test_a_chain_of_pages_of_imagej_that_ends_too_early(tmp_path, metadata):
     path = tmp_path / "v.tif"
-    tifffile.imwrite(path, VALUES, imagej=True)
+    tifffile.imwrite(path, VALUES, imagej=True, metadata=metadata)
     np.testing.assert_array_equal(open_volume(path).read(), VALUES)
     poke(path, pages_of(path)[0][1], struct.pack("<I", 0))
     assert "the list of pages ends too early" in refused(path)
@@ -383,3 +385,104 @@ def test_the_log_of_tifffile_is_not_ours(tmp_path, caplog, capfd):
     assert not [record for record in caplog.records if record.name == "tifffile"]
     assert capfd.readouterr() == ("", "")
     assert not logging.getLogger("tifffile").filters
+
+
+def bare(path, values, more=(), pixels=None):
+    """Write a stack by hand: each page with more entries (tag, type, count, value)."""
+    content, pointer = bytearray(b"II*\0\0\0\0\0"), 4
+    for plane in values:
+        at = len(content)
+        content += plane.tobytes()
+        height, width = plane.shape
+        entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+        entries += [(273, 4, 1, at), (277, 3, 1, 1), (278, 4, 1, height), (279, 4, 1, plane.size), *more]
+        struct.pack_into("<I", content, pointer, len(content))
+        content += struct.pack("<H", len(entries))
+        content += b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+        pointer = len(content)
+        content += bytes(4)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "entry", [(306, 2, 20, 10**7), (282, 5, 1, 10**8), (50_000, 7, 10**6, 10**7)], ids=str
+)
+def test_tags_that_are_not_read_may_point_anywhere(tmp_path, entry):
+    path = bare(tmp_path / "v.tif", VALUES, [entry])
+    np.testing.assert_array_equal(open_volume(path).read(), VALUES)
+    poke(path, pages_of(path)[3][1], struct.pack("<I", 0))
+    assert entry[0] >= 32768 or "ends too early" in refused(path)
+
+
+def test_stacks_with_padding_stay_accepted(tmp_path):
+    path = bare(tmp_path / "v.tif", VALUES)
+    path.write_bytes(path.read_bytes() + bytes(10_000))
+    np.testing.assert_array_equal(open_volume(path).read(), VALUES)
+    tifffile.imwrite(tmp_path / "i.tif", VALUES, imagej=True)
+    (tmp_path / "i.tif").write_bytes((tmp_path / "i.tif").read_bytes() + bytes(10_000))
+    np.testing.assert_array_equal(open_volume(tmp_path / "i.tif").read(), VALUES)
+    # The first plane has next to no bytes once compressed; less than the padding of all the others.
+    labels = np.zeros((30, 200, 200), np.uint8)
+    labels[10:, 50:, 60:] = 1
+    for name, compression in (("d.tif", "tiff_deflate"), ("p.tif", None)):
+        images = [Image.fromarray(plane) for plane in labels]
+        images[0].save(tmp_path / name, save_all=True, append_images=images[1:], compression=compression)
+        np.testing.assert_array_equal(open_volume(tmp_path / name).read(), labels)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for plane in labels:
+            file.write(plane, metadata=None, compression="zlib", contiguous=False, align=4096)
+    np.testing.assert_array_equal(open_volume(tmp_path / "a.tif").read(), labels)
+
+
+def test_a_directory_that_was_replaced_is_no_lost_page(tmp_path):
+    path = bare(tmp_path / "v.tif", VALUES)
+    (_, _), (offset, end) = pages_of(path)[3:5]
+    content = path.read_bytes()
+    poke(path, pages_of(path)[3][1], struct.pack("<I", len(content)))
+    path.write_bytes(path.read_bytes() + content[offset : end + 4])
+    np.testing.assert_array_equal(open_volume(path).read(), VALUES)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_tiles_with_depth(tmp_path, compression):
+    values = np.random.default_rng(0).integers(0, 250, (20, 64, 64)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "v.tif", values, tile=(16, 32, 32), volumetric=True, compression=compression)
+    np.testing.assert_array_equal(open_volume(tmp_path / "v.tif").read(), values)
+
+
+def test_tiles_that_are_left_out(tmp_path):
+    tile = np.full((16, 16), 7, np.uint8)
+    with tifffile.TiffWriter(tmp_path / "v.tif") as file:
+        for _ in range(3):
+            tiles = iter([tile, None, tile, None])
+            file.write(tiles, shape=(32, 32), dtype=np.uint8, tile=(16, 16), metadata=None, contiguous=False)
+    values = open_volume(tmp_path / "v.tif").read()
+    assert values.shape == (3, 32, 32)
+    np.testing.assert_array_equal(values[1, ::16, ::16], [[7, 0], [7, 0]])
+
+
+def test_masks_are_no_pages_of_a_stack(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "v.tif") as file:
+        for plane in VALUES:
+            file.write(plane, metadata=None, contiguous=False)
+            file.write(plane > 100, metadata=None, subfiletype=4)
+    np.testing.assert_array_equal(open_volume(tmp_path / "v.tif").read(), VALUES)
+
+
+def test_an_ome_tiff_of_images_of_several_types(tmp_path):
+    path = tmp_path / "v.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as file:
+        file.write(VALUES, metadata={"axes": "ZYX"}, compression="zlib")
+        file.write(np.zeros((3, 50, 60), np.uint16), metadata={"axes": "ZYX"}, compression="zlib")
+    np.testing.assert_array_equal(open_volume(path).read(), VALUES)
+    set_tag(path, 5, 256, 35)
+    assert "found page 5 of 35 x 40" in refused(path)
+
+
+def test_an_ome_tiff_that_was_renamed(tmp_path):
+    (path,) = ome_set(tmp_path, names=("a.ome.tif",), planes=8)
+    attribute = b' UUID="urn:uuid:00000000-0000-0000-0000-000000000000"'
+    poke(path, path.read_bytes().index(attribute), b" " * len(attribute))
+    renamed = path.rename(tmp_path / "b.ome.tif")
+    np.testing.assert_array_equal(open_volume(renamed).read(), VALUES)

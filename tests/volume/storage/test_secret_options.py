@@ -46,7 +46,8 @@ def test_a_file_of_another_account_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    [f"secret: [{SECRET}", f"- {SECRET}", SECRET, f"{{1: {SECRET}}}", f"a: *{SECRET}", "\x00", "["],
+    [f"secret: [{SECRET}", f"- {SECRET}", SECRET, f"{{1: {SECRET}}}", f"a: *{SECRET}", "\x00", "["]
+    + [f"a: !!{kind} {SECRET}" for kind in ("bool", "timestamp", "int")],
 )
 def test_a_damaged_file_is_one_line_without_what_it_holds(tmp_path, text):
     with pytest.raises(UsageError) as caught:
