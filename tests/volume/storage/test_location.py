@@ -224,7 +224,8 @@ def test_anything_but_an_empty_folder_is_in_the_way(tmp_path):
 
 def make(place):
     """An output of hrvol's, as far as that is told by its attributes."""
-    group = zarr.create_group(place.store(read_only=False), attributes={"hrvol": {"complete": False}})
+    attributes = {"hrvol": {"complete": False, "block_shape": [1]}}
+    group = zarr.create_group(place.store(read_only=False), attributes=attributes)
     group.create_array("labels/0", data=np.arange(4))
     group.create_array("model/0", data=np.arange(4))
 
