@@ -7,6 +7,7 @@ import hashlib
 import json
 import shlex
 import shutil
+import sysconfig
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,8 @@ from benchmarks.runs.hostile import sound as files
 from benchmarks.runs.hostile.case import Case, nothing
 from benchmarks.runs.hostile.judge import Sound, bare, judge, observe
 from benchmarks.runs.hostile.runner import LIMIT, call, in_child, run
+
+_LIBRARIES = f"{sysconfig.get_path('purelib')}/"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Slot:
         ending = run(case.command, folder, LIMIT, case.tty)
         kept = all(_digest(folder / name) == digest for name, digest in before.items())
         verdict, note = judge(case, ending, observe(case.command, folder, ending), sound, kept)
+        note = note.replace(_LIBRARIES, "")
         last = next((line for line in reversed(ending.err.splitlines()) if line.strip()), "")
         if not self._keep:
             shutil.rmtree(folder.parent, ignore_errors=True)
@@ -71,7 +75,7 @@ class Slot:
             print(f"{folder}: {command!a}", flush=True)
         return Record(
             *(case.group, case.name, case.generated, verdict, ascii(note)[1:-1][:300], ending.code),
-            *(round(ending.seconds, 2), round(mb), ascii(last)[1:-1][:300], command),
+            *(round(ending.seconds, 2), round(mb), ascii(last.replace(_LIBRARIES, ""))[1:-1][:300], command),
         )
 
     def _folder(self, case: Case) -> Path:
