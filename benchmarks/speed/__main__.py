@@ -30,7 +30,7 @@ from benchmarks.speed.tables import CONVPAINT, FILTERS, HRVOL, REFERENCE, render
 from benchmarks.speed.work import work_of
 from hrvol.device import cpus
 from hrvol.errors import HrvolError, InputError
-from hrvol.features.weights.registry import load_state
+from hrvol.features.weights.registry import load_verified
 from hrvol.recipe.recipe import PRESETS
 from hrvol.recipe.specs import DeepSpec, FeatureSpec
 
@@ -84,7 +84,7 @@ class Session:
         file = self.folder / "weights.npz"
         if not file.is_file():
             arrays: dict[str, Any] = {
-                key: value.numpy() for key, value in load_state("dinov2_vits14").items()
+                key: value.numpy() for key, value in load_verified("dinov2_vits14")[0].items()
             }
             np.savez(file, **arrays)
         return file

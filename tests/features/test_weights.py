@@ -94,7 +94,7 @@ def test_a_changed_or_truncated_cache_file_is_an_error(empty_cache, state, tmp_p
         weights.verify_weights("dinov2_vits14")
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="not a whole safetensors file"):
-        weights.load_state("dinov2_vits14")
+        weights.load_verified("dinov2_vits14")
 
 
 def test_a_users_file_is_checked_against_the_architecture(empty_cache, state):
@@ -136,7 +136,7 @@ def test_damaged_weights_are_named_not_used_and_fetched_again(empty_cache, state
     for record in (None, "", "[]", '{"content_sha256": 3}', "[" * 100_000, "\0" * 200_000):
         note.unlink() if record is None else note.write_text(record)
         with pytest.raises(WeightsError, match=r"\.json: found no digest, .*run: hrvol weights fetch"):
-            weights.load_state("dinov2_vits14", offline=True)
+            weights.load_verified("dinov2_vits14", offline=True)
     assert weights.fetch_weights("dinov2_vits14", offline=True) == file
     assert load_backbone("dinov2_vits14", offline=True).sha256 == digest
 
@@ -269,7 +269,7 @@ def test_the_command_verify_has_a_line_for_each_file(empty_cache, state):
 
 @pytest.mark.weights
 def test_the_real_weights_are_the_real_ones():
-    assert weights.content_sha256(weights.load_state("dinov2_vits14")) == CONVERTED
+    assert weights.content_sha256(weights.load_verified("dinov2_vits14")[0]) == CONVERTED
 
 
 def test_importing_weights_imports_no_torch():

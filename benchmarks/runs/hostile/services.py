@@ -6,7 +6,7 @@ import json
 import os
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,14 @@ from benchmarks.runs.hostile.case import EITHER, REFUSE, Case, nothing, written
 from benchmarks.runs.hostile.sound import SEGMENT
 
 SCHEDULERS, STORAGE, WEIGHTS = "scheduler files", "storage options", "weights files"
+
+
+_NO_FILES: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: None,
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+    "/dev/zero": lambda path: path.symlink_to("/dev/zero"),
+}
 
 
 def cases() -> Iterator[Case]:
@@ -56,12 +64,7 @@ def _schedulers() -> Iterator[Case]:
             REFUSE,
             ("new.json", "scheduler", "127.0.0.1"),
         )
-    for name, make in {
-        "missing": lambda path: None,
-        "a folder": lambda path: path.mkdir(),
-        "a pipe": os.mkfifo,
-        "/dev/zero": lambda path: path.symlink_to("/dev/zero"),
-    }.items():
+    for name, make in _NO_FILES.items():
         yield Case(
             SCHEDULERS,
             name,
@@ -175,12 +178,7 @@ def _weights() -> Iterator[Case]:
                         archive.writestr("archive/version", "3")
 
             yield Case(WEIGHTS, f"{file}: {name}", (*command, file), damage, REFUSE, (file,), keep=("pwned",))
-    for name, make in {
-        "missing": lambda path: None,
-        "a folder": lambda path: path.mkdir(),
-        "a pipe": os.mkfifo,
-        "/dev/zero": lambda path: path.symlink_to("/dev/zero"),
-    }.items():
+    for name, make in _NO_FILES.items():
         yield Case(
             WEIGHTS,
             name,

@@ -161,6 +161,20 @@ def _ome(path: Path, values: np.ndarray[Any, Any], labels: bool = False) -> None
     group.attrs["ome"] = ome
 
 
+BARE_TAGS = {
+    256: (4, 1, 8),
+    257: (4, 1, 8),
+    258: (3, 1, 8),
+    259: (3, 1, 1),
+    262: (3, 1, 1),
+    273: (4, 1, 200),
+    277: (3, 1, 1),
+    278: (4, 1, 8),
+    279: (4, 1, 64),
+}
+"""Type, count and value by tag, of a directory of 8 x 8 pixels."""
+
+
 def bare_tiff(entries: dict[int, tuple[int, int, int]], data: bytes = b"", following: int = 0) -> bytes:
     """Return a TIFF of one directory: type, count and value by tag. The data follow it."""
     body = struct.pack("<H", len(entries))

@@ -7,23 +7,12 @@ from collections.abc import Iterator
 
 from benchmarks.runs.hostile.bomb_data import zlibbed
 from benchmarks.runs.hostile.case import EITHER, REFUSE, Case, written, written_by
-from benchmarks.runs.hostile.sound import bare_tiff
+from benchmarks.runs.hostile.sound import BARE_TAGS, bare_tiff
 
 GROUP = "bombs"
 
 
 def cases() -> Iterator[Case]:
-    base = {
-        256: (4, 1, 8),
-        257: (4, 1, 8),
-        258: (3, 1, 8),
-        259: (3, 1, 1),
-        262: (3, 1, 1),
-        273: (4, 1, 200),
-        277: (3, 1, 1),
-        278: (4, 1, 8),
-        279: (4, 1, 64),
-    }
     most = 2**32 - 1
     for name, edit in {
         "4 G x 4 G": {256: (4, 1, most), 257: (4, 1, most), 278: (4, 1, most)},
@@ -37,7 +26,7 @@ def cases() -> Iterator[Case]:
                 GROUP,
                 f"a TIFF of {name}, {command[0]}",
                 command,
-                written("new.tif", bare_tiff(base | edit, bytes(2000))),
+                written("new.tif", bare_tiff(BARE_TAGS | edit, bytes(2000))),
                 REFUSE,
                 ("new.tif", "noise.zarr"),
             )
@@ -45,7 +34,7 @@ def cases() -> Iterator[Case]:
     def strip() -> bytes:
         packed = zlibbed(2 * 2**30)
         size = 32_768
-        tags = base | {
+        tags = BARE_TAGS | {
             256: (4, 1, size),
             257: (4, 1, 65_535),
             259: (3, 1, 8),
@@ -56,7 +45,7 @@ def cases() -> Iterator[Case]:
 
     def small() -> bytes:
         packed = zlibbed(2 * 2**30)
-        return bare_tiff(base | {259: (3, 1, 8), 279: (4, 1, len(packed))}, bytes(200) + packed)
+        return bare_tiff(BARE_TAGS | {259: (3, 1, 8), 279: (4, 1, len(packed))}, bytes(200) + packed)
 
     yield Case(
         GROUP,
@@ -76,7 +65,7 @@ def cases() -> Iterator[Case]:
     )
 
     def pages() -> bytes:
-        page = bare_tiff(base)[8:-4]
+        page = bare_tiff(BARE_TAGS)[8:-4]
         data = bytearray(b"II*\0" + struct.pack("<I", 8))
         for _ in range(100_000):
             data += page + struct.pack("<I", len(data) + len(page) + 4)
@@ -93,7 +82,7 @@ def cases() -> Iterator[Case]:
     )
     for count in (10**9, 10**15):
         text = f"ImageJ=1.11a\nimages={count}\nslices={count}\n".encode() + b"\0"
-        tags = base | {270: (2, len(text), 300)}
+        tags = BARE_TAGS | {270: (2, len(text), 300)}
         yield Case(
             GROUP,
             f"an ImageJ stack of {count}",

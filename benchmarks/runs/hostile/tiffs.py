@@ -13,7 +13,7 @@ import tifffile
 from damage import flipped, ifd_bytes, ifd_entries, ifd_offsets, spliced
 
 from benchmarks.runs.hostile.case import EITHER, REFUSE, SAME, Case, changed, written
-from benchmarks.runs.hostile.sound import SHAPE, bare_tiff
+from benchmarks.runs.hostile.sound import BARE_TAGS, SHAPE, bare_tiff
 
 GROUP = "TIFF structure"
 
@@ -192,17 +192,6 @@ def _whole() -> Iterator[Case]:
             tifffile.imwrite(folder / "new.tif", data, photometric="rgb" if data.ndim == 3 else "minisblack")
 
         yield Case(GROUP, f"new.tif: {name}", read("new.tif"), damage, REFUSE, ("new.tif", "noise.zarr"))
-    base = {
-        256: (4, 1, 8),
-        257: (4, 1, 8),
-        258: (3, 1, 8),
-        259: (3, 1, 1),
-        262: (3, 1, 1),
-        273: (4, 1, 200),
-        277: (3, 1, 1),
-        278: (4, 1, 8),
-        279: (4, 1, 64),
-    }
     for name, edit in {
         "width 0": {256: (4, 1, 0)},
         "length 0": {257: (4, 1, 0)},
@@ -225,7 +214,7 @@ def _whole() -> Iterator[Case]:
             GROUP,
             f"bare.tif: {name}",
             read("bare.tif"),
-            written("bare.tif", bare_tiff(base | edit, bytes(2000))),
+            written("bare.tif", bare_tiff(BARE_TAGS | edit, bytes(2000))),
             REFUSE,
             ("bare.tif",),
             files=("noise.zarr",),

@@ -201,11 +201,6 @@ def _damage(file: Path) -> str | None:
     return None
 
 
-def load_state(name: str, *, offline: bool = False, path: str | Path | None = None) -> StateDict:
-    """Return a network's weights by timm's parameter names; see :func:`load_verified`."""
-    return load_verified(name, offline=offline, path=path)[0]
-
-
 def load_verified(
     name: str, *, offline: bool = False, path: str | Path | None = None
 ) -> tuple[StateDict, str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import zarr
 from zarr.errors import ZarrUserWarning
 
 from hrvol.errors import InputError, UnreadableError, UsageError, first_line, one_line
-from hrvol.text import printable
+from hrvol.text import listed, printable
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.metadata import DEFAULT_LABELS
 from hrvol.volume.storage.input_store import open_input
@@ -107,11 +106,11 @@ def labels_of(group: zarr.Group, source: str, name: str | None) -> zarr.Group:
         return group
     if name is None:
         if DEFAULT_LABELS not in names and len(names) > 1:
-            raise InputError(f"{source}: found labels {few(names)}, expected the name of one of them")
+            raise InputError(f"{source}: found labels {listed(names, 5)}, expected the name of one of them")
         name = DEFAULT_LABELS if DEFAULT_LABELS in names else names[0]
     chosen = member(group, inside + name, source) if name in names else None
     if not isinstance(chosen, zarr.Group):
-        raise InputError(f"{source}: found labels {few(names)}, expected {name!r}")
+        raise InputError(f"{source}: found labels {listed(names, 5)}, expected {name!r}")
     return chosen
 
 
@@ -140,16 +139,9 @@ def only_array(group: zarr.Group, source: str) -> zarr.Array[Any]:
     except Exception as error:
         raise InputError(f"{source}: found damaged Zarr metadata ({one_line(error)})") from None
     if len(arrays) != 1:
-        content = f"{len(arrays)} arrays ({few(sorted(arrays))})" if arrays else "no array"
+        content = f"{len(arrays)} arrays ({listed(sorted(arrays), 5)})" if arrays else "no array"
         raise InputError(f"{source}: found a group with {content}, expected one array or an OME-Zarr image")
     return next(iter(arrays.values()))
-
-
-def few(names: Iterable[str], most: int = 5) -> str:
-    """Return names as a list for messages, of which only the first are shown."""
-    shown = list(names)
-    more = f" and {len(shown) - most:,} more" if len(shown) > most else ""
-    return ", ".join(printable(name, 60) for name in shown[:most]) + more
 
 
 def image_around(
