@@ -21,7 +21,8 @@ from hrvol.features.weights.source import WeightsSource
 from hrvol.planning import resources
 from hrvol.planning.estimate import Task, estimate
 from hrvol.planning.plan import Plan
-from hrvol.run.ledger import DONE, read_state
+from hrvol.run.ledger import read_state
+from hrvol.run.ledger_entries import DONE
 from hrvol.run.options import InputOptions, OutputOptions, RunOptions, engine_spec
 from hrvol.run.resume import begin_output, partition
 from hrvol.run.segment import PreparedRun, prepare

@@ -32,10 +32,7 @@ import psutil
 from numpy.typing import NDArray
 
 from hrvol.errors import BusyError
-from hrvol.run.ledger_entries import DONE as DONE
-from hrvol.run.ledger_entries import FAILED as FAILED
-from hrvol.run.ledger_entries import PENDING as PENDING
-from hrvol.run.ledger_entries import Entry, is_lane, valid_entries, valid_head
+from hrvol.run.ledger_entries import DONE, FAILED, PENDING, Entry, is_lane, valid_entries, valid_head
 from hrvol.text import printable
 from hrvol.volume.storage.location import Location
 from hrvol.volume.storage.records import Records, sealed, unsealed

@@ -15,7 +15,8 @@ from hrvol.engine.stop import Stop
 from hrvol.errors import StoppedError
 from hrvol.quality.metrics import SeamDisagreement
 from hrvol.run.job import SegmentJob
-from hrvol.run.ledger import DONE, FAILED, PENDING, Ledger, entries
+from hrvol.run.ledger import Ledger, entries
+from hrvol.run.ledger_entries import DONE, FAILED, PENDING
 from hrvol.volume.grid.order import BlockGrid
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from hrvol.errors import OtherRunError, OutputExistsError
 from hrvol.progress import ProgressCallback
-from hrvol.run.ledger import DONE, Ledger, check_free
+from hrvol.run.ledger import Ledger, check_free
+from hrvol.run.ledger_entries import DONE
 from hrvol.run.pyramid_levels import levels_built, recheck_levels
 from hrvol.text import printable
 from hrvol.volume.grid.order import BlockGrid

@@ -22,7 +22,8 @@ from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
 from hrvol.run.changed_input import changed_blocks, input_place
 from hrvol.run.job import MODEL_FILE, ModelContent, SegmentJob, forget_input
-from hrvol.run.ledger import DONE, MAIN, Ledger
+from hrvol.run.ledger import MAIN, Ledger
+from hrvol.run.ledger_entries import DONE
 from hrvol.run.options import InputOptions, OutputOptions, PredictOptions, RunOptions, engine_spec
 from hrvol.run.provenance import provenance
 from hrvol.run.report import Run, SegmentReport, stopped_error, summarise

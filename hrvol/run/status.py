@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hrvol.run.ledger import DONE, FAILED, PENDING, PULSE, LedgerState, entries, lanes
+from hrvol.run.ledger import PULSE, LedgerState, entries, lanes
+from hrvol.run.ledger_entries import DONE, FAILED, PENDING
 from hrvol.run.provenance import read_attributes, run_grid
 from hrvol.volume.storage.location import Location
 

@@ -1,6 +1,7 @@
 """Ledgers and provenance that somebody edited: damage, whose blocks are computed again, or one line."""
 
 import os
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from fault_data import DEEP, ODD
 
 from hrvol.errors import BusyError, InputError
-from hrvol.run.ledger import DONE, Ledger, check_free, entries, lanes, read_state, sealed
+from hrvol.run.ledger import Ledger, check_free, entries, lanes, read_state, sealed
+from hrvol.run.ledger_entries import DONE
 from hrvol.volume.ome.feature_array import create_features
 from hrvol.volume.ome.labels import create_labels
 from hrvol.volume.storage.location import Location
@@ -107,3 +109,13 @@ def test_a_voxel_size_that_is_no_number_is_not_written(tmp_path):
         with pytest.raises(InputError, match="expected finite numbers"):
             write_image(tmp_path / "i", volume)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_of_more_entries_than_hrvol_writes_is_damaged_before_it_is_parsed(place):
+    begun(place)
+    put_entries(place, list(entries(place)) * 20_000)
+    size = (place.path / "ledger" / "main" / "000000" / "zarr.json").stat().st_size
+    tracemalloc.start()
+    assert not read_state(place, COUNT).of_block.any()
+    assert tracemalloc.get_traced_memory()[1] < 4 * size
+    tracemalloc.stop()

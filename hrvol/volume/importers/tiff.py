@@ -194,7 +194,7 @@ def _first(directories: Directories) -> Page:
 def _declared_planes(description: str, page: Page) -> int | None:
     """Return the planes that ImageJ or tifffile declare; ``None`` if the file does not say."""
     if description.startswith("ImageJ="):
-        images = re.search(r"^images=([0-9]{1,9})\s*$", description, re.MULTILINE)
+        images = re.search(r"^images=([0-9]{1,100})\s*$", description, re.MULTILINE)
         return int(images[1]) if images else None
     if description.startswith('{"shape":'):
         try:

@@ -25,8 +25,11 @@ LOG = logging.getLogger("hrvol.volume")
 
 _AT_ONCE = 16
 
-RECORD_BYTES = 64 * 2**20
+RECORD_BYTES = 16 * 2**20
 """Most bytes of a record: 512 entries have 200 kB, of version 0.1.0 with 1,500 classes 10 MB."""
+
+RECORD_CONTAINERS = 2**17
+"""Most lists and mappings in a record, each of which takes memory: 512 entries have 3,000."""
 
 
 class Records:
@@ -61,9 +64,10 @@ class Records:
                 data = self._location.read_small(key, RECORD_BYTES)
             if data is None:
                 return None
-            values = parse_mapping(data, key, limit=RECORD_BYTES).get("attributes")
-            if isinstance(values, dict):
-                return values
+            if data.count(b"{") + data.count(b"[") <= RECORD_CONTAINERS:
+                values = parse_mapping(data, key, limit=RECORD_BYTES).get("attributes")
+                if isinstance(values, dict):
+                    return values
         except InputError:
             pass
         shown = printable(path, 200)

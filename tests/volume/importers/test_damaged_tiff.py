@@ -357,6 +357,7 @@ def test_ome_xml(tmp_path, xml, expected):
     ("text", "expected"),
     [
         ("ImageJ=1.53\nimages=80\nslices=80\n", "found 8 planes, expected 80"),
+        (f"ImageJ=1.53\nimages={10**15}\n", "found 8 planes, expected 1,000,000,000,000,000"),
         ("ImageJ=1.53\nimages=8\nslices=8\nspacing=0.0\nunit=um\n", "voxel size 0.0 along z"),
         ("ImageJ=1.53\nimages=8\nslices=8\nspacing=NaN\n", "voxel size"),
         ("ImageJ=1.53\nimages=8\nslices=8\nspacing=-1.5\n", "voxel size -1.5"),
