@@ -360,6 +360,8 @@ class TileSpec(Spec):
         Planes of a block.
     across
         Tiles of a block along y and along x.
+    overlap_planes
+        Planes of context that are read above and below a block: for students that see several planes.
     """
 
     core: Annotated[int, Field(ge=64, le=16_384)] = 448
@@ -367,6 +369,7 @@ class TileSpec(Spec):
     blend: Annotated[int, Field(ge=0, le=8192)] = 7
     planes: Annotated[int, Field(ge=1, le=100_000)] = 64
     across: Annotated[int, Field(ge=1, le=1000)] = 1
+    overlap_planes: Annotated[int, Field(ge=0, le=1000, exclude_if=lambda value: value == 0)] = 0
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> Self:

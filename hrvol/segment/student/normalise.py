@@ -1,0 +1,64 @@
+"""Local normalisation: grey values relative to the mean and the standard deviation around them.
+
+Where grey values drift over a volume, or differ between planes, structures keep their normalised values.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hrvol.segment.student.spec import BOX, POOL, Normalisation
+
+FLOOR = 0.02
+"""Added to the local standard deviation, in units of the intensity window."""
+
+GAIN = 0.5
+"""Normalised values per standard deviation."""
+
+
+def network_input(grey: Tensor, normalisation: Normalisation, margin: int) -> Tensor:
+    """Return the input channels of a network from grey values.
+
+    Parameters
+    ----------
+    grey
+        ``(n, c, Y, X)`` float32, with ``margin`` more pixels on each side than the result. Sides and margin
+        are multiples of ``POOL``.
+    normalisation
+        See :class:`hrvol.segment.student.spec.StudentSpec`.
+    margin
+        Pixels of context, at least ``POOL * BOX``; any number with ``none``.
+
+    Returns
+    -------
+    Tensor
+        ``(n, c or 2 c, Y - 2 margin, X - 2 margin)``: grey values, then normalised values.
+    """
+    inner = grey[..., margin : grey.shape[-2] - margin, margin : grey.shape[-1] - margin]
+    if normalisation == "none":
+        return inner
+    pooled = F.avg_pool2d(grey, POOL)
+    mean = _smooth(pooled)
+    # Of the mean squares of all pixels, not of pools.
+    variance = (_smooth(F.avg_pool2d(grey.square(), POOL)) - mean.square()).clamp_min_(0)
+    scale = GAIN / (variance.sqrt_() + FLOOR)
+    cut = margin // POOL - 2 * (BOX // 2)  # pools that the box filters leave beyond the result
+    mean, scale = (_grown(values, cut) for values in (mean, scale))
+    local = (inner - mean) * scale
+    return local if normalisation == "alone" else torch.cat([inner, local], dim=1)
+
+
+def _smooth(pooled: Tensor) -> Tensor:
+    """Apply the box filter twice, along one axis after the other; the result is smaller by its reach."""
+    for _ in range(2):
+        pooled = F.avg_pool2d(F.avg_pool2d(pooled, (1, BOX), 1), (BOX, 1), 1)
+    return pooled
+
+
+def _grown(pooled: Tensor, cut: int) -> Tensor:
+    """Interpolate values of pools at pixels, and cut pools off all sides."""
+    kept = pooled[..., cut - 1 : pooled.shape[-2] - cut + 1, cut - 1 : pooled.shape[-1] - cut + 1]
+    pixels = F.interpolate(kept, scale_factor=float(POOL), mode="bilinear", align_corners=False)
+    return pixels[..., POOL:-POOL, POOL:-POOL]
