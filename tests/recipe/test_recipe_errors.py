@@ -18,7 +18,8 @@ UNKNOWN_KEYS = {
     "# a comment\n\nxyz: 3": f"3:1: xyz: unknown key; expected one of {TOP}",
     "seed: -1\ncombine: sum\nxyz: 3": f"3:1: xyz: unknown key; expected one of {TOP} (and 2 more)",
     "tiles:\n  zzz: 1\n  cores: 2\n": (
-        "2:3: tiles.zzz: unknown key; expected one of core, overlap, blend, planes, across (and 1 more)"
+        "2:3: tiles.zzz: unknown key; expected one of core, overlap, blend, planes, across,"
+        " overlap_planes (and 1 more)"
     ),
 }
 

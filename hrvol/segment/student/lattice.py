@@ -19,7 +19,7 @@ from hrvol.recipe.specs import TileSpec
 from hrvol.segment.student.spec import StudentSpec
 
 Spans = tuple[slice, slice, slice]
-"""Slices (z, y, x) with explicit bounds; may reach beyond the volume where that is said."""
+"""Slices (z, y, x) with explicit bounds; windows may reach beyond the volume."""
 
 STEP = 64
 """Sides of cells are multiples of this, so that they can be divided into chunks of the output."""
