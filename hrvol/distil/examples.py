@@ -1,0 +1,197 @@
+"""Examples for a student: tiles with their teacher's probabilities, and the voxels around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.arrays import Shape3
+from hrvol.distil.planes import PlaneTile
+from hrvol.segment.student.lattice import reflected
+from hrvol.segment.student.spec import StudentSpec
+from hrvol.volume.grid.tiling import Box
+from hrvol.volume.intensity import Window, to_unit
+from hrvol.volume.volume import Volume
+
+CROP = 256
+"""Side in pixels of the crops of planes that a student is trained on."""
+
+CROP_3D = (16, 96, 96)
+"""Voxels (z, y, x) of the crops of volumes, for students that see few planes."""
+
+CROP_CUBE = (48, 64, 64)
+"""The same for students whose levels are coarser along z, too."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledTile:
+    """What a teacher predicts for a tile.
+
+    Attributes
+    ----------
+    where
+        The tile.
+    probabilities
+        ``(K, rows, columns)`` float16 of its core, with sum 1.
+    strokes
+        ``(rows, columns)`` class numbers 1..K where something is drawn, else 0; ``None``: nothing is.
+    """
+
+    where: PlaneTile
+    probabilities: NDArray[np.float16]
+    strokes: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A labelled tile with the grey values that crops around it need.
+
+    Attributes
+    ----------
+    tile
+        The labelled tile.
+    grey
+        ``(z, y, x)`` float32 in [0, 1], mirrored where it lies beyond the volume.
+    origin
+        Position of its first voxel in the volume, maybe beyond it.
+    """
+
+    tile: LabelledTile
+    grey: NDArray[np.float32]
+    origin: Shape3
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A part of the volume to train on.
+
+    Attributes
+    ----------
+    grey
+        ``(z, y, x)`` float32 in [0, 1], with ``margins`` around what is predicted.
+    target
+        ``(K, z, y, x)`` float32 probabilities, the mean of those of all tiles that label a voxel.
+    labelled
+        ``(z, y, x)`` bool: where there is a target.
+    strokes
+        ``(z, y, x)`` uint8, class numbers or 0.
+    """
+
+    grey: NDArray[np.float32]
+    target: NDArray[np.float32]
+    labelled: NDArray[np.bool_]
+    strokes: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class CropShape:
+    """Shape of the crops of a student.
+
+    Attributes
+    ----------
+    side
+        Voxels (z, y, x) that are predicted.
+    margin
+        Voxels on each side of grey values beyond these.
+    """
+
+    side: Shape3
+    margin: Shape3
+
+
+def crop_shape(spec: StudentSpec) -> CropShape:
+    """Return the shape of the crops that a student of this architecture is trained on."""
+    margin = [whole - network for whole, network in zip(spec.halo, spec.network_halo, strict=True)]
+    side: Shape3 = (1, CROP, CROP)
+    if spec.is_3d:
+        side = CROP_CUBE if spec.alignment[0] > 1 else CROP_3D
+    return CropShape(side, (margin[0], margin[1], margin[2]))
+
+
+def read_example(volume: Volume, window: Window, tile: LabelledTile, shape: CropShape) -> Example:
+    """Read the grey values around a labelled tile that any of its crops may need."""
+    core = tile.where.core
+    spans = []
+    for axis, (span, side, margin, length) in enumerate(
+        zip(core, shape.side, shape.margin, volume.shape, strict=True)
+    ):
+        start, stop = span.start, span.stop
+        if axis == tile.where.axis and side > 1:
+            start, stop = start - side + 1, stop + side - 1
+        short = max(side - (stop - start), 0)
+        spans.append((start - short // 2 - margin, stop + short - short // 2 + margin, length))
+    indices = [reflected(*span) for span in spans]
+    box = tuple(slice(int(index.min()), int(index.max()) + 1) for index in indices)
+    values = volume.read((box[0], box[1], box[2]))
+    for axis, (index, span) in enumerate(zip(indices, box, strict=True)):
+        values = np.take(values, index - span.start, axis=axis)
+    origin = (spans[0][0], spans[1][0], spans[2][0])
+    return Example(tile, to_unit(values, window, source=volume.source, origin=origin), origin)
+
+
+def draw_crop(
+    examples: Sequence[Example], number: int, shape: CropShape, rng: np.random.Generator
+) -> Crop:
+    """Cut a random crop that holds labelled voxels of an example.
+
+    Parameters
+    ----------
+    examples
+        All examples: tiles of others that cross the crop label voxels of it, too.
+    number
+        Of the example.
+    shape
+        Shape of crops.
+    rng
+        Chooses the position.
+    """
+    example = examples[number]
+    start = []
+    for axis, (span, side, margin) in enumerate(
+        zip(example.tile.where.core, shape.side, shape.margin, strict=True)
+    ):
+        if axis == example.tile.where.axis:
+            first, last = span.start - side + 1, span.start
+        else:
+            first, last = span.start, max(span.stop - side, span.start)
+        at = int(rng.integers(first, last + 1))
+        room = example.origin[axis] + margin
+        start.append(min(max(at, room), example.origin[axis] + example.grey.shape[axis] - side - margin))
+    box = tuple(slice(at, at + side) for at, side in zip(start, shape.side, strict=True))
+    reach = tuple(
+        slice(span.start - margin - first, span.stop + margin - first)
+        for span, margin, first in zip(box, shape.margin, example.origin, strict=True)
+    )
+    target, count, strokes = _targets(examples, (box[0], box[1], box[2]))
+    return Crop(example.grey[reach], target / np.maximum(count, 1), count > 0, strokes)
+
+
+def _targets(
+    examples: Sequence[Example], box: Box
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
+    """Add up the probabilities of the tiles that cross a box; return also how many do, and strokes."""
+    sides = [span.stop - span.start for span in box]
+    classes = examples[0].tile.probabilities.shape[0]
+    total = np.zeros((classes, *sides), np.float32)
+    count = np.zeros(sides, np.float32)
+    strokes = np.zeros(sides, np.uint8)
+    for example in examples:
+        core = example.tile.where.core
+        shared = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(core, box, strict=True)]
+        if any(span.start >= span.stop for span in shared):
+            continue
+        axis = example.tile.where.axis
+        there = tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(shared, box, strict=True))
+        here = tuple(
+            slice(s.start - c.start, s.stop - c.start)
+            for number, (s, c) in enumerate(zip(shared, core, strict=True))
+            if number != axis
+        )
+        total[(slice(None), *there)] += np.expand_dims(example.tile.probabilities[(slice(None), *here)], axis + 1)
+        count[there] += 1
+        if example.tile.strokes is not None:
+            strokes[there] = np.expand_dims(example.tile.strokes[here], axis)
+    return total, count, strokes

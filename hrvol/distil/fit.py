@@ -1,0 +1,209 @@
+"""Train a student on a teacher's probabilities: one loop, interruptible, with the same bits every time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hrvol.distil.augment import augmented
+from hrvol.distil.examples import Crop, Example, crop_shape, draw_crop
+from hrvol.errors import ModelError
+from hrvol.segment.student.network import StudentNetwork
+from hrvol.segment.student.normalise import network_input
+from hrvol.segment.student.spec import StudentSpec
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a student is trained.
+
+    Attributes
+    ----------
+    steps
+        Most optimisation steps.
+    batch
+        Crops per step.
+    learning_rate
+        Highest learning rate; it rises over ``warm_up`` steps and falls along a cosine.
+    warm_up
+        Steps until the learning rate is highest.
+    weight_decay
+        Of AdamW.
+    decay
+        Of the moving average of weights.
+    confidence
+        Whether voxels count more where the teacher is more certain.
+    floor
+        Weight of voxels where the teacher is not certain at all.
+    strokes
+        Weight of strokes as hard targets.
+    augmentation
+        Strength of changes of grey values; 0: none.
+    seed
+        Of all random numbers.
+    """
+
+    steps: int = 800
+    batch: int = 2
+    learning_rate: float = 3e-3
+    warm_up: int = 50
+    weight_decay: float = 1e-3
+    decay: float = 0.99
+    confidence: bool = True
+    floor: float = 0.05
+    strokes: float = 0.3
+    augmentation: float = 1.0
+    seed: int = 0
+
+
+class Fit:
+    """A student in training; :meth:`state` and :meth:`restore` make it interruptible.
+
+    Parameters
+    ----------
+    spec
+        Architecture of the student.
+    classes
+        Number of classes K.
+    settings
+        How it is trained.
+    device
+        Name of torch's device.
+    """
+
+    def __init__(
+        self, spec: StudentSpec, classes: int, settings: FitSettings, device: str = "cpu"
+    ) -> None:
+        self.spec, self.settings = spec, settings
+        self.device = torch.device(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            network = StudentNetwork(spec, classes)
+        self.network = network.to(self.device, memory_format=network.memory_format).train()
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(requires_grad=False)
+        self._optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self._shape = crop_shape(spec)
+        self.step = 0
+
+    def run_step(self, examples: Sequence[Example], class_weights: NDArray[np.float32] | None = None) -> float:
+        """Do one step on random crops and return the loss.
+
+        The random numbers depend on the seed and the step alone.
+
+        Raises
+        ------
+        ModelError
+            The loss is not finite.
+        """
+        settings = self.settings
+        rng = np.random.default_rng([settings.seed, self.step])
+        crops = []
+        for _ in range(settings.batch):
+            crop = draw_crop(examples, int(rng.integers(len(examples))), self._shape, rng)
+            crops.append(augmented(crop, rng, settings.augmentation))
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._rate()
+        loss = self._loss(crops, class_weights)
+        value = float(loss)
+        if not np.isfinite(value):
+            raise ModelError(
+                f"student: found a loss of {value} at step {self.step}, expected a finite one: the training"
+                " diverged (another --seed, or other tiles)"
+            )
+        self._optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self._optimiser.step()
+        self.step += 1
+        self._follow(min(settings.decay, self.step / (self.step + 9)))
+        return value
+
+    def _rate(self) -> float:
+        settings, step = self.settings, self.step
+        rise = min(1.0, (step + 1) / settings.warm_up)
+        return float(settings.learning_rate * rise * 0.5 * (1 + np.cos(np.pi * step / settings.steps)))
+
+    def _loss(self, crops: Sequence[Crop], class_weights: NDArray[np.float32] | None) -> Tensor:
+        grey, target, labelled, strokes = (
+            torch.from_numpy(np.stack([getattr(crop, name) for crop in crops])).to(self.device)
+            for name in ("grey", "target", "labelled", "strokes")
+        )
+        inputs = network_planes(self.spec, grey)
+        if not self.spec.is_3d:
+            target, labelled, strokes = target[:, :, 0], labelled[:, 0], strokes[:, 0]
+        mixed = self.device.type == "cuda" or _fast_bfloat16()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+            logits = self.network(inputs)
+        log_proba = logits.float().log_softmax(1)
+        weight = labelled.float()
+        if self.settings.confidence:
+            entropy = -(target * target.clamp_min(1e-6).log()).sum(1) / np.log(max(target.shape[1], 2))
+            weight = weight * ((1 - entropy).clamp_min(0) + self.settings.floor)
+        loss = -(weight * (target * log_proba).sum(1)).sum() / weight.sum().clamp_min(1e-6)
+        if self.settings.strokes and bool((strokes > 0).any()):
+            of_class = None if class_weights is None else torch.from_numpy(class_weights).to(self.device)
+            hard = F.nll_loss(log_proba, strokes.long() - 1, weight=of_class, ignore_index=-1)
+            loss = loss + self.settings.strokes * hard
+        return loss
+
+    @torch.no_grad()
+    def _follow(self, decay: float) -> None:
+        """Move the average of the weights towards the present ones."""
+        for averaged, value in zip(
+            self.average.state_dict().values(), self.network.state_dict().values(), strict=True
+        ):
+            if averaged.dtype.is_floating_point:
+                averaged.lerp_(value, 1 - decay)
+            else:
+                averaged.copy_(value)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that changes during training, as tensors by name."""
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        for number, entry in self._optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{name}": value for name, value in entry.items()}
+        tensors["step"] = torch.tensor(self.step)
+        return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from what :meth:`state` returned."""
+        self.step = int(tensors["step"])
+        for name, module in (("network", self.network), ("average", self.average)):
+            prefix = f"{name}."
+            module.load_state_dict(
+                {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            )
+        entries: dict[int, dict[str, Any]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimiser."):
+                _, number, name = key.split(".")
+                entries.setdefault(int(number), {})[name] = value.clone()
+        state = self._optimiser.state_dict()
+        self._optimiser.load_state_dict({"state": entries, "param_groups": state["param_groups"]})
+
+
+def network_planes(spec: StudentSpec, grey: Tensor) -> Tensor:
+    """Return the network's input for crops ``(n, z, y, x)`` of grey values with their margins."""
+    margin = spec.halo[1] - spec.network_halo[1]
+    if not spec.is_3d:
+        return network_input(grey, spec.normalisation, margin)
+    n, z, y, x = grey.shape
+    planes = network_input(grey.reshape(n * z, 1, y, x), spec.normalisation, margin)
+    return planes.reshape(n, z, *planes.shape[1:]).transpose(1, 2)
+
+
+def _fast_bfloat16() -> bool:
+    """Return whether this processor multiplies bfloat16 faster than float32."""
+    supported: Callable[[], bool] | None = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return supported is not None and bool(supported())
