@@ -101,7 +101,7 @@ def differences(stored: Mapping[str, Any] | None, requested: Mapping[str, Any]) 
     no_longer = {name for name in before if name.partition(".")[0] == CLASS_WEIGHTS}
     for name in sorted(now.keys() | no_longer):
         if before.get(name) != now.get(name):
-            yield f"{name} was {_shown(before.get(name))}, now {_shown(now.get(name))}"
+            yield f"{printable(name, 100)} was {_shown(before.get(name))}, now {_shown(now.get(name))}"
 
 
 def recheck(

@@ -104,11 +104,10 @@ def weighted(probabilities: Array, factors: Sequence[float]) -> Array:
     UsageError
         The number of factors is not K, or see :func:`log_shift`.
     """
+    classes = probabilities.shape[0]
+    if len(factors) != classes:
+        raise UsageError(f"class weights: found {len(factors)} factors, expected {classes}, one per class")
     ratios = _ratios(factors)
-    if len(ratios) != probabilities.shape[0]:
-        raise UsageError(
-            f"class weights: found {len(ratios)} factors, expected {probabilities.shape[0]}, one per class"
-        )
     if min(ratios) == 1:
         return probabilities
     shifted = namespace(probabilities).empty_like(probabilities)
