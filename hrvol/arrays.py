@@ -36,6 +36,11 @@ def average(arrays: Sequence[Array]) -> Array:
     return reduce(add, arrays) / len(arrays)
 
 
+def added_up(planes: Array) -> Array:
+    """Return the sum over the first axis, first to last, so that every library adds up the same bits."""
+    return reduce(add, [planes[k, ...] for k in range(planes.shape[0])])
+
+
 def on_host(values: Array) -> bool:
     """Return whether an array is a NumPy array, which needs no copy to the host."""
     return isinstance(values, np.ndarray)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrvol.cli.common.options import part_run_options, yes_option
+from hrvol.cli.common.options import segment_options, yes_option
 from hrvol.cli.common.output import check_blocks, confirm_fresh, echo_segmentation, news, suggest_fresh
 from hrvol.cli.plan import SECONDS, show_plan
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("volume")
 @click.argument("output", metavar="OUT.ome.zarr")
 @click.option("-m", "--model", required=True, metavar="MODEL.hrvol", help="A model made by hrvol train.")
-@part_run_options
+@segment_options
 @yes_option
 @click.option("--dry-run", is_flag=True, help="Only estimate the cost, as hrvol plan does.")
 def segment(volume: str, output: str, model: str, options: RunOptions, yes: bool, dry_run: bool) -> None:

@@ -26,6 +26,7 @@ from hrvol.run.ledger_entries import DONE
 from hrvol.run.options import InputOptions, OutputOptions, RunOptions, engine_spec
 from hrvol.run.resume import begin_output, partition
 from hrvol.run.segment import PreparedRun, prepare
+from hrvol.segment.class_weights import ClassWeights
 from hrvol.segment.model.model import Model
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.ome.labels import LabelStore
@@ -59,6 +60,8 @@ def plan_run(
     level: int = 0,
     overwrite: bool = False,
     name: str = "hrvol",
+    class_weights: Mapping[str, float] | None = None,
+    fractions: Sequence[float] | Mapping[str, float] | None = None,
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -74,7 +77,8 @@ def plan_run(
     seconds
         Approximate length of the probe, besides the start of the workers. At least one plane is computed.
     volume, out, model, engine, workers, scheduler_file, engine_options, device, devices, part, probabilities,
-    uncertainty, crf, roi, mask, level, overwrite, name, weights_path, offline, storage_options
+    uncertainty, crf, roi, mask, level, overwrite, name, class_weights, fractions, weights_path, offline,
+    storage_options
         As for :func:`hrvol.segment_volume`. Engines with workers on other machines are not started: the probe
         runs on this one. For an unfinished output, the plan is of the remaining blocks.
 
@@ -94,7 +98,15 @@ def plan_run(
         engine_spec(engine, workers, scheduler_file, engine_options, devices),
         device,
         InputOptions(roi, mask, level),
-        OutputOptions(name, probabilities, uncertainty, crf, overwrite, part),
+        OutputOptions(
+            name,
+            probabilities,
+            uncertainty,
+            crf,
+            overwrite,
+            part,
+            ClassWeights.of(class_weights, fractions),
+        ),
         WeightsSource.of(weights_path, offline),
         storage_options,
     )

@@ -15,6 +15,7 @@ from hrvol.features.weights.source import WeightsSource
 from hrvol.files import text
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import BATCH, CrfSpec
+from hrvol.segment.class_weights import ClassWeights
 from hrvol.volume.ome.metadata import DEFAULT_LABELS
 from hrvol.volume.region import Region
 
@@ -57,6 +58,8 @@ class OutputOptions:
         Whether to delete an earlier output and start over.
     part
         ``(k, n)``: only the k-th of n parts of the blocks, from 1.
+    class_weights
+        Factors or fractions of classes, by which their probabilities are shifted.
     """
 
     name: str = DEFAULT_LABELS
@@ -65,6 +68,7 @@ class OutputOptions:
     crf: bool = False
     overwrite: bool = False
     part: tuple[int, int] | None = None
+    class_weights: ClassWeights = ClassWeights()
 
     def __post_init__(self) -> None:
         if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
@@ -128,6 +132,9 @@ class PredictOptions:
         Threads that share the classifier's work within one block.
     batch_size
         Images per pass of the network; fewer need less memory.
+    class_factors
+        Factors of the classes' probabilities in order of value, see
+        :func:`hrvol.segment.class_weights.weighted`; ``None``: none.
     """
 
     probabilities: bool = False
@@ -135,6 +142,7 @@ class PredictOptions:
     crf: CrfSpec | None = None
     threads: int = 1
     batch_size: int = BATCH
+    class_factors: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

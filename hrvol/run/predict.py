@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.arrays import Array, beside, most_likely, namespace, to_host, where_is
+from hrvol.arrays import Array, added_up, beside, most_likely, namespace, to_host, where_is
 from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
 from hrvol.recipe.specs import CrfSpec
 from hrvol.run.classify import classify
 from hrvol.run.options import PredictOptions
+from hrvol.segment.class_weights import weighted
 from hrvol.segment.model.model import Model
 from hrvol.volume.grid.tiling import (
     Block,
@@ -52,7 +51,7 @@ class Prediction:
     uncertainty
         ``(z, y, x)`` uint8, 0 = certain, or ``None``.
     seams
-        Disagreement of tiles where they overlap, before blending.
+        Disagreement of tiles where they overlap, before blending and class weights.
     """
 
     labels: NDArray[np.uint16]
@@ -139,6 +138,9 @@ def predict_part(
                 tiles.append(classify(image, view.in_window, model, featuriser, options))
             seams += _seams(views, tiles, neighbours)
             plane = _blend(views, tiles, (height, width))
+            if options.class_factors is not None:
+                # After blending and once per plane: unlike blending, the shift is not linear.
+                plane = weighted(plane, options.class_factors)
             labels[k] = to_host(most_likely(plane, values))
             if probabilities is not None:
                 probabilities[:, k] = to_host(_bytes(plane))
@@ -169,7 +171,7 @@ def _blend(views: Sequence[_View], tiles: Sequence[Array], shape: tuple[int, int
             weight = beside(view.weight, proba)
             for k in range(classes):
                 plane[(k, *view.in_part)] += weight * proba[..., k]
-    return plane / _added_up(plane)  # the weights add up to 1 but for rounding
+    return plane / added_up(plane)  # the weights add up to 1 but for rounding
 
 
 def entropy(plane: Array) -> Array:
@@ -178,13 +180,8 @@ def entropy(plane: Array) -> Array:
     lowest, zero, one = (
         xp.asarray(value, dtype=xp.float32, device=where_is(plane)) for value in (1e-12, 0.0, 1.0)
     )
-    share = -_added_up(plane * xp.log(xp.maximum(plane, lowest))) / float(np.log(max(plane.shape[0], 2)))
+    share = -added_up(plane * xp.log(xp.maximum(plane, lowest))) / float(np.log(max(plane.shape[0], 2)))
     return xp.minimum(xp.maximum(share, zero), one)
-
-
-def _added_up(planes: Array) -> Array:
-    """Return the sum over the first axis, first to last."""
-    return reduce(add, [planes[k, ...] for k in range(planes.shape[0])])
 
 
 def _bytes(shares: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from hrvol.volume.volume import Volume
 MOST_BLOCKS = 2 * 10**7
 """Most blocks of a run whose state is read: 17 bytes each, and 10^14 voxels with the tiles of the presets."""
 
+CLASS_WEIGHTS = "class_weights"
+"""Attribute with the factor of each class; outputs without class weights have none."""
+
 _Side = Annotated[int, Field(ge=1, lt=2**40)]
 _Edge = Annotated[int, Field(ge=0, lt=2**40)]
 
@@ -40,9 +44,14 @@ class RunAttributes(Schema):
 
 
 def provenance(
-    model: Model, sha256: str, volume: Volume, region: Box, crf: CrfSpec | None = None
+    model: Model,
+    sha256: str,
+    volume: Volume,
+    region: Box,
+    crf: CrfSpec | None = None,
+    class_factors: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """Return the provenance that an output carries, as JSON values."""
+    """Return the provenance that an output carries, as JSON values; some only where they apply."""
     attributes: dict[str, Any] = {
         "recipe": model.recipe.with_(crf=crf).to_dict(),
         "versions": current_versions(),
@@ -54,6 +63,9 @@ def provenance(
     }
     if isinstance(model.classifier, ClusterClassifier):
         attributes["clusters"] = describe_clusters(model.classifier)
+    if class_factors is not None:
+        factors = zip(model.classes, class_factors, strict=True)
+        attributes[CLASS_WEIGHTS] = {info.name: factor for info, factor in factors}
     return attributes
 
 

@@ -15,6 +15,7 @@ from hrvol.errors import OtherRunError, OutputExistsError
 from hrvol.progress import ProgressCallback
 from hrvol.run.ledger import Ledger, check_free
 from hrvol.run.ledger_entries import DONE
+from hrvol.run.provenance import CLASS_WEIGHTS
 from hrvol.run.pyramid_levels import levels_built, recheck_levels
 from hrvol.text import printable
 from hrvol.volume.grid.order import BlockGrid
@@ -92,11 +93,15 @@ def begin_output(
 
 
 def differences(stored: Mapping[str, Any] | None, requested: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the differences between the settings of two runs, as text."""
+    """Yield the differences between the settings of two runs, as text.
+
+    A setting that is stored and not requested is one of a version that had it, except for class weights.
+    """
     before, now = _flat(stored or {}), _flat(json.loads(json.dumps(requested)))
-    for name in sorted(now):
-        if before.get(name) != now[name]:
-            yield f"{name} was {_shown(before.get(name))}, now {_shown(now[name])}"
+    no_longer = {name for name in before if name.partition(".")[0] == CLASS_WEIGHTS}
+    for name in sorted(now.keys() | no_longer):
+        if before.get(name) != now.get(name):
+            yield f"{printable(name, 100)} was {_shown(before.get(name))}, now {_shown(now.get(name))}"
 
 
 def recheck(

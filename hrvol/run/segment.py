@@ -29,9 +29,11 @@ from hrvol.run.provenance import provenance
 from hrvol.run.report import Run, SegmentReport, stopped_error, summarise
 from hrvol.run.resume import begin_output, partition, recheck
 from hrvol.run.run_blocks import run_blocks
+from hrvol.segment.class_weights import ClassWeights
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
+from hrvol.segment.priors import class_factors
 from hrvol.volume.grid.order import BlockGrid, check_blocks
 from hrvol.volume.grid.tiling import block_shape
 from hrvol.volume.guard import keep_inputs
@@ -90,6 +92,8 @@ def segment_volume(
     level: int = 0,
     overwrite: bool = False,
     name: str = "hrvol",
+    class_weights: Mapping[str, float] | None = None,
+    fractions: Sequence[float] | Mapping[str, float] | None = None,
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -141,6 +145,15 @@ def segment_volume(
         Delete an earlier output of hrvol and start over.
     name
         Of the labels in ``out``.
+    class_weights
+        Factor above 0 by name (or number, as text) of a class, 1 for the others: probabilities are multiplied
+        by it and normalised again before labels, probabilities and uncertainty are made, after blending and
+        CRF. A factor below 1 makes a class rarer. The output records the factors and can be resumed with
+        the same ones only.
+    fractions
+        Measured volume fractions of all classes in order of value, or by name or number; normalised by their
+        sum. Class weights are made of them: fraction over the prior of the training, see
+        :func:`hrvol.segment.priors.assumed_prior`. Excludes ``class_weights``.
     weights_path
         File with the network's weights, instead of the cache.
     offline
@@ -161,6 +174,8 @@ def segment_volume(
 
     Raises
     ------
+    UsageError
+        The model has no such class, or a factor or fraction cannot be used.
     InputError
         The volume cannot be read, or the model (:class:`ModelError`) is damaged or made with other weights.
     OutputExistsError
@@ -177,7 +192,15 @@ def segment_volume(
         engine_spec(engine, workers, scheduler_file, engine_options, devices),
         device,
         InputOptions(roi, mask, level),
-        OutputOptions(name, probabilities, uncertainty, crf, overwrite, part),
+        OutputOptions(
+            name,
+            probabilities,
+            uncertainty,
+            crf,
+            overwrite,
+            part,
+            ClassWeights.of(class_weights, fractions),
+        ),
         WeightsSource.of(weights_path, offline),
         storage_options,
     )
@@ -288,7 +311,8 @@ def prepare(
     crf = loaded.recipe.crf or (CrfSpec() if output.crf else None)
     if crf is not None:
         check_available()
-    attributes = provenance(loaded, content.sha256, opened, region, crf)
+    factors = class_factors(output.class_weights, loaded)
+    attributes = provenance(loaded, content.sha256, opened, region, crf, factors)
     attributes |= {
         "device": spec.device,  # a GPU rounds otherwise
         "level": options.input.level,
@@ -299,7 +323,13 @@ def prepare(
             "uncertainty": output.uncertainty,
         },
     }
-    predicting = PredictOptions(output.probabilities, output.uncertainty, crf, cpus() if spec.serial else 1)
+    predicting = PredictOptions(
+        output.probabilities,
+        output.uncertainty,
+        crf,
+        cpus() if spec.serial else 1,
+        class_factors=factors,
+    )
     job = SegmentJob(
         opened, LabelStore(location, output.name), source, predicting, region, mask, loaded.recipe.tiles
     )

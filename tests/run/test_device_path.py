@@ -80,7 +80,7 @@ def test_a_hidden_copy_to_the_host_would_be_noticed(monkeypatch):
         with pytest.raises(RuntimeError, match=r"Can't convert array on the .*device1"):
             copy(plane)
     views, found = in_two_tiles()
-    monkeypatch.setattr(predict, "_added_up", lambda planes: np.sum(planes, axis=0))
+    monkeypatch.setattr(predict, "added_up", lambda planes: np.sum(planes, axis=0))
     with pytest.raises(RuntimeError, match=r"Can't convert array on the .*device1"):
         predict._blend(views, [away(proba) for proba in found], (20, 24))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from hrvol.cli.common.class_weights import CLASS_WEIGHTS
 from hrvol.cli.common.output import echo
 
 if TYPE_CHECKING:
@@ -301,6 +302,7 @@ def _run_options(
 ) -> RunOptions:
     """Return the request of a command; its values by the names of the options above."""
     from hrvol.run.options import InputOptions, OutputOptions, RunOptions
+    from hrvol.segment.class_weights import ClassWeights
 
     return RunOptions(
         _engine(engine, scheduler_file, engine_options, workers, values["devices"]),
@@ -312,6 +314,7 @@ def _run_options(
             crf=values["crf"],
             overwrite=values["fresh"],
             part=values.get("part"),
+            class_weights=ClassWeights.of(values.get("class_weight"), values.get("fractions")),
         ),
         _weights(values["weights_path"], values["offline"]),
         values["storage_options"],
@@ -321,12 +324,13 @@ def _run_options(
 _RUN = _ENGINE | _DEVICES | _OUTPUT | _INPUT | _FRESH | _STORAGE | _WEIGHTS
 run_options = bundle("options", _run_options, _RUN)
 """All options of a run, as one :class:`~hrvol.run.options.RunOptions`."""
-part_run_options = bundle("options", _run_options, _RUN | _PART)
-"""The same for commands that can compute a part of the blocks."""
+_SEGMENT = _RUN | _PART | CLASS_WEIGHTS
+segment_options = bundle("options", _run_options, _SEGMENT)
+"""The same for a given model, whose classes are known, and with parts of the blocks."""
 _PLAN_FRESH = {
     "fresh": click.option("--fresh", is_flag=True, help="Plan as if an earlier output were deleted.")
 }
-plan_options = bundle("options", _run_options, _RUN | _PART | _PLAN_FRESH)
+plan_options = bundle("options", _run_options, _SEGMENT | _PLAN_FRESH)
 """The same for a plan, which deletes nothing."""
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation of --fresh.")
