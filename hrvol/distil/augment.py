@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,9 @@ def augmented(crop: Crop, rng: np.random.Generator, strength: float) -> Crop:
         Factor on the changes of grey values; 0: none.
     """
     turns = int(rng.integers(4))
-    mirrored = [axis for axis in (-1, -3) if rng.random() < 0.5]
+    mirrored = tuple(axis for axis in (-1, -3) if rng.random() < 0.5)
 
-    def turned(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    def turned(values: NDArray[Any]) -> NDArray[Any]:
         values = np.rot90(values, turns, (-2, -1))
         return np.flip(values, mirrored) if mirrored else values
 

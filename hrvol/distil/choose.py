@@ -122,7 +122,9 @@ class Turns:
         rng = np.random.default_rng([seed, 7])
         count = int(found.cluster.max()) + 1
         self._cluster = found.cluster
-        self._left = [list(rng.permutation(np.flatnonzero(found.cluster == number))) for number in range(count)]
+        self._left = [
+            list(rng.permutation(np.flatnonzero(found.cluster == number))) for number in range(count)
+        ]
         self._share = np.sqrt([len(members) for members in self._left])
         self._taken = np.zeros(count)
         self._doubt: list[list[float]] = [[] for _ in range(count)]

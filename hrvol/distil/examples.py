@@ -132,9 +132,7 @@ def read_example(volume: Volume, window: Window, tile: LabelledTile, shape: Crop
     return Example(tile, to_unit(values, window, source=volume.source, origin=origin), origin)
 
 
-def draw_crop(
-    examples: Sequence[Example], number: int, shape: CropShape, rng: np.random.Generator
-) -> Crop:
+def draw_crop(examples: Sequence[Example], number: int, shape: CropShape, rng: np.random.Generator) -> Crop:
     """Cut a random crop that holds labelled voxels of an example.
 
     Parameters
@@ -166,7 +164,8 @@ def draw_crop(
         for span, margin, first in zip(box, shape.margin, example.origin, strict=True)
     )
     target, count, strokes = _targets(examples, (box[0], box[1], box[2]))
-    return Crop(example.grey[reach], target / np.maximum(count, 1), count > 0, strokes)
+    mean = np.divide(target, np.maximum(count, 1), dtype=np.float32)
+    return Crop(example.grey[reach], mean, count > 0, strokes)
 
 
 def _targets(
@@ -190,7 +189,9 @@ def _targets(
             for number, (s, c) in enumerate(zip(shared, core, strict=True))
             if number != axis
         )
-        total[(slice(None), *there)] += np.expand_dims(example.tile.probabilities[(slice(None), *here)], axis + 1)
+        total[(slice(None), *there)] += np.expand_dims(
+            example.tile.probabilities[(slice(None), *here)], axis + 1
+        )
         count[there] += 1
         if example.tile.strokes is not None:
             strokes[there] = np.expand_dims(example.tile.strokes[here], axis)

@@ -79,15 +79,13 @@ class Fit:
         Name of torch's device.
     """
 
-    def __init__(
-        self, spec: StudentSpec, classes: int, settings: FitSettings, device: str = "cpu"
-    ) -> None:
+    def __init__(self, spec: StudentSpec, classes: int, settings: FitSettings, device: str = "cpu") -> None:
         self.spec, self.settings = spec, settings
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             network = StudentNetwork(spec, classes)
-        self.network = network.to(self.device, memory_format=network.memory_format).train()
+        self.network = network.to(self.device).to(memory_format=network.memory_format).train()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(requires_grad=False)
         self._optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -95,7 +93,9 @@ class Fit:
         self._shape = crop_shape(spec)
         self.step = 0
 
-    def run_step(self, examples: Sequence[Example], class_weights: NDArray[np.float32] | None = None) -> float:
+    def run_step(
+        self, examples: Sequence[Example], class_weights: NDArray[np.float32] | None = None
+    ) -> float:
         """Do one step on random crops and return the loss.
 
         The random numbers depend on the seed and the step alone.
@@ -121,7 +121,7 @@ class Fit:
                 " diverged (another --seed, or other tiles)"
             )
         self._optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self._optimiser.step()
         self.step += 1
@@ -149,7 +149,7 @@ class Fit:
         if self.settings.confidence:
             entropy = -(target * target.clamp_min(1e-6).log()).sum(1) / np.log(max(target.shape[1], 2))
             weight = weight * ((1 - entropy).clamp_min(0) + self.settings.floor)
-        loss = -(weight * (target * log_proba).sum(1)).sum() / weight.sum().clamp_min(1e-6)
+        loss: Tensor = -(weight * (target * log_proba).sum(1)).sum() / weight.sum().clamp_min(1e-6)
         if self.settings.strokes and bool((strokes > 0).any()):
             of_class = None if class_weights is None else torch.from_numpy(class_weights).to(self.device)
             hard = F.nll_loss(log_proba, strokes.long() - 1, weight=of_class, ignore_index=-1)

@@ -80,10 +80,15 @@ class Lattice:
     def reads(self, box: Spans) -> Spans:
         """Return the voxels of the volume from which a box is predicted."""
         bounds = []
-        for span, side, around, length in zip(box, self.cell, self.halo, self.shape, strict=True):
-            start = span.start // side * side - around
-            stop = -(-span.stop // side) * side + around
-            indices = reflected(start, stop, length)
+        for span, side, around in zip(box, self.cell, self.halo, strict=True):
+            bounds.append(slice(span.start // side * side - around, -(-span.stop // side) * side + around))
+        return self.reads_of((bounds[0], bounds[1], bounds[2]))
+
+    def reads_of(self, window: Spans) -> Spans:
+        """Return the voxels of the volume that stand for those of a window."""
+        bounds = []
+        for span, length in zip(window, self.shape, strict=True):
+            indices = reflected(span.start, span.stop, length)
             bounds.append(slice(int(indices.min()), int(indices.max()) + 1))
         return bounds[0], bounds[1], bounds[2]
 

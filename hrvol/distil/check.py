@@ -1,0 +1,161 @@
+"""Compare a student with its teacher on tiles that were kept back from training.
+
+Agreement measures fidelity, not quality: a student that is better than its teacher agrees less. What tells a
+student that has not learnt enough is that it agrees with its teacher on tiles that it was trained on and not
+on others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from hrvol.quality.metrics import Confusion, iou_per_class, mean_iou, pixel_accuracy
+
+GAP = 0.08
+"""A student is rejected if its mean IoU with the teacher falls by more from training to kept-back tiles."""
+
+WORSE = 0.02
+"""A student is rejected if its mean IoU on held-out strokes is further below the teacher's."""
+
+FAR = 0.15
+"""A tile is reported if the share of pixels that agree is further below the median of tiles."""
+
+BINS = 15
+"""Bins of confidence of the calibration error."""
+
+_PIXELS = 200_000  # of the fit of a temperature
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """How far a student agrees with its teacher on some tiles.
+
+    Attributes
+    ----------
+    confusion
+        ``(K, K)`` pixels by class of the teacher and of the student.
+    tiles
+        ``(n,)`` share of pixels of each tile on which both agree.
+    calibration_error
+        Expected calibration error of the student's probabilities, the teacher's labels taken as true.
+    cross_entropy
+        Mean cross-entropy of the student's probabilities against the teacher's, in nats.
+    """
+
+    confusion: Confusion
+    tiles: NDArray[np.float64]
+    calibration_error: float
+    cross_entropy: float
+
+    @property
+    def iou(self) -> NDArray[np.float64]:
+        """IoU of the two for each class; NaN where neither has it."""
+        return iou_per_class(self.confusion.matrix)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean over the classes."""
+        return mean_iou(self.confusion.matrix)
+
+    @property
+    def share(self) -> float:
+        """Share of pixels on which both agree."""
+        return pixel_accuracy(self.confusion.matrix)
+
+    @property
+    def far_tiles(self) -> tuple[int, ...]:
+        """Tiles that agree much less than the others do."""
+        return tuple(np.flatnonzero(self.tiles < np.median(self.tiles) - FAR).tolist())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+        return {
+            "miou": round(self.mean_iou, 4),
+            "iou": [None if np.isnan(value) else round(float(value), 4) for value in self.iou],
+            "share": round(self.share, 4),
+            "tiles": len(self.tiles),
+            "lowest_tile": round(float(self.tiles.min()), 4),
+            "median_tile": round(float(np.median(self.tiles)), 4),
+            "calibration_error": round(self.calibration_error, 4),
+        }
+
+
+def agreement(
+    teacher: Sequence[NDArray[Any]], student: Sequence[NDArray[np.float32]], temperature: float = 1.0
+) -> Agreement:
+    """Compare probabilities of tiles.
+
+    Parameters
+    ----------
+    teacher, student
+        ``(K, rows, columns)`` probabilities of each tile.
+    temperature
+        Of the student; see :func:`tempered`.
+    """
+    classes = teacher[0].shape[0]
+    total: Confusion | None = None
+    shares = []
+    histogram = np.zeros((3, BINS))
+    entropy, pixels = 0.0, 0
+    for one, other in zip(teacher, student, strict=True):
+        true, found = (values.argmax(axis=0) + 1 for values in (one, other))
+        counted = Confusion.of(found, true, classes)
+        total = counted if total is None else total + counted
+        shares.append(float((true == found).mean()))
+        soft = tempered(other, temperature)
+        confidence = soft.max(axis=0).ravel()
+        bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+        for row, weights in enumerate((None, confidence, (true == found).ravel())):
+            histogram[row] += np.bincount(bins, weights, BINS)
+        entropy -= float((one.astype(np.float32) * np.log(np.maximum(soft, 1e-6))).sum())
+        pixels += true.size
+    assert total is not None
+    error = float(np.abs(histogram[1] - histogram[2]).sum() / histogram[0].sum())
+    return Agreement(total, np.array(shares), error, entropy / pixels)
+
+
+def tempered(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """Return probabilities ``(K, ...)`` whose logits are divided by a temperature."""
+    if temperature == 1:
+        return probabilities
+    powers = np.maximum(probabilities, 1e-12) ** np.float32(1 / temperature)
+    return np.asarray(powers / powers.sum(axis=0), np.float32)
+
+
+def fit_temperature(
+    teacher: Sequence[NDArray[Any]], student: Sequence[NDArray[np.float32]], seed: int
+) -> float:
+    """Return the temperature at which a student's probabilities are nearest to its teacher's.
+
+    The cross-entropy of the teacher's probabilities is minimised (Guo et al., ICML 2017, with soft labels) on
+    a sample of pixels.
+
+    Returns
+    -------
+    float
+        0.1 to 10; above 1 where the student is too sure.
+    """
+    rng = np.random.default_rng([seed, 11])
+    flat = [values.reshape(values.shape[0], -1) for values in teacher]
+    other = [values.reshape(values.shape[0], -1) for values in student]
+    each = max(1, _PIXELS // len(flat))
+    chosen = [rng.integers(values.shape[1], size=min(each, values.shape[1])) for values in flat]
+    target, found = (
+        np.concatenate([values[:, take] for values, take in zip(group, chosen, strict=True)], axis=1)
+        for group in (flat, other)
+    )
+    logits = np.log(np.maximum(found.astype(np.float64), 1e-12))
+    target = target.astype(np.float64)
+
+    def cost(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        return float(np.mean(np.logaddexp.reduce(scaled, axis=0) - (target * scaled).sum(axis=0)))
+
+    bound = np.log(10.0)
+    return float(round(np.exp(minimize_scalar(cost, bounds=(-bound, bound), method="bounded").x), 4))

@@ -1,0 +1,51 @@
+"""The request of a distillation as a frozen object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hrvol.errors import UsageError
+from hrvol.segment.student.spec import SIZES
+from hrvol.volume.region import Region
+
+AUTO = "auto"
+"""Size of a student that is chosen by its agreement with the teacher."""
+
+
+@dataclass(frozen=True)
+class DistilOptions:
+    """How a model is distilled.
+
+    Attributes
+    ----------
+    minutes
+        Time for labelling and training, about; ``None``: 10, or 2 on a GPU.
+    tiles
+        Number of tiles to label instead; ``None``: as many as fit the time.
+    size
+        ``small``, ``medium``, ``large``, or ``auto``.
+    seed
+        Of all random numbers.
+    accept
+        Whether a student that fails the check is returned all the same.
+    roi
+        Region to take tiles from.
+    level
+        Resolution of a multiscale volume, 0 the finest.
+    """
+
+    minutes: float | None = None
+    tiles: int | None = None
+    size: str = AUTO
+    seed: int = 0
+    accept: bool = False
+    roi: Region | None = None
+    level: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size not in (AUTO, *SIZES):
+            raise UsageError(f"size: found {self.size}, expected {AUTO}, {', '.join(SIZES)}")
+        if self.minutes is not None and not 0 < self.minutes <= 10_000:
+            raise UsageError(f"minutes: found {self.minutes:g}, expected more than 0 and at most 10,000")
+        if self.tiles is not None and not 2 <= self.tiles <= 10_000:
+            raise UsageError(f"tiles: found {self.tiles}, expected 2 to 10,000: one in five is kept back")

@@ -1,0 +1,180 @@
+"""Train students of the sizes requested, compare them with their teacher, and choose one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hrvol.device import cpus
+from hrvol.distil.cache import DistilCache
+from hrvol.distil.check import GAP, Agreement, agreement, fit_temperature
+from hrvol.distil.examples import Example, crop_shape, read_example
+from hrvol.distil.fit import FitSettings
+from hrvol.distil.options import AUTO, DistilOptions
+from hrvol.distil.sample import TeacherSample
+from hrvol.distil.training import KeptBack, Trained, Trainer
+from hrvol.engine.stop import Stop
+from hrvol.progress import ProgressCallback
+from hrvol.segment.model.model import Model
+from hrvol.segment.student.network import flop_per_voxel
+from hrvol.segment.student.spec import SIZES
+from hrvol.segment.student.student import StudentClassifier, channel_names
+
+LOG = logging.getLogger("hrvol.run")
+
+CLOSE = 0.005
+"""The smallest student whose mean IoU with the teacher is that close to the best is chosen."""
+
+
+@dataclass(frozen=True, eq=False)
+class DistilReport:
+    """A student, and how it compares with its teacher.
+
+    Attributes
+    ----------
+    student
+        The model.
+    size
+        Name of its size.
+    tiles, kept_back
+        Tiles labelled, and how many of them were kept back.
+    labelled
+        Tiles that were labelled by this call; the others were in the cache.
+    agreement, on_training
+        With the teacher, on kept-back tiles and on tiles of the training.
+    by_size
+        Mean IoU with the teacher of each size that was trained.
+    problems
+        What the check found, a line each; empty if the student passes.
+    examples
+        Kept-back tiles, the worst first: grey values, and labels of the teacher and the student.
+    seconds
+        Of the whole call.
+    """
+
+    student: Model
+    size: str
+    tiles: int
+    kept_back: int
+    labelled: int
+    agreement: Agreement
+    on_training: Agreement
+    by_size: Mapping[str, float]
+    problems: tuple[str, ...]
+    examples: tuple[tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]], ...] = field(repr=False)
+    seconds: float = 0.0
+
+
+def teach(
+    sample: TeacherSample,
+    distilling: DistilOptions,
+    cache: DistilCache,
+    stop: Stop,
+    progress: ProgressCallback | None,
+    device: str,
+) -> DistilReport:
+    """Train the sizes requested, and compare them with the teacher."""
+    teacher = sample.teacher
+    values = tuple(info.value for info in teacher.classes)
+    kept = KeptBack(sample.volume, teacher.window, sample.kept_back)
+    key = {"teacher": sample.sha256, "tiles": [tile.where.describe() for tile in sample.tiles]}
+    trainer = Trainer(values, None, kept, cache, key, stop, progress, device)
+    settings = FitSettings(seed=distilling.seed)
+    torch.set_num_threads(cpus())
+    sizes = SIZES if distilling.size == AUTO else {distilling.size: SIZES[distilling.size]}
+    found: dict[str, tuple[Trained, Agreement, float]] = {}
+    truth = [tile.probabilities for tile in sample.kept_back]
+    examples: list[Example] = []
+    shape = None
+    for name, spec in sizes.items():
+        if shape != crop_shape(spec):
+            shape = crop_shape(spec)
+            examples = [read_example(sample.volume, teacher.window, tile, shape) for tile in sample.training]
+        trained = trainer.train(name, spec, examples, settings)
+        predicted = kept.predict(trained.student, device)
+        temperature = fit_temperature(truth, predicted, distilling.seed)
+        found[name] = (trained, agreement(truth, predicted, temperature), temperature)
+        LOG.info("%s: mean IoU with the teacher %.3f", name, found[name][1].mean_iou)
+    best = max(entry[1].mean_iou for entry in found.values())
+    chosen = next(name for name, entry in found.items() if entry[1].mean_iou >= best - CLOSE)
+    trained, kept_agreement, temperature = found[chosen]
+    some = KeptBack(sample.volume, teacher.window, sample.training[: max(1, len(sample.kept_back))])
+    on_training = agreement(
+        [tile.probabilities for tile in some.tiles], some.predict(trained.student, device), temperature
+    )
+    by_size = {name: round(entry[1].mean_iou, 4) for name, entry in found.items()}
+    problems = problems_of(kept_agreement, on_training)
+    taught = {
+        "teacher": {
+            "source": teacher.source,
+            "sha256": sample.sha256,
+            "weights_sha256": teacher.weights_sha256,
+        },
+        "volume": dict(sample.identity),
+        "grey": {"mean": round(sample.grey[0], 5), "std": round(sample.grey[1], 5)},
+        "tiles": len(sample.tiles),
+        "kept_back": len(sample.kept_back),
+        "size": chosen,
+        "kflop": round(flop_per_voxel(trained.student.spec, len(values)) / 1e3, 2),
+        "agreement": kept_agreement.to_dict(),
+        "on_training": on_training.to_dict(),
+        "by_size": by_size,
+        "seed": distilling.seed,
+        "problems": list(problems),
+    }
+    student = replace(trained.student, temperature=temperature, taught=taught)
+    model = Model(
+        recipe=teacher.recipe.with_(crf=None),
+        classes=teacher.classes,
+        window=teacher.window,
+        classifier=student,
+        weights_sha256=None,
+        channels=channel_names(student.spec),
+        trained_on=teacher.trained_on,
+    )
+    pictures = _pictures(kept, student, kept_agreement, device)
+    return DistilReport(
+        model,
+        chosen,
+        len(sample.tiles),
+        len(sample.kept_back),
+        0,
+        kept_agreement,
+        on_training,
+        by_size,
+        problems,
+        pictures,
+    )
+
+
+def problems_of(kept_back: Agreement, on_training: Agreement) -> tuple[str, ...]:
+    """Return why a student should not be used, a line each; empty if it passes."""
+    problems = []
+    gap = on_training.mean_iou - kept_back.mean_iou
+    if gap > GAP:
+        problems.append(
+            f"mean IoU with the teacher is {on_training.mean_iou:.3f} on tiles of the training and"
+            f" {kept_back.mean_iou:.3f} on others, expected a difference of at most {GAP:g}"
+        )
+    return tuple(problems)
+
+
+def _pictures(
+    kept: KeptBack, student: StudentClassifier, found: Agreement, device: str
+) -> tuple[tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]], ...]:
+    """Return the kept-back tiles, the worst first: grey values, the teacher's labels, the student's."""
+    predicted = kept.predict(student, device)
+    pictures = []
+    for number in np.argsort(found.tiles):
+        tile = kept.tiles[number]
+        image = tile.where.image(kept.volume, kept.window)[tile.where.tile.core_in_window]
+        labels = [
+            (values.argmax(axis=0) + 1).astype(np.uint8) for values in (tile.probabilities, predicted[number])
+        ]
+        pictures.append((image, labels[0], labels[1]))
+    return tuple(pictures)

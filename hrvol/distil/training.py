@@ -1,0 +1,214 @@
+"""Train a student to the end: progress, checkpoints, and the best of its states on kept-back tiles."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hrvol.distil.cache import DistilCache
+from hrvol.distil.check import agreement
+from hrvol.distil.examples import Example, LabelledTile
+from hrvol.distil.fit import Fit, FitSettings
+from hrvol.distil.label import stopped
+from hrvol.engine.stop import Stop
+from hrvol.progress import ProgressCallback
+from hrvol.segment.student.lattice import Lattice
+from hrvol.segment.student.network import folded, network_arrays
+from hrvol.segment.student.runner import StudentRunner
+from hrvol.segment.student.spec import StudentSpec
+from hrvol.segment.student.student import StudentClassifier
+from hrvol.volume.intensity import Window, to_unit
+from hrvol.volume.volume import Volume
+
+LOOKS = 4
+"""How often a student is compared with its teacher on kept-back tiles during training."""
+
+CHECKPOINT = 15.0
+"""Seconds between two checkpoints."""
+
+_SHARES = tuple((number + 1) / LOOKS for number in range(LOOKS))
+
+
+@dataclass(frozen=True, eq=False)
+class KeptBack:
+    """Tiles that are not trained on, with what a student predicts them from.
+
+    Attributes
+    ----------
+    volume, window
+        The volume, and the grey values that become 0 and 1.
+    tiles
+        The tiles.
+    """
+
+    volume: Volume
+    window: Window
+    tiles: tuple[LabelledTile, ...]
+
+    def predict(self, student: StudentClassifier, device: str = "cpu") -> list[NDArray[np.float32]]:
+        """Return a student's probabilities ``(K, rows, columns)`` of the tiles' cores."""
+        runner = StudentRunner(student, device)
+        return [self._predict(runner, tile) for tile in self.tiles]
+
+    def _predict(self, runner: StudentRunner, tile: LabelledTile) -> NDArray[np.float32]:
+        core = tile.where.core
+        spec = runner.spec
+        # One cell that holds the core, aligned as those of a lattice are.
+        starts = [span.start // step * step for span, step in zip(core, spec.alignment, strict=True)]
+        sides = [
+            -(-(span.stop - start) // step) * step
+            for span, start, step in zip(core, starts, spec.alignment, strict=True)
+        ]
+        lattice = Lattice(self.volume.shape, (sides[0], sides[1], sides[2]), spec.halo)
+        z, y, x = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+        window = lattice.window((z, y, x))
+        reads = lattice.reads_of(window)
+        raw = self.volume.read(reads)
+        origin = (reads[0].start, reads[1].start, reads[2].start)
+        grey = to_unit(lattice.cut(window, raw, origin), self.window, source=self.volume.source)
+        proba = np.asarray(runner.probabilities(grey))
+        inside = tuple(
+            slice(span.start - start, span.stop - start) for span, start in zip(core, starts, strict=True)
+        )
+        values: NDArray[np.float32] = proba[(slice(None), *inside)].squeeze(tile.where.axis + 1)
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained student.
+
+    Attributes
+    ----------
+    student
+        The student, its temperature not yet fitted.
+    seconds
+        Of training, in this process.
+    losses
+        Mean loss of each tenth of the steps.
+    """
+
+    student: StudentClassifier
+    seconds: float
+    losses: tuple[float, ...]
+
+
+@dataclass
+class Trainer:
+    """Trains students of several architectures on the same tiles.
+
+    Attributes
+    ----------
+    values
+        Class values in order.
+    class_weights
+        ``(K,)`` weights of strokes by class, or ``None``.
+    kept_back
+        Tiles to compare on.
+    cache, key
+        Where unfinished trainings are kept, and what identifies the tiles.
+    stop, progress
+        As in :func:`hrvol.distil_model`.
+    device
+        Name of torch's device.
+    """
+
+    values: tuple[int, ...]
+    class_weights: NDArray[np.float32] | None
+    kept_back: KeptBack
+    cache: DistilCache
+    key: Mapping[str, Any]
+    stop: Stop
+    progress: ProgressCallback | None = None
+    device: str = "cpu"
+
+    def train(
+        self, name: str, spec: StudentSpec, examples: Sequence[Example], settings: FitSettings
+    ) -> Trained:
+        """Train one student.
+
+        Parameters
+        ----------
+        name
+            Of its size, for messages.
+        spec
+            Its architecture.
+        examples
+            Tiles to train on.
+        settings
+            How it is trained.
+
+        Raises
+        ------
+        StoppedError
+            A stop was requested; the training goes on from here when it is called again.
+        ModelError
+            The training diverged.
+        """
+        key = {
+            **self.key,
+            "spec": spec.to_dict(),
+            "settings": asdict(settings),
+            "threads": torch.get_num_threads(),
+        }
+        fit = Fit(spec, len(self.values), settings, self.device)
+        best = self._resume(fit, key)
+        looks = sorted({max(1, round(share * settings.steps)) for share in _SHARES})
+        losses: list[float] = []
+        began = saved = time.monotonic()
+        while fit.step < settings.steps:
+            losses.append(fit.run_step(examples, self.class_weights))
+            if fit.step in looks:
+                best = self._look(fit, best)
+            if self.progress is not None:
+                self.progress(f"train {name}", fit.step, settings.steps)
+            late = time.monotonic() - saved > CHECKPOINT
+            if self.stop.requested or late:
+                self.cache.write_state(key, fit.state() | best.tensors())
+                saved = time.monotonic()
+            if self.stop.requested and fit.step < settings.steps:
+                raise stopped(self.stop, f"while {name} was trained")
+        self.cache.forget_state(key)
+        tenth = max(1, len(losses) // 10)
+        means = tuple(round(float(np.mean(losses[i : i + tenth])), 4) for i in range(0, len(losses), tenth))
+        student = StudentClassifier(spec, self.values, best.arrays)
+        return Trained(student, time.monotonic() - began, means)
+
+    def _look(self, fit: Fit, best: _Best) -> _Best:
+        """Compare the averaged weights on the kept-back tiles; return these or the best before."""
+        arrays = network_arrays(folded(fit.average))
+        student = StudentClassifier(fit.spec, self.values, arrays)
+        predicted = self.kept_back.predict(student, self.device)
+        found = agreement([tile.probabilities for tile in self.kept_back.tiles], predicted)
+        return _Best(arrays, found.cross_entropy) if found.cross_entropy <= best.cross_entropy else best
+
+    def _resume(self, fit: Fit, key: Mapping[str, Any]) -> _Best:
+        tensors = self.cache.read_state(key)
+        if tensors is None:
+            return _Best({}, float("inf"))
+        try:
+            fit.restore(tensors)
+        except (KeyError, RuntimeError, ValueError):  # damaged: begin again
+            fit.__init__(fit.spec, len(self.values), fit.settings, self.device)  # type: ignore[misc]
+            return _Best({}, float("inf"))
+        prefix = "best."
+        arrays = {n.removeprefix(prefix): v.numpy() for n, v in tensors.items() if n.startswith(prefix)}
+        return _Best(arrays, float(tensors["cross_entropy"]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Best:
+    """The weights that agreed best so far, and their cross-entropy."""
+
+    arrays: dict[str, NDArray[np.float32]]
+    cross_entropy: float
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {f"best.{name}": torch.from_numpy(np.array(values)) for name, values in self.arrays.items()}
+        return tensors | {"cross_entropy": torch.tensor(self.cross_entropy, dtype=torch.float64)}
