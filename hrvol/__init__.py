@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
     from hrvol.analysis.evaluate import evaluate_volumes
+    from hrvol.distil.distil import distil_model
     from hrvol.engine.stop import stop_signals
     from hrvol.explore.detect import detect_objects
     from hrvol.explore.pca import pca_picture
@@ -38,6 +39,7 @@ _HOME = {
     "cluster_volume": "hrvol.run.cluster",
     "describe": "hrvol.info",
     "detect_objects": "hrvol.explore.detect",
+    "distil_model": "hrvol.distil.distil",
     "evaluate_volumes": "hrvol.analysis.evaluate",
     "extract_features": "hrvol.run.extract_features",
     "find_similar": "hrvol.explore.similar",
@@ -65,6 +67,7 @@ __all__ = [
     "cluster_volume",
     "describe",
     "detect_objects",
+    "distil_model",
     "evaluate_volumes",
     "extract_features",
     "find_similar",

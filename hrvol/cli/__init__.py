@@ -20,6 +20,7 @@ from hrvol.cli.common.output import debugging, echo, echo_lines, quiet_libraries
 from hrvol.cli.common.streams import safe_streams
 from hrvol.cli.demo import demo
 from hrvol.cli.detect import detect
+from hrvol.cli.distil import distil
 from hrvol.cli.doctor import doctor
 from hrvol.cli.evaluate import evaluate
 from hrvol.cli.features import features
@@ -148,7 +149,7 @@ def main(context: click.Context) -> None:
 
 
 _COMMANDS = (
-    *(demo, doctor, info, weights, recipe, tune, train, plan, segment, status, pyramid),
+    *(demo, doctor, info, weights, recipe, tune, train, distil, plan, segment, status, pyramid),
     *(cluster, detect, similar, pca, evaluate, features),
 )
 for _command in _COMMANDS:

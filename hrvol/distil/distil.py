@@ -23,7 +23,7 @@ from hrvol.errors import ModelError
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.run.job import ModelContent
-from hrvol.run.options import RunOptions, engine_spec
+from hrvol.run.options import InputOptions, RunOptions, engine_spec
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.region import Region, region_box
@@ -107,12 +107,11 @@ def distil_model(
     options = RunOptions(
         engine_spec(engine, workers, scheduler_file, engine_options, devices),
         device,
+        InputOptions(roi, None, level),
         weights=WeightsSource.of(weights_path, offline),
         storage_options=storage_options,
     )
-    return distil(
-        volume, model, DistilOptions(minutes, tiles, size, seed, accept, roi, level), options, stop, progress
-    )
+    return distil(volume, model, DistilOptions(minutes, tiles, size, seed, accept), options, stop, progress)
 
 
 def distil(
@@ -129,7 +128,7 @@ def distil(
     check_engine(options.engine)
     stop = stop or Stop()
     with ExitStack() as stack:
-        opened = open_volume(located(volume, options.storage_options), level=distilling.level)
+        opened = open_volume(located(volume, options.storage_options), level=options.input.level)
         content = ModelContent.of(model)
         source = content.source(
             options.weights, options.engine.device, stack, workers=not options.engine.serial
@@ -152,7 +151,7 @@ def distil(
             teacher.recipe.tiles,
             (0,),
             distilling.seed,
-            region_box(distilling.roi, opened),
+            region_box(options.input.roi, opened),
             progress,
         )
         threads = cpus() if options.engine.serial else 1

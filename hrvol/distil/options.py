@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from hrvol.errors import UsageError
 from hrvol.segment.student.spec import SIZES
-from hrvol.volume.region import Region
 
 AUTO = "auto"
 """Size of a student that is chosen by its agreement with the teacher."""
@@ -28,10 +27,6 @@ class DistilOptions:
         Of all random numbers.
     accept
         Whether a student that fails the check is returned all the same.
-    roi
-        Region to take tiles from.
-    level
-        Resolution of a multiscale volume, 0 the finest.
     """
 
     minutes: float | None = None
@@ -39,8 +34,6 @@ class DistilOptions:
     size: str = AUTO
     seed: int = 0
     accept: bool = False
-    roi: Region | None = None
-    level: int = 0
 
     def __post_init__(self) -> None:
         if self.size not in (AUTO, *SIZES):

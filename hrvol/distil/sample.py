@@ -39,8 +39,7 @@ def label_sample(found: Candidates, labeller: Labeller, distilling: DistilOption
     key = {
         "minutes": distilling.minutes,
         "seed": distilling.seed,
-        "roi": str(distilling.roi),
-        "candidates": len(found.tiles),
+        "candidates": [tile.describe() for tile in found.tiles],
     }
 
     def take(count: int) -> None:

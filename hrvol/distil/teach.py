@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,9 @@ class DistilReport:
     by_size
         Mean IoU with the teacher of each size that was trained.
     problems
-        What the check found, a line each; empty if the student passes.
+        Why the student fails the check, a line each; empty if it passes.
+    notes
+        What else is worth knowing, a line each.
     examples
         Kept-back tiles, the worst first: grey values, and labels of the teacher and the student.
     seconds
@@ -66,8 +69,24 @@ class DistilReport:
     on_training: Agreement
     by_size: Mapping[str, float]
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
     examples: tuple[tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]], ...] = field(repr=False)
     seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+        return {
+            "size": self.size,
+            "tiles": self.tiles,
+            "kept_back": self.kept_back,
+            "labelled": self.labelled,
+            "agreement": self.agreement.to_dict(),
+            "on_training": self.on_training.to_dict(),
+            "by_size": dict(self.by_size),
+            "problems": list(self.problems),
+            "notes": list(self.notes),
+            "seconds": round(self.seconds, 1),
+        }
 
 
 def teach(
@@ -148,6 +167,7 @@ def teach(
         on_training,
         by_size,
         problems,
+        _notes(kept, kept_agreement),
         pictures,
     )
 
@@ -162,6 +182,20 @@ def problems_of(kept_back: Agreement, on_training: Agreement) -> tuple[str, ...]
             f" {kept_back.mean_iou:.3f} on others, expected a difference of at most {GAP:g}"
         )
     return tuple(problems)
+
+
+def _notes(kept: KeptBack, found: Agreement) -> tuple[str, ...]:
+    """Return tiles on which a student agrees much less than on others, a line each."""
+    notes = []
+    for number in found.far_tiles:
+        where = kept.tiles[number].where
+        y0, y1, x0, x1 = where.tile.core
+        notes.append(
+            f"agrees on {100 * found.tiles[number]:.1f} % of the pixels of {'zyx'[where.axis]} ="
+            f" {where.position}, {y0}:{y1}, {x0}:{x1}, where the median tile has"
+            f" {100 * float(np.median(found.tiles)):.1f} %"
+        )
+    return tuple(notes)
 
 
 def _pictures(

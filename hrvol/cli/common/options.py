@@ -15,6 +15,7 @@ from hrvol.cli.common.class_weights import CLASS_WEIGHTS
 from hrvol.cli.common.output import echo
 
 if TYPE_CHECKING:
+    from hrvol.distil.options import DistilOptions
     from hrvol.engine.spec import EngineSpec
     from hrvol.features.weights.source import WeightsSource
     from hrvol.run.options import ClusterOptions, RunOptions
@@ -327,6 +328,68 @@ run_options = bundle("options", _run_options, _RUN)
 _SEGMENT = _RUN | _PART | CLASS_WEIGHTS
 segment_options = bundle("options", _run_options, _SEGMENT)
 """The same for a given model, whose classes are known, and with parts of the blocks."""
+
+
+def _distil_options(
+    engine: str,
+    scheduler_file: str | None,
+    engine_options: dict[str, Any],
+    workers: int | None,
+    **values: Any,
+) -> RunOptions:
+    """Return the request of the command distil, which writes no labels."""
+    from hrvol.run.options import InputOptions, RunOptions
+
+    return RunOptions(
+        _engine(engine, scheduler_file, engine_options, workers, values["devices"]),
+        values["device"],
+        InputOptions(values["roi"], None, values["level"]),
+        weights=_weights(values["weights_path"], values["offline"]),
+        storage_options=values["storage_options"],
+    )
+
+
+def _distilling(
+    minutes: float | None, tiles: int | None, size: str, distil_seed: int, accept: bool
+) -> DistilOptions:
+    from hrvol.distil.options import DistilOptions
+
+    return DistilOptions(minutes, tiles, size, distil_seed, accept)
+
+
+_DISTILLING = {
+    "minutes": click.option(
+        "--minutes",
+        type=click.FloatRange(0, 10_000, min_open=True),
+        help="Time for labelling tiles and training, about [10; on a GPU 2].",
+    ),
+    "tiles": click.option(
+        "--tiles",
+        type=click.IntRange(2, 10_000),
+        help="Number of tiles to label, whatever the time it takes.",
+    ),
+    "size": click.option(
+        "--size",
+        type=click.Choice(["auto", "small", "medium", "large"]),
+        default="auto",
+        show_default=True,
+        help="About 6, 22 and 48 kFLOP a voxel; auto: the smallest of those that agree best with the model.",
+    ),
+    "distil_seed": click.option(
+        "--seed",
+        "distil_seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Of the choice of tiles and of the training.",
+    ),
+    "accept": click.option("--accept", is_flag=True, help="Write the student even if it fails the check."),
+}
+distilling_options = bundle("distilling", _distilling, _DISTILLING)
+"""How a model is distilled, as one :class:`~hrvol.distil.options.DistilOptions`."""
+_WHERE = {"roi": _INPUT["roi"], "level": _INPUT["level"]}
+distil_run_options = bundle("options", _distil_options, _ENGINE | _DEVICES | _WHERE | _STORAGE | _WEIGHTS)
+"""Where tiles are labelled, and which part of the volume they are from."""
 _PLAN_FRESH = {
     "fresh": click.option("--fresh", is_flag=True, help="Plan as if an earlier output were deleted.")
 }
