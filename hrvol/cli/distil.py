@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrvol.cli.common.options import distil_run_options, distilling_options, json_option
+from hrvol.cli.common.distilling import distil_run_options, distilling_options
+from hrvol.cli.common.options import json_option
 from hrvol.cli.common.output import echo, echo_json, echo_table, news, score, suggest_fresh
 
 if TYPE_CHECKING:

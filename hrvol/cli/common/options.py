@@ -15,7 +15,6 @@ from hrvol.cli.common.class_weights import CLASS_WEIGHTS
 from hrvol.cli.common.output import echo
 
 if TYPE_CHECKING:
-    from hrvol.distil.options import DistilOptions
     from hrvol.engine.spec import EngineSpec
     from hrvol.features.weights.source import WeightsSource
     from hrvol.run.options import ClusterOptions, RunOptions
@@ -89,13 +88,14 @@ def bundle(name: str, make: Callable[..., Any], options: Mapping[str, Option]) -
     return decorate
 
 
-def _weights(weights_path: str | None, offline: bool) -> WeightsSource:
+def weights_of(weights_path: str | None, offline: bool) -> WeightsSource:
+    """Return where the options :data:`WEIGHTS` take weights from."""
     from hrvol.features.weights.source import WeightsSource
 
     return WeightsSource.of(weights_path, offline)
 
 
-_WEIGHTS = {
+WEIGHTS = {
     "weights_path": click.option(
         "--weights",
         "weights_path",
@@ -124,13 +124,14 @@ def parse_devices(ctx: click.Context, param: click.Parameter, value: str | None)
     return names
 
 
-def _engine(
+def engine_of(
     engine: str,
     scheduler_file: str | None,
     engine_options: dict[str, Any],
     workers: int | None,
     devices: tuple[str, ...] | None = None,
 ) -> EngineSpec:
+    """Return the engine that the options :data:`ENGINE` name."""
     from hrvol.run.options import engine_spec
 
     return engine_spec(engine, workers, scheduler_file, engine_options, devices)
@@ -220,7 +221,7 @@ classes_option = click.option(
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
-_ENGINE = {
+ENGINE = {
     "engine": click.option(
         "--engine",
         default="local",
@@ -247,9 +248,9 @@ _ENGINE = {
         help="Worker processes of local [one per CPU] or cuda [one per GPU], or jobs of slurm [1].",
     ),
 }
-engine_options = bundle("engine", _engine, _ENGINE)
+engine_options = bundle("engine", engine_of, ENGINE)
 
-_DEVICES = {
+DEVICES = {
     "device": device_option,
     "devices": click.option(
         "--devices",
@@ -267,7 +268,7 @@ _OUTPUT = {
     ),
     "crf": crf_option,
 }
-_INPUT = {
+INPUT = {
     "roi": roi_option,
     "mask": click.option(
         "--mask", metavar="MASK", help="Label only voxels where this volume is not 0 (of the same shape)."
@@ -291,7 +292,7 @@ _PART = {
         help="Compute the k-th of n parts of the blocks: array jobs without a scheduler.",
     )
 }
-_STORAGE = {"storage_options": storage_option}
+STORAGE = {"storage_options": storage_option}
 
 
 def _run_options(
@@ -306,7 +307,7 @@ def _run_options(
     from hrvol.segment.class_weights import ClassWeights
 
     return RunOptions(
-        _engine(engine, scheduler_file, engine_options, workers, values["devices"]),
+        engine_of(engine, scheduler_file, engine_options, workers, values["devices"]),
         values["device"],
         InputOptions(values["roi"], values["mask"], values["level"]),
         OutputOptions(
@@ -317,12 +318,12 @@ def _run_options(
             part=values.get("part"),
             class_weights=ClassWeights.of(values.get("class_weight"), values.get("fractions")),
         ),
-        _weights(values["weights_path"], values["offline"]),
+        weights_of(values["weights_path"], values["offline"]),
         values["storage_options"],
     )
 
 
-_RUN = _ENGINE | _DEVICES | _OUTPUT | _INPUT | _FRESH | _STORAGE | _WEIGHTS
+_RUN = ENGINE | DEVICES | _OUTPUT | INPUT | _FRESH | STORAGE | WEIGHTS
 run_options = bundle("options", _run_options, _RUN)
 """All options of a run, as one :class:`~hrvol.run.options.RunOptions`."""
 _SEGMENT = _RUN | _PART | CLASS_WEIGHTS
@@ -330,66 +331,6 @@ segment_options = bundle("options", _run_options, _SEGMENT)
 """The same for a given model, whose classes are known, and with parts of the blocks."""
 
 
-def _distil_options(
-    engine: str,
-    scheduler_file: str | None,
-    engine_options: dict[str, Any],
-    workers: int | None,
-    **values: Any,
-) -> RunOptions:
-    """Return the request of the command distil, which writes no labels."""
-    from hrvol.run.options import InputOptions, RunOptions
-
-    return RunOptions(
-        _engine(engine, scheduler_file, engine_options, workers, values["devices"]),
-        values["device"],
-        InputOptions(values["roi"], None, values["level"]),
-        weights=_weights(values["weights_path"], values["offline"]),
-        storage_options=values["storage_options"],
-    )
-
-
-def _distilling(
-    minutes: float | None, tiles: int | None, size: str, distil_seed: int, accept: bool
-) -> DistilOptions:
-    from hrvol.distil.options import DistilOptions
-
-    return DistilOptions(minutes, tiles, size, distil_seed, accept)
-
-
-_DISTILLING = {
-    "minutes": click.option(
-        "--minutes",
-        type=click.FloatRange(0, 10_000, min_open=True),
-        help="Time for labelling tiles and training, about [10; on a GPU 2].",
-    ),
-    "tiles": click.option(
-        "--tiles",
-        type=click.IntRange(2, 10_000),
-        help="Number of tiles to label, whatever the time it takes.",
-    ),
-    "size": click.option(
-        "--size",
-        type=click.Choice(["auto", "small", "medium", "large"]),
-        default="auto",
-        show_default=True,
-        help="About 6, 22 and 48 kFLOP a voxel; auto: the smallest of those that agree best with the model.",
-    ),
-    "distil_seed": click.option(
-        "--seed",
-        "distil_seed",
-        type=click.IntRange(0),
-        default=0,
-        show_default=True,
-        help="Of the choice of tiles and of the training.",
-    ),
-    "accept": click.option("--accept", is_flag=True, help="Write the student even if it fails the check."),
-}
-distilling_options = bundle("distilling", _distilling, _DISTILLING)
-"""How a model is distilled, as one :class:`~hrvol.distil.options.DistilOptions`."""
-_WHERE = {"roi": _INPUT["roi"], "level": _INPUT["level"]}
-distil_run_options = bundle("options", _distil_options, _ENGINE | _DEVICES | _WHERE | _STORAGE | _WEIGHTS)
-"""Where tiles are labelled, and which part of the volume they are from."""
 _PLAN_FRESH = {
     "fresh": click.option("--fresh", is_flag=True, help="Plan as if an earlier output were deleted.")
 }
@@ -434,10 +375,10 @@ min_size_option = click.option(
 )
 
 
-compute_options = bundle("computing", dict, {"device": device_option} | _STORAGE | _WEIGHTS)
+compute_options = bundle("computing", dict, {"device": device_option} | STORAGE | WEIGHTS)
 """Where features are computed and what is opened for them, as keywords of the public functions."""
 recipe_compute_options = bundle(
-    "computing", dict, {"recipe": recipe_option, "device": device_option} | _STORAGE | _WEIGHTS
+    "computing", dict, {"recipe": recipe_option, "device": device_option} | STORAGE | WEIGHTS
 )
 """The same, and the recipe."""
 

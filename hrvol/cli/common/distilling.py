@@ -1,0 +1,75 @@
+"""Options of the command distil, also taken by segment with ``--distil``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hrvol.cli.common.options import DEVICES, ENGINE, INPUT, STORAGE, WEIGHTS, bundle, engine_of, weights_of
+
+if TYPE_CHECKING:
+    from hrvol.distil.options import DistilOptions
+    from hrvol.run.options import RunOptions
+
+
+def _distil_options(
+    engine: str,
+    scheduler_file: str | None,
+    engine_options: dict[str, Any],
+    workers: int | None,
+    **values: Any,
+) -> RunOptions:
+    """Return the request of the command distil, which writes no labels."""
+    from hrvol.run.options import InputOptions, RunOptions
+
+    return RunOptions(
+        engine_of(engine, scheduler_file, engine_options, workers, values["devices"]),
+        values["device"],
+        InputOptions(values["roi"], None, values["level"]),
+        weights=weights_of(values["weights_path"], values["offline"]),
+        storage_options=values["storage_options"],
+    )
+
+
+def _distilling(
+    minutes: float | None, tiles: int | None, size: str, distil_seed: int, accept: bool
+) -> DistilOptions:
+    from hrvol.distil.options import DistilOptions
+
+    return DistilOptions(minutes, tiles, size, distil_seed, accept)
+
+
+_DISTILLING = {
+    "minutes": click.option(
+        "--minutes",
+        type=click.FloatRange(0, 10_000, min_open=True),
+        help="Time for labelling tiles and training, about [10; on a GPU 2].",
+    ),
+    "tiles": click.option(
+        "--tiles",
+        type=click.IntRange(2, 10_000),
+        help="Number of tiles to label, whatever the time it takes.",
+    ),
+    "size": click.option(
+        "--size",
+        type=click.Choice(["auto", "small", "medium", "large"]),
+        default="auto",
+        show_default=True,
+        help="About 6, 22 and 48 kFLOP a voxel; auto: the smallest of those that agree best with the model.",
+    ),
+    "distil_seed": click.option(
+        "--seed",
+        "distil_seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Of the choice of tiles and of the training.",
+    ),
+    "accept": click.option("--accept", is_flag=True, help="Write the student even if it fails the check."),
+}
+distilling_options = bundle("distilling", _distilling, _DISTILLING)
+"""How a model is distilled, as one :class:`~hrvol.distil.options.DistilOptions`."""
+_WHERE = {"roi": INPUT["roi"], "level": INPUT["level"]}
+distil_run_options = bundle("options", _distil_options, ENGINE | DEVICES | _WHERE | STORAGE | WEIGHTS)
+"""Where tiles are labelled, and which part of the volume they are from."""
