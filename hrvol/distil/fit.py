@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hrvol.distil.augment import augmented
-from hrvol.distil.examples import Crop, Example, crop_shape, draw_crop
+from hrvol.distil.examples import Crop, CropShape, Example, crop_shape, draw_crop
 from hrvol.errors import ModelError
 from hrvol.segment.student.network import StudentNetwork
 from hrvol.segment.student.normalise import network_input
@@ -77,9 +77,18 @@ class Fit:
         How it is trained.
     device
         Name of torch's device.
+    shape
+        Shape of crops; ``None``: the usual one of the architecture.
     """
 
-    def __init__(self, spec: StudentSpec, classes: int, settings: FitSettings, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        spec: StudentSpec,
+        classes: int,
+        settings: FitSettings,
+        device: str = "cpu",
+        shape: CropShape | None = None,
+    ) -> None:
         self.spec, self.settings = spec, settings
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
@@ -90,7 +99,7 @@ class Fit:
         self._optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self._shape = crop_shape(spec)
+        self._shape = shape or crop_shape(spec)
         self.step = 0
 
     def run_step(
@@ -114,7 +123,7 @@ class Fit:
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate()
         loss = self._loss(crops, class_weights)
-        value = float(loss)
+        value = loss.item()
         if not np.isfinite(value):
             raise ModelError(
                 f"student: found a loss of {value} at step {self.step}, expected a finite one: the training"
