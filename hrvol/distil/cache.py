@@ -1,7 +1,7 @@
 """What a distillation has done so far, on disk: labelled tiles and the training, by content.
 
 The folder of a teacher and a volume holds a tile per file, so that another distillation, of another size say,
-labels none of them again, and one that was killed goes on. Files are written atomically; a damaged one is
+labels none of them again, and one that was killed is resumed. Files are written atomically; a damaged one is
 made again.
 """
 

@@ -25,7 +25,7 @@ from hrvol.volume.intensity import Window, to_unit
 from hrvol.volume.volume import Volume
 
 CANDIDATES = 256
-"""Tiles whose grey values are compared, per axis."""
+"""Tiles of planes along z whose grey values are compared; along other axes half as many."""
 
 CLUSTERS = 8
 """Clusters of candidates that look alike."""
@@ -85,7 +85,8 @@ def candidates(
         order = (axis, *(other for other in range(3) if other != axis))
         shape = (volume.shape[order[0]], volume.shape[order[1]], volume.shape[order[2]])
         part = (region[order[0]], region[order[1]], region[order[2]])
-        spread = stratified_tiles(shape, part, tiles, CANDIDATES, seed + axis)
+        count = CANDIDATES if axis == 0 else CANDIDATES // 2  # half of all are planes along z
+        spread = stratified_tiles(shape, part, tiles, count, seed + axis)
         chosen += [PlaneTile(axis, position, tile) for position, _, tile in spread]
     if not chosen:
         raise UsageError(f"{volume.source}: found no tile in the region, expected a larger one")

@@ -13,6 +13,7 @@ from typing import Any
 from hrvol.device import cpus
 from hrvol.distil.cache import DistilCache, tidy
 from hrvol.distil.choose import candidates
+from hrvol.distil.dimensions import Wish, apparent_spacing, dimensions_of
 from hrvol.distil.label import LabelJob, Labeller
 from hrvol.distil.options import AUTO, DistilOptions
 from hrvol.distil.sample import TeacherSample, check_classes, label_sample
@@ -26,6 +27,7 @@ from hrvol.run.job import ModelContent
 from hrvol.run.options import InputOptions, RunOptions, engine_spec
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.student import StudentClassifier
+from hrvol.volume.grid.tiling import box_shape
 from hrvol.volume.region import Region, region_box
 from hrvol.volume.storage.location import located
 from hrvol.volume.volume import open_volume
@@ -41,6 +43,7 @@ def distil_model(
     tiles: int | None = None,
     size: str = AUTO,
     seed: int = 0,
+    volumetric: Wish = "auto",
     accept: bool = False,
     roi: Region | None = None,
     level: int = 0,
@@ -78,6 +81,10 @@ def distil_model(
         the smallest whose mean IoU with the teacher is within 0.005 of the best.
     seed
         Of the choice of tiles and of the training.
+    volumetric
+        Whether the student sees neighbouring planes: ``auto``, if neighbouring planes differ no more than
+        pixels of a plane at a distance of 4 do; ``on`` or ``off``. Where they are as near as pixels, the
+        teacher labels planes along all three axes.
     accept
         Return the student even if it fails the check.
     roi
@@ -111,7 +118,9 @@ def distil_model(
         weights=WeightsSource.of(weights_path, offline),
         storage_options=storage_options,
     )
-    return distil(volume, model, DistilOptions(minutes, tiles, size, seed, accept), options, stop, progress)
+    return distil(
+        volume, model, DistilOptions(minutes, tiles, size, seed, volumetric, accept), options, stop, progress
+    )
 
 
 def distil(
@@ -145,14 +154,14 @@ def distil(
             "tiles": teacher.recipe.tiles.to_dict(),
         }
         cache = DistilCache.of(key)
+        region = region_box(options.input.roi, opened)
+        spacing = apparent_spacing(opened, distilling.seed, region)
+        sees, axes = dimensions_of(distilling.volumetric, spacing, box_shape(region))
+        LOG.info(
+            "neighbouring planes are as far apart as %.1f px of a plane: the student sees %s", spacing, sees
+        )
         found = candidates(
-            opened,
-            teacher.window,
-            teacher.recipe.tiles,
-            (0,),
-            distilling.seed,
-            region_box(options.input.roi, opened),
-            progress,
+            opened, teacher.window, teacher.recipe.tiles, axes, distilling.seed, region, progress
         )
         threads = cpus() if options.engine.serial else 1
         labeller = Labeller(
@@ -165,7 +174,7 @@ def distil(
         )
         labelled = label_sample(found, labeller, distilling)
     tidy(cache)
-    sample = TeacherSample(opened, teacher, labelled, found.grey, identity, content.sha256)
+    sample = TeacherSample(opened, teacher, labelled, found.grey, identity, content.sha256, sees, spacing)
     check_classes(sample, distilling)
     report = teach(sample, distilling, cache, stop, progress, options.engine.device)
     report = replace(report, labelled=labeller.computed, seconds=time.monotonic() - began)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from hrvol.distil.planes import PlaneTile
 from hrvol.segment.student.lattice import reflected
 from hrvol.segment.student.spec import StudentSpec
 from hrvol.volume.grid.tiling import Box
-from hrvol.volume.intensity import Window, to_unit
+from hrvol.volume.intensity import Window, check_finite, to_unit
 from hrvol.volume.volume import Volume
 
 CROP = 256
@@ -53,15 +54,18 @@ class Example:
     ----------
     tile
         The labelled tile.
-    grey
-        ``(z, y, x)`` float32 in [0, 1], mirrored where it lies beyond the volume.
+    raw
+        ``(z, y, x)`` of the volume's type, mirrored where it lies beyond the volume.
     origin
         Position of its first voxel in the volume, maybe beyond it.
+    window
+        Grey values that become 0 and 1.
     """
 
     tile: LabelledTile
-    grey: NDArray[np.float32]
+    raw: NDArray[Any]
     origin: Shape3
+    window: Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +115,18 @@ def crop_shape(spec: StudentSpec) -> CropShape:
     return CropShape(side, (margin[0], margin[1], margin[2]))
 
 
+def trimmed(tile: LabelledTile, side: int) -> LabelledTile:
+    """Return the middle of a labelled tile, at most ``side`` pixels long: its surroundings fit the memory."""
+    y0, y1, x0, x1 = tile.where.tile.core
+    top, left = (max(length - side, 0) // 2 for length in (y1 - y0, x1 - x0))
+    rows, columns = (slice(first, first + side) for first in (top, left))
+    height, width = min(side, y1 - y0), min(side, x1 - x0)
+    core = (y0 + top, y0 + top + height, x0 + left, x0 + left + width)
+    where = replace(tile.where, tile=replace(tile.where.tile, core=core))
+    strokes = None if tile.strokes is None else tile.strokes[rows, columns]
+    return LabelledTile(where, tile.probabilities[:, rows, columns], strokes)
+
+
 def read_example(volume: Volume, window: Window, tile: LabelledTile, shape: CropShape) -> Example:
     """Read the grey values around a labelled tile that any of its crops may need."""
     core = tile.where.core
@@ -129,7 +145,8 @@ def read_example(volume: Volume, window: Window, tile: LabelledTile, shape: Crop
     for axis, (index, span) in enumerate(zip(indices, box, strict=True)):
         values = np.take(values, index - span.start, axis=axis)
     origin = (spans[0][0], spans[1][0], spans[2][0])
-    return Example(tile, to_unit(values, window, source=volume.source, origin=origin), origin)
+    check_finite(values, volume.source, origin)
+    return Example(tile, np.ascontiguousarray(values), origin, window)
 
 
 def draw_crop(examples: Sequence[Example], number: int, shape: CropShape, rng: np.random.Generator) -> Crop:
@@ -157,7 +174,7 @@ def draw_crop(examples: Sequence[Example], number: int, shape: CropShape, rng: n
             first, last = span.start, max(span.stop - side, span.start)
         at = int(rng.integers(first, last + 1))
         room = example.origin[axis] + margin
-        start.append(min(max(at, room), example.origin[axis] + example.grey.shape[axis] - side - margin))
+        start.append(min(max(at, room), example.origin[axis] + example.raw.shape[axis] - side - margin))
     box = tuple(slice(at, at + side) for at, side in zip(start, shape.side, strict=True))
     reach = tuple(
         slice(span.start - margin - first, span.stop + margin - first)
@@ -165,7 +182,7 @@ def draw_crop(examples: Sequence[Example], number: int, shape: CropShape, rng: n
     )
     target, count, strokes = _targets(examples, (box[0], box[1], box[2]))
     mean = np.divide(target, np.maximum(count, 1), dtype=np.float32)
-    return Crop(example.grey[reach], mean, count > 0, strokes)
+    return Crop(to_unit(example.raw[reach], example.window), mean, count > 0, strokes)
 
 
 def _targets(

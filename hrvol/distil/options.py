@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hrvol.distil.dimensions import Wish
 from hrvol.errors import UsageError
-from hrvol.segment.student.spec import SIZES
+from hrvol.segment.student.spec import NAMES
 
 AUTO = "auto"
 """Size of a student that is chosen by its agreement with the teacher."""
@@ -25,6 +26,8 @@ class DistilOptions:
         ``small``, ``medium``, ``large``, or ``auto``.
     seed
         Of all random numbers.
+    volumetric
+        Whether the student sees neighbouring planes: ``auto`` (if they resemble a plane), ``on`` or ``off``.
     accept
         Whether a student that fails the check is returned all the same.
     """
@@ -33,11 +36,14 @@ class DistilOptions:
     tiles: int | None = None
     size: str = AUTO
     seed: int = 0
+    volumetric: Wish = "auto"
     accept: bool = False
 
     def __post_init__(self) -> None:
-        if self.size not in (AUTO, *SIZES):
-            raise UsageError(f"size: found {self.size}, expected {AUTO}, {', '.join(SIZES)}")
+        if self.size not in (AUTO, *NAMES):
+            raise UsageError(f"size: found {self.size}, expected {AUTO}, {', '.join(NAMES)}")
+        if self.volumetric not in ("auto", "on", "off"):
+            raise UsageError(f"volumetric: found {self.volumetric}, expected auto, on or off")
         if self.minutes is not None and not 0 < self.minutes <= 10_000:
             raise UsageError(f"minutes: found {self.minutes:g}, expected more than 0 and at most 10,000")
         if self.tiles is not None and not 2 <= self.tiles <= 10_000:

@@ -17,6 +17,7 @@ from hrvol.distil.options import DistilOptions
 from hrvol.distil.planes import PlaneTile
 from hrvol.errors import InputError
 from hrvol.segment.model.model import Model
+from hrvol.segment.student.spec import Dimensions
 from hrvol.volume.volume import Volume
 
 MINUTES, GPU_MINUTES = 10.0, 2.0
@@ -100,6 +101,10 @@ class TeacherSample:
         Of the volume, see :meth:`hrvol.volume.volume.Volume.identity`.
     sha256
         Of the teacher's file.
+    sees
+        What the student should see.
+    spacing
+        How far apart neighbouring planes look, in pixels.
     """
 
     volume: Volume
@@ -108,11 +113,15 @@ class TeacherSample:
     grey: tuple[float, float]
     identity: Mapping[str, Any]
     sha256: str
+    sees: Dimensions = "planes"
+    spacing: float = float("inf")
 
     @property
     def kept_back(self) -> tuple[LabelledTile, ...]:
-        """One in five, at least one."""
-        return tuple(self.tiles[len(self.tiles) % 5 // 2 :: 5]) if len(self.tiles) >= 5 else (self.tiles[-1],)
+        """One in five tiles, at least one; of planes along z, as labels are compared there."""
+        flat = [tile for tile in self.tiles if tile.where.axis == 0]
+        count = min(max(1, -(-len(self.tiles) // 5)), max(1, len(flat) - 1))
+        return tuple(flat[int((number + 0.5) * len(flat) / count)] for number in range(count))
 
     @property
     def training(self) -> tuple[LabelledTile, ...]:

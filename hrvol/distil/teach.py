@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hrvol.device import cpus
 from hrvol.distil.cache import DistilCache
 from hrvol.distil.check import GAP, Agreement, agreement, fit_temperature
-from hrvol.distil.examples import Example, crop_shape, read_example
+from hrvol.distil.examples import Example, crop_shape, read_example, trimmed
 from hrvol.distil.fit import FitSettings
 from hrvol.distil.options import AUTO, DistilOptions
 from hrvol.distil.sample import TeacherSample
@@ -23,10 +23,13 @@ from hrvol.engine.stop import Stop
 from hrvol.progress import ProgressCallback
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.network import flop_per_voxel
-from hrvol.segment.student.spec import SIZES
+from hrvol.segment.student.spec import NAMES, student_spec
 from hrvol.segment.student.student import StudentClassifier, channel_names
 
 LOG = logging.getLogger("hrvol.run")
+
+TRIM = 256
+"""Side of the part of a tile whose surroundings are kept in memory for students that see volumes."""
 
 CLOSE = 0.005
 """The smallest student whose mean IoU with the teacher is that close to the best is chosen."""
@@ -105,15 +108,21 @@ def teach(
     trainer = Trainer(values, None, kept, cache, key, stop, progress, device)
     settings = FitSettings(seed=distilling.seed)
     torch.set_num_threads(cpus())
-    sizes = SIZES if distilling.size == AUTO else {distilling.size: SIZES[distilling.size]}
+    names = NAMES if distilling.size == AUTO else (distilling.size,)
     found: dict[str, tuple[Trained, Agreement, float]] = {}
     truth = [tile.probabilities for tile in sample.kept_back]
     examples: list[Example] = []
     shape = None
-    for name, spec in sizes.items():
+    for name in names:
+        spec = student_spec(name, sample.sees)
         if shape != crop_shape(spec):
             shape = crop_shape(spec)
-            examples = [read_example(sample.volume, teacher.window, tile, shape) for tile in sample.training]
+            examples = [
+                read_example(
+                    sample.volume, teacher.window, trimmed(tile, TRIM) if spec.is_3d else tile, shape
+                )
+                for tile in sample.training
+            ]
         trained = trainer.train(name, spec, examples, settings)
         predicted = kept.predict(trained.student, device)
         temperature = fit_temperature(truth, predicted, distilling.seed)
@@ -136,6 +145,8 @@ def teach(
         },
         "volume": dict(sample.identity),
         "grey": {"mean": round(sample.grey[0], 5), "std": round(sample.grey[1], 5)},
+        "sees": sample.sees,
+        "spacing": None if np.isinf(sample.spacing) else round(sample.spacing, 2),
         "tiles": len(sample.tiles),
         "kept_back": len(sample.kept_back),
         "size": chosen,

@@ -147,7 +147,7 @@ class Trainer:
         Raises
         ------
         StoppedError
-            A stop was requested; the training goes on from here when it is called again.
+            A stop was requested; the next call resumes the training.
         ModelError
             The training diverged.
         """
@@ -210,5 +210,5 @@ class _Best:
     cross_entropy: float
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        tensors = {f"best.{name}": torch.from_numpy(np.array(values)) for name, values in self.arrays.items()}
+        tensors = {f"best.{name}": torch.from_numpy(values.copy("C")) for name, values in self.arrays.items()}
         return tensors | {"cross_entropy": torch.tensor(self.cross_entropy, dtype=torch.float64)}

@@ -152,7 +152,8 @@ def test_training_learns_what_the_tiles_show() -> None:
 
 def test_a_loss_that_is_not_finite_is_one_line() -> None:
     examples = examples_to_learn(1)
-    broken = replace(examples[0], grey=np.full_like(examples[0].grey, np.nan))
+    tile = examples[0].tile
+    broken = replace(examples[0], tile=replace(tile, probabilities=np.full_like(tile.probabilities, np.nan)))
     with pytest.raises(ModelError, match=r"found a loss of nan at step 0, expected a finite one"):
         Fit(TINY, 2, FitSettings(steps=2, batch=1), shape=SMALL).run_step([broken])
 

@@ -9,6 +9,7 @@ import click
 from hrvol.cli.common.options import DEVICES, ENGINE, INPUT, STORAGE, WEIGHTS, bundle, engine_of, weights_of
 
 if TYPE_CHECKING:
+    from hrvol.distil.dimensions import Wish
     from hrvol.distil.options import DistilOptions
     from hrvol.run.options import RunOptions
 
@@ -33,11 +34,11 @@ def _distil_options(
 
 
 def _distilling(
-    minutes: float | None, tiles: int | None, size: str, distil_seed: int, accept: bool
+    minutes: float | None, tiles: int | None, size: str, distil_seed: int, volumetric: Wish, accept: bool
 ) -> DistilOptions:
     from hrvol.distil.options import DistilOptions
 
-    return DistilOptions(minutes, tiles, size, distil_seed, accept)
+    return DistilOptions(minutes, tiles, size, distil_seed, volumetric, accept)
 
 
 _DISTILLING = {
@@ -65,6 +66,14 @@ _DISTILLING = {
         default=0,
         show_default=True,
         help="Of the choice of tiles and of the training.",
+    ),
+    "volumetric": click.option(
+        "--3d",
+        "volumetric",
+        type=click.Choice(["auto", "on", "off"]),
+        default="auto",
+        show_default=True,
+        help="Whether the student sees neighbouring planes; auto: where they look like neighbours.",
     ),
     "accept": click.option("--accept", is_flag=True, help="Write the student even if it fails the check."),
 }

@@ -132,7 +132,9 @@ def folded(network: StudentNetwork) -> StudentNetwork:
 
 def network_arrays(network: StudentNetwork) -> dict[str, NDArray[np.float32]]:
     """Return the weights of a folded network by name, as float32 arrays."""
-    return {name: value.numpy(force=True) for name, value in network.state_dict().items()}
+    return {
+        name: np.ascontiguousarray(value.numpy(force=True)) for name, value in network.state_dict().items()
+    }
 
 
 def network_of(spec: StudentSpec, classes: int, arrays: Mapping[str, NDArray[Any]]) -> StudentNetwork:

@@ -148,16 +148,38 @@ def _round_up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
-_PLANE = {
-    "small": StudentSpec(),
-    "medium": StudentSpec(widths=(24, 48, 96, 128)),
-    "large": StudentSpec(
-        widths=(16, 32, 64, 128, 128),
-        stem=(1, 1, 1),
-        pools=((1, 2, 2),) * 4,
-        depth_kernels=(1,) * 5,
-    ),
-}
+Dimensions = Literal["planes", "mixed", "volume"]
+"""What a student sees: single planes, a few neighbours of a plane, too, or as far along z as in a plane."""
 
-SIZES: dict[str, StudentSpec] = _PLANE
-"""Named architectures for single planes: about 6, 22 and 45 kFLOP a voxel."""
+_WIDTHS = {"small": (12, 24, 48, 64), "medium": (24, 48, 96, 128)}
+
+
+def student_spec(size: str, dimensions: Dimensions = "planes") -> StudentSpec:
+    """Return a named architecture.
+
+    Parameters
+    ----------
+    size
+        ``small``, ``medium`` or ``large``.
+    dimensions
+        What the student sees.
+    """
+    if dimensions == "volume":
+        widths = {"small": (16, 32, 64), "medium": (24, 48, 96), "large": (32, 64, 128)}[size]
+        return StudentSpec(widths=widths, stem=(2, 2, 2), pools=((2, 2, 2),) * 2, depth_kernels=(3,) * 3)
+    kernel: _DepthKernel = 3 if dimensions == "mixed" else 1
+    if size == "large":
+        return StudentSpec(
+            widths=(16, 32, 64, 128, 128),
+            stem=(1, 1, 1),
+            pools=((1, 2, 2),) * 4,
+            depth_kernels=(kernel,) * 5,
+        )
+    return StudentSpec(widths=_WIDTHS[size], depth_kernels=(kernel,) * 4)
+
+
+NAMES = ("small", "medium", "large")
+"""Names of architectures, the fastest first."""
+
+SIZES: dict[str, StudentSpec] = {name: student_spec(name) for name in NAMES}
+"""Architectures for single planes: about 6, 22 and 48 kFLOP a voxel."""
