@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hrvol.errors import InputError
+from hrvol.text import printable
 from hrvol.volume.ome.labels import open_label_store
 from hrvol.volume.storage.location import Location
 from hrvol.volume.volume import class_info, open_volume
@@ -65,10 +67,19 @@ def describe(path: str, *, storage_options: Mapping[str, Any] | None = None) -> 
     return values | {
         "kind": "labels",
         "complete": bool(attributes.get("complete")),
-        "made_from": attributes.get("input", {}).get("source"),
-        "model": attributes.get("model", {}).get("source"),
+        "made_from": _source(attributes, "input", path),
+        "model": _source(attributes, "model", path),
         "made_with": attributes.get("versions"),
     }
+
+
+def _source(attributes: Mapping[str, Any], key: str, path: str) -> Any:
+    """Return the source that the provenance of an output records; ``None`` if it records none."""
+    values = attributes.get(key, {})
+    if not isinstance(values, Mapping):
+        found = printable(reprlib.repr(values), 100)
+        raise InputError(f"{path}: attributes: {key}: found {found}, expected a mapping")
+    return values.get("source")
 
 
 def _describe_model(model: Model) -> dict[str, Any]:
