@@ -15,7 +15,7 @@ from hrvol.distil.cache import DistilCache, tidy
 from hrvol.distil.choose import candidates
 from hrvol.distil.dimensions import Wish, apparent_spacing, dimensions_of
 from hrvol.distil.label import LabelJob, Labeller
-from hrvol.distil.options import AUTO, DistilOptions
+from hrvol.distil.options import AUTO, STEPS, DistilOptions
 from hrvol.distil.sample import TeacherSample, check_classes, label_sample
 from hrvol.distil.teach import DistilReport, teach
 from hrvol.engine.check import check_engine
@@ -44,6 +44,7 @@ def distil_model(
     size: str = AUTO,
     seed: int = 0,
     volumetric: Wish = "auto",
+    steps: int = STEPS,
     accept: bool = False,
     roi: Region | None = None,
     level: int = 0,
@@ -85,6 +86,8 @@ def distil_model(
         Whether the student sees neighbouring planes: ``auto``, if neighbouring planes differ no more than
         pixels of a plane at a distance of 4 do; ``on`` or ``off``. Where they are as near as pixels, the
         teacher labels planes along all three axes.
+    steps
+        Optimisation steps of each student.
     accept
         Return the student even if it fails the check.
     roi
@@ -119,7 +122,12 @@ def distil_model(
         storage_options=storage_options,
     )
     return distil(
-        volume, model, DistilOptions(minutes, tiles, size, seed, volumetric, accept), options, stop, progress
+        volume,
+        model,
+        DistilOptions(minutes, tiles, size, seed, volumetric, steps, accept),
+        options,
+        stop,
+        progress,
     )
 
 

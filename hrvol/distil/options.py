@@ -8,6 +8,9 @@ from hrvol.distil.dimensions import Wish
 from hrvol.errors import UsageError
 from hrvol.segment.student.spec import NAMES
 
+STEPS = 800
+"""Default number of optimisation steps."""
+
 AUTO = "auto"
 """Size of a student that is chosen by its agreement with the teacher."""
 
@@ -28,6 +31,8 @@ class DistilOptions:
         Of all random numbers.
     volumetric
         Whether the student sees neighbouring planes: ``auto`` (if they resemble a plane), ``on`` or ``off``.
+    steps
+        Optimisation steps of each student.
     accept
         Whether a student that fails the check is returned all the same.
     """
@@ -37,6 +42,7 @@ class DistilOptions:
     size: str = AUTO
     seed: int = 0
     volumetric: Wish = "auto"
+    steps: int = STEPS
     accept: bool = False
 
     def __post_init__(self) -> None:
@@ -44,6 +50,8 @@ class DistilOptions:
             raise UsageError(f"size: found {self.size}, expected {AUTO}, {', '.join(NAMES)}")
         if self.volumetric not in ("auto", "on", "off"):
             raise UsageError(f"volumetric: found {self.volumetric}, expected auto, on or off")
+        if not 1 <= self.steps <= 1_000_000:
+            raise UsageError(f"steps: found {self.steps}, expected 1 to 1,000,000")
         if self.minutes is not None and not 0 < self.minutes <= 10_000:
             raise UsageError(f"minutes: found {self.minutes:g}, expected more than 0 and at most 10,000")
         if self.tiles is not None and not 2 <= self.tiles <= 10_000:

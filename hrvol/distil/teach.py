@@ -8,17 +8,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from hrvol.device import cpus
 from hrvol.distil.cache import DistilCache
 from hrvol.distil.check import GAP, Agreement, agreement, fit_temperature
 from hrvol.distil.examples import Example, crop_shape, read_example, trimmed
 from hrvol.distil.fit import FitSettings
 from hrvol.distil.options import AUTO, DistilOptions
 from hrvol.distil.sample import TeacherSample
-from hrvol.distil.training import KeptBack, Trained, Trainer
+from hrvol.distil.training import KeptBack, Trained, Trainer, few_threads
 from hrvol.engine.stop import Stop
 from hrvol.progress import ProgressCallback
 from hrvol.segment.model.model import Model
@@ -106,8 +104,7 @@ def teach(
     kept = KeptBack(sample.volume, teacher.window, sample.kept_back)
     key = {"teacher": sample.sha256, "tiles": [tile.where.describe() for tile in sample.tiles]}
     trainer = Trainer(values, None, kept, cache, key, stop, progress, device)
-    settings = FitSettings(seed=distilling.seed)
-    torch.set_num_threads(cpus())
+    settings = FitSettings(distilling.steps, seed=distilling.seed)
     names = NAMES if distilling.size == AUTO else (distilling.size,)
     found: dict[str, tuple[Trained, Agreement, float]] = {}
     truth = [tile.probabilities for tile in sample.kept_back]
@@ -123,7 +120,8 @@ def teach(
                 )
                 for tile in sample.training
             ]
-        trained = trainer.train(name, spec, examples, settings)
+        with few_threads():
+            trained = trainer.train(name, spec, examples, settings)
         predicted = kept.predict(trained.student, device)
         temperature = fit_temperature(truth, predicted, distilling.seed)
         found[name] = (trained, agreement(truth, predicted, temperature), temperature)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,7 +33,21 @@ LOOKS = 4
 CHECKPOINT = 15.0
 """Seconds between two checkpoints."""
 
+THREADS = 8
+"""Most threads of a training; ``OMP_NUM_THREADS`` sets fewer. More are no faster with crops of this size."""
+
 _SHARES = tuple((number + 1) / LOOKS for number in range(LOOKS))
+
+
+@contextmanager
+def few_threads() -> Iterator[None]:
+    """Limit torch to :data:`THREADS` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, THREADS))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, eq=False)

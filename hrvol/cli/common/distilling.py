@@ -34,11 +34,17 @@ def _distil_options(
 
 
 def _distilling(
-    minutes: float | None, tiles: int | None, size: str, distil_seed: int, volumetric: Wish, accept: bool
+    minutes: float | None,
+    tiles: int | None,
+    size: str,
+    distil_seed: int,
+    volumetric: Wish,
+    steps: int,
+    accept: bool,
 ) -> DistilOptions:
     from hrvol.distil.options import DistilOptions
 
-    return DistilOptions(minutes, tiles, size, distil_seed, volumetric, accept)
+    return DistilOptions(minutes, tiles, size, distil_seed, volumetric, steps, accept)
 
 
 _DISTILLING = {
@@ -74,6 +80,13 @@ _DISTILLING = {
         default="auto",
         show_default=True,
         help="Whether the student sees neighbouring planes; auto: where they look like neighbours.",
+    ),
+    "steps": click.option(
+        "--steps",
+        type=click.IntRange(1, 1_000_000),
+        default=800,
+        show_default=True,
+        help="Optimisation steps of each student.",
     ),
     "accept": click.option("--accept", is_flag=True, help="Write the student even if it fails the check."),
 }

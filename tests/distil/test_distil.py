@@ -1,0 +1,132 @@
+"""A model is distilled: resumable, from a cache, with the same bits, and refused in one line if it fails."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from run_data import QUICK, draw, make_volume
+
+from hrvol import distil_model, train_model
+from hrvol.distil.distil import distil
+from hrvol.distil.options import DistilOptions
+from hrvol.engine.stop import Stop
+from hrvol.errors import InputError, ModelError, StoppedError, UsageError
+from hrvol.run.options import RunOptions
+from hrvol.segment.model.model import Model, model_bytes
+
+QUICKLY = {"size": "small", "steps": 6, "accept": True}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HRVOL_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Keep OpenMP from waiting for threads of other tests' processors."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return make_volume(shape=(6, 150, 130))[0]
+
+
+@pytest.fixture(scope="module")
+def teacher(image: np.ndarray) -> Model:
+    truth = make_volume(shape=(6, 150, 130))[1]
+    return train_model([(image, draw(truth))], recipe=QUICK, classes=["dark", "bright"])
+
+
+def test_a_student_agrees_with_its_teacher(image: np.ndarray, teacher: Model) -> None:
+    report = distil_model(image, teacher, tiles=12, size="small", steps=120)
+    assert report.agreement.share > 0.9
+    assert report.tiles == 12
+    assert report.kept_back == 3
+    taught = report.student.classifier.taught
+    assert taught["agreement"]["miou"] == pytest.approx(report.agreement.mean_iou, abs=1e-4)
+    assert taught["volume"]["shape"] == [6, 150, 130]
+    assert 0.1 < report.student.classifier.temperature < 10
+    image_of_worst, by_teacher, by_student = report.examples[0]
+    assert image_of_worst.shape == by_teacher.shape == by_student.shape
+    assert (by_teacher == by_student).mean() == pytest.approx(report.agreement.tiles.min())
+
+
+def test_the_cache_saves_the_labelling_and_keeps_the_bits(image: np.ndarray, teacher: Model) -> None:
+    first = distil_model(image, teacher, tiles=8, **QUICKLY)
+    again = distil_model(image, teacher, tiles=8, **QUICKLY)
+    more = distil_model(image, teacher, tiles=10, engine="local", workers=2, **QUICKLY)
+    assert (first.labelled, again.labelled, more.labelled) == (8, 0, 2)
+    assert model_bytes(first.student) == model_bytes(again.student)
+
+
+class _StopAfter(Stop):
+    """Is requested after so many looks at it."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._looks = looks
+
+    @property
+    def requested(self) -> bool:
+        self._looks -= 1
+        if self._looks < 0:
+            self.request(signal.SIGTERM)
+        return super().requested
+
+
+@pytest.mark.parametrize("looks", [2, 9, 20])
+def test_a_stopped_distillation_is_resumed_to_the_same_bits(
+    image: np.ndarray, teacher: Model, looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = DistilOptions(tiles=8, size="small", steps=6, accept=True)
+    with pytest.raises(StoppedError, match="run the same command to resume"):
+        distil(image, teacher, wanted, RunOptions(), _StopAfter(looks))
+    resumed = distil(image, teacher, wanted, RunOptions())
+    monkeypatch.setenv("HRVOL_CACHE_DIR", str(tmp_path / "other"))
+    whole = distil(image, teacher, wanted, RunOptions())
+    assert model_bytes(resumed.student) == model_bytes(whole.student)
+    assert resumed.labelled < whole.labelled
+
+
+def test_time_decides_on_the_number_of_tiles_once(image: np.ndarray, teacher: Model) -> None:
+    first = distil_model(image, teacher, minutes=0.001, **QUICKLY)
+    again = distil_model(image, teacher, minutes=0.001, **QUICKLY)
+    assert first.tiles == again.tiles >= 10
+
+
+def test_what_cannot_be_distilled_is_one_line(image: np.ndarray, teacher: Model) -> None:
+    student = distil_model(image, teacher, tiles=8, **QUICKLY).student
+    with pytest.raises(ModelError, match="found a student, expected a model of hrvol train or cluster"):
+        distil_model(image, student)
+    with pytest.raises(InputError, match=r"found 1 tile, expected at least 2"):
+        distil_model(image[0, :64, :64], teacher, **QUICKLY)
+    with pytest.raises(UsageError, match="tiles: found 1, expected 2 to 10,000"):
+        distil_model(image, teacher, tiles=1)
+    with pytest.raises(UsageError, match="size: found huge"):
+        distil_model(image, teacher, size="huge")
+    dark = np.full_like(image, 90)
+    with pytest.raises(InputError, match="found no pixel of bright in 8 tiles, expected some of each class"):
+        distil_model(dark, teacher, tiles=8)
+    bad = image.astype(np.float32)
+    bad[3, 70, 60] = np.nan
+    with pytest.raises(InputError, match=r"found nan at z=3, y=70, x=60"):
+        distil_model(bad, teacher, **QUICKLY)
+
+
+def test_a_student_that_fails_the_check_needs_to_be_accepted(
+    image: np.ndarray, teacher: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hrvol.distil.teach.GAP", -1.0)
+    with pytest.raises(ModelError, match=r"fails the check: mean IoU with the teacher is .* or --accept it"):
+        distil_model(image, teacher, tiles=8, size="small", steps=6)
+    assert distil_model(image, teacher, tiles=8, **QUICKLY).problems
