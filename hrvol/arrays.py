@@ -36,6 +36,11 @@ def average(arrays: Sequence[Array]) -> Array:
     return reduce(add, arrays) / len(arrays)
 
 
+def added_up(planes: Array) -> Array:
+    """Return the sum over the first axis, first to last, so that every library adds up the same bits."""
+    return reduce(add, [planes[k, ...] for k in range(planes.shape[0])])
+
+
 def on_host(values: Array) -> bool:
     """Return whether an array is a NumPy array, which needs no copy to the host."""
     return isinstance(values, np.ndarray)
@@ -101,3 +106,12 @@ def most_likely(probabilities: Array, values: Sequence[int]) -> Array:
         labels = xp.maximum(labels, xp.astype(candidate > highest, kind) * value)
         highest = xp.maximum(highest, candidate)
     return labels
+
+
+def softmax(scores: Array) -> Array:
+    """Return the probabilities ``(K, ...)`` of log-odds ``(K, ...)``, in the same library; their sum is 1."""
+    xp = namespace(scores)
+    # Class by class, as in most_likely.
+    highest = reduce(xp.maximum, [scores[k, ...] for k in range(scores.shape[0])])
+    odds = xp.exp(scores - highest)
+    return odds / added_up(odds)

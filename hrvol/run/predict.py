@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.arrays import Array, beside, most_likely, namespace, to_host, where_is
+from hrvol.arrays import Array, added_up, beside, most_likely, namespace, to_host, where_is
 from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
 from hrvol.recipe.specs import CrfSpec
 from hrvol.run.classify import classify
@@ -46,7 +44,7 @@ class Prediction:
     Attributes
     ----------
     labels
-        ``(z, y, x)`` uint16 class values.
+        ``(z, y, x)`` class values, uint16 or uint8.
     probabilities
         ``(K, z, y, x)`` uint8, 255 = certain, or ``None``.
     uncertainty
@@ -55,7 +53,7 @@ class Prediction:
         Disagreement of tiles where they overlap, before blending.
     """
 
-    labels: NDArray[np.uint16]
+    labels: NDArray[np.uint16 | np.uint8]
     probabilities: NDArray[np.uint8] | None
     uncertainty: NDArray[np.uint8] | None
     seams: SeamDisagreement
@@ -141,9 +139,9 @@ def predict_part(
             plane = _blend(views, tiles, (height, width))
             labels[k] = to_host(most_likely(plane, values))
             if probabilities is not None:
-                probabilities[:, k] = to_host(_bytes(plane))
+                probabilities[:, k] = to_host(as_bytes(plane))
             if uncertainty is not None:
-                uncertainty[k] = to_host(_bytes(entropy(plane)))
+                uncertainty[k] = to_host(as_bytes(entropy(plane)))
         if on_plane is not None:
             on_plane(k + 1)
     if mask is not None:
@@ -169,7 +167,7 @@ def _blend(views: Sequence[_View], tiles: Sequence[Array], shape: tuple[int, int
             weight = beside(view.weight, proba)
             for k in range(classes):
                 plane[(k, *view.in_part)] += weight * proba[..., k]
-    return plane / _added_up(plane)  # the weights add up to 1 but for rounding
+    return plane / added_up(plane)  # the weights add up to 1 but for rounding
 
 
 def entropy(plane: Array) -> Array:
@@ -178,16 +176,11 @@ def entropy(plane: Array) -> Array:
     lowest, zero, one = (
         xp.asarray(value, dtype=xp.float32, device=where_is(plane)) for value in (1e-12, 0.0, 1.0)
     )
-    share = -_added_up(plane * xp.log(xp.maximum(plane, lowest))) / float(np.log(max(plane.shape[0], 2)))
+    share = -added_up(plane * xp.log(xp.maximum(plane, lowest))) / float(np.log(max(plane.shape[0], 2)))
     return xp.minimum(xp.maximum(share, zero), one)
 
 
-def _added_up(planes: Array) -> Array:
-    """Return the sum over the first axis, first to last."""
-    return reduce(add, [planes[k, ...] for k in range(planes.shape[0])])
-
-
-def _bytes(shares: Array) -> Array:
+def as_bytes(shares: Array) -> Array:
     """Return shares in 0..1 as uint8 in 0..255, rounded."""
     xp = namespace(shares)
     return xp.astype(xp.round(255 * shares), xp.uint8)
