@@ -106,3 +106,12 @@ def most_likely(probabilities: Array, values: Sequence[int]) -> Array:
         labels = xp.maximum(labels, xp.astype(candidate > highest, kind) * value)
         highest = xp.maximum(highest, candidate)
     return labels
+
+
+def softmax(scores: Array) -> Array:
+    """Return the probabilities ``(K, ...)`` of log-odds ``(K, ...)``, in the same library; their sum is 1."""
+    xp = namespace(scores)
+    # Class by class, as in most_likely.
+    highest = reduce(xp.maximum, [scores[k, ...] for k in range(scores.shape[0])])
+    odds = xp.exp(scores - highest)
+    return odds / added_up(odds)

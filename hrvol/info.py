@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 import zipfile
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from hrvol.volume.volume import class_info, open_volume
 
 if TYPE_CHECKING:
     from hrvol.segment.model.model import Model
+    from hrvol.segment.student.student import StudentClassifier
 
 
 def describe(path: str, *, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -85,8 +87,11 @@ def _source(attributes: Mapping[str, Any], key: str, path: str) -> Any:
 def _describe_model(model: Model) -> dict[str, Any]:
     from hrvol.run.provenance import describe_clusters
     from hrvol.segment.cluster_classifier import ClusterClassifier
+    from hrvol.segment.student.student import StudentClassifier
 
     recipe = model.recipe
+    if isinstance(model.classifier, StudentClassifier):
+        return _describe_student(model, model.classifier)
     clusters = model.classifier if isinstance(model.classifier, ClusterClassifier) else None
     return {
         "kind": "model",
@@ -101,5 +106,28 @@ def _describe_model(model: Model) -> dict[str, Any]:
         "weights": recipe.features.deep.weights if recipe.features.uses_deep else None,
         "weights_sha256": model.weights_sha256,
         "trained_on": [str(entry.get("source")) for entry in model.trained_on],
+        "made_with": dict(model.versions),
+    }
+
+
+def _describe_student(model: Model, student: StudentClassifier) -> dict[str, Any]:
+    from hrvol.segment.student.shapes import array_shapes, flop_per_voxel
+
+    spec = student.spec
+    kind = "3D" if spec.is_3d else "2D" if spec.planes == 1 else "2.5D"
+    return {
+        "kind": "model",
+        "path": model.source,
+        "classes": {str(info.value): info.name for info in model.classes},
+        "classifier": "student",
+        "dimensions": kind,
+        "planes": spec.planes,
+        "widths": list(spec.widths),
+        "parameters": sum(prod(shape) for shape in array_shapes(spec, len(model.classes)).values()),
+        "flop_per_voxel": flop_per_voxel(spec, len(model.classes)),
+        "context": list(spec.halo),
+        "temperature": student.temperature,
+        "window": list(model.window),
+        "taught": dict(student.taught),
         "made_with": dict(model.versions),
     }

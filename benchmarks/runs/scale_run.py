@@ -152,7 +152,7 @@ def measure(volume_path: Path, out: Path, tiles: TileSpec, workers: int, planes:
         _, rows, columns = whole(volume.shape)
         region = (slice(0, planes or volume.shape[0]), rows, columns)
         store = create_labels(out, volume, classes=model.classes, block_shape=grid.side, attributes={})
-        job = SegmentJob(volume, store, source, PredictOptions(), region)
+        job = SegmentJob(volume, store, source, PredictOptions(), region, tiles)
         own_blocks = grid.inside(region)
         spec = EngineSpec("local", workers) if workers > 1 else EngineSpec()
         run = Run(grid, own_blocks, own_blocks, job, Ledger(store.location, len(grid)))

@@ -9,6 +9,9 @@ import click
 from hrvol.cli.common.options import json_option, storage_option
 from hrvol.cli.common.output import echo, echo_json
 
+TAUGHT = ("teacher", "volume", "agreement")
+"""What of a student's training is shown; the rest is in the JSON values."""
+
 
 @click.command()
 @click.argument("path")
@@ -29,16 +32,18 @@ def info(path: str, storage_options: dict[str, Any], as_json: bool) -> None:
     if as_json:
         echo_json(values)
         return
-    width = max(len(name) for name in values)
-    for name, value in values.items():
-        if value is not None:
-            echo(f"{name.replace('_', ' '):<{width}}  {_in_words(value)}")
+    rows = {name.replace("_", " "): value for name, value in values.items() if name != "taught"}
+    rows |= {f"taught: {name}": values.get("taught", {}).get(name) for name in TAUGHT}
+    shown = {name: value for name, value in rows.items() if value is not None}
+    width = max(len(name) for name in shown)
+    for name, value in shown.items():
+        echo(f"{name:<{width}}  {_in_words(value)}")
 
 
 def _in_words(value: Any) -> str:
     """Return a JSON value as a person would write it."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_in_words(part)}" for name, part in value.items())
+        return ", ".join(f"{name} {_in_words(part)}" for name, part in value.items() if part is not None)
     if isinstance(value, list):
         if all(isinstance(part, int) for part in value):
             return " x ".join(str(part) for part in value)

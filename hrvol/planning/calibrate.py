@@ -15,7 +15,8 @@ from hrvol.engine.engine import open_engine
 from hrvol.engine.spec import Engine, EngineSpec
 from hrvol.errors import BlockError, ResourceError
 from hrvol.planning.forecast import Pace
-from hrvol.planning.probe import Sample, Trial, TrialJob, try_block
+from hrvol.planning.probe import Sample, try_block
+from hrvol.planning.trial_block import Trial, TrialJob
 from hrvol.run.job import SegmentJob
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.storage.location import Location

@@ -18,10 +18,12 @@ from hrvol.planning.cache_simulation import MaskSample, ReadForecast, sample_mas
 from hrvol.planning.calibrate import IDLE_BYTES, Measured, measure
 from hrvol.planning.gpu_memory import GpuNeed, gpu_need
 from hrvol.planning.plan import Plan
-from hrvol.planning.probe import TrialJob, scratch_store
+from hrvol.planning.probe import scratch_store
+from hrvol.planning.trial_block import TrialJob
 from hrvol.run.job import SegmentJob
 from hrvol.run.segment import PreparedRun
 from hrvol.segment.cluster_classifier import ClusterClassifier
+from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.chunk_cache import CAPACITY
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import box_shape
@@ -167,7 +169,9 @@ def _measure(basis: _Basis, scratch: Location, seconds: float) -> Measured:
         spec = replace(spec, workers=min(workers, most))
     count = min(len(full), 2 * (spec.workers or 1))
     chosen = [int(full[(2 * i + 1) * len(full) // (2 * count)]) for i in range(count)]
-    uneven = len(np.unique(sizes.classified / sizes.tiles)) > 1
+    student = isinstance(task.prepared.model.classifier, StudentClassifier)
+    # A student predicts whole cells, whatever part of them counts.
+    uneven = not student and len(np.unique(sizes.classified / sizes.tiles)) > 1
     return measure(task.job, task.grid, spec, chosen, scratch, seconds=seconds, uneven=uneven, memory=memory)
 
 

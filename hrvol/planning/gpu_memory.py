@@ -12,6 +12,8 @@ from hrvol.progress import format_size
 from hrvol.run.classify import STRIPE
 from hrvol.segment.model.model import Model
 from hrvol.segment.pixel_classifier import PixelClassifier
+from hrvol.segment.student.lattice import WINDOW_BYTES
+from hrvol.segment.student.student import StudentClassifier
 
 CUDA_BYTES = 600 * 2**20
 """Approximate bytes that CUDA and its libraries take per process."""
@@ -106,7 +108,9 @@ def _nodes(estimator: Any) -> int:
 
 
 def _feature_bytes(model: Model, free: int | None) -> int:
-    """Return the bytes for the features of a tile, with the largest batch that fits."""
+    """Return the bytes for a student's cell, or for a tile's features with the largest batch that fits."""
+    if isinstance(model.classifier, StudentClassifier):
+        return WINDOW_BYTES
     from hrvol.features.deep.gpu_memory import (  # imports torch
         MOST,
         batch_in,

@@ -141,7 +141,7 @@ def plan(
             raise
         LOG.info("%s", choice)
         prepare_s = time.monotonic() - began
-        volume_opened, tiles = prepared.job.volume, prepared.model.recipe.tiles
+        volume_opened, tiles = prepared.job.volume, prepared.job.tiles
         grid = BlockGrid(volume_opened.shape, tiles, volume_opened.chunks)
         blocks = grid.inside(prepared.job.region)
         own = partition(blocks, options.output.part)

@@ -8,22 +8,28 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hrvol.engine.task import attempt, computing, configuration, tick
 from hrvol.errors import UnreadableError
 from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe.specs import BATCH, TileSpec
 from hrvol.run.job import BlockReport, SegmentJob, input_states, inputs_digest, reader_of
-from hrvol.run.predict import predict_part, read_window
-from hrvol.volume.grid.tiling import Block, box_shape, intersection
+from hrvol.run.predict import Prediction, predict_part, read_window
+from hrvol.run.predict_student import job_lattice, predict_cells, read_cells
+from hrvol.segment.model.model import Model
+from hrvol.segment.student.student import StudentClassifier
+from hrvol.volume.grid.tiling import Block, Box, box_shape, intersection
 from hrvol.volume.input_state import InputState, changed_files
 from hrvol.volume.storage.location import combined
+from hrvol.volume.volume import Reader
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
+    from hrvol.segment.student.runner import StudentRunner
 
 
 TICK = 1.0
@@ -39,7 +45,7 @@ def predict_block(block: Block) -> BlockReport:
     Parameters
     ----------
     block
-        One of ``blocks(volume.shape, recipe.tiles)``; this task is the only writer of its shard.
+        One of ``blocks(volume.shape, job.tiles)``; this task is the only writer of its shard.
     """
     job: SegmentJob = configuration()
     box = intersection(block.core, job.region)
@@ -54,27 +60,15 @@ def predict_block(block: Block) -> BlockReport:
             block.index, 0, 0.0, {}, SeamDisagreement(), combined(objects), 0, peak_memory(), objects, inputs
         )
     with computing():  # loaded once per process
-        model, featuriser = job.model_source.load(job.store)
-    reader = reader_of(job, model.recipe.tiles)
-    raw = read_window(job.volume, block, box, model, reader.of(before[0]))
+        model, loaded = job.model_source.load(job.store)
+    reader = reader_of(job)
+    raw = _read(job, block, box, model, reader.of(before[0]))
     inputs = _unchanged(job, block, before)
-    _, height, width = box_shape(box)
     with computing():
-        # At each try with half the batch: a GPU may have been out of memory.
-        batch_size = max(1, _batch(featuriser, model.recipe.tiles) >> attempt())
         began = time.monotonic()
-        prediction = predict_part(
-            raw,
-            job.volume,
-            block,
-            box,
-            model,
-            featuriser,
-            replace(job.predicting, batch_size=batch_size),
-            mask=mask,
-            on_plane=_plane_reporter(block, height * width),
-        )
+        prediction = _predict(job, block, box, raw, model, loaded, mask)
         seconds = time.monotonic() - began
+    del raw  # while another block computes
     labels = prediction.labels.astype(job.store.dtype, copy=False)
     job.store.write(box, labels, prediction.probabilities, prediction.uncertainty)
     objects = _checksums(job, block)
@@ -91,6 +85,34 @@ def predict_block(block: Block) -> BlockReport:
         objects,
         inputs,
     )
+
+
+def _read(job: SegmentJob, block: Block, box: Box, model: Model, reader: Reader) -> NDArray[Any]:
+    """Read the grey values from which a box of a block is predicted."""
+    if isinstance(model.classifier, StudentClassifier):
+        return read_cells(job.volume, box, job_lattice(job, model.classifier), reader)
+    return read_window(job.volume, block, box, model, reader)
+
+
+def _predict(
+    job: SegmentJob,
+    block: Block,
+    box: Box,
+    raw: NDArray[Any],
+    model: Model,
+    loaded: Featuriser | StudentRunner,
+    mask: NDArray[np.bool_] | None,
+) -> Prediction:
+    """Predict a box of a block from its grey values."""
+    _, height, width = box_shape(box)
+    keywords: Any = {"mask": mask, "on_plane": _plane_reporter(block, height * width)}
+    options, student = job.predicting, model.classifier
+    runner: Any = loaded
+    if isinstance(student, StudentClassifier):
+        return predict_cells(raw, job_lattice(job, student), box, model, runner, options, **keywords)
+    # At each try with half the batch: a GPU may have been out of memory.
+    options = replace(options, batch_size=max(1, _batch(runner, job.tiles) >> attempt()))
+    return predict_part(raw, job.volume, block, box, model, runner, options, **keywords)
 
 
 def _unchanged(job: SegmentJob, block: Block, before: tuple[InputState, InputState]) -> int:

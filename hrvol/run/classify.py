@@ -16,6 +16,7 @@ from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import refine, unary_from_probabilities
 from hrvol.segment.model.model import Model
 from hrvol.segment.pixel_classifier import PixelClassifier
+from hrvol.segment.student.student import StudentClassifier
 
 if TYPE_CHECKING:
     from hrvol.features.deep.upsample import Linear
@@ -59,6 +60,7 @@ def classify(
     if isinstance(model.classifier, ClusterClassifier):
         proba = _by_clusters(image, pixels, model.classifier, featuriser, options.batch_size)
     else:
+        assert not isinstance(model.classifier, StudentClassifier)  # it has no features
         proba = _by_strokes(image, pixels, model.classifier, featuriser, options)
     if crf is None:
         return proba

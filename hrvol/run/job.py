@@ -20,6 +20,7 @@ from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe.specs import TileSpec
 from hrvol.run.options import PredictOptions
 from hrvol.segment.model.model import Model, check_weights, model_bytes, read_model, read_model_bytes
+from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Block, Box, windows_box
@@ -29,6 +30,7 @@ from hrvol.volume.volume import Reader, Volume
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
+    from hrvol.segment.student.runner import StudentRunner
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,10 @@ class ModelSource:
     device: str = "cpu"
     model_copy: str | None = None
 
-    def load(self, store: LabelStore | None = None) -> tuple[Model, Featuriser]:
-        """Return the model and its featuriser, loaded on first use and cached by this process.
+    def load(self, store: LabelStore | None = None) -> tuple[Model, Featuriser | StudentRunner]:
+        """Return the model and what computes it, loaded on first use and cached by this process.
+
+        That is its featuriser; or, for a student, its network, which needs no other weights.
 
         Parameters
         ----------
@@ -73,8 +77,6 @@ class ModelSource:
         DeviceError
             The device is a GPU, and this process has none.
         """
-        from hrvol.features.featuriser import load_featuriser  # torch: only where features are made
-
         if self.device == "cuda":
             check_gpu()
         with _models_lock:
@@ -82,6 +84,12 @@ class ModelSource:
         if model is None:
             model = read_model(self._model_bytes(store), self.model_file)
             keep_model(self.model_sha256, model)
+        if isinstance(model.classifier, StudentClassifier):
+            from hrvol.segment.student.runner import load_runner  # torch: only where it computes
+
+            return model, load_runner(model.classifier, self.device)
+        from hrvol.features.featuriser import load_featuriser
+
         spec = model.recipe.features
         featuriser = load_featuriser(
             spec, device=self.device, weights_path=self.weights.path, offline=self.weights.offline
@@ -131,10 +139,10 @@ class SegmentJob:
         How blocks are predicted, and what is written besides labels.
     region
         Only this box of the volume is computed.
+    tiles
+        Tiles of the run: those of the model's recipe, or for a student those of the volume.
     mask
         Only voxels where it is not 0 are labelled; of the volume's shape.
-    tiles
-        Tiles of the recipe; ``None``: changes of the input are not looked for.
     """
 
     volume: Volume
@@ -142,8 +150,8 @@ class SegmentJob:
     model_source: ModelSource
     predicting: PredictOptions
     region: Box
+    tiles: TileSpec
     mask: Volume | None = None
-    tiles: TileSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +167,7 @@ class BlockReport:
     counts
         Class value -> voxels.
     seams
-        Disagreement of the block's tiles where they overlap, before blending.
+        Disagreement of the block's tiles where they overlap, before blending; those of a student do not.
     checksum
         Checksum of the stored shards.
     objects
@@ -186,8 +194,6 @@ class BlockReport:
 
 def input_states(job: SegmentJob, block: Block) -> tuple[InputState, InputState]:
     """Return the state of the files that a block is computed from: those of the volume, those of the mask."""
-    if job.tiles is None:
-        return InputState(), InputState()
     box = windows_box(block, job.volume.shape, job.tiles)
     mask = InputState() if job.mask is None else input_state(job.mask, block.core)
     return input_state(job.volume, box), mask
@@ -220,8 +226,8 @@ def keep_model(sha256: str, model: Model) -> None:
 class JobReader:
     """Reads the volume of a job and caches decoded chunks for later blocks."""
 
-    def __init__(self, job: SegmentJob, tiles: TileSpec) -> None:
-        grid = BlockGrid(job.volume.shape, tiles, job.volume.chunks)
+    def __init__(self, job: SegmentJob) -> None:
+        grid = BlockGrid(job.volume.shape, job.tiles, job.volume.chunks)
         self._cache = ChunkCache()
         self._uses = chunk_uses(grid, job.volume.chunks, job.region).along(job.volume.axes)
         self._reported = 0
@@ -242,13 +248,13 @@ class JobReader:
             return self._reported - before
 
 
-def reader_of(job: SegmentJob, tiles: TileSpec) -> JobReader:
+def reader_of(job: SegmentJob) -> JobReader:
     """Return this process's reader of the job's volume."""
-    key = f"{job.volume.source} {job.volume.shape} {job.region} {tiles}"
+    key = f"{job.volume.source} {job.volume.shape} {job.region} {job.tiles}"
     with _readers_lock:
         if key not in _readers:
             _readers.clear()
-            _readers[key] = JobReader(job, tiles)
+            _readers[key] = JobReader(job)
         return _readers[key]
 
 

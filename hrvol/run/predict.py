@@ -45,7 +45,7 @@ class Prediction:
     Attributes
     ----------
     labels
-        ``(z, y, x)`` uint16 class values.
+        ``(z, y, x)`` class values, uint16 or uint8.
     probabilities
         ``(K, z, y, x)`` uint8, 255 = certain, or ``None``.
     uncertainty
@@ -54,7 +54,7 @@ class Prediction:
         Disagreement of tiles where they overlap, before blending and class weights.
     """
 
-    labels: NDArray[np.uint16]
+    labels: NDArray[np.uint16 | np.uint8]
     probabilities: NDArray[np.uint8] | None
     uncertainty: NDArray[np.uint8] | None
     seams: SeamDisagreement
@@ -143,9 +143,9 @@ def predict_part(
                 plane = weighted(plane, options.class_factors)
             labels[k] = to_host(most_likely(plane, values))
             if probabilities is not None:
-                probabilities[:, k] = to_host(_bytes(plane))
+                probabilities[:, k] = to_host(as_bytes(plane))
             if uncertainty is not None:
-                uncertainty[k] = to_host(_bytes(entropy(plane)))
+                uncertainty[k] = to_host(as_bytes(entropy(plane)))
         if on_plane is not None:
             on_plane(k + 1)
     if mask is not None:
@@ -184,7 +184,11 @@ def entropy(plane: Array) -> Array:
     return xp.minimum(xp.maximum(share, zero), one)
 
 
+<<<<<<< HEAD
 def _bytes(shares: Array) -> Array:
+=======
+def as_bytes(shares: Array) -> Array:
+>>>>>>> h/run
     """Return shares in 0..1 as uint8 in 0..255, rounded."""
     xp = namespace(shares)
     return xp.astype(xp.round(255 * shares), xp.uint8)

@@ -25,15 +25,25 @@ from hrvol.run.job import MODEL_FILE, ModelContent, SegmentJob, forget_input
 from hrvol.run.ledger import MAIN, Ledger
 from hrvol.run.ledger_entries import DONE
 from hrvol.run.options import InputOptions, OutputOptions, PredictOptions, RunOptions, engine_spec
+from hrvol.run.predict_student import run_lattice
 from hrvol.run.provenance import provenance
 from hrvol.run.report import Run, SegmentReport, stopped_error, summarise
 from hrvol.run.resume import begin_output, partition, recheck
 from hrvol.run.run_blocks import run_blocks
+<<<<<<< HEAD
 from hrvol.segment.class_weights import ClassWeights
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
 from hrvol.segment.priors import class_factors
+=======
+from hrvol.run.student_notices import check_refinement, notices
+from hrvol.segment.cluster_classifier import ClusterClassifier
+from hrvol.segment.crf import check_available
+from hrvol.segment.model.model import Model
+from hrvol.segment.student.lattice import student_tiles
+from hrvol.segment.student.student import StudentClassifier
+>>>>>>> h/run
 from hrvol.volume.grid.order import BlockGrid, check_blocks
 from hrvol.volume.grid.tiling import block_shape
 from hrvol.volume.guard import keep_inputs
@@ -54,7 +64,7 @@ class PreparedRun:
     Attributes
     ----------
     model
-        The model.
+        The model; the tiles of its recipe are those of the run.
     content
         Its bytes.
     location
@@ -222,14 +232,14 @@ def segment(
     with ExitStack() as stack:
         prepared = prepare(volume, out, model, stack, options)
         check_engine(options.engine)
-        job, location, recipe = prepared.job, prepared.location, prepared.model.recipe
+        job, location = prepared.job, prepared.location
 
         def create(exists: bool, written: Documents | None) -> LabelStore:
             return create_labels(
                 location,
                 job.volume,
                 classes=prepared.model.classes,
-                block_shape=block_shape(job.volume.shape, recipe.tiles),
+                block_shape=block_shape(job.volume.shape, job.tiles),
                 attributes=prepared.attributes,
                 outputs=LabelOutputs(output.name, output.probabilities, output.uncertainty),
                 resume=exists or output.part is not None,
@@ -239,7 +249,7 @@ def segment(
         store, exists = begin_output(location, prepared.attributes, create, overwrite=output.overwrite)
         if options.engine.remote or isinstance(prepared.model.classifier, ClusterClassifier):
             store.write_file(MODEL_FILE, prepared.content.data)
-        grid = BlockGrid(job.volume.shape, recipe.tiles, job.volume.chunks)
+        grid = BlockGrid(job.volume.shape, job.tiles, job.volume.chunks)
         blocks = grid.inside(job.region)
         spec = options.engine
         driver = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
@@ -307,7 +317,13 @@ def prepare(
     loaded, _ = (source if spec.serial else replace(source, device="cpu")).load()
     if not isinstance(model, Model):  # cached by its content: it may be from another file of the same bytes
         loaded = replace(loaded, source=source.model_file)
-    check_blocks(opened.source, opened.shape, loaded.recipe.tiles)
+    student = loaded.classifier if isinstance(loaded.classifier, StudentClassifier) else None
+    if student is not None:
+        check_refinement(loaded, crf=output.crf)
+        lattice = run_lattice(opened.shape, student, spec.device)
+        loaded = replace(loaded, recipe=loaded.recipe.with_(tiles=student_tiles(lattice)))
+    tiles = loaded.recipe.tiles
+    check_blocks(opened.source, opened.shape, tiles)
     crf = loaded.recipe.crf or (CrfSpec() if output.crf else None)
     if crf is not None:
         check_available()
@@ -323,6 +339,7 @@ def prepare(
             "uncertainty": output.uncertainty,
         },
     }
+<<<<<<< HEAD
     predicting = PredictOptions(
         output.probabilities,
         output.uncertainty,
@@ -333,6 +350,13 @@ def prepare(
     job = SegmentJob(
         opened, LabelStore(location, output.name), source, predicting, region, mask, loaded.recipe.tiles
     )
+=======
+    predicting = PredictOptions(output.probabilities, output.uncertainty, crf, cpus() if spec.serial else 1)
+    job = SegmentJob(opened, LabelStore(location, output.name), source, predicting, region, tiles, mask)
+    if student is not None:
+        for notice in notices(loaded, student, opened, attributes["input"]["sha256"], lattice):
+            LOG.info("%s", notice)
+>>>>>>> h/run
     return PreparedRun(loaded, content, location, job, json.loads(json.dumps(attributes)))
 
 

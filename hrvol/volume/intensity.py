@@ -99,6 +99,28 @@ def sample_boxes(shape: Shape3, seed: int) -> tuple[Box, ...]:
     return tuple(box for box in boxes if all(span.stop > span.start for span in box))
 
 
+def grey_statistics(volume: Volume, limits: Window, seed: int = 0) -> tuple[float, float]:
+    """Return mean and standard deviation of grey values in units of an intensity window.
+
+    Parameters
+    ----------
+    volume
+        The volume, of which the boxes of :func:`sample_boxes` are read.
+    limits
+        Low and high grey value: 0 and 1. Values outside are clipped.
+    seed
+        Seed of the sample.
+
+    Raises
+    ------
+    InputError
+        The sample cannot be read, or holds NaN or infinity.
+    """
+    boxes = sample_boxes(volume.shape, seed)
+    sample = np.concatenate([to_unit(volume.read(b), limits, source=volume.source).ravel() for b in boxes])
+    return float(sample.mean(dtype=np.float64)), float(sample.std(dtype=np.float64))
+
+
 def to_unit(
     array: npt.NDArray[Any],
     limits: Window,

@@ -24,7 +24,7 @@ from hrvol.reading.bounded import parse_array, parse_json, parse_mapping
 MEMBERS = 64
 """Most members of a model file."""
 
-LIMITS = {".json": 16 * 2**20, ".npy": 2**30, ".skops": 2**30, "total": 2**31}
+LIMITS = {".json": 16 * 2**20, ".npy": 2**30, ".skops": 2**30, ".safetensors": 2**28, "total": 2**31}
 """Most uncompressed bytes of a member of a model file by its suffix, and of all together."""
 
 _HEADER = 10_240  # bytes of an array's header, at most
@@ -76,7 +76,8 @@ def zip_bytes(members: Mapping[str, bytes], level: int = 6) -> bytes:
     Parameters
     ----------
     members
-        Names and contents. Members that are zips themselves (``*.skops``) are stored uncompressed.
+        Names and contents. Members that do not get smaller, zips themselves (``*.skops``) and weights
+        (``*.safetensors``), are stored uncompressed.
     level
         Compression level of the others, 1 (fastest) to 9.
     """
@@ -86,7 +87,8 @@ def zip_bytes(members: Mapping[str, bytes], level: int = 6) -> bytes:
             entry = zipfile.ZipInfo(name)  # its default date is fixed, in 1980
             entry.create_system = _UNIX
             entry.external_attr = _REGULAR_FILE
-            kind = zipfile.ZIP_STORED if name.endswith(".skops") else zipfile.ZIP_DEFLATED
+            stored = name.endswith((".skops", ".safetensors"))
+            kind = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
             archive.writestr(entry, data, kind, level)
     return stream.getvalue()
 

@@ -8,6 +8,7 @@
     window.npy             intensity window, float64 (2,)
     estimator_<name>.skops one or more estimators; for a model without strokes instead
     <name>.npy             the arrays of a ClusterClassifier
+    student.safetensors    the weights of a StudentClassifier
 
 The file holds no pickle: arrays are read without it, and skops makes estimators of trusted types only. Files
 with other types, or with trees whose node numbers are out of bounds, are refused, and so are files that are
@@ -54,7 +55,9 @@ from hrvol.segment.model.archive import (
 from hrvol.segment.model.clusters import cluster_members, read_clusters
 from hrvol.segment.model.estimator_file import read_estimator
 from hrvol.segment.model.schemas import ModelInfo, read_class_table, read_info
+from hrvol.segment.model.students import read_student, student_members
 from hrvol.segment.pixel_classifier import Member, PixelClassifier
+from hrvol.segment.student.student import StudentClassifier, channel_names
 from hrvol.text import printable
 from hrvol.version import VERSION
 
@@ -62,7 +65,12 @@ FORMAT = "hrvol model"
 
 FORMAT_VERSION = 1
 
+STUDENT_FORMAT_VERSION = 2
+"""Format version of students, so that versions of hrvol that cannot use them refuse them by name."""
+
 _FILE_BYTES = 2**30
+
+Classifier = PixelClassifier | ClusterClassifier | StudentClassifier
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "skops", "torch", "timm")
 
@@ -91,11 +99,11 @@ class Model:
     window
         Grey values that map to 0 and 1, in the volume's units.
     classifier
-        The fitted classifier, or the clusters and their classes.
+        The fitted classifier, or the clusters and their classes, or a student, which needs no features.
     weights_sha256
         SHA-256 of the network's weights; ``None`` without deep features.
     channels
-        Names of the feature columns.
+        Names of the feature columns; of a student's input planes.
     versions
         Package versions at training.
     trained_on
@@ -107,7 +115,7 @@ class Model:
     recipe: Recipe
     classes: tuple[ClassInfo, ...]
     window: tuple[float, float]
-    classifier: PixelClassifier | ClusterClassifier
+    classifier: Classifier
     weights_sha256: str | None
     channels: tuple[str, ...]
     versions: Mapping[str, str] = field(default_factory=current_versions)
@@ -129,7 +137,7 @@ def model_bytes(model: Model) -> bytes:
     members, entries = _classifier_members(model.classifier)
     info: dict[str, Any] = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": _format_version(student="student" in entries),
         "weights_sha256": model.weights_sha256,
         "channels": list(model.channels),
         "versions": dict(model.versions),
@@ -167,10 +175,15 @@ def _json(values: Any) -> bytes:
     return json.dumps(values, indent=1).encode()
 
 
-def _classifier_members(
-    classifier: PixelClassifier | ClusterClassifier,
-) -> tuple[dict[str, bytes], dict[str, Any]]:
+def _format_version(*, student: bool) -> int:
+    return STUDENT_FORMAT_VERSION if student else FORMAT_VERSION
+
+
+def _classifier_members(classifier: Classifier) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return a classifier as members of the zip, and its entries in ``info.json``."""
+    if isinstance(classifier, StudentClassifier):
+        weights, entries = student_members(classifier)
+        return weights, {"student": entries}
     if isinstance(classifier, ClusterClassifier):
         arrays, entries = cluster_members(classifier)
         return arrays, {"clusters": entries}
@@ -250,18 +263,23 @@ def _read_archive(archive: zipfile.ZipFile, source: str) -> Model:
         raise ModelError(
             f"{source}: info.json: found format {_shown(values.get('format'))}, expected {FORMAT!r}"
         )
-    if values.get("format_version") != FORMAT_VERSION:
+    expected = _format_version(student="student" in values)
+    if values.get("format_version") != expected:
         raise ModelError(
             f"{source}: found format version {_shown(values.get('format_version'))}, expected"
-            f" {FORMAT_VERSION} (installed: hrvol {VERSION})"
+            f" {expected} (installed: hrvol {VERSION})"
         )
     info, trained_on = read_info(values, f"{source}: info.json")
     recipe = _recipe(read_mapping(archive, "recipe.json", source), source)
     classes = read_class_table(read_json(archive, "classes.json", source), f"{source}: classes.json")
     window = _window(archive, source)
     n_features = len(info.channels)
-    classifier: PixelClassifier | ClusterClassifier
-    if info.clusters is not None:
+    numbers = tuple(entry.value for entry in classes)
+    classifier: Classifier
+    if "student" in values:
+        classifier = read_student(archive, values["student"], numbers, source)
+        _check_student(classifier, info, source)
+    elif info.clusters is not None:
         if info.clusters.count > recipe.cluster.clusters:
             raise ModelError(
                 f"{source}: info.json: found {info.clusters.count} clusters, expected at most the"
@@ -269,7 +287,6 @@ def _read_archive(archive: zipfile.ZipFile, source: str) -> Model:
             )
         classifier = read_clusters(archive, info.clusters, n_features, source)
     else:
-        numbers = tuple(entry.value for entry in classes)
         members = _members(archive, info, recipe, numbers, source)
         classifier = PixelClassifier(recipe.classifier, numbers, n_features, members)
     return Model(
@@ -283,6 +300,17 @@ def _read_archive(archive: zipfile.ZipFile, source: str) -> Model:
         trained_on,
         source,
     )
+
+
+def _check_student(student: StudentClassifier, info: ModelInfo, source: str) -> None:
+    """Check that a file of a student has nothing else, and that its channels are the student's."""
+    if info.clusters is not None or info.members or info.weights_sha256 is not None:
+        raise ModelError(f"{source}: info.json: found a student and a classifier, expected one of them")
+    if info.channels != (names := channel_names(student.spec)):
+        raise ModelError(
+            f"{source}: info.json: found {len(info.channels)} channels from {_shown(info.channels[0])},"
+            f" expected {len(names)} from {names[0]!r}"
+        )
 
 
 def _members(

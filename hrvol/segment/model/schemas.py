@@ -12,6 +12,7 @@ from hrvol.classes import MAX_VALUE, ClassInfo
 from hrvol.errors import ModelError
 from hrvol.reading.schema import Name, Schema, validated
 from hrvol.segment.positions import MAX_DEGREE
+from hrvol.segment.student.spec import StudentSpec
 
 _CHANNELS = 50_000
 
@@ -40,8 +41,31 @@ class ClusterEntry(Schema):
     semantic_distance: float | None
 
 
+class StudentEntry(Schema):
+    """The values of a student that are no arrays, but for what it was taught."""
+
+    spec: StudentSpec
+    temperature: Annotated[float, Field(ge=0.01, le=100)]
+
+
+class _TaughtVolume(Schema):
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+
+class _TaughtGrey(Schema):
+    mean: Annotated[float, Field(ge=0, le=1)]
+    std: Annotated[float, Field(ge=0, le=1)]
+
+
+class TaughtEntry(Schema):
+    """Those values of what a student was taught that are used."""
+
+    volume: _TaughtVolume | None = None
+    grey: _TaughtGrey | None = None
+
+
 class ModelInfo(Schema):
-    """``info.json`` but for the format and ``trained_on``."""
+    """``info.json`` but for the format, ``trained_on`` and ``student``."""
 
     weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
     channels: Annotated[tuple[Name, ...], Field(min_length=1, max_length=_CHANNELS)]
@@ -70,7 +94,7 @@ def read_info(values: Mapping[str, Any], source: str) -> tuple[ModelInfo, tuple[
     trained_on = values.get("trained_on")
     if not isinstance(trained_on, list) or not all(isinstance(entry, dict) for entry in trained_on):
         raise ModelError(f"{source}: trained_on: found damaged entries, expected a list of mappings")
-    others = {key: value for key, value in values.items() if key != "trained_on"}
+    others = {key: value for key, value in values.items() if key not in ("trained_on", "student")}
     return validated(ModelInfo, others, source, ModelError), tuple(trained_on)
 
 

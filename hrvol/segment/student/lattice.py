@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from hrvol.arrays import Shape3
 from hrvol.recipe.specs import TileSpec
-from hrvol.segment.student.spec import StudentSpec
+from hrvol.segment.student.spec import MOST_ALIGNMENT, StudentSpec
 
 Spans = tuple[slice, slice, slice]
 """Slices (z, y, x) with explicit bounds; windows may reach beyond the volume."""
 
-STEP = 64
-"""Sides of cells are multiples of this, so that they can be divided into chunks of the output."""
+STEP = MOST_ALIGNMENT
+"""Sides of cells are multiples of this: aligned, and divisible into chunks of the output."""
 
 WINDOW_BYTES = 2**30
 """Most memory of a prediction's intermediate results."""
@@ -36,8 +36,14 @@ DEEPEST = 128
 BLOCK_VOXELS = 2**26
 """Voxels of a block, about."""
 
+GPU_PLANES = 8
+"""Planes that are predicted together on a GPU."""
+
+CLASSES = 3
+"""Number of classes where it is not given."""
+
 _LIVE = 3
-"""Arrays of the finest level in memory at a time."""
+"""Arrays of the finest level, or of all classes, in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +84,18 @@ class Lattice:
         return z, y, x
 
     def reads(self, box: Spans) -> Spans:
-        """Return the voxels of the volume from which a box is predicted."""
-        bounds = []
-        for span, side, around in zip(box, self.cell, self.halo, strict=True):
-            bounds.append(slice(span.start // side * side - around, -(-span.stop // side) * side + around))
-        return self.reads_of((bounds[0], bounds[1], bounds[2]))
+        """Return the voxels of the volume from which a box is predicted.
+
+        They hold what is mirrored at the borders: no more than the halo is.
+        """
+        z, y, x = (
+            slice(max(span.start // side * side - around, 0), min(_up(span.stop, side) + around, length))
+            for span, side, around, length in zip(box, self.cell, self.halo, self.shape, strict=True)
+        )
+        return z, y, x
 
     def reads_of(self, window: Spans) -> Spans:
-        """Return the voxels of the volume that stand for those of a window."""
+        """Return the voxels of the volume that stand for those of one window."""
         bounds = []
         for span, length in zip(window, self.shape, strict=True):
             indices = reflected(span.start, span.stop, length)
@@ -94,6 +104,8 @@ class Lattice:
 
     def cut(self, window: Spans, values: NDArray[np.generic], origin: Shape3) -> NDArray[np.generic]:
         """Return the values of a window, mirrored at the borders of the volume.
+
+        Beyond the halo the last mirrored value is repeated: no voxel of the volume depends on it.
 
         Parameters
         ----------
@@ -104,12 +116,15 @@ class Lattice:
         origin
             Position of the first of them in the volume.
         """
-        for axis, (span, start, length) in enumerate(zip(window, origin, self.shape, strict=True)):
+        axes = zip(window, origin, self.halo, self.shape, strict=True)
+        for axis, (span, start, around, length) in enumerate(axes):
             if span.start >= 0 and span.stop <= length:
                 inside = slice(span.start - start, span.stop - start)
                 values = values[(slice(None),) * axis + (inside,)]
             else:
-                values = np.take(values, reflected(span.start, span.stop, length) - start, axis=axis)
+                stop = min(span.stop, length + around)
+                indices = np.pad(reflected(span.start, stop, length), (0, span.stop - stop), mode="edge")
+                values = np.take(values, indices - start, axis=axis)
         return values
 
 
@@ -126,7 +141,7 @@ def reflected(start: int, stop: int, length: int) -> NDArray[np.int64]:
     return np.minimum(folded, period - folded)
 
 
-def lattice_of(shape: Shape3, spec: StudentSpec, planes: int = 1) -> Lattice:
+def lattice_of(shape: Shape3, spec: StudentSpec, planes: int = 1, classes: int = CLASSES) -> Lattice:
     """Return the lattice of a volume that needs the fewest computations in the memory of a worker.
 
     Parameters
@@ -137,6 +152,8 @@ def lattice_of(shape: Shape3, spec: StudentSpec, planes: int = 1) -> Lattice:
         The student's architecture.
     planes
         Planes that are predicted together by a student of planes, in one pass.
+    classes
+        Number of classes, which counts for the memory.
     """
     z_step, step, _ = spec.alignment
     longest = max(shape[1:])
@@ -150,7 +167,7 @@ def lattice_of(shape: Shape3, spec: StudentSpec, planes: int = 1) -> Lattice:
         cell = (depth, min(side, _up(shape[1], step)), min(side, _up(shape[2], step)))
         window = [c + 2 * around for c, around in zip(cell, spec.network_halo, strict=True)]
         smallest = side == STEP and depth == depths[0]
-        if prod(window) * bytes_per_voxel(spec) > WINDOW_BYTES and not smallest:
+        if prod(window) * bytes_per_voxel(spec, classes) > WINDOW_BYTES and not smallest:
             continue
         count = prod(-(-length // c) for length, c in zip(shape, cell, strict=True))
         cost = (float(count * prod(window)), cell)
@@ -159,22 +176,34 @@ def lattice_of(shape: Shape3, spec: StudentSpec, planes: int = 1) -> Lattice:
     return Lattice(shape, best[1], spec.halo)
 
 
-def bytes_per_voxel(spec: StudentSpec) -> float:
+def bytes_per_voxel(spec: StudentSpec, classes: int = CLASSES) -> float:
     """Return the memory of a prediction's intermediate results per voxel of its window."""
-    return 4 * (2 * spec.channels + _LIVE * max(spec.widths[0], 4) / prod(spec.stem))
+    width = max(spec.widths[0], 4) / prod(spec.stem)
+    return 4 * max(2 * spec.channels + _LIVE * width, width + _LIVE * classes)
+
+
+def least_memory(spec: StudentSpec, classes: int) -> float:
+    """Return the memory in bytes of a prediction in the smallest window that a lattice may have."""
+    cell = (spec.alignment[0], STEP, STEP)
+    window = (side + 2 * around for side, around in zip(cell, spec.halo, strict=True))
+    return prod(window) * bytes_per_voxel(spec, classes)
+
+
+def planes_at_once(device: str) -> int:
+    """Return the planes of a cell of a student of planes on a device, ``cpu`` or ``cuda``."""
+    return GPU_PLANES if device == "cuda" else 1
 
 
 def student_tiles(lattice: Lattice) -> TileSpec:
-    """Return the tiles of a run of a student: a tile is a cell, and a block has several cells in depth."""
+    """Return the tiles of a student's run: a tile has whole cells, and a block several of them in depth."""
     depth, height, width = lattice.cell
     z, around, _ = lattice.halo
-    side = max(height, width)
+    side = _up(max(height, width), STEP)
     count = max(1, BLOCK_VOXELS // (height * width) // max(depth, 1))
     whole = 2 ** (count.bit_length() - 1)
     planes = depth * min(whole, max(1, 64 // depth))
-    return TileSpec(
-        core=max(_up(side, STEP), 2 * around, STEP), overlap=around, blend=0, planes=planes, overlap_planes=z
-    )
+    core = _up(max(side, 2 * around), side)
+    return TileSpec(core=core, overlap=around, blend=0, planes=planes, overlap_planes=z)
 
 
 def _up(value: int, step: int) -> int:

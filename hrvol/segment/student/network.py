@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from hrvol.segment.student.shapes import array_shapes as array_shapes
+from hrvol.segment.student.shapes import flop_per_voxel as flop_per_voxel
 from hrvol.segment.student.spec import StudentSpec
 
 
@@ -59,7 +61,10 @@ class StudentNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""
-        x = self._gather(x).contiguous(memory_format=self.memory_format)
+        return self.scatter(self.levels(self.gather(x).contiguous(memory_format=self.memory_format)))
+
+    def levels(self, x: Tensor) -> Tensor:
+        """Return the logits of all voxels of a cell of the stem as channels, from its input likewise."""
         skips = []
         for n, stack in enumerate(self.encoder):
             x = stack(x)
@@ -68,8 +73,31 @@ class StudentNetwork(nn.Module):
                 x = self._pool(x, n)
         for n in reversed(range(len(self.rise))):
             up = self._grow(self.rise[n](x), n)
-            x = self.decoder[n](F.relu(up.add_(skips[n]) if not self.training else up + skips[n]))
-        return self._scatter(self.head(x))
+            x = self.decoder[n](F.relu(up + skips[n]) if self.training else up.add_(skips[n]).relu_())
+        logits: Tensor = self.head(x)
+        return logits
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Rearrange the voxels of a stem into channels."""
+        a, b, _ = self.spec.stem
+        if b == 1 and a == 1:
+            return x
+        if not self._3d:
+            return F.pixel_unshuffle(x, b)
+        n, c, z, y, width = x.shape
+        x = x.reshape(n, c, z // a, a, y // b, b, width // b, b).permute(0, 1, 3, 5, 7, 2, 4, 6)
+        return x.reshape(n, -1, z // a, y // b, width // b)
+
+    def scatter(self, x: Tensor) -> Tensor:
+        """Rearrange channels into the voxels of a stem."""
+        a, b, _ = self.spec.stem
+        if b == 1 and a == 1:
+            return x
+        if not self._3d:
+            return F.pixel_shuffle(x, b)
+        n, _, z, y, width = x.shape
+        x = x.reshape(n, self.classes, a, b, b, z, y, width).permute(0, 1, 5, 2, 6, 3, 7, 4)
+        return x.reshape(n, self.classes, z * a, y * b, width * b)
 
     def _conv(self, i: int, o: int, kernel: int, depth: int, *, bias: bool = False) -> nn.Module:
         if self._3d:
@@ -94,28 +122,6 @@ class StudentNetwork(nn.Module):
     def _grow(self, x: Tensor, level: int) -> Tensor:
         pool = tuple(float(side) for side in self.spec.pools[level])
         return F.interpolate(x, scale_factor=pool if self._3d else pool[1:], mode="nearest")
-
-    def _gather(self, x: Tensor) -> Tensor:
-        """Rearrange the voxels of a stem into channels."""
-        a, b, _ = self.spec.stem
-        if b == 1 and a == 1:
-            return x
-        if not self._3d:
-            return F.pixel_unshuffle(x, b)
-        n, c, z, y, width = x.shape
-        x = x.reshape(n, c, z // a, a, y // b, b, width // b, b).permute(0, 1, 3, 5, 7, 2, 4, 6)
-        return x.reshape(n, -1, z // a, y // b, width // b)
-
-    def _scatter(self, x: Tensor) -> Tensor:
-        """Rearrange channels into the voxels of a stem."""
-        a, b, _ = self.spec.stem
-        if b == 1 and a == 1:
-            return x
-        if not self._3d:
-            return F.pixel_shuffle(x, b)
-        n, _, z, y, width = x.shape
-        x = x.reshape(n, self.classes, a, b, b, z, y, width).permute(0, 1, 5, 2, 6, 3, 7, 4)
-        return x.reshape(n, self.classes, z * a, y * b, width * b)
 
 
 def folded(network: StudentNetwork) -> StudentNetwork:
@@ -142,38 +148,3 @@ def network_of(spec: StudentSpec, classes: int, arrays: Mapping[str, NDArray[Any
     network = folded(StudentNetwork(spec, classes))
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
     return network.to(memory_format=network.memory_format)
-
-
-def array_shapes(spec: StudentSpec, classes: int) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each array of a folded network."""
-    with torch.device("meta"):
-        network = StudentNetwork(spec, classes)
-    shapes = {}
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d):
-            shapes[f"{name}.weight"] = tuple(module.weight.shape)
-            shapes[f"{name}.bias"] = (module.out_channels,)
-    return shapes
-
-
-def flop_per_voxel(spec: StudentSpec, classes: int) -> float:
-    """Return the floating-point operations of a prediction per voxel, counting those of convolutions."""
-    total = 0.0
-    with torch.device("meta"):
-        network = StudentNetwork(spec, classes)
-    cell = 1.0
-    per_level = []
-    for side in (spec.stem, *spec.pools):
-        cell *= side[0] * side[1] * side[2]
-        per_level.append(cell)
-    for n, stack in enumerate(network.encoder):
-        total += _multiplications(stack) / per_level[n]
-    for n in range(len(network.rise)):
-        total += _multiplications(network.rise[n]) / per_level[n + 1]
-        total += _multiplications(network.decoder[n]) / per_level[n]
-    return 2 * (total + _multiplications(network.head) / per_level[0])
-
-
-def _multiplications(module: nn.Module) -> float:
-    weights = (m.weight for m in module.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
-    return float(sum(weight.numel() for weight in weights))

@@ -36,9 +36,20 @@ def network_input(grey: Tensor, normalisation: Normalisation, margin: int) -> Te
     Tensor
         ``(n, c or 2 c, Y - 2 margin, X - 2 margin)``: grey values, then normalised values.
     """
+    inner, local = normalised(grey, normalisation, margin)
+    if local is None:
+        return inner
+    return local if normalisation == "alone" else torch.cat([inner, local], dim=1)
+
+
+def normalised(grey: Tensor, normalisation: Normalisation, margin: int) -> tuple[Tensor, Tensor | None]:
+    """Return the grey values without the margin, and the normalised values if there are any.
+
+    Parameters are those of :func:`network_input`.
+    """
     inner = grey[..., margin : grey.shape[-2] - margin, margin : grey.shape[-1] - margin]
     if normalisation == "none":
-        return inner
+        return inner, None
     pooled = F.avg_pool2d(grey, POOL)
     mean = _smooth(pooled)
     # Of the mean squares of all pixels, not of pools.
@@ -46,15 +57,28 @@ def network_input(grey: Tensor, normalisation: Normalisation, margin: int) -> Te
     scale = GAIN / (variance.sqrt_() + FLOOR)
     cut = margin // POOL - 2 * (BOX // 2)  # pools that the box filters leave beyond the result
     mean, scale = (_grown(values, cut) for values in (mean, scale))
-    local = (inner - mean) * scale
-    return local if normalisation == "alone" else torch.cat([inner, local], dim=1)
+    return inner, (inner - mean).mul_(scale)
 
 
 def _smooth(pooled: Tensor) -> Tensor:
     """Apply the box filter twice, along one axis after the other; the result is smaller by its reach."""
     for _ in range(2):
-        pooled = F.avg_pool2d(F.avg_pool2d(pooled, (1, BOX), 1), (BOX, 1), 1)
+        pooled = _box(_box(pooled, -1), -2)
     return pooled
+
+
+def _box(values: Tensor, axis: int) -> Tensor:
+    """Return the means of ``BOX`` neighbours along an axis: sums of pairs of sums, quicker than pooling."""
+    total, width = values, 1
+    while 2 * width <= BOX:
+        length = total.shape[axis] - width
+        total = total.narrow(axis, 0, length) + total.narrow(axis, width, length)
+        width *= 2
+    length = values.shape[axis] - BOX + 1
+    total = total.narrow(axis, 0, length)
+    for offset in range(width, BOX):
+        total = total + values.narrow(axis, offset, length)
+    return total / BOX
 
 
 def _grown(pooled: Tensor, cut: int) -> Tensor:

@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hrvol.arrays import Array
+from hrvol.arrays import Array, Shape3, softmax
+from hrvol.segment.student.lattice import planes_at_once
+from hrvol.segment.student.layout import by_class, gathered, placed
 from hrvol.segment.student.network import network_of
-from hrvol.segment.student.normalise import network_input
+from hrvol.segment.student.normalise import network_input, normalised
 from hrvol.segment.student.student import StudentClassifier
 
-GPU_PLANES = 8
-"""Planes that are predicted together on a GPU."""
+T = TypeVar("T")
+
+R = TypeVar("R")
+
+# Read by torch when it allocates for the first time: mapping arrays page by page takes up to a quarter of the
+# time of a prediction.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Log-odds of the classes of a cell's voxels, in the order in which they are computed.
+
+    Attributes
+    ----------
+    values
+        ``(K, ...)`` float32, up to a constant of each voxel: NumPy's on the CPU, torch's on a GPU.
+    stem
+        Voxels of the cells in whose order they are; ``None``: ``(K, z, y, x)`` already.
+    """
+
+    values: Array
+    stem: Shape3 | None = None
+
+    def placed(self, values: Array) -> Array:
+        """Return values of the voxels, in the order of the scores, as ``(..., z, y, x)``."""
+        return values if self.stem is None else placed(values, self.stem)
 
 
 class StudentRunner:
@@ -37,11 +70,17 @@ class StudentRunner:
     def __init__(self, student: StudentClassifier, device: str = "cpu") -> None:
         self.spec = student.spec
         self.device = torch.device(device)
-        self.planes = GPU_PLANES if self.device.type == "cuda" else 1
-        self._network = network_of(student.spec, len(student.classes), student.arrays).to(self.device)
-        self._temperature = student.temperature
+        self.planes = planes_at_once(self.device.type)
+        self._classes = len(student.classes)
+        self._network = network_of(student.spec, self._classes, student.arrays).to(self.device)
+        for parameter in self._network.head.parameters():
+            parameter.div_(student.temperature)
 
-    @torch.inference_mode()
+    @property
+    def on_cpu(self) -> bool:
+        """Whether predictions are computed on the CPU."""
+        return self.device.type == "cpu"
+
     def probabilities(self, window: NDArray[np.float32]) -> Array:
         """Return the class probabilities of the voxels of a cell.
 
@@ -55,9 +94,59 @@ class StudentRunner:
         Array
             ``(K, z, y, x)`` float32 with sum 1: NumPy's on the CPU, torch's on a GPU.
         """
-        logits = self.logits(torch.from_numpy(np.ascontiguousarray(window)).to(self.device))
-        proba = torch.softmax(logits / self._temperature, dim=0)
-        return proba.numpy() if self.device.type == "cpu" else proba
+        scores = self.scores(window)
+        return scores.placed(softmax(scores.values))
+
+    @torch.inference_mode()
+    def scores(self, window: NDArray[np.float32]) -> Scores:
+        """Return the log-odds of the voxels of a cell, divided by the temperature; see :meth:`probabilities`.
+
+        On the CPU their bits do not depend on other cells, but they may on torch's number of threads: call it
+        from the threads of :func:`single_threads`.
+        """
+        grey = torch.from_numpy(np.ascontiguousarray(window))
+        if not self.on_cpu:
+            return Scores(self.logits(grey.to(self.device)))
+        return Scores(by_class(self._inner(grey).numpy(), self._classes), self.spec.stem)
+
+    def each(self, function: Callable[[T], R], items: Iterable[T], threads: int = 1) -> Generator[R]:
+        """Yield the results of a function that calls :meth:`scores`, in the order of the items.
+
+        On the CPU it is called by so many threads, but by no more than torch uses.
+        """
+        if not self.on_cpu:
+            yield from map(function, items)
+            return
+        pool = single_threads(max(1, min(threads, torch.get_num_threads())))
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _inner(self, grey: Tensor) -> Tensor:
+        """Return the network's output ``(z, y, x, channels)`` of a cell, channels last in memory."""
+        stem, form = self.spec.stem, self._network.memory_format
+        z, y, x = (around // side for around, side in zip(self.spec.network_halo, stem, strict=True))
+        if self.spec.is_3d:
+            first = torch.from_numpy(gathered(self._channels(grey[:, None]), stem)).permute(3, 0, 1, 2)
+            levels = self._network.levels(first[None]).contiguous(memory_format=form)
+            head = levels[0].permute(1, 2, 3, 0)
+        else:
+            stacks = grey.unfold(0, self.spec.planes, 1).permute(0, 3, 1, 2)
+            first = torch.from_numpy(gathered(self._channels(stacks), stem)).permute(0, 3, 1, 2)
+            head = self._network.levels(first).contiguous(memory_format=form).permute(0, 2, 3, 1)
+        return head[z : head.shape[0] - z, y : head.shape[1] - y, x : head.shape[2] - x]
+
+    def _channels(self, grey: Tensor) -> list[NDArray[np.float32]]:
+        """Return the input channels of the network ``(Z, Y, X)`` from windows ``(Z, c, Y, X)``."""
+        margin = self.spec.halo[1] - self.spec.network_halo[1]
+        inner, local = normalised(grey, self.spec.normalisation, margin)
+        kinds = {"none": (inner,), "alone": (local,), "beside": (inner, local)}[self.spec.normalisation]
+        present = [values for values in kinds if values is not None]
+        return [values[:, number].numpy() for values in present for number in range(values.shape[1])]
 
     def logits(self, window: Tensor) -> Tensor:
         """Return the logits ``(K, z, y, x)`` of the voxels of a cell from its window ``(z, y, x)``."""
@@ -72,6 +161,16 @@ class StudentRunner:
         stacks = window.unfold(0, spec.planes, 1).permute(0, 3, 1, 2)
         logits = self._network(network_input(stacks, spec.normalisation, margin))
         return logits[:, :, y : logits.shape[2] - y, x : logits.shape[3] - x].transpose(0, 1)
+
+
+@lru_cache(maxsize=1)
+def single_threads(count: int) -> ThreadPoolExecutor:
+    """Return a pool of threads that compute on one core each.
+
+    Cells are predicted in parallel on one core each, instead of one after the other on all cores: their bits
+    then do not depend on the number of cores.
+    """
+    return ThreadPoolExecutor(count, "hrvol-student", initializer=torch.set_num_threads, initargs=(1,))
 
 
 _LOCK = threading.Lock()

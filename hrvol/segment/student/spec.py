@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from math import prod
 from typing import Annotated, Literal, Self
 
@@ -20,11 +21,14 @@ BOX = 9
 
 _Width = Annotated[int, Field(ge=1, le=1024)]
 
-_Stride = Annotated[int, Field(ge=1, le=4)]
+_Stride = Literal[1, 2, 4]
 
 _Strides = tuple[_Stride, _Stride, _Stride]
 
 _DepthKernel = Literal[1, 3]
+
+MOST_ALIGNMENT = 64
+"""Most voxels per axis of a cell of the coarsest level: the step of the lattice's cells."""
 
 
 class StudentSpec(Spec):
@@ -76,6 +80,11 @@ class StudentSpec(Spec):
             raise invalid(f"found {self.planes} planes as channels, expected 1 in a 3D network", "planes")
         if any(side != side_x for _, side, side_x in (self.stem, *self.pools)):
             raise invalid("found factors that differ along y and x, expected equal ones", "pools")
+        if max(self.alignment) > MOST_ALIGNMENT:
+            raise invalid(
+                f"found factors whose product is {max(self.alignment)}, expected at most {MOST_ALIGNMENT}",
+                "pools",
+            )
         if self.alignment[1] % POOL and self.normalisation != "none":
             raise invalid(
                 f"found factors whose product is {self.alignment[1]}, expected a multiple of {POOL}", "pools"
@@ -87,7 +96,7 @@ class StudentSpec(Spec):
         """Whether convolutions mix planes."""
         return any(kernel > 1 for kernel in self.depth_kernels) or self.alignment[0] > 1
 
-    @property
+    @cached_property
     def alignment(self) -> Shape3:
         """Voxels (z, y, x) of which windows must be multiples: a cell of the coarsest level."""
         z, y, x = (prod(side[axis] for side in (self.stem, *self.pools)) for axis in range(3))
@@ -98,7 +107,7 @@ class StudentSpec(Spec):
         """Channels of the network's input."""
         return self.planes * (2 if self.normalisation == "beside" else 1)
 
-    @property
+    @cached_property
     def network_halo(self) -> Shape3:
         """Voxels (z, y, x) of context that the network's prediction of a voxel depends on, rounded up.
 
@@ -107,7 +116,7 @@ class StudentSpec(Spec):
         z, y, x = (_round_up(self._reach(axis), self.alignment[axis]) for axis in range(3))
         return z, y, x
 
-    @property
+    @cached_property
     def halo(self) -> Shape3:
         """The same with the context of local normalisation and, for 2.5D, of the planes beside."""
         z, y, x = self.network_halo

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from hrvol.segment.student.spec import StudentSpec
 
+MOST_CLASSES = 255
+"""Most classes of a student."""
+
 
 @dataclass(frozen=True, eq=False)
 class StudentClassifier:
@@ -27,7 +30,9 @@ class StudentClassifier:
     temperature
         Logits are divided by it, so that probabilities fit those of the teacher.
     taught
-        How it was taught, as JSON values: teacher, volume, tiles, agreement.
+        How it was taught, as JSON values: teacher, volume, tiles, agreement. Used are ``volume``, what
+        :meth:`hrvol.volume.volume.Volume.identity` returns, and ``grey``, the ``mean`` and ``std`` of
+        :func:`hrvol.volume.intensity.grey_statistics`.
     """
 
     spec: StudentSpec

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hrvol.arrays import Shape3
 from hrvol.errors import InputError
 from hrvol.recipe.specs import TileSpec
-from hrvol.volume.grid.tiling import Block, Box, block_shape, intersection, tiles_of, whole
+from hrvol.volume.grid.tiling import Block, Box, block_shape, intersection, tiles_of, whole, with_context
 
 Spans = tuple[tuple[int, int], ...]
 
@@ -103,14 +103,15 @@ class BlockGrid(Sequence[Block]):
     def layers(self) -> bool:
         """Whether the order is layer by layer, because layers of blocks share almost no chunks.
 
-        Windows have no context in z. If chunks are no deeper than blocks, only neighbours in the plane share
-        chunks, and a curve in depth would only evict those from a cache.
+        Most windows have no context in z. If chunks are no deeper than blocks, only neighbours in the plane
+        share chunks then, and a curve in depth would only evict those from a cache.
         """
         if self.chunks is None:
             return False
         chunk, step, depth = self.chunks[0], self.side[0], self.shape[0]
         starts = np.arange(0, depth, step)
-        stops = np.minimum(starts + step, depth)
+        stops = np.minimum(starts + step + self.tiles.overlap_planes, depth)
+        starts = np.maximum(starts - self.tiles.overlap_planes, 0)
         read = np.minimum(-(-stops // chunk) * chunk, depth) - starts // chunk * chunk
         return bool(read.sum() <= LAYERS_READ * depth)
 
@@ -159,8 +160,8 @@ class BlockGrid(Sequence[Block]):
         -------
         tuple
             For z, y and x, in order, the spans (start, stop) of voxels read by each row of blocks that
-            touches the region. In z a span is the core inside the region; in y and x it holds the windows of
-            all tiles that contribute to the region.
+            touches the region. In z a span is the core inside the region and its planes of context; in y and
+            x it holds the windows of all tiles that contribute to the region.
         """
         region = whole(self.shape) if region is None else region
         spans: list[Spans] = []
@@ -194,7 +195,8 @@ def _span(block: Block, axis: int, region: slice, grid: BlockGrid) -> tuple[int,
     if shared is None:
         return None
     if axis == 0:
-        return shared[0].start, shared[0].stop
+        planes = with_context(shared[0], grid.shape[0], grid.tiles)
+        return planes.start, planes.stop
     near, far = 2 * (axis - 1), 2 * (axis - 1) + 1
     owned, computed = block.core[axis], shared[axis]
     windows = [

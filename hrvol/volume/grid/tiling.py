@@ -193,11 +193,20 @@ def tiles_of(block: Block, plane_shape: tuple[int, int], tiles: TileSpec) -> tup
 
 
 def windows_box(block: Block, shape: Shape3, tiles: TileSpec) -> Box:
-    """Return the box of a volume of this shape that the tiles of a block read, context included."""
+    """Return the box of a volume of this shape that the tiles of a block read, context included.
+
+    Along z the context ends at the borders: it is not moved inwards.
+    """
     windows = np.array([tile.window for tile in tiles_of(block, shape[1:], tiles)])
     top, left = windows[:, 0].min(), windows[:, 2].min()
     bottom, right = windows[:, 1].max(), windows[:, 3].max()
-    return block.core[0], slice(int(top), int(bottom)), slice(int(left), int(right))
+    planes = with_context(block.core[0], shape[0], tiles)
+    return planes, slice(int(top), int(bottom)), slice(int(left), int(right))
+
+
+def with_context(planes: slice, depth: int, tiles: TileSpec) -> slice:
+    """Return planes of a volume of this depth with the planes of context above and below."""
+    return slice(max(planes.start - tiles.overlap_planes, 0), min(planes.stop + tiles.overlap_planes, depth))
 
 
 def blend_weight(tile: Tile, block: Block) -> npt.NDArray[np.float32]:
