@@ -100,7 +100,8 @@ def candidates(
     if len(chosen) > CLUSTERS:
         scale = table.std(axis=0)
         scaled = (table - table.mean(axis=0)) / np.where(scale > 0, scale, 1)
-        fitted = KMeans(CLUSTERS, n_init=4, random_state=seed).fit(scaled)
+        different = len(np.unique(scaled, axis=0))
+        fitted = KMeans(min(CLUSTERS, different), n_init=4, random_state=seed).fit(scaled)
         clusters = fitted.labels_.astype(np.int64)
     sizes = np.array([image.size for image in values])
     mean = np.average([image.mean() for image in values], weights=sizes)
@@ -167,7 +168,9 @@ def _look(volume: Volume, window: Window, tile: PlaneTile) -> NDArray[np.float32
         keep = side if axis == tile.axis else min(side, LOOK)
         start = span.start + (side - keep) // 2
         spans.append(slice(start, start + keep))
-    values = to_unit(volume.read((spans[0], spans[1], spans[2])), window, source=volume.source)
+    origin = (spans[0].start, spans[1].start, spans[2].start)
+    raw = volume.read((spans[0], spans[1], spans[2]))
+    values = to_unit(raw, window, source=volume.source, origin=origin)
     image: NDArray[np.float32] = values.squeeze(tile.axis)
     return image
 

@@ -18,8 +18,10 @@ from hrvol.distil.options import AUTO, DistilOptions
 from hrvol.distil.sample import TeacherSample
 from hrvol.distil.training import KeptBack, Trained, Trainer, few_threads
 from hrvol.engine.stop import Stop
+from hrvol.errors import UsageError
 from hrvol.progress import ProgressCallback
 from hrvol.segment.model.model import Model
+from hrvol.segment.priors import assumed_prior
 from hrvol.segment.student.network import flop_per_voxel
 from hrvol.segment.student.spec import NAMES, student_spec
 from hrvol.segment.student.student import StudentClassifier, channel_names
@@ -153,6 +155,8 @@ def teach(
         "on_training": on_training.to_dict(),
         "by_size": by_size,
         "seed": distilling.seed,
+        "steps": distilling.steps,
+        "prior": _prior(teacher),
         "problems": list(problems),
     }
     student = replace(trained.student, temperature=temperature, taught=taught)
@@ -179,6 +183,14 @@ def teach(
         _notes(kept, kept_agreement),
         pictures,
     )
+
+
+def _prior(teacher: Model) -> list[float] | None:
+    """Return the prior that a teacher's probabilities assume, if it has one."""
+    try:
+        return list(assumed_prior(teacher))
+    except UsageError:
+        return None
 
 
 def problems_of(kept_back: Agreement, on_training: Agreement) -> tuple[str, ...]:

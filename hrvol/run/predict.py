@@ -184,11 +184,7 @@ def entropy(plane: Array) -> Array:
     return xp.minimum(xp.maximum(share, zero), one)
 
 
-<<<<<<< HEAD
-def _bytes(shares: Array) -> Array:
-=======
 def as_bytes(shares: Array) -> Array:
->>>>>>> h/run
     """Return shares in 0..1 as uint8 in 0..255, rounded."""
     xp = namespace(shares)
     return xp.astype(xp.round(255 * shares), xp.uint8)

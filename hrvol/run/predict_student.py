@@ -18,6 +18,7 @@ from hrvol.quality.metrics import SeamDisagreement
 from hrvol.run.job import SegmentJob
 from hrvol.run.options import PredictOptions
 from hrvol.run.predict import Prediction, as_bytes, entropy
+from hrvol.segment.class_weights import log_shift
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.lattice import Lattice, lattice_of, planes_at_once
 from hrvol.segment.student.student import StudentClassifier
@@ -114,6 +115,9 @@ def predict_cells(
             return
         window = to_unit(lattice.cut(lattice.window(cell), raw, origin), model.window)
         scores = runner.scores(window)
+        if options.class_factors is not None:
+            for number, shift in enumerate(log_shift(options.class_factors)):
+                scores.values[number] += shift
 
         def put(target: NDArray[Any], found: Array) -> None:
             target[(..., *inside)] = to_host(scores.placed(found))[(..., *within)]

@@ -30,20 +30,14 @@ from hrvol.run.provenance import provenance
 from hrvol.run.report import Run, SegmentReport, stopped_error, summarise
 from hrvol.run.resume import begin_output, partition, recheck
 from hrvol.run.run_blocks import run_blocks
-<<<<<<< HEAD
+from hrvol.run.student_notices import check_refinement, notices
 from hrvol.segment.class_weights import ClassWeights
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
 from hrvol.segment.priors import class_factors
-=======
-from hrvol.run.student_notices import check_refinement, notices
-from hrvol.segment.cluster_classifier import ClusterClassifier
-from hrvol.segment.crf import check_available
-from hrvol.segment.model.model import Model
 from hrvol.segment.student.lattice import student_tiles
 from hrvol.segment.student.student import StudentClassifier
->>>>>>> h/run
 from hrvol.volume.grid.order import BlockGrid, check_blocks
 from hrvol.volume.grid.tiling import block_shape
 from hrvol.volume.guard import keep_inputs
@@ -339,7 +333,6 @@ def prepare(
             "uncertainty": output.uncertainty,
         },
     }
-<<<<<<< HEAD
     predicting = PredictOptions(
         output.probabilities,
         output.uncertainty,
@@ -347,16 +340,10 @@ def prepare(
         cpus() if spec.serial else 1,
         class_factors=factors,
     )
-    job = SegmentJob(
-        opened, LabelStore(location, output.name), source, predicting, region, mask, loaded.recipe.tiles
-    )
-=======
-    predicting = PredictOptions(output.probabilities, output.uncertainty, crf, cpus() if spec.serial else 1)
     job = SegmentJob(opened, LabelStore(location, output.name), source, predicting, region, tiles, mask)
     if student is not None:
         for notice in notices(loaded, student, opened, attributes["input"]["sha256"], lattice):
             LOG.info("%s", notice)
->>>>>>> h/run
     return PreparedRun(loaded, content, location, job, json.loads(json.dumps(attributes)))
 
 

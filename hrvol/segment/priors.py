@@ -21,6 +21,7 @@ from hrvol.segment.class_weights import (
 )
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.model.model import Model
+from hrvol.segment.student.student import StudentClassifier
 
 _DIGITS = 9  # of a factor: fractions in per cent and as shares of 1 are the same request
 
@@ -57,7 +58,7 @@ def assumed_prior(model: Model) -> tuple[float, ...]:
     Clusters: the classes' shares of the sample that they were found in. Their probabilities come from
     distances alone, but they divide the volume as they divide that sample: fractions that equal these shares
     must change nothing. A classifier trained with ``class_weight: balanced``: uniform. Any other: the
-    classes' shares of the training samples.
+    classes' shares of the training samples. A student has the prior of its teacher.
 
     Returns
     -------
@@ -70,6 +71,8 @@ def assumed_prior(model: Model) -> tuple[float, ...]:
         The model does not record its training samples, or multiplies the probabilities of several classifiers
         (``combine: product``) trained without balancing, each of which has the prior.
     """
+    if isinstance(model.classifier, StudentClassifier):
+        return _taught_prior(model.classifier, model.source)
     if isinstance(model.classifier, ClusterClassifier):
         return _shares(model.classifier.class_tally.pixels.tolist())
     if model.recipe.classifier.class_weight == "balanced":
@@ -86,6 +89,17 @@ def assumed_prior(model: Model) -> tuple[float, ...]:
             " or a model with class_weight: balanced; or class weights instead of fractions"
         )
     return _shares(samples)
+
+
+def _taught_prior(student: StudentClassifier, source: str) -> tuple[float, ...]:
+    """Return the prior that a student records of its teacher; the record comes from a file."""
+    prior = student.taught.get("prior")
+    valid = isinstance(prior, list) and len(prior) == len(student.classes)
+    if not valid or not all(isinstance(share, float) and 0 < share <= 1 for share in prior or ()):
+        raise UsageError(
+            f"fractions: {source}: found no record of its teacher's prior, expected one; give class weights instead"
+        )
+    return _shares(prior or ())
 
 
 def _fraction_factors(fractions: Fractions, model: Model) -> tuple[float, ...] | None:
