@@ -97,7 +97,8 @@ def _taught_prior(student: StudentClassifier, source: str) -> tuple[float, ...]:
     valid = isinstance(prior, list) and len(prior) == len(student.classes)
     if not valid or not all(isinstance(share, float) and 0 < share <= 1 for share in prior or ()):
         raise UsageError(
-            f"fractions: {source}: found no record of its teacher's prior, expected one; give class weights instead"
+            f"fractions: {source}: found no record of its teacher's prior, expected one;"
+            " give class weights instead"
         )
     return _shares(prior or ())
 
