@@ -15,7 +15,7 @@ from hrvol.distil.cache import DistilCache, tidy
 from hrvol.distil.choose import candidates
 from hrvol.distil.dimensions import Wish, apparent_spacing, dimensions_of
 from hrvol.distil.label import LabelJob, Labeller
-from hrvol.distil.options import AUTO, STEPS, DistilOptions
+from hrvol.distil.options import AUTO, RARITY, STEPS, DistilOptions
 from hrvol.distil.sample import TeacherSample, check_classes, label_sample
 from hrvol.distil.teach import DistilReport, teach
 from hrvol.engine.check import check_engine
@@ -44,6 +44,7 @@ def distil_model(
     size: str = AUTO,
     seed: int = 0,
     volumetric: Wish = "auto",
+    rarity: float = RARITY,
     steps: int = STEPS,
     accept: bool = False,
     roi: Region | None = None,
@@ -86,6 +87,10 @@ def distil_model(
         Whether the student sees neighbouring planes: ``auto``, if neighbouring planes differ no more than
         pixels of a plane at a distance of 4 do; ``on`` or ``off``. Where they are as near as pixels, the
         teacher labels planes along all three axes.
+    rarity
+        The teacher weighs all classes evenly, and so finds too much of rare ones. The student's odds of a
+        class are multiplied by this power of the class's mean probability in the volume; 0 keeps the
+        teacher's. Only for teachers trained with ``class_weight: balanced``.
     steps
         Optimisation steps of each student.
     accept
@@ -124,7 +129,7 @@ def distil_model(
     return distil(
         volume,
         model,
-        DistilOptions(minutes, tiles, size, seed, volumetric, steps, accept),
+        DistilOptions(minutes, tiles, size, seed, volumetric, rarity, steps, accept),
         options,
         stop,
         progress,
@@ -180,9 +185,11 @@ def distil(
             stop,
             progress,
         )
-        labelled = label_sample(found, labeller, distilling)
+        labelled, weights = label_sample(found, labeller, distilling)
     tidy(cache)
-    sample = TeacherSample(opened, teacher, labelled, found.grey, identity, content.sha256, sees, spacing)
+    sample = TeacherSample(
+        opened, teacher, labelled, weights, found.grey, identity, content.sha256, sees, spacing
+    )
     check_classes(sample, distilling)
     report = teach(sample, distilling, cache, stop, progress, options.engine.device)
     report = replace(report, labelled=labeller.computed, seconds=time.monotonic() - began)

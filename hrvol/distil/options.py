@@ -8,6 +8,9 @@ from hrvol.distil.dimensions import Wish
 from hrvol.errors import UsageError
 from hrvol.segment.student.spec import NAMES
 
+RARITY = 0.4
+"""Default power of the classes' mean probabilities that their odds are multiplied by."""
+
 STEPS = 800
 """Default number of optimisation steps."""
 
@@ -31,6 +34,8 @@ class DistilOptions:
         Of all random numbers.
     volumetric
         Whether the student sees neighbouring planes: ``auto`` (if they resemble a plane), ``on`` or ``off``.
+    rarity
+        Power of the classes' mean probabilities that their odds are multiplied by; 0: none.
     steps
         Optimisation steps of each student.
     accept
@@ -42,6 +47,7 @@ class DistilOptions:
     size: str = AUTO
     seed: int = 0
     volumetric: Wish = "auto"
+    rarity: float = RARITY
     steps: int = STEPS
     accept: bool = False
 
@@ -50,6 +56,8 @@ class DistilOptions:
             raise UsageError(f"size: found {self.size}, expected {AUTO}, {', '.join(NAMES)}")
         if self.volumetric not in ("auto", "on", "off"):
             raise UsageError(f"volumetric: found {self.volumetric}, expected auto, on or off")
+        if not 0 <= self.rarity <= 1:
+            raise UsageError(f"rarity: found {self.rarity:g}, expected 0 to 1")
         if not 1 <= self.steps <= 1_000_000:
             raise UsageError(f"steps: found {self.steps}, expected 1 to 1,000,000")
         if self.minutes is not None and not 0 < self.minutes <= 10_000:

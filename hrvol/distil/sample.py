@@ -33,10 +33,19 @@ FEWEST = 10
 """Fewest tiles that are labelled, however long it takes."""
 
 
-def label_sample(found: Candidates, labeller: Labeller, distilling: DistilOptions) -> list[LabelledTile]:
-    """Label tiles in turn, as many as are requested or fit the time."""
+def label_sample(
+    found: Candidates, labeller: Labeller, distilling: DistilOptions
+) -> tuple[list[LabelledTile], list[float]]:
+    """Label tiles in turn, as many as are requested or fit the time.
+
+    Returns
+    -------
+    tuple
+        The tiles, and how many candidates that look alike each of them stands for.
+    """
     turns = Turns(found, distilling.seed)
     labelled: list[LabelledTile] = []
+    chosen: list[int] = []
     key = {
         "minutes": distilling.minutes,
         "seed": distilling.seed,
@@ -54,6 +63,7 @@ def label_sample(found: Candidates, labeller: Labeller, distilling: DistilOption
         labeller.label([found.tiles[number] for number in numbers], keep)
         for tile, number in of_tile.items():  # in order, not as they arrived
             labelled.append(known[tile])
+            chosen.append(number)
             turns.report(number, entropy_of(known[tile].probabilities))
 
     began, before = time.monotonic(), labeller.computed
@@ -64,10 +74,10 @@ def label_sample(found: Candidates, labeller: Labeller, distilling: DistilOption
         wanted = note.get("tiles") if note else None
         if not isinstance(wanted, int):
             computed = labeller.computed - before
-            per_tile = (time.monotonic() - began) / max(computed, 1)
+            per_tile = _pace(labeller, (time.monotonic() - began) / computed if computed else None)
             default = GPU_MINUTES if labeller.engine.device == "cuda" else MINUTES
             seconds = 60 * LABELLING * (distilling.minutes or default)
-            wanted = max(FEWEST, int(seconds / per_tile)) if computed else FIRST
+            wanted = FIRST if per_tile is None else max(FEWEST, int(seconds / per_tile))
             labeller.cache.write_note(key, {"tiles": wanted})
     take(max(0, wanted - len(labelled)))
     if len(labelled) < 2:
@@ -75,7 +85,19 @@ def label_sample(found: Candidates, labeller: Labeller, distilling: DistilOption
             f"{labeller.job.volume.source}: found {len(labelled)} tile, expected at least 2, because one is"
             " kept back to check the student: the volume is too small to need one"
         )
-    return labelled
+    clusters = found.cluster[chosen]
+    sizes, taken = np.bincount(found.cluster), np.bincount(clusters)
+    return labelled, [float(sizes[cluster] / taken[cluster]) for cluster in clusters]
+
+
+def _pace(labeller: Labeller, measured: float | None) -> float | None:
+    """Return the seconds per tile: as measured now, or by an earlier call; ``None`` if never."""
+    key = {"pace": labeller.engine.count}
+    if measured is not None:
+        labeller.cache.write_note(key, {"seconds": measured})
+        return measured
+    found = (labeller.cache.read_note(key) or {}).get("seconds")
+    return found if isinstance(found, float) and found > 0 else None
 
 
 def entropy_of(probabilities: NDArray[np.float16]) -> float:
@@ -95,6 +117,8 @@ class TeacherSample:
         The volume and the model.
     tiles
         The labelled tiles, in the order in which they were chosen.
+    weights
+        How many tiles of the volume each of them stands for, up to a factor.
     grey
         Mean and standard deviation of the volume's grey values, in units of the intensity window.
     identity
@@ -110,6 +134,7 @@ class TeacherSample:
     volume: Volume
     teacher: Model
     tiles: Sequence[LabelledTile]
+    weights: Sequence[float]
     grey: tuple[float, float]
     identity: Mapping[str, Any]
     sha256: str
@@ -128,6 +153,13 @@ class TeacherSample:
         """The others."""
         kept = {id(tile) for tile in self.kept_back}
         return tuple(tile for tile in self.tiles if id(tile) not in kept)
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """``(K,)``: mean probability of each class in the volume, as the teacher sees it."""
+        means = [tile.probabilities.mean(axis=(1, 2), dtype=np.float64) for tile in self.tiles]
+        share = np.average(means, axis=0, weights=self.weights)
+        return np.asarray(share / share.sum(), np.float64)
 
 
 def check_classes(sample: TeacherSample, distilling: DistilOptions) -> None:

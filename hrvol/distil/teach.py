@@ -15,13 +15,12 @@ from hrvol.distil.check import GAP, Agreement, agreement, fit_temperature
 from hrvol.distil.examples import Example, crop_shape, read_example, trimmed
 from hrvol.distil.fit import FitSettings
 from hrvol.distil.options import AUTO, DistilOptions
+from hrvol.distil.rarity import odds_factors, prior_of, weighed
 from hrvol.distil.sample import TeacherSample
 from hrvol.distil.training import KeptBack, Trained, Trainer, few_threads
 from hrvol.engine.stop import Stop
-from hrvol.errors import UsageError
 from hrvol.progress import ProgressCallback
 from hrvol.segment.model.model import Model
-from hrvol.segment.priors import assumed_prior
 from hrvol.segment.student.network import flop_per_voxel
 from hrvol.segment.student.spec import NAMES, student_spec
 from hrvol.segment.student.student import StudentClassifier, channel_names
@@ -137,7 +136,8 @@ def teach(
     )
     by_size = {name: round(entry[1].mean_iou, 4) for name, entry in found.items()}
     problems = problems_of(kept_agreement, on_training)
-    taught = {
+    prior = prior_of(sample, distilling.rarity)
+    taught: dict[str, Any] = {
         "teacher": {
             "source": teacher.source,
             "sha256": sample.sha256,
@@ -156,10 +156,16 @@ def teach(
         "by_size": by_size,
         "seed": distilling.seed,
         "steps": distilling.steps,
-        "prior": _prior(teacher),
+        "prior": prior,
         "problems": list(problems),
     }
+    factors = odds_factors(sample, distilling.rarity)
+    if factors is not None:
+        taught["class_weights"] = {
+            info.name: float(f"{factor:.4g}") for info, factor in zip(teacher.classes, factors, strict=True)
+        }
     student = replace(trained.student, temperature=temperature, taught=taught)
+    student = student if factors is None else weighed(student, factors)
     model = Model(
         recipe=teacher.recipe.with_(crf=None),
         classes=teacher.classes,
@@ -183,14 +189,6 @@ def teach(
         _notes(kept, kept_agreement),
         pictures,
     )
-
-
-def _prior(teacher: Model) -> list[float] | None:
-    """Return the prior that a teacher's probabilities assume, if it has one."""
-    try:
-        return list(assumed_prior(teacher))
-    except UsageError:
-        return None
 
 
 def problems_of(kept_back: Agreement, on_training: Agreement) -> tuple[str, ...]:

@@ -19,9 +19,13 @@ from hrvol.distil.choose import Turns, candidates
 from hrvol.distil.examples import Crop, CropShape, Example, LabelledTile, draw_crop, read_example
 from hrvol.distil.fit import Fit, FitSettings
 from hrvol.distil.planes import PlaneTile, layout
+from hrvol.distil.rarity import weighed
 from hrvol.errors import ModelError
 from hrvol.recipe.specs import TileSpec
+from hrvol.segment.student.network import StudentNetwork, folded, network_arrays
+from hrvol.segment.student.runner import StudentRunner
 from hrvol.segment.student.spec import StudentSpec
+from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.volume import open_volume
 
 TILES = TileSpec(core=64, overlap=16)
@@ -220,3 +224,16 @@ def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         caches[0].folder.name,
         caches[2].folder.name,
     }
+
+
+def test_a_students_odds_are_multiplied_by_factors() -> None:
+    torch.manual_seed(0)
+    arrays = network_arrays(folded(StudentNetwork(TINY, 3)))
+    plain = StudentClassifier(TINY, (1, 2, 3), arrays, temperature=1.7)
+    window = np.random.default_rng(0).random((1, 96, 96)).astype(np.float32)
+    factors = np.array([0.5, 1.0, 0.1])
+    before, after = (
+        np.asarray(StudentRunner(s).probabilities(window)) for s in (plain, weighed(plain, factors))
+    )
+    expected = before * factors[:, None, None, None].astype(np.float32)
+    assert np.allclose(after, expected / expected.sum(0), atol=1e-5)

@@ -39,12 +39,13 @@ def _distilling(
     size: str,
     distil_seed: int,
     volumetric: Wish,
+    rarity: float,
     steps: int,
     accept: bool,
 ) -> DistilOptions:
     from hrvol.distil.options import DistilOptions
 
-    return DistilOptions(minutes, tiles, size, distil_seed, volumetric, steps, accept)
+    return DistilOptions(minutes, tiles, size, distil_seed, volumetric, rarity, steps, accept)
 
 
 _DISTILLING = {
@@ -80,6 +81,14 @@ _DISTILLING = {
         default="auto",
         show_default=True,
         help="Whether the student sees neighbouring planes; auto: where they look like neighbours.",
+    ),
+    "rarity": click.option(
+        "--rarity",
+        type=click.FloatRange(0, 1),
+        default=0.4,
+        show_default=True,
+        help="Multiply the odds of a class by this power of its share: rare classes, which come out too large"
+        " where all are weighted evenly, become rarer; 0: as the model.",
     ),
     "steps": click.option(
         "--steps",
