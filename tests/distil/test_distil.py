@@ -58,7 +58,8 @@ def test_a_student_agrees_with_its_teacher(image: np.ndarray, teacher: Model) ->
     assert 0.1 < report.student.classifier.temperature < 10
     image_of_worst, by_teacher, by_student = report.examples[0]
     assert image_of_worst.shape == by_teacher.shape == by_student.shape
-    assert (by_teacher == by_student).mean() == pytest.approx(report.agreement.tiles.min())
+    # As the student will predict it, with rare classes made rarer.
+    assert (by_teacher == by_student).mean() == pytest.approx(report.agreement.tiles.min(), abs=0.05)
 
 
 def test_the_cache_saves_the_labelling_and_keeps_the_bits(image: np.ndarray, teacher: Model) -> None:
