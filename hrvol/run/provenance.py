@@ -26,6 +26,9 @@ MOST_BLOCKS = 2 * 10**7
 CLASS_WEIGHTS = "class_weights"
 """Attribute with the factor of each class; outputs without class weights have none."""
 
+COMPANION = "companion"
+"""Attribute with the student whose probabilities were averaged with the model's; absent without one."""
+
 _Side = Annotated[int, Field(ge=1, lt=2**40)]
 _Edge = Annotated[int, Field(ge=0, lt=2**40)]
 

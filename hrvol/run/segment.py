@@ -21,12 +21,13 @@ from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
 from hrvol.run.changed_input import changed_blocks, input_place
-from hrvol.run.job import MODEL_FILE, ModelContent, SegmentJob, forget_input
+from hrvol.run.companion import PreparedCompanion, prepare_companion
+from hrvol.run.job import COMPANION_FILE, MODEL_FILE, ModelContent, SegmentJob, forget_input
 from hrvol.run.ledger import MAIN, Ledger
 from hrvol.run.ledger_entries import DONE
 from hrvol.run.options import InputOptions, OutputOptions, PredictOptions, RunOptions, engine_spec
 from hrvol.run.predict_student import run_lattice
-from hrvol.run.provenance import provenance
+from hrvol.run.provenance import COMPANION, provenance
 from hrvol.run.report import Run, SegmentReport, stopped_error, summarise
 from hrvol.run.resume import begin_output, partition, recheck
 from hrvol.run.run_blocks import run_blocks
@@ -38,7 +39,7 @@ from hrvol.segment.model.model import Model
 from hrvol.segment.priors import class_factors
 from hrvol.segment.student.lattice import student_tiles
 from hrvol.segment.student.student import StudentClassifier
-from hrvol.volume.grid.order import BlockGrid, check_blocks
+from hrvol.volume.grid.order import check_blocks
 from hrvol.volume.grid.tiling import block_shape
 from hrvol.volume.guard import keep_inputs
 from hrvol.volume.ome.documents import Documents
@@ -67,6 +68,8 @@ class PreparedRun:
         What workers need; its store does not exist yet.
     attributes
         Provenance that the output will carry.
+    companion
+        The student that predicts beside the model; ``None``: none.
     """
 
     model: Model
@@ -74,6 +77,7 @@ class PreparedRun:
     location: Location
     job: SegmentJob
     attributes: dict[str, Any] = field(repr=False)
+    companion: PreparedCompanion | None = None
 
 
 def segment_volume(
@@ -98,6 +102,7 @@ def segment_volume(
     name: str = "hrvol",
     class_weights: Mapping[str, float] | None = None,
     fractions: Sequence[float] | Mapping[str, float] | None = None,
+    companion: str | Path | Model | None = None,
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -158,6 +163,11 @@ def segment_volume(
         Measured volume fractions of all classes in order of value, or by name or number; normalised by their
         sum. Class weights are made of them: fraction over the prior of the training, see
         :func:`hrvol.segment.priors.assumed_prior`. Excludes ``class_weights``.
+    companion
+        A student of the model (:func:`hrvol.distil_model`) or its file: labels, probabilities and uncertainty
+        are those of the mean of both models' probabilities, for volumes that are small enough for the model.
+        Both must have the same classes. Excludes ``crf`` and ``fractions``. The output records it and can be
+        resumed with the same one only.
     weights_path
         File with the network's weights, instead of the cache.
     offline
@@ -207,6 +217,7 @@ def segment_volume(
         ),
         WeightsSource.of(weights_path, offline),
         storage_options,
+        companion,
     )
     return segment(volume, out, model, options, stop, progress)
 
@@ -243,7 +254,9 @@ def segment(
         store, exists = begin_output(location, prepared.attributes, create, overwrite=output.overwrite)
         if options.engine.remote or isinstance(prepared.model.classifier, ClusterClassifier):
             store.write_file(MODEL_FILE, prepared.content.data)
-        grid = BlockGrid(job.volume.shape, job.tiles, job.volume.chunks)
+        if options.engine.remote and prepared.companion is not None:
+            store.write_file(COMPANION_FILE, prepared.companion.content.data)
+        grid = job.grid
         blocks = grid.inside(job.region)
         spec = options.engine
         driver = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
@@ -301,7 +314,8 @@ def prepare(
     opened = open_volume(located(volume, options.storage_options), level=options.input.level)
     location = Location.of(out, options.storage_options)
     region = region_box(options.input.roi, opened)
-    keep_inputs(location, opened, options.input.mask, model, options.weights.path, spec.scheduler_file)
+    files = (options.companion, options.weights.path, spec.scheduler_file)
+    keep_inputs(location, opened, options.input.mask, model, *files)
     mask = None
     if options.input.mask is not None:
         mask = _open_mask(located(options.input.mask, options.storage_options), opened)
@@ -321,6 +335,7 @@ def prepare(
     crf = loaded.recipe.crf or (CrfSpec() if output.crf else None)
     if crf is not None:
         check_available()
+    companion = prepare_companion(loaded, opened, stack, options)
     factors = class_factors(output.class_weights, loaded)
     attributes = provenance(loaded, content.sha256, opened, region, crf, factors)
     attributes |= {
@@ -333,6 +348,8 @@ def prepare(
             "uncertainty": output.uncertainty,
         },
     }
+    if companion is not None:
+        attributes[COMPANION] = companion.attributes
     predicting = PredictOptions(
         output.probabilities,
         output.uncertainty,
@@ -341,11 +358,14 @@ def prepare(
         class_factors=factors,
     )
     store = LabelStore(location, output.name)
-    job = SegmentJob(opened, store, source, predicting, region, tiles, mask, lattice)
-    if lattice is not None:
-        for notice in notices(loaded, opened, attributes["input"]["sha256"], lattice):
+    beside = None if companion is None else companion.companion
+    job = SegmentJob(opened, store, source, predicting, region, tiles, mask, lattice, beside)
+    students = [] if lattice is None else [(loaded, lattice)]
+    students += [] if companion is None else [(companion.model, companion.companion.lattice)]
+    for student, of_student in students:
+        for notice in notices(student, opened, attributes["input"]["sha256"], of_student):
             LOG.info("%s", notice)
-    return PreparedRun(loaded, content, location, job, json.loads(json.dumps(attributes)))
+    return PreparedRun(loaded, content, location, job, json.loads(json.dumps(attributes)), companion)
 
 
 def _open_mask(mask: Any, volume: Volume) -> Volume:
