@@ -246,6 +246,8 @@ def test_workers_of_other_machines_read_the_copy_in_the_output(image, teacher, s
         )
     copy = open_label_store(tmp_path / "out").read_file(COMPANION_FILE)
     assert copy == (tmp_path / "s.hrvol").read_bytes()
+    segment_volume(image, tmp_path / "out", teacher, roi=(slice(0, 1),) * 3, overwrite=True)
+    assert not (tmp_path / "out" / COMPANION_FILE).exists()
 
 
 def test_a_file_that_only_the_companion_reads_must_not_change(image, teacher, students, tmp_path):
