@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hrvol.cli.common.distilling import FirstDistil
     from hrvol.engine.stop import Stop
     from hrvol.run.options import RunOptions
+    from hrvol.segment.model.model import Model
 
 
 @click.command()
@@ -64,7 +65,8 @@ def segment(
     if first_distil is not None:
         _check_distil(options)
     if dry_run:
-        show_plan(volume, output, model, options, SECONDS, as_json=False)
+        planned = model if first_distil is None else _planned(volume, output, model, first_distil, options)
+        show_plan(volume, output, planned, options, SECONDS, as_json=False)
         return
     if options.output.part is not None and options.output.overwrite:
         raise click.UsageError("--fresh would delete the blocks of other parts: delete the output first")
@@ -108,3 +110,18 @@ def _student(
         echo_report(report)
         echo(f"{file}: {report.size} student of {report.tiles} tiles")
     return str(file)
+
+
+def _planned(volume: str, output: str, model: str, first: FirstDistil, options: RunOptions) -> str | Model:
+    """Return the model's student, or one of random weights in its place."""
+    from hrvol.distil.student_file import find_student
+    from hrvol.planning.students import planned_student
+    from hrvol.segment.model.model import load_model
+
+    file = first.file(output)
+    with suggest_fresh():
+        if find_student(volume, model, file, first.options, options) is not None:
+            return str(file)
+    student, remark = planned_student(volume, load_model(model), first.options, options)
+    echo(remark)
+    return student

@@ -22,6 +22,7 @@ from hrvol.run.job import ModelContent
 from hrvol.run.options import OutputOptions, RunOptions
 from hrvol.run.resume import begin_output
 from hrvol.run.segment import prepare
+from hrvol.run.slow_notice import student_path
 from hrvol.segment.model.model import Model, load_model, read_model, save_model
 from hrvol.segment.student.spec import NAMES, student_spec
 from hrvol.segment.student.student import StudentClassifier
@@ -50,10 +51,7 @@ def student_file(out: str | Path | Location) -> Path:
         raise UsageError(
             f"{out}: found a URL, beside which no student is written; expected a file for it (--student)"
         )
-    name = path.name
-    for suffix in (".ome.zarr", ".zarr"):
-        name = name.removesuffix(suffix)
-    return path.with_name(f"{name}.student.hrvol")
+    return student_path(path)
 
 
 def distil_options(options: RunOptions) -> RunOptions:
@@ -68,7 +66,9 @@ def find_student(
     distilling: DistilOptions,
     options: RunOptions,
 ) -> Model | None:
-    """Return the student in a file if it is the one that a distillation would make; ``None`` without one.
+    """Return the student in a file if it is the one that a distillation would make.
+
+    ``None`` if there is no file, or if ``options.output.overwrite`` lets another student be replaced.
 
     Parameters
     ----------
@@ -91,17 +91,33 @@ def find_student(
         raise ModelError(f"{content.file}: found a student, expected a model of hrvol train or cluster")
     if not Path(file).exists():
         return None
-    found = load_model(file)
+    try:
+        return _checked(load_model(file), file, content, volume, distilling, options)
+    except (OutputExistsError, ModelError):
+        if not options.output.overwrite:
+            raise
+        return None
+
+
+def _checked(
+    found: Model,
+    file: str | Path,
+    teacher: ModelContent,
+    volume: Any,
+    distilling: DistilOptions,
+    options: RunOptions,
+) -> Model:
+    """Return a model if it is the student of a request; raise :class:`OutputExistsError` if not."""
     opened = open_volume(located(volume, options.storage_options), level=options.input.level)
     expected = {
-        "teacher": content.sha256,
+        "teacher": teacher.sha256,
         "volume": opened.identity()["sha256"],
         **request_of(distilling, region_box(options.input.roi, opened)),
     }
     differences = list(_differences(found, json.loads(json.dumps(expected))))
     if differences:
         raise OutputExistsError(
-            f"{file}: found {differences[0]}, expected the student of {content.file} for {opened.source}"
+            f"{file}: found {differences[0]}, expected the student of {teacher.file} for {opened.source}"
         )
     return found
 
@@ -161,20 +177,13 @@ def distil_into(
     HrvolError
         As :func:`find_student`, :func:`hrvol.distil_model` and :func:`hrvol.segment_volume`.
     """
-    overwrite = options.output.overwrite
     inputs = (volume, teacher, options.input.mask, options.weights.path, options.engine.scheduler_file)
     keep_inputs(file, *inputs)
     keep_inputs(file, out, role="output")
-    try:
-        found = find_student(volume, teacher, file, distilling, options)
-    except (OutputExistsError, ModelError):
-        if not overwrite or not Path(file).exists():
-            raise
-        found = None
-    if found is not None:
+    if find_student(volume, teacher, file, distilling, options) is not None:
         LOG.info("%s: found the student of this model and volume", file)
         return None
-    check_file(file, MODEL, overwrite)
+    check_file(file, MODEL, options.output.overwrite)
     _check_run(volume, out, teacher, distilling, options)
     report = distil(volume, teacher, distilling, distil_options(options), stop, progress)
     save_model(report.student, file)

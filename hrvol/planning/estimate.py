@@ -192,6 +192,7 @@ def _plan(basis: _Basis, measured: Measured | None, notes: list[str]) -> Plan:
         load=basis.load,
         cpus=cpus(),
         notes=tuple(notes),
+        machinery_s=0.0 if measured is None else measured.read_s + measured.store_s,
     )
 
 

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def plan_run(
     Returns
     -------
     Plan
-        To be passed to :func:`hrvol.planning.plan.check_resources`.
+        With estimates for students of the model. To be passed to :func:`hrvol.planning.plan.check_resources`.
 
     Raises
     ------
@@ -155,7 +156,12 @@ def plan(
         if len(pending):
             resources.check_writable(location)
         task = Task(prepared, options.engine, grid, blocks, pending, done, exists)
-        return estimate(task, seconds, prepare_s)
+        estimated = estimate(task, seconds, prepare_s)
+        if prepared.companion is not None:
+            return estimated
+        from hrvol.planning.students import plan_students  # imports torch
+
+        return replace(estimated, students=plan_students(task, estimated))
 
 
 def _exists(prepared: PreparedRun, output: OutputOptions) -> bool:

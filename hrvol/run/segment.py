@@ -31,6 +31,7 @@ from hrvol.run.provenance import COMPANION, provenance
 from hrvol.run.report import Run, SegmentReport, stopped_error, summarise
 from hrvol.run.resume import begin_output, partition, recheck
 from hrvol.run.run_blocks import run_blocks
+from hrvol.run.slow_notice import recommendation, with_notice
 from hrvol.run.student_notices import check_refinement, notices
 from hrvol.segment.class_weights import ClassWeights
 from hrvol.segment.cluster_classifier import ClusterClassifier
@@ -264,6 +265,8 @@ def segment(
         run = Run(grid, blocks, partition(blocks, output.part), job, ledger, input_place(job))
         stop = stop or Stop()
         LOG.info("%s", choice)
+        if job.lattice is None and job.companion is None:
+            progress = with_notice(progress, recommendation(job, options))
         try:
             with ledger:
                 if exists:
