@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from hrvol.distil.dimensions import Wish
 from hrvol.errors import UsageError
@@ -40,6 +41,8 @@ class DistilOptions:
         Optimisation steps of each student.
     accept
         Whether a student that fails the check is returned all the same.
+    held_out
+        Strokes on the volume that the teacher was not trained on, to compare both on: a path or an array.
     """
 
     minutes: float | None = None
@@ -50,6 +53,7 @@ class DistilOptions:
     rarity: float = RARITY
     steps: int = STEPS
     accept: bool = False
+    held_out: Any = None
 
     def __post_init__(self) -> None:
         if self.size not in (AUTO, *NAMES):
