@@ -14,10 +14,8 @@ from hrvol.arrays import Shape3
 from hrvol.planning.forecast import Piece, one_tile
 from hrvol.run.job import SegmentJob
 from hrvol.run.predict import predict_part, read_window
-from hrvol.run.predict_student import job_lattice, label_type, predict_cells, read_cells, shifted
+from hrvol.run.predict_student import label_type, predict_cells, read_cells, shifted
 from hrvol.segment.model.model import Model
-from hrvol.segment.student.lattice import Lattice
-from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Block, Box, box_shape, intersection
 from hrvol.volume.storage.location import Location
@@ -68,9 +66,8 @@ class Outputs:
     @classmethod
     def of(cls, job: SegmentJob, model: Model, shape: Shape3) -> Self:
         """Return arrays for a whole block; ones, so that their memory is really allocated."""
-        student = isinstance(model.classifier, StudentClassifier)
         return cls(
-            np.ones(shape, label_type(model) if student else np.uint16),
+            np.ones(shape, np.uint16 if job.lattice is None else label_type(model)),
             np.ones((len(model.classes), *shape), np.uint8) if job.predicting.probabilities else None,
             np.ones(shape, np.uint8) if job.predicting.uncertainty else None,
         )
@@ -118,8 +115,6 @@ class TrialBlock:
         The tile that is predicted.
     mask
         (z, y, x) bool of the box, or ``None``.
-    lattice
-        The lattice of a student; ``None`` for others.
     """
 
     settings: TrialJob
@@ -129,23 +124,26 @@ class TrialBlock:
     box: Box
     piece: Piece
     mask: NDArray[np.bool_] | None
-    lattice: Lattice | None
 
     @classmethod
     def of(cls, settings: TrialJob, trial: Trial, model: Model, loaded: Any) -> Self:
         """Return a trial block; its mask is read."""
-        job, student = settings.job, model.classifier
+        job = settings.job
         box = intersection(trial.block.core, job.region)
         assert box is not None
         piece = one_tile(BlockGrid(job.volume.shape, job.tiles), trial.block, job.region)
         mask = None if job.mask is None else job.mask.read(box) != 0
-        lattice = job_lattice(job, student) if isinstance(student, StudentClassifier) else None
-        return cls(settings, trial, model, loaded, box, piece, mask, lattice)
+        return cls(settings, trial, model, loaded, box, piece, mask)
+
+    @property
+    def job(self) -> SegmentJob:
+        """The run's job."""
+        return self.settings.job
 
     @property
     def number(self) -> int:
         """Flat index of the block."""
-        grid = BlockGrid(self.settings.job.volume.shape, self.settings.job.tiles)
+        grid = BlockGrid(self.job.volume.shape, self.job.tiles)
         return int(np.ravel_multi_index(self.trial.block.index, grid.counts))
 
     @property
@@ -154,12 +152,12 @@ class TrialBlock:
 
         If possible, with a plane of those with mask.
         """
-        depth, step = box_shape(self.box)[0], 1
-        if self.lattice is not None:
-            step = self.lattice.cell[0] * self.settings.job.predicting.threads
+        depth, step, middle = box_shape(self.box)[0], 1, self._middle
+        if self.job.lattice is not None:
+            step = self.job.lattice.cell[0] * self.job.predicting.threads
         edges = [0, *range(step - self.box[0].start % step, depth, step), depth]
         groups = [range(start, stop) for start, stop in pairwise(edges)]
-        first = next(i for i, group in enumerate(groups) if self._middle in group)
+        first = next(i for i, group in enumerate(groups) if middle in group)
         return groups[first:] + groups[:first]
 
     @property
@@ -173,21 +171,19 @@ class TrialBlock:
 
     def read(self, reader: Reader) -> NDArray[Any]:
         """Read the grey values of the block, context included."""
-        volume = self.settings.job.volume
-        if self.lattice is not None:
-            return read_cells(volume, self.box, self.lattice, reader)
-        return read_window(volume, self.trial.block, self.box, self.model, reader)
+        job = self.job
+        if job.lattice is not None:
+            return read_cells(job.volume, self.box, job.lattice, reader)
+        return read_window(job.volume, self.trial.block, self.box, self.model, reader)
 
     def predict(self, raw: NDArray[Any], planes: range, rows: slice) -> list[Outputs]:
         """Predict rows of the tile in planes of the block, from what was read of it; return each plane."""
-        job, z = self.settings.job, self.box[0].start
+        job, z = self.job, self.box[0].start
         box = (slice(z + planes.start, z + planes.stop), rows, self.piece.columns)
         mask = None if self.mask is None else self.mask[shifted(box, self.box)]
-        if self.lattice is not None:
-            part = raw[shifted(self.lattice.reads(box), self.lattice.reads(self.box))]
-            prediction = predict_cells(
-                part, self.lattice, box, self.model, self.loaded, job.predicting, mask=mask
-            )
+        if (lattice := job.lattice) is not None:
+            part = raw[shifted(lattice.reads(box), lattice.reads(self.box))]
+            prediction = predict_cells(part, lattice, box, self.model, self.loaded, job.predicting, mask=mask)
         else:
             prediction = predict_part(
                 raw[(slice(planes.start, planes.stop), *self.piece.in_read)],

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,8 @@ from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe.specs import BATCH, TileSpec
 from hrvol.run.job import BlockReport, SegmentJob, input_states, inputs_digest, reader_of
 from hrvol.run.predict import Prediction, predict_part, read_window
-from hrvol.run.predict_student import job_lattice, predict_cells, read_cells
+from hrvol.run.predict_student import predict_cells, read_cells
 from hrvol.segment.model.model import Model
-from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.grid.tiling import Block, Box, box_shape, intersection
 from hrvol.volume.input_state import InputState, changed_files
 from hrvol.volume.storage.location import combined
@@ -89,8 +88,8 @@ def predict_block(block: Block) -> BlockReport:
 
 def _read(job: SegmentJob, block: Block, box: Box, model: Model, reader: Reader) -> NDArray[Any]:
     """Read the grey values from which a box of a block is predicted."""
-    if isinstance(model.classifier, StudentClassifier):
-        return read_cells(job.volume, box, job_lattice(job, model.classifier), reader)
+    if job.lattice is not None:
+        return read_cells(job.volume, box, job.lattice, reader)
     return read_window(job.volume, block, box, model, reader)
 
 
@@ -106,13 +105,14 @@ def _predict(
     """Predict a box of a block from its grey values."""
     _, height, width = box_shape(box)
     keywords: Any = {"mask": mask, "on_plane": _plane_reporter(block, height * width)}
-    options, student = job.predicting, model.classifier
-    runner: Any = loaded
-    if isinstance(student, StudentClassifier):
-        return predict_cells(raw, job_lattice(job, student), box, model, runner, options, **keywords)
+    options = job.predicting
+    if job.lattice is not None:
+        runner = cast("StudentRunner", loaded)
+        return predict_cells(raw, job.lattice, box, model, runner, options, **keywords)
+    featuriser = cast("Featuriser", loaded)
     # At each try with half the batch: a GPU may have been out of memory.
-    options = replace(options, batch_size=max(1, _batch(runner, job.tiles) >> attempt()))
-    return predict_part(raw, job.volume, block, box, model, runner, options, **keywords)
+    options = replace(options, batch_size=max(1, _batch(featuriser, job.tiles) >> attempt()))
+    return predict_part(raw, job.volume, block, box, model, featuriser, options, **keywords)
 
 
 def _unchanged(job: SegmentJob, block: Block, before: tuple[InputState, InputState]) -> int:

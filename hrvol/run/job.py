@@ -20,6 +20,7 @@ from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe.specs import TileSpec
 from hrvol.run.options import PredictOptions
 from hrvol.segment.model.model import Model, check_weights, model_bytes, read_model, read_model_bytes
+from hrvol.segment.student.lattice import Lattice
 from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
 from hrvol.volume.grid.order import BlockGrid
@@ -143,6 +144,8 @@ class SegmentJob:
         Tiles of the run: those of the model's recipe, or for a student those of the volume.
     mask
         Only voxels where it is not 0 are labelled; of the volume's shape.
+    lattice
+        The windows of a student; ``None`` for other models.
     """
 
     volume: Volume
@@ -152,6 +155,7 @@ class SegmentJob:
     region: Box
     tiles: TileSpec
     mask: Volume | None = None
+    lattice: Lattice | None = None
 
 
 @dataclass(frozen=True)

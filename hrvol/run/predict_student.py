@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from hrvol.arrays import Array, most_likely, softmax, to_host
 from hrvol.quality.metrics import SeamDisagreement
-from hrvol.run.job import SegmentJob
 from hrvol.run.options import PredictOptions
 from hrvol.run.predict import Prediction, as_bytes, entropy
 from hrvol.segment.class_weights import log_shift
@@ -34,11 +33,6 @@ if TYPE_CHECKING:
 def run_lattice(shape: Shape3, student: StudentClassifier, device: str) -> Lattice:
     """Return the lattice of a volume of this shape in a run on a device, ``cpu`` or ``cuda``."""
     return lattice_of(shape, student.spec, planes_at_once(device), len(student.classes))
-
-
-def job_lattice(job: SegmentJob, student: StudentClassifier) -> Lattice:
-    """Return the lattice of a job."""
-    return run_lattice(job.volume.shape, student, job.model_source.device)
 
 
 def read_cells(volume: Volume, part: Box, lattice: Lattice, reader: Reader | None = None) -> NDArray[Any]:

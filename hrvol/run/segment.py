@@ -311,10 +311,10 @@ def prepare(
     loaded, _ = (source if spec.serial else replace(source, device="cpu")).load()
     if not isinstance(model, Model):  # cached by its content: it may be from another file of the same bytes
         loaded = replace(loaded, source=source.model_file)
-    student = loaded.classifier if isinstance(loaded.classifier, StudentClassifier) else None
-    if student is not None:
+    lattice = None
+    if isinstance(loaded.classifier, StudentClassifier):
         check_refinement(loaded, crf=output.crf)
-        lattice = run_lattice(opened.shape, student, spec.device)
+        lattice = run_lattice(opened.shape, loaded.classifier, spec.device)
         loaded = replace(loaded, recipe=loaded.recipe.with_(tiles=student_tiles(lattice)))
     tiles = loaded.recipe.tiles
     check_blocks(opened.source, opened.shape, tiles)
@@ -340,9 +340,10 @@ def prepare(
         cpus() if spec.serial else 1,
         class_factors=factors,
     )
-    job = SegmentJob(opened, LabelStore(location, output.name), source, predicting, region, tiles, mask)
-    if student is not None:
-        for notice in notices(loaded, student, opened, attributes["input"]["sha256"], lattice):
+    store = LabelStore(location, output.name)
+    job = SegmentJob(opened, store, source, predicting, region, tiles, mask, lattice)
+    if lattice is not None:
+        for notice in notices(loaded, opened, attributes["input"]["sha256"], lattice):
             LOG.info("%s", notice)
     return PreparedRun(loaded, content, location, job, json.loads(json.dumps(attributes)))
 

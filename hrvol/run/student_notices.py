@@ -36,15 +36,13 @@ def check_refinement(model: Model, *, crf: bool) -> None:
         )
 
 
-def notices(
-    model: Model, student: StudentClassifier, volume: Volume, sha256: str, lattice: Lattice
-) -> Iterator[str]:
+def notices(model: Model, volume: Volume, sha256: str, lattice: Lattice) -> Iterator[str]:
     """Yield what a user should know about a student on a volume, in one line each.
 
     Parameters
     ----------
-    model, student
-        The model and its classifier.
+    model
+        The student.
     volume, sha256
         The volume, and the digest that identifies it.
     lattice
@@ -56,13 +54,14 @@ def notices(
             f"{volume.source}: found {_sides(volume.shape)} voxels, less than the {_sides(field)} on which a"
             " label depends: they are mirrored at the borders"
         )
-    taught = student.taught.get("volume") or {}
+    assert isinstance(model.classifier, StudentClassifier)
+    taught = model.classifier.taught.get("volume") or {}
     if taught.get("sha256") in (None, sha256):
         return
     other = printable(str(taught.get("source", "unknown")), 200)
     yield f"{model.source}: taught on another volume ({other}) than {volume.source}"
     with suppress(InputError):  # blocks with unreadable voxels will report them
-        yield from _shift(model, student.taught.get("grey") or {}, volume)
+        yield from _shift(model, model.classifier.taught.get("grey") or {}, volume)
 
 
 def _shift(model: Model, taught: Mapping[str, Any], volume: Volume) -> Iterator[str]:

@@ -7,44 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from student_data import CUBIC, MIXED, SPECS, random_network, student
 
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import TileSpec
 from hrvol.segment.student.lattice import lattice_of, reflected, student_tiles
-from hrvol.segment.student.network import (
-    StudentNetwork,
-    array_shapes,
-    flop_per_voxel,
-    folded,
-    network_arrays,
-    network_of,
-)
+from hrvol.segment.student.network import folded, network_arrays, network_of
 from hrvol.segment.student.normalise import network_input
 from hrvol.segment.student.runner import StudentRunner
+from hrvol.segment.student.shapes import array_shapes, flop_per_voxel
 from hrvol.segment.student.spec import SIZES, StudentSpec
-from hrvol.segment.student.student import StudentClassifier
-
-FLAT = StudentSpec(widths=(4, 8), pools=((1, 2, 2),), depth_kernels=(1, 1))
-BESIDE = StudentSpec(widths=(4, 8), pools=((1, 2, 2),), depth_kernels=(1, 1), planes=3)
-MIXED = StudentSpec(widths=(4, 6), pools=((1, 2, 2),), depth_kernels=(3, 3))
-CUBIC = StudentSpec(widths=(4, 6), stem=(2, 2, 2), pools=((2, 2, 2),), depth_kernels=(3, 3))
-SPECS = (FLAT, BESIDE, MIXED, CUBIC)
-
-
-def random_network(spec: StudentSpec, classes: int = 3) -> StudentNetwork:
-    """Return a network whose batch norms are no identities."""
-    torch.manual_seed(0)
-    network = StudentNetwork(spec, classes)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm3d):
-            torch.nn.init.normal_(module.running_mean, std=0.1)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    return network.eval()
-
-
-def student(spec: StudentSpec) -> StudentClassifier:
-    return StudentClassifier(spec, (1, 2, 3), network_arrays(folded(random_network(spec))))
-
 
 @pytest.mark.parametrize("spec", [*SPECS, *SIZES.values()])
 def test_the_network_sees_exactly_as_far_as_its_spec_says(spec: StudentSpec) -> None:
