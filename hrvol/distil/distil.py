@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hrvol.device import cpus
+from hrvol.device import choose_device, cpus
 from hrvol.distil.cache import DistilCache, tidy
 from hrvol.distil.choose import candidates
 from hrvol.distil.dimensions import Wish, apparent_spacing, dimensions_of
@@ -195,7 +195,10 @@ def distil(
         opened, teacher, labelled, weights, found.grey, identity, content.sha256, sees, spacing
     )
     check_classes(sample, distilling)
-    report = teach(sample, distilling, cache, stop, progress, options.engine.device, held_out)
+    # Where the workers with GPUs are on other machines, this one uses a GPU only if it has one.
+    elsewhere = options.engine.remote and options.engine.device == "cuda"
+    device = choose_device("auto" if elsewhere else options.engine.device).device
+    report = teach(sample, distilling, cache, stop, progress, device, held_out)
     report = replace(report, labelled=labeller.computed, seconds=time.monotonic() - began)
     if report.problems and not distilling.accept:
         raise ModelError(

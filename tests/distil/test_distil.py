@@ -11,7 +11,7 @@ import pytest
 import torch
 from run_data import QUICK, draw, make_volume
 
-from hrvol import distil_model, train_model
+from hrvol import distil_model, fit_classes, train_model
 from hrvol.distil.distil import distil
 from hrvol.distil.options import DistilOptions
 from hrvol.engine.stop import Stop
@@ -122,6 +122,13 @@ def test_both_are_compared_on_held_out_strokes(image: np.ndarray, teacher: Model
     ):
         with pytest.raises(StrokesError, match=message):
             distil_model(image, teacher, tiles=8, held_out=strokes, **QUICKLY)
+
+
+def test_classes_found_without_strokes_are_distilled(image: np.ndarray) -> None:
+    model = fit_classes(image, recipe=QUICK, clusters=6, classes=2)
+    report = distil_model(image, model, tiles=8, **QUICKLY)
+    assert report.student.classes == model.classes
+    assert "class_weights" not in report.student.classifier.taught  # no class is weighted at first
 
 
 def test_time_decides_on_the_number_of_tiles_once(image: np.ndarray, teacher: Model) -> None:
