@@ -215,7 +215,7 @@ def render(found: dict[str, Any]) -> str:
         shape = " x ".join(map(str, pipeline["shape"]))
         lines += [f"## Whole runs: {shape} voxels, {pipeline['workers']} workers", "", table(head, body), ""]
         lines += [
-            f"Plain copy: {copied / 1e6:.1f} M voxels/s. Rates and CPU times while all workers are busy.",
+            f"Plain copy: {copied / 1e6:.1f} M voxels/s. Rates while all workers are busy.",
             "",
         ]
         small = next(iter(pipeline["runs"].values()))["cpu_us"]
