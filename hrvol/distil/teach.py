@@ -15,7 +15,7 @@ from hrvol.distil.check import GAP, Agreement, agreement, fit_temperature
 from hrvol.distil.examples import Example, crop_shape, read_example, trimmed
 from hrvol.distil.fit import FitSettings
 from hrvol.distil.options import AUTO, DistilOptions
-from hrvol.distil.rarity import odds_factors, prior_of, weighed
+from hrvol.distil.rarity import odds_factors, weighed
 from hrvol.distil.sample import TeacherSample
 from hrvol.distil.training import KeptBack, Trained, Trainer, few_threads
 from hrvol.engine.stop import Stop
@@ -136,7 +136,6 @@ def teach(
     )
     by_size = {name: round(entry[1].mean_iou, 4) for name, entry in found.items()}
     problems = problems_of(kept_agreement, on_training)
-    prior = prior_of(sample, distilling.rarity)
     taught: dict[str, Any] = {
         "teacher": {
             "source": teacher.source,
@@ -156,7 +155,6 @@ def teach(
         "by_size": by_size,
         "seed": distilling.seed,
         "steps": distilling.steps,
-        "prior": prior,
         "problems": list(problems),
     }
     factors = odds_factors(sample, distilling.rarity)
