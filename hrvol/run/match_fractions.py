@@ -79,9 +79,8 @@ def _recorded(settings: Mapping[str, Any] | None, classes: Sequence[ClassInfo]) 
     if not isinstance(recorded, Mapping):
         return None
     factors = [recorded.get(info.name) for info in classes]
-    if not all(type(factor) in (int, float) for factor in factors) or problem_of(factors):
-        return None
-    return tuple(float(factor) for factor in factors)
+    numbers = tuple(float(factor) for factor in factors if isinstance(factor, int | float))
+    return numbers if len(numbers) == len(factors) and problem_of(numbers) is None else None
 
 
 def matched_factors(
@@ -123,7 +122,9 @@ def _report(
 ) -> None:
     """Log what is reached; raise an :class:`InputError` if a class is not reached at all."""
     found = list(zip(classes, matched.shares, fractions, strict=True))
-    missing = [f"{info.name} (expected {100 * fraction:.3g} %)" for info, share, fraction in found if not share]
+    missing = [
+        f"{info.name} (expected {100 * fraction:.3g} %)" for info, share, fraction in found if not share
+    ]
     if missing:
         raise InputError(
             f"fractions: {where}: found no {listed(missing)} in the labels that come closest, expected some;"
