@@ -37,7 +37,10 @@ TILES = 8
 """Tiles that a model with features predicts."""
 
 WINDOWS = 64
-"""Windows that a student predicts."""
+"""Windows that a student of planes predicts."""
+
+VOLUME_WINDOWS = 32
+"""Windows that a 3D student predicts: they have several planes, and need many more around them."""
 
 SIDE = 256
 """Side in voxels of a student's windows."""
@@ -139,8 +142,10 @@ def sample_probabilities(
     predict: Callable[[Place], NDArray[np.float32]]
     student = isinstance(model.classifier, StudentClassifier)
     if isinstance(model.classifier, StudentClassifier):
-        lattice = window_lattice(job.volume.shape, model.classifier.spec)
-        places = chosen_places(job, TileSpec(core=SIDE, overlap=0, blend=0), WINDOWS, model, lattice.cell[0])
+        spec = model.classifier.spec
+        lattice = window_lattice(job.volume.shape, spec)
+        squares, count = TileSpec(core=SIDE, overlap=0, blend=0), VOLUME_WINDOWS if spec.is_3d else WINDOWS
+        places = chosen_places(job, squares, count, model, lattice.cell[0])
         predict = partial(_window_probabilities, job, model, runner, lattice)
     else:
         places = chosen_places(job, job.tiles, TILES, model)
