@@ -16,7 +16,7 @@ from hrvol.distil.examples import Example, crop_shape, read_example, trimmed
 from hrvol.distil.fit import FitSettings
 from hrvol.distil.held_out import HeldOut
 from hrvol.distil.options import AUTO, DistilOptions
-from hrvol.distil.rarity import odds_factors, prior_of, weighed
+from hrvol.distil.rarity import odds_factors, weighed
 from hrvol.distil.sample import TeacherSample
 from hrvol.distil.training import KeptBack, Trained, Trainer, few_threads
 from hrvol.engine.stop import Stop
@@ -147,7 +147,6 @@ def teach(
         by_student = held_out.mean_iou(drawn.predict(trained.student, device))
         on_strokes = (held_out.mean_iou([tile.probabilities for tile in held_out.tiles]), by_student)
     problems = problems_of(kept_agreement, on_training, on_strokes)
-    prior = prior_of(sample, distilling.rarity)
     taught: dict[str, Any] = {
         "teacher": {
             "source": teacher.source,
@@ -168,7 +167,6 @@ def teach(
         "by_size": by_size,
         "seed": distilling.seed,
         "steps": distilling.steps,
-        "prior": prior,
         "problems": list(problems),
     }
     factors = odds_factors(sample, distilling.rarity)

@@ -21,21 +21,22 @@ from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
 from hrvol.run.changed_input import changed_blocks, input_place
-from hrvol.run.job import MODEL_FILE, ModelContent, SegmentJob, forget_input
+from hrvol.run.job import MODEL_FILE, ModelContent, ModelSource, SegmentJob, forget_input
 from hrvol.run.ledger import MAIN, Ledger
 from hrvol.run.ledger_entries import DONE
+from hrvol.run.match_fractions import matched_factors, settled_factors
 from hrvol.run.options import InputOptions, OutputOptions, PredictOptions, RunOptions, engine_spec
 from hrvol.run.predict_student import run_lattice
-from hrvol.run.provenance import provenance
+from hrvol.run.provenance import CLASS_WEIGHTS, of_classes, provenance
 from hrvol.run.report import Run, SegmentReport, stopped_error, summarise
 from hrvol.run.resume import begin_output, partition, recheck
 from hrvol.run.run_blocks import run_blocks
 from hrvol.run.student_notices import check_refinement, notices
-from hrvol.segment.class_weights import ClassWeights
+from hrvol.segment.class_weights import ClassWeights, named_factors
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import check_available
+from hrvol.segment.fraction_factors import fraction_shares
 from hrvol.segment.model.model import Model
-from hrvol.segment.priors import class_factors
 from hrvol.segment.student.lattice import student_tiles
 from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.grid.order import BlockGrid, check_blocks
@@ -67,6 +68,8 @@ class PreparedRun:
         What workers need; its store does not exist yet.
     attributes
         Provenance that the output will carry.
+    fractions
+        Volume fractions of the classes by which class weights are still to be chosen, if they are requested.
     """
 
     model: Model
@@ -74,6 +77,7 @@ class PreparedRun:
     location: Location
     job: SegmentJob
     attributes: dict[str, Any] = field(repr=False)
+    fractions: tuple[float, ...] | None = None
 
 
 def segment_volume(
@@ -156,8 +160,9 @@ def segment_volume(
         the same ones only.
     fractions
         Measured volume fractions of all classes in order of value, or by name or number; normalised by their
-        sum. Class weights are made of them: fraction over the prior of the training, see
-        :func:`hrvol.segment.priors.assumed_prior`. Excludes ``class_weights``.
+        sum. Class weights are chosen with which the labels of a sample of the volume, inside ``roi`` and
+        ``mask``, have these fractions: see :mod:`hrvol.run.match_fractions`. The output records both, and a
+        resumed run takes the weights from there. Excludes ``class_weights``.
     weights_path
         File with the network's weights, instead of the cache.
     offline
@@ -226,6 +231,7 @@ def segment(
     with ExitStack() as stack:
         prepared = prepare(volume, out, model, stack, options)
         check_engine(options.engine)
+        prepared = _with_factors(prepared, options, stop, progress)
         job, location = prepared.job, prepared.location
 
         def create(exists: bool, written: Documents | None) -> LabelStore:
@@ -308,7 +314,7 @@ def prepare(
     content = ModelContent.of(model)
     source = content.source(options.weights, spec.device, stack, workers=not spec.serial)
     # A wrong model or missing weights are reported before anything is written.
-    loaded, _ = (source if spec.serial else replace(source, device="cpu")).load()
+    loaded, _ = _of_driver(source, options).load()
     if not isinstance(model, Model):  # cached by its content: it may be from another file of the same bytes
         loaded = replace(loaded, source=source.model_file)
     lattice = None
@@ -321,8 +327,10 @@ def prepare(
     crf = loaded.recipe.crf or (CrfSpec() if output.crf else None)
     if crf is not None:
         check_available()
-    factors = class_factors(output.class_weights, loaded)
-    attributes = provenance(loaded, content.sha256, opened, region, crf, factors)
+    weights = output.class_weights
+    factors = named_factors(weights.factors, loaded.classes) if weights.factors else None
+    fractions = None if weights.fractions is None else fraction_shares(weights.fractions, loaded.classes)
+    attributes = provenance(loaded, content.sha256, opened, region, crf, factors, fractions)
     attributes |= {
         "device": spec.device,  # a GPU rounds otherwise
         "level": options.input.level,
@@ -345,7 +353,32 @@ def prepare(
     if lattice is not None:
         for notice in notices(loaded, opened, attributes["input"]["sha256"], lattice):
             LOG.info("%s", notice)
-    return PreparedRun(loaded, content, location, job, json.loads(json.dumps(attributes)))
+    return PreparedRun(loaded, content, location, job, json.loads(json.dumps(attributes)), fractions)
+
+
+def _of_driver(source: ModelSource, options: RunOptions) -> ModelSource:
+    """Return the source of the model for this process, which uses a GPU only where no other computes."""
+    return source if options.engine.serial else replace(source, device="cpu")
+
+
+def _with_factors(
+    prepared: PreparedRun, options: RunOptions, stop: Stop | None, progress: ProgressCallback | None
+) -> PreparedRun:
+    """Return a run with the class weights by which its labels have the fractions requested, if any are."""
+    job, model, fractions = prepared.job, prepared.model, prepared.fractions
+    if fractions is None:
+        return prepared
+
+    def choose() -> tuple[float, ...]:
+        source = _of_driver(job.model_source, options)
+        return matched_factors(job, model, source, fractions, stop, progress)
+
+    factors = settled_factors(
+        prepared.location, prepared.attributes, model.classes, choose, overwrite=options.output.overwrite
+    )
+    job = replace(job, predicting=replace(job.predicting, class_factors=factors))
+    attributes = prepared.attributes | {CLASS_WEIGHTS: of_classes(model.classes, factors)}
+    return replace(prepared, job=job, attributes=attributes)
 
 
 def _open_mask(mask: Any, volume: Volume) -> Volume:
