@@ -80,7 +80,7 @@ def test_a_hidden_copy_to_the_host_would_be_noticed(monkeypatch):
         with pytest.raises(RuntimeError, match=r"Can't convert array on the .*device1"):
             copy(plane)
     views, found = in_two_tiles()
-    monkeypatch.setattr(predict, "_added_up", lambda planes: np.sum(planes, axis=0))
+    monkeypatch.setattr(predict, "added_up", lambda planes: np.sum(planes, axis=0))
     with pytest.raises(RuntimeError, match=r"Can't convert array on the .*device1"):
         predict._blend(views, [away(proba) for proba in found], (20, 24))
 
@@ -97,7 +97,7 @@ def test_tiles_are_blended_labelled_and_compared_where_they_are(move):
         labels = most_likely(plane, values)
         assert where_is(labels) == where_is(plane)
         np.testing.assert_array_equal(to_host(labels), np.asarray(values)[expected.argmax(axis=0)])
-    np.testing.assert_array_equal(to_host(predict._bytes(plane)), np.rint(255 * expected).astype(np.uint8))
+    np.testing.assert_array_equal(to_host(predict.as_bytes(plane)), np.rint(255 * expected).astype(np.uint8))
     seams = predict._seams(views, there, [(0, 1)])
     here = predict._seams(views, found, [(0, 1)])
     assert (seams.pixels, seams.labels_differ) == (here.pixels, here.labels_differ)

@@ -308,7 +308,9 @@ def test_a_crf_is_refused_before_anything_is_written(tmp_path, in_recipe):
     model = student_model()
     if in_recipe:
         model = replace(model, recipe=model.recipe.with_(crf=CrfSpec()))
-    with pytest.raises(ModelError, match=r"^model: found a CRF.* expected none, or the model that taught it$"):
+    with pytest.raises(
+        ModelError, match=r"^model: found a CRF.* expected none, or the model that taught it$"
+    ):
         segment_volume(grey((1, 90, 80)), tmp_path / "out", model, crf=not in_recipe)
     assert not list(tmp_path.iterdir())
 

@@ -19,7 +19,7 @@ from hrvol.recipe.specs import TileSpec
 from hrvol.segment.student.spec import MOST_ALIGNMENT, StudentSpec
 
 Spans = tuple[slice, slice, slice]
-"""Slices (z, y, x) with explicit bounds; may reach beyond the volume where that is said."""
+"""Slices (z, y, x) with explicit bounds; may reach beyond the volume where documented."""
 
 STEP = MOST_ALIGNMENT
 """Sides of cells are multiples of this: aligned, and divisible into chunks of the output."""

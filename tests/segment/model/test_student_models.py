@@ -256,7 +256,9 @@ def test_odd_values_of_a_student_are_refused(made, key):
 
 
 def test_too_many_classes_are_refused():
-    model = student_model(StudentSpec(widths=(1,), stem=(1, 4, 4), pools=(), depth_kernels=(1,)), range(1, 257))
+    model = student_model(
+        StudentSpec(widths=(1,), stem=(1, 4, 4), pools=(), depth_kernels=(1,)), range(1, 257)
+    )
     refused(model_bytes(model), "found 256 classes, expected at most 255")
 
 
