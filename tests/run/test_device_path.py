@@ -97,7 +97,7 @@ def test_tiles_are_blended_labelled_and_compared_where_they_are(move):
         labels = most_likely(plane, values)
         assert where_is(labels) == where_is(plane)
         np.testing.assert_array_equal(to_host(labels), np.asarray(values)[expected.argmax(axis=0)])
-    np.testing.assert_array_equal(to_host(predict._bytes(plane)), np.rint(255 * expected).astype(np.uint8))
+    np.testing.assert_array_equal(to_host(predict.as_bytes(plane)), np.rint(255 * expected).astype(np.uint8))
     seams = predict._seams(views, there, [(0, 1)])
     here = predict._seams(views, found, [(0, 1)])
     assert (seams.pixels, seams.labels_differ) == (here.pixels, here.labels_differ)

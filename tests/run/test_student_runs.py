@@ -1,4 +1,4 @@
-"""A student gives every voxel the same labels, bit for bit, however a run is cut, stopped, masked or spread."""
+"""A student gives every voxel the same labels, bit for bit, however a run is cut, stopped or spread."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from student_data import BESIDE, CUBIC, FLAT, KINDS, MIXED, SPECS, grey, student_model, taught
+from student_data import BESIDE, FLAT, KINDS, MIXED, SPECS, grey, student_model, taught
 
 import hrvol.run.block as block_module
 import hrvol.run.segment as segment_module
@@ -308,7 +308,9 @@ def test_a_crf_is_refused_before_anything_is_written(tmp_path, in_recipe):
     model = student_model()
     if in_recipe:
         model = replace(model, recipe=model.recipe.with_(crf=CrfSpec()))
-    with pytest.raises(ModelError, match=r"^model: found a CRF.* expected none, or the model that taught it$"):
+    with pytest.raises(
+        ModelError, match=r"^model: found a CRF.* expected none, or the model that taught it$"
+    ):
         segment_volume(grey((1, 90, 80)), tmp_path / "out", model, crf=not in_recipe)
     assert not list(tmp_path.iterdir())
 
