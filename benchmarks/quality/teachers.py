@@ -109,6 +109,10 @@ class Teachers:
             if number % 10 == 0:
                 log(f"{self.data.name}: plane {number + 1} of {len(planes)} labelled")
 
+    def has(self, axis: int, position: int) -> bool:
+        """Return whether a plane is labelled."""
+        return self._file(axis, position).is_file()
+
     def probabilities(self, seed: int, axis: int, position: int) -> NDArray[np.float16]:
         """Return the probabilities ``(K, rows, columns)`` of a plane."""
         planes = np.load(self._file(axis, position), mmap_mode="r")

@@ -58,9 +58,11 @@ def distil(
     from hrvol.segment.model.model import save_model
     from hrvol.volume.guard import keep_inputs
 
-    keep_inputs(output, volume, model, options.weights.path, options.engine.scheduler_file)
+    keep_inputs(
+        output, volume, model, distilling.held_out, options.weights.path, options.engine.scheduler_file
+    )
     if picture is not None:
-        keep_inputs(picture, volume, model, output)
+        keep_inputs(picture, volume, model, distilling.held_out, output)
     with suggest_fresh():  # before the work, not after it
         check_file(output, MODEL, fresh)
         if picture is not None:
@@ -89,6 +91,9 @@ def echo_report(report: DistilReport) -> None:
     ]
     rows.append(["mean", score(found.mean_iou), score(seen.mean_iou)])
     echo_table(["class", f"{report.kept_back} tiles kept back", "tiles of the training"], rows)
+    if report.on_strokes is not None:
+        by_teacher, by_student = report.on_strokes
+        echo(f"mean IoU on held-out strokes: teacher {by_teacher:.3f}, student {by_student:.3f}")
     if len(report.by_size) > 1:
         echo_table(["size", "mean IoU"], [[name, score(value)] for name, value in report.by_size.items()])
     for line in (*report.problems, *report.notes):

@@ -40,7 +40,6 @@ def augmented(crop: Crop, rng: np.random.Generator, strength: float) -> Crop:
         grey=_changed(grey, rng, strength) if strength else grey,
         target=np.ascontiguousarray(turned(crop.target)),
         labelled=np.ascontiguousarray(turned(crop.labelled)),
-        strokes=np.ascontiguousarray(turned(crop.strokes)),
     )
 
 

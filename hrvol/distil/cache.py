@@ -1,8 +1,8 @@
 """What a distillation has done so far, on disk: labelled tiles and the training, by content.
 
-The folder of a teacher and a volume holds a tile per file, so that another distillation, of another size say,
-labels none of them again, and one that was killed is resumed. Files are written atomically; a damaged one is
-made again.
+The folder of a teacher holds a tile per file, found by the grey values that it was labelled from, so that
+another distillation, of another size say, labels none of them again, and one that was killed is resumed.
+Files are written atomically; a damaged one is made again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def distil_dir() -> Path:
 
 @dataclass(frozen=True)
 class DistilCache:
-    """The folder of one teacher and one volume.
+    """The folder of one teacher.
 
     Attributes
     ----------
@@ -53,12 +53,12 @@ class DistilCache:
 
     @classmethod
     def of(cls, key: Mapping[str, Any]) -> DistilCache:
-        """Return the folder for what determines the labels of tiles, and make it.
+        """Return the folder for what determines the labels of tiles besides their grey values, and make it.
 
         Parameters
         ----------
         key
-            JSON values: digests of the teacher and the volume, device.
+            JSON values: digest of the teacher, device.
         """
         digest = _digest(key)
         folder = distil_dir() / digest[:24]
@@ -66,9 +66,19 @@ class DistilCache:
         os.utime(folder)
         return cls(folder)
 
-    def read_tile(self, tile: PlaneTile, classes: int) -> NDArray[np.float16] | None:
-        """Return the probabilities ``(K, rows, columns)`` of a tile, or ``None`` if there are none."""
-        file = self._tile_file(tile)
+    def read_tile(self, tile: PlaneTile, grey: str, classes: int) -> NDArray[np.float16] | None:
+        """Return the probabilities ``(K, rows, columns)`` of a tile, or ``None`` if there are none.
+
+        Parameters
+        ----------
+        tile
+            The tile.
+        grey
+            Digest of the grey values from which it is labelled.
+        classes
+            Number of classes K.
+        """
+        file = self._tile_file(tile, grey)
         y0, y1, x0, x1 = tile.tile.core
         shape = (classes, y1 - y0, x1 - x0)
         try:
@@ -83,9 +93,9 @@ class DistilCache:
         probabilities: NDArray[np.float16] = values
         return probabilities
 
-    def write_tile(self, tile: PlaneTile, probabilities: NDArray[np.float16]) -> None:
-        """Keep the probabilities of a tile."""
-        with atomic_write(self._tile_file(tile)) as partial:
+    def write_tile(self, tile: PlaneTile, grey: str, probabilities: NDArray[np.float16]) -> None:
+        """Keep the probabilities of a tile; parameters as for :meth:`read_tile`."""
+        with atomic_write(self._tile_file(tile, grey)) as partial:
             np.save(partial, probabilities, allow_pickle=False)
 
     def read_state(self, key: Mapping[str, Any]) -> dict[str, Tensor] | None:
@@ -126,9 +136,11 @@ class DistilCache:
         with atomic_write(self.folder / f"note-{_digest(key)[:16]}.json") as partial:
             partial.write_text(json.dumps(values), encoding="utf-8")
 
-    def _tile_file(self, tile: PlaneTile) -> Path:
-        place = "-".join(map(str, tile.tile.core))
-        return self.folder / f"{'zyx'[tile.axis]}{tile.position}-{place}.npy"
+    def _tile_file(self, tile: PlaneTile, grey: str) -> Path:
+        y0, y1, x0, x1 = tile.tile.core
+        top, _, left, _ = tile.tile.window
+        core = [y0 - top, y1 - top, x0 - left, x1 - left]
+        return self.folder / f"tile-{_digest({'grey': grey, 'core': core})[:32]}.npy"
 
     def _state_file(self, key: Mapping[str, Any]) -> Path:
         return self.folder / f"training-{_digest(key)[:16]}.safetensors"

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hrvol.device import cpus
+from hrvol.device import choose_device, cpus
 from hrvol.distil.cache import DistilCache, tidy
 from hrvol.distil.choose import candidates
 from hrvol.distil.dimensions import Wish, apparent_spacing, dimensions_of
+from hrvol.distil.held_out import label_held_out
 from hrvol.distil.label import LabelJob, Labeller
 from hrvol.distil.options import AUTO, RARITY, STEPS, DistilOptions
 from hrvol.distil.sample import TeacherSample, check_classes, label_sample
@@ -30,7 +31,7 @@ from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.grid.tiling import Box, box_shape
 from hrvol.volume.region import Region, region_box
 from hrvol.volume.storage.location import located
-from hrvol.volume.volume import open_volume
+from hrvol.volume.volume import open_labels, open_volume
 
 LOG = logging.getLogger("hrvol.run")
 
@@ -47,6 +48,7 @@ def distil_model(
     rarity: float = RARITY,
     steps: int = STEPS,
     accept: bool = False,
+    held_out: Any = None,
     roi: Region | None = None,
     level: int = 0,
     engine: str = "serial",
@@ -95,6 +97,9 @@ def distil_model(
         Optimisation steps of each student.
     accept
         Return the student even if it fails the check.
+    held_out
+        Strokes on the volume that the teacher was not trained on, as in :func:`hrvol.train_model`: teacher
+        and student are compared on them.
     roi
         Take tiles from this region only.
     level
@@ -129,7 +134,7 @@ def distil_model(
     return distil(
         volume,
         model,
-        DistilOptions(minutes, tiles, size, seed, volumetric, rarity, steps, accept),
+        DistilOptions(minutes, tiles, size, seed, volumetric, rarity, steps, accept, held_out),
         options,
         stop,
         progress,
@@ -160,13 +165,7 @@ def distil(
             raise ModelError(f"{teacher.source}: found a student, expected a model of hrvol train or cluster")
         LOG.info("%s", choice)
         identity = opened.identity()
-        key = {
-            "teacher": content.sha256,
-            "volume": identity["sha256"],
-            "device": options.engine.device,
-            "tiles": teacher.recipe.tiles.to_dict(),
-        }
-        cache = DistilCache.of(key)
+        cache = DistilCache.of({"teacher": content.sha256, "device": options.engine.device})
         region = region_box(options.input.roi, opened)
         spacing = apparent_spacing(opened, distilling.seed, region)
         sees, axes = dimensions_of(distilling.volumetric, spacing, box_shape(region))
@@ -186,12 +185,20 @@ def distil(
             progress,
         )
         labelled, weights = label_sample(found, labeller, distilling)
+        held_out = None
+        if distilling.held_out is not None:
+            strokes = open_labels(located(distilling.held_out, options.storage_options))
+            values = [info.value for info in teacher.classes]
+            held_out = label_held_out(strokes, opened.shape, teacher.recipe.tiles, values, labeller)
     tidy(cache)
     sample = TeacherSample(
         opened, teacher, labelled, weights, found.grey, identity, content.sha256, sees, spacing
     )
     check_classes(sample, distilling)
-    report = teach(sample, distilling, cache, stop, progress, options.engine.device)
+    # Where the workers with GPUs are on other machines, this one uses a GPU only if it has one.
+    elsewhere = options.engine.remote and options.engine.device == "cuda"
+    device = choose_device("auto" if elsewhere else options.engine.device).device
+    report = teach(sample, distilling, cache, stop, progress, device, held_out)
     report = replace(
         report,
         student=_requested(report.student, distilling, region),

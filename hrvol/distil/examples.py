@@ -37,13 +37,10 @@ class LabelledTile:
         The tile.
     probabilities
         ``(K, rows, columns)`` float16 of its core, with sum 1.
-    strokes
-        ``(rows, columns)`` class numbers 1..K where something is drawn, else 0; ``None``: nothing is.
     """
 
     where: PlaneTile
     probabilities: NDArray[np.float16]
-    strokes: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +77,11 @@ class Crop:
         ``(K, z, y, x)`` float32 probabilities, the mean of those of all tiles that label a voxel.
     labelled
         ``(z, y, x)`` bool: where there is a target.
-    strokes
-        ``(z, y, x)`` uint8, class numbers or 0.
     """
 
     grey: NDArray[np.float32]
     target: NDArray[np.float32]
     labelled: NDArray[np.bool_]
-    strokes: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -123,8 +117,7 @@ def trimmed(tile: LabelledTile, side: int) -> LabelledTile:
     height, width = min(side, y1 - y0), min(side, x1 - x0)
     core = (y0 + top, y0 + top + height, x0 + left, x0 + left + width)
     where = replace(tile.where, tile=replace(tile.where.tile, core=core))
-    strokes = None if tile.strokes is None else tile.strokes[rows, columns]
-    return LabelledTile(where, tile.probabilities[:, rows, columns], strokes)
+    return LabelledTile(where, tile.probabilities[:, rows, columns])
 
 
 def read_example(volume: Volume, window: Window, tile: LabelledTile, shape: CropShape) -> Example:
@@ -180,20 +173,17 @@ def draw_crop(examples: Sequence[Example], number: int, shape: CropShape, rng: n
         slice(span.start - margin - first, span.stop + margin - first)
         for span, margin, first in zip(box, shape.margin, example.origin, strict=True)
     )
-    target, count, strokes = _targets(examples, (box[0], box[1], box[2]))
+    target, count = _targets(examples, (box[0], box[1], box[2]))
     mean = np.divide(target, np.maximum(count, 1), dtype=np.float32)
-    return Crop(to_unit(example.raw[reach], example.window), mean, count > 0, strokes)
+    return Crop(to_unit(example.raw[reach], example.window), mean, count > 0)
 
 
-def _targets(
-    examples: Sequence[Example], box: Box
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
-    """Add up the probabilities of the tiles that cross a box; return also how many do, and strokes."""
+def _targets(examples: Sequence[Example], box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Add up the probabilities of the tiles that cross a box; return also how many do."""
     sides = [span.stop - span.start for span in box]
     classes = examples[0].tile.probabilities.shape[0]
     total = np.zeros((classes, *sides), np.float32)
     count = np.zeros(sides, np.float32)
-    strokes = np.zeros(sides, np.uint8)
     for example in examples:
         core = example.tile.where.core
         shared = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(core, box, strict=True)]
@@ -210,6 +200,4 @@ def _targets(
             example.tile.probabilities[(slice(None), *here)], axis + 1
         )
         count[there] += 1
-        if example.tile.strokes is not None:
-            strokes[there] = np.expand_dims(example.tile.strokes[here], axis)
-    return total, count, strokes
+    return total, count

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -43,8 +42,6 @@ class FitSettings:
         Whether voxels count more where the teacher is more certain.
     floor
         Weight of voxels where the teacher is not certain at all.
-    strokes
-        Weight of strokes as hard targets.
     augmentation
         Strength of changes of grey values; 0: none.
     seed
@@ -59,7 +56,6 @@ class FitSettings:
     decay: float = 0.99
     confidence: bool = True
     floor: float = 0.05
-    strokes: float = 0.3
     augmentation: float = 1.0
     seed: int = 0
 
@@ -122,7 +118,7 @@ class Fit:
             crops.append(augmented(crop, rng, settings.augmentation))
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate()
-        loss = self._loss(crops, class_weights)
+        loss = self._loss(crops)
         value = loss.item()
         if not np.isfinite(value):
             raise ModelError(
@@ -142,14 +138,14 @@ class Fit:
         rise = min(1.0, (step + 1) / settings.warm_up)
         return float(settings.learning_rate * rise * 0.5 * (1 + np.cos(np.pi * step / settings.steps)))
 
-    def _loss(self, crops: Sequence[Crop], class_weights: NDArray[np.float32] | None) -> Tensor:
-        grey, target, labelled, strokes = (
+    def _loss(self, crops: Sequence[Crop]) -> Tensor:
+        grey, target, labelled = (
             torch.from_numpy(np.stack([getattr(crop, name) for crop in crops])).to(self.device)
-            for name in ("grey", "target", "labelled", "strokes")
+            for name in ("grey", "target", "labelled")
         )
         inputs = network_planes(self.spec, grey)
         if not self.spec.is_3d:
-            target, labelled, strokes = target[:, :, 0], labelled[:, 0], strokes[:, 0]
+            target, labelled = target[:, :, 0], labelled[:, 0]
         mixed = self.device.type == "cuda" or _fast_bfloat16()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             logits = self.network(inputs)
@@ -159,10 +155,6 @@ class Fit:
             entropy = -(target * target.clamp_min(1e-6).log()).sum(1) / np.log(max(target.shape[1], 2))
             weight = weight * ((1 - entropy).clamp_min(0) + self.settings.floor)
         loss: Tensor = -(weight * (target * log_proba).sum(1)).sum() / weight.sum().clamp_min(1e-6)
-        if self.settings.strokes and bool((strokes > 0).any()):
-            of_class = None if class_weights is None else torch.from_numpy(class_weights).to(self.device)
-            hard = F.nll_loss(log_proba, strokes.long() - 1, weight=of_class, ignore_index=-1)
-            loss = loss + self.settings.strokes * hard
         return loss
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -90,6 +90,7 @@ class Labeller:
     stop: Stop
     progress: ProgressCallback | None = None
     computed: int = 0
+    _digests: dict[PlaneTile, str] = field(default_factory=dict, repr=False)
 
     def label(
         self, tiles: Sequence[PlaneTile], on_tile: Callable[[PlaneTile, NDArray[np.float16]], None]
@@ -106,7 +107,8 @@ class Labeller:
         missing = []
         tally = Tally(self.progress, "label tiles", sum(prod(tile.tile.window_shape) for tile in tiles))
         for tile in tiles:
-            known = self.cache.read_tile(tile, self.classes)
+            self._digests[tile] = tile.digest(self.job.volume)
+            known = self.cache.read_tile(tile, self._digests[tile], self.classes)
             if known is None:
                 missing.append(tile)
             else:
@@ -132,7 +134,7 @@ class Labeller:
                     f"{self.job.volume.source}: tile {where['core']} of {where['axis']} ="
                     f" {where['position']}: {outcome.error}"
                 )
-            self.cache.write_tile(outcome.task, outcome.value)
+            self.cache.write_tile(outcome.task, self._digests[outcome.task], outcome.value)
             self.computed += 1
             on_tile(outcome.task, outcome.value)
             tally.finish(outcome.task, prod(outcome.task.tile.window_shape))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hrvol.distil.dimensions import Wish
@@ -41,6 +41,8 @@ class DistilOptions:
         Optimisation steps of each student.
     accept
         Whether a student that fails the check is returned all the same.
+    held_out
+        Strokes on the volume that the teacher was not trained on, to compare both on: a path or an array.
     """
 
     minutes: float | None = None
@@ -51,6 +53,7 @@ class DistilOptions:
     rarity: float = RARITY
     steps: int = STEPS
     accept: bool = False
+    held_out: Any = None
 
     def __post_init__(self) -> None:
         if self.size not in (AUTO, *NAMES):
@@ -68,6 +71,6 @@ class DistilOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what determines the student, as JSON values."""
-        values = asdict(self)
-        del values["accept"]
+        values = asdict(replace(self, held_out=None))
+        del values["accept"], values["held_out"]  # of its check
         return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,11 @@ class PlaneTile:
         values = to_unit(volume.read(box), window, source=volume.source, origin=origin)
         plane: NDArray[np.float32] = values.squeeze(self.axis)
         return plane
+
+    def digest(self, volume: Volume) -> str:
+        """Return a digest of the grey values from which the tile is labelled."""
+        values = volume.read(self.window).squeeze(self.axis)
+        return hashlib.sha256(f"{values.shape}{values.dtype}".encode() + values.tobytes()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Return the position and the labelled pixels as JSON values."""

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.distil.sample import TeacherSample
-from hrvol.errors import UsageError
 from hrvol.segment.pixel_classifier import PixelClassifier
-from hrvol.segment.priors import assumed_prior
 from hrvol.segment.student.student import StudentClassifier
 
 
@@ -41,14 +39,3 @@ def weighed(student: StudentClassifier, factors: NDArray[np.float64]) -> Student
         np.float32
     )
     return replace(student, arrays=arrays)
-
-
-def prior_of(sample: TeacherSample, power: float) -> list[float] | None:
-    """Return the prior that the student's probabilities assume, if its teacher has one."""
-    try:
-        prior = np.array(assumed_prior(sample.teacher))
-    except UsageError:
-        return None
-    factors = odds_factors(sample, power)
-    prior = prior if factors is None else prior * factors
-    return [float(share) for share in prior / prior.sum()]

@@ -47,6 +47,7 @@ def label_sample(
     labelled: list[LabelledTile] = []
     chosen: list[int] = []
     key = {
+        "volume": labeller.job.volume.identity()["sha256"],
         "minutes": distilling.minutes,
         "seed": distilling.seed,
         "candidates": [tile.describe() for tile in found.tiles],

@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from hrvol.errors import UsageError
 from hrvol.segment.model.model import Model
-from hrvol.segment.priors import assumed_prior
 from hrvol.segment.student.network import StudentNetwork, folded, network_arrays
 from hrvol.segment.student.spec import StudentSpec
 from hrvol.segment.student.student import StudentClassifier, channel_names
@@ -20,14 +18,10 @@ def stand_in(teacher: Model, spec: StudentSpec) -> Model:
         torch.manual_seed(0)
         network = StudentNetwork(spec, len(teacher.classes))
     values = tuple(info.value for info in teacher.classes)
-    try:
-        taught = {"prior": list(assumed_prior(teacher))}
-    except UsageError:
-        taught = {}
     return replace(
         teacher,
         recipe=teacher.recipe.with_(crf=None),
-        classifier=StudentClassifier(spec, values, network_arrays(folded(network)), taught=taught),
+        classifier=StudentClassifier(spec, values, network_arrays(folded(network))),
         weights_sha256=None,
         channels=channel_names(spec),
         source=f"student of {teacher.source}",

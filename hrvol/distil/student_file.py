@@ -20,8 +20,8 @@ from hrvol.files import MODEL, check_file
 from hrvol.progress import ProgressCallback
 from hrvol.run.job import ModelContent
 from hrvol.run.options import OutputOptions, RunOptions
-from hrvol.run.resume import begin_output
-from hrvol.run.segment import prepare
+from hrvol.run.prepare import prepare
+from hrvol.run.resume import check_output
 from hrvol.run.slow_notice import student_path
 from hrvol.segment.model.model import Model, load_model, read_model, save_model
 from hrvol.segment.student.spec import NAMES, student_spec
@@ -177,8 +177,8 @@ def distil_into(
     HrvolError
         As :func:`find_student`, :func:`hrvol.distil_model` and :func:`hrvol.segment_volume`.
     """
-    inputs = (volume, teacher, options.input.mask, options.weights.path, options.engine.scheduler_file)
-    keep_inputs(file, *inputs)
+    files = (distilling.held_out, options.weights.path, options.engine.scheduler_file)
+    keep_inputs(file, volume, teacher, options.input.mask, *files)
     keep_inputs(file, out, role="output")
     if find_student(volume, teacher, file, distilling, options) is not None:
         LOG.info("%s: found the student of this model and volume", file)
@@ -208,5 +208,4 @@ def _check_run(
         return
     unknown = ("model", "recipe")
     known = {name: value for name, value in prepared.attributes.items() if name not in unknown}
-    if output.class_weights.fractions is None:  # whose factors depend on the student
-        begin_output(prepared.location, known, lambda exists, written: prepared.job.store)
+    check_output(prepared.location, known)

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.distil.cache import DistilCache
-from hrvol.distil.check import GAP, Agreement, agreement, fit_temperature
+from hrvol.distil.check import GAP, WORSE, Agreement, agreement, fit_temperature
 from hrvol.distil.examples import Example, crop_shape, read_example, trimmed
 from hrvol.distil.fit import FitSettings
+from hrvol.distil.held_out import HeldOut
 from hrvol.distil.options import AUTO, DistilOptions
-from hrvol.distil.rarity import odds_factors, prior_of, weighed
+from hrvol.distil.rarity import odds_factors, weighed
 from hrvol.distil.sample import TeacherSample
 from hrvol.distil.training import KeptBack, Trained, Trainer, few_threads
 from hrvol.engine.stop import Stop
@@ -50,6 +51,8 @@ class DistilReport:
         Tiles that were labelled by this call; the others were in the cache.
     agreement, on_training
         With the teacher, on kept-back tiles and on tiles of the training.
+    on_strokes
+        Mean IoU of the teacher and of the student on held-out strokes, if there are any.
     by_size
         Mean IoU with the teacher of each size that was trained.
     problems
@@ -69,6 +72,7 @@ class DistilReport:
     labelled: int
     agreement: Agreement
     on_training: Agreement
+    on_strokes: tuple[float, float] | None
     by_size: Mapping[str, float]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
@@ -84,6 +88,7 @@ class DistilReport:
             "labelled": self.labelled,
             "agreement": self.agreement.to_dict(),
             "on_training": self.on_training.to_dict(),
+            "on_strokes": None if self.on_strokes is None else list(self.on_strokes),
             "by_size": dict(self.by_size),
             "problems": list(self.problems),
             "notes": list(self.notes),
@@ -98,13 +103,14 @@ def teach(
     stop: Stop,
     progress: ProgressCallback | None,
     device: str,
+    held_out: HeldOut | None = None,
 ) -> DistilReport:
     """Train the sizes requested, and compare them with the teacher."""
     teacher = sample.teacher
     values = tuple(info.value for info in teacher.classes)
     kept = KeptBack(sample.volume, teacher.window, sample.kept_back)
     key = {"teacher": sample.sha256, "tiles": [tile.where.describe() for tile in sample.tiles]}
-    trainer = Trainer(values, None, kept, cache, key, stop, progress, device)
+    trainer = Trainer(values, kept, cache, key, stop, progress, device)
     settings = FitSettings(distilling.steps, seed=distilling.seed)
     names = NAMES if distilling.size == AUTO else (distilling.size,)
     found: dict[str, tuple[Trained, Agreement, float]] = {}
@@ -135,8 +141,12 @@ def teach(
         [tile.probabilities for tile in some.tiles], some.predict(trained.student, device), temperature
     )
     by_size = {name: round(entry[1].mean_iou, 4) for name, entry in found.items()}
-    problems = problems_of(kept_agreement, on_training)
-    prior = prior_of(sample, distilling.rarity)
+    on_strokes = None
+    if held_out is not None:
+        drawn = KeptBack(sample.volume, teacher.window, held_out.tiles)
+        by_student = held_out.mean_iou(drawn.predict(trained.student, device))
+        on_strokes = (held_out.mean_iou([tile.probabilities for tile in held_out.tiles]), by_student)
+    problems = problems_of(kept_agreement, on_training, on_strokes)
     taught: dict[str, Any] = {
         "teacher": {
             "source": teacher.source,
@@ -153,10 +163,10 @@ def teach(
         "kflop": round(flop_per_voxel(trained.student.spec, len(values)) / 1e3, 2),
         "agreement": kept_agreement.to_dict(),
         "on_training": on_training.to_dict(),
+        "on_strokes": None if on_strokes is None else [round(value, 4) for value in on_strokes],
         "by_size": by_size,
         "seed": distilling.seed,
         "steps": distilling.steps,
-        "prior": prior,
         "problems": list(problems),
     }
     factors = odds_factors(sample, distilling.rarity)
@@ -184,6 +194,7 @@ def teach(
         0,
         kept_agreement,
         on_training,
+        on_strokes,
         by_size,
         problems,
         _notes(kept, kept_agreement),
@@ -191,7 +202,9 @@ def teach(
     )
 
 
-def problems_of(kept_back: Agreement, on_training: Agreement) -> tuple[str, ...]:
+def problems_of(
+    kept_back: Agreement, on_training: Agreement, on_strokes: tuple[float, float] | None = None
+) -> tuple[str, ...]:
     """Return why a student should not be used, a line each; empty if it passes."""
     problems = []
     gap = on_training.mean_iou - kept_back.mean_iou
@@ -199,6 +212,11 @@ def problems_of(kept_back: Agreement, on_training: Agreement) -> tuple[str, ...]
         problems.append(
             f"mean IoU with the teacher is {on_training.mean_iou:.3f} on tiles of the training and"
             f" {kept_back.mean_iou:.3f} on others, expected a difference of at most {GAP:g}"
+        )
+    if on_strokes is not None and on_strokes[1] < on_strokes[0] - WORSE:
+        problems.append(
+            f"mean IoU on held-out strokes is {on_strokes[1]:.3f}, expected at least that of the teacher,"
+            f" {on_strokes[0]:.3f}, less {WORSE:g}"
         )
     return tuple(problems)
 

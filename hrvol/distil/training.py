@@ -122,8 +122,6 @@ class Trainer:
     ----------
     values
         Class values in order.
-    class_weights
-        ``(K,)`` weights of strokes by class, or ``None``.
     kept_back
         Tiles to compare on.
     cache, key
@@ -135,7 +133,6 @@ class Trainer:
     """
 
     values: tuple[int, ...]
-    class_weights: NDArray[np.float32] | None
     kept_back: KeptBack
     cache: DistilCache
     key: Mapping[str, Any]
@@ -178,7 +175,7 @@ class Trainer:
         losses: list[float] = []
         began = saved = time.monotonic()
         while fit.step < settings.steps:
-            losses.append(fit.run_step(examples, self.class_weights))
+            losses.append(fit.run_step(examples))
             if fit.step in looks:
                 best = self._look(fit, best)
             if self.progress is not None:

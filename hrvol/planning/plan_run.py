@@ -26,8 +26,8 @@ from hrvol.planning.task import Task
 from hrvol.run.ledger import read_state
 from hrvol.run.ledger_entries import DONE
 from hrvol.run.options import InputOptions, OutputOptions, RunOptions, engine_spec
+from hrvol.run.prepare import PreparedRun, prepare
 from hrvol.run.resume import begin_output, partition
-from hrvol.run.segment import PreparedRun, prepare
 from hrvol.segment.class_weights import ClassWeights
 from hrvol.segment.model.model import Model
 from hrvol.volume.ome.labels import LabelStore

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hrvol.engine.spec import EngineSpec
 from hrvol.run.job import SegmentJob
-from hrvol.run.segment import PreparedRun
+from hrvol.run.prepare import PreparedRun
 from hrvol.volume.grid.order import BlockGrid
 
 

@@ -127,7 +127,7 @@ def _check(model: Model, companion: Model, options: RunOptions) -> None:
         )
     if options.output.class_weights.fractions is not None:
         raise UsageError(
-            "fractions: found a companion, expected none: the two models assume different fractions;"
+            "fractions: found a companion, expected none: class weights are chosen by labels of one model;"
             " give class weights instead"
         )
 

@@ -27,7 +27,7 @@ from hrvol.volume.volume import Reader, Volume
 
 if TYPE_CHECKING:
     from hrvol.arrays import Shape3
-    from hrvol.segment.student.runner import StudentRunner
+    from hrvol.segment.student.runner import Scores, StudentRunner
 
 
 def run_lattice(shape: Shape3, student: StudentClassifier, device: str) -> Lattice:
@@ -99,7 +99,6 @@ def predict_cells(
         np.zeros(shape, np.uint8) if options.uncertainty else None,
         SeamDisagreement(),
     )
-    origin = _start(lattice.reads(part))
 
     def predict(cell: Box) -> None:
         shared = intersection(cell, part)
@@ -107,8 +106,7 @@ def predict_cells(
         inside, within = shifted(shared, part), shifted(shared, cell)
         if mask is not None and not mask[inside].any():
             return
-        window = to_unit(lattice.cut(lattice.window(cell), raw, origin), model.window)
-        scores = runner.scores(window)
+        scores = cell_scores(raw, lattice, part, cell, model, runner)
         if options.class_factors is not None:
             for number, shift in enumerate(log_shift(options.class_factors)):
                 scores.values[number] += shift
@@ -136,6 +134,14 @@ def predict_cells(
             if array is not None:
                 np.copyto(array, 0, where=~mask)
     return prediction
+
+
+def cell_scores(
+    raw: NDArray[Any], lattice: Lattice, part: Box, cell: Box, model: Model, runner: StudentRunner
+) -> Scores:
+    """Return the log-odds of the voxels of one cell of a box; parameters as for :func:`predict_cells`."""
+    window = lattice.cut(lattice.window(cell), raw, _start(lattice.reads(part)))
+    return runner.scores(to_unit(window, model.window))
 
 
 def label_type(model: Model) -> type[np.uint8] | type[np.uint16]:

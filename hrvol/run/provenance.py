@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from hrvol.classes import ClassInfo
 from hrvol.errors import HrvolError, InputError
 from hrvol.reading.schema import Schema, validated
 from hrvol.recipe.recipe import Recipe
@@ -28,6 +29,9 @@ CLASS_WEIGHTS = "class_weights"
 
 COMPANION = "companion"
 """Attribute with the student whose probabilities were averaged with the model's; absent without one."""
+
+FRACTIONS = "fractions"
+"""Attribute with the volume fraction of each class by which factors were chosen, if they were."""
 
 _Side = Annotated[int, Field(ge=1, lt=2**40)]
 _Edge = Annotated[int, Field(ge=0, lt=2**40)]
@@ -53,6 +57,7 @@ def provenance(
     region: Box,
     crf: CrfSpec | None = None,
     class_factors: Sequence[float] | None = None,
+    fractions: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Return the provenance that an output carries, as JSON values; some only where they apply."""
     attributes: dict[str, Any] = {
@@ -66,10 +71,15 @@ def provenance(
     }
     if isinstance(model.classifier, ClusterClassifier):
         attributes["clusters"] = describe_clusters(model.classifier)
-    if class_factors is not None:
-        factors = zip(model.classes, class_factors, strict=True)
-        attributes[CLASS_WEIGHTS] = {info.name: factor for info, factor in factors}
+    for name, numbers in ((CLASS_WEIGHTS, class_factors), (FRACTIONS, fractions)):
+        if numbers is not None:
+            attributes[name] = of_classes(model.classes, numbers)
     return attributes
+
+
+def of_classes(classes: Sequence[ClassInfo], numbers: Sequence[float]) -> dict[str, float]:
+    """Return numbers by the name of their class."""
+    return {info.name: number for info, number in zip(classes, numbers, strict=True)}
 
 
 def describe_clusters(clusters: ClusterClassifier) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hrvol.errors import OtherRunError, OutputExistsError
 from hrvol.progress import ProgressCallback
 from hrvol.run.ledger import Ledger, check_free
 from hrvol.run.ledger_entries import DONE
-from hrvol.run.provenance import CLASS_WEIGHTS, COMPANION
+from hrvol.run.provenance import CLASS_WEIGHTS, COMPANION, FRACTIONS
 from hrvol.run.pyramid_levels import levels_built, recheck_levels
 from hrvol.text import printable
 from hrvol.volume.grid.order import BlockGrid
@@ -51,7 +51,8 @@ def begin_output(
     location
         Of the output.
     attributes
-        Its provenance; the settings in it are compared with those of an existing output.
+        Its provenance; the settings in it are compared with those of an existing output, as
+        :func:`check_output` does.
     create
         Called with whether the output exists, and the record of its metadata; creates what is missing.
     overwrite
@@ -72,9 +73,31 @@ def begin_output(
     if overwrite:
         check_free(location)
         clear_output(location, True)
+    settings, written = check_output(location, attributes)
+    exists = settings is not None
+    return create(exists, written), exists
+
+
+def check_output(
+    location: Location, attributes: Mapping[str, Any]
+) -> tuple[Mapping[str, Any] | None, Documents | None]:
+    """Check that a location is free, or has an output with the settings requested.
+
+    Returns
+    -------
+    tuple
+        The settings of the output, and the record of its metadata; ``None`` for what there is not.
+
+    Raises
+    ------
+    OtherRunError
+        The output was started with other settings; the message names the first differences.
+    OutputExistsError
+        The path holds something else.
+    """
     stored, written = location.attributes(), recorded_documents(location)
     if stored is None and written is None and not location.occupied():
-        return create(False, None), False
+        return None, None
     root = (stored or {}).get("hrvol")
     root = root if isinstance(root, Mapping) and "model" in root else None
     if written is not None and "model" not in written.provenance:
@@ -83,26 +106,30 @@ def begin_output(
         what = "no Zarr, or damaged metadata" if stored is None else "no labels written by hrvol"
         raise OutputExistsError(f"{location}: found {what}, expected nothing there or a run to resume")
     # The record has a checksum. Where it differs, a root with just these settings was changed on purpose.
-    changed = list(differences(root if written is None else written.provenance, attributes))
+    settings = root if written is None else written.provenance
+    changed = list(differences(settings, attributes))
     if changed and written is not None and root is not None and not any(differences(root, attributes)):
-        changed, written = [], None
+        settings, changed, written = root, [], None
     if changed:
         more = f" and {len(changed) - DIFFERENCES_SHOWN} more" if len(changed) > DIFFERENCES_SHOWN else ""
         raise OtherRunError(
             f"{location}: found a run with other settings, expected the same settings to resume it:"
             f" {'; '.join(changed[:DIFFERENCES_SHOWN])}{more}"
         )
-    return create(True, written), True
+    return settings, written
 
 
 def differences(stored: Mapping[str, Any] | None, requested: Mapping[str, Any]) -> Iterator[str]:
     """Yield the differences between the settings of two runs, as text.
 
     A setting that is stored and not requested is one of a version that had it, except for class weights and
-    the companion.
+    the companion. Class weights are not compared either where fractions are requested, from which they
+    follow, but were not chosen.
     """
     before, now = _flat(stored or {}), _flat(json.loads(json.dumps(requested)))
-    no_longer = {name for name in before if name.partition(".")[0] in (CLASS_WEIGHTS, COMPANION)}
+    chosen = FRACTIONS not in requested or CLASS_WEIGHTS in requested
+    own = (CLASS_WEIGHTS, COMPANION) if chosen else (COMPANION,)
+    no_longer = {name for name in before if name.partition(".")[0] in own}
     for name in sorted(now.keys() | no_longer):
         if before.get(name) != now.get(name):
             yield f"{printable(name, 100)} was {_shown(before.get(name))}, now {_shown(now.get(name))}"

@@ -2,83 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hrvol.device import cpus
 from hrvol.engine.check import check_engine
 from hrvol.engine.stop import Abandoned, Stop
-from hrvol.errors import BlockError, DeviceError, EngineError, InputError
+from hrvol.errors import BlockError, DeviceError, EngineError
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
-from hrvol.recipe.specs import CrfSpec
 from hrvol.run.changed_input import changed_blocks, input_place
-from hrvol.run.companion import PreparedCompanion, prepare_companion
-from hrvol.run.job import COMPANION_FILE, MODEL_FILE, ModelContent, SegmentJob, forget_input
+from hrvol.run.job import COMPANION_FILE, MODEL_FILE, forget_input
 from hrvol.run.ledger import MAIN, Ledger
 from hrvol.run.ledger_entries import DONE
-from hrvol.run.options import InputOptions, OutputOptions, PredictOptions, RunOptions, engine_spec
-from hrvol.run.predict_student import run_lattice
-from hrvol.run.provenance import COMPANION, provenance
+from hrvol.run.options import InputOptions, OutputOptions, RunOptions, engine_spec
+from hrvol.run.prepare import prepare, with_factors
 from hrvol.run.report import Run, SegmentReport, stopped_error, summarise
 from hrvol.run.resume import begin_output, partition, recheck
 from hrvol.run.run_blocks import run_blocks
 from hrvol.run.slow_notice import recommendation, with_notice
-from hrvol.run.student_notices import check_refinement, notices
 from hrvol.segment.class_weights import ClassWeights
 from hrvol.segment.cluster_classifier import ClusterClassifier
-from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
-from hrvol.segment.priors import class_factors
-from hrvol.segment.student.lattice import student_tiles
-from hrvol.segment.student.student import StudentClassifier
-from hrvol.volume.grid.order import check_blocks
 from hrvol.volume.grid.tiling import block_shape
-from hrvol.volume.guard import keep_inputs
 from hrvol.volume.ome.documents import Documents
 from hrvol.volume.ome.label_documents import LabelOutputs
 from hrvol.volume.ome.labels import LabelStore, create_labels
-from hrvol.volume.region import Region, region_box
-from hrvol.volume.storage.location import Location, located
-from hrvol.volume.volume import Volume, open_labels, open_volume
+from hrvol.volume.region import Region
+from hrvol.volume.storage.location import Location
 
 LOG = logging.getLogger("hrvol.run")
-
-
-@dataclass(frozen=True)
-class PreparedRun:
-    """A run that is checked and can start; nothing is written yet.
-
-    Attributes
-    ----------
-    model
-        The model; the tiles of its recipe are those of the run.
-    content
-        Its bytes.
-    location
-        Of the output.
-    job
-        What workers need; its store does not exist yet.
-    attributes
-        Provenance that the output will carry.
-    companion
-        The student that predicts beside the model; ``None``: none.
-    """
-
-    model: Model
-    content: ModelContent
-    location: Location
-    job: SegmentJob
-    attributes: dict[str, Any] = field(repr=False)
-    companion: PreparedCompanion | None = None
 
 
 def segment_volume(
@@ -162,8 +120,9 @@ def segment_volume(
         the same ones only.
     fractions
         Measured volume fractions of all classes in order of value, or by name or number; normalised by their
-        sum. Class weights are made of them: fraction over the prior of the training, see
-        :func:`hrvol.segment.priors.assumed_prior`. Excludes ``class_weights``.
+        sum. Class weights are chosen with which the labels of a sample of the volume, inside ``roi`` and
+        ``mask``, have these fractions: see :mod:`hrvol.run.match_fractions`. The output records both, and a
+        resumed run takes the weights from there. Excludes ``class_weights``.
     companion
         A student of the model (:func:`hrvol.distil_model`) or its file: labels, probabilities and uncertainty
         are those of the mean of both models' probabilities, for volumes that are small enough for the model.
@@ -238,6 +197,7 @@ def segment(
     with ExitStack() as stack:
         prepared = prepare(volume, out, model, stack, options)
         check_engine(options.engine)
+        prepared = with_factors(prepared, options, stop, progress)
         job, location = prepared.job, prepared.location
 
         def create(exists: bool, written: Documents | None) -> LabelStore:
@@ -292,90 +252,3 @@ def _discard_if_empty(run: Run, store: LabelStore, output: OutputOptions) -> Non
     """Delete an output of which no block was done."""
     if output.part is None and not np.any(run.ledger.state.of_block == DONE):
         store.discard()
-
-
-def prepare(
-    volume: Any,
-    out: str | Path | Location,
-    model: str | Path | Model,
-    stack: ExitStack,
-    options: RunOptions,
-) -> PreparedRun:
-    """Check a request before anything is written.
-
-    Parameters
-    ----------
-    volume, out, model
-        As in :func:`segment_volume`.
-    stack
-        Holds the temporary file of a model that has none.
-    options
-        The request, its engine placed on a device (:meth:`RunOptions.placed`). Where other processes
-        compute, this one tries the network on the CPU, and takes no memory of a GPU.
-    """
-    spec, output = options.engine, options.output
-    opened = open_volume(located(volume, options.storage_options), level=options.input.level)
-    location = Location.of(out, options.storage_options)
-    region = region_box(options.input.roi, opened)
-    files = (options.companion, options.weights.path, spec.scheduler_file)
-    keep_inputs(location, opened, options.input.mask, model, *files)
-    mask = None
-    if options.input.mask is not None:
-        mask = _open_mask(located(options.input.mask, options.storage_options), opened)
-    content = ModelContent.of(model)
-    source = content.source(options.weights, spec.device, stack, workers=not spec.serial)
-    # A wrong model or missing weights are reported before anything is written.
-    loaded, _ = (source if spec.serial else replace(source, device="cpu")).load()
-    if not isinstance(model, Model):  # cached by its content: it may be from another file of the same bytes
-        loaded = replace(loaded, source=source.model_file)
-    lattice = None
-    if isinstance(loaded.classifier, StudentClassifier):
-        check_refinement(loaded, crf=output.crf)
-        lattice = run_lattice(opened.shape, loaded.classifier, spec.device)
-        loaded = replace(loaded, recipe=loaded.recipe.with_(tiles=student_tiles(lattice)))
-    tiles = loaded.recipe.tiles
-    check_blocks(opened.source, opened.shape, tiles)
-    crf = loaded.recipe.crf or (CrfSpec() if output.crf else None)
-    if crf is not None:
-        check_available()
-    companion = prepare_companion(loaded, opened, stack, options)
-    factors = class_factors(output.class_weights, loaded)
-    attributes = provenance(loaded, content.sha256, opened, region, crf, factors)
-    attributes |= {
-        "device": spec.device,  # a GPU rounds otherwise
-        "level": options.input.level,
-        "mask": None if mask is None else mask.identity(),
-        "outputs": {
-            "labels": output.name,
-            "probabilities": output.probabilities,
-            "uncertainty": output.uncertainty,
-        },
-    }
-    if companion is not None:
-        attributes[COMPANION] = companion.attributes
-    predicting = PredictOptions(
-        output.probabilities,
-        output.uncertainty,
-        crf,
-        cpus() if spec.serial else 1,
-        class_factors=factors,
-    )
-    store = LabelStore(location, output.name)
-    beside = None if companion is None else companion.companion
-    job = SegmentJob(opened, store, source, predicting, region, tiles, mask, lattice, beside)
-    students = [] if lattice is None else [(loaded, lattice)]
-    students += [] if companion is None else [(companion.model, companion.companion.lattice)]
-    for student, of_student in students:
-        for notice in notices(student, opened, attributes["input"]["sha256"], of_student):
-            LOG.info("%s", notice)
-    return PreparedRun(loaded, content, location, job, json.loads(json.dumps(attributes)), companion)
-
-
-def _open_mask(mask: Any, volume: Volume) -> Volume:
-    opened = open_labels(mask)
-    if opened.shape != volume.shape:
-        raise InputError(
-            f"{opened.source}: found a mask of shape {opened.shape},"
-            f" expected {volume.shape} as {volume.source}"
-        )
-    return opened

@@ -2,7 +2,7 @@
 
 This shifts log-odds, as a change of the classes' prior probabilities does (Saerens et al., Neural Computation
 14, 2002). Classes are weighted evenly in training, so rare ones come out too large; a factor below 1 makes a
-class rarer. :mod:`hrvol.segment.priors` derives factors from measured fractions.
+class rarer. :mod:`hrvol.segment.fraction_factors` chooses factors by measured fractions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class ClassWeights:
     factors
         Name or number of a class and its factor; classes that are not named have 1. Empty: none.
     fractions
-        Volume fractions of all classes in order of value, or by name or number; ``None``: none.
+        Volume fractions of all classes in order of value, or by name or number, which labels should have;
+        ``None``: none.
 
     Raises
     ------

@@ -33,21 +33,27 @@ def run(place, command, out, *more, code=0):
     return result
 
 
-def factors_of(out):
-    return zarr.open_group(out, mode="r").attrs["hrvol"].get("class_weights")
+def recorded(out, name="class_weights"):
+    return zarr.open_group(out, mode="r").attrs["hrvol"].get(name)
 
 
 def test_weights_and_fractions_reach_the_output(place, tmp_path):
     run(place, "segment", tmp_path / "plain")
     run(place, "segment", tmp_path / "named", "--class-weight", "disc=0.01", "--class-weight", "a=b=2")
-    assert factors_of(tmp_path / "named") == {"a=b": 2.0, "disc": 0.01}
-    run(place, "segment", tmp_path / "order", "--fractions", "0.9,0.1")
-    run(place, "segment", tmp_path / "order", "--fractions", "2=10, a=b=90")
-    assert factors_of(tmp_path / "order") == {"a=b": 1.8, "disc": 0.2}
-    assert factors_of(tmp_path / "plain") is None
-    discs = [int((open_labels(tmp_path / n).read() == 2).sum()) for n in ("plain", "order", "named")]
+    assert recorded(tmp_path / "named") == {"a=b": 2.0, "disc": 0.01}
+    stderr = run(place, "segment", tmp_path / "order", "--fractions", "0.95,0.05").stderr
+    assert "fractions: labels of 4 tiles of" in stderr
+    stderr = run(place, "segment", tmp_path / "order", "--fractions", "2=5, a=b=95").stderr
+    assert "fractions: labels" not in stderr  # not sampled again
+    assert recorded(tmp_path / "order", "fractions") == {"a=b": 0.95, "disc": 0.05}
+    assert recorded(tmp_path / "order")["disc"] < recorded(tmp_path / "order")["a=b"] == 1
+    assert recorded(tmp_path / "plain") is None
+    discs = [(open_labels(tmp_path / n).read() == 2).mean() for n in ("plain", "order", "named")]
     assert discs[0] > discs[1] > discs[2]
+    assert discs[1] == pytest.approx(0.05, abs=0.01)
     assert "class_weights" in run(place, "segment", tmp_path / "order", code=1).stderr
+    line = run(place, "segment", tmp_path / "order", "--fractions", "9,1", code=1).stderr
+    assert "fractions.a=b was 0.95, now 0.9" in line
 
 
 def test_a_plan_takes_the_same_options(place, tmp_path):

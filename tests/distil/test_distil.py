@@ -11,11 +11,11 @@ import pytest
 import torch
 from run_data import QUICK, draw, make_volume
 
-from hrvol import distil_model, train_model
+from hrvol import distil_model, fit_classes, train_model
 from hrvol.distil.distil import distil
 from hrvol.distil.options import DistilOptions
 from hrvol.engine.stop import Stop
-from hrvol.errors import InputError, ModelError, StoppedError, UsageError
+from hrvol.errors import InputError, ModelError, StoppedError, StrokesError, UsageError
 from hrvol.run.options import RunOptions
 from hrvol.segment.model.model import Model, model_bytes
 
@@ -97,6 +97,38 @@ def test_a_stopped_distillation_is_resumed_to_the_same_bits(
     whole = distil(image, teacher, wanted, RunOptions())
     assert model_bytes(resumed.student) == model_bytes(whole.student)
     assert resumed.labelled < whole.labelled
+
+
+def test_labels_are_cached_by_what_the_volume_shows(image: np.ndarray, teacher: Model) -> None:
+    distil_model(image, teacher, tiles=8, **QUICKLY)
+    other = image.copy()
+    other[2:4, 70:74, 60:64] += 1  # not among the voxels that identify a volume
+    assert 0 < distil_model(other, teacher, tiles=8, **QUICKLY).labelled < 8
+
+
+def test_both_are_compared_on_held_out_strokes(image: np.ndarray, teacher: Model) -> None:
+    truth = make_volume(shape=(6, 150, 130))[1]
+    held_out = draw(truth, planes=(1,))
+    report = distil_model(image, teacher, tiles=8, held_out=held_out, **QUICKLY)
+    assert report.on_strokes is not None
+    by_teacher, by_student = report.on_strokes
+    assert by_teacher > 0.8
+    assert by_student < by_teacher - 0.02  # after six steps
+    assert any("mean IoU on held-out strokes is" in problem for problem in report.problems)
+    for strokes, message in (
+        (held_out[:, :-1], r"found strokes of shape \(6, 149, 130\), expected \(6, 150, 130\)"),
+        (np.zeros_like(held_out), "found no strokes"),
+        (held_out * 2, r"found classes \[4\], expected those of the model"),
+    ):
+        with pytest.raises(StrokesError, match=message):
+            distil_model(image, teacher, tiles=8, held_out=strokes, **QUICKLY)
+
+
+def test_classes_found_without_strokes_are_distilled(image: np.ndarray) -> None:
+    model = fit_classes(image, recipe=QUICK, clusters=6, classes=2)
+    report = distil_model(image, model, tiles=8, **QUICKLY)
+    assert report.student.classes == model.classes
+    assert "class_weights" not in report.student.classifier.taught  # no class is weighted at first
 
 
 def test_time_decides_on_the_number_of_tiles_once(image: np.ndarray, teacher: Model) -> None:

@@ -84,12 +84,11 @@ def test_augmentation_moves_grey_values_and_targets_alike(seed: int) -> None:
     rng = np.random.default_rng(seed)
     inner = rng.random((2, 8, 8)).astype(np.float32)
     grey = np.pad(inner, ((0, 0), (3, 3), (3, 3)))
-    crop = Crop(grey, np.stack([inner, 1 - inner]), inner > 0.5, (9 * inner).astype(np.uint8))
+    crop = Crop(grey, np.stack([inner, 1 - inner]), inner > 0.5)
     moved = augmented(crop, rng, 0)
     centre = moved.grey[:, 3:-3, 3:-3]
     assert np.array_equal(centre, moved.target[0])
     assert np.array_equal(centre > 0.5, moved.labelled)
-    assert np.array_equal((9 * centre).astype(np.uint8), moved.strokes)
     changed = augmented(crop, np.random.default_rng(seed), 1)
     assert changed.grey.dtype == np.float32
     assert np.isfinite(changed.grey).all()
@@ -189,18 +188,19 @@ def test_the_cache_keeps_whole_tiles_only(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("HRVOL_CACHE_DIR", str(tmp_path))
     tile = labelled(volume_of((10, 70, 90)), 0, 3)
     cache = DistilCache.of({"teacher": "a"})
-    assert cache.read_tile(tile.where, 2) is None
-    cache.write_tile(tile.where, tile.probabilities)
-    again = DistilCache.of({"teacher": "a"}).read_tile(tile.where, 2)
+    assert cache.read_tile(tile.where, "g", 2) is None
+    cache.write_tile(tile.where, "g", tile.probabilities)
+    again = DistilCache.of({"teacher": "a"}).read_tile(tile.where, "g", 2)
     assert again is not None
     assert np.array_equal(again, tile.probabilities)
-    assert DistilCache.of({"teacher": "b"}).read_tile(tile.where, 2) is None
-    assert cache.read_tile(tile.where, 3) is None
+    assert DistilCache.of({"teacher": "b"}).read_tile(tile.where, "g", 2) is None
+    assert cache.read_tile(tile.where, "g", 3) is None
+    assert cache.read_tile(tile.where, "other", 2) is None
     (file,) = cache.folder.glob("*.npy")
     data = file.read_bytes()
     for damaged in (data[:-10], b"", b"\x93NUMPY", data[:200] + bytes(200) + data[400:]):
         file.write_bytes(damaged)
-        assert cache.read_tile(tile.where, 2) is None
+        assert cache.read_tile(tile.where, "g", 2) is None
     assert cache.read_state({"a": 1}) is None
     cache.write_state({"a": 1}, {"step": torch.tensor(3)})
     state = cache.read_state({"a": 1})
@@ -216,7 +216,7 @@ def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     tile = labelled(volume_of((10, 70, 90)), 0, 3)
     caches = [DistilCache.of({"teacher": str(number)}) for number in range(3)]
     for number, cache in enumerate(caches):
-        cache.write_tile(tile.where, tile.probabilities)
+        cache.write_tile(tile.where, "g", tile.probabilities)
         os.utime(cache.folder, (number, number))
     size = sum(file.stat().st_size for file in caches[0].folder.iterdir())
     tidy(caches[0], most=2 * size)

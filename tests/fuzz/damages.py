@@ -30,6 +30,7 @@ from damage import (
 )
 from hypothesis import strategies as st
 from run_data import QUICK, draw, make_volume
+from student_data import student_model
 
 from hrvol.errors import HrvolError, one_line
 from hrvol.info import describe
@@ -187,6 +188,32 @@ def models():
             name = draw(st.sampled_from(arrays))
             estimator = with_member(members["estimator_all.skops"], name, draw(damaged_bytes(inner[name])))
         return with_member(valid, "estimator_all.skops", estimator)
+
+    return Reader(".hrvol", valid, damaged(), lambda data, folder: read_model(data, "model.hrvol"))
+
+
+def students():
+    """Model files of students: bytes, JSON members, weights."""
+    valid = model_bytes(student_model(taught={"volume": {"sha256": "ab" * 32}, "agreement": [0.5, None]}))
+    members = zip_members(valid)
+    info, weights = json.loads(members["info.json"]), members["student.safetensors"]
+
+    @st.composite
+    def damaged(draw):
+        kind = draw(st.sampled_from(("bytes", "json", "json", "student", "student", "weights", "header")))
+        if kind == "bytes":
+            return draw(damaged_bytes(valid))
+        if kind == "json":
+            return with_member(valid, "info.json", as_bytes(draw(damaged_json(info))))
+        if kind == "student":
+            changed = info | {"student": draw(damaged_json(info["student"]))}
+            return with_member(valid, "info.json", as_bytes(changed))
+        if kind == "weights":
+            return with_member(valid, "student.safetensors", draw(damaged_bytes(weights)))
+        size = 8 + int.from_bytes(weights[:8], "little")
+        header = as_bytes(draw(damaged_json(json.loads(weights[8:size]))))
+        new = len(header).to_bytes(8, "little") + header + weights[size:]
+        return with_member(valid, "student.safetensors", new)
 
     return Reader(".hrvol", valid, damaged(), lambda data, folder: read_model(data, "model.hrvol"))
 
@@ -363,6 +390,7 @@ def ledgers(folder):
 
 READERS = {
     "models": lambda folder: models(),
+    "students": lambda folder: students(),
     "recipes": lambda folder: recipes(),
     "zarr2": lambda folder: arrays(2),
     "zarr3": lambda folder: arrays(3),

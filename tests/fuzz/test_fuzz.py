@@ -14,6 +14,7 @@ from damages import READERS, fails
 CORPUS = Path(__file__).parents[1] / "corpus"
 EXAMPLES = {
     "models": 60,
+    "students": 100,
     "recipes": 120,
     "zarr2": 120,
     "zarr3": 120,

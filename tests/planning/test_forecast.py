@@ -42,6 +42,7 @@ def grids(draw, most=400):
         blend=draw(st.integers(0, core // 4)),
         planes=draw(st.integers(1, 5)),
         across=draw(st.integers(1, 3)),
+        overlap_planes=draw(st.sampled_from([0, 0, 1, 4])),
     )
     side = st.integers(1, most)
     chunks = draw(st.tuples(st.integers(1, 9), st.integers(20, 120), st.integers(20, 120)))

@@ -9,7 +9,7 @@ from hrvol.arrays import added_up
 from hrvol.errors import OtherRunError, UsageError
 from hrvol.planning.plan_run import plan_run
 from hrvol.run.classify import classify
-from hrvol.run.provenance import CLASS_WEIGHTS
+from hrvol.run.provenance import CLASS_WEIGHTS, FRACTIONS
 from hrvol.run.segment import segment_volume
 from hrvol.segment.class_weights import weighted
 from hrvol.segment.model.model import save_model
@@ -44,9 +44,9 @@ def blended(image):
 
 @pytest.fixture(scope="module")
 def runs(image, blended, tmp_path_factory):
-    """Outputs without weights, with weights, and with even fractions."""
+    """Outputs without weights, and with weights."""
     folder = tmp_path_factory.mktemp("runs")
-    requests = {"plain": {}, "weighted": {"class_weights": DISC}, "even": {"fractions": [5, 5]}}
+    requests = {"plain": {}, "weighted": {"class_weights": DISC}}
     for name, request in requests.items():
         segment_volume(image[0], folder / name, blended, probabilities=True, uncertainty=True, **request)
     return {name: folder / name for name in requests}
@@ -69,8 +69,8 @@ def test_labels_are_those_of_the_weighted_probabilities(runs):
 def test_weights_are_recorded_where_there_are_some(runs):
     stored = {name: open_label_store(out).attributes for name, out in runs.items()}
     assert stored["weighted"][CLASS_WEIGHTS] == {"matrix": 1.0, "disc": 0.2}
-    assert CLASS_WEIGHTS not in stored["plain"].keys() | stored["even"].keys()
-    same(arrays(runs["even"]), arrays(runs["plain"]))  # of a balanced model
+    assert not {CLASS_WEIGHTS, FRACTIONS} & stored["plain"].keys()
+    assert FRACTIONS not in stored["weighted"]
 
 
 def test_workers_give_the_same_bits(runs, image, blended, tmp_path):
@@ -110,8 +110,6 @@ def test_the_same_weights_are_the_same_run(runs, image, blended):
     for name in ("disc", "2"):
         report = segment_volume(image[0], runs["weighted"], blended, class_weights={name: 0.2}, **options)
         assert report.before == report.voxels == image[0].size
-    for run in ("plain", "even"):
-        assert segment_volume(image[0], runs[run], blended, fractions={"disc": 1, "matrix": 1}, **options)
 
 
 def test_parts_and_a_region_are_those_of_the_whole(runs, image, blended, tmp_path):
@@ -122,22 +120,6 @@ def test_parts_and_a_region_are_those_of_the_whole(runs, image, blended, tmp_pat
     roi = (slice(1, 2), slice(40, 90), slice(30, 100))
     segment_volume(image[0], tmp_path / "roi", blended, roi=roi, class_weights=DISC)
     np.testing.assert_array_equal(open_labels(tmp_path / "roi").read()[roi], expected[roi])
-
-
-def test_a_model_of_clusters_is_weighted_by_its_shares(image, tmp_path):
-    from hrvol.training.cluster import fit_classes
-
-    recipe = QUICK.with_(**{"cluster.clusters": 6, "cluster.classes": 2, "cluster.samples": 2000})
-    model = fit_classes(image[0], recipe=recipe)
-    shares = model.classifier.class_tally.pixels.tolist()
-    segment_volume(image[0], tmp_path / "plain", model)
-    segment_volume(image[0], tmp_path / "same", model, fractions=shares)
-    report = segment_volume(image[0], tmp_path / "more", model, fractions=[shares[0], 2 * shares[1]])
-    plain, unchanged, more = (open_labels(tmp_path / name).read() for name in ("plain", "same", "more"))
-    np.testing.assert_array_equal(plain, unchanged)
-    assert ((more == plain) | (more == 2)).all()
-    assert (more == 2).sum() > (plain == 2).sum()
-    assert report.failed == ()
 
 
 def test_a_crf_is_shifted_after_it(image, blended, tmp_path):

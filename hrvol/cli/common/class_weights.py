@@ -59,7 +59,7 @@ CLASS_WEIGHTS = {
         callback=parse_fractions,
         metavar="a,b,c",
         help="Measured volume fractions of the classes in order (or NAME=a,...): factors as of --class-weight"
-        " are the fractions over those that the training assumed.",
+        " are chosen with which the labels of a sample of the volume have these fractions.",
     ),
 }
 """By the names of their values."""

@@ -55,10 +55,11 @@ def _distilling(
     rarity: float,
     steps: int,
     accept: bool,
+    held_out: str | None,
 ) -> DistilOptions:
     from hrvol.distil.options import DistilOptions
 
-    return DistilOptions(minutes, tiles, size, distil_seed, volumetric, rarity, steps, accept)
+    return DistilOptions(minutes, tiles, size, distil_seed, volumetric, rarity, steps, accept, held_out)
 
 
 _DISTILLING = {
@@ -111,6 +112,11 @@ _DISTILLING = {
         help="Optimisation steps of each student.",
     ),
     "accept": click.option("--accept", is_flag=True, help="Write the student even if it fails the check."),
+    "held_out": click.option(
+        "--held-out",
+        metavar="STROKES",
+        help="Strokes that the model was not trained on: the check compares both models on them.",
+    ),
 }
 distilling_options = bundle("distilling", _distilling, _DISTILLING)
 """How a model is distilled, as one :class:`~hrvol.distil.options.DistilOptions`."""

@@ -344,7 +344,9 @@ def test_other_files_are_refused(tmp_path):
         _refused(path, "a damaged file or no model")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("word/document.xml", "<x/>")
-    _refused(path, r"found the member word/document\.xml, expected only \.json, \.npy, \.skops$")
+    _refused(
+        path, r"found the member word/document\.xml, expected only \.json, \.npy, \.skops, \.safetensors$"
+    )
 
 
 def test_a_file_cut_short_anywhere_is_refused(saved, tmp_path):

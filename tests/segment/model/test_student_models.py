@@ -73,7 +73,7 @@ def test_earlier_versions_are_shown_another_format_version(made):
 
 def test_what_a_student_was_taught_is_finite_json():
     for odd in (float("nan"), {1, 2}, b"x"):
-        with pytest.raises(ModelError, match="taught: found .*, expected finite JSON values"):
+        with pytest.raises(ModelError, match=r"taught: found .*, expected finite JSON values"):
             model_bytes(taught(student_model(), agreement=odd))
 
 
@@ -256,7 +256,9 @@ def test_odd_values_of_a_student_are_refused(made, key):
 
 
 def test_too_many_classes_are_refused():
-    model = student_model(StudentSpec(widths=(1,), stem=(1, 4, 4), pools=(), depth_kernels=(1,)), range(1, 257))
+    model = student_model(
+        StudentSpec(widths=(1,), stem=(1, 4, 4), pools=(), depth_kernels=(1,)), range(1, 257)
+    )
     refused(model_bytes(model), "found 256 classes, expected at most 255")
 
 

@@ -1,4 +1,4 @@
-"""Voxels are rearranged into channels and back as the network does it, and probabilities are the network's."""
+"""Voxels are rearranged into channels and back as by the network, and probabilities are those of it."""
 
 import numpy as np
 import pytest

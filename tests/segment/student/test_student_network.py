@@ -18,6 +18,7 @@ from hrvol.segment.student.runner import StudentRunner
 from hrvol.segment.student.shapes import array_shapes, flop_per_voxel
 from hrvol.segment.student.spec import SIZES, StudentSpec
 
+
 @pytest.mark.parametrize("spec", [*SPECS, *SIZES.values()])
 def test_the_network_sees_exactly_as_far_as_its_spec_says(spec: StudentSpec) -> None:
     network = random_network(spec).double()

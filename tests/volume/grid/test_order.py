@@ -24,6 +24,7 @@ def grids(draw):
         blend=draw(st.integers(0, core // 2)),
         planes=draw(st.integers(1, 5)),
         across=draw(st.integers(1, 3)),
+        overlap_planes=draw(st.sampled_from([0, 0, 1, 4])),
     )
     side = st.integers(1, 500)
     chunks = draw(st.none() | st.tuples(*[st.integers(1, 20)] * 3))
@@ -121,6 +122,12 @@ def test_work_goes_layer_by_layer_where_layers_share_few_chunks(depth, layers):
     np.testing.assert_array_equal(grid.order(), morton_order(grid.counts, layers=layers))
 
 
+@pytest.mark.parametrize(("around", "layers"), [(0, True), (7, True), (9, False)])
+def test_layers_that_share_planes_of_context_are_no_reason_to_finish_one_first(around, layers):
+    tiles = TileSpec(planes=64, overlap_planes=around)
+    assert BlockGrid((640, 1000, 1000), tiles, (1, 128, 128)).layers is layers
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.data(), grids())
 def test_read_spans_are_those_of_the_tiles_that_count_in_a_region(data, grid):
@@ -131,7 +138,9 @@ def test_read_spans_are_those_of_the_tiles_that_count_in_a_region(data, grid):
     for i in grid.inside(box):
         block = grid[i]
         part = intersection(block.core, box)
-        reads = [(part[0].start, part[0].stop)]
+        around = grid.tiles.overlap_planes
+        planes = [z for z in range(part[0].start - around, part[0].stop + around) if 0 <= z < grid.shape[0]]
+        reads = [(planes[0], planes[-1] + 1)]
         windows = []
         for tile in tiles_of(block, grid.shape[1:], grid.tiles):
             weight = np.zeros(grid.shape[1:], np.float32)

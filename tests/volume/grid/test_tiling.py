@@ -17,6 +17,7 @@ from hrvol.volume.grid.tiling import (
     shard_and_chunk,
     tiles_of,
     whole,
+    windows_box,
 )
 
 
@@ -29,6 +30,7 @@ def layouts(draw):
         blend=draw(st.integers(0, core // 2)),
         planes=draw(st.integers(1, 5)),
         across=draw(st.integers(1, 3)),
+        overlap_planes=draw(st.sampled_from([0, 0, 1, 4])),
     )
     side = st.integers(1, 420)
     return (draw(st.integers(1, 12)), draw(side), draw(side)), spec
@@ -79,6 +81,23 @@ def test_windows_have_one_size_and_cover_core_and_overlap(layout):
             inner = np.zeros(tile.window_shape)
             inner[tile.core_in_window] = 1
             assert inner.sum() == np.ones(plane)[tile.core_slices].sum()
+
+
+@settings(deadline=None, max_examples=60)
+@given(layouts())
+def test_the_windows_of_a_block_are_in_its_box_with_the_planes_around(layout):
+    shape, spec = layout
+    for block in blocks(shape, spec):
+        box = windows_box(block, shape, spec)
+        read = np.zeros(shape, bool)
+        for tile in tiles_of(block, shape[1:], spec):
+            read[(block.core[0], *tile.window_slices)] = True
+        planes = np.flatnonzero(read.any(axis=(1, 2)))
+        around = range(planes[0] - spec.overlap_planes, planes[-1] + 1 + spec.overlap_planes)
+        assert list(range(shape[0]))[box[0]] == [z for z in around if 0 <= z < shape[0]]
+        read[block.core[0]] = False
+        assert not read.any()
+        assert box_shape(box)[1] >= min(shape[1], box_shape(block.core)[1])
 
 
 @settings(deadline=None, max_examples=60)

@@ -1,0 +1,266 @@
+"""Compare students with their teachers: ``python -m benchmarks.quality.students``.
+
+On each data set and drawing a teacher is trained on strokes, students are distilled from it, and all are
+compared with the truth of planes without strokes. As in a volume that is all there, the tiles that students
+learn from are taken from all planes, the compared ones too; no truth is used but for the strokes.
+
+Labels of teachers are kept in a folder (``--cache``), so that the benchmark can be interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.data import DENSE, FURTHER, load_dense
+from benchmarks.machine import describe_machine
+from benchmarks.markdown import table
+from benchmarks.quality.strokes import draw
+from benchmarks.quality.teachers import Recorded, Teachers
+from benchmarks.results import load, save
+from hrvol.distil.cache import DistilCache
+from hrvol.distil.choose import Candidates, candidates
+from hrvol.distil.dimensions import apparent_spacing, dimensions_of
+from hrvol.distil.options import RARITY, STEPS, DistilOptions
+from hrvol.distil.sample import TeacherSample, label_sample
+from hrvol.distil.teach import DistilReport, teach
+from hrvol.engine.stop import Stop
+from hrvol.quality.metrics import Confusion, iou_per_class, mean_iou
+from hrvol.recipe.recipe import Recipe
+from hrvol.run.predict_student import run_lattice
+from hrvol.segment.model.model import Model
+from hrvol.segment.student.runner import StudentRunner
+from hrvol.volume.intensity import to_unit
+
+ALL = (*DENSE, *FURTHER)
+
+OUTPUT = Path(__file__).parent / "students.md"
+
+Labels = dict[int, NDArray[np.float32]]
+"""Probabilities ``(K, Y, X)`` by plane."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    figures = args.output.with_suffix(".json")
+    found = load(figures)
+    for name in args.datasets:
+        wanted = [seed for seed in args.seeds for way in args.ways if _key(name, seed, way) not in found]
+        if not wanted:
+            continue
+        data = load_dense(name)
+        strokes = {seed: draw(data, seed) for seed in args.seeds}
+        teachers = Teachers.train(data, strokes, Recipe.load(args.preset), args.cache)
+        teachers.label(_log)
+        for seed in args.seeds:
+            for way in args.ways:
+                if _key(name, seed, way) in found:
+                    continue
+                began = time.process_time()
+                row = measure(teachers, seed, way, args)
+                row |= {"dataset": name, "seed": seed, "way": way, "preset": args.preset}
+                row |= {"cpu_seconds": round(time.process_time() - began)}
+                found[_key(name, seed, way)] = row
+                save(figures, found)
+                _log(f"{name}, drawing {seed}, {way}: {json.dumps(row['miou'])}")
+    args.output.write_text(render(found, args), encoding="utf-8")
+    return 0
+
+
+def measure(teachers: Teachers, seed: int, way: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Distil students from one teacher and compare all with the truth.
+
+    Parameters
+    ----------
+    teachers
+        Of the data set.
+    seed
+        The drawing.
+    way
+        ``auto``: what the student sees is measured; ``off``, ``on``: see ``hrvol distil --3d``.
+    args
+        Options of the command.
+    """
+    data, volume, teacher = teachers.data, teachers.volume, teachers.models[seed]
+    sees, axes = dimensions_of(way, spacing := apparent_spacing(volume, 0), volume.shape)  # type: ignore[arg-type]
+    found = _labelled_candidates(teachers, axes)
+    recorded: Any = Recorded(teachers, seed)
+    recorded.job = SimpleNamespace(volume=volume)
+    distilling = DistilOptions(tiles=args.tiles, seed=0, steps=args.steps, rarity=args.rarity, accept=True)
+    tiles, weights = label_sample(found, recorded, distilling)
+    sample = TeacherSample(volume, teacher, tiles, weights, found.grey, volume.identity(), "", sees, spacing)
+    planes = [z for z in data.test if teachers.has(0, z)]
+    by_teacher = {z: teachers.probabilities(seed, 0, z).astype(np.float32) for z in planes}
+    row: dict[str, Any] = {"sees": sees, "spacing": round(min(spacing, 99.0), 2), "tiles": len(tiles)}
+    row |= {"planes": len(planes), "miou": {}, "iou": {}, "check": {}, "changes": {}}
+    _score(row, "teacher", by_teacher, data.truth)
+    for size in args.sizes:
+        cache = DistilCache.of({"benchmark": data.name, "seed": seed, "preset": args.preset})
+        report = teach(sample, replace(distilling, size=size), cache, Stop(), None, "cpu")
+        by_student = _predict(teachers, report.student, planes)
+        _score(row, size, by_student, data.truth)
+        both = {z: (by_teacher[z] + by_student[z]) / 2 for z in planes}
+        _score(row, f"teacher and {size}", both, data.truth)
+        row["check"][size] = _check(report)
+    return row
+
+
+def _labelled_candidates(teachers: Teachers, axes: Sequence[int]) -> Candidates:
+    """Return the candidates of a distillation that lie in planes whose labels are known."""
+    model = next(iter(teachers.models.values()))
+    found = candidates(teachers.volume, model.window, model.recipe.tiles, axes, 0)
+    kept = [n for n, tile in enumerate(found.tiles) if teachers.has(tile.axis, tile.position)]
+    clusters = np.unique(found.cluster[kept], return_inverse=True)[1]
+    return Candidates(tuple(found.tiles[n] for n in kept), clusters, found.grey)
+
+
+def _predict(teachers: Teachers, model: Model, planes: Sequence[int]) -> Labels:
+    """Return a student's probabilities of planes, with the cells of a run."""
+    volume, student = teachers.volume, model.classifier
+    lattice = run_lattice(volume.shape, student, "cpu")  # type: ignore[arg-type]
+    runner = StudentRunner(student)  # type: ignore[arg-type]
+    raw = volume.read()
+    classes = len(model.classes)
+    out = {z: np.zeros((classes, *volume.shape[1:]), np.float32) for z in planes}
+    depth = lattice.cell[0]
+    for first in sorted({z // depth * depth for z in planes}):
+        slab = (slice(first, min(first + depth, volume.shape[0])), *(slice(0, n) for n in volume.shape[1:]))
+        for cell in lattice.cells((slab[0], slab[1], slab[2])):
+            window = to_unit(lattice.cut(lattice.window(cell), raw, (0, 0, 0)), model.window)
+            proba = np.asarray(runner.probabilities(window))
+            for z in range(cell[0].start, min(cell[0].stop, volume.shape[0])):
+                if z in out:
+                    target = out[z][:, cell[1].start : cell[1].stop, cell[2].start : cell[2].stop]
+                    target[:] = proba[:, z - first, : target.shape[1], : target.shape[2]]
+    return out
+
+
+def _score(row: dict[str, Any], name: str, found: Labels, truth: NDArray[np.uint8]) -> None:
+    """Add the scores of probabilities to a row."""
+    classes = next(iter(found.values())).shape[0]
+    total, previous = None, None
+    changed = voxels = 0
+    for z, proba in sorted(found.items()):
+        labels = (proba.argmax(axis=0) + 1).astype(np.uint8)
+        counted = Confusion.of(labels, truth[z], classes)
+        total = counted if total is None else total + counted
+        if previous is not None and previous[0] == z - 1:
+            changed += int((previous[1] != labels).sum())
+            voxels += labels.size
+        previous = (z, labels)
+    assert total is not None
+    row["miou"][name] = round(mean_iou(total.matrix), 5)
+    row["iou"][name] = [round(float(value), 5) for value in iou_per_class(total.matrix)]
+    row["changes"][name] = round(changed / voxels, 5) if voxels else None
+
+
+def _check(report: DistilReport) -> dict[str, Any]:
+    """Return what the check of a student says."""
+    values = report.to_dict()
+    gap = values["on_training"]["miou"] - values["agreement"]["miou"]
+    return {
+        "agreement": values["agreement"]["miou"],
+        "gap": round(gap, 4),
+        "lowest_tile": values["agreement"]["lowest_tile"],
+        "calibration_error": values["agreement"]["calibration_error"],
+        "problems": len(report.problems),
+    }
+
+
+def render(found: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> str:
+    """Return the page of results."""
+    lines = ["# Students and teachers", "", "Made by", "", "```"]
+    lines += [f"python -m benchmarks.quality.students --seeds {' '.join(map(str, args.seeds))}", "```", ""]
+    lines += [
+        f"Machine: {describe_machine(args.threads)}.",
+        "",
+        __doc__.split("\n\n")[1].replace("\n", " "),
+        "",
+    ]
+    lines += ["Mean IoU over the classes, mean and standard deviation over drawings.", ""]
+    names: list[str] = []
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in found.values():
+        groups.setdefault((row["dataset"], row["way"]), []).append(row)
+        names += [name for name in row["miou"] if name not in names]
+    rows = []
+    for (name, way), members in groups.items():
+        cells = [name, way, members[0]["sees"], str(len(members))]
+        for entry in names:
+            values = [row["miou"][entry] for row in members if entry in row["miou"]]
+            cells.append(f"{np.mean(values):.3f} ± {np.std(values):.3f}" if values else "")
+        rows.append(cells)
+    lines += [table(["data set", "--3d", "sees", "drawings", *names], rows), ""]
+    lines += ["## What the check says", "", "Of the smallest student, for each drawing.", ""]
+    rows = []
+    for row in found.values():
+        size, check = next(iter(row["check"].items()))
+        gain = row["miou"][size] - row["miou"]["teacher"]
+        rows.append(
+            [
+                f"{row['dataset']}, {row['way']}, {row['seed']}",
+                f"{gain:+.3f}",
+                *(f"{check[name]:.3f}" for name in ("agreement", "gap", "lowest_tile", "calibration_error")),
+                "rejected" if check["problems"] else "passed",
+            ]
+        )
+    head = [
+        "data set, --3d, drawing",
+        "student less teacher",
+        "agreement",
+        "gap",
+        "lowest tile",
+        "ECE",
+        "check",
+    ]
+    lines += [table(head, rows), ""]
+    lines += ["## Classes", ""]
+    rows = []
+    for (name, way), members in groups.items():
+        for entry in names:
+            ious = [row["iou"][entry] for row in members if entry in row["iou"]]
+            if ious:
+                rows.append([name, way, entry, " / ".join(f"{value:.3f}" for value in np.mean(ious, axis=0))])
+    lines += [table(["data set", "--3d", "model", "IoU of the classes"], rows), ""]
+    return "\n".join(lines)
+
+
+def _key(name: str, seed: int, way: str) -> str:
+    return f"{name} {seed} {way}"
+
+
+def _log(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.students", description=__doc__)
+    add = parser.add_argument
+    add("--datasets", nargs="*", choices=ALL, default=list(ALL), metavar="NAME", help=f"of {', '.join(ALL)}")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of strokes and teachers")
+    add("--ways", nargs="+", choices=("auto", "on", "off"), default=["auto"], help="as hrvol distil --3d")
+    add("--sizes", nargs="+", choices=("small", "medium", "large"), default=["small", "medium"])
+    add("--preset", default="balanced")
+    add("--tiles", type=int, default=40)
+    add("--steps", type=int, default=STEPS)
+    add("--rarity", type=float, default=RARITY)
+    add("--threads", type=int, default=1)
+    add("--cache", type=Path, default=Path("benchmark-cache"), help="folder of the teachers' labels")
+    add("-o", "--output", type=Path, default=OUTPUT)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
