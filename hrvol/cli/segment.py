@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("volume")
 @click.argument("output", metavar="OUT.ome.zarr")
-@click.option("-m", "--model", required=True, metavar="MODEL.hrvol", help="A model made by hrvol train.")
+@click.option(
+    "-m", "--model", required=True, metavar="MODEL.hrvol", help="A model made by hrvol train, or a student."
+)
 @segment_options
 @first_distil_options
 @yes_option

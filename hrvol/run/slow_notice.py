@@ -74,7 +74,7 @@ def recommendation(job: SegmentJob, options: RunOptions) -> str:
     options
         Its request.
     """
-    advice = ": a student of the model is hundreds of times as fast"
+    advice = ": a student of the model is many times as fast"
     output = job.store.location
     volume, model = job.volume.source, Path(job.model_source.model_file)
     if job.volume.origin is None or not model.is_file():
