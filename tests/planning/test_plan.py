@@ -25,6 +25,7 @@ from hrvol.planning.plan_run import plan_run
 from hrvol.recipe.recipe import PRESETS
 from hrvol.run.segment import segment_volume
 from hrvol.segment.model.model import load_model, save_model
+from hrvol.segment.student.lattice import WINDOW_BYTES
 from hrvol.training.train import train_model
 from hrvol.volume.volume import open_volume
 
@@ -205,6 +206,8 @@ def test_a_gpu_needs_room_for_features_cuda_and_trees(project):
     assert gpu_need(spec, model, free=lambda spec: None) == GpuNeed(
         CUDA_BYTES + tree_bytes(model) + classical.total, None
     )
+    beside = gpu_need(spec, model, free=lambda spec: None, companion=True)
+    assert beside.needed == CUDA_BYTES + tree_bytes(model) + classical.total + WINDOW_BYTES
     deep = replace(model, recipe=PRESETS["best"])
     by_room = {free: gpu_need(spec, deep, free=lambda spec, free=free: free) for free in (None, 2**34, 2**30)}
     much, little = by_room[2**34], by_room[2**30]

@@ -12,12 +12,15 @@ from student_data import CUBIC, FLAT, student_model
 from hrvol.arrays import added_up
 from hrvol.classes import ClassInfo
 from hrvol.errors import BlockError, ModelError, OtherRunError, UsageError
+from hrvol.features.featuriser import load_featuriser
 from hrvol.info import describe
 from hrvol.planning.plan_run import plan_run
 from hrvol.run import job as job_module
 from hrvol.run.classify import classify
 from hrvol.run.companion import CompanionPlanes
 from hrvol.run.job import COMPANION_FILE
+from hrvol.run.options import PredictOptions
+from hrvol.run.predict import predict_part, read_window
 from hrvol.run.provenance import COMPANION
 from hrvol.run.segment import segment_volume
 from hrvol.segment.class_weights import weighted
@@ -30,6 +33,7 @@ from hrvol.training.train import train_model
 from hrvol.volume.grid.tiling import block_shape, blocks, tiles_of, whole
 from hrvol.volume.intensity import to_unit
 from hrvol.volume.ome.labels import open_label_store
+from hrvol.volume.volume import open_volume
 
 SHAPE = (5, 150, 130)
 ARRAYS = ("labels/hrvol/0", "probabilities/0", "uncertainty/0")
@@ -94,8 +98,6 @@ def of_student(image, model, lattice):
 
 def of_teacher(image, model):
     """Return the teacher's probabilities (K, z, y, x), block by block: with one tile, nothing is blended."""
-    from hrvol.features.featuriser import load_featuriser
-
     featuriser = load_featuriser(model.recipe.features)
     found = np.zeros((2, *image.shape), np.float32)
     for block in blocks(image.shape, model.recipe.tiles):
@@ -325,3 +327,29 @@ def test_class_infos_compare_by_value_and_name(image, teacher, students, tmp_pat
     segment_volume(
         image, tmp_path / "out", teacher, companion=coloured, roi=(slice(0, 1), slice(0, 9), slice(0, 9))
     )
+
+
+def test_a_plane_of_several_tiles_is_averaged_once_it_is_blended(image, teacher):
+    recipe = QUICK.with_(**{"tiles.across": 2, "tiles.overlap": 20})
+    model = replace(teacher, recipe=recipe)
+    volume, featuriser = open_volume(image), load_featuriser(recipe.features)
+    block = blocks(SHAPE, recipe.tiles)[0]
+    raw = read_window(volume, block, block.core, model)
+    planes = np.random.default_rng(0).dirichlet((1, 1), block.shape).astype(np.float32)
+    planes = np.ascontiguousarray(np.moveaxis(planes, -1, 0))
+    asked = []
+
+    def companion(k):
+        asked.append(k)
+        return planes[:, k]
+
+    given = raw, volume, block, block.core, model, featuriser
+    alone = predict_part(*given, PredictOptions(probabilities=True))
+    both = predict_part(*given, PredictOptions(probabilities=True, companion=companion))
+    assert asked == list(range(block.shape[0]))
+    assert both.seams == alone.seams
+    assert alone.seams.pixels > 0
+    mean = (alone.probabilities / 255 + planes) / 2
+    np.testing.assert_allclose(both.probabilities / 255, mean, atol=1.1 / 255)
+    clear = abs(mean[0] - mean[1]) > 0.02
+    np.testing.assert_array_equal(both.labels[clear], (mean.argmax(axis=0) + 1)[clear])
