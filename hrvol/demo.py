@@ -52,7 +52,7 @@ MARKER = "hrvol-demo.json"
 STUDENT = "student"
 """Name of the results of a network that was taught by the last model."""
 
-STUDENT_STEPS = 300
+STUDENT_STEPS = 800
 
 _RECIPES = {"classical": "classical", "hybrid": "fast"}
 
