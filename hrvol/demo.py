@@ -235,7 +235,7 @@ def _draw(
         for name, figures in scores.items()
     }
     return (
-        draw_planes(folder / "planes.png", panels, classes),
+        draw_planes(folder / "planes.png", panels, classes, columns=4),
         draw_scores(folder / "scores.png", tables),
     )
 
