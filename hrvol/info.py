@@ -66,13 +66,15 @@ def describe(path: str, *, storage_options: Mapping[str, Any] | None = None) -> 
         attributes = open_label_store(location).attributes
     except InputError:
         return values
-    return values | {
+    values |= {
         "kind": "labels",
         "complete": bool(attributes.get("complete")),
         "made_from": _source(attributes, "input", path),
         "model": _source(attributes, "model", path),
         "made_with": attributes.get("versions"),
     }
+    companion = _source(attributes, "companion", path)
+    return values if companion is None else values | {"companion": companion}
 
 
 def _source(attributes: Mapping[str, Any], key: str, path: str) -> Any:

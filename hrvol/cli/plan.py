@@ -12,6 +12,7 @@ from hrvol.cli.common.output import echo, echo_json, echo_table, news, suggest_f
 if TYPE_CHECKING:
     from hrvol.planning.plan import Plan
     from hrvol.run.options import RunOptions
+    from hrvol.segment.model.model import Model
 
 SECONDS = 30.0
 
@@ -33,6 +34,8 @@ def plan(volume: str, output: str, model: str, options: RunOptions, seconds: flo
     """Estimate the time, memory (also of a GPU) and disk space of hrvol segment. Takes the same options.
 
     A few blocks are computed as a probe, with the requested number of workers. Nothing is left on the disk.
+    Beside it stands what a student of the model would cost (hrvol distil), estimated from one of random
+    weights.
 
     \b
     Examples:
@@ -46,7 +49,7 @@ def plan(volume: str, output: str, model: str, options: RunOptions, seconds: flo
 
 
 def show_plan(
-    volume: str, output: str, model: str, options: RunOptions, seconds: float, as_json: bool
+    volume: str, output: str, model: str | Model, options: RunOptions, seconds: float, as_json: bool
 ) -> None:
     """Plan a run and print it; raise :class:`hrvol.errors.ResourceError` if the resources do not suffice."""
     from hrvol.planning.plan import check_resources
@@ -101,5 +104,26 @@ def echo_plan(plan: Plan) -> None:
     if len(plan.by_workers) > 1:
         echo()
         echo_table(["workers", "time"], [[str(n), duration(seconds)] for n, seconds in plan.by_workers])
+    if plan.students:
+        echo()
+        echo_students(plan)
     for note in plan.notes:
         echo(note)
+
+
+def echo_students(plan: Plan) -> None:
+    """Print what students of the model would cost."""
+    from hrvol.progress import duration, format_size
+
+    columns = [
+        (
+            duration(student.seconds),
+            duration(student.distil_s),
+            format_size(student.worker_memory),
+            f"{student.kflop:.0f}",
+        )
+        for student in plan.students
+    ]
+    names = ("time, about", "  before that: to distil it", "memory of a worker", "kFLOP a voxel")
+    rows = [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]
+    echo_table(["with a student, estimated", *(student.size for student in plan.students)], rows)

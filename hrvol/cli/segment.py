@@ -6,22 +6,45 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hrvol.cli.common.distilling import first_distil_options
 from hrvol.cli.common.options import segment_options, yes_option
-from hrvol.cli.common.output import check_blocks, confirm_fresh, echo_segmentation, news, suggest_fresh
+from hrvol.cli.common.output import (
+    check_blocks,
+    confirm_fresh,
+    echo,
+    echo_segmentation,
+    news,
+    suggest_fresh,
+)
+from hrvol.cli.distil import echo_report
 from hrvol.cli.plan import SECONDS, show_plan
 
 if TYPE_CHECKING:
+    from hrvol.cli.common.distilling import FirstDistil
+    from hrvol.engine.stop import Stop
     from hrvol.run.options import RunOptions
+    from hrvol.segment.model.model import Model
 
 
 @click.command()
 @click.argument("volume")
 @click.argument("output", metavar="OUT.ome.zarr")
-@click.option("-m", "--model", required=True, metavar="MODEL.hrvol", help="A model made by hrvol train.")
+@click.option(
+    "-m", "--model", required=True, metavar="MODEL.hrvol", help="A model made by hrvol train, or a student."
+)
 @segment_options
+@first_distil_options
 @yes_option
 @click.option("--dry-run", is_flag=True, help="Only estimate the cost, as hrvol plan does.")
-def segment(volume: str, output: str, model: str, options: RunOptions, yes: bool, dry_run: bool) -> None:
+def segment(
+    volume: str,
+    output: str,
+    model: str,
+    options: RunOptions,
+    first_distil: FirstDistil | None,
+    yes: bool,
+    dry_run: bool,
+) -> None:
     """Label a volume with a trained model.
 
     The result is an OME-Zarr whose labels/hrvol has the volume's shape, voxel size, class names and
@@ -34,14 +57,18 @@ def segment(volume: str, output: str, model: str, options: RunOptions, yes: bool
     Examples:
         hrvol segment volume.ome.zarr labels.ome.zarr -m phases.hrvol
         hrvol segment volume.ome.zarr labels.ome.zarr -m phases.hrvol --workers 8 --uncertainty
+        hrvol segment large.ome.zarr labels.ome.zarr -m phases.hrvol --distil
         hrvol segment volume.zarr trial.ome.zarr -m phases.hrvol --roi 100:110,:,:
         hrvol segment s3://in/volume.zarr s3://out/labels.ome.zarr -m phases.hrvol --engine tcp://head:8786
 
     A block that fails is tried three times. It does not end the run: failed blocks are listed at the end, the
     exit code is 1, and the same command tries them again.
     """  # noqa: D301 (click needs the escape)
+    if first_distil is not None:
+        _check_distil(options)
     if dry_run:
-        show_plan(volume, output, model, options, SECONDS, as_json=False)
+        planned = model if first_distil is None else _planned(volume, output, model, first_distil, options)
+        show_plan(volume, output, planned, options, SECONDS, as_json=False)
         return
     if options.output.part is not None and options.output.overwrite:
         raise click.UsageError("--fresh would delete the blocks of other parts: delete the output first")
@@ -50,7 +77,53 @@ def segment(volume: str, output: str, model: str, options: RunOptions, yes: bool
     from hrvol.run.segment import segment as run_segment
 
     confirm_fresh(output, options, yes)
-    with news(), suggest_fresh(), stop_signals(ends=True) as stop, display() as progress:
-        report = run_segment(volume, output, model, options, stop, progress)
+    with news(), suggest_fresh(), stop_signals(ends=True) as stop:
+        if first_distil is not None:
+            model = _student(volume, output, model, first_distil, options, stop)
+        with display() as progress:
+            report = run_segment(volume, output, model, options, stop, progress)
     check_blocks(report, output)
     echo_segmentation(report, output)
+
+
+def _check_distil(options: RunOptions) -> None:
+    """Refuse options that go with no student that is made first."""
+    if options.output.part is not None:
+        raise click.UsageError(
+            "--part needs a student that exists: run hrvol distil first, then each part with -m STUDENT.hrvol"
+        )
+    if options.companion is not None:
+        raise click.UsageError(
+            "--distil segments with the student alone, --with beside the model: choose one"
+        )
+
+
+def _student(
+    volume: str, output: str, model: str, first: FirstDistil, options: RunOptions, stop: Stop
+) -> str:
+    """Return the file of the model's student, which is made if it does not exist."""
+    from hrvol.cli.common.progress import display
+    from hrvol.distil.student_file import distil_into
+
+    file = first.file(output)
+    with display() as progress:
+        report = distil_into(volume, output, model, file, first.options, options, stop, progress)
+    if report is not None:
+        echo_report(report)
+        echo(f"{file}: {report.size} student of {report.tiles} tiles")
+    return str(file)
+
+
+def _planned(volume: str, output: str, model: str, first: FirstDistil, options: RunOptions) -> str | Model:
+    """Return the model's student, or one of random weights in its place."""
+    from hrvol.distil.student_file import find_student
+    from hrvol.planning.students import planned_student
+    from hrvol.segment.model.model import load_model
+
+    file = first.file(output)
+    with suggest_fresh():
+        if find_student(volume, model, file, first.options, options) is not None:
+            return str(file)
+    student, remark = planned_student(volume, load_model(model), first.options, options)
+    echo(remark)
+    return student

@@ -28,7 +28,7 @@ from hrvol.run.job import ModelContent
 from hrvol.run.options import InputOptions, RunOptions, engine_spec
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.student import StudentClassifier
-from hrvol.volume.grid.tiling import box_shape
+from hrvol.volume.grid.tiling import Box, box_shape
 from hrvol.volume.region import Region, region_box
 from hrvol.volume.storage.location import located
 from hrvol.volume.volume import open_labels, open_volume
@@ -199,10 +199,28 @@ def distil(
     elsewhere = options.engine.remote and options.engine.device == "cuda"
     device = choose_device("auto" if elsewhere else options.engine.device).device
     report = teach(sample, distilling, cache, stop, progress, device, held_out)
-    report = replace(report, labelled=labeller.computed, seconds=time.monotonic() - began)
+    report = replace(
+        report,
+        student=_requested(report.student, distilling, region),
+        labelled=labeller.computed,
+        seconds=time.monotonic() - began,
+    )
     if report.problems and not distilling.accept:
         raise ModelError(
             f"{teacher.source}: the student fails the check: {'; '.join(report.problems)}; label more tiles"
             " (--minutes), use --size large, draw strokes where they disagree, or --accept it"
         )
     return report
+
+
+def request_of(distilling: DistilOptions, region: Box) -> dict[str, Any]:
+    """Return what a student records of the request that it was made for, as JSON values."""
+    return distilling.to_dict() | {"region": [[span.start, span.stop] for span in region]}
+
+
+def _requested(model: Model, distilling: DistilOptions, region: Box) -> Model:
+    """Return a student that records its request."""
+    student = model.classifier
+    assert isinstance(student, StudentClassifier)
+    taught = {**student.taught, "request": request_of(distilling, region)}
+    return replace(model, classifier=replace(student, taught=taught))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hrvol.distil.dimensions import Wish
@@ -68,3 +68,9 @@ class DistilOptions:
             raise UsageError(f"minutes: found {self.minutes:g}, expected more than 0 and at most 10,000")
         if self.tiles is not None and not 2 <= self.tiles <= 10_000:
             raise UsageError(f"tiles: found {self.tiles}, expected 2 to 10,000: one in five is kept back")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what determines the student, as JSON values."""
+        values = asdict(replace(self, held_out=None))
+        del values["accept"], values["held_out"]  # of its check
+        return values

@@ -19,13 +19,11 @@ from hrvol.planning.calibrate import IDLE_BYTES, Measured, measure
 from hrvol.planning.gpu_memory import GpuNeed, gpu_need
 from hrvol.planning.plan import Plan
 from hrvol.planning.probe import scratch_store
+from hrvol.planning.task import Task
 from hrvol.planning.trial_block import TrialJob
-from hrvol.run.job import SegmentJob
-from hrvol.run.segment import PreparedRun
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.chunk_cache import CAPACITY
-from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import box_shape
 from hrvol.volume.ome.labels import LabelStore
 from hrvol.volume.storage.location import Location
@@ -35,43 +33,6 @@ _BLOCK_BYTES = 64  # of the driver's memory, per block
 _MOST_DECODES = 3.0  # per chunk; beyond that a note recommends other chunks
 
 _SLURM_MEMORY = "8GB"  # of a job, by default
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """The run to plan.
-
-    Attributes
-    ----------
-    prepared, spec
-        The prepared run and its engine.
-    grid
-        Its blocks.
-    numbers, pending, done
-        Flat indices of all blocks of the region, of those to compute, and of those that earlier runs
-        computed.
-    exists
-        Whether an unfinished output is resumed.
-    """
-
-    prepared: PreparedRun
-    spec: EngineSpec
-    grid: BlockGrid
-    numbers: NDArray[np.int64]
-    pending: NDArray[np.int64]
-    done: NDArray[np.int64]
-    exists: bool
-
-    @property
-    def job(self) -> SegmentJob:
-        """Configuration of the workers."""
-        return self.prepared.job
-
-    @property
-    def workers(self) -> int:
-        """Number of workers of the run."""
-        spec = self.spec.limited(max(1, len(self.pending)))
-        return spec.workers or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +79,8 @@ def estimate(task: Task, seconds: float, prepare_s: float) -> Plan:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     mask = sample_mask(job.mask, task.grid, task.pending, job.region)
     memory = resources.free_memory() + resources.held_memory()[0]
-    gpu = gpu_need(task.spec, task.prepared.model)  # before trial blocks use the GPU
+    # Before trial blocks use the GPU.
+    gpu = gpu_need(task.spec, task.prepared.model, companion=job.companion is not None)
     notes = [*_notes(task, mask, load), *gpu.notes]
     with tempfile.TemporaryDirectory(
         prefix="hrvol-plan-", dir=_scratch_folder(task), ignore_cleanup_errors=True
@@ -230,6 +192,7 @@ def _plan(basis: _Basis, measured: Measured | None, notes: list[str]) -> Plan:
         load=basis.load,
         cpus=cpus(),
         notes=tuple(notes),
+        machinery_s=0.0 if measured is None else measured.read_s + measured.store_s,
     )
 
 
@@ -285,6 +248,8 @@ def _output(basis: _Basis, measured: Measured | None) -> tuple[int, int]:
     clusters = isinstance(task.prepared.model.classifier, ClusterClassifier)
     if not task.exists and (task.spec.remote or clusters):  # the output keeps a copy of the model
         nbytes, files = nbytes + len(task.prepared.content.data), files + 2
+    if not task.exists and task.spec.remote and task.prepared.companion is not None:
+        nbytes, files = nbytes + len(task.prepared.companion.content.data), files + 2
     return round(nbytes), round(files)
 
 

@@ -69,7 +69,13 @@ def _names(number: int) -> set[str]:
     return {visible.split(",")[number] if visible else str(number), f"GPU-{uuid}"}
 
 
-def gpu_need(spec: EngineSpec, model: Model, free: Callable[[EngineSpec], int | None] = free_gpu) -> GpuNeed:
+def gpu_need(
+    spec: EngineSpec,
+    model: Model,
+    free: Callable[[EngineSpec], int | None] = free_gpu,
+    *,
+    companion: bool = False,
+) -> GpuNeed:
     """Forecast the memory that a worker takes of its GPU.
 
     Parameters
@@ -80,11 +86,14 @@ def gpu_need(spec: EngineSpec, model: Model, free: Callable[[EngineSpec], int | 
         The model to apply.
     free
         Returns the free bytes; called only if needed. They determine the batch size.
+    companion
+        Whether a student predicts beside the model.
     """
     if spec.device != "cuda":
         return GpuNeed()
     free_bytes = free(spec)
-    return GpuNeed(CUDA_BYTES + tree_bytes(model) + _feature_bytes(model, free_bytes), free_bytes)
+    needed = CUDA_BYTES + tree_bytes(model) + _feature_bytes(model, free_bytes) + companion * WINDOW_BYTES
+    return GpuNeed(needed, free_bytes)
 
 
 def tree_bytes(model: Model) -> int:

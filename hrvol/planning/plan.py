@@ -10,6 +10,38 @@ from hrvol.progress import format_size
 
 
 @dataclass(frozen=True)
+class StudentPlan:
+    """Estimate of the same run with a student of its model.
+
+    Attributes
+    ----------
+    size
+        Name of the student's size.
+    kflop
+        Thousands of floating-point operations of its network per voxel.
+    network_s
+        Seconds of one thread (or of the GPU) for its network, per voxel.
+    seconds
+        Of the whole run with the same workers, from its first block on.
+    distil_s
+        Of distilling it before that, with the defaults of :func:`hrvol.distil_model` and this size.
+    worker_memory
+        Peak bytes of a worker process.
+    """
+
+    size: str
+    kflop: float
+    network_s: float
+    seconds: float
+    distil_s: float
+    worker_memory: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the estimate as JSON values."""
+        return asdict(self) | {"hours": self.seconds / 3600, "estimated": True}
+
+
+@dataclass(frozen=True)
 class Plan:
     """Forecast of a run, in bytes, seconds and counts.
 
@@ -49,6 +81,10 @@ class Plan:
         Load average of this machine during the measurement, and usable CPUs.
     notes
         Remarks, in sentences.
+    machinery_s
+        Seconds per voxel that a worker spends on reading and storing.
+    students
+        Estimates of the same run with students of the model; empty if it is a student.
     """
 
     volume: str
@@ -83,6 +119,8 @@ class Plan:
     load: float
     cpus: int
     notes: tuple[str, ...]
+    machinery_s: float = 0.0
+    students: tuple[StudentPlan, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -106,6 +144,7 @@ class Plan:
             "block_shape": list(self.block_shape),
             "by_workers": [{"workers": n, "seconds": seconds} for n, seconds in self.by_workers],
             "notes": list(self.notes),
+            "students": [student.to_dict() for student in self.students],
         }
         derived = ("seconds", "voxels_per_s", "read_amplification")
         return values | {name: getattr(self, name) for name in derived} | {"hours": self.seconds / 3600}

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,16 @@ from hrvol.device import check_gpu
 from hrvol.errors import HrvolError, ResourceError, UsageError
 from hrvol.features.weights.source import WeightsSource
 from hrvol.planning import resources
-from hrvol.planning.estimate import Task, estimate
+from hrvol.planning.estimate import estimate
 from hrvol.planning.plan import Plan
+from hrvol.planning.task import Task
 from hrvol.run.ledger import read_state
 from hrvol.run.ledger_entries import DONE
 from hrvol.run.options import InputOptions, OutputOptions, RunOptions, engine_spec
+from hrvol.run.prepare import PreparedRun, prepare
 from hrvol.run.resume import begin_output, partition
-from hrvol.run.segment import PreparedRun, prepare
 from hrvol.segment.class_weights import ClassWeights
 from hrvol.segment.model.model import Model
-from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.ome.labels import LabelStore
 from hrvol.volume.ome.output import check_overwrite
 from hrvol.volume.region import Region
@@ -62,6 +63,7 @@ def plan_run(
     name: str = "hrvol",
     class_weights: Mapping[str, float] | None = None,
     fractions: Sequence[float] | Mapping[str, float] | None = None,
+    companion: str | Path | Model | None = None,
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -77,15 +79,15 @@ def plan_run(
     seconds
         Approximate length of the probe, besides the start of the workers. At least one plane is computed.
     volume, out, model, engine, workers, scheduler_file, engine_options, device, devices, part, probabilities,
-    uncertainty, crf, roi, mask, level, overwrite, name, class_weights, fractions, weights_path, offline,
-    storage_options
+    uncertainty, crf, roi, mask, level, overwrite, name, class_weights, fractions, companion, weights_path,
+    offline, storage_options
         As for :func:`hrvol.segment_volume`. Engines with workers on other machines are not started: the probe
         runs on this one. For an unfinished output, the plan is of the remaining blocks.
 
     Returns
     -------
     Plan
-        To be passed to :func:`hrvol.planning.plan.check_resources`.
+        With estimates for students of the model. To be passed to :func:`hrvol.planning.plan.check_resources`.
 
     Raises
     ------
@@ -109,6 +111,7 @@ def plan_run(
         ),
         WeightsSource.of(weights_path, offline),
         storage_options,
+        companion,
     )
     return plan(volume, out, model, options, seconds)
 
@@ -128,7 +131,11 @@ def plan(
         raise UsageError(f"seconds: found {seconds:g}, expected more than 0")
     location = Location.of(out, options.storage_options)
     resources.check_readable(
-        *(path for path in (volume, options.input.mask, model) if isinstance(path, str | Path | Location))
+        *(
+            path
+            for path in (volume, options.input.mask, model, options.companion)
+            if isinstance(path, str | Path | Location)
+        )
     )
     began = time.monotonic()
     with ExitStack() as stack:
@@ -141,8 +148,7 @@ def plan(
             raise
         LOG.info("%s", choice)
         prepare_s = time.monotonic() - began
-        volume_opened, tiles = prepared.job.volume, prepared.job.tiles
-        grid = BlockGrid(volume_opened.shape, tiles, volume_opened.chunks)
+        grid = prepared.job.grid
         blocks = grid.inside(prepared.job.region)
         own = partition(blocks, options.output.part)
         states = read_state(location, len(grid)).of_block if exists else np.zeros(len(grid), np.uint8)
@@ -150,7 +156,12 @@ def plan(
         if len(pending):
             resources.check_writable(location)
         task = Task(prepared, options.engine, grid, blocks, pending, done, exists)
-        return estimate(task, seconds, prepare_s)
+        estimated = estimate(task, seconds, prepare_s)
+        if prepared.companion is not None:
+            return estimated
+        from hrvol.planning.students import plan_students  # imports torch
+
+        return replace(estimated, students=plan_students(task, estimated))
 
 
 def _exists(prepared: PreparedRun, output: OutputOptions) -> bool:

@@ -120,6 +120,7 @@ def try_block(trial: Trial) -> Sample:
     raw = block.read(reader)
     read_s = time.monotonic() - start
     outputs = Outputs.of(job, model, box_shape(block.box))
+    companion = block.companion(raw)
 
     order = block.groups
     predicted: list[Outputs] = []
@@ -131,7 +132,7 @@ def try_block(trial: Trial) -> Sample:
         while len(planes) < MOST_PLANES:
             start, cpu = time.monotonic(), time.process_time()
             group = order[len(planes) % len(order)]
-            found = block.predict(raw, group, piece.rows)
+            found = block.predict(raw, group, piece.rows, companion)
             took = time.monotonic() - start
             planes.append(took / len(group))
             busy.append((time.process_time() - cpu) / len(group))
@@ -142,7 +143,7 @@ def try_block(trial: Trial) -> Sample:
         if trial.narrow:
             rows = slice(piece.rows.start, min(piece.rows.stop, piece.rows.start + _NARROW))
             start = time.monotonic()
-            block.predict(raw, order[0], rows)
+            block.predict(raw, order[0], rows, companion)
             share = (rows.stop - rows.start) / (piece.rows.stop - piece.rows.start)
             narrow = time.monotonic() - start, int(piece.pixels * share)
     stored = None
@@ -154,6 +155,9 @@ def try_block(trial: Trial) -> Sample:
     # In a run all tiles of a plane are predicted before any is blended; the trial predicts one.
     size = 4 * len(model.classes)
     peak += size * (piece.tiles - 1) * piece.pixels + 2 * size * (outputs.labels[0].size - piece.pixels)
+    if job.companion is not None:  # holds a layer of its cells
+        layer = min(job.companion.lattice.cell[0], len(outputs.labels))
+        peak += size * layer * (outputs.labels[0].size - piece.pixels)
     return Sample(
         process=os.getpid(),
         block=block.number,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hrvol.arrays import Shape3
 from hrvol.planning.forecast import Piece, one_tile
+from hrvol.run.companion import CompanionPlanes, box_to_read, companion_planes, read_both, window_of
 from hrvol.run.job import SegmentJob
 from hrvol.run.predict import predict_part, read_window
 from hrvol.run.predict_student import label_type, predict_cells, read_cells, shifted
@@ -174,9 +175,26 @@ class TrialBlock:
         job = self.job
         if job.lattice is not None:
             return read_cells(job.volume, self.box, job.lattice, reader)
+        if job.companion is not None:
+            return read_both(job, self._held, reader)
         return read_window(job.volume, self.trial.block, self.box, self.model, reader)
 
-    def predict(self, raw: NDArray[Any], planes: range, rows: slice) -> list[Outputs]:
+    @property
+    def _held(self) -> Box:
+        """The voxels that are read for both models."""
+        return box_to_read(self.job, self.trial.block, self.box, self.model)
+
+    def companion(self, raw: NDArray[Any]) -> CompanionPlanes | None:
+        """Return what the companion of the run predicts for the tile; ``None`` without one."""
+        if self.job.companion is None:
+            return None
+        part = (self.box[0], self.piece.rows, self.piece.columns)
+        mask = None if self.mask is None else self.mask[shifted(part, self.box)]
+        return companion_planes(raw, self._held, self.job, part, mask)
+
+    def predict(
+        self, raw: NDArray[Any], planes: range, rows: slice, companion: CompanionPlanes | None = None
+    ) -> list[Outputs]:
         """Predict rows of the tile in planes of the block, from what was read of it; return each plane."""
         job, z = self.job, self.box[0].start
         box = (slice(z + planes.start, z + planes.stop), rows, self.piece.columns)
@@ -185,15 +203,18 @@ class TrialBlock:
             part = raw[shifted(lattice.reads(box), lattice.reads(self.box))]
             prediction = predict_cells(part, lattice, box, self.model, self.loaded, job.predicting, mask=mask)
         else:
+            block, options = self.trial.block, job.predicting
+            if companion is None:
+                part = raw[(slice(planes.start, planes.stop), *self.piece.in_read)]
+            else:
+                top, height = rows.start - self.piece.rows.start, rows.stop - rows.start
+                options = replace(
+                    options,
+                    companion=lambda k: companion(planes.start + k)[:, top : top + height],
+                )
+                part = window_of(raw, self._held, job, block, box, self.model)
             prediction = predict_part(
-                raw[(slice(planes.start, planes.stop), *self.piece.in_read)],
-                job.volume,
-                self.trial.block,
-                box,
-                self.model,
-                self.loaded,
-                job.predicting,
-                mask=mask,
+                part, job.volume, block, box, self.model, self.loaded, options, mask=mask
             )
         found = Outputs(prediction.labels, prediction.probabilities, prediction.uncertainty)
         return [found.plane(k) for k in range(len(planes))]

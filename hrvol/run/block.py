@@ -17,6 +17,7 @@ from hrvol.engine.task import attempt, computing, configuration, tick
 from hrvol.errors import UnreadableError
 from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe.specs import BATCH, TileSpec
+from hrvol.run.companion import box_to_read, companion_planes, read_both, window_of
 from hrvol.run.job import BlockReport, SegmentJob, input_states, inputs_digest, reader_of
 from hrvol.run.predict import Prediction, predict_part, read_window
 from hrvol.run.predict_student import predict_cells, read_cells
@@ -90,6 +91,8 @@ def _read(job: SegmentJob, block: Block, box: Box, model: Model, reader: Reader)
     """Read the grey values from which a box of a block is predicted."""
     if job.lattice is not None:
         return read_cells(job.volume, box, job.lattice, reader)
+    if job.companion is not None:
+        return read_both(job, box_to_read(job, block, box, model), reader)
     return read_window(job.volume, block, box, model, reader)
 
 
@@ -112,6 +115,10 @@ def _predict(
     featuriser = cast("Featuriser", loaded)
     # At each try with half the batch: a GPU may have been out of memory.
     options = replace(options, batch_size=max(1, _batch(featuriser, job.tiles) >> attempt()))
+    if job.companion is not None:
+        held = box_to_read(job, block, box, model)
+        options = replace(options, companion=companion_planes(raw, held, job, box, mask))
+        raw = window_of(raw, held, job, block, box, model)
     return predict_part(raw, job.volume, block, box, model, featuriser, options, **keywords)
 
 

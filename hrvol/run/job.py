@@ -20,11 +20,12 @@ from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe.specs import TileSpec
 from hrvol.run.options import PredictOptions
 from hrvol.segment.model.model import Model, check_weights, model_bytes, read_model, read_model_bytes
+from hrvol.segment.student.block_lattice import reach_of
 from hrvol.segment.student.lattice import Lattice
 from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
 from hrvol.volume.grid.order import BlockGrid
-from hrvol.volume.grid.tiling import Block, Box, windows_box
+from hrvol.volume.grid.tiling import Block, Box, block_shape, hull, windows_box
 from hrvol.volume.input_state import InputState, input_state
 from hrvol.volume.ome.labels import LabelStore
 from hrvol.volume.volume import Reader, Volume
@@ -32,6 +33,12 @@ from hrvol.volume.volume import Reader, Volume
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
     from hrvol.segment.student.runner import StudentRunner
+
+MODEL_FILE = "model"
+"""Name of the model's copy in an output."""
+
+COMPANION_FILE = "companion"
+"""Name of the copy of its companion."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class ModelSource:
     model_copy
         The driver's own copy of the model for the workers of its machine; ``None`` without workers. Workers
         of other machines read the file, or the copy that the output keeps.
+    kept_as
+        Name of the copy that the output keeps.
     """
 
     model_file: str
@@ -57,6 +66,7 @@ class ModelSource:
     weights: WeightsSource = WeightsSource()
     device: str = "cpu"
     model_copy: str | None = None
+    kept_as: str = MODEL_FILE
 
     def load(self, store: LabelStore | None = None) -> tuple[Model, Featuriser | StudentRunner]:
         """Return the model and what computes it, loaded on first use and cached by this process.
@@ -119,11 +129,27 @@ class ModelSource:
                 f"{file}: found a model with SHA-256 {digest}, expected {self.model_sha256} as when the run"
                 " began; put that model back, or label into another output"
             )
-        copy = None if store is None else store.read_file(MODEL_FILE)
+        copy = None if store is None else store.read_file(self.kept_as)
         if copy is not None and _sha256(copy) == self.model_sha256:
             return copy
         assert problem is not None
         raise problem
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A student whose probabilities are averaged with those of a run's model.
+
+    Attributes
+    ----------
+    source
+        The student.
+    lattice
+        Its windows: those of :func:`hrvol.segment.student.block_lattice.block_lattice`.
+    """
+
+    source: ModelSource
+    lattice: Lattice
 
 
 @dataclass(frozen=True)
@@ -146,6 +172,8 @@ class SegmentJob:
         Only voxels where it is not 0 are labelled; of the volume's shape.
     lattice
         The windows of a student; ``None`` for other models.
+    companion
+        A student that predicts beside the model; ``None``: none.
     """
 
     volume: Volume
@@ -156,6 +184,15 @@ class SegmentJob:
     tiles: TileSpec
     mask: Volume | None = None
     lattice: Lattice | None = None
+    companion: Companion | None = None
+
+    @property
+    def grid(self) -> BlockGrid:
+        """The blocks of the volume, and what each of them reads."""
+        shape, reach = self.volume.shape, (0, 0, 0)
+        if self.companion is not None:
+            reach = reach_of(self.companion.lattice, block_shape(shape, self.tiles))
+        return BlockGrid(shape, self.tiles, self.volume.chunks, reach)
 
 
 @dataclass(frozen=True)
@@ -199,6 +236,8 @@ class BlockReport:
 def input_states(job: SegmentJob, block: Block) -> tuple[InputState, InputState]:
     """Return the state of the files that a block is computed from: those of the volume, those of the mask."""
     box = windows_box(block, job.volume.shape, job.tiles)
+    if job.companion is not None:
+        box = hull(box, job.companion.lattice.reads(block.core))
     mask = InputState() if job.mask is None else input_state(job.mask, block.core)
     return input_state(job.volume, box), mask
 
@@ -208,10 +247,7 @@ def inputs_digest(states: tuple[InputState, InputState]) -> int:
     return states[0].digest() ^ (states[1].digest() << 1 & 2**63 - 1)
 
 
-MODEL_FILE = "model"
-"""Name of the model's copy in an output."""
-
-_models: dict[str, Model] = {}  # at most one: a process serves one run at a time
+_models: dict[str, Model] = {}  # at most one student and one other: a process serves one run at a time
 
 _models_lock = threading.Lock()
 
@@ -221,9 +257,12 @@ _readers_lock = threading.Lock()
 
 
 def keep_model(sha256: str, model: Model) -> None:
-    """Cache a model for the blocks that this process will predict."""
+    """Cache a model for the blocks that this process will predict, instead of the last one of its kind."""
+    student = isinstance(model.classifier, StudentClassifier)
     with _models_lock:
-        _models.clear()
+        for digest, other in list(_models.items()):
+            if isinstance(other.classifier, StudentClassifier) == student:
+                del _models[digest]
         _models[sha256] = model
 
 
@@ -231,7 +270,7 @@ class JobReader:
     """Reads the volume of a job and caches decoded chunks for later blocks."""
 
     def __init__(self, job: SegmentJob) -> None:
-        grid = BlockGrid(job.volume.shape, job.tiles, job.volume.chunks)
+        grid = job.grid
         self._cache = ChunkCache()
         self._uses = chunk_uses(grid, job.volume.chunks, job.region).along(job.volume.axes)
         self._reported = 0
@@ -254,7 +293,7 @@ class JobReader:
 
 def reader_of(job: SegmentJob) -> JobReader:
     """Return this process's reader of the job's volume."""
-    key = f"{job.volume.source} {job.volume.shape} {job.region} {job.tiles}"
+    key = f"{job.volume.source} {job.volume.shape} {job.region} {job.tiles} {job.companion}"
     with _readers_lock:
         if key not in _readers:
             _readers.clear()
@@ -303,10 +342,19 @@ class ModelContent:
         keep_model(digest, model if isinstance(model, Model) else read_model(data, str(model)))
         return cls(file, data, digest)
 
-    def source(self, weights: WeightsSource, device: str, stack: ExitStack, *, workers: bool) -> ModelSource:
+    def source(
+        self,
+        weights: WeightsSource,
+        device: str,
+        stack: ExitStack,
+        *,
+        workers: bool,
+        kept_as: str = MODEL_FILE,
+    ) -> ModelSource:
         """Return the source for the processes of a run.
 
-        ``stack`` holds the copy of a model that ``workers`` read, or that has no file.
+        ``stack`` holds the copy of a model that ``workers`` read, or that has no file; ``kept_as`` is the
+        name of the one that the output keeps.
         """
         copy = None
         if workers or not self.file.is_file():
@@ -314,7 +362,7 @@ class ModelContent:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hrvol-"))
                 copy = str(Path(folder) / "model.hrvol")
                 Path(copy).write_bytes(self.data)
-        return ModelSource(str(self.file.resolve()), self.sha256, weights, device, copy)
+        return ModelSource(str(self.file.resolve()), self.sha256, weights, device, copy, kept_as)
 
 
 def _sha256(data: bytes) -> str:

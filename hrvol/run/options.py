@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hrvol.device import DeviceChoice
 from hrvol.engine.placement import place
@@ -135,6 +138,9 @@ class PredictOptions:
     class_factors
         Factors of the classes' probabilities in order of value, see
         :func:`hrvol.segment.class_weights.weighted`; ``None``: none.
+    companion
+        Returns the probabilities ``(K, y, x)`` float32 of the k-th plane of the block by another model, which
+        are averaged with the model's; called with ascending k. Set by the worker of a block.
     """
 
     probabilities: bool = False
@@ -143,6 +149,7 @@ class PredictOptions:
     threads: int = 1
     batch_size: int = BATCH
     class_factors: tuple[float, ...] | None = None
+    companion: Callable[[int], NDArray[np.float32]] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,8 @@ class RunOptions:
         Where the network's weights come from.
     storage_options
         Keywords of the fsspec file system of URLs.
+    companion
+        A student, or its file, whose probabilities are averaged with the model's; ``None``: none.
     """
 
     engine: EngineSpec = EngineSpec()
@@ -169,6 +178,7 @@ class RunOptions:
     output: OutputOptions = OutputOptions()
     weights: WeightsSource = WeightsSource()
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)  # may hold secrets
+    companion: Any = field(default=None, repr=False)
 
     def placed(self) -> tuple[RunOptions, DeviceChoice]:
         """Return the same with the engine's device settled, and why it is that one."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.arrays import Array, added_up, beside, most_likely, namespace, to_host, where_is
+from hrvol.arrays import Array, Shape3, added_up, beside, most_likely, namespace, to_host, where_is
 from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
 from hrvol.recipe.specs import CrfSpec
 from hrvol.run.classify import classify
@@ -82,10 +82,15 @@ def read_window(
     InputError
         A grey value is not finite, or cannot be read.
     """
-    bounds = _bounds(_views(block, part, volume.shape, model))
-    raw = volume.read((part[0], *bounds), reader)
-    check_finite(raw, volume.source, (part[0].start, bounds[0].start, bounds[1].start))
+    box = window_box(block, part, volume.shape, model)
+    raw = volume.read(box, reader)
+    check_finite(raw, volume.source, (box[0].start, box[1].start, box[2].start))
     return raw
+
+
+def window_box(block: Block, part: Box, shape: Shape3, model: Model) -> Box:
+    """Return the voxels of a volume of this shape that :func:`read_window` reads."""
+    return (part[0], *_bounds(_views(block, part, shape, model)))
 
 
 def predict_part(
@@ -138,6 +143,8 @@ def predict_part(
                 tiles.append(classify(image, view.in_window, model, featuriser, options))
             seams += _seams(views, tiles, neighbours)
             plane = _blend(views, tiles, (height, width))
+            if options.companion is not None:
+                plane = (plane + beside(options.companion(k), plane)) / 2
             if options.class_factors is not None:
                 # After blending and once per plane: unlike blending, the shift is not linear.
                 plane = weighted(plane, options.class_factors)

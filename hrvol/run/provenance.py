@@ -27,6 +27,9 @@ MOST_BLOCKS = 2 * 10**7
 CLASS_WEIGHTS = "class_weights"
 """Attribute with the factor of each class; outputs without class weights have none."""
 
+COMPANION = "companion"
+"""Attribute with the student whose probabilities were averaged with the model's; absent without one."""
+
 FRACTIONS = "fractions"
 """Attribute with the volume fraction of each class by which factors were chosen, if they were."""
 

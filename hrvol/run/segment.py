@@ -2,82 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hrvol.device import cpus
 from hrvol.engine.check import check_engine
 from hrvol.engine.stop import Abandoned, Stop
-from hrvol.errors import BlockError, DeviceError, EngineError, InputError
+from hrvol.errors import BlockError, DeviceError, EngineError
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
-from hrvol.recipe.specs import CrfSpec
 from hrvol.run.changed_input import changed_blocks, input_place
-from hrvol.run.job import MODEL_FILE, ModelContent, ModelSource, SegmentJob, forget_input
+from hrvol.run.job import COMPANION_FILE, MODEL_FILE, forget_input
 from hrvol.run.ledger import MAIN, Ledger
 from hrvol.run.ledger_entries import DONE
-from hrvol.run.match_fractions import matched_factors, settled_factors
-from hrvol.run.options import InputOptions, OutputOptions, PredictOptions, RunOptions, engine_spec
-from hrvol.run.predict_student import run_lattice
-from hrvol.run.provenance import CLASS_WEIGHTS, of_classes, provenance
+from hrvol.run.options import InputOptions, OutputOptions, RunOptions, engine_spec
+from hrvol.run.prepare import prepare, with_factors
 from hrvol.run.report import Run, SegmentReport, stopped_error, summarise
 from hrvol.run.resume import begin_output, partition, recheck
 from hrvol.run.run_blocks import run_blocks
-from hrvol.run.student_notices import check_refinement, notices
-from hrvol.segment.class_weights import ClassWeights, named_factors
+from hrvol.run.slow_notice import recommendation, with_notice
+from hrvol.segment.class_weights import ClassWeights
 from hrvol.segment.cluster_classifier import ClusterClassifier
-from hrvol.segment.crf import check_available
-from hrvol.segment.fraction_factors import fraction_shares
 from hrvol.segment.model.model import Model
-from hrvol.segment.student.lattice import student_tiles
-from hrvol.segment.student.student import StudentClassifier
-from hrvol.volume.grid.order import BlockGrid, check_blocks
 from hrvol.volume.grid.tiling import block_shape
-from hrvol.volume.guard import keep_inputs
 from hrvol.volume.ome.documents import Documents
 from hrvol.volume.ome.label_documents import LabelOutputs
 from hrvol.volume.ome.labels import LabelStore, create_labels
-from hrvol.volume.region import Region, region_box
-from hrvol.volume.storage.location import Location, located
-from hrvol.volume.volume import Volume, open_labels, open_volume
+from hrvol.volume.region import Region
+from hrvol.volume.storage.location import Location
 
 LOG = logging.getLogger("hrvol.run")
-
-
-@dataclass(frozen=True)
-class PreparedRun:
-    """A run that is checked and can start; nothing is written yet.
-
-    Attributes
-    ----------
-    model
-        The model; the tiles of its recipe are those of the run.
-    content
-        Its bytes.
-    location
-        Of the output.
-    job
-        What workers need; its store does not exist yet.
-    attributes
-        Provenance that the output will carry.
-    fractions
-        Volume fractions of the classes by which class weights are still to be chosen, if they are requested.
-    """
-
-    model: Model
-    content: ModelContent
-    location: Location
-    job: SegmentJob
-    attributes: dict[str, Any] = field(repr=False)
-    fractions: tuple[float, ...] | None = None
 
 
 def segment_volume(
@@ -102,6 +61,7 @@ def segment_volume(
     name: str = "hrvol",
     class_weights: Mapping[str, float] | None = None,
     fractions: Sequence[float] | Mapping[str, float] | None = None,
+    companion: str | Path | Model | None = None,
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -163,6 +123,11 @@ def segment_volume(
         sum. Class weights are chosen with which the labels of a sample of the volume, inside ``roi`` and
         ``mask``, have these fractions: see :mod:`hrvol.run.match_fractions`. The output records both, and a
         resumed run takes the weights from there. Excludes ``class_weights``.
+    companion
+        A student of the model (:func:`hrvol.distil_model`) or its file: labels, probabilities and uncertainty
+        are those of the mean of both models' probabilities, for volumes that are small enough for the model.
+        Both must have the same classes. Excludes ``crf`` and ``fractions``. The output records it and can be
+        resumed with the same one only.
     weights_path
         File with the network's weights, instead of the cache.
     offline
@@ -212,6 +177,7 @@ def segment_volume(
         ),
         WeightsSource.of(weights_path, offline),
         storage_options,
+        companion,
     )
     return segment(volume, out, model, options, stop, progress)
 
@@ -231,7 +197,7 @@ def segment(
     with ExitStack() as stack:
         prepared = prepare(volume, out, model, stack, options)
         check_engine(options.engine)
-        prepared = _with_factors(prepared, options, stop, progress)
+        prepared = with_factors(prepared, options, stop, progress)
         job, location = prepared.job, prepared.location
 
         def create(exists: bool, written: Documents | None) -> LabelStore:
@@ -249,7 +215,9 @@ def segment(
         store, exists = begin_output(location, prepared.attributes, create, overwrite=output.overwrite)
         if options.engine.remote or isinstance(prepared.model.classifier, ClusterClassifier):
             store.write_file(MODEL_FILE, prepared.content.data)
-        grid = BlockGrid(job.volume.shape, job.tiles, job.volume.chunks)
+        if options.engine.remote and prepared.companion is not None:
+            store.write_file(COMPANION_FILE, prepared.companion.content.data)
+        grid = job.grid
         blocks = grid.inside(job.region)
         spec = options.engine
         driver = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
@@ -257,6 +225,8 @@ def segment(
         run = Run(grid, blocks, partition(blocks, output.part), job, ledger, input_place(job))
         stop = stop or Stop()
         LOG.info("%s", choice)
+        if job.lattice is None and job.companion is None:
+            progress = with_notice(progress, recommendation(job, options))
         try:
             with ledger:
                 if exists:
@@ -282,110 +252,3 @@ def _discard_if_empty(run: Run, store: LabelStore, output: OutputOptions) -> Non
     """Delete an output of which no block was done."""
     if output.part is None and not np.any(run.ledger.state.of_block == DONE):
         store.discard()
-
-
-def prepare(
-    volume: Any,
-    out: str | Path | Location,
-    model: str | Path | Model,
-    stack: ExitStack,
-    options: RunOptions,
-) -> PreparedRun:
-    """Check a request before anything is written.
-
-    Parameters
-    ----------
-    volume, out, model
-        As in :func:`segment_volume`.
-    stack
-        Holds the temporary file of a model that has none.
-    options
-        The request, its engine placed on a device (:meth:`RunOptions.placed`). Where other processes
-        compute, this one tries the network on the CPU, and takes no memory of a GPU.
-    """
-    spec, output = options.engine, options.output
-    opened = open_volume(located(volume, options.storage_options), level=options.input.level)
-    location = Location.of(out, options.storage_options)
-    region = region_box(options.input.roi, opened)
-    keep_inputs(location, opened, options.input.mask, model, options.weights.path, spec.scheduler_file)
-    mask = None
-    if options.input.mask is not None:
-        mask = _open_mask(located(options.input.mask, options.storage_options), opened)
-    content = ModelContent.of(model)
-    source = content.source(options.weights, spec.device, stack, workers=not spec.serial)
-    # A wrong model or missing weights are reported before anything is written.
-    loaded, _ = _of_driver(source, options).load()
-    if not isinstance(model, Model):  # cached by its content: it may be from another file of the same bytes
-        loaded = replace(loaded, source=source.model_file)
-    lattice = None
-    if isinstance(loaded.classifier, StudentClassifier):
-        check_refinement(loaded, crf=output.crf)
-        lattice = run_lattice(opened.shape, loaded.classifier, spec.device)
-        loaded = replace(loaded, recipe=loaded.recipe.with_(tiles=student_tiles(lattice)))
-    tiles = loaded.recipe.tiles
-    check_blocks(opened.source, opened.shape, tiles)
-    crf = loaded.recipe.crf or (CrfSpec() if output.crf else None)
-    if crf is not None:
-        check_available()
-    weights = output.class_weights
-    factors = named_factors(weights.factors, loaded.classes) if weights.factors else None
-    fractions = None if weights.fractions is None else fraction_shares(weights.fractions, loaded.classes)
-    attributes = provenance(loaded, content.sha256, opened, region, crf, factors, fractions)
-    attributes |= {
-        "device": spec.device,  # a GPU rounds otherwise
-        "level": options.input.level,
-        "mask": None if mask is None else mask.identity(),
-        "outputs": {
-            "labels": output.name,
-            "probabilities": output.probabilities,
-            "uncertainty": output.uncertainty,
-        },
-    }
-    predicting = PredictOptions(
-        output.probabilities,
-        output.uncertainty,
-        crf,
-        cpus() if spec.serial else 1,
-        class_factors=factors,
-    )
-    store = LabelStore(location, output.name)
-    job = SegmentJob(opened, store, source, predicting, region, tiles, mask, lattice)
-    if lattice is not None:
-        for notice in notices(loaded, opened, attributes["input"]["sha256"], lattice):
-            LOG.info("%s", notice)
-    return PreparedRun(loaded, content, location, job, json.loads(json.dumps(attributes)), fractions)
-
-
-def _of_driver(source: ModelSource, options: RunOptions) -> ModelSource:
-    """Return the source of the model for this process, which uses a GPU only where no other computes."""
-    return source if options.engine.serial else replace(source, device="cpu")
-
-
-def _with_factors(
-    prepared: PreparedRun, options: RunOptions, stop: Stop | None, progress: ProgressCallback | None
-) -> PreparedRun:
-    """Return a run with the class weights by which its labels have the fractions requested, if any are."""
-    job, model, fractions = prepared.job, prepared.model, prepared.fractions
-    if fractions is None:
-        return prepared
-
-    def choose() -> tuple[float, ...]:
-        source = _of_driver(job.model_source, options)
-        return matched_factors(job, model, source, fractions, stop, progress)
-
-    factors = settled_factors(
-        prepared.location, prepared.attributes, model.classes, choose, overwrite=options.output.overwrite
-    )
-    job = replace(job, predicting=replace(job.predicting, class_factors=factors))
-    attributes = prepared.attributes | {CLASS_WEIGHTS: of_classes(model.classes, factors)}
-    return replace(prepared, job=job, attributes=attributes)
-
-
-def _open_mask(mask: Any, volume: Volume) -> Volume:
-    opened = open_labels(mask)
-    if opened.shape != volume.shape:
-        raise InputError(
-            f"{opened.source}: found a mask of shape {opened.shape},"
-            f" expected {volume.shape} as {volume.source}"
-        )
-    return opened

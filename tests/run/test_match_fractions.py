@@ -178,7 +178,7 @@ def test_a_plan_samples_nothing(done, image, model, tmp_path, monkeypatch):
     def never(*arguments):
         raise AssertionError
 
-    monkeypatch.setattr("hrvol.run.segment.matched_factors", never)
+    monkeypatch.setattr("hrvol.run.prepare.matched_factors", never)
     assert plan_run(image[0], tmp_path / "new", model, fractions=GIVEN, seconds=0.1).blocks > 0
     assert plan_run(image[0], done[0], model, fractions=GIVEN, seconds=0.1).blocks == 0
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ import zarr
 from student_data import BESIDE, FLAT, KINDS, MIXED, SPECS, grey, student_model, taught
 
 import hrvol.run.block as block_module
-import hrvol.run.segment as segment_module
+import hrvol.run.prepare as prepare_module
 import hrvol.segment.student.lattice as lattice_module
 from hrvol.engine.stop import Stop
 from hrvol.errors import ModelError, StoppedError
@@ -18,7 +18,8 @@ from hrvol.recipe.specs import CrfSpec, TileSpec
 from hrvol.run.job import input_states
 from hrvol.run.options import PredictOptions, RunOptions
 from hrvol.run.predict_student import predict_cells, read_cells, run_lattice
-from hrvol.run.segment import prepare, segment_volume
+from hrvol.run.prepare import prepare
+from hrvol.run.segment import segment_volume
 from hrvol.run.status import run_status
 from hrvol.segment.model.model import save_model
 from hrvol.segment.student.runner import load_runner
@@ -57,7 +58,7 @@ def untiled(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lattice_module, "LONGEST", 64)
         patch.setattr(lattice_module, "DEEPEST", 8)
-        patch.setattr(segment_module, "student_tiles", lambda lattice: TileSpec(core=16_384, overlap=0))
+        patch.setattr(prepare_module, "student_tiles", lambda lattice: TileSpec(core=16_384, overlap=0))
         for kind, spec in KINDS.items():
             # Half of the volumes see no farther than the network, which is quicker.
             spec = spec if not spec.is_3d else spec.model_copy(update={"normalisation": "none"})

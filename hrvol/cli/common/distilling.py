@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from hrvol.cli.common.options import DEVICES, ENGINE, INPUT, STORAGE, WEIGHTS, bundle, engine_of, weights_of
+from hrvol.cli.common.options import (
+    DEVICES,
+    ENGINE,
+    INPUT,
+    STORAGE,
+    WEIGHTS,
+    Option,
+    bundle,
+    engine_of,
+    weights_of,
+)
 
 if TYPE_CHECKING:
     from hrvol.distil.dimensions import Wish
@@ -102,7 +115,7 @@ _DISTILLING = {
     "held_out": click.option(
         "--held-out",
         metavar="STROKES",
-        help="Strokes that MODEL was not trained on: the check compares both models on them.",
+        help="Strokes that the model was not trained on: the check compares both models on them.",
     ),
 }
 distilling_options = bundle("distilling", _distilling, _DISTILLING)
@@ -110,3 +123,66 @@ distilling_options = bundle("distilling", _distilling, _DISTILLING)
 _WHERE = {"roi": INPUT["roi"], "level": INPUT["level"]}
 distil_run_options = bundle("options", _distil_options, ENGINE | DEVICES | _WHERE | STORAGE | WEIGHTS)
 """Where tiles are labelled, and which part of the volume they are from."""
+
+
+@dataclass(frozen=True)
+class FirstDistil:
+    """The request of a command that distils before it segments.
+
+    Attributes
+    ----------
+    options
+        How the model is distilled.
+    student
+        File of the student; ``None``: beside the output.
+    """
+
+    options: DistilOptions
+    student: str | None
+
+    def file(self, output: str) -> Path:
+        """Return the student's file for an output."""
+        from hrvol.distil.student_file import student_file
+
+        return student_file(output) if self.student is None else Path(self.student)
+
+
+def _first_distil(distil: bool, student: str | None, **values: Any) -> FirstDistil | None:
+    context = click.get_current_context()
+    if distil:
+        return FirstDistil(_distilling(**values), student)
+    names = {"student", *values}
+    for param in context.command.params:
+        if param.name in names and context.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{param.opts[0]} is an option of the student: add --distil")
+    return None
+
+
+def _noted(option: Option, note: str) -> Option:
+    """Return an option whose help begins with a note."""
+
+    def decorate(command: Any) -> Any:
+        decorated = option(command)
+        added = decorated.__click_params__[-1]
+        added.help = f"{note} {added.help}"
+        return decorated
+
+    return decorate
+
+
+_FIRST = {
+    "distil": click.option(
+        "--distil",
+        is_flag=True,
+        help="Distil the model first, as hrvol distil does, and segment with the student: for large volumes."
+        " A student that exists is used if it was made by the same request.",
+    ),
+    "student": click.option(
+        "--student",
+        metavar="FILE",
+        help="(--distil) The student's file [OUT.student.hrvol beside a local output].",
+    ),
+    **{name: _noted(option, "(--distil)") for name, option in _DISTILLING.items()},
+}
+first_distil_options = bundle("first_distil", _first_distil, _FIRST)
+"""Whether and how a model is distilled before a run, as one :class:`FirstDistil` or ``None``."""

@@ -82,11 +82,14 @@ class BlockGrid(Sequence[Block]):
         Tiles of the recipe.
     chunks
         Voxels per chunk of the input, (z, y, x), ``None`` if unknown. Affects the order only.
+    reach
+        Voxels (z, y, x) around a block that are read even if no window of a tile has them.
     """
 
     shape: Shape3
     tiles: TileSpec
     chunks: Shape3 | None = None
+    reach: Shape3 = (0, 0, 0)
 
     @property
     def side(self) -> Shape3:
@@ -109,9 +112,10 @@ class BlockGrid(Sequence[Block]):
         if self.chunks is None:
             return False
         chunk, step, depth = self.chunks[0], self.side[0], self.shape[0]
+        around = max(self.tiles.overlap_planes, self.reach[0])
         starts = np.arange(0, depth, step)
-        stops = np.minimum(starts + step + self.tiles.overlap_planes, depth)
-        starts = np.maximum(starts - self.tiles.overlap_planes, 0)
+        stops = np.minimum(starts + step + around, depth)
+        starts = np.maximum(starts - around, 0)
         read = np.minimum(-(-stops // chunk) * chunk, depth) - starts // chunk * chunk
         return bool(read.sum() <= LAYERS_READ * depth)
 
@@ -161,7 +165,8 @@ class BlockGrid(Sequence[Block]):
         tuple
             For z, y and x, in order, the spans (start, stop) of voxels read by each row of blocks that
             touches the region. In z a span is the core inside the region and its planes of context; in y and
-            x it holds the windows of all tiles that contribute to the region.
+            x it holds the windows of all tiles that contribute to the region; and along an axis with
+            :attr:`reach` the whole core and what is around it.
         """
         region = whole(self.shape) if region is None else region
         spans: list[Spans] = []
@@ -194,6 +199,15 @@ def _span(block: Block, axis: int, region: slice, grid: BlockGrid) -> tuple[int,
     shared = intersection(block.core, (box[0], box[1], box[2]))
     if shared is None:
         return None
+    start, stop = _tiles_span(block, axis, shared, grid)
+    if around := grid.reach[axis]:
+        start = max(min(start, block.core[axis].start - around), 0)
+        stop = min(max(stop, block.core[axis].stop + around), grid.shape[axis])
+    return start, stop
+
+
+def _tiles_span(block: Block, axis: int, shared: Box, grid: BlockGrid) -> tuple[int, int]:
+    """Return the voxels that the tiles of a block read along an axis for a box of it."""
     if axis == 0:
         planes = with_context(shared[0], grid.shape[0], grid.tiles)
         return planes.start, planes.stop

@@ -116,6 +116,12 @@ def intersection(a: Box, b: Box) -> Box | None:
     return shared if min(box_shape(shared)) > 0 else None
 
 
+def hull(a: Box, b: Box) -> Box:
+    """Return the smallest box that holds two boxes."""
+    z, y, x = (slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
+    return z, y, x
+
+
 def window_side(plane_side: int, tiles: TileSpec) -> int:
     """Return the side of every window along an axis of the plane, in pixels."""
     return min(plane_side, tiles.core + 2 * tiles.overlap)

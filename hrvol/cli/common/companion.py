@@ -1,0 +1,16 @@
+"""The option that adds a student to a model."""
+
+from __future__ import annotations
+
+import click
+
+COMPANION = {
+    "companion": click.option(
+        "--with",
+        "companion",
+        metavar="STUDENT.hrvol",
+        help="Average the model's probabilities with those of a student of it (hrvol distil): often better than"
+        " either, where the volume is small enough for the model.",
+    )
+}
+"""By the name of its value."""

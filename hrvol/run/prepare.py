@@ -1,0 +1,183 @@
+"""Check the request of a run, and prepare it, before anything is written."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hrvol.device import cpus
+from hrvol.engine.stop import Stop
+from hrvol.errors import InputError
+from hrvol.progress import ProgressCallback
+from hrvol.recipe.specs import CrfSpec
+from hrvol.run.companion import PreparedCompanion, prepare_companion
+from hrvol.run.job import ModelContent, ModelSource, SegmentJob
+from hrvol.run.match_fractions import matched_factors, settled_factors
+from hrvol.run.options import PredictOptions, RunOptions
+from hrvol.run.predict_student import run_lattice
+from hrvol.run.provenance import CLASS_WEIGHTS, COMPANION, of_classes, provenance
+from hrvol.run.student_notices import check_refinement, notices
+from hrvol.segment.class_weights import named_factors
+from hrvol.segment.crf import check_available
+from hrvol.segment.fraction_factors import fraction_shares
+from hrvol.segment.model.model import Model
+from hrvol.segment.student.lattice import student_tiles
+from hrvol.segment.student.student import StudentClassifier
+from hrvol.volume.grid.order import check_blocks
+from hrvol.volume.guard import keep_inputs
+from hrvol.volume.ome.labels import LabelStore
+from hrvol.volume.region import region_box
+from hrvol.volume.storage.location import Location, located
+from hrvol.volume.volume import Volume, open_labels, open_volume
+
+LOG = logging.getLogger("hrvol.run")
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that is checked and can start; nothing is written yet.
+
+    Attributes
+    ----------
+    model
+        The model; the tiles of its recipe are those of the run.
+    content
+        Its bytes.
+    location
+        Of the output.
+    job
+        What workers need; its store does not exist yet.
+    attributes
+        Provenance that the output will carry.
+    fractions
+        Volume fractions of the classes by which class weights are still to be chosen, if they are requested.
+    companion
+        The student that predicts beside the model; ``None``: none.
+    """
+
+    model: Model
+    content: ModelContent
+    location: Location
+    job: SegmentJob
+    attributes: dict[str, Any] = field(repr=False)
+    fractions: tuple[float, ...] | None = None
+    companion: PreparedCompanion | None = None
+
+
+def prepare(
+    volume: Any,
+    out: str | Path | Location,
+    model: str | Path | Model,
+    stack: ExitStack,
+    options: RunOptions,
+) -> PreparedRun:
+    """Check a request before anything is written.
+
+    Parameters
+    ----------
+    volume, out, model
+        As in :func:`hrvol.segment_volume`.
+    stack
+        Holds the temporary file of a model that has none.
+    options
+        The request, its engine placed on a device (:meth:`RunOptions.placed`). Where other processes
+        compute, this one tries the network on the CPU, and takes no memory of a GPU.
+    """
+    spec, output = options.engine, options.output
+    opened = open_volume(located(volume, options.storage_options), level=options.input.level)
+    location = Location.of(out, options.storage_options)
+    region = region_box(options.input.roi, opened)
+    files = (options.companion, options.weights.path, spec.scheduler_file)
+    keep_inputs(location, opened, options.input.mask, model, *files)
+    mask = None
+    if options.input.mask is not None:
+        mask = _open_mask(located(options.input.mask, options.storage_options), opened)
+    content = ModelContent.of(model)
+    source = content.source(options.weights, spec.device, stack, workers=not spec.serial)
+    # A wrong model or missing weights are reported before anything is written.
+    loaded, _ = _of_driver(source, options).load()
+    if not isinstance(model, Model):  # cached by its content: it may be from another file of the same bytes
+        loaded = replace(loaded, source=source.model_file)
+    lattice = None
+    if isinstance(loaded.classifier, StudentClassifier):
+        check_refinement(loaded, crf=output.crf)
+        lattice = run_lattice(opened.shape, loaded.classifier, spec.device)
+        loaded = replace(loaded, recipe=loaded.recipe.with_(tiles=student_tiles(lattice)))
+    tiles = loaded.recipe.tiles
+    check_blocks(opened.source, opened.shape, tiles)
+    crf = loaded.recipe.crf or (CrfSpec() if output.crf else None)
+    if crf is not None:
+        check_available()
+    companion = prepare_companion(loaded, opened, stack, options)
+    weights = output.class_weights
+    factors = named_factors(weights.factors, loaded.classes) if weights.factors else None
+    fractions = None if weights.fractions is None else fraction_shares(weights.fractions, loaded.classes)
+    attributes = provenance(loaded, content.sha256, opened, region, crf, factors, fractions)
+    attributes |= {
+        "device": spec.device,  # a GPU rounds otherwise
+        "level": options.input.level,
+        "mask": None if mask is None else mask.identity(),
+        "outputs": {
+            "labels": output.name,
+            "probabilities": output.probabilities,
+            "uncertainty": output.uncertainty,
+        },
+    }
+    if companion is not None:
+        attributes[COMPANION] = companion.attributes
+    predicting = PredictOptions(
+        output.probabilities,
+        output.uncertainty,
+        crf,
+        cpus() if spec.serial else 1,
+        class_factors=factors,
+    )
+    store = LabelStore(location, output.name)
+    beside = None if companion is None else companion.companion
+    job = SegmentJob(opened, store, source, predicting, region, tiles, mask, lattice, beside)
+    students = [] if lattice is None else [(loaded, lattice)]
+    students += [] if companion is None else [(companion.model, companion.companion.lattice)]
+    for student, of_student in students:
+        for notice in notices(student, opened, attributes["input"]["sha256"], of_student):
+            LOG.info("%s", notice)
+    attributes = json.loads(json.dumps(attributes))
+    return PreparedRun(loaded, content, location, job, attributes, fractions, companion)
+
+
+def _of_driver(source: ModelSource, options: RunOptions) -> ModelSource:
+    """Return the source of the model for this process, which uses a GPU only where no other computes."""
+    return source if options.engine.serial else replace(source, device="cpu")
+
+
+def with_factors(
+    prepared: PreparedRun, options: RunOptions, stop: Stop | None, progress: ProgressCallback | None
+) -> PreparedRun:
+    """Return a run with the class weights by which its labels have the fractions requested, if any are."""
+    job, model, fractions = prepared.job, prepared.model, prepared.fractions
+    if fractions is None:
+        return prepared
+
+    def choose() -> tuple[float, ...]:
+        source = _of_driver(job.model_source, options)
+        return matched_factors(job, model, source, fractions, stop, progress)
+
+    factors = settled_factors(
+        prepared.location, prepared.attributes, model.classes, choose, overwrite=options.output.overwrite
+    )
+    job = replace(job, predicting=replace(job.predicting, class_factors=factors))
+    attributes = prepared.attributes | {CLASS_WEIGHTS: of_classes(model.classes, factors)}
+    return replace(prepared, job=job, attributes=attributes)
+
+
+def _open_mask(mask: Any, volume: Volume) -> Volume:
+    opened = open_labels(mask)
+    if opened.shape != volume.shape:
+        raise InputError(
+            f"{opened.source}: found a mask of shape {opened.shape},"
+            f" expected {volume.shape} as {volume.source}"
+        )
+    return opened
