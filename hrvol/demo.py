@@ -52,7 +52,7 @@ MARKER = "hrvol-demo.json"
 STUDENT = "student"
 """Name of the results of a network that was taught by the last model."""
 
-STUDENT_STEPS = 300
+STUDENT_STEPS = 800
 
 _RECIPES = {"classical": "classical", "hybrid": "fast"}
 
@@ -235,7 +235,7 @@ def _draw(
         for name, figures in scores.items()
     }
     return (
-        draw_planes(folder / "planes.png", panels, classes),
+        draw_planes(folder / "planes.png", panels, classes, columns=4),
         draw_scores(folder / "scores.png", tables),
     )
 

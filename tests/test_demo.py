@@ -14,7 +14,9 @@ from hrvol.volume.volume import open_labels, open_volume
 
 
 @pytest.fixture
-def small(monkeypatch, quick):
+def small(monkeypatch, quick, tmp_path_factory):
+    monkeypatch.setenv("HRVOL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(demo, "STUDENT_STEPS", 3)
     monkeypatch.setattr(demo, "SHAPE", (4, 96, 96))
     monkeypatch.setattr(demo, "STROKE_PLANES", (0, 3))
     monkeypatch.setattr(demo, "PICTURE_PLANE", 2)
@@ -26,7 +28,8 @@ def test_demo_leaves_data_models_results_and_pictures(small, tmp_path):
     folder = tmp_path / "demo"
     stages = set()
     report = demo.run_demo(folder, classical_only=True, progress=lambda stage, *_: stages.add(stage))
-    assert set(report.scores) == {"classical"}
+    assert set(report.scores) == set(report.costs) == {"classical", "student"}
+    assert all(cost > 0 for cost in report.costs.values())
     assert set(report.scores["classical"]["iou"]) == {"pore", "binder", "particle", "crack"}
     assert "classical: segment" in stages
     volume = open_volume(folder / "volume.ome.zarr")
@@ -40,9 +43,10 @@ def test_demo_leaves_data_models_results_and_pictures(small, tmp_path):
     assert open_label_store(folder / "classical.ome.zarr").complete
     for picture in report.pictures:
         assert imread(picture).std() > 0
-    assert json.loads((folder / demo.MARKER).read_text())["scores"].keys() == {"classical"}
+    assert json.loads((folder / demo.MARKER).read_text())["scores"].keys() == {"classical", "student"}
     again = demo.run_demo(folder, classical_only=True)
     assert again.scores == report.scores
+    assert again.costs.keys() == report.costs.keys()
 
 
 def test_demo_refuses_a_folder_that_is_not_its_own(small, tmp_path):

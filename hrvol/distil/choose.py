@@ -17,7 +17,7 @@ from sklearn.cluster import KMeans
 
 from hrvol.distil.planes import PlaneTile
 from hrvol.errors import UsageError
-from hrvol.progress import ProgressCallback
+from hrvol.progress import ProgressCallback, Tally
 from hrvol.recipe.specs import TileSpec
 from hrvol.volume.grid.regions import stratified_tiles
 from hrvol.volume.grid.tiling import Box, whole
@@ -91,10 +91,10 @@ def candidates(
     if not chosen:
         raise UsageError(f"{volume.source}: found no tile in the region, expected a larger one")
     values = []
+    tally = Tally(progress, "look at the volume", len(chosen) * LOOK**2)
     for number, tile in enumerate(chosen):
         values.append(_look(volume, window, tile))
-        if progress is not None:
-            progress("look at the volume", number + 1, len(chosen))
+        tally.finish(number, LOOK**2)
     table = np.stack([_descriptors(image) for image in values])
     clusters = np.zeros(len(chosen), np.int64)
     if len(chosen) > CLUSTERS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,11 @@ class Fit:
         )
         self._shape = shape or crop_shape(spec)
         self.step = 0
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of the crops of a step."""
+        return self.settings.batch * prod(self._shape.side)
 
     def run_step(
         self, examples: Sequence[Example], class_weights: NDArray[np.float32] | None = None

@@ -179,7 +179,7 @@ class Trainer:
             if fit.step in looks:
                 best = self._look(fit, best)
             if self.progress is not None:
-                self.progress(f"train {name}", fit.step, settings.steps)
+                self.progress(f"train {name}", fit.step * fit.voxels, settings.steps * fit.voxels)
             late = time.monotonic() - saved > CHECKPOINT
             if self.stop.requested or late:
                 self.cache.write_state(key, fit.state() | best.tensors())

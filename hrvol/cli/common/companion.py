@@ -9,8 +9,8 @@ COMPANION = {
         "--with",
         "companion",
         metavar="STUDENT.hrvol",
-        help="Average the model's probabilities with those of a student of it (hrvol distil): often better"
-        " than either, where the volume is small enough for the model.",
+        help="Average the model's probabilities with those of its student (hrvol distil): often better than"
+        " either, where the volume is small enough for the model.",
     )
 }
 """By the name of its value."""
