@@ -73,7 +73,7 @@ def test_earlier_versions_are_shown_another_format_version(made):
 
 def test_what_a_student_was_taught_is_finite_json():
     for odd in (float("nan"), {1, 2}, b"x"):
-        with pytest.raises(ModelError, match="taught: found .*, expected finite JSON values"):
+        with pytest.raises(ModelError, match=r"taught: found .*, expected finite JSON values"):
             model_bytes(taught(student_model(), agreement=odd))
 
 

@@ -1,4 +1,4 @@
-"""Voxels are rearranged into channels and back as the network does it, and probabilities are the network's."""
+"""Voxels become channels and return as in the network itself, and probabilities are the network's."""
 
 import numpy as np
 import pytest
