@@ -33,7 +33,7 @@ def random_network(spec, classes=3):
 
 
 def student(spec, classes=(1, 2, 3), **properties):
-    """Return a student whose classes depend on the image, not on the place of a voxel in a stem cell."""
+    """Return a student whose classes depend on the image, and not on the place in a cell of the stem."""
     network = random_network(spec, len(classes))
     weight = network.head.weight.detach()
     cells = len(weight) // len(classes)

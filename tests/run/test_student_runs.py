@@ -1,4 +1,4 @@
-"""A student gives every voxel the same labels, bit for bit, however a run is cut, stopped or spread."""
+"""A student gives a voxel the same bits however a run is cut, stopped, masked or spread."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -189,6 +189,24 @@ def test_any_cut_of_odd_volumes_has_the_same_bits(small, spec, shape):
         for expected, found, masked in zip(everything, predict(part), predict(part, mask=mask), strict=True):
             np.testing.assert_array_equal(found, expected[:, *part])
             np.testing.assert_array_equal(masked, found * mask)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_arrays_of_a_gpu_are_labelled_where_they_are(small, monkeypatch, spec):
+    """On the CPU, by the code for a GPU: several planes at once, arrays of torch until they are labels."""
+    shape, model = (11, 130, 70), student_model(spec)
+    volume, runner = open_volume(grey(shape)), load_runner(model.classifier)
+    found = {}
+    for device in ("cpu", "cuda"):
+        lattice = run_lattice(shape, model.classifier, device)
+        assert lattice.cell[0] == 8 or device == "cpu" or spec.is_3d
+        raw = read_cells(volume, whole(shape), lattice)
+        found[device] = predict_cells(raw, lattice, whole(shape), model, runner, PredictOptions(True, True))
+        monkeypatch.setattr(type(runner), "on_cpu", False)
+    assert (found["cpu"].labels != found["cuda"].labels).mean() < 1e-3
+    for name in ("probabilities", "uncertainty"):
+        values = [getattr(found[device], name).astype(int) for device in found]
+        assert abs(values[0] - values[1]).max() <= 1
 
 
 def test_planes_are_reported_as_they_are_done(small):

@@ -42,6 +42,12 @@ GPU_PLANES = 8
 CLASSES = 3
 """Number of classes where it is not given."""
 
+LARGE_ARRAY = 2**25
+"""Bytes above which glibc maps memory for every array, page by page; caches do not hold it either."""
+
+LARGE_COST = 1.25
+"""Time of a prediction whose arrays are larger, per voxel of its window, relative to others."""
+
 _LIVE = 3
 """Arrays of the finest level, or of all classes, in memory at a time."""
 
@@ -142,7 +148,7 @@ def reflected(start: int, stop: int, length: int) -> NDArray[np.int64]:
 
 
 def lattice_of(shape: Shape3, spec: StudentSpec, planes: int = 1, classes: int = CLASSES) -> Lattice:
-    """Return the lattice of a volume that needs the fewest computations in the memory of a worker.
+    """Return the lattice of a volume that takes the least time in the memory of a worker.
 
     Parameters
     ----------
@@ -170,7 +176,8 @@ def lattice_of(shape: Shape3, spec: StudentSpec, planes: int = 1, classes: int =
         if prod(window) * bytes_per_voxel(spec, classes) > WINDOW_BYTES and not smallest:
             continue
         count = prod(-(-length // c) for length, c in zip(shape, cell, strict=True))
-        cost = (float(count * prod(window)), cell)
+        large = 4 * prod(window) * spec.widths[0] / prod(spec.stem) > LARGE_ARRAY
+        cost = (count * prod(window) * (LARGE_COST if large else 1.0), cell)
         best = cost if best is None or cost < best else best
     assert best is not None
     return Lattice(shape, best[1], spec.halo)

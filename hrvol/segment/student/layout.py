@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from hrvol.arrays import Shape3
 
+STRIP_BYTES = 2**19
+"""Bytes that are written for one channel after the other: fewer than a cache holds."""
+
 
 def gathered(channels: Sequence[NDArray[np.float32]], stem: Shape3) -> NDArray[np.float32]:
     """Return the input of a network's first convolution, channels last.
@@ -35,9 +38,13 @@ def gathered(channels: Sequence[NDArray[np.float32]], stem: Shape3) -> NDArray[n
     a, b, c = stem
     z, y, x = (length // side for length, side in zip(channels[0].shape, stem, strict=True))
     target = np.empty((z, y, x, len(channels), a, b, c), np.float32)
-    rows = _joined(target)
-    for number, values in enumerate(channels):
-        rows[:, :, :, number] = _joined(values.reshape(z, a, y, b, x, c)).transpose(0, 2, 4, 1, 3)
+    pairs = _joined(target)
+    sources = [_joined(v.reshape(z, a, y, b, x, c)).transpose(0, 2, 4, 1, 3) for v in channels]
+    step = max(1, STRIP_BYTES // (z * target[0, 0].nbytes))
+    for start in range(0, y, step):
+        rows = slice(start, start + step)
+        for number, values in enumerate(sources):
+            pairs[:, rows, :, number] = values[:, rows]
     return target.reshape(z, y, x, -1)
 
 

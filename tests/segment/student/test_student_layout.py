@@ -1,4 +1,4 @@
-"""Voxels are rearranged into channels and back as by the network, and probabilities are those of it."""
+"""Voxels become channels and return as in the network itself, and probabilities are the network's."""
 
 import numpy as np
 import pytest
