@@ -103,7 +103,9 @@ def test_matching_is_one_to_one_and_keeps_every_pixel(counts):
     matched = counts.matched().matrix
     np.testing.assert_array_equal(matched.sum(axis=1), counts.matrix.sum(axis=1)[: len(matched)])
     assert matched.sum() == counts.matrix.sum()
-    assert match_classes(matched) == {label: label for label in sorted(mapping.values())}
+    # Matched again, nothing gets better: another matching may be as good.
+    again = counts.matched().matched().matrix
+    np.testing.assert_allclose(mean_iou(again), mean_iou(matched))
 
 
 @few
