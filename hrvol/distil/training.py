@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hrvol.device import cpus
 from hrvol.distil.cache import DistilCache
 from hrvol.distil.check import agreement
 from hrvol.distil.examples import Example, LabelledTile
@@ -43,7 +44,7 @@ _SHARES = tuple((number + 1) / LOOKS for number in range(LOOKS))
 def few_threads() -> Iterator[None]:
     """Limit torch to :data:`THREADS` threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(min(before, THREADS))
+    torch.set_num_threads(min(before, THREADS, cpus()))  # torch does not know quotas of containers
     try:
         yield
     finally:
