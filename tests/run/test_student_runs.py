@@ -209,6 +209,16 @@ def test_arrays_of_a_gpu_are_labelled_where_they_are(small, monkeypatch, spec):
         assert abs(values[0] - values[1]).max() <= 1
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_gives_nearly_the_labels_of_the_cpu(tmp_path):
+    volume, model = grey((20, 300, 190)), student_model(BESIDE)
+    for device in ("cpu", "cuda"):
+        segment_volume(volume, tmp_path / device, model, device=device)
+    found = [arrays_of(tmp_path / device)["labels"] for device in ("cpu", "cuda")]
+    assert (found[0] != found[1]).mean() < 0.01
+
+
 def test_planes_are_reported_as_they_are_done(small):
     shape, model = (9, 100, 70), student_model(MIXED)
     volume, lattice = open_volume(grey(shape)), run_lattice(shape, model.classifier, "cpu")

@@ -9,10 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import safetensors.numpy
+from click.testing import CliRunner
 from crafted import claiming, expanding, members, with_json, with_members
 from student_data import BESIDE, CUBIC, FLAT, KINDS, student_model, taught
 from test_crafted_models import ODD, refused
 
+from hrvol.cli.info import info as command
 from hrvol.errors import ModelError
 from hrvol.info import describe
 from hrvol.recipe.recipe import Recipe
@@ -90,6 +92,20 @@ def test_info_describes_a_student(tmp_path, made):
     for spec, kind in ((BESIDE, "2.5D"), (CUBIC, "3D")):
         save_model(student_model(spec), tmp_path / "other.hrvol")
         assert describe(str(tmp_path / "other.hrvol"))["dimensions"] == kind
+
+
+def test_info_shows_what_a_student_was_taught_in_a_few_rows(tmp_path, made):
+    (tmp_path / "s.hrvol").write_bytes(made)
+    rows = CliRunner().invoke(command, [str(tmp_path / "s.hrvol")]).output.splitlines()
+    shown = {row[:19].strip(): row[19:].strip() for row in rows}
+    assert shown["classifier"] == "student"
+    assert shown["dimensions"] == "2D"
+    assert shown["widths"] == "4 x 8"
+    assert shown["temperature"] == "1.5"
+    assert shown["taught: teacher"] == f"sha256 {'ab' * 32}, source phases.hrvol"
+    assert shown["taught: volume"].startswith(r"source a\udc80.zarr, sha256 cd")
+    assert shown["taught: agreement"] == "mean 0.93"
+    assert len(rows) < 20
 
 
 # -- files made to crash, to fill the memory or to label wrongly ------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,13 @@ from student_data import CUBIC, MIXED, SPECS, random_network, student
 
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import TileSpec
-from hrvol.segment.student.lattice import lattice_of, reflected, student_tiles
+from hrvol.segment.student.lattice import (
+    WINDOW_BYTES,
+    bytes_per_voxel,
+    lattice_of,
+    reflected,
+    student_tiles,
+)
 from hrvol.segment.student.network import folded, network_arrays, network_of
 from hrvol.segment.student.normalise import network_input
 from hrvol.segment.student.runner import StudentRunner
@@ -136,6 +144,18 @@ def test_tiles_of_a_run_hold_what_its_students_cells_need(
     assert tiles.planes % lattice.cell[0] == 0
     assert lattice.cell[1] % spec.alignment[1] == 0
     assert Recipe(tiles=tiles).with_(seed=1).tiles == tiles
+
+
+def test_cells_are_as_large_as_memory_and_time_allow() -> None:
+    shape = (64, 4000, 4000)
+    for spec in (*SIZES.values(), MIXED, CUBIC):
+        for classes in (3, 200):
+            lattice = lattice_of(shape, spec, 1, classes)
+            window = [c + 2 * h for c, h in zip(lattice.cell, spec.network_halo, strict=True)]
+            assert prod(window) * bytes_per_voxel(spec, classes) <= WINDOW_BYTES
+    # Without arrays that are mapped anew for each window, if these do not see much more than their cells.
+    assert lattice_of((16, 2048, 2048), SIZES["small"]).cell == (1, 1024, 1024)
+    assert lattice_of((16, 2048, 2048), SIZES["medium"]).cell == (1, 2048, 2048)
 
 
 def test_recipes_without_planes_of_context_are_written_as_before() -> None:
