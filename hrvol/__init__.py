@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from hrvol.info import describe
     from hrvol.planning.plan_run import plan_run
     from hrvol.recipe.recipe import Recipe
-    from hrvol.run.build_pyramid import build_pyramid
     from hrvol.run.cluster import cluster_volume
     from hrvol.run.extract_features import extract_features
+    from hrvol.run.pyramid.build_pyramid import build_pyramid
     from hrvol.run.segment import segment_volume
     from hrvol.run.status import run_status
     from hrvol.segment.model.model import Model, load_model, save_model
@@ -35,7 +35,7 @@ _HOME = {
     "Model": "hrvol.segment.model.model",
     "Recipe": "hrvol.recipe.recipe",
     "Volume": "hrvol.volume.volume",
-    "build_pyramid": "hrvol.run.build_pyramid",
+    "build_pyramid": "hrvol.run.pyramid.build_pyramid",
     "cluster_volume": "hrvol.run.cluster",
     "describe": "hrvol.info",
     "detect_objects": "hrvol.explore.detect",

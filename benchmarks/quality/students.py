@@ -38,7 +38,7 @@ from hrvol.distil.teach import DistilReport, teach
 from hrvol.engine.stop import Stop
 from hrvol.quality.metrics import Confusion, iou_per_class, mean_iou
 from hrvol.recipe.recipe import Recipe
-from hrvol.run.predict_student import run_lattice
+from hrvol.run.students.predict_student import run_lattice
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.runner import StudentRunner
 from hrvol.volume.intensity import to_unit
@@ -100,7 +100,7 @@ def measure(teachers: Teachers, seed: int, way: str, args: argparse.Namespace) -
     recorded.job = SimpleNamespace(volume=volume)
     distilling = DistilOptions(tiles=args.tiles, seed=0, steps=args.steps, rarity=args.rarity, accept=True)
     tiles, weights = label_sample(found, recorded, distilling)
-    sample = TeacherSample(volume, teacher, tiles, weights, found.grey, volume.identity(), "", sees, spacing)
+    sample = TeacherSample(volume, teacher, tiles, weights, volume.identity(), "", sees, spacing)
     planes = [z for z in data.test if teachers.has(0, z)]
     by_teacher = {z: teachers.probabilities(seed, 0, z).astype(np.float32) for z in planes}
     row: dict[str, Any] = {"sees": sees, "spacing": round(min(spacing, 99.0), 2), "tiles": len(tiles)}
@@ -123,7 +123,7 @@ def _labelled_candidates(teachers: Teachers, axes: Sequence[int]) -> Candidates:
     found = candidates(teachers.volume, model.window, model.recipe.tiles, axes, 0)
     kept = [n for n, tile in enumerate(found.tiles) if teachers.has(tile.axis, tile.position)]
     clusters = np.unique(found.cluster[kept], return_inverse=True)[1]
-    return Candidates(tuple(found.tiles[n] for n in kept), clusters, found.grey)
+    return Candidates(tuple(found.tiles[n] for n in kept), clusters)
 
 
 def _predict(teachers: Teachers, model: Model, planes: Sequence[int]) -> Labels:

@@ -34,8 +34,8 @@ from hrvol.phantom import draw_strokes, make_phantom
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import TileSpec
 from hrvol.run.classify import classify
-from hrvol.run.predict_student import run_lattice
 from hrvol.run.segment import segment_volume
+from hrvol.run.students.predict_student import run_lattice
 from hrvol.segment.model.model import Model, save_model
 from hrvol.segment.student.network import StudentNetwork, folded, network_arrays
 from hrvol.segment.student.runner import StudentRunner

@@ -35,7 +35,7 @@ def distil(
     options: RunOptions,
     as_json: bool,
 ) -> None:
-    """Teach a small network what a model predicts, to segment large volumes hundreds of times as fast.
+    """Teach a small network what a model predicts, to segment large volumes many times as fast.
 
     Tiles spread over VOLUME are labelled with MODEL, the teacher. A small convolutional network, the student,
     is trained on most of them and compared with its teacher on the others. STUDENT.hrvol is a model for

@@ -26,7 +26,7 @@ def pyramid(image: str, engine: EngineSpec, storage_options: dict[str, Any]) -> 
     """  # noqa: D301 (click needs the escape)
     from hrvol.cli.common.progress import display
     from hrvol.engine.stop import stop_signals
-    from hrvol.run.build_pyramid import add_levels
+    from hrvol.run.pyramid.build_pyramid import add_levels
     from hrvol.volume.storage.location import Location
 
     with stop_signals(ends=True) as stop, display() as progress:

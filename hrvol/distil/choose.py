@@ -44,13 +44,10 @@ class Candidates:
         The tiles.
     cluster
         ``(n,)`` int64: the cluster of each.
-    grey
-        Mean and standard deviation of the grey values looked at, in units of the intensity window.
     """
 
     tiles: tuple[PlaneTile, ...]
     cluster: NDArray[np.int64]
-    grey: tuple[float, float]
 
 
 def candidates(
@@ -103,10 +100,7 @@ def candidates(
         different = len(np.unique(scaled, axis=0))
         fitted = KMeans(min(CLUSTERS, different), n_init=4, random_state=seed).fit(scaled)
         clusters = fitted.labels_.astype(np.int64)
-    sizes = np.array([image.size for image in values])
-    mean = np.average([image.mean() for image in values], weights=sizes)
-    square = np.average([np.square(image).mean() for image in values], weights=sizes)
-    return Candidates(tuple(chosen), clusters, (float(mean), float(np.sqrt(max(square - mean**2, 0)))))
+    return Candidates(tuple(chosen), clusters)
 
 
 class Turns:

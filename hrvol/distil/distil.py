@@ -1,4 +1,4 @@
-"""Distil a model into a student that predicts a volume hundreds of times as fast."""
+"""Distil a model into a student that predicts a volume many times as fast."""
 
 from __future__ import annotations
 
@@ -191,9 +191,7 @@ def distil(
             values = [info.value for info in teacher.classes]
             held_out = label_held_out(strokes, opened.shape, teacher.recipe.tiles, values, labeller)
     tidy(cache)
-    sample = TeacherSample(
-        opened, teacher, labelled, weights, found.grey, identity, content.sha256, sees, spacing
-    )
+    sample = TeacherSample(opened, teacher, labelled, weights, identity, content.sha256, sees, spacing)
     check_classes(sample, distilling)
     # Where the workers with GPUs are on other machines, this one uses a GPU only if it has one.
     elsewhere = options.engine.remote and options.engine.device == "cuda"

@@ -16,6 +16,7 @@ from hrvol.distil.label import Labeller
 from hrvol.distil.options import DistilOptions
 from hrvol.distil.planes import PlaneTile
 from hrvol.errors import InputError
+from hrvol.run.predict import entropy
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.spec import Dimensions
 from hrvol.volume.volume import Volume
@@ -103,9 +104,7 @@ def _pace(labeller: Labeller, measured: float | None) -> float | None:
 
 def entropy_of(probabilities: NDArray[np.float16]) -> float:
     """Return the mean entropy of probabilities ``(K, ...)`` over log K: 0 certain, 1 not at all."""
-    values = probabilities.astype(np.float32)
-    share = -(values * np.log(np.maximum(values, 1e-6))).sum(axis=0)
-    return float(share.mean() / np.log(max(len(values), 2)))
+    return float(entropy(probabilities.astype(np.float32)).mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +119,6 @@ class TeacherSample:
         The labelled tiles, in the order in which they were chosen.
     weights
         How many tiles of the volume each of them stands for, up to a factor.
-    grey
-        Mean and standard deviation of the volume's grey values, in units of the intensity window.
     identity
         Of the volume, see :meth:`hrvol.volume.volume.Volume.identity`.
     sha256
@@ -136,7 +133,6 @@ class TeacherSample:
     teacher: Model
     tiles: Sequence[LabelledTile]
     weights: Sequence[float]
-    grey: tuple[float, float]
     identity: Mapping[str, Any]
     sha256: str
     sees: Dimensions = "planes"

@@ -22,7 +22,7 @@ from hrvol.run.job import ModelContent
 from hrvol.run.options import OutputOptions, RunOptions
 from hrvol.run.prepare import prepare
 from hrvol.run.resume import check_output
-from hrvol.run.slow_notice import student_path
+from hrvol.run.students.slow_notice import student_path
 from hrvol.segment.model.model import Model, load_model, read_model, save_model
 from hrvol.segment.student.spec import NAMES, student_spec
 from hrvol.segment.student.student import StudentClassifier

@@ -22,9 +22,10 @@ from hrvol.distil.training import KeptBack, Trained, Trainer, few_threads
 from hrvol.engine.stop import Stop
 from hrvol.progress import ProgressCallback
 from hrvol.segment.model.model import Model
-from hrvol.segment.student.network import flop_per_voxel
+from hrvol.segment.student.shapes import flop_per_voxel
 from hrvol.segment.student.spec import NAMES, student_spec
 from hrvol.segment.student.student import StudentClassifier, channel_names
+from hrvol.volume.intensity import grey_statistics
 
 LOG = logging.getLogger("hrvol.run")
 
@@ -147,6 +148,7 @@ def teach(
         by_student = held_out.mean_iou(drawn.predict(trained.student, device))
         on_strokes = (held_out.mean_iou([tile.probabilities for tile in held_out.tiles]), by_student)
     problems = problems_of(kept_agreement, on_training, on_strokes)
+    mean, std = grey_statistics(sample.volume, teacher.window)
     taught: dict[str, Any] = {
         "teacher": {
             "source": teacher.source,
@@ -154,7 +156,7 @@ def teach(
             "weights_sha256": teacher.weights_sha256,
         },
         "volume": dict(sample.identity),
-        "grey": {"mean": round(sample.grey[0], 5), "std": round(sample.grey[1], 5)},
+        "grey": {"mean": round(mean, 5), "std": round(std, 5)},
         "sees": sample.sees,
         "spacing": None if np.isinf(sample.spacing) else round(sample.spacing, 2),
         "tiles": len(sample.tiles),

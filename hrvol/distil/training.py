@@ -171,7 +171,7 @@ class Trainer:
             "threads": torch.get_num_threads(),
         }
         fit = Fit(spec, len(self.values), settings, self.device)
-        best = self._resume(fit, key)
+        fit, best = self._resume(fit, key)
         looks = sorted({max(1, round(share * settings.steps)) for share in _SHARES})
         losses: list[float] = []
         began = saved = time.monotonic()
@@ -201,18 +201,19 @@ class Trainer:
         found = agreement([tile.probabilities for tile in self.kept_back.tiles], predicted)
         return _Best(arrays, found.cross_entropy) if found.cross_entropy <= best.cross_entropy else best
 
-    def _resume(self, fit: Fit, key: Mapping[str, Any]) -> _Best:
+    def _resume(self, fit: Fit, key: Mapping[str, Any]) -> tuple[Fit, _Best]:
+        """Return the training as it was left, or as it begins if nothing whole was kept."""
         tensors = self.cache.read_state(key)
         if tensors is None:
-            return _Best({}, float("inf"))
+            return fit, _Best({}, float("inf"))
         try:
             fit.restore(tensors)
         except (KeyError, RuntimeError, ValueError):  # damaged: begin again
-            fit.__init__(fit.spec, len(self.values), fit.settings, self.device)  # type: ignore[misc]
-            return _Best({}, float("inf"))
+            again = Fit(fit.spec, len(self.values), fit.settings, self.device)
+            return again, _Best({}, float("inf"))
         prefix = "best."
         arrays = {n.removeprefix(prefix): v.numpy() for n, v in tensors.items() if n.startswith(prefix)}
-        return _Best(arrays, float(tensors["cross_entropy"]))
+        return fit, _Best(arrays, float(tensors["cross_entropy"]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,7 @@ from hrvol.errors import InputError
 from hrvol.planning.cache_simulation import simulate_reads
 from hrvol.planning.plan import Plan, StudentPlan
 from hrvol.planning.task import Task
-from hrvol.run.predict_student import run_lattice
+from hrvol.run.students.predict_student import run_lattice
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.lattice import Lattice, bytes_per_voxel, student_tiles
 from hrvol.segment.student.runner import StudentRunner

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from hrvol.arrays import Shape3
 from hrvol.planning.forecast import Piece, one_tile
-from hrvol.run.companion import CompanionPlanes, box_to_read, companion_planes, read_both, window_of
 from hrvol.run.job import SegmentJob
 from hrvol.run.predict import predict_part, read_window
-from hrvol.run.predict_student import label_type, predict_cells, read_cells, shifted
+from hrvol.run.students.companion import CompanionPlanes, box_to_read, companion_planes, read_both, window_of
+from hrvol.run.students.predict_student import label_type, predict_cells, read_cells, shifted
 from hrvol.segment.model.model import Model
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Block, Box, box_shape, intersection

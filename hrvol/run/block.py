@@ -17,10 +17,10 @@ from hrvol.engine.task import attempt, computing, configuration, tick
 from hrvol.errors import UnreadableError
 from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe.specs import BATCH, TileSpec
-from hrvol.run.companion import box_to_read, companion_planes, read_both, window_of
 from hrvol.run.job import BlockReport, SegmentJob, input_states, inputs_digest, reader_of
 from hrvol.run.predict import Prediction, predict_part, read_window
-from hrvol.run.predict_student import predict_cells, read_cells
+from hrvol.run.students.companion import box_to_read, companion_planes, read_both, window_of
+from hrvol.run.students.predict_student import predict_cells, read_cells
 from hrvol.segment.model.model import Model
 from hrvol.volume.grid.tiling import Block, Box, box_shape, intersection
 from hrvol.volume.input_state import InputState, changed_files

@@ -14,13 +14,13 @@ from hrvol.engine.stop import Stop
 from hrvol.errors import InputError
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
-from hrvol.run.companion import PreparedCompanion, prepare_companion
+from hrvol.run.fractions.match_fractions import matched_factors, settled_factors
 from hrvol.run.job import ModelContent, ModelSource, SegmentJob
-from hrvol.run.match_fractions import matched_factors, settled_factors
 from hrvol.run.options import PredictOptions, RunOptions
-from hrvol.run.predict_student import run_lattice
 from hrvol.run.provenance import CLASS_WEIGHTS, COMPANION, of_classes, provenance
-from hrvol.run.student_notices import check_refinement, notices
+from hrvol.run.students.companion import PreparedCompanion, prepare_companion
+from hrvol.run.students.predict_student import run_lattice
+from hrvol.run.students.student_notices import check_refinement, notices
 from hrvol.segment.class_weights import named_factors
 from hrvol.segment.crf import check_available
 from hrvol.segment.fraction_factors import fraction_shares

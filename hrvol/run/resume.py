@@ -16,7 +16,7 @@ from hrvol.progress import ProgressCallback
 from hrvol.run.ledger import Ledger, check_free
 from hrvol.run.ledger_entries import DONE
 from hrvol.run.provenance import CLASS_WEIGHTS, COMPANION, FRACTIONS
-from hrvol.run.pyramid_levels import levels_built, recheck_levels
+from hrvol.run.pyramid.pyramid_levels import levels_built, recheck_levels
 from hrvol.text import printable
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.ome.documents import Documents, recorded_documents

@@ -20,7 +20,7 @@ from hrvol.run.block import predict_block
 from hrvol.run.changed_input import changed_blocks
 from hrvol.run.job import BlockReport
 from hrvol.run.ledger_entries import DONE, PENDING
-from hrvol.run.pyramid_levels import build_levels
+from hrvol.run.pyramid.pyramid_levels import build_levels
 from hrvol.run.report import Run, stopped_error
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Block, Box, box_shape, intersection

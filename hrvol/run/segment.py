@@ -25,7 +25,7 @@ from hrvol.run.prepare import prepare, with_factors
 from hrvol.run.report import Run, SegmentReport, stopped_error, summarise
 from hrvol.run.resume import begin_output, partition, recheck
 from hrvol.run.run_blocks import run_blocks
-from hrvol.run.slow_notice import recommendation, with_notice
+from hrvol.run.students.slow_notice import recommendation, with_notice
 from hrvol.segment.class_weights import ClassWeights
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.model.model import Model
@@ -121,8 +121,8 @@ def segment_volume(
     fractions
         Measured volume fractions of all classes in order of value, or by name or number; normalised by their
         sum. Class weights are chosen with which the labels of a sample of the volume, inside ``roi`` and
-        ``mask``, have these fractions: see :mod:`hrvol.run.match_fractions`. The output records both, and a
-        resumed run takes the weights from there. Excludes ``class_weights``.
+        ``mask``, have these fractions: see :mod:`hrvol.run.fractions.match_fractions`. The output records
+        both, and a resumed run takes the weights from there. Excludes ``class_weights``.
     companion
         A student of the model (:func:`hrvol.distil_model`) or its file: labels, probabilities and uncertainty
         are those of the mean of both models' probabilities, for volumes that are small enough for the model.

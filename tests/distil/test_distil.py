@@ -55,6 +55,8 @@ def test_a_student_agrees_with_its_teacher(image: np.ndarray, teacher: Model) ->
     taught = report.student.classifier.taught
     assert taught["agreement"]["miou"] == pytest.approx(report.agreement.mean_iou, abs=1e-4)
     assert taught["volume"]["shape"] == [6, 150, 130]
+    assert taught["grey"]["mean"] == pytest.approx(image.mean() / 255, abs=0.01)
+    assert taught["grey"]["std"] == pytest.approx(image.std() / 255, abs=0.01)
     assert 0.1 < report.student.classifier.temperature < 10
     image_of_worst, by_teacher, by_student = report.examples[0]
     assert image_of_worst.shape == by_teacher.shape == by_student.shape

@@ -6,7 +6,7 @@ import zarr
 from test_resume import After
 
 from hrvol.errors import InputError, StoppedError
-from hrvol.run.build_pyramid import build_pyramid
+from hrvol.run.pyramid.build_pyramid import build_pyramid
 from hrvol.volume.ome.metadata import ome_attributes
 from hrvol.volume.ome.pyramid import mean_reduce
 from hrvol.volume.volume import open_volume

@@ -32,9 +32,9 @@ from hrvol.engine.spec import EngineSpec
 from hrvol.engine.stop import Stop
 from hrvol.errors import BusyError, StoppedError
 from hrvol.run import ledger as ledger_module
-from hrvol.run.build_pyramid import PyramidJob
 from hrvol.run.ledger import Ledger, lanes, sealed
-from hrvol.run.pyramid_levels import build_levels
+from hrvol.run.pyramid.build_pyramid import PyramidJob
+from hrvol.run.pyramid.pyramid_levels import build_levels
 from hrvol.run.status import run_status
 from hrvol.volume.ome.labels import LabelStore
 from hrvol.volume.storage.location import Location

@@ -25,9 +25,9 @@ from run_data import QUICK
 from hrvol.cli import main
 from hrvol.engine.stop import Stop
 from hrvol.errors import HrvolError, InputError, OtherRunError, OutputExistsError, StoppedError
-from hrvol.run.build_pyramid import build_pyramid
 from hrvol.run.cluster import cluster_volume
 from hrvol.run.ledger import Ledger, read_state
+from hrvol.run.pyramid.build_pyramid import build_pyramid
 from hrvol.run.segment import segment_volume
 from hrvol.run.status import run_status
 from hrvol.volume.ome.labels import open_label_store

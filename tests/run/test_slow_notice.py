@@ -10,9 +10,9 @@ from run_data import QUICK, draw, make_volume
 from student_data import FLAT, student_model
 
 from hrvol.cli import main
-from hrvol.run import slow_notice
 from hrvol.run.segment import segment_volume
-from hrvol.run.slow_notice import with_notice
+from hrvol.run.students import slow_notice
+from hrvol.run.students.slow_notice import with_notice
 from hrvol.segment.model.model import save_model
 from hrvol.training.train import train_model
 

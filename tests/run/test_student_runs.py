@@ -17,10 +17,10 @@ from hrvol.errors import ModelError, StoppedError
 from hrvol.recipe.specs import CrfSpec, TileSpec
 from hrvol.run.job import input_states
 from hrvol.run.options import PredictOptions, RunOptions
-from hrvol.run.predict_student import predict_cells, read_cells, run_lattice
 from hrvol.run.prepare import prepare
 from hrvol.run.segment import segment_volume
 from hrvol.run.status import run_status
+from hrvol.run.students.predict_student import predict_cells, read_cells, run_lattice
 from hrvol.segment.model.model import save_model
 from hrvol.segment.student.runner import load_runner
 from hrvol.volume.grid.tiling import blocks, box_shape, whole

@@ -9,7 +9,7 @@ COMPANION = {
         "--with",
         "companion",
         metavar="STUDENT.hrvol",
-        help="Average the model's probabilities with those of its student (hrvol distil): often better than"
+        help="Average the model's probabilities with those of its student (hrvol distil): can be better than"
         " either, where the volume is small enough for the model.",
     )
 }

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from hrvol.segment.student.shapes import array_shapes as array_shapes
-from hrvol.segment.student.shapes import flop_per_voxel as flop_per_voxel
 from hrvol.segment.student.spec import StudentSpec
 
 

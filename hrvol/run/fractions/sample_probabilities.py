@@ -20,7 +20,7 @@ from hrvol.progress import ProgressCallback, Tally
 from hrvol.recipe.specs import TileSpec
 from hrvol.run.classify import classify
 from hrvol.run.job import ModelSource, SegmentJob
-from hrvol.run.predict_student import cell_scores, read_cells, shifted
+from hrvol.run.students.predict_student import cell_scores, read_cells, shifted
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.lattice import Lattice
 from hrvol.segment.student.spec import StudentSpec

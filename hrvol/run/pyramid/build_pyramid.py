@@ -15,7 +15,7 @@ from hrvol.errors import InputError, StoppedError
 from hrvol.progress import ProgressCallback
 from hrvol.run.ledger import LEDGER, Ledger
 from hrvol.run.options import engine_spec
-from hrvol.run.pyramid_levels import build_levels
+from hrvol.run.pyramid.pyramid_levels import build_levels
 from hrvol.volume.ome.image import ImageStore
 from hrvol.volume.storage.location import Location
 

@@ -13,11 +13,11 @@ from hrvol.classes import ClassInfo
 from hrvol.engine.stop import Stop
 from hrvol.errors import InputError
 from hrvol.progress import ProgressCallback
+from hrvol.run.fractions.sample_probabilities import sample_probabilities
 from hrvol.run.job import ModelSource, SegmentJob
 from hrvol.run.ledger import check_free
 from hrvol.run.provenance import CLASS_WEIGHTS
 from hrvol.run.resume import check_output
-from hrvol.run.sample_probabilities import sample_probabilities
 from hrvol.segment.class_weights import problem_of
 from hrvol.segment.fraction_factors import CLOSE, FractionFactors, fraction_factors
 from hrvol.segment.model.model import Model
@@ -96,7 +96,7 @@ def matched_factors(
     Parameters
     ----------
     job, model, source, stop, progress
-        As for :func:`hrvol.run.sample_probabilities.sample_probabilities`.
+        As for :func:`hrvol.run.fractions.sample_probabilities.sample_probabilities`.
     fractions
         One per class in order of value, with sum 1.
 
@@ -108,8 +108,8 @@ def matched_factors(
     Raises
     ------
     InputError, StoppedError
-        As for :func:`hrvol.run.sample_probabilities.sample_probabilities`; or a class gets no voxel of the
-        sample with any factor.
+        As for :func:`hrvol.run.fractions.sample_probabilities.sample_probabilities`; or a class gets no voxel
+        of the sample with any factor.
     """
     sample = sample_probabilities(job, model, source, STAGE, stop, progress)
     matched = fraction_factors(sample.probabilities, sample.weights, fractions)

@@ -20,7 +20,7 @@ from hrvol.errors import ModelError, UsageError
 from hrvol.run.job import COMPANION_FILE, Companion, ModelContent, SegmentJob
 from hrvol.run.options import RunOptions
 from hrvol.run.predict import window_box
-from hrvol.run.predict_student import shifted
+from hrvol.run.students.predict_student import shifted
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.block_lattice import block_lattice
 from hrvol.segment.student.lattice import Lattice, planes_at_once

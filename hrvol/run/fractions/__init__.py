@@ -1,0 +1,1 @@
+"""Choose class weights with which the labels of a sample have given volume fractions."""

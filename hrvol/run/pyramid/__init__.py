@@ -1,0 +1,1 @@
+"""Build the coarser levels of outputs and of images."""
