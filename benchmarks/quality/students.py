@@ -22,12 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from skimage.segmentation import find_boundaries
 
-from benchmarks.data import DENSE, FURTHER, load_dense
+from benchmarks.data import DENSE, FURTHER, Dense, load_dense
 from benchmarks.machine import describe_machine
 from benchmarks.markdown import table
 from benchmarks.quality.strokes import draw
-from benchmarks.quality.teachers import Recorded, Teachers
+from benchmarks.quality.teachers import Recorded, Teachers, is_cubic
 from benchmarks.results import load, save
 from hrvol.distil.cache import DistilCache
 from hrvol.distil.choose import Candidates, candidates
@@ -41,11 +43,19 @@ from hrvol.recipe.recipe import Recipe
 from hrvol.run.students.predict_student import run_lattice
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.runner import StudentRunner
+from hrvol.segment.student.spec import Dimensions
 from hrvol.volume.intensity import to_unit
 
 ALL = (*DENSE, *FURTHER)
 
 OUTPUT = Path(__file__).parent / "students.md"
+
+WAYS: dict[str, tuple[Dimensions, tuple[int, ...]]] = {
+    "planes": ("planes", (0,)),
+    "mixed": ("mixed", (0,)),
+    "volume": ("volume", (0, 1, 2)),
+}
+"""What a student sees, and the axes of the planes that its teacher labels."""
 
 Labels = dict[int, NDArray[np.float32]]
 """Probabilities ``(K, Y, X)`` by plane."""
@@ -57,44 +67,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures = args.output.with_suffix(".json")
     found = load(figures)
     for name in args.datasets:
-        wanted = [seed for seed in args.seeds for way in args.ways if _key(name, seed, way) not in found]
+        data = load_dense(name)
+        ways = [way for way in args.ways if way == "auto" or is_cubic(data)]
+        wanted = {
+            (seed, way): sizes
+            for seed in args.seeds
+            for way in ways
+            if (
+                sizes := [
+                    s for s in args.sizes if s not in found.get(_key(name, seed, way), {}).get("miou", {})
+                ]
+            )
+        }
         if not wanted:
             continue
-        data = load_dense(name)
         strokes = {seed: draw(data, seed) for seed in args.seeds}
         teachers = Teachers.train(data, strokes, Recipe.load(args.preset), args.cache)
         teachers.label(_log)
-        for seed in args.seeds:
-            for way in args.ways:
-                if _key(name, seed, way) in found:
-                    continue
-                began = time.process_time()
-                row = measure(teachers, seed, way, args)
-                row |= {"dataset": name, "seed": seed, "way": way, "preset": args.preset}
-                row |= {"cpu_seconds": round(time.process_time() - began)}
-                found[_key(name, seed, way)] = row
-                save(figures, found)
-                _log(f"{name}, drawing {seed}, {way}: {json.dumps(row['miou'])}")
+        for (seed, way), sizes in wanted.items():
+            began = time.process_time()
+            row = found.get(_key(name, seed, way)) or {"dataset": name, "seed": seed, "way": way}
+            measure(row, teachers, sizes, args)
+            row["cpu_seconds"] = row.get("cpu_seconds", 0) + round(time.process_time() - began)
+            found[_key(name, seed, way)] = row
+            save(figures, found)
+            _log(f"{name}, drawing {seed}, {way}: {json.dumps(row['miou'])}")
     args.output.write_text(render(found, args), encoding="utf-8")
     return 0
 
 
-def measure(teachers: Teachers, seed: int, way: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Distil students from one teacher and compare all with the truth.
+def measure(row: dict[str, Any], teachers: Teachers, sizes: Sequence[str], args: argparse.Namespace) -> None:
+    """Distil students from one teacher, compare all with the truth, and add the figures to a row.
 
     Parameters
     ----------
+    row
+        ``seed`` is the drawing; ``way`` is ``auto`` (what the student sees is measured) or what it sees:
+        ``planes``, ``mixed`` or ``volume``.
     teachers
         Of the data set.
-    seed
-        The drawing.
-    way
-        ``auto``: what the student sees is measured; ``off``, ``on``: see ``hrvol distil --3d``.
+    sizes
+        Of the students.
     args
         Options of the command.
     """
-    data, volume, teacher = teachers.data, teachers.volume, teachers.models[seed]
-    sees, axes = dimensions_of(way, spacing := apparent_spacing(volume, 0), volume.shape)  # type: ignore[arg-type]
+    data, volume, seed = teachers.data, teachers.volume, row["seed"]
+    teacher = teachers.models[seed]
+    spacing = apparent_spacing(volume, 0)
+    sees, axes = WAYS.get(row["way"]) or dimensions_of("auto", spacing, volume.shape)
     found = _labelled_candidates(teachers, axes)
     recorded: Any = Recorded(teachers, seed)
     recorded.job = SimpleNamespace(volume=volume)
@@ -103,18 +123,25 @@ def measure(teachers: Teachers, seed: int, way: str, args: argparse.Namespace) -
     sample = TeacherSample(volume, teacher, tiles, weights, volume.identity(), "", sees, spacing)
     planes = [z for z in data.test if teachers.has(0, z)]
     by_teacher = {z: teachers.probabilities(seed, 0, z).astype(np.float32) for z in planes}
-    row: dict[str, Any] = {"sees": sees, "spacing": round(min(spacing, 99.0), 2), "tiles": len(tiles)}
-    row |= {"planes": len(planes), "miou": {}, "iou": {}, "check": {}, "changes": {}}
-    _score(row, "teacher", by_teacher, data.truth)
-    for size in args.sizes:
+    row |= {"preset": args.preset, "sees": sees, "spacing": round(min(spacing, 99.0), 2), "tiles": len(tiles)}
+    row["planes"] = len(planes)
+    for part in ("miou", "iou", "check", "changes", "surface"):
+        row.setdefault(part, {})
+    if "teacher" not in row["miou"]:
+        _score(row, "teacher", by_teacher, data)
+        row["changes"]["truth"] = changes(data.truth[planes]) if is_cubic(data) else None
+    for size in sizes:
         cache = DistilCache.of({"benchmark": data.name, "seed": seed, "preset": args.preset})
         report = teach(sample, replace(distilling, size=size), cache, Stop(), None, "cpu")
         by_student = _predict(teachers, report.student, planes)
-        _score(row, size, by_student, data.truth)
-        both = {z: (by_teacher[z] + by_student[z]) / 2 for z in planes}
-        _score(row, f"teacher and {size}", both, data.truth)
+        _score(row, size, by_student, data)
+        _score(
+            row,
+            f"teacher and {size}",
+            {z: np.asarray((by_teacher[z] + by_student[z]) / 2, np.float32) for z in planes},
+            data,
+        )
         row["check"][size] = _check(report)
-    return row
 
 
 def _labelled_candidates(teachers: Teachers, axes: Sequence[int]) -> Candidates:
@@ -147,23 +174,30 @@ def _predict(teachers: Teachers, model: Model, planes: Sequence[int]) -> Labels:
     return out
 
 
-def _score(row: dict[str, Any], name: str, found: Labels, truth: NDArray[np.uint8]) -> None:
+def _score(row: dict[str, Any], name: str, found: Labels, data: Dense) -> None:
     """Add the scores of probabilities to a row."""
-    classes = next(iter(found.values())).shape[0]
-    total, previous = None, None
-    changed = voxels = 0
-    for z, proba in sorted(found.items()):
-        labels = (proba.argmax(axis=0) + 1).astype(np.uint8)
-        counted = Confusion.of(labels, truth[z], classes)
-        total = counted if total is None else total + counted
-        if previous is not None and previous[0] == z - 1:
-            changed += int((previous[1] != labels).sum())
-            voxels += labels.size
-        previous = (z, labels)
-    assert total is not None
-    row["miou"][name] = round(mean_iou(total.matrix), 5)
-    row["iou"][name] = [round(float(value), 5) for value in iou_per_class(total.matrix)]
-    row["changes"][name] = round(changed / voxels, 5) if voxels else None
+    planes = sorted(found)
+    labels = np.stack([found[z].argmax(axis=0) + 1 for z in planes]).astype(np.uint8)
+    truth = data.truth[planes]
+    matrix = Confusion.of(labels, truth, len(data.classes)).matrix
+    row["miou"][name] = round(mean_iou(matrix), 5)
+    row["iou"][name] = [round(float(value), 5) for value in iou_per_class(matrix)]
+    if is_cubic(data):
+        row["changes"][name] = changes(labels)
+        row["surface"][name] = round(surface_agreement(labels, truth), 5)
+
+
+def changes(labels: NDArray[np.uint8]) -> float:
+    """Return the share of voxels whose label is another one in the next plane."""
+    return round(float((labels[1:] != labels[:-1]).mean()), 5)
+
+
+def surface_agreement(labels: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
+    """Return the share of the surfaces' voxels that are within a voxel of the other (surface Dice)."""
+    known = truth > 0
+    one, other = (find_boundaries(values, mode="thick") & known for values in (labels, truth))
+    near = [distance_transform_edt(~surface) <= 1 for surface in (one, other)]
+    return float(((one & near[1]).sum() + (other & near[0]).sum()) / max(1, one.sum() + other.sum()))
 
 
 def _check(report: DistilReport) -> dict[str, Any]:
@@ -250,7 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--datasets", nargs="*", choices=ALL, default=list(ALL), metavar="NAME", help=f"of {', '.join(ALL)}")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of strokes and teachers")
-    add("--ways", nargs="+", choices=("auto", "on", "off"), default=["auto"], help="as hrvol distil --3d")
+    add("--ways", nargs="+", choices=("auto", *WAYS), default=["auto"], help="what students see")
     add("--sizes", nargs="+", choices=("small", "medium", "large"), default=["small", "medium"])
     add("--preset", default="balanced")
     add("--tiles", type=int, default=40)

@@ -34,6 +34,11 @@ SPACING = 12
 """Distance of the planes along y and x that are labelled, for students that see volumes."""
 
 
+def is_cubic(data: Dense) -> bool:
+    """Return whether the images of a data set are a volume of nearly cubic voxels."""
+    return data.voxel_size is not None and data.voxel_size[0] <= 2 * data.voxel_size[1]
+
+
 @dataclass(frozen=True, eq=False)
 class Teachers:
     """Teachers of several drawings on one data set.
@@ -88,10 +93,10 @@ class Teachers:
 
     def planes(self) -> list[tuple[int, int]]:
         """Return the planes that are labelled, as axis and position: all, or a sample of a volume's."""
-        if self.data.voxel_size is None or self.data.voxel_size[0] > 2 * self.data.voxel_size[1]:
+        if not is_cubic(self.data):
             return [(0, z) for z in range(len(self.data.images))]
         depth, height, width = self.data.images.shape
-        along_z = sorted({*range(2, depth, 6), *self.data.train, *self.data.test[::3]})
+        along_z = sorted({*range(2, depth, 6), *self.data.train, *self.data.test})
         return [
             *((0, z) for z in along_z),
             *((1, y) for y in range(3, height, SPACING)),
