@@ -19,6 +19,7 @@ from hrvol.files import text
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import BATCH, CrfSpec
 from hrvol.segment.class_weights import ClassWeights
+from hrvol.segment.student.backend import check_name
 from hrvol.volume.ome.metadata import DEFAULT_LABELS
 from hrvol.volume.region import Region
 
@@ -170,6 +171,8 @@ class RunOptions:
         Keywords of the fsspec file system of URLs.
     companion
         A student, or its file, whose probabilities are averaged with the model's; ``None``: none.
+    backend
+        What computes the networks of students: see :func:`hrvol.segment.student.backend.choose_backend`.
     """
 
     engine: EngineSpec = EngineSpec()
@@ -179,6 +182,10 @@ class RunOptions:
     weights: WeightsSource = WeightsSource()
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)  # may hold secrets
     companion: Any = field(default=None, repr=False)
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_name(self.backend)
 
     def placed(self) -> tuple[RunOptions, DeviceChoice]:
         """Return the same with the engine's device settled, and why it is that one."""

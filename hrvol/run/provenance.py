@@ -27,6 +27,9 @@ MOST_BLOCKS = 2 * 10**7
 CLASS_WEIGHTS = "class_weights"
 """Attribute with the factor of each class; outputs without class weights have none."""
 
+BACKEND = "backend"
+"""Attribute with what computed a student's network; absent if it was torch."""
+
 COMPANION = "companion"
 """Attribute with the student whose probabilities were averaged with the model's; absent without one."""
 

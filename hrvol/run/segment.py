@@ -62,6 +62,7 @@ def segment_volume(
     class_weights: Mapping[str, float] | None = None,
     fractions: Sequence[float] | Mapping[str, float] | None = None,
     companion: str | Path | Model | None = None,
+    backend: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -128,6 +129,11 @@ def segment_volume(
         are those of the mean of both models' probabilities, for volumes that are small enough for the model.
         Both must have the same classes. Excludes ``crf`` and ``fractions``. The output records it and can be
         resumed with the same one only.
+    backend
+        What computes the network of a student on the CPU, see
+        :func:`hrvol.segment.student.backend.choose_backend`: ``torch``, ``openvino``, ``openvino-bf16``, or
+        ``auto``, the fastest that is installed. The output records it and can be resumed with the same one
+        only.
     weights_path
         File with the network's weights, instead of the cache.
     offline
@@ -178,6 +184,7 @@ def segment_volume(
         WeightsSource.of(weights_path, offline),
         storage_options,
         companion,
+        backend,
     )
     return segment(volume, out, model, options, stop, progress)
 

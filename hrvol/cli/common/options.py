@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from hrvol.cli.common.class_weights import CLASS_WEIGHTS
-from hrvol.cli.common.companion import COMPANION
+from hrvol.cli.common.of_students import BACKEND, COMPANION
 from hrvol.cli.common.output import echo
 
 if TYPE_CHECKING:
@@ -322,13 +322,14 @@ def _run_options(
         weights_of(values["weights_path"], values["offline"]),
         values["storage_options"],
         values.get("companion"),
+        values.get("backend", "auto"),
     )
 
 
 _RUN = ENGINE | DEVICES | _OUTPUT | INPUT | _FRESH | STORAGE | WEIGHTS
 run_options = bundle("options", _run_options, _RUN)
 """All options of a run, as one :class:`~hrvol.run.options.RunOptions`."""
-_SEGMENT = _RUN | _PART | CLASS_WEIGHTS | COMPANION
+_SEGMENT = _RUN | _PART | CLASS_WEIGHTS | COMPANION | BACKEND
 segment_options = bundle("options", _run_options, _SEGMENT)
 """The same for a given model, whose classes are known, and with parts of the blocks."""
 
