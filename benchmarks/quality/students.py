@@ -38,6 +38,7 @@ from hrvol.distil.options import RARITY, STEPS, DistilOptions
 from hrvol.distil.rarity import odds_factors, weighed
 from hrvol.distil.sample import TeacherSample, label_sample
 from hrvol.distil.teach import teach
+from hrvol.distil.training import KeptBack
 from hrvol.engine.stop import Stop
 from hrvol.quality.metrics import Confusion, iou_per_class, mean_iou
 from hrvol.recipe.recipe import Recipe
@@ -141,7 +142,9 @@ def measure(row: dict[str, Any], teachers: Teachers, sizes: Sequence[str], args:
         student = load_model(even)
         row["check"][size] = _check(student)
         _score(row, f"{size}, even", _predict(teachers, student, planes), data)
-        factors = odds_factors(sample, args.rarity)
+        some = (*sample.kept_back, *sample.training[: max(1, len(sample.kept_back))])
+        seen = KeptBack(volume, teacher.window, some).predict(student.classifier)  # type: ignore[arg-type]
+        factors = odds_factors(sample, args.rarity, seen)
         if factors is not None:
             student = replace(student, classifier=weighed(student.classifier, factors))  # type: ignore[arg-type]
         by_student = _predict(teachers, student, planes)

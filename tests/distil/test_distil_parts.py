@@ -19,7 +19,7 @@ from hrvol.distil.choose import Turns, candidates
 from hrvol.distil.examples import Crop, CropShape, Example, LabelledTile, draw_crop, read_example
 from hrvol.distil.fit import Fit, FitSettings
 from hrvol.distil.planes import PlaneTile, layout
-from hrvol.distil.rarity import weighed
+from hrvol.distil.rarity import factors_of, weighed
 from hrvol.errors import ModelError
 from hrvol.recipe.specs import TileSpec
 from hrvol.segment.student.network import StudentNetwork, folded, network_arrays
@@ -236,3 +236,17 @@ def test_a_students_odds_are_multiplied_by_factors() -> None:
     )
     expected = before * factors[:, None, None, None].astype(np.float32)
     assert np.allclose(after, expected / expected.sum(0), atol=1e-5)
+
+
+def test_rare_classes_become_rarer_but_do_not_vanish():
+    shares = np.array([0.8, 0.2])
+    sure, unsure = (np.full((1, 100), values, np.float32) for values in (0.9, 0.55))
+    plain = np.full((1, 100), 0.1, np.float32)
+    images = [np.stack([1 - rare, rare]) for rare in (sure, plain)]
+    np.testing.assert_allclose(factors_of(shares, 0.4, images), shares**0.4)
+    images = [np.stack([1 - rare, rare]) for rare in (unsure, plain)]
+    factors = factors_of(shares, 0.4, images)  # 0.55 / 0.45 > (0.8 / 0.2) ** 0.12
+    np.testing.assert_allclose(factors, shares**0.12)
+    assert (images[0] * factors[:, None, None]).argmax(0).all()
+    one_sided = [np.stack([1 - rare, rare]) for rare in (plain, plain)]
+    np.testing.assert_allclose(factors_of(shares, 0.4, one_sided), shares**0.4)
