@@ -22,7 +22,7 @@ from hrvol.run.segment import segment_volume
 from hrvol.run.status import run_status
 from hrvol.run.students.predict_student import predict_cells, read_cells, run_lattice
 from hrvol.segment.model.model import save_model
-from hrvol.segment.student.runner import load_runner
+from hrvol.segment.student.runner import StudentRunner, load_runner
 from hrvol.volume.grid.tiling import blocks, box_shape, whole
 from hrvol.volume.intensity import grey_statistics
 from hrvol.volume.ome.labels import open_label_store
@@ -196,20 +196,21 @@ def test_any_cut_of_odd_volumes_has_the_same_bits(small, spec, shape):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_arrays_of_a_gpu_are_labelled_where_they_are(small, monkeypatch, spec):
-    """On the CPU, by the code for a GPU: several planes at once, arrays of torch until they are labels."""
+    """On the CPU, by the code for a GPU: several planes at once, float16, arrays of torch until labels."""
     shape, model = (11, 130, 70), student_model(spec)
-    volume, runner = open_volume(grey(shape)), load_runner(model.classifier)
+    volume = open_volume(grey(shape))
     found = {}
     for device in ("cpu", "cuda"):
         lattice = run_lattice(shape, model.classifier, device)
         assert lattice.cell[0] == 8 or device == "cpu" or spec.is_3d
         raw = read_cells(volume, whole(shape), lattice)
+        runner = StudentRunner(model.classifier)
         found[device] = predict_cells(raw, lattice, whole(shape), model, runner, PredictOptions(True, True))
-        monkeypatch.setattr(type(runner), "on_cpu", False)
-    assert (found["cpu"].labels != found["cuda"].labels).mean() < 1e-3
+        monkeypatch.setattr(StudentRunner, "on_cpu", False)
+    assert (found["cpu"].labels != found["cuda"].labels).mean() < 0.01
     for name in ("probabilities", "uncertainty"):
         values = [getattr(found[device], name).astype(int) for device in found]
-        assert abs(values[0] - values[1]).max() <= 1
+        assert np.quantile(abs(values[0] - values[1]), 0.99) <= 2
 
 
 @pytest.mark.gpu
