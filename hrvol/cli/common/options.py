@@ -13,6 +13,7 @@ import click
 
 from hrvol.cli.common.class_weights import CLASS_WEIGHTS
 from hrvol.cli.common.companion import COMPANION
+from hrvol.cli.common.labels import LABELS
 from hrvol.cli.common.output import echo
 
 if TYPE_CHECKING:
@@ -318,6 +319,7 @@ def _run_options(
             overwrite=values["fresh"],
             part=values.get("part"),
             class_weights=ClassWeights.of(values.get("class_weight"), values.get("fractions")),
+            **{name: values[name] for name in LABELS if values.get(name)},
         ),
         weights_of(values["weights_path"], values["offline"]),
         values["storage_options"],
@@ -329,7 +331,7 @@ _RUN = ENGINE | DEVICES | _OUTPUT | INPUT | _FRESH | STORAGE | WEIGHTS
 run_options = bundle("options", _run_options, _RUN)
 """All options of a run, as one :class:`~hrvol.run.options.RunOptions`."""
 _SEGMENT = _RUN | _PART | CLASS_WEIGHTS | COMPANION
-segment_options = bundle("options", _run_options, _SEGMENT)
+segment_options = bundle("options", _run_options, _SEGMENT | LABELS)
 """The same for a given model, whose classes are known, and with parts of the blocks."""
 
 
