@@ -19,10 +19,10 @@ FORMATS = (
 """Names of formats, as in :mod:`hrvol.volume.exporters.formats`, which imports what writes them."""
 
 
-def _selection(**values: Any) -> ExportSelection:
+def _selection(classes: tuple[str, ...] | None, **values: Any) -> ExportSelection:
     from hrvol.run.export.options import ExportSelection
 
-    return ExportSelection(**values)
+    return ExportSelection(class_names=classes, **values)
 
 
 def _files(memory: float | None, **values: Any) -> ExportFiles:
@@ -57,7 +57,7 @@ selection_options = bundle(
             metavar="a,b,...",
             help="Names or values of the classes of which masks, meshes or probabilities are written [all].",
         ),
-        "class_names": classes_option,
+        "classes": classes_option,
         "unfinished": click.option(
             "--unfinished", is_flag=True, help="Export what a run that is not finished has labelled, too."
         ),

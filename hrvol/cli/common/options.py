@@ -334,7 +334,6 @@ _SEGMENT = _RUN | _PART | CLASS_WEIGHTS | COMPANION
 segment_options = bundle("options", _run_options, _SEGMENT | LABELS)
 """The same for a given model, whose classes are known, and with parts of the blocks."""
 
-
 _PLAN_FRESH = {
     "fresh": click.option("--fresh", is_flag=True, help="Plan as if an earlier output were deleted.")
 }

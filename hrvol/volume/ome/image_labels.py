@@ -168,8 +168,8 @@ def find_image(source: Any) -> ImageGroup:
     version = _version(inner, zarr_format)
     if version != ("0.5" if zarr_format == 3 else "0.4"):
         raise InputError(
-            f"{location}: found OME-Zarr {printable(version, 20)} in Zarr {zarr_format}, expected 0.4 in Zarr 2"
-            " or 0.5 in Zarr 3 to write labels into (or name an OUT.ome.zarr for them)"
+            f"{location}: found OME-Zarr {printable(version, 20)} in Zarr {zarr_format}, expected 0.4 in Zarr"
+            " 2 or 0.5 in Zarr 3 to write labels into (or name an OUT.ome.zarr for them)"
         )
     image = ImageGroup(path, zarr_format, root)
     folder = image.path / LABELS
