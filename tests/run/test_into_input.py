@@ -41,7 +41,7 @@ def as_older(new, old):
 def images(tmp_path_factory):
     """Images of both versions, and an uninterrupted output of the usual kind."""
     folder = tmp_path_factory.mktemp("images")
-    image, truth = make_volume(shape=SHAPE)
+    image, _ = make_volume(shape=SHAPE)
     write_image(folder / "0.5.ome.zarr", open_volume(image))
     as_older(folder / "0.5.ome.zarr", folder / "0.4.ome.zarr")
     return folder
@@ -272,7 +272,7 @@ def test_command_line(image, saved, expected, tmp_path):
 
 
 def test_what_is_no_local_image_is_refused_in_one_line(images, saved, tmp_path):
-    image, truth = make_volume(shape=SHAPE)
+    image, _ = make_volume(shape=SHAPE)
     plain = zarr.save_array(tmp_path / "plain.zarr", image) or tmp_path / "plain.zarr"
     segment_volume(plain, tmp_path / "out.ome.zarr", saved)
     old = shutil.copytree(images / "0.4.ome.zarr", tmp_path / "old.ome.zarr")

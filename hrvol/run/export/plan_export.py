@@ -111,7 +111,7 @@ def named(classes: Sequence[ClassInfo], names: Sequence[str] | None) -> tuple[Cl
 def class_path(out: Path, info: ClassInfo, suffix: str) -> Path:
     """Return the path of the file of one class: ``OUT_2_pore.tif``."""
     stem = out.name.removesuffix(out.suffix)
-    slug = re.sub(r"[^\w.-]+", "_", info.name)[:60].strip("_") or "class"
+    slug = re.sub(r"[^A-Za-z0-9.-]+", "_", info.name)[:60].strip("_") or "class"
     return out.with_name(f"{stem}_{info.value}_{slug}{suffix}")
 
 

@@ -161,7 +161,7 @@ def library(name: str, file: Path) -> Any:
     try:
         return import_module(name)
     except ImportError:
-        raise MissingExtraError(f"{file}: needs the package {name}: pip install 'hrvol[io]'") from None
+        raise MissingExtraError(f"{file}: needs the package {name}: pip install 'hrvol[export]'") from None
 
 
 def hex_colour(info: ClassInfo) -> str:
