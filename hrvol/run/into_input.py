@@ -105,7 +105,7 @@ def find_place(volume: Any, name: str) -> LabelPlace:
     Raises
     ------
     InputError, UsageError
-        The volume is no local OME-Zarr image, or the name is none.
+        The volume is no local OME-Zarr image, or the name cannot be used.
     """
     return LabelPlace(find_image(volume), check_name(name))
 

@@ -6,7 +6,7 @@ from hrvol.volume.ome.metadata import common_unit
 
 
 def metres(unit: str | None) -> float | None:
-    """Return the length of a unit in metres; ``None`` if it is none of length that hrvol knows."""
+    """Return the length of a unit in metres; ``None`` if hrvol does not know it."""
     if unit is None:
         return None
     (length, _, _), _ = common_unit((1.0, 1.0, 1.0), [unit, None, "meter"])

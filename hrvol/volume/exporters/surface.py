@@ -40,7 +40,7 @@ class Surface:
 
 
 def surface_of(mask: NDArray[np.bool_], origin: Shape3) -> Surface | None:
-    """Return the surface of a class inside a block; ``None`` if there is none.
+    """Return the surface of a class inside a block; ``None`` if it has none.
 
     Parameters
     ----------

@@ -183,7 +183,7 @@ def find_image(source: Any) -> ImageGroup:
 
 
 def check_name(name: str) -> str:
-    """Return a name for labels; :class:`UsageError` if it is none."""
+    """Return a name for labels; :class:`UsageError` if it cannot be used."""
     if not (0 < len(name) <= _NAME_LENGTH and is_name(name)) or "/" in name or name.startswith("."):
         shown = printable(name, 60)
         raise UsageError(f"name: found {shown!r}, expected a name for labels without '/' and a leading '.'")
