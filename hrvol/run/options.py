@@ -64,6 +64,8 @@ class OutputOptions:
         ``(k, n)``: only the k-th of n parts of the blocks, from 1.
     class_weights
         Factors or fractions of classes, by which their probabilities are shifted.
+    into_input
+        Whether the output is inside of the volume, as its labels.
     """
 
     name: str = DEFAULT_LABELS
@@ -73,6 +75,7 @@ class OutputOptions:
     overwrite: bool = False
     part: tuple[int, int] | None = None
     class_weights: ClassWeights = ClassWeights()
+    into_input: bool = False
 
     def __post_init__(self) -> None:
         if self.part is not None and not 1 <= self.part[0] <= self.part[1]:

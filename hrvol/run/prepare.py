@@ -93,7 +93,7 @@ def prepare(
     location = Location.of(out, options.storage_options)
     region = region_box(options.input.roi, opened)
     files = (options.companion, options.weights.path, spec.scheduler_file)
-    keep_inputs(location, opened, options.input.mask, model, *files)
+    keep_inputs(location, None if output.into_input else opened, options.input.mask, model, *files)
     mask = None
     if options.input.mask is not None:
         mask = _open_mask(located(options.input.mask, options.storage_options), opened)
