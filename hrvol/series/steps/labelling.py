@@ -1,0 +1,188 @@
+"""The steps cluster, distil and segment: their outputs tell by their provenance what they were made of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from hrvol.distil.distil import distil
+from hrvol.distil.student_file import find_student
+from hrvol.errors import BlockError, BusyError, HrvolError, OtherRunError, OutputExistsError, StoppedError
+from hrvol.files import MODEL, check_file
+from hrvol.run.cluster import can_resume, cluster
+from hrvol.run.options import ClusterFiles, RunOptions
+from hrvol.run.prepare import prepare
+from hrvol.run.report import SegmentReport
+from hrvol.run.resume import check_output
+from hrvol.run.segment import segment
+from hrvol.run.status import run_status
+from hrvol.segment.model.model import save_model
+from hrvol.series.records import Record, read_record, write_record
+from hrvol.series.steps.recorded import FRESH
+from hrvol.series.steps.requests import cluster_options, distil_options, run_options
+from hrvol.series.steps.step import DONE, STALE, TODO, UNFINISHED, Context, Result, Status, Step
+from hrvol.series.tasks import Task
+from hrvol.volume.guard import keep_inputs
+from hrvol.volume.storage.location import Location
+
+
+def _provenance(task: Task, options: RunOptions) -> Mapping[str, Any] | None:
+    """Return the provenance of an output; ``None`` if there is none."""
+    found = (Location.of(task.output, options.storage_options).attributes() or {}).get("hrvol")
+    return found if isinstance(found, Mapping) else None
+
+
+def _progress(task: Task, options: RunOptions) -> Status:
+    """Return the state of an output that was started by the same request."""
+    if (_provenance(task, options) or {}).get("complete") is True:
+        return Status(DONE)
+    try:
+        status = run_status(task.output, storage_options=options.storage_options)
+    except HrvolError:
+        return Status(UNFINISHED)
+    return Status(UNFINISHED, f"{status['done']} of {status['total']} blocks done")
+
+
+def _segment_status(task: Task, context: Context) -> Status:
+    options = run_options(task)
+    with ExitStack() as stack:
+        prepared = prepare(task.paths["volume"], task.output, task.paths["model"], stack, options.placed()[0])
+    try:
+        settings, _ = check_output(prepared.location, prepared.attributes)
+    except OtherRunError as error:
+        return Status(STALE, str(error).partition("to resume it: ")[2] or str(error))
+    return Status(TODO) if settings is None else _progress(task, options)
+
+
+def _cluster_status(task: Task, context: Context) -> Status:
+    options = run_options(task)
+    if not Location.of(task.output, options.storage_options).occupied():
+        return Status(TODO)
+    if can_resume(task.paths["volume"], task.output, cluster_options(task), options):
+        return _progress(task, options)
+    return Status(STALE, "other settings, or another volume")
+
+
+def _distil_status(task: Task, context: Context) -> Status:
+    options = run_options(task)
+    try:
+        student = find_student(
+            task.paths["volume"], task.paths["model"], task.output, distil_options(task), options
+        )
+    except OutputExistsError as error:
+        return Status(STALE, str(error).partition(": ")[2])
+    return Status(TODO if student is None else DONE)
+
+
+def _timed(task: Task, context: Context, work: Callable[[], tuple[bool, Mapping[str, Any]]]) -> Result:
+    """Do work and add its time to that of earlier runs, also if it fails or is stopped.
+
+    Parameters
+    ----------
+    task, context
+        Of the step.
+    work
+        Returns whether anything was computed, and figures for the table.
+    """
+    record = read_record(task.output, context.out)
+    before = 0.0 if record is None else record.seconds
+    values: Mapping[str, Any] = {} if record is None else record.results
+    began = time.monotonic()
+    try:
+        computed, values = work()
+    except (BlockError, StoppedError):
+        _note(task, context, before + time.monotonic() - began, values)
+        raise
+    seconds = before + time.monotonic() - began if computed or record is None else before
+    if computed or record is None or dict(values) != record.results:
+        _note(task, context, seconds, values)
+    return Result(computed, round(seconds, 3), values)
+
+
+def _note(task: Task, context: Context, seconds: float, values: Mapping[str, Any]) -> None:
+    record = Record(step=task.step, seconds=round(seconds, 3), results=dict(values))
+    write_record(task.output, context.out, record)
+
+
+def _replacing(context: Context, work: Callable[[bool], Any]) -> Any:
+    """Return the result of work that does not overwrite; if an output is out of date, of work that does."""
+    try:
+        return work(False)
+    except BusyError:
+        raise
+    except OutputExistsError as error:
+        if context.fresh:
+            return work(True)
+        raise OutputExistsError(f"{error}; {FRESH}") from None
+
+
+def _figures(report: SegmentReport, output: str) -> tuple[bool, dict[str, Any]]:
+    if report.failed:
+        first = report.failed[0]
+        raise BlockError(
+            f"{output}: {len(report.failed)} of {report.blocks + len(report.failed)} blocks failed;"
+            f" block {first.index}: {first.reason}"
+        )
+    return report.before < report.voxels, {"voxels": report.voxels, "fractions": report.fractions}
+
+
+def _make_folders(task: Task) -> None:
+    for output in task.outputs:
+        if "://" not in output:
+            Path(output).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _segment(task: Task, context: Context) -> Result:
+    _make_folders(task)
+
+    def once(overwrite: bool) -> SegmentReport:
+        options = run_options(task, overwrite=overwrite)
+        inputs = task.paths["volume"], task.output, task.paths["model"]
+        return segment(*inputs, options, context.stop, context.progress)
+
+    return _timed(task, context, lambda: _figures(_replacing(context, once), task.output))
+
+
+def _cluster(task: Task, context: Context) -> Result:
+    spec: Any = task.spec
+    files = ClusterFiles(task.paths.get("boxes"), spec.min_size, task.paths.get("classes_model"))
+    _make_folders(task)
+
+    def once(overwrite: bool) -> SegmentReport:
+        options = run_options(task, overwrite=overwrite)
+        finding = cluster_options(task)
+        inputs = task.paths["volume"], task.output
+        return cluster(*inputs, finding, files, options, context.stop, context.progress).segmentation
+
+    return _timed(task, context, lambda: _figures(_replacing(context, once), task.output))
+
+
+def _distil(task: Task, context: Context) -> Result:
+    volume, model = task.paths["volume"], task.paths["model"]
+    _make_folders(task)
+
+    def once(overwrite: bool) -> bool:
+        options = run_options(task)
+        distilling = distil_options(task)
+        keep_inputs(task.output, *task.inputs)
+        if not overwrite and find_student(volume, model, task.output, distilling, options) is not None:
+            return False
+        check_file(task.output, MODEL, overwrite)
+        report = distil(volume, model, distilling, options, context.stop, context.progress)
+        save_model(report.student, task.output)
+        return True
+
+    return _timed(task, context, lambda: (_replacing(context, once), {}))
+
+
+SEGMENT = Step(_segment_status, _segment)
+"""Segment a volume with a model."""
+
+CLUSTER = Step(_cluster_status, _cluster)
+"""Find the classes of a volume and label it."""
+
+DISTIL = Step(_distil_status, _distil)
+"""Distil a student."""

@@ -1,0 +1,90 @@
+"""The steps evaluate and export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hrvol.analysis.evaluate import evaluate_volumes
+from hrvol.files import FileKind, atomic_write, check_file, json_text
+from hrvol.run.export.export_volume import export
+from hrvol.run.export.options import ExportFiles, ExportSelection
+from hrvol.series.identity import Inputs, Known, labels_digest, truth_input, volume_digest
+from hrvol.series.steps.recorded import Made, recorded_step
+from hrvol.series.steps.requests import region_of, storage_of
+from hrvol.series.steps.step import Context
+from hrvol.series.tasks import Task
+from hrvol.volume.guard import keep_inputs
+
+_SCORES = FileKind("table of scores", (b'{\n  "miou"',))
+
+
+def _evaluate_settings(task: Task) -> dict[str, Any]:
+    spec: Any = task.spec
+    return {"match": spec.match, "classes": None if spec.classes is None else list(spec.classes)}
+
+
+def _evaluate_inputs(task: Task, known: Known) -> Inputs:
+    storage = storage_of(task.compute)
+    truth = truth_input(task.paths["truth"], storage, known)
+    return Inputs({"labels": labels_digest(task.paths["labels"], storage), **truth.digests}, truth.states)
+
+
+def _evaluate(task: Task, context: Context, overwrite: bool) -> Made:
+    spec: Any = task.spec
+    keep_inputs(task.output, *task.inputs)
+    file = check_file(task.output, _SCORES, overwrite)
+    figures = evaluate_volumes(
+        task.paths["labels"],
+        task.paths["truth"],
+        classes=spec.classes,
+        match=spec.match,
+        storage_options=storage_of(task.compute),
+        progress=context.progress,
+    )
+    with atomic_write(file, durable=True) as partial:
+        partial.write_text(json_text(figures) + "\n", encoding="utf-8")
+    return Made((file,), {"miou": figures["miou"], "iou": figures["iou"], "accuracy": figures["accuracy"]})
+
+
+def _export_settings(task: Task) -> dict[str, Any]:
+    spec: Any = task.spec
+    own = spec.to_dict()
+    kept = ("format", "what", "per_class", "mesh", "only", "level", "compress")
+    return {name: own[name] for name in kept} | {"roi": task.roi, "url": task.url}
+
+
+def _export_inputs(task: Task, known: Known) -> Inputs:
+    spec: Any = task.spec
+    digest = volume_digest if spec.what == "image" else labels_digest
+    return Inputs({"source": digest(task.paths["labels"], storage_of(task.compute))}, {})
+
+
+def _export(task: Task, context: Context, overwrite: bool) -> Made:
+    spec: Any = task.spec
+    report = export(
+        task.paths["labels"],
+        Path(task.output),
+        ExportSelection(spec.what, level=spec.level, roi=region_of(task), only=spec.only),
+        ExportFiles(
+            spec.format,
+            spec.per_class,
+            spec.mesh,
+            spec.compress,
+            None if spec.memory is None else round(spec.memory * 2**30),
+            task.url,
+            overwrite,
+        ),
+        storage_of(task.compute),
+        context.progress,
+    )
+    sidecars = (file.with_suffix(".raw") for file in report.files if file.suffix == ".mhd")
+    files = (*report.files, *(file for file in sidecars if file.exists()))
+    return Made(files, {"empty": list(report.empty)}, digested=False)
+
+
+EVALUATE = recorded_step(_evaluate_settings, _evaluate_inputs, _evaluate)
+"""Compare labels with a ground truth."""
+
+EXPORT = recorded_step(_export_settings, _export_inputs, _export)
+"""Write labels in another format."""
