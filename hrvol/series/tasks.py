@@ -79,7 +79,7 @@ class Task:
         return tuple(dict.fromkeys((*(path for pair in self.pairs for path in pair), *read)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what workflow managers need, as JSON values."""
+        """Return what workflow managers need, as JSON values; ``workers`` is null for all CPUs."""
         return {
             "id": self.id,
             "step": self.step,
@@ -87,15 +87,15 @@ class Task:
             "inputs": list(self.inputs),
             "outputs": list(self.outputs),
             "needs": list(self.needs),
-            "workers": self.compute.workers if self.kind in PARALLEL else None,
+            "workers": 1 if self.kind in SMALL else self.compute.workers,
         }
 
 
 WRITTEN = ("boxes", "classes_model")
 """Roles of paths that a task writes besides its output."""
 
-PARALLEL = ("cluster", "distil", "segment")
-"""Steps that run on an engine."""
+SMALL = ("evaluate", "export")
+"""Steps that take one CPU, or little more."""
 
 
 def slug(text: str) -> str:
