@@ -1,7 +1,7 @@
 """Segment a volume as a function that runs wherever hrvol is installed: Globus Compute, Ray, AWS Lambda, ...
 
 ``segment`` needs nothing of this file: its imports are inside, its argument and its result are JSON, and it
-keeps no state, so services can send it as it stands. With Globus Compute (``pip install globus-compute-sdk``):
+keeps no state, so services can send it as it stands. With Globus Compute (package globus-compute-sdk):
 
     from globus_compute_sdk import Client, Executor
     from function_as_a_service import segment
@@ -22,8 +22,8 @@ def segment(request: dict) -> dict:
     Parameters
     ----------
     request
-        JSON values: ``volume``, ``labels`` (the OME-Zarr to write) and ``model``, paths or URLs on the machine
-        that runs the function; optional are keywords of ``hrvol.segment_volume``, such as ``workers``,
+        JSON values: ``volume``, ``labels`` (the OME-Zarr to write) and ``model``, paths or URLs where the
+        function runs; optional are keywords of ``hrvol.segment_volume``, such as ``workers``,
         ``device``, ``uncertainty``, ``storage_options``, and ``roi`` as text, ``"z0:z1,y0:y1,x0:x1"``.
 
     Returns

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hrvol.errors import WorkflowError
-from hrvol.reading.explain import KeyPath, explain
+from hrvol.reading.explain import KeyPath, Position, explain
 from hrvol.reading.region_text import parse_slices
 from hrvol.recipe.recipe import PRESETS
 from hrvol.series.spec import ComputeSpec, StepSpec, combined
@@ -121,9 +121,11 @@ class _Planner:
         try:
             return combined(spec, own)
         except ValidationError as error:
-            raise WorkflowError(
-                explain(error, type(spec), f"{self.workflow.path}: {volume.name}: {step}")
-            ) from None
+
+            def locate(path: KeyPath, of_key: bool) -> Position:
+                return self.workflow.locate((*keys, *path), of_key)
+
+            raise WorkflowError(explain(error, type(spec), str(self.workflow.path), locate)) from None
 
     def compute(self, spec: StepSpec) -> ComputeSpec:
         options: ComputeSpec = combined(self.workflow.spec.options, spec.options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -109,4 +110,17 @@ def _status(task: Task, record: Record | None, request: Mapping[str, Any]) -> St
     if changed is not None:
         return Status(STALE, changed)
     different = differences(record.request, request)
-    return Status(STALE, f"changed: {different}") if different else Status(DONE)
+    return Status(STALE, f"changed: {_told(task, different)}") if different else Status(DONE)
+
+
+def _told(task: Task, names: str) -> str:
+    """Return names of what differs with the paths of pairs, which records do not hold."""
+
+    def path(found: re.Match[str]) -> str:
+        number = int(found[2]) - 1
+        if number >= len(task.pairs):
+            return found[0]
+        return f"{found[1]} {task.pairs[number][found[1] != 'volume']}"
+
+    named = re.sub(r"inputs\.(volume|strokes|classes) (\d{1,5})\b", path, names)
+    return re.sub(r"\b(inputs|settings)\.", "", named)
