@@ -85,7 +85,7 @@ def record_path(output: str, out: Path) -> Path:
 
 
 def read_record(output: str, out: Path) -> Record | None:
-    """Return the record of an output; ``None`` if there is none, or it is damaged."""
+    """Return the record of an output; ``None`` without one, or if it is damaged."""
     path = record_path(output, out)
     if not path.exists():
         return None

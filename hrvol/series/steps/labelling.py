@@ -30,7 +30,7 @@ from hrvol.volume.storage.location import Location
 
 
 def _provenance(task: Task, options: RunOptions) -> Mapping[str, Any] | None:
-    """Return the provenance of an output; ``None`` if there is none."""
+    """Return the provenance of an output, ``None`` without one."""
     found = (Location.of(task.output, options.storage_options).attributes() or {}).get("hrvol")
     return found if isinstance(found, Mapping) else None
 
