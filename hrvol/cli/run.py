@@ -97,7 +97,12 @@ def run_command(
         _echo_dry(report, as_json)
         return
     with news(), stop_signals(ends=True) as stop, display() as progress:
-        report = run_series(workflow, **request, stop=stop, on_outcome=_echo_outcome, progress=progress)
+
+        def on_outcome(outcome: TaskOutcome) -> None:
+            progress.forget(f"{outcome.task.id}: ")  # else a hundred volumes leave hundreds of bars
+            _echo_outcome(outcome)
+
+        report = run_series(workflow, **request, stop=stop, on_outcome=on_outcome, progress=progress)
     if as_json:
         echo_json(report.to_dict())
     else:

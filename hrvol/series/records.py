@@ -33,6 +33,9 @@ SETTLED = 2.0
 """Seconds after which a file that changes has another time of change, on every file system."""
 
 
+_FileName = Annotated[str, Field(pattern=r"^[^/]{1,255}$")]
+
+
 class Record(Schema):
     """How an output was made.
 
@@ -59,8 +62,8 @@ class Record(Schema):
     step: Annotated[str, Field(max_length=100)]
     request: dict[str, Any] = Field(default_factory=dict)
     states: dict[str, str] = Field(default_factory=dict)
-    files: dict[str, int] = Field(default_factory=dict)
-    sha256: dict[str, str] = Field(default_factory=dict)
+    files: dict[_FileName, int] = Field(default_factory=dict)
+    sha256: dict[_FileName, str] = Field(default_factory=dict)
     seconds: Annotated[float, Field(ge=0)] = 0.0
     results: dict[str, Any] = Field(default_factory=dict)
     at: Annotated[float, Field(ge=0)] = 0.0
@@ -130,7 +133,7 @@ def changed_output(record: Record, output: str) -> str | None:
         if now != size:
             return f"{name} was changed since"
     for name, digest in record.sha256.items():
-        if sha256_of(folder / name) != digest:
+        if not os.path.isfile(folder / name) or sha256_of(folder / name) != digest:
             return f"{name} was changed since"
     return None
 

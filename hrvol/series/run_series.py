@@ -54,7 +54,8 @@ def run_series(
     Parameters
     ----------
     workflow
-        The file (YAML).
+        The file (YAML). A script whose file has ``engine: local``, the default, must keep its work under
+        ``if __name__ == "__main__":``.
     tasks
         Ids of the tasks to do, with ``*`` and ``?``: ``segment.*``; ``None``: all. Those that they need have
         to be done already.
@@ -131,14 +132,16 @@ class _Runner:
         pace = Pace(self.context.progress, self.tasks, self._voxels())
         stopped: HrvolError | None = None
         for task in self.tasks:
-            if stopped is None:
-                outcome, stopped = self._done(task, outcomes, pace)
-            else:
-                outcome = TaskOutcome(task, STOPPED)
-            pace.end(task, computed=outcome.state == DONE)
-            outcomes[task.id] = outcome
-            if stopped is None:
-                self._tell(outcome)
+            outcomes[task.id] = TaskOutcome(task, STOPPED)
+            if stopped is not None:
+                continue
+            try:
+                outcomes[task.id], stopped = self._done(task, outcomes, pace)
+                pace.end(task, computed=outcomes[task.id].state == DONE)
+                if stopped is None:
+                    self._tell(outcomes[task.id])
+            except Abandoned as error:  # a signal came
+                stopped = self._stopped(task, error)
         return self._report([outcomes[task.id] for task in self.tasks], stopped)
 
     def _with_needs(self) -> list[Task]:
@@ -155,7 +158,7 @@ class _Runner:
         """Do one task; return what became of it, and the error if the run was stopped."""
         for need in task.needs:
             if not outcomes[need].ok:
-                reason = f"needs {need}, which is {_named(outcomes[need])}"
+                reason = f"needs {need} ({_named(outcomes[need])})"
                 return TaskOutcome(task, SKIPPED, reason), None
         stop = self.context.stop
         stop.working = False  # a signal that comes before there are blocks abandons the task
@@ -164,17 +167,18 @@ class _Runner:
             if stop.requested:
                 raise Abandoned("stopped")
             result = STEPS[task.kind].run(task, context)
-        except Abandoned as error:
-            interrupted = str(error) == "SIGINT" or stop.signal == signal.SIGINT
-            code = 130 if interrupted else 75
-            message = f"{task.id}: stopped; run the same command to resume"
-            return TaskOutcome(task, STOPPED), StoppedError(message, code)
         except StoppedError as error:
             return TaskOutcome(task, STOPPED, str(error)), error
         except Exception as error:  # of any library: the other volumes are not its concern
             LOG.debug("%s failed", task.id, exc_info=True)
             return TaskOutcome(task, FAILED, one_line(error)), None
         return TaskOutcome(task, DONE if result.computed else KEPT, "", result.seconds, result.values), None
+
+    def _stopped(self, task: Task, error: Abandoned) -> StoppedError:
+        """Return the error of a task that was abandoned."""
+        interrupted = str(error) == "SIGINT" or self.context.stop.signal == signal.SIGINT
+        message = f"{task.id}: stopped; run the same command to resume"
+        return StoppedError(message, 130 if interrupted else 75)
 
     def _looked(self, task: Task, outcomes: dict[str, TaskOutcome]) -> TaskOutcome:
         """Return the state of a task."""
@@ -219,5 +223,5 @@ class _Runner:
 
 
 def _named(outcome: TaskOutcome) -> str:
-    """Return the state of a task for a sentence."""
+    """Return the state of a task that another one needs."""
     return {"to do": "not done", "waits": "not done", SKIPPED: "skipped"}.get(outcome.state, outcome.state)

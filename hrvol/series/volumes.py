@@ -138,11 +138,13 @@ def _expanded(workflow: Workflow, spec: VolumeSpec, keys: tuple[str, int]) -> li
     """Return the paths of a section: those that a glob finds, or the one that it names."""
     path = workflow.resolved(spec.path)
     literal = spec.name is not None and not placeholders(spec.name)
-    if literal or "://" in path or not glob.has_magic(path):
+    if literal or "://" in path or not glob.has_magic(spec.path) or os.path.lexists(path):
         return [path]
-    pattern, mark, inside = path.partition(_INSIDE)
-    found = [one.rstrip("/") for one in glob.iglob(pattern, recursive=True)]
-    kept = sorted((one for one in found if not _is_output(one)), key=natural)
+    pattern, mark, inside = spec.path.partition(_INSIDE)
+    # The names of folders above may have brackets, too.
+    found = glob.iglob(str(Path(pattern).expanduser()), root_dir=workflow.path.parent, recursive=True)
+    paths = (workflow.resolved(one.rstrip("/")) for one in found)
+    kept = sorted((one for one in paths if not _is_output(one)), key=natural)
     if not kept:
         raise workflow.error((*keys, "path"), f"found no file for {spec.path}, expected some")
     return [f"{one}{mark}{inside}" for one in kept]

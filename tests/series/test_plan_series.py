@@ -172,3 +172,23 @@ def test_braces_can_be_text(tmp_path):
         tmp_path, {"volumes": "a.tif", "steps": {"segment": {"model": "m", "output": "{{{name}}}.zarr"}}}
     )
     assert short(tmp_path, found["segment.a"].output) == "results/{a}.zarr"
+
+
+def test_brackets_in_names_are_no_patterns(tmp_path):
+    folder = tmp_path / "[2024] visit"
+    touch(folder, "scan[1].tif", "scan[2].tif")
+    assert [v.name for v in plan(folder, {"volumes": "*.tif"}).volumes] == ["scan[1]", "scan[2]"]
+    assert [v.name for v in plan(folder, {"volumes": "scan[1].tif"}).volumes] == ["scan[1]"]
+
+
+def test_the_template_of_a_workflow_is_valid(tmp_path):
+    template = Path(__file__).parents[2] / "workflows" / "series.yaml"
+    touch(
+        tmp_path, "scans/a.ome.zarr/zarr.json", "scans/b.ome.zarr/zarr.json", "strokes/a.tif", "truth/b.tif"
+    )
+    (tmp_path / "w.yaml").write_text(template.read_text())
+    found = [task.id for task in plan_series(tmp_path / "w.yaml").tasks]
+    assert found == [
+        *("train", "segment.a", "export.a", "export2.a"),
+        *("segment.b", "evaluate.b", "export.b", "export2.b"),
+    ]

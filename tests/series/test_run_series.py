@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from s3_server import s3_server
 from series_data import STEPS, change_strokes, make_series, save, states, write
 
 from hrvol.engine.stop import Stop
 from hrvol.errors import UsageError
 from hrvol.run.status import run_status
+from hrvol.series.identity import Known, training_inputs
+from hrvol.series.records import Record
 from hrvol.series.run_series import run_series
 
 IDS = ["train", "segment.a", "evaluate.a", "export.a", "segment.b", "evaluate.b", "export.b"]
@@ -161,7 +164,7 @@ def test_a_volume_that_fails_does_not_stop_the_others(project):
     assert found["segment.c"] == found["export.c"] == "done"
     assert [row.state for row in report.rows] == ["done", "failed", "done"]
     assert "b.tif" in report.rows[1].reason
-    assert "needs segment.b, which is failed" in next(
+    assert "needs segment.b (failed)" in next(
         one.reason for one in report.outcomes if one.task.id == "export.b"
     )
     shutil.copy(project / "scans" / "a.tif", project / "scans" / "b.tif")
@@ -182,9 +185,7 @@ def test_an_output_of_another_program_is_left_alone(tmp_path):
 def test_tasks_can_be_selected_and_need_those_before(tmp_path):
     file = make_series(tmp_path / "project", names=("a",))
     report = run_series(file, tasks=["segment.*"])
-    assert [(one.state, one.reason) for one in report.outcomes] == [
-        ("skipped", "needs train, which is not done")
-    ]
+    assert [(one.state, one.reason) for one in report.outcomes] == [("skipped", "needs train (not done)")]
     assert states(file, tasks=["train"]) == {"train": "done"}
     assert states(file, tasks=["*.a"]) == all_of("done", IDS[1:4])
     with pytest.raises(UsageError, match=r"found 'c', expected ids of tasks: train, segment\.a"):
@@ -230,7 +231,13 @@ def test_progress_of_the_series_grows_to_its_end(project):
 
 def test_clusters_of_one_volume_label_the_others(tmp_path, weights):
     steps = {
-        "cluster": {"volumes": ["a"], "model": "c.hrvol", "recipe": "recipe.yaml", "classes": 2},
+        "cluster": {
+            "volumes": ["a"],
+            "model": "c.hrvol",
+            "recipe": "recipe.yaml",
+            "classes": 2,
+            "boxes": "{name}.csv",
+        },
         "segment": {},
         "evaluate": {"truth": "truth/{name}.tif", "match": True},
     }
@@ -245,7 +252,14 @@ def test_clusters_of_one_volume_label_the_others(tmp_path, weights):
     ids = ["cluster.a", "evaluate.a", "segment.b", "evaluate.b"]
     assert states(file) == all_of("done", ids)
     assert states(file, dry_run=True) == all_of("up to date", ids)
+    results = tmp_path / "project" / "results"
+    before = snapshot(results)
+    assert {"a.csv", "c.hrvol"} <= {path.name for path in before}
     assert states(file) == all_of("up to date", ids)
+    assert snapshot(results) == before
+    (results / "a.csv").unlink()
+    assert states(file) == all_of("up to date", ids)
+    assert (results / "a.csv").exists()
     steps["cluster"]["classes"] = 3
     write(tmp_path / "project", steps, options={"engine": "serial", "weights": str(weights)})
     assert states(file, dry_run=True)["cluster.a"] == "out of date"
@@ -280,3 +294,77 @@ def test_a_recipe_is_tuned_and_used(tmp_path):
     refused = run_series(file)
     assert [one.state for one in refused.outcomes] == ["failed", "skipped"]
     assert recipe.read_text() == (tmp_path / "project" / "recipe.yaml").read_text()
+
+
+def edited(path, change):
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def test_a_record_of_a_version_with_fewer_recipe_keys_still_counts(project):
+    path = project / "results" / ".hrvol-run" / "model.hrvol.json"
+    edited(path, lambda record: record["request"]["settings"]["recipe"].pop("combine"))
+    assert states(project / "series.yaml", dry_run=True)["train"] == "up to date"
+    edited(path, lambda record: record["request"]["settings"]["recipe"].update(combine="product"))
+    assert run_series(project / "series.yaml", dry_run=True).outcomes[0].reason == "changed: recipe.combine"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_text("{"),
+        lambda path: path.write_bytes(b"\xff" * 100),
+        lambda path: edited(path, lambda record: record.update(seconds=-1)),
+        lambda path: edited(path, lambda record: record["files"].update({"../x": 1})),
+        lambda path: path.unlink(),
+    ],
+)
+def test_a_damaged_record_counts_as_none(project, damage):
+    damage(project / "results" / ".hrvol-run" / "model.hrvol.json")
+    report = run_series(project / "series.yaml", tasks=["train"])
+    assert report.outcomes[0].state == "failed"
+    assert "model.hrvol: exists already, expected nothing there" in report.outcomes[0].reason
+    assert states(project / "series.yaml", tasks=["train"], fresh=True) == {"train": "done"}
+    assert states(project / "series.yaml", tasks=["train"]) == {"train": "up to date"}
+
+
+def test_digests_of_files_that_have_not_changed_for_a_while_are_not_computed_again(tmp_path):
+    make_series(tmp_path / "project", names=("a",))
+    folder = tmp_path / "project"
+    pairs = [(str(folder / "scans" / "a.tif"), str(folder / "strokes" / "a.tif"))]
+    found = training_inputs(pairs, {}, Known(None))
+    fake = {**found.digests, "strokes 1": "recorded"}
+
+    def again(age):
+        at = (folder / "strokes" / "a.tif").stat().st_mtime + age
+        record = Record(step="train", request={"inputs": fake}, states=found.states, at=at)
+        return training_inputs(pairs, {}, Known(record)).digests["strokes 1"]
+
+    assert again(10) == "recorded"
+    assert again(1) == found.digests["strokes 1"]  # it may have changed since within the clock's tick
+    (folder / "strokes" / "a.tif").touch()
+    assert again(10) == found.digests["strokes 1"]
+
+
+def test_labels_in_a_bucket(tmp_path, monkeypatch):
+    pytest.importorskip("s3fs")
+    with s3_server() as s3:
+        monkeypatch.setenv("S3_SECRET", s3.secret)
+        monkeypatch.setenv("S3_KEY", s3.key)
+        storage = {"endpoint_url": s3.endpoint, "key": "env:S3_KEY", "secret": "env:S3_SECRET"}
+        steps = {
+            "train": STEPS["train"],
+            "segment": {"output": s3.url("labels/{name}.ome.zarr")},
+            "evaluate": STEPS["evaluate"],
+        }
+        options = {"engine": "serial", "storage_options": storage}
+        file = make_series(tmp_path / "project", names=("a",), steps=steps, options=options)
+        ids = ["train", "segment.a", "evaluate.a"]
+        assert states(file) == all_of("done", ids)
+        report = run_series(file)
+        assert [one.state for one in report.outcomes] == ["up to date"] * 3
+        assert report.rows[0].seconds > 0
+        assert s3.secret not in "".join(
+            path.read_text() for path in (tmp_path / "project" / "results").rglob("*.json")
+        )

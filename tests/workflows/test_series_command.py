@@ -78,9 +78,7 @@ def test_failures_end_with_exit_code_1_and_one_line(project):
     process = started(project, "--task", "segment.b")
     output, log = finished(process)
     assert process.returncode == 1
-    assert log.splitlines()[-1] == (
-        "hrvol: error: 1 skipped of 1 tasks; segment.b: needs train, which is not done"
-    )
+    assert log.splitlines()[-1] == ("hrvol: error: 1 skipped of 1 tasks; segment.b: needs train (not done)")
     assert output.split() == ["volume", "state", "voxels", "time", "mIoU", "b", "skipped", "-", "0", "s", "-"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from hrvol.run.resume import check_output
 from hrvol.run.segment import segment
 from hrvol.run.status import run_status
 from hrvol.segment.model.model import save_model
-from hrvol.series.records import Record, read_record, write_record
+from hrvol.series.identity import labels_digest
+from hrvol.series.records import Record, read_record, sha256_of, write_record
 from hrvol.series.steps.recorded import FRESH
-from hrvol.series.steps.requests import cluster_options, distil_options, run_options
+from hrvol.series.steps.requests import cluster_options, distil_options, run_options, storage_of
 from hrvol.series.steps.step import DONE, STALE, TODO, UNFINISHED, Context, Result, Status, Step
-from hrvol.series.tasks import Task
+from hrvol.series.tasks import WRITTEN, Task
 from hrvol.volume.guard import keep_inputs
 from hrvol.volume.storage.location import Location
 
@@ -77,34 +79,50 @@ def _distil_status(task: Task, context: Context) -> Status:
     return Status(TODO if student is None else DONE)
 
 
-def _timed(task: Task, context: Context, work: Callable[[], tuple[bool, Mapping[str, Any]]]) -> Result:
-    """Do work and add its time to that of earlier runs, also if it fails or is stopped.
+@dataclass(frozen=True)
+class _Work:
+    """What a step has done.
 
-    Parameters
+    Attributes
     ----------
-    task, context
-        Of the step.
-    work
-        Returns whether anything was computed, and figures for the table.
+    computed
+        Whether anything was computed.
+    values
+        Figures for the table.
+    request, sha256
+        For the record: what determines files besides the output, and their digests by role.
     """
-    record = read_record(task.output, context.out)
-    before = 0.0 if record is None else record.seconds
-    values: Mapping[str, Any] = {} if record is None else record.results
+
+    computed: bool
+    values: Mapping[str, Any] = field(default_factory=dict)
+    request: Mapping[str, Any] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+
+def _timed(task: Task, context: Context, work: Callable[[], _Work]) -> Result:
+    """Do work and record it; its time is added to that of earlier runs, also if it fails or is stopped."""
+    before = read_record(task.output, context.out) or Record(step=task.step)
     began = time.monotonic()
+
+    def note(done: _Work) -> float:
+        seconds = round(before.seconds + (time.monotonic() - began if done.computed else 0.0), 3)
+        now = Record(
+            step=task.step,
+            request=dict(done.request),
+            sha256=dict(done.sha256),
+            seconds=seconds,
+            results=dict(done.values),
+        )
+        if now != before.model_copy(update={"at": 0.0}):
+            write_record(task.output, context.out, now)
+        return seconds
+
     try:
-        computed, values = work()
+        done = work()
     except (BlockError, StoppedError):
-        _note(task, context, before + time.monotonic() - began, values)
+        note(_Work(True, before.results))
         raise
-    seconds = before + time.monotonic() - began if computed or record is None else before
-    if computed or record is None or dict(values) != record.results:
-        _note(task, context, seconds, values)
-    return Result(computed, round(seconds, 3), values)
-
-
-def _note(task: Task, context: Context, seconds: float, values: Mapping[str, Any]) -> None:
-    record = Record(step=task.step, seconds=round(seconds, 3), results=dict(values))
-    write_record(task.output, context.out, record)
+    return Result(done.computed, note(done), done.values)
 
 
 def _replacing(context: Context, work: Callable[[bool], Any]) -> Any:
@@ -119,14 +137,15 @@ def _replacing(context: Context, work: Callable[[bool], Any]) -> Any:
         raise OutputExistsError(f"{error}; {FRESH}") from None
 
 
-def _figures(report: SegmentReport, output: str) -> tuple[bool, dict[str, Any]]:
+def _figures(report: SegmentReport, output: str) -> _Work:
     if report.failed:
         first = report.failed[0]
         raise BlockError(
             f"{output}: {len(report.failed)} of {report.blocks + len(report.failed)} blocks failed;"
             f" block {first.index}: {first.reason}"
         )
-    return report.before < report.voxels, {"voxels": report.voxels, "fractions": report.fractions}
+    values = {"voxels": report.voxels, "fractions": report.fractions}
+    return _Work(report.before < report.voxels, values)
 
 
 def _make_folders(task: Task) -> None:
@@ -146,18 +165,49 @@ def _segment(task: Task, context: Context) -> Result:
     return _timed(task, context, lambda: _figures(_replacing(context, once), task.output))
 
 
+def _written(task: Task) -> dict[str, str]:
+    """Return the files that a clustering writes besides its labels, by role."""
+    return {role: task.paths[role] for role in WRITTEN if role in task.paths}
+
+
+def _files_request(task: Task) -> dict[str, Any]:
+    """Return what determines these files: the labels and a setting; nothing if there are none."""
+    spec: Any = task.spec
+    storage = storage_of(task.compute)
+    if not _written(task) or not Location.of(task.output, storage).occupied():
+        return {}
+    return {"labels": labels_digest(task.output, storage), "min_size": spec.min_size}
+
+
+def _have_files(task: Task, context: Context) -> bool:
+    """Whether the files are there that were made of the present labels."""
+    record = read_record(task.output, context.out)
+    if record is None or not record.request or record.request != _files_request(task):
+        return False
+    return record.sha256 == _digests(task)
+
+
+def _digests(task: Task) -> dict[str, str]:
+    return {role: sha256_of(path) for role, path in _written(task).items() if Path(path).is_file()}
+
+
 def _cluster(task: Task, context: Context) -> Result:
     spec: Any = task.spec
-    files = ClusterFiles(task.paths.get("boxes"), spec.min_size, task.paths.get("classes_model"))
+    every = ClusterFiles(task.paths.get("boxes"), spec.min_size, task.paths.get("classes_model"))
     _make_folders(task)
 
     def once(overwrite: bool) -> SegmentReport:
         options = run_options(task, overwrite=overwrite)
         finding = cluster_options(task)
+        files = every if overwrite or not _have_files(task, context) else ClusterFiles()
         inputs = task.paths["volume"], task.output
         return cluster(*inputs, finding, files, options, context.stop, context.progress).segmentation
 
-    return _timed(task, context, lambda: _figures(_replacing(context, once), task.output))
+    def work() -> _Work:
+        done = _figures(_replacing(context, once), task.output)
+        return replace(done, request=_files_request(task), sha256=_digests(task))
+
+    return _timed(task, context, work)
 
 
 def _distil(task: Task, context: Context) -> Result:
@@ -175,7 +225,7 @@ def _distil(task: Task, context: Context) -> Result:
         save_model(report.student, task.output)
         return True
 
-    return _timed(task, context, lambda: (_replacing(context, once), {}))
+    return _timed(task, context, lambda: _Work(_replacing(context, once)))
 
 
 SEGMENT = Step(_segment_status, _segment)

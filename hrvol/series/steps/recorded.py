@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrvol.errors import OutputExistsError
+from hrvol.errors import HrvolError, OutputExistsError
+from hrvol.recipe.recipe import Recipe
 from hrvol.series.identity import Inputs, Known
 from hrvol.series.records import (
     Record,
@@ -109,8 +111,21 @@ def _status(task: Task, record: Record | None, request: Mapping[str, Any]) -> St
         return Status(TODO) if gone else Status(STALE, changed)
     if changed is not None:
         return Status(STALE, changed)
-    different = differences(record.request, request)
+    different = differences(_completed(record.request), request)
     return Status(STALE, f"changed: {_told(task, different)}") if different else Status(DONE)
+
+
+def _completed(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a recorded request whose recipe has the keys that were added since, with their defaults."""
+    settings = request.get("settings")
+    recipe = settings.get("recipe") if isinstance(settings, Mapping) else None
+    if not isinstance(recipe, Mapping):
+        return request
+    try:
+        whole = json.loads(json.dumps(Recipe.from_dict(recipe).to_dict()))
+    except HrvolError:  # of a version with other keys
+        return request
+    return {**request, "settings": {**request["settings"], "recipe": whole}}
 
 
 def _told(task: Task, names: str) -> str:
