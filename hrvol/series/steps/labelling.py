@@ -26,7 +26,7 @@ from hrvol.series.records import Record, read_record, sha256_of, write_record
 from hrvol.series.steps.recorded import FRESH
 from hrvol.series.steps.requests import cluster_options, distil_options, run_options, storage_of
 from hrvol.series.steps.step import DONE, STALE, TODO, UNFINISHED, Context, Result, Status, Step
-from hrvol.series.tasks import WRITTEN, Task
+from hrvol.series.tasks import WRITTEN, Task, exists
 from hrvol.volume.guard import keep_inputs
 from hrvol.volume.storage.location import Location
 
@@ -101,7 +101,8 @@ class _Work:
 
 def _timed(task: Task, context: Context, work: Callable[[], _Work]) -> Result:
     """Do work and record it; its time is added to that of earlier runs, also if it fails or is stopped."""
-    before = read_record(task.output, context.out) or Record(step=task.step)
+    record = read_record(task.output, context.out) if exists(task.output) else None
+    before = record or Record(step=task.step)
     began = time.monotonic()
 
     def note(done: _Work) -> float:
