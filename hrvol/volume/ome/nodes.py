@@ -12,8 +12,8 @@ from hrvol.errors import InputError, UnreadableError, UsageError, first_line, on
 from hrvol.text import listed, printable
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.metadata import DEFAULT_LABELS
-from hrvol.volume.storage.input_store import open_input
 from hrvol.volume.storage.location import Location
+from hrvol.volume.storage.open_input import open_input
 
 
 def open_zarr(source: Location, others: str = "") -> zarr.Array[Any] | zarr.Group:
