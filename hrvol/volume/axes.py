@@ -55,12 +55,12 @@ def spatial_axes(
         raise InputError(f"{source}: found axis {twice} twice, expected each axis once")
     if names is None or not {"y", "x"} <= set(names):
         names = _guess(source, shape, channel)
-    extra = [
-        (name, n) for name, n in zip(names, shape, strict=True) if name not in ("z", "y", "x") and n > 1
-    ]
+    extra = [(name, n) for name, n in zip(names, shape, strict=True) if name not in ("z", "y", "x") and n > 1]
     if channel is not None and len(extra) == 1:
         if channel != "mean" and channel >= extra[0][1]:
-            raise InputError(f"{source}: found {extra[0][1]} channels, expected one numbered {channel} (from 0)")
+            raise InputError(
+                f"{source}: found {extra[0][1]} channels, expected one numbered {channel} (from 0)"
+            )
         return names
     for name, length in zip(names, shape, strict=True):
         if name not in ("z", "y", "x") and length > 1:
@@ -68,8 +68,8 @@ def spatial_axes(
                 name, f"{length} along axis {printable(repr(name), 60)}"
             )
             raise InputError(
-                f"{source}: found {content} in shape {shape}, expected one grey value per voxel: take one with"
-                " --channel N, or --channel mean"
+                f"{source}: found {content} in shape {shape}, expected one grey value per voxel: take one"
+                " with --channel N, or --channel mean"
             )
     return names
 

@@ -48,10 +48,10 @@ class RawLayout:
             shown = printable(self.byteorder, 60)
             raise UsageError(f"raw byte order: found {shown}, expected little or big")
         try:
-            kind = np.dtype(self.dtype).kind
+            known = np.dtype(self.dtype).kind in "biuf"
         except (TypeError, ValueError):
-            kind = ""
-        if kind not in ("b", "i", "u", "f"):
+            known = False
+        if not known:
             shown = printable(str(self.dtype), 60)
             raise UsageError(f"raw type: found {shown}, expected a type such as uint8, uint16 or float32")
 

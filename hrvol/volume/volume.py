@@ -29,7 +29,7 @@ from hrvol.volume.ome.nodes import attributes_of, labels_of, open_zarr
 from hrvol.volume.parts import Parts, array_parts, check_level, node_parts, stored_parts
 from hrvol.volume.read_options import Channel, RawLayout, ReadOptions, ordered_axes
 from hrvol.volume.storage.bounded_array import check_shape
-from hrvol.volume.storage.location import Location, located
+from hrvol.volume.storage.location import Location
 from hrvol.volume.storage.stamps import Stamp, stamp_of
 
 _OTHERS = " nor a file of another format that hrvol reads"  # for messages
@@ -257,17 +257,17 @@ def open_volume(
         The package that reads this format is not installed.
     """
     given = {"voxel_size": voxel_size, "unit": unit, "axis_order": axis_order, "channel": channel, "raw": raw}
-    said = {name: value for name, value in given.items() if value is not None}
+    said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if isinstance(source, Volume):
         if said or options is not None:
-            raise UsageError(f"{source.source}: is open already, expected a path for {', '.join(said) or 'options'}")
+            raise UsageError(
+                f"{source.source}: is open already, expected a path for {', '.join(said) or 'options'}"
+            )
         return source
     reading: Any = replace(options or ReadOptions(), **said)
     if isinstance(source, str | Path | Location):
-        location = located(source, storage_options)
-        if said or options is not None:
-            location = replace(location, reading=reading)
-        return _open_path(location, None, level)
+        location = Location.of(source, storage_options)
+        return _open_path(replace(location, reading=reading) if said or options else location, None, level)
     if isinstance(source, zarr.Array | zarr.Group):
         return _build(node_parts(source, str(source.store_path), level, None), None, reading)
     return _build(array_parts(source), None, reading)
@@ -293,7 +293,7 @@ def open_labels(source: Any, *, name: str | None = None) -> Volume:
         labels = _open_path(Location.of(source), name or "", 0)
     elif isinstance(source, zarr.Group):
         path = str(source.store_path)
-        labels = _build(node_parts(labels_of(source, path, name), path, 0, None), None, ReadOptions())
+        labels = _build(node_parts(labels_of(source, path, name), path, 0, None), None, None)
     else:
         labels = open_volume(source)
     if labels.dtype.kind not in "iu":
@@ -350,9 +350,9 @@ def _open_path(location: Location, labels: str | None, level: int, again: bool =
     return _build(node_parts(node, source, level, location), origin, location.reading)
 
 
-def _build(parts: Parts, origin: Origin | None, reading: ReadOptions) -> Volume:
+def _build(parts: Parts, origin: Origin | None, reading: ReadOptions | None) -> Volume:
     """Check an array and find z, y and x among its axes, by what the user says and the file."""
-    source, array = parts.source, parts.array
+    source, array, reading = parts.source, parts.array, reading or ReadOptions()
     shape = tuple(int(n) for n in array.shape)
     if np.dtype(array.dtype).kind not in "biuf":
         raise InputError(f"{source}: found type {array.dtype}, expected integers or floating-point numbers")
@@ -362,8 +362,8 @@ def _build(parts: Parts, origin: Origin | None, reading: ReadOptions) -> Volume:
         given = ordered_axes(reading.axis_order, shape)
         if given is None:
             raise InputError(
-                f"{source}: found {len(shape)} axes of shape {shape}, expected the order of all of them, found"
-                f" {reading.axis_order}"
+                f"{source}: found {len(shape)} axes of shape {shape}, expected as many as the axis order"
+                f" {reading.axis_order} has"
             )
     names = spatial_axes(source, shape, given or stored, reading.channel)
     own = names if stored is None else stored

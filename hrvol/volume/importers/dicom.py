@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hrvol.errors import InputError
 from hrvol.text import printable
 from hrvol.volume.importers.extras import require
-from hrvol.volume.importers.lazy_arrays import SlicedArray, plane_array
+from hrvol.volume.importers.lazy_arrays import plane_array
 from hrvol.volume.importers.stored import Request, StoredImage, VoxelSize, voxel_size
 
 FILES = 2**16

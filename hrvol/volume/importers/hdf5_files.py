@@ -61,12 +61,15 @@ def _source_files(path: Path, inside: str, source: str, depth: int) -> tuple[Pat
             dataset = file.get(inside)
             if dataset is None or not hasattr(dataset, "shape"):
                 raise InputError(
-                    f"{source}: found no {printable(inside, 200)} in {path.name}, which its virtual dataset names"
+                    f"{source}: found no {printable(inside, 200)} in {path.name}, which its"
+                    " virtual dataset names"
                 )
             return files_of(dataset, source, True, depth + 1) if depth < _NESTED else ()
     except OSError as error:
         reason = printable(" ".join(str(error).split()), 200)
-        raise InputError(f"{source}: cannot read {path.name}, which its virtual dataset names: {reason}") from None
+        raise InputError(
+            f"{source}: cannot read {path.name}, which its virtual dataset names: {reason}"
+        ) from None
 
 
 def _existing(own: Path, name: str, source: str, what: str) -> Path:

@@ -115,7 +115,8 @@ def contents(group: Any) -> Contents:
     """Return the datasets of numbers with two or more axes in a group, and broken links."""
     import h5py
 
-    candidates, broken = [], []
+    candidates: list[Candidate] = []
+    broken: list[str] = []
     seen: set[tuple[int, int]] = set()
     whole = True
     for count, (path, node, signal) in enumerate(_walk(group, seen, broken)):
@@ -251,7 +252,7 @@ def _signal_name(group: Any) -> str | None:
     for name in list(group)[:100]:  # before 2014 the dataset was marked
         try:
             if str(text_of(group[name].attrs.get("signal"))) == "1":
-                return name
+                return str(name)
         except _ERRORS:
             continue
     return None
@@ -259,11 +260,11 @@ def _signal_name(group: Any) -> str | None:
 
 def text_of(value: Any) -> str | None:
     """Return an attribute as text."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
     if getattr(value, "size", 0) == 1:
-        return text_of(value.item())
-    return value if isinstance(value, str) else None if value is None else str(value)
+        value = value.item()
+    if value is None:
+        return None
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _of(candidates: Sequence[Candidate], ndim: int) -> list[Candidate]:

@@ -111,7 +111,8 @@ class WholeArray:
         if size > WHOLE_BYTES:
             raise InputError(
                 f"{source}: found {kind} of {format_size(size)}, which can be decoded as a whole only;"
-                f" expected at most {format_size(WHOLE_BYTES)}: decompress it, or convert it to HDF5 or OME-Zarr"
+                f" expected at most {format_size(WHOLE_BYTES)}: decompress it, or convert it to HDF5"
+                " or OME-Zarr"
             )
 
     def __getitem__(self, selection: Selection) -> NDArray[Any]:

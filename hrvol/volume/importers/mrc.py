@@ -42,7 +42,8 @@ def open_mrc(request: Request) -> StoredImage:
         raise InputError(
             f"{request.source}: found shape {shape} after {extended} bytes, expected numbers above 0"
         )
-    offset, array = _HEADER + extended, None
+    offset = _HEADER + extended
+    array: Any
     if opener is open:
         array = mapped(request.source, path, dtype, shape, offset, "C")
     else:

@@ -6,7 +6,7 @@ N5 lists the fastest axis first: x, y, z, and channels last. Voxel sizes are tho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from hrvol.volume.storage.bounded_array import check_chunks, check_shape
 ATTRIBUTES = "attributes.json"
 
 _FOLDERS = 1000  # that are looked at
+
+_CHANNELS = 4
 
 _DATASET = ("dimensions", "dataType", "blockSize")
 
@@ -52,7 +54,9 @@ def open_n5(request: Request) -> StoredImage:
     if not all(isinstance(side, int) and side > 0 for side in (*dimensions, *block)) or len(block) != len(
         dimensions
     ):
-        raise InputError(f"{source}: found dimensions {dimensions} and blocks {block}, expected numbers above 0")
+        raise InputError(
+            f"{source}: found dimensions {dimensions} and blocks {block}, expected numbers above 0"
+        )
     dtype = np.dtype(printable(str(values["dataType"]), 60))
     if dtype.kind not in "iuf":
         raise InputError(f"{source}: found type {dtype}, expected integers or floating-point numbers")
@@ -67,7 +71,7 @@ def open_n5(request: Request) -> StoredImage:
         values: NDArray[Any] = np.asarray(store[selection].read().result())
         return values
 
-    axes = ("x", "y", "z", "c", *(f"axis {i}" for i in range(4, len(dimensions))))[: len(dimensions)]
+    axes = _axes(dimensions)
     array = SlicedArray(read, dimensions, dtype, chunks)
     return StoredImage(array, axes, _size(folder, values, axes), (folder / ATTRIBUTES,))
 
@@ -111,6 +115,23 @@ def _datasets(folder: Path, depth: int) -> list[Path]:
     return found
 
 
+def _factors(folder: Path, group: Mapping[str, Any]) -> Any:
+    """Return the factors of a level from the list of its group."""
+    scales, level = group.get("scales"), folder.name.removeprefix("s")
+    return (
+        scales[int(level)]
+        if isinstance(scales, list) and level.isdecimal() and int(level) < len(scales)
+        else None
+    )
+
+
+def _axes(dimensions: Sequence[int]) -> tuple[str, ...]:
+    """Name the axes: of four, channels are last, or first if these are few."""
+    if len(dimensions) == 4 and dimensions[0] <= _CHANNELS < min(dimensions[1:]):
+        return ("c", "x", "y", "z")
+    return ("x", "y", "z", "c", *(f"axis {i}" for i in range(4, len(dimensions))))[: len(dimensions)]
+
+
 def _size(folder: Path, values: Mapping[str, Any], axes: tuple[str, ...]) -> VoxelSize:
     parent = _attributes(folder.parent) if not {"resolution", "pixelResolution"} & values.keys() else {}
     for owner in (values, parent):
@@ -120,7 +141,7 @@ def _size(folder: Path, values: Mapping[str, Any], axes: tuple[str, ...]) -> Vox
             resolution, units = pixel.get("dimensions"), [pixel.get("unit")] * len(axes)
         if not isinstance(resolution, list) or len(resolution) < 2:
             continue
-        factors = values.get("downsamplingFactors") if owner is values else None
+        factors = None if owner is values else values.get("downsamplingFactors") or _factors(folder, owner)
         steps = dict(zip(axes, resolution, strict=False))
         if isinstance(factors, list) and len(factors) == len(resolution):
             steps = {a: s * f for (a, s), f in zip(steps.items(), factors, strict=False)}

@@ -165,7 +165,10 @@ def _size(header: Mapping[str, Any], axes: tuple[str, ...]) -> VoxelSize:
         ]
         units: Any = header.get("space units") or ()
     elif spacings is not None:
-        steps, units = [None if np.isnan(step) else float(step) for step in spacings], header.get("units") or ()
+        steps, units = (
+            [None if np.isnan(step) else float(step) for step in spacings],
+            header.get("units") or (),
+        )
     else:
         return VoxelSize()
     sizes = dict(zip(axes, reversed(steps), strict=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from hrvol.errors import InputError
@@ -58,7 +59,7 @@ def in_order(source: str, files: Sequence[Path]) -> list[Path]:
     if gaps and all(gaps) and (missing := min(gaps, key=len)):
         raise InputError(
             f"{source}: found {len(files):,} images from {printable(ordered[0].name, 60)} to"
-            f" {printable(ordered[-1].name, 60)}, expected no gaps in their numbers: missing {listed(missing)}"
+            f" {printable(ordered[-1].name, 60)}, expected no gaps: {listed(missing)} missing"
         )
     return ordered
 
@@ -73,7 +74,7 @@ def _check_repeated(source: str, ordered: Sequence[Path], table: Sequence[tuple[
 def _missing(column: Sequence[int]) -> list[int]:
     """Return numbers that a series lacks; none if its step is constant, or it is no count."""
     numbers = sorted(column)
-    steps = [b - a for a, b in zip(numbers, numbers[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(numbers)]
     if not steps or min(steps) == max(steps):
         return []
     step = min(steps)

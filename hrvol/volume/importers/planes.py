@@ -30,7 +30,7 @@ from hrvol.volume.importers.tiff_directory import check_stack, read_directories
 FILES = 2**20
 """Most files of a stack."""
 
-KINDS = {suffix: "TIFF" for suffix in SUFFIXES} | {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+KINDS = dict.fromkeys(SUFFIXES, "TIFF") | {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 """Format by the ending of a name."""
 
 _OPEN = 16  # TIFF files at once
@@ -164,13 +164,16 @@ class PlaneStack(SlicedArray):
     def _select(self, selection: Selection) -> NDArray[Any]:
         first, rest = selection[0], selection[1:]
         if not isinstance(first, slice):
-            return self._read(first, rest)
-        return np.stack([self._read(number, rest) for number in range(len(self.files))[first]])
+            return self._part_of(first, rest)
+        return np.stack([self._part_of(number, rest) for number in range(len(self.files))[first]])
 
-    def _read(self, number: int, rest: Selection) -> NDArray[Any]:
+    def _part_of(self, number: int, rest: Selection) -> NDArray[Any]:
         path = self.files[number]
         values = self._opened(path)
-        shape, dtype = tuple(side for side in values.shape if side > 1 or len(values.shape) == 2), values.dtype
+        shape, dtype = (
+            tuple(side for side in values.shape if side > 1 or len(values.shape) == 2),
+            values.dtype,
+        )
         if values.shape != self._plane.shape and shape != self._plane.shape:
             raise ValueError(f"found {path} of shape {values.shape}, expected {self._plane.shape}")
         if np.dtype(dtype).newbyteorder("=") != self.dtype.newbyteorder("="):

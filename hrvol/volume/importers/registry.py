@@ -69,8 +69,19 @@ def _is_microscope(head: bytes, name: str) -> bool:
 
 FORMATS = (
     Format("an electron microscope's file", rosetta.open_rosetta, magic=_is_microscope),
-    Format("an HDF5 file", hdf5.open_hdf5, (".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5"), (b"\x89HDF\r\n\x1a\n",)),
-    Format("a TIFF image", tiff.open_request, tiff.SUFFIXES, (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), levels=True),
+    Format(
+        "an HDF5 file",
+        hdf5.open_hdf5,
+        (".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5"),
+        (b"\x89HDF\r\n\x1a\n",),
+    ),
+    Format(
+        "a TIFF image",
+        tiff.open_request,
+        tiff.SUFFIXES,
+        (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+        levels=True,
+    ),
     Format("a PNG image", planes.open_raster, (".png",), (b"\x89PNG\r\n\x1a\n",)),
     Format("a JPEG image", planes.open_raster, (".jpg", ".jpeg"), (b"\xff\xd8\xff",)),
     Format("a NumPy file", npy.open_npy, (".npy",), (b"\x93NUMPY",)),
@@ -81,13 +92,19 @@ FORMATS = (
         (".nii", ".nii.gz"),
         magic=lambda head, name: head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"),
     ),
-    Format("a DICOM file", dicom.open_file, (".dcm", ".ima"), magic=lambda head, name: head[128:132] == b"DICM"),
+    Format(
+        "a DICOM file", dicom.open_file, (".dcm", ".ima"), magic=lambda head, name: head[128:132] == b"DICM"
+    ),
     Format("an X-ray microscope's file", txrm.open_txrm, (".txrm", ".xrm", ".txm")),
     Format("a description of a raw file", raw.open_side_file, raw.SIDE_FILES),
     Format(
         "an MRC file",
         mrc.open_mrc,
-        tuple(f"{suffix}{end}" for suffix in (".mrc", ".rec", ".map", ".mrcs", ".ccp4") for end in ("", ".gz", ".bz2")),
+        tuple(
+            f"{suffix}{end}"
+            for suffix in (".mrc", ".rec", ".map", ".mrcs", ".ccp4")
+            for end in ("", ".gz", ".bz2")
+        ),
         magic=lambda head, name: head[208:212] == b"MAP ",
     ),
     Format("a file without a header", raw.open_raw, raw.SUFFIXES),
@@ -138,7 +155,8 @@ def find(location: Location, level: int = 0, again: bool = False) -> Found | Non
     path = location.path
     if path is None:
         return None
-    request = Request(path, location.url, location.inside, level, location.reading.raw, again)
+    layout = None if location.reading is None else location.reading.raw
+    request = Request(path, location.url, location.inside, level, layout, again)
     if not os.path.lexists(path) and glob.has_magic(str(path)):
         matching = [Path(name) for name in glob.glob(str(path)) if os.path.isfile(name)]
         if not matching:
@@ -164,7 +182,9 @@ def open_found(found: Found, source: str) -> StoredImage:
     except HrvolError:
         raise
     except MemoryError:
-        raise InputError(f"{source}: cannot be read as {found.name} (it needs more memory than there is)") from None
+        raise InputError(
+            f"{source}: cannot be read as {found.name} (it needs more memory than there is)"
+        ) from None
     except Exception as error:  # parsers of private formats may raise anything
         raise InputError(f"{source}: cannot be read as {found.name} ({one_line(error)})") from None
 
@@ -187,7 +207,9 @@ def _found_folder(request: Request) -> Found | None:
     folder = request.path
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry, _ in zip(entries, range(_FOLDER_ENTRIES), strict=False)]
+            listed = [(entry.name, entry) for entry, _ in zip(entries, range(_FOLDER_ENTRIES), strict=False)]
+            # Pipes and devices are no images, whatever their names; folders are none either.
+            names = [name for name, entry in listed if name in _ZARR or entry.is_file()]
     except OSError as error:
         raise InputError(f"{request.source}: cannot be opened: {error.strerror}") from None
     if any(name in _ZARR for name in names):
@@ -207,7 +229,8 @@ def _found_files(request: Request, files: Sequence[Path], every: bool = False) -
         return Found("a DICOM series", partial(dicom.open_series, request, files=slices))
     if every:
         raise InputError(
-            f"{request.source}: found {len(files):,} files, expected TIFF, PNG or JPEG images, or DICOM slices"
+            f"{request.source}: found {len(files):,} files, expected TIFF, PNG or JPEG images, or DICOM"
+            " slices"
         )
     return None
 

@@ -76,7 +76,7 @@ def _open_npy(location: Location, url: str) -> StoredImage:
 
 
 def _open_raw(location: Location, url: str) -> StoredImage:
-    layout = location.reading.raw
+    layout = None if location.reading is None else location.reading.raw
     if layout is None:
         raise InputError(
             f"{location.url}: found a file without a header, expected --raw-shape z,y,x and --raw-dtype"
@@ -92,7 +92,9 @@ def _ranges(
     stored = sides[::-1] if fortran else sides
     size, needed = stream.seek(0, 2), offset + math.prod(sides) * kind.itemsize
     if needed > size:
-        raise InputError(f"{location.url}: found {size:,} bytes, expected at least {needed:,} for shape {sides}")
+        raise InputError(
+            f"{location.url}: found {size:,} bytes, expected at least {needed:,} for shape {sides}"
+        )
     lock = threading.Lock()
 
     def read(selection: Selection) -> NDArray[Any]:

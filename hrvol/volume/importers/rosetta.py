@@ -66,7 +66,7 @@ def _chosen(signals: Sequence[Mapping[str, Any]], request: Request) -> Mapping[s
         number: signal
         for number, signal in enumerate(signals)
         if np.dtype(signal["data"].dtype).kind in "biuf"
-        and 2 <= len(signal["data"].shape)
+        and len(signal["data"].shape) >= 2
         and sum(side > 1 for side in signal["data"].shape) in (2, 3)
     }
     wanted = request.inside.strip("/")

@@ -16,6 +16,8 @@ import tifffile
 
 _SLACK = 2**16  # bytes: some strips are padded
 
+_LZMA = 34925
+
 _MEMORY = 256 * 2**20  # bytes of an LZMA decoder
 
 
@@ -25,7 +27,8 @@ def bound_decoders(pages: Iterable[Any]) -> None:
     for page in {id(page): page for page in pages}.values():
         key = int(page.compression)
         bounded = _DECODERS.get(key)
-        if bounded is None or decoders[key].__module__.startswith("imagecodecs"):
+        # imagecodecs decodes no more than the pixels have; of LZMA it drops what there is more.
+        if bounded is None or (key != _LZMA and decoders[key].__module__.startswith("imagecodecs")):
             continue
         kept = decoders._codecs[key]
         decoders._codecs[key] = bounded
@@ -64,7 +67,7 @@ _DECODERS: dict[int, Callable[..., bytes]] = {
     8: _inflate,
     32946: _inflate,
     50013: _inflate,
-    34925: _unpack_lzma,
+    _LZMA: _unpack_lzma,
 }
 if find_spec("_zstd") is not None:  # the module behind it, from Python 3.14 on
     _DECODERS |= {50000: _unpack_zstd, 34926: _unpack_zstd}

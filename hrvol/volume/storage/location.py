@@ -85,12 +85,12 @@ class Location:
     options
         Keywords of the URL's fsspec file system. They may hold secrets, and are never stored or shown.
     reading
-        What the user says about an input.
+        What the user says about an input; ``None``: nothing.
     """
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    reading: ReadOptions = field(default=ReadOptions(), repr=False)
+    reading: ReadOptions | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, source: str | Path | Location, options: Mapping[str, Any] | None = None) -> Location:
