@@ -8,6 +8,7 @@ import click
 
 from hrvol.cli.common.options import json_option, storage_option
 from hrvol.cli.common.output import echo, echo_json
+from hrvol.cli.common.reading import reads
 
 TAUGHT = ("teacher", "volume", "agreement")
 """What of a student's training is shown; the rest is in the JSON values."""
@@ -17,13 +18,16 @@ TAUGHT = ("teacher", "volume", "agreement")
 @click.argument("path")
 @storage_option
 @json_option
+@reads("path")
 def info(path: str, storage_options: dict[str, Any], as_json: bool) -> None:
-    """Describe a volume, labels or a model.
+    """Describe a volume, labels or a model, from metadata only; list the datasets of an HDF5 file.
 
     \b
     Examples:
         hrvol info volume.ome.zarr
         hrvol info labels.ome.zarr --json
+        hrvol info scan.nxs
+        hrvol info scan.nxs::/entry/data/data
         hrvol info phases.hrvol
     """  # noqa: D301 (click needs the escape)
     from hrvol.info import describe

@@ -182,7 +182,7 @@ class Volume:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.origin is not None:
-            return _reopen, self.origin
+            return _open_path, (*self.origin, True)
         fields = (getattr(self, name) for name in self.__dataclass_fields__)
         return Volume, tuple(fields)
 
@@ -322,10 +322,6 @@ def class_info(source: Any, *, name: str | None = None) -> tuple[ClassInfo, ...]
         return None
     path = str(source.store_path)
     return ome.read_classes(attributes_of(labels_of(source, path, name), path), path)
-
-
-def _reopen(source: Location, labels: str | None, level: int) -> Volume:
-    return _open_path(source, labels, level, again=True)
 
 
 def _open_path(location: Location, labels: str | None, level: int, again: bool = False) -> Volume:

@@ -117,7 +117,7 @@ def contents(group: Any) -> Contents:
 
     candidates: list[Candidate] = []
     broken: list[str] = []
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[str, int]] = set()
     whole = True
     for count, (path, node, signal) in enumerate(_walk(group, seen, broken)):
         if count >= NODES:
@@ -135,7 +135,7 @@ def contents(group: Any) -> Contents:
 
 
 def _walk(
-    group: Any, seen: set[tuple[int, int]], broken: list[str], depth: int = 0
+    group: Any, seen: set[tuple[str, int]], broken: list[str], depth: int = 0
 ) -> Iterator[tuple[str, Any, bool]]:
     """Yield path, node and whether it is a signal, of all nodes in a group, each once."""
     import h5py
@@ -150,7 +150,7 @@ def _walk(
         except _ERRORS:
             broken.append(_target(group, name, path))
             continue
-        key = (int(info.fileno), int(info.addr))
+        key = (str(node.file.filename), int(info.addr))
         if key in seen:
             continue
         seen.add(key)

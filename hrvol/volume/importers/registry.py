@@ -27,6 +27,8 @@ _HEAD = 1024  # bytes that tell the format
 
 _FOLDER_ENTRIES = 2**20
 
+_LISTED = 100  # datasets
+
 _ZARR = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 
 
@@ -172,6 +174,18 @@ def find(location: Location, level: int = 0, again: bool = False) -> Found | Non
     if known is None or (known is not _HDF5 and zip_root(path) is not None):
         return None
     return Found(known.name, partial(known.open, request), known.levels)
+
+
+def list_datasets(location: Location) -> dict[str, str]:
+    """Return shape and type of the datasets of a local HDF5 file that may be images; none of other files."""
+    path = location.path
+    if path is None or not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        if not file.read(_HEAD).startswith(_HDF5.starts):
+            return {}
+    found = hdf5.list_datasets(path, location.url)
+    return {one.path: f"{' x '.join(map(str, one.shape))} {one.dtype}" for one in found[:_LISTED]}
 
 
 def open_found(found: Found, source: str) -> StoredImage:

@@ -62,7 +62,7 @@ class VoxelSize:
     origin
         What of the file says so; empty if it does not say.
     notes
-        What is wrong with what the file says, a sentence each.
+        What is wrong with what the file says.
     """
 
     zyx: Spacing3 = (1.0, 1.0, 1.0)
@@ -117,20 +117,20 @@ def voxel_size(sizes: Sequence[Any], units: Sequence[str | None] | str | None, o
     names = [units] * 3 if units is None or isinstance(units, str) else list(units)
     names = [None if name is None else printable(str(name), 60) for name in names]
     kept: list[float | None] = []
-    notes = []
+    wrong = []
     for axis, size, name in zip("zyx", sizes, names, strict=True):
         number = _number(size)
         kept.append(number if number is None or _plausible(number, name) else None)
         if size is not None and kept[-1] is None:
-            shown = printable(str(size), 60)
-            notes.append(f"{origin}: found the size {shown} along {axis}, taken as unknown")
+            wrong.append(f"{printable(str(size), 60)} along {axis}")
+    notes = (f"{origin}: found the size {', '.join(wrong)}, taken as unknown",) if wrong else ()
     if kept[1] is None and kept[2] is None:
-        return VoxelSize(notes=tuple(notes))
+        return VoxelSize(notes=notes)
     known = [name for size, name in zip(kept, names, strict=True) if size is not None]
     names = [known[-1] if size is None else name for size, name in zip(kept, names, strict=True)]
     z, y, x = (1.0 if size is None else size for size in kept)
     zyx, unit = common_unit((z, y, x), names)
-    return VoxelSize(zyx, unit, origin, tuple(notes))
+    return VoxelSize(zyx, unit, origin, notes)
 
 
 def metres_size(sizes: Sequence[Any], origin: str) -> VoxelSize:

@@ -30,7 +30,7 @@ def bound_decoders(pages: Iterable[Any]) -> None:
         # imagecodecs decodes no more than the pixels have; of LZMA it drops what there is more.
         if bounded is None or (key != _LZMA and decoders[key].__module__.startswith("imagecodecs")):
             continue
-        kept = decoders._codecs[key]
+        kept = decoders[key]
         decoders._codecs[key] = bounded
         try:
             page.decode  # noqa: B018 - the function, which is cached, keeps its decoder
