@@ -49,9 +49,7 @@ def _opened(file: Any, source: str) -> Any:
     with suppress(ImportError):
         import hdf5plugin  # noqa: F401 - registers further compressions
     try:
-        # Files are only read, and file systems of beamlines often have no locks.
-        keywords = {"locking": False} if isinstance(file, Path) else {}
-        return h5py.File(file, "r", **keywords)
+        return h5py.File(file, "r")
     except OSError as error:
         reason = printable(" ".join(str(error).split()), 200)
         raise InputError(f"{source}: cannot be read as {_KIND} ({reason})") from None

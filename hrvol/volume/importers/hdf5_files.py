@@ -57,7 +57,7 @@ def _source_files(path: Path, inside: str, source: str, depth: int) -> tuple[Pat
     import h5py
 
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with h5py.File(path, "r") as file:
             dataset = file.get(inside)
             if dataset is None or not hasattr(dataset, "shape"):
                 raise InputError(

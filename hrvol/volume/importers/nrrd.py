@@ -133,6 +133,10 @@ def _decompressed(layout: _Layout, opener: Any) -> NDArray[Any]:
         with opener(file, "rb") as stream:
             if layout.skip >= 0:
                 data = read_exactly(stream, layout.skip, layout.nbytes)
+                if stream.read(1):
+                    raise ValueError(
+                        f"found more than {layout.nbytes:,} bytes of values (a header before them?)"
+                    )
             else:  # the last bytes
                 data = stream.read(layout.nbytes + 2**20)
                 if stream.read(1) or len(data) < layout.nbytes:

@@ -58,6 +58,9 @@ REFUSED = {
     "chunked/zarr_v2_from_zarr-python/data.zarr/": "found a group with 26 arrays",
 }
 
+# The header of a NIfTI file is before its values, which the NRRD header does not say.
+REFUSED_WHEN_READ = {"nrrd/BallBinary30x30x30_nifti.nhdr": "found more than 54,000 bytes of values"}
+
 
 def squeezed(values, sizes=None):
     """Return values as (z, y, x), and the sizes of these axes."""
@@ -179,10 +182,6 @@ def reference(relative, path):
         return by_h5py(path, HDF5[relative])
     if path.is_dir():
         return by_tensorstore(path) if "n5" in relative else by_zarr(path)
-    if path.name == "BallBinary30x30x30_nifti.nhdr":  # pynrrd fails, as the header gives no byte skip
-        return np.frombuffer(
-            gzip.decompress(path.with_name("BallBinary30x30x30.nii.gz").read_bytes()), "<i2"
-        )[: 30**3].reshape(30, 30, 30), None
     if path.suffix == ".raw":
         return by_pynrrd(path.with_suffix(".nhdr"))
     return READERS[Path(path.name.removesuffix(".gz").removesuffix(".bz2")).suffix](path)
@@ -231,6 +230,7 @@ def check(path, values, sizes):
     np.testing.assert_array_equal(volume.read((z, y, x)), expected[z, y, x], err_msg=str(path))
     assert all(0 < c <= side for c, side in zip(volume.chunks, volume.shape, strict=True))
     if sizes is not None:
+        sizes = sizes[-volume.ndim :]
         metres = METRES.get(volume.unit, 1.0)
         for found, size in zip(volume.voxel_size[-len(sizes) :], sizes, strict=True):
             if size is not None and 1e-13 < size < 100:
@@ -243,7 +243,7 @@ def test_every_file(data_dir, tmp_path):
     equal, sized = [], 0
     for relative in names:
         path = folder / relative
-        if relative in ARCHIVES or is_refused(relative):
+        if relative in ARCHIVES or is_refused(relative) or relative in REFUSED_WHEN_READ:
             continue
         volume = check(path, *reference(relative, path))
         equal.append(relative)
@@ -263,9 +263,8 @@ def test_every_file(data_dir, tmp_path):
 
 
 def check_channels(path, count):
-    whole = (
-        tifffile.imread(path) if path.suffix == ".tif" else np.moveaxis(zarr.open(path, mode="r")[:], 2, 0)
-    )
+    is_tiff = path.suffix == ".tif"
+    whole = tifffile.imread(path) if is_tiff else np.moveaxis(zarr.open(path, mode="r")[:], 2, 0)
     for channel in range(count):
         read = open_volume(path, channel=channel).read()
         np.testing.assert_array_equal(read, squeezed(whole[channel]))
@@ -277,9 +276,12 @@ def test_every_other_file_is_refused_in_one_line(data_dir):
     folder, names = manifest(data_dir)
     refused = [name for name in names if is_refused(name) and not name.endswith(("s1/", "s2/"))]
     assert len(refused) >= 40
-    for relative in [*refused, *ARCHIVES]:
-        with pytest.raises(InputError, match=REFUSED.get(relative, "found")) as caught:
-            open_volume(folder / relative)
+    for relative in [*refused, *ARCHIVES, *REFUSED_WHEN_READ]:
+        expected = (REFUSED | REFUSED_WHEN_READ).get(relative, "found")
+        with pytest.raises(InputError, match=expected) as caught:  # noqa: PT012
+            volume = open_volume(folder / relative)
+            if relative in REFUSED_WHEN_READ:
+                volume.read()
         message = str(caught.value)
         assert message.isprintable()
         assert Path(relative).name in message
@@ -290,11 +292,13 @@ def test_all_parts_of_stores_and_files_that_are_none(data_dir):
     folder, _ = manifest(data_dir)
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 400
+    messages = []
     for path in files:
         try:
             open_volume(path)
         except InputError as error:
-            assert str(error).isprintable()
+            messages.append(str(error))
+    assert all(message.isprintable() for message in messages)
 
 
 def test_sizes_and_where_they_are_from(data_dir):
