@@ -130,7 +130,7 @@ def _in_order(headers: Sequence[tuple[Path, Any]], source: str) -> tuple[list[Pa
     steps = np.diff(along)
     if len(steps) and steps.min() <= 0:
         raise InputError(f"{source}: found two slices at one position, expected each position once")
-    middle = float(np.median(steps)) if len(steps) else 0.0
+    middle = float(np.quantile(steps, 0.5, method="lower")) if len(steps) else 0.0
     if len(steps) and (np.abs(steps - middle) > _UNEVEN * middle + 1e-4).any():
         worst = int(np.argmax(np.abs(steps - middle)))
         names = [printable(headers[order[i]][0].name, 60) for i in (worst, worst + 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import math
 from typing import Any
 
@@ -17,6 +18,8 @@ from hrvol.volume.importers.stored import Request, StoredImage, VoxelSize, grey_
 
 _HEADER = 1024  # bytes
 
+_EXTENDED = slice(92, 96)  # of these, the size of the extended header
+
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
 
 
@@ -27,10 +30,13 @@ def open_mrc(request: Request) -> StoredImage:
     utils = require("mrcfile.utils", request.source, kind)
     path, opener = request.path, _OPENERS.get(request.path.suffix.lower(), open)
     with opener(path, "rb") as file:
-        # Only the header is read: its sizes are checked before the values are.
-        reader = mrcfile.mrcinterpreter.MrcInterpreter(file, permissive=True, header_only=True)
-        header = reader.header
-        extended = int(header.nsymbt)
+        head = bytearray(file.read(_HEADER))
+    # Only the header is interpreted: mrcfile would read as many bytes behind it as it claims.
+    claimed = bytes(head[_EXTENDED])
+    head[_EXTENDED] = bytes(len(claimed))
+    reader = mrcfile.mrcinterpreter.MrcInterpreter(io.BytesIO(head), permissive=True, header_only=True)
+    header = reader.header
+    extended = int(np.frombuffer(claimed, header.nsymbt.dtype)[0])
     try:
         dtype = utils.data_dtype_from_header(header)
         shape = tuple(int(side) for side in utils.data_shape_from_header(header))

@@ -8,7 +8,7 @@ from typing import Any
 import zarr
 from zarr.errors import ZarrUserWarning
 
-from hrvol.errors import InputError, UnreadableError, UsageError, first_line, one_line
+from hrvol.errors import HrvolError, InputError, UnreadableError, UsageError, first_line, one_line
 from hrvol.text import listed, printable
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.metadata import DEFAULT_LABELS
@@ -138,13 +138,11 @@ def only_array(group: zarr.Group, source: str) -> zarr.Array[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ZarrUserWarning)
-            arrays = dict(group.arrays())
-    except MemoryError:
+            arrays = dict(group.arrays()) or _nested(group, source)
+    except (MemoryError, HrvolError):
         raise
     except Exception as error:
         raise InputError(f"{source}: found damaged Zarr metadata ({one_line(error)})") from None
-    if not arrays:
-        arrays = _nested(group, source)
     if len(arrays) != 1:
         content = f"{len(arrays)} arrays ({listed(sorted(arrays), 5)})" if arrays else "no array"
         raise InputError(f"{source}: found a group with {content}, expected one array or an OME-Zarr image")
