@@ -25,6 +25,10 @@ def open_hdf5(request: Request) -> StoredImage:
     file = _opened(request.path, request.source)
     dataset = choose(file, request.inside, request.source)
     files = files_of(dataset, request.source, check=not request.again)
+    if dataset.external:
+        holder, name = dataset.file, dataset.name
+        del dataset  # it has to be closed to be opened otherwise
+        dataset = _beside_its_file(holder, name)
     own = request.path
     return _image(file, dataset, request.source, tuple(dict.fromkeys((own, *map(_beside(own), files)))))
 
@@ -36,6 +40,15 @@ def open_stream(stream: Any, inside: str, source: str) -> StoredImage:
     if dataset.is_virtual or dataset.external:
         raise InputError(f"{source}: found a dataset in several files at a URL, expected one file")
     return _image(file, dataset, source, ())
+
+
+def _beside_its_file(file: Any, name: str) -> Any:
+    """Open a dataset whose values are in raw files, which are named from the folder of its file."""
+    import h5py
+
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_efile_prefix(b"${ORIGIN}")
+    return h5py.Dataset(h5py.h5d.open(file.id, name.encode(), access))
 
 
 def list_datasets(path: Path, source: str) -> tuple[Candidate, ...]:
