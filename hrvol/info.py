@@ -28,8 +28,8 @@ def describe(path: str | Location, *, storage_options: Mapping[str, Any] | None 
     Parameters
     ----------
     path
-        A volume, labels or a ``*.hrvol`` model: a path or, except for models, a URL; or a location with what
-        the user says about it.
+        A volume, labels or a ``*.hrvol`` model: a path or, except for models, a URL; or a location with
+        reading options.
     storage_options
         Keywords of the fsspec file system of a URL.
 

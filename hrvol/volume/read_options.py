@@ -1,4 +1,4 @@
-"""What a user says about an input that its file does not say, or says wrongly."""
+"""Options of reading: what the file of an input lacks, or states wrongly."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ class RawLayout:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How an input is read, where its file does not say it or is wrong.
+    """How an input is read where its file lacks metadata, or has wrong ones.
 
     Attributes
     ----------
     voxel_size
-        (z, y, x) in ``unit``, in place of what the file says.
+        (z, y, x) in ``unit``, in place of that of the file.
     unit
         Unit of length; without one, that of the file.
     axis_order
@@ -103,7 +103,7 @@ class ReadOptions:
             raise UsageError(f"channel: found {shown}, expected a number from 0, or mean")
 
     def words(self) -> list[str]:
-        """Return the options of the command line that say the same."""
+        """Return the same as options of the command line."""
         words: list[str] = []
         if self.voxel_size is not None:
             words += ["--voxel-size", ",".join(f"{size:g}" for size in self.voxel_size)]

@@ -73,7 +73,7 @@ class Volume:
     voxel_size_from
         What of the file states the voxel size; empty if it is unknown.
     notes
-        What is wrong with the file's voxel size, a sentence each.
+        Values of the file that are no voxel sizes.
     """
 
     source: str
@@ -235,7 +235,7 @@ def open_volume(
     level
         Resolution level of an OME-Zarr image or a pyramidal TIFF; 0 is the finest.
     options
-        What the file does not say, or says wrongly, as one object.
+        What the file lacks, or states wrongly, as one object.
     voxel_size, unit, axis_order, channel, raw
         The same one by one, see :class:`~hrvol.volume.read_options.ReadOptions`; they override those of
         ``options``.
@@ -257,17 +257,17 @@ def open_volume(
         The package that reads this format is not installed.
     """
     given = {"voxel_size": voxel_size, "unit": unit, "axis_order": axis_order, "channel": channel, "raw": raw}
-    said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if isinstance(source, Volume):
-        if said or options is not None:
+        if chosen or options is not None:
             raise UsageError(
-                f"{source.source}: is open already, expected a path for {', '.join(said) or 'options'}"
+                f"{source.source}: is open already, expected a path for {', '.join(chosen) or 'options'}"
             )
         return source
-    reading: Any = replace(options or ReadOptions(), **said)
+    reading: Any = replace(options or ReadOptions(), **chosen)
     if isinstance(source, str | Path | Location):
         location = Location.of(source, storage_options)
-        return _open_path(replace(location, reading=reading) if said or options else location, None, level)
+        return _open_path(replace(location, reading=reading) if chosen or options else location, None, level)
     if isinstance(source, zarr.Array | zarr.Group):
         return _build(node_parts(source, str(source.store_path), level, None), None, reading)
     return _build(array_parts(source), None, reading)
@@ -347,7 +347,7 @@ def _open_path(location: Location, labels: str | None, level: int, again: bool =
 
 
 def _build(parts: Parts, origin: Origin | None, reading: ReadOptions | None) -> Volume:
-    """Check an array and find z, y and x among its axes, by what the user says and the file."""
+    """Check an array and find z, y and x among its axes, by the options and the file."""
     source, array, reading = parts.source, parts.array, reading or ReadOptions()
     shape = tuple(int(n) for n in array.shape)
     if np.dtype(array.dtype).kind not in "biuf":

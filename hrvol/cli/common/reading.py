@@ -1,4 +1,4 @@
-"""Options that say about inputs what their files do not: voxel size, order of axes, channel, raw layout.
+"""Options for what files of inputs lack: voxel size, order of axes, channel, layout of raw files.
 
 They turn the paths of a command into locations that carry them, so that no function takes them itself.
 """
@@ -55,7 +55,7 @@ READING = {
         "--voxel-size",
         callback=_numbers,
         metavar="z,y,x",
-        help="Size of a voxel in --unit, in place of what the file says; one number for all axes.",
+        help="Size of a voxel in --unit, in place of that of the file; one number for all axes.",
     ),
     "unit": click.option("--unit", metavar="UNIT", help="Unit of the voxel size: nm, um, mm [the file's]."),
     "axis_order": click.option(
@@ -86,7 +86,7 @@ READING = {
 
 
 def reads(*names: str) -> Callable[[F], F]:
-    """Return a decorator that adds the options, and says them of a command's inputs.
+    """Return a decorator that adds the options, and applies them to the inputs of a command.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def reads(*names: str) -> Callable[[F], F]:
             if reading is not None:
                 for name in names:
                     first, *fields = name.split(".")
-                    values[first] = _told(values[first], fields, reading)
+                    values[first] = _with_options(values[first], fields, reading)
             return command(*arguments, **values)
 
         decorated: Any = with_options
@@ -132,15 +132,15 @@ def _options(
     return ReadOptions(**values, raw=None if raw_shape is None else RawLayout(raw_shape, **given))
 
 
-def _told(value: Any, fields: list[str], reading: ReadOptions) -> Any:
+def _with_options(value: Any, fields: list[str], reading: ReadOptions) -> Any:
     """Return a path as a location with options; paths in tuples and in fields of objects likewise."""
     if fields:
         if value is None or not is_dataclass(value):
             return value
-        inner = _told(getattr(value, fields[0]), fields[1:], reading)
+        inner = _with_options(getattr(value, fields[0]), fields[1:], reading)
         return replace(cast(Any, value), **{fields[0]: inner})
     if isinstance(value, tuple):
-        return tuple(_told(part, [], reading) for part in value)
+        return tuple(_with_options(part, [], reading) for part in value)
     if not isinstance(value, str):
         return value
     from hrvol.volume.storage.location import Location

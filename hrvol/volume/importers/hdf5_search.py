@@ -88,7 +88,7 @@ def choose(file: Any, inside: str, source: str) -> Any:
     Raises
     ------
     InputError
-        There is none, or several: the message lists them with their shapes.
+        There is no such dataset, or there are several: the message lists them with their shapes.
     """
     start = _named(file, inside, source) if inside else file
     if hasattr(start, "shape"):

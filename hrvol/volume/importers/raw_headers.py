@@ -42,7 +42,7 @@ _VG_KINDS = {"unsigned integer": "u", "signed integer": "i", "integer": "i", "fl
 
 @dataclass(frozen=True)
 class RawHeader:
-    """What a side file says.
+    """The contents of a side file.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Recognise files that hrvol does not read, to say what they are and what to do."""
+"""Recognise files that hrvol does not read, for messages."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Format:
 
 
 def _is_microscope(head: bytes, name: str) -> bool:
-    """Return whether a file is of a format that is only told by its name: HDF5 and zip are inside of some."""
+    """Return whether a file is of a format that only its name identifies: some are HDF5 or OLE files."""
     return name.endswith((".dm3", ".dm4", ".emd", ".ser", ".emi", ".hspy"))
 
 
@@ -204,7 +204,7 @@ def open_found(found: Found, source: str) -> StoredImage:
 
 
 def _format(head: bytes, name: str, request: Request) -> Format | None:
-    """Return the format of a file by its first bytes, else by its name, else as the user says."""
+    """Return the format of a file by its first bytes, else by its name, else by the options."""
     if request.raw is not None and name.endswith(raw.SUFFIXES):
         return _RAW
     if request.inside and head.startswith(_HDF5.starts):

@@ -60,9 +60,9 @@ class VoxelSize:
     unit
         OME name of a unit of length, or ``None``.
     origin
-        What of the file says so; empty if it does not say.
+        What of the file states it; empty if it is unknown.
     notes
-        What is wrong with what the file says.
+        Values of the file that are no sizes.
     """
 
     zyx: Spacing3 = (1.0, 1.0, 1.0)
@@ -103,7 +103,7 @@ def voxel_size(sizes: Sequence[Any], units: Sequence[str | None] | str | None, o
     Parameters
     ----------
     sizes
-        (z, y, x); ``None`` where the file does not say.
+        (z, y, x); ``None`` where it is unknown.
     units
         One per axis, or one for all.
     origin

@@ -85,7 +85,7 @@ class Location:
     options
         Keywords of the URL's fsspec file system. They may hold secrets, and are never stored or shown.
     reading
-        What the user says about an input; ``None``: nothing.
+        Options of reading an input; ``None``: none.
     """
 
     url: str
