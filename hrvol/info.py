@@ -51,7 +51,7 @@ def describe(path: str | Location, *, storage_options: Mapping[str, Any] | None 
         from hrvol.segment.model.model import load_model
 
         return _describe_model(load_model(path))
-    datasets = list_datasets(location)
+    datasets, chosen = list_datasets(location)
     try:
         volume = open_volume(location)
     except InputError:
@@ -73,8 +73,8 @@ def describe(path: str | Location, *, storage_options: Mapping[str, Any] | None 
     }
     if volume.notes:
         values["notes"] = list(volume.notes)
-    if len(datasets) > 1:
-        values["datasets"] = datasets
+    if len(datasets) > 1 and chosen in datasets:
+        values |= {"dataset": chosen, "datasets": datasets}
     if classes:
         values["classes"] = {str(info.value): info.name for info in classes}
     try:

@@ -36,12 +36,17 @@ def info(path: str, storage_options: dict[str, Any], as_json: bool) -> None:
     if as_json:
         echo_json(values)
         return
-    rows = {name.replace("_", " "): value for name, value in values.items() if name != "taught"}
+    apart = ("taught", "datasets", "notes")
+    rows = {name.replace("_", " "): value for name, value in values.items() if name not in apart}
     rows |= {f"taught: {name}": values.get("taught", {}).get(name) for name in TAUGHT}
     shown = {name: value for name, value in rows.items() if value is not None}
     width = max(len(name) for name in shown)
     for name, value in shown.items():
         echo(f"{name:<{width}}  {_in_words(value)}")
+    for note in values.get("notes", ()):
+        echo(f"note: {note}")
+    for dataset, found in values.get("datasets", {}).items():
+        echo(f"dataset {dataset}: {found}")
 
 
 def _in_words(value: Any) -> str:

@@ -12,7 +12,11 @@ from click.testing import CliRunner
 import hrvol
 from hrvol.cli import main
 from hrvol.errors import HrvolError, InputError, UsageError
+from hrvol.recipe.specs import TileSpec
+from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
+from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.guard import keep_inputs
+from hrvol.volume.input_state import changed_files, input_state
 from hrvol.volume.read_options import RawLayout, ReadOptions
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.volume import open_volume
@@ -111,6 +115,24 @@ def test_channels_of_zarr(tmp_path):
     array[:] = channels
     np.testing.assert_array_equal(open_volume(tmp_path / "v.zarr", channel=2).read(), VALUES * 3)
     np.testing.assert_array_equal(open_volume(tmp_path / "v.zarr", channel="mean").read(), VALUES * 2)
+
+
+def test_channels_of_zarr_through_the_cache_of_chunks(tmp_path):
+    channels = np.stack([VALUES, VALUES * 2, VALUES * 3])
+    sides = {"shape": channels.shape, "chunks": (2, 2, 3, 7), "dtype": "u2"}
+    array = zarr.create_array(tmp_path / "v.zarr", **sides, dimension_names=list("czyx"))
+    array[:] = channels
+    for channel, expected in ((0, VALUES), (2, VALUES * 3), ("mean", VALUES * 2)):
+        volume = open_volume(tmp_path / "v.zarr", channel=channel)
+        box = (slice(1, 4), slice(0, 6), slice(2, 7))
+        cache, state = ChunkCache(), input_state(volume, box)
+        grid = BlockGrid(volume.shape, TileSpec(core=64, overlap=0), volume.chunks)
+        uses = chunk_uses(grid, volume.chunks).along(volume.axes)
+        read = volume.read(box, lambda a, selection: cache.read(a, selection, uses, state.version))  # noqa: B023
+        np.testing.assert_array_equal(read, expected[box])
+        (tmp_path / "v.zarr" / "c" / "1" / "1" / "1" / "0").touch()
+        changed = changed_files(volume, state, input_state(volume, box))
+        assert bool(changed) is (channel != 0)
 
 
 @pytest.mark.parametrize(

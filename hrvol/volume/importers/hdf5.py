@@ -51,10 +51,15 @@ def _beside_its_file(file: Any, name: str) -> Any:
     return h5py.Dataset(h5py.h5d.open(file.id, name.encode(), access))
 
 
-def list_datasets(path: Path, source: str) -> tuple[Candidate, ...]:
-    """Return the datasets of a file that may be images."""
+def list_datasets(path: Path, inside: str, source: str) -> tuple[tuple[Candidate, ...], str | None]:
+    """Return the datasets of a file that may be images, and the path of the one that is opened, if any is."""
     with _opened(path, source) as file:
-        return contents(file).candidates
+        found = contents(file).candidates
+        try:
+            chosen = choose(file, inside, source)
+        except InputError:
+            return found, None
+        return found, next((one.path for one in found if file[one.path] == chosen), chosen.name)
 
 
 def _opened(file: Any, source: str) -> Any:

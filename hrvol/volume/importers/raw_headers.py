@@ -87,7 +87,8 @@ def read_metaimage(path: Path, source: str) -> RawHeader:
     name = values.get("ElementDataFile", "")
     if not name:
         raise InputError(f"{source}: found no ElementDataFile in a MetaImage header, expected one")
-    if name.upper() == "LIST" or "%" in name or " " in name:
+    whole = name.upper() == "LOCAL" or (path.parent / name).is_file()
+    if name.upper() == "LIST" or (not whole and ("%" in name or " " in name)):
         raise InputError(f"{source}: found values in several files, expected one file")
     local = name.upper() == "LOCAL"
     sides = _integers(values, "DimSize", source)

@@ -176,16 +176,23 @@ def find(location: Location, level: int = 0, again: bool = False) -> Found | Non
     return Found(known.name, partial(known.open, request), known.levels)
 
 
-def list_datasets(location: Location) -> dict[str, str]:
-    """Return shape and type of the datasets of a local HDF5 file that may be images; none of other files."""
+def list_datasets(location: Location) -> tuple[dict[str, str], str | None]:
+    """Return the datasets of a local HDF5 file that may be images, and which of them is opened.
+
+    Returns
+    -------
+    tuple
+        Shape and type by path (none of a file of another format), and the path of the one that is opened.
+    """
     path = location.path
     if path is None or not path.is_file():
-        return {}
+        return {}, None
     with path.open("rb") as file:
-        if not file.read(_HEAD).startswith(_HDF5.starts):
-            return {}
-    found = hdf5.list_datasets(path, location.url)
-    return {one.path: f"{' x '.join(map(str, one.shape))} {one.dtype}" for one in found[:_LISTED]}
+        request = Request(path, location.url, location.inside)
+        if _format(file.read(_HEAD), path.name.lower(), request) is not _HDF5:
+            return {}, None
+    found, chosen = hdf5.list_datasets(path, location.inside, location.url)
+    return {one.path: f"{' x '.join(map(str, one.shape))} {one.dtype}" for one in found[:_LISTED]}, chosen
 
 
 def open_found(found: Found, source: str) -> StoredImage:

@@ -16,7 +16,7 @@ from hrvol.errors import HrvolError, InputError, one_line
 from hrvol.volume.importers.extras import read_quietly
 from hrvol.volume.importers.ome_tiff import check_ome, is_ome, parse_ome
 from hrvol.volume.importers.stored import Request, StoredImage
-from hrvol.volume.importers.tiff_codecs import bound_decoders
+from hrvol.volume.importers.tiff_codecs import bound_decoders, check_decoders
 from hrvol.volume.importers.tiff_directory import (
     Directories,
     Page,
@@ -77,7 +77,9 @@ def open_tiff(path: Path, level: int) -> StoredImage:
                 mappable = chosen.dataoffset is not None and level == 0
                 files = _files_of(path, chosen)
                 if not mappable:
-                    bound_decoders([page.keyframe for page in chosen.pages if page is not None])
+                    keyframes = [page.keyframe for page in chosen.pages if page is not None]
+                    check_decoders(path, keyframes)
+                    bound_decoders(keyframes)
                     store = series.aszarr(level=level)
             if mappable:
                 # Uncompressed and contiguous: the operating system reads only the pages that are accessed.

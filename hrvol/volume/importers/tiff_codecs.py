@@ -10,9 +10,13 @@ import zlib
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import tifffile
+
+from hrvol.errors import MissingExtraError
+from hrvol.text import printable
 
 _SLACK = 2**16  # bytes: some strips are padded
 
@@ -36,6 +40,18 @@ def bound_decoders(pages: Iterable[Any]) -> None:
             page.decode  # noqa: B018 - the function, which is cached, keeps its decoder
         finally:
             decoders._codecs[key] = kept
+
+
+def check_decoders(path: Path, pages: Iterable[Any]) -> None:
+    """Raise a :class:`MissingExtraError` if pages are compressed in a way that needs imagecodecs."""
+    for compression in {page.compression for page in pages}:
+        try:
+            tifffile.TIFF.DECOMPRESSORS[int(compression)]
+        except KeyError:
+            raise MissingExtraError(
+                f"{path}: found a TIFF image compressed with {printable(str(compression.name), 40)}, which is"
+                " read with imagecodecs: pip install 'hrvol[io]'"
+            ) from None
 
 
 def _inflate(data: bytes, /, *, out: Any = None) -> bytes:

@@ -61,6 +61,7 @@ def test_several(path):
     listed = describe(str(path))
     assert listed["kind"] == "datasets"
     assert listed["datasets"]["/b/c"] == "2 x 6 x 7 uint16"
+    assert describe(f"{path}::/b")["dataset"] == "/b/c"
 
 
 def nexus(path, default=True):
