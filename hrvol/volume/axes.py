@@ -88,5 +88,6 @@ def _guess(source: str, shape: tuple[int, ...], channel: Channel | None = None) 
         return ("y", "x", "s")
     extra = len(shape) - 3
     if len(shape) < 2 or (extra > 0 and math.prod(shape[:extra]) > 1 and channel is None):
-        raise InputError(f"{source}: found shape {shape}, expected (y, x) or (z, y, x)")
+        way = ": take one channel with --channel N, or --channel mean" if extra > 0 else ""
+        raise InputError(f"{source}: found shape {shape}, expected (y, x) or (z, y, x){way}")
     return ("",) * max(extra, 0) + tuple("zyx"[-len(shape) :])

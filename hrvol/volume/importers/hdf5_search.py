@@ -108,6 +108,8 @@ def choose(file: Any, inside: str, source: str) -> Any:
             return file[several[0].path]
         if several:
             break
+    if len(found.candidates) == 1:  # of more axes, of which one may be channels
+        return file[found.candidates[0].path]
     raise InputError(f"{source}: {_listed(found)}")
 
 

@@ -116,6 +116,14 @@ def test_sizes(path):
     assert (volume.unit, volume.voxel_size_from) == ("centimeter", "configuration of nabu")
 
 
+def test_channels(path):
+    write(path, a=np.stack([VALUES, VALUES * 2, VALUES * 3]))
+    with pytest.raises(InputError, match=r"found shape \(3, 5, 6, 7\), .* --channel N"):
+        open_volume(path)
+    np.testing.assert_array_equal(open_volume(path, channel=1).read(), VALUES * 2)
+    np.testing.assert_array_equal(open_volume(path, channel="mean").read(), VALUES * 2)
+
+
 def test_axes_of_length_1(path):
     write(path, a=VALUES[:, None, :, None, :])
     equal(path)

@@ -1,5 +1,6 @@
 """Whatever is written by other programs is read again: types, byte orders, odd sizes, 2D and 3D."""
 
+import resource
 import tempfile
 from pathlib import Path
 
@@ -170,3 +171,50 @@ def test_orders_of_axes(values):
     volume = open_volume(values, axis_order=order)
     expected = values.T[np.newaxis] if values.ndim == 2 else values.T
     np.testing.assert_array_equal(volume.read(), expected)
+
+
+def sparse(path, header, shape, dtype="<u2"):
+    """Write a header and values of zeros, which take no space on the disk."""
+    path.write_bytes(header)
+    with path.open("r+b") as file:
+        file.truncate(len(header) + int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    return path
+
+
+LARGE = (1000, 1500, 1500)  # 4.5 GB
+
+
+def large_files(folder):
+    sides = " ".join(map(str, LARGE[::-1]))
+    nrrd_header = f"NRRD0004\ntype: uint16\ndimension: 3\nsizes: {sides}\nendian: little\nencoding: raw\n\n"
+    yield sparse(folder / "v.nrrd", nrrd_header.encode(), LARGE)
+    meta = f"NDims = 3\nDimSize = {sides}\nElementType = MET_USHORT\nElementDataFile = LOCAL\n"
+    yield sparse(folder / "v.mha", meta.encode(), LARGE)
+    sparse(folder / "w.raw", b"", LARGE)
+    (folder / "w.mhd").write_text(meta.replace("LOCAL", "w.raw"))
+    yield folder / "w.mhd"
+    np.lib.format.open_memmap(folder / "v.npy", "w+", "<u2", LARGE).flush()
+    yield folder / "v.npy"
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.uint16)
+    header.set_data_shape(LARGE[::-1])
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    yield sparse(folder / "v.nii", header.binaryblock + bytes(4), LARGE)
+    mrcfile.new_mmap(folder / "v.mrc", LARGE, 6).close()
+    yield folder / "v.mrc"
+    with h5py.File(folder / "v.h5", "w") as file:
+        file.create_dataset("data", LARGE, "<u2")
+    yield folder / "v.h5"
+
+
+def test_a_box_of_a_large_file_takes_the_memory_of_a_box(tmp_path):
+    box = (slice(400, 464), slice(200, 500), slice(1000, 1300))
+    for path in large_files(tmp_path):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        volume = open_volume(path)
+        assert volume.shape == LARGE, path
+        assert not volume.read(box).any()
+        # 12 MB of values; and the pages of rows and planes that the operating system maps.
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024, path
+        del volume
+        path.unlink()

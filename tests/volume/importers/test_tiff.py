@@ -132,3 +132,16 @@ def test_a_compression_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(tifffile.TIFF, "DECOMPRESSORS", Without(), raising=False)
     with pytest.raises(MissingExtraError, match=r"v\.tif: .* ZSTD, .* pip install 'hrvol\[io\]'"):
         open_volume(tmp_path / "v.tif")
+
+
+@pytest.mark.parametrize("compression", ["lzw", "packbits", "zlib", "zstd", "jpeg", "lzma"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_compressions(tmp_path, compression, bigtiff):
+    pytest.importorskip("imagecodecs")
+    values = (VALUES // 256).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "v.tif", values, compression=compression, bigtiff=bigtiff, rowsperstrip=8)
+    volume = open_volume(tmp_path / "v.tif")
+    expected = tifffile.imread(tmp_path / "v.tif")
+    np.testing.assert_array_equal(volume.read(), expected)
+    np.testing.assert_array_equal(volume.read(BOX), expected[BOX])
+    assert volume.chunks == (1, 8, 37)
