@@ -20,6 +20,7 @@ from hrvol.distil.examples import Crop, CropShape, Example, LabelledTile, draw_c
 from hrvol.distil.fit import Fit, FitSettings
 from hrvol.distil.planes import PlaneTile, layout
 from hrvol.distil.rarity import factors_of, weighed
+from hrvol.distil.sample import TeacherSample
 from hrvol.errors import ModelError
 from hrvol.recipe.specs import TileSpec
 from hrvol.segment.student.network import StudentNetwork, folded, network_arrays
@@ -250,3 +251,15 @@ def test_rare_classes_become_rarer_but_do_not_vanish():
     assert (images[0] * factors[:, None, None]).argmax(0).all()
     one_sided = [np.stack([1 - rare, rare]) for rare in (plain, plain)]
     np.testing.assert_allclose(factors_of(shares, 0.4, one_sided), shares**0.4)
+
+
+@pytest.mark.parametrize(
+    ("axes", "kept"), [((0, 0, 0, 0), {0}), ((1, 2, 1, 2), {1, 2}), ((1, 0, 2, 2, 1, 2), {0, 1})]
+)
+def test_some_tile_is_kept_back_whatever_the_axes(axes, kept):
+    volume = volume_of((64, 64, 64))
+    tiles = [labelled(volume, axis, position) for position, axis in enumerate(axes)]
+    sample = TeacherSample(open_volume(volume), None, tiles, [1.0] * len(tiles), {}, "")
+    assert {tile.where.axis for tile in sample.kept_back} <= kept
+    assert len(sample.kept_back) == (1 if len(tiles) < 6 else 2)
+    assert len(sample.training) + len(sample.kept_back) == len(tiles)
