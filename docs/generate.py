@@ -37,7 +37,7 @@ API = {
     "Training": ["train_model", "tune_recipe", "fit_classes"],
     "Runs": [
         *("segment_volume", "cluster_volume", "plan_run", "run_status", "stop_signals"),
-        "evaluate_volumes",
+        *("evaluate_volumes", "export_volume"),
     ],
     "Exploring": ["detect_objects", "find_similar", "pca_picture", "extract_features"],
 }

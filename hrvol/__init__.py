@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hrvol.planning.plan_run import plan_run
     from hrvol.recipe.recipe import Recipe
     from hrvol.run.cluster import cluster_volume
+    from hrvol.run.export.export_volume import export_volume
     from hrvol.run.extract_features import extract_features
     from hrvol.run.pyramid.build_pyramid import build_pyramid
     from hrvol.run.segment import segment_volume
@@ -44,6 +45,7 @@ _HOME = {
     "detect_objects": "hrvol.explore.detect",
     "distil_model": "hrvol.distil.distil",
     "evaluate_volumes": "hrvol.analysis.evaluate",
+    "export_volume": "hrvol.run.export.export_volume",
     "extract_features": "hrvol.run.extract_features",
     "find_similar": "hrvol.explore.similar",
     "fit_classes": "hrvol.training.cluster",
@@ -74,6 +76,7 @@ __all__ = [
     "detect_objects",
     "distil_model",
     "evaluate_volumes",
+    "export_volume",
     "extract_features",
     "find_similar",
     "fit_classes",

@@ -164,16 +164,16 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
     try:
         yield partial
         if durable:
-            _flush(partial)
+            flush(partial)
         os.replace(partial, path)
         if durable:
             with suppress(OSError):  # the new file is there already; not every file system has this
-                _flush(path.parent)
+                flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Flush a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -23,6 +23,7 @@ from hrvol.cli.detect import detect
 from hrvol.cli.distil import distil
 from hrvol.cli.doctor import doctor
 from hrvol.cli.evaluate import evaluate
+from hrvol.cli.export import export
 from hrvol.cli.features import features
 from hrvol.cli.info import info
 from hrvol.cli.pca import pca
@@ -133,6 +134,7 @@ def main(context: click.Context) -> None:
         hrvol train   volume.ome.zarr strokes.tif -o phases.hrvol --classes pore,binder,particle
         hrvol segment volume.ome.zarr labels.ome.zarr -m phases.hrvol --engine local
         hrvol evaluate labels.ome.zarr truth.tif
+        hrvol export labels.ome.zarr -o labels.tif
 
     \b
     Without strokes:
@@ -150,7 +152,7 @@ def main(context: click.Context) -> None:
 
 _COMMANDS = (
     *(demo, doctor, info, weights, recipe, tune, train, distil, plan, segment, status, pyramid),
-    *(cluster, detect, similar, pca, evaluate, features),
+    *(cluster, detect, similar, pca, evaluate, features, export),
 )
 for _command in _COMMANDS:
     main.add_command(_command)

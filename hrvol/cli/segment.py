@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("volume")
-@click.argument("output", metavar="OUT.ome.zarr")
+@click.argument("output", metavar="OUT.ome.zarr", required=False)
 @click.option(
     "-m", "--model", required=True, metavar="MODEL.hrvol", help="A model made by hrvol train, or a student."
 )
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @reads("volume", "options.input.mask", "first_distil.options.held_out")
 def segment(
     volume: str,
-    output: str,
+    output: str | None,
     model: str,
     options: RunOptions,
     first_distil: FirstDistil | None,
@@ -60,12 +60,14 @@ def segment(
         hrvol segment volume.ome.zarr labels.ome.zarr -m phases.hrvol
         hrvol segment volume.ome.zarr labels.ome.zarr -m phases.hrvol --workers 8 --uncertainty
         hrvol segment large.ome.zarr labels.ome.zarr -m phases.hrvol --distil
+        hrvol segment volume.ome.zarr --into-input --name phases -m phases.hrvol
         hrvol segment volume.zarr trial.ome.zarr -m phases.hrvol --roi 100:110,:,:
         hrvol segment s3://in/volume.zarr s3://out/labels.ome.zarr -m phases.hrvol --engine tcp://head:8786
 
     A block that fails is tried three times. It does not end the run: failed blocks are listed at the end, the
     exit code is 1, and the same command tries them again.
     """  # noqa: D301 (click needs the escape)
+    into, output = output is None, _output(volume, output, options)
     if first_distil is not None:
         _check_distil(options)
     if dry_run:
@@ -83,13 +85,32 @@ def segment(
         if first_distil is not None:
             model = _student(volume, output, model, first_distil, options, stop)
         with display() as progress:
-            report = run_segment(volume, output, model, options, stop, progress)
+            report = run_segment(volume, None if into else output, model, options, stop, progress)
     check_blocks(report, output)
-    echo_segmentation(report, output)
+    echo_segmentation(
+        report, output if report.left else output.removesuffix(".unfinished") if into else output
+    )
+
+
+def _output(volume: str, output: str | None, options: RunOptions) -> str:
+    """Return the output of a run: the one that was named, or a place in the volume."""
+    if output is not None and options.output.into_input:
+        raise click.UsageError(f"--into-input writes into VOLUME: found the output {output} too, choose one")
+    if output is not None:
+        return output
+    if not options.output.into_input:
+        raise click.UsageError("Missing argument 'OUT.ome.zarr' (or --into-input).")
+    from hrvol.run.into_input import find_place
+
+    return str(find_place(volume, options.output.name).run)
 
 
 def _check_distil(options: RunOptions) -> None:
     """Refuse options that go with no student that is made first."""
+    if options.output.into_input:
+        raise click.UsageError(
+            "--into-input needs a student that exists: run hrvol distil first, then with -m STUDENT.hrvol"
+        )
     if options.output.part is not None:
         raise click.UsageError(
             "--part needs a student that exists: run hrvol distil first, then each part with -m STUDENT.hrvol"

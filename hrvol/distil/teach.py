@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.distil.cache import DistilCache
-from hrvol.distil.check import GAP, WORSE, Agreement, agreement, fit_temperature
+from hrvol.distil.check import GAP, WORSE, Agreement, agreement, fit_temperature, tempered
 from hrvol.distil.examples import Example, crop_shape, read_example, trimmed
 from hrvol.distil.fit import FitSettings
 from hrvol.distil.held_out import HeldOut
@@ -114,7 +114,7 @@ def teach(
     trainer = Trainer(values, kept, cache, key, stop, progress, device)
     settings = FitSettings(distilling.steps, seed=distilling.seed)
     names = NAMES if distilling.size == AUTO else (distilling.size,)
-    found: dict[str, tuple[Trained, Agreement, float]] = {}
+    found: dict[str, tuple[Trained, Agreement, float, list[NDArray[np.float32]]]] = {}
     truth = [tile.probabilities for tile in sample.kept_back]
     examples: list[Example] = []
     shape = None
@@ -132,15 +132,14 @@ def teach(
             trained = trainer.train(name, spec, examples, settings)
         predicted = kept.predict(trained.student, device)
         temperature = fit_temperature(truth, predicted, distilling.seed)
-        found[name] = (trained, agreement(truth, predicted, temperature), temperature)
+        found[name] = (trained, agreement(truth, predicted, temperature), temperature, predicted)
         LOG.info("%s: mean IoU with the teacher %.3f", name, found[name][1].mean_iou)
     best = max(entry[1].mean_iou for entry in found.values())
     chosen = next(name for name, entry in found.items() if entry[1].mean_iou >= best - CLOSE)
-    trained, kept_agreement, temperature = found[chosen]
+    trained, kept_agreement, temperature, on_kept = found[chosen]
     some = KeptBack(sample.volume, teacher.window, sample.training[: max(1, len(sample.kept_back))])
-    on_training = agreement(
-        [tile.probabilities for tile in some.tiles], some.predict(trained.student, device), temperature
-    )
+    on_some = some.predict(trained.student, device)
+    on_training = agreement([tile.probabilities for tile in some.tiles], on_some, temperature)
     by_size = {name: round(entry[1].mean_iou, 4) for name, entry in found.items()}
     on_strokes = None
     if held_out is not None:
@@ -171,7 +170,8 @@ def teach(
         "steps": distilling.steps,
         "problems": list(problems),
     }
-    factors = odds_factors(sample, distilling.rarity)
+    seen = [tempered(values, temperature) for values in (*on_kept, *on_some)]
+    factors = odds_factors(sample, distilling.rarity, (*kept.tiles, *some.tiles), seen)
     if factors is not None:
         taught["class_weights"] = {
             info.name: float(f"{factor:.4g}") for info, factor in zip(teacher.classes, factors, strict=True)

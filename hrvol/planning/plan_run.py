@@ -64,6 +64,7 @@ def plan_run(
     class_weights: Mapping[str, float] | None = None,
     fractions: Sequence[float] | Mapping[str, float] | None = None,
     companion: str | Path | Model | None = None,
+    backend: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -79,8 +80,8 @@ def plan_run(
     seconds
         Approximate length of the probe, besides the start of the workers. At least one plane is computed.
     volume, out, model, engine, workers, scheduler_file, engine_options, device, devices, part, probabilities,
-    uncertainty, crf, roi, mask, level, overwrite, name, class_weights, fractions, companion, weights_path,
-    offline, storage_options
+    uncertainty, crf, roi, mask, level, overwrite, name, class_weights, fractions, companion, backend,
+    weights_path, offline, storage_options
         As for :func:`hrvol.segment_volume`. Engines with workers on other machines are not started: the probe
         runs on this one. For an unfinished output, the plan is of the remaining blocks.
 
@@ -112,6 +113,7 @@ def plan_run(
         WeightsSource.of(weights_path, offline),
         storage_options,
         companion,
+        backend,
     )
     return plan(volume, out, model, options, seconds)
 
@@ -161,7 +163,7 @@ def plan(
             return estimated
         from hrvol.planning.students import plan_students  # imports torch
 
-        return replace(estimated, students=plan_students(task, estimated))
+        return replace(estimated, students=plan_students(task, estimated, options.backend))
 
 
 def _exists(prepared: PreparedRun, output: OutputOptions) -> bool:

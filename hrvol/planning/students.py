@@ -29,6 +29,7 @@ from hrvol.planning.plan import Plan, StudentPlan
 from hrvol.planning.task import Task
 from hrvol.run.students.predict_student import run_lattice
 from hrvol.segment.model.model import Model
+from hrvol.segment.student.backend import TORCH, choose_backend
 from hrvol.segment.student.lattice import Lattice, bytes_per_voxel, student_tiles
 from hrvol.segment.student.runner import StudentRunner
 from hrvol.segment.student.shapes import flop_per_voxel
@@ -61,7 +62,7 @@ _WINDOW = 2**20  # voxels of the measured window, about
 _VISITS = 5_000  # of the simulated cache
 
 
-def plan_students(task: Task, plan: Plan) -> tuple[StudentPlan, ...]:
+def plan_students(task: Task, plan: Plan, backend: str = "auto") -> tuple[StudentPlan, ...]:
     """Return what students of the sizes :data:`SIZES` would cost; none if the model is a student itself.
 
     Parameters
@@ -70,12 +71,15 @@ def plan_students(task: Task, plan: Plan) -> tuple[StudentPlan, ...]:
         The run with the model.
     plan
         Its plan, measured.
+    backend
+        Of students, as in :func:`hrvol.segment_volume`.
     """
     model, job = task.prepared.model, task.job
     if isinstance(model.classifier, StudentClassifier) or not plan.blocks or not plan.voxels:
         return ()
     sees = dimensions(job.volume, job.region)
-    return tuple(_plan_student(task, plan, name, student_spec(name, sees)) for name in SIZES)
+    chosen = choose_backend(backend, task.spec.device).name
+    return tuple(_plan_student(task, plan, name, student_spec(name, sees), chosen) for name in SIZES)
 
 
 def dimensions(volume: Volume, region: Box, wish: Wish = "auto", seed: int = 0) -> Dimensions:
@@ -113,14 +117,14 @@ def planned_student(
     )
 
 
-def _plan_student(task: Task, plan: Plan, size: str, spec: StudentSpec) -> StudentPlan:
+def _plan_student(task: Task, plan: Plan, size: str, spec: StudentSpec, backend: str) -> StudentPlan:
     """Return what one student would cost."""
     job, engine = task.job, task.spec
     model = stand_in(task.prepared.model, spec)
     student = model.classifier
     assert isinstance(student, StudentClassifier)
     lattice = run_lattice(job.volume.shape, student, engine.device)
-    per_computed = _measure(student, lattice, engine.device)
+    per_computed = _measure(student, lattice, engine.device, backend)
     window = prod(c + 2 * around for c, around in zip(lattice.cell, spec.network_halo, strict=True))
     cells = prod(-(-length // c) for length, c in zip(lattice.shape, lattice.cell, strict=True))
     network = per_computed * window * cells / prod(lattice.shape)
@@ -136,7 +140,8 @@ def _plan_student(task: Task, plan: Plan, size: str, spec: StudentSpec) -> Stude
     each = busy + plan.machinery_s
     if not engine.serial and (at_once < cpus() or engine.device == "cuda"):  # one block is read while another
         each = max(busy, each / 2)  # is computed
-    training = _training_seconds(spec, per_computed, engine.device)
+    trained = per_computed if backend == TORCH else _measure(student, lattice, engine.device, TORCH)
+    training = _training_seconds(spec, trained, engine.device)
     return StudentPlan(
         size=size,
         kflop=flop_per_voxel(spec, len(model.classes)) / 1e3,
@@ -147,13 +152,13 @@ def _plan_student(task: Task, plan: Plan, size: str, spec: StudentSpec) -> Stude
     )
 
 
-def _measure(student: StudentClassifier, lattice: Lattice, device: str) -> float:
+def _measure(student: StudentClassifier, lattice: Lattice, device: str, backend: str) -> float:
     """Return the seconds per computed voxel of a window: of a thread's CPU, or of the GPU."""
     spec = student.spec
     cell = _smaller(lattice.cell, spec)
     shape = [c + 2 * around for c, around in zip(cell, spec.halo, strict=True)]
     window = np.random.default_rng(0).random(shape, np.float32)
-    runner = StudentRunner(student, device)
+    runner = StudentRunner(student, device, backend)
     clock: Callable[[], float] = time.thread_time if device == "cpu" else time.monotonic
 
     def predict(values: NDArray[np.float32]) -> float:

@@ -20,6 +20,7 @@ from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe.specs import TileSpec
 from hrvol.run.options import PredictOptions
 from hrvol.segment.model.model import Model, check_weights, model_bytes, read_model, read_model_bytes
+from hrvol.segment.student.backend import TORCH
 from hrvol.segment.student.block_lattice import reach_of
 from hrvol.segment.student.lattice import Lattice
 from hrvol.segment.student.student import StudentClassifier
@@ -59,6 +60,8 @@ class ModelSource:
         of other machines read the file, or the copy that the output keeps.
     kept_as
         Name of the copy that the output keeps.
+    backend
+        What computes the network of a student, resolved.
     """
 
     model_file: str
@@ -67,6 +70,7 @@ class ModelSource:
     device: str = "cpu"
     model_copy: str | None = None
     kept_as: str = MODEL_FILE
+    backend: str = TORCH
 
     def load(self, store: LabelStore | None = None) -> tuple[Model, Featuriser | StudentRunner]:
         """Return the model and what computes it, loaded on first use and cached by this process.
@@ -86,7 +90,7 @@ class ModelSource:
         WeightsError
             The network's weights could not be obtained.
         DeviceError
-            The device is a GPU, and this process has none.
+            The device is a GPU, and this process has none; or the backend is not installed here.
         """
         if self.device == "cuda":
             check_gpu()
@@ -98,7 +102,7 @@ class ModelSource:
         if isinstance(model.classifier, StudentClassifier):
             from hrvol.segment.student.runner import load_runner  # torch: only where it computes
 
-            return model, load_runner(model.classifier, self.device)
+            return model, load_runner(model.classifier, self.device, self.backend)
         from hrvol.features.featuriser import load_featuriser
 
         spec = model.recipe.features

@@ -19,6 +19,7 @@ from hrvol.files import text
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import BATCH, CrfSpec
 from hrvol.segment.class_weights import ClassWeights
+from hrvol.segment.student.backend import check_name
 from hrvol.volume.ome.metadata import DEFAULT_LABELS
 from hrvol.volume.region import Region
 
@@ -63,6 +64,8 @@ class OutputOptions:
         ``(k, n)``: only the k-th of n parts of the blocks, from 1.
     class_weights
         Factors or fractions of classes, by which their probabilities are shifted.
+    into_input
+        Whether the output is inside of the volume, as its labels.
     """
 
     name: str = DEFAULT_LABELS
@@ -72,6 +75,7 @@ class OutputOptions:
     overwrite: bool = False
     part: tuple[int, int] | None = None
     class_weights: ClassWeights = ClassWeights()
+    into_input: bool = False
 
     def __post_init__(self) -> None:
         if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
@@ -170,6 +174,8 @@ class RunOptions:
         Keywords of the fsspec file system of URLs.
     companion
         A student, or its file, whose probabilities are averaged with the model's; ``None``: none.
+    backend
+        What computes the networks of students: see :func:`hrvol.segment.student.backend.choose_backend`.
     """
 
     engine: EngineSpec = EngineSpec()
@@ -179,6 +185,10 @@ class RunOptions:
     weights: WeightsSource = WeightsSource()
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)  # may hold secrets
     companion: Any = field(default=None, repr=False)
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_name(self.backend)
 
     def placed(self) -> tuple[RunOptions, DeviceChoice]:
         """Return the same with the engine's device settled, and why it is that one."""

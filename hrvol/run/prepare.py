@@ -20,6 +20,7 @@ from hrvol.run.options import PredictOptions, RunOptions
 from hrvol.run.provenance import CLASS_WEIGHTS, COMPANION, of_classes, provenance
 from hrvol.run.students.companion import PreparedCompanion, prepare_companion
 from hrvol.run.students.predict_student import run_lattice
+from hrvol.run.students.student_backend import of_backend, with_backend
 from hrvol.run.students.student_notices import check_refinement, notices
 from hrvol.segment.class_weights import named_factors
 from hrvol.segment.crf import check_available
@@ -92,7 +93,7 @@ def prepare(
     location = Location.of(out, options.storage_options)
     region = region_box(options.input.roi, opened)
     files = (options.companion, options.weights.path, spec.scheduler_file)
-    keep_inputs(location, opened, options.input.mask, model, *files)
+    keep_inputs(location, None if output.into_input else opened, options.input.mask, model, *files)
     mask = None
     if options.input.mask is not None:
         mask = _open_mask(located(options.input.mask, options.storage_options), opened)
@@ -105,6 +106,7 @@ def prepare(
     lattice = None
     if isinstance(loaded.classifier, StudentClassifier):
         check_refinement(loaded, crf=output.crf)
+        source = with_backend(source, options)
         lattice = run_lattice(opened.shape, loaded.classifier, spec.device)
         loaded = replace(loaded, recipe=loaded.recipe.with_(tiles=student_tiles(lattice)))
     tiles = loaded.recipe.tiles
@@ -127,6 +129,7 @@ def prepare(
             "uncertainty": output.uncertainty,
         },
     }
+    attributes |= of_backend(source.backend)
     if companion is not None:
         attributes[COMPANION] = companion.attributes
     predicting = PredictOptions(

@@ -27,6 +27,9 @@ MOST_BLOCKS = 2 * 10**7
 CLASS_WEIGHTS = "class_weights"
 """Attribute with the factor of each class; outputs without class weights have none."""
 
+BACKEND = "backend"
+"""Attribute with what computed a student's network; absent if it was torch."""
+
 COMPANION = "companion"
 """Attribute with the student whose probabilities were averaged with the model's; absent without one."""
 
@@ -41,6 +44,14 @@ class _Input(Schema):
     shape: Annotated[list[_Side], Field(min_length=2, max_length=3)]
 
 
+class Summary(Schema):
+    """What is kept of the ledger of a run whose labels became those of an image."""
+
+    blocks: Annotated[int, Field(ge=0, le=2**53)]
+    voxels: Annotated[int, Field(ge=0, le=2**63)]
+    fractions: Annotated[dict[str, float], Field(max_length=100_000)]
+
+
 class RunAttributes(Schema):
     """What of the provenance tells the blocks of a run, and whether it is complete."""
 
@@ -48,6 +59,7 @@ class RunAttributes(Schema):
     input: _Input
     region: Annotated[list[tuple[_Edge, _Edge]], Field(min_length=3, max_length=3)] | None = None
     complete: bool = False
+    summary: Summary | None = None
 
 
 def provenance(

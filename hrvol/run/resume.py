@@ -15,7 +15,7 @@ from hrvol.errors import OtherRunError, OutputExistsError
 from hrvol.progress import ProgressCallback
 from hrvol.run.ledger import Ledger, check_free
 from hrvol.run.ledger_entries import DONE
-from hrvol.run.provenance import CLASS_WEIGHTS, COMPANION, FRACTIONS
+from hrvol.run.provenance import BACKEND, CLASS_WEIGHTS, COMPANION, FRACTIONS
 from hrvol.run.pyramid.pyramid_levels import levels_built, recheck_levels
 from hrvol.text import printable
 from hrvol.volume.grid.order import BlockGrid
@@ -122,13 +122,13 @@ def check_output(
 def differences(stored: Mapping[str, Any] | None, requested: Mapping[str, Any]) -> Iterator[str]:
     """Yield the differences between the settings of two runs, as text.
 
-    A setting that is stored and not requested is one of a version that had it, except for class weights and
-    the companion. Class weights are not compared either where fractions are requested, from which they
-    follow, but were not chosen.
+    A setting that is stored and not requested is one of a version that had it, except for class weights, the
+    companion and the backend. Class weights are not compared either where fractions are requested, from
+    which they follow, but were not chosen.
     """
     before, now = _flat(stored or {}), _flat(json.loads(json.dumps(requested)))
     chosen = FRACTIONS not in requested or CLASS_WEIGHTS in requested
-    own = (CLASS_WEIGHTS, COMPANION) if chosen else (COMPANION,)
+    own = (BACKEND, COMPANION, CLASS_WEIGHTS) if chosen else (BACKEND, COMPANION)
     no_longer = {name for name in before if name.partition(".")[0] in own}
     for name in sorted(now.keys() | no_longer):
         if before.get(name) != now.get(name):

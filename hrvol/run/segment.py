@@ -13,10 +13,11 @@ import numpy as np
 
 from hrvol.engine.check import check_engine
 from hrvol.engine.stop import Abandoned, Stop
-from hrvol.errors import BlockError, DeviceError, EngineError
+from hrvol.errors import BlockError, DeviceError, EngineError, UsageError
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.run.changed_input import changed_blocks, input_place
+from hrvol.run.into_input import segment_into_input
 from hrvol.run.job import COMPANION_FILE, MODEL_FILE, forget_input
 from hrvol.run.ledger import MAIN, Ledger
 from hrvol.run.ledger_entries import DONE
@@ -41,7 +42,7 @@ LOG = logging.getLogger("hrvol.run")
 
 def segment_volume(
     volume: Any,
-    out: str | Path | Location,
+    out: str | Path | Location | None,
     model: str | Path | Model,
     *,
     engine: str = "serial",
@@ -59,9 +60,11 @@ def segment_volume(
     level: int = 0,
     overwrite: bool = False,
     name: str = "hrvol",
+    into_input: bool = False,
     class_weights: Mapping[str, float] | None = None,
     fractions: Sequence[float] | Mapping[str, float] | None = None,
     companion: str | Path | Model | None = None,
+    backend: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -80,7 +83,7 @@ def segment_volume(
         ``serial`` send arrays in memory to each worker: large volumes belong on disk.
     out
         The OME-Zarr group to write, a path or URL; ``labels/<name>`` in it holds the result, in the volume's
-        shape.
+        shape. ``None`` with ``into_input``.
     model
         A model or its file.
     engine, workers, scheduler_file, engine_options
@@ -113,6 +116,11 @@ def segment_volume(
         Delete an earlier output of hrvol and start over.
     name
         Of the labels in ``out``.
+    into_input
+        Write into the volume's own OME-Zarr (a local image, 0.4 or 0.5) instead: ``labels/<name>`` appears
+        there, and in the list of its labels, when all blocks are done. Until then the run is in
+        ``labels/<name>.unfinished``. Nothing else in the image is changed, except for a consolidated copy of
+        its metadata, if it has one. ``probabilities`` and ``uncertainty`` are inside of the labels' group.
     class_weights
         Factor above 0 by name (or number, as text) of a class, 1 for the others: probabilities are multiplied
         by it and normalised again before labels, probabilities and uncertainty are made, after blending and
@@ -128,6 +136,11 @@ def segment_volume(
         are those of the mean of both models' probabilities, for volumes that are small enough for the model.
         Both must have the same classes. Excludes ``crf`` and ``fractions``. The output records it and can be
         resumed with the same one only.
+    backend
+        What computes the network of a student on the CPU, see
+        :func:`hrvol.segment.student.backend.choose_backend`: ``torch``, ``openvino``, ``openvino-bf16``, or
+        ``auto``, the fastest that is installed. The output records it and can be resumed with the same one
+        only.
     weights_path
         File with the network's weights, instead of the cache.
     offline
@@ -174,23 +187,47 @@ def segment_volume(
             overwrite,
             part,
             ClassWeights.of(class_weights, fractions),
+            into_input,
         ),
         WeightsSource.of(weights_path, offline),
         storage_options,
         companion,
+        backend,
     )
     return segment(volume, out, model, options, stop, progress)
 
 
 def segment(
     volume: Any,
-    out: str | Path | Location,
+    out: str | Path | Location | None,
     model: str | Path | Model,
     options: RunOptions,
     stop: Stop | None = None,
     progress: ProgressCallback | None = None,
 ) -> SegmentReport:
     """Label a volume as :func:`segment_volume` does, with its keywords as one object."""
+    if options.output.into_input != (out is None):
+        raise UsageError("out: found an output and into_input, or neither, expected one of them")
+    if out is None:
+        return segment_into_input(
+            lambda run: _segment(volume, run, model, options, stop, progress),
+            volume,
+            model,
+            options,
+            stop,
+            progress,
+        )
+    return _segment(volume, out, model, options, stop, progress)
+
+
+def _segment(
+    volume: Any,
+    out: str | Path | Location,
+    model: str | Path | Model,
+    options: RunOptions,
+    stop: Stop | None,
+    progress: ProgressCallback | None,
+) -> SegmentReport:
     options, choice = options.placed()
     output = options.output
     began = round(time.time(), 3)

@@ -11,7 +11,7 @@ import numpy as np
 
 from hrvol.run.ledger import PULSE, LedgerState, entries, lanes
 from hrvol.run.ledger_entries import DONE, FAILED, PENDING
-from hrvol.run.provenance import read_attributes, run_grid
+from hrvol.run.provenance import Summary, read_attributes, run_grid
 from hrvol.volume.storage.location import Location
 
 SILENT = 6 * PULSE
@@ -48,6 +48,8 @@ def run_status(
     """
     location = Location.of(out, storage_options)
     attributes = read_attributes(location)
+    if attributes.summary is not None:
+        return _without_ledger(location, attributes.summary)
     grid, region = run_grid(attributes, location)
     numbers = grid.inside(region)
     heads = lanes(location)
@@ -98,6 +100,25 @@ def run_status(
             for n in sorted(numbers[states == FAILED].tolist())
         ],
     }
+
+
+def _without_ledger(location: Location, summary: Summary) -> dict[str, Any]:
+    """Return the status of complete labels of an image, which keep no ledger."""
+    known = {
+        "total": summary.blocks,
+        "done": summary.blocks,
+        "failed": 0,
+        "left": 0,
+        "voxels": summary.voxels,
+    }
+    none: dict[str, Any] = {
+        "voxels_per_s": None,
+        "eta_s": None,
+        "quiet_s": None,
+        "drivers": [],
+        "failures": [],
+    }
+    return {"path": str(location), "state": "complete", **known, **none}
 
 
 def _state(complete: bool, heads: Mapping[str, Any], alive: Mapping[str, Any], failed: int, left: int) -> str:

@@ -22,13 +22,14 @@ from hrvol.run.segment import segment_volume
 from hrvol.run.status import run_status
 from hrvol.run.students.predict_student import predict_cells, read_cells, run_lattice
 from hrvol.segment.model.model import save_model
-from hrvol.segment.student.runner import load_runner
+from hrvol.segment.student.runner import StudentRunner, load_runner
 from hrvol.volume.grid.tiling import blocks, box_shape, whole
 from hrvol.volume.intensity import grey_statistics
 from hrvol.volume.ome.labels import open_label_store
 from hrvol.volume.volume import open_volume
 
 EVERYTHING = {"probabilities": True, "uncertainty": True}
+BACKENDS = {"2D": "torch", "2.5D": "auto", "3D": "auto", "3D of cubes": "torch"}
 SHAPES = {"2D": (5, 300, 190), "2.5D": (7, 300, 100), "3D": (19, 300, 100), "3D of cubes": (13, 300, 100)}
 
 
@@ -64,7 +65,7 @@ def untiled(tmp_path_factory):
             spec = spec if not spec.is_3d else spec.model_copy(update={"normalisation": "none"})
             volume, model = grey(SHAPES[kind]), student_model(spec)
             out = tmp_path_factory.mktemp("untiled") / "out.ome.zarr"
-            report = segment_volume(volume, out, model, **EVERYTHING)
+            report = segment_volume(volume, out, model, backend=BACKENDS[kind], **EVERYTHING)
             assert (report.blocks, report.voxels, report.failed) == (1, volume.size, ())
             made[kind] = volume, model, arrays_of(out)
     return made
@@ -73,12 +74,13 @@ def untiled(tmp_path_factory):
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_and_regions_have_the_bits_of_one_block(untiled, small, tmp_path, kind):
     volume, model, expected = untiled[kind]
-    report = segment_volume(volume, tmp_path / "blocks", model, **EVERYTHING)
+    options = {"backend": BACKENDS[kind], **EVERYTHING}
+    report = segment_volume(volume, tmp_path / "blocks", model, **options)
     assert report.blocks > 4
     assert report.seams.pixels == 0
     assert_same(tmp_path / "blocks", expected)
     roi = (slice(2, 4), slice(37, 133), slice(3, 98))
-    assert segment_volume(volume, tmp_path / "roi", model, roi=roi, **EVERYTHING).voxels == 2 * 96 * 95
+    assert segment_volume(volume, tmp_path / "roi", model, roi=roi, **options).voxels == 2 * 96 * 95
     assert_same(tmp_path / "roi", expected, roi)
     assert np.count_nonzero(arrays_of(tmp_path / "roi")["labels"]) == 2 * 96 * 95
 
@@ -86,8 +88,9 @@ def test_blocks_and_regions_have_the_bits_of_one_block(untiled, small, tmp_path,
 @pytest.mark.parametrize("kind", ["2.5D", "3D of cubes"])
 def test_parts_and_resumed_runs_have_the_bits_of_one_block(untiled, small, tmp_path, kind):
     volume, model, expected = untiled[kind]
-    assert segment_volume(volume, tmp_path / "parts", model, part=(2, 2), **EVERYTHING).left
-    assert not segment_volume(volume, tmp_path / "parts", model, part=(1, 2), **EVERYTHING).left
+    options = {"backend": BACKENDS[kind], **EVERYTHING}
+    assert segment_volume(volume, tmp_path / "parts", model, part=(2, 2), **options).left
+    assert not segment_volume(volume, tmp_path / "parts", model, part=(1, 2), **options).left
     assert_same(tmp_path / "parts", expected)
     stop = Stop()
     with pytest.raises(StoppedError):
@@ -97,11 +100,11 @@ def test_parts_and_resumed_runs_have_the_bits_of_one_block(untiled, small, tmp_p
             model,
             stop=stop,
             progress=lambda stage, done, total: stop.request() if done > total / 3 else None,
-            **EVERYTHING,
+            **options,
         )
     state = run_status(tmp_path / "resumed")
     assert 0 < state["done"] < state["total"]
-    assert segment_volume(volume, tmp_path / "resumed", model, **EVERYTHING).voxels == volume.size
+    assert segment_volume(volume, tmp_path / "resumed", model, **options).voxels == volume.size
     assert run_status(tmp_path / "resumed")["state"] == "complete"
     assert_same(tmp_path / "resumed", expected)
 
@@ -140,7 +143,7 @@ def test_a_mask_leaves_the_labels_inside_and_nothing_else(untiled, small, tmp_pa
     runner = load_runner(model.classifier)
     scores = type(runner).scores
     monkeypatch.setattr(type(runner), "scores", lambda *given: predicted.append(1) or scores(*given))
-    report = segment_volume(volume, tmp_path / "out", model, mask=mask, **EVERYTHING)
+    report = segment_volume(volume, tmp_path / "out", model, mask=mask, backend=BACKENDS[kind], **EVERYTHING)
     assert report.voxels == np.count_nonzero(mask)
     inside = mask.astype(bool)
     for name, values in arrays_of(tmp_path / "out").items():
@@ -193,20 +196,21 @@ def test_any_cut_of_odd_volumes_has_the_same_bits(small, spec, shape):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_arrays_of_a_gpu_are_labelled_where_they_are(small, monkeypatch, spec):
-    """On the CPU, by the code for a GPU: several planes at once, arrays of torch until they are labels."""
+    """On the CPU, by the code for a GPU: several planes at once, float16, arrays of torch until labels."""
     shape, model = (11, 130, 70), student_model(spec)
-    volume, runner = open_volume(grey(shape)), load_runner(model.classifier)
+    volume = open_volume(grey(shape))
     found = {}
     for device in ("cpu", "cuda"):
         lattice = run_lattice(shape, model.classifier, device)
         assert lattice.cell[0] == 8 or device == "cpu" or spec.is_3d
         raw = read_cells(volume, whole(shape), lattice)
+        runner = StudentRunner(model.classifier)
         found[device] = predict_cells(raw, lattice, whole(shape), model, runner, PredictOptions(True, True))
-        monkeypatch.setattr(type(runner), "on_cpu", False)
-    assert (found["cpu"].labels != found["cuda"].labels).mean() < 1e-3
+        monkeypatch.setattr(StudentRunner, "on_cpu", False)
+    assert (found["cpu"].labels != found["cuda"].labels).mean() < 0.01
     for name in ("probabilities", "uncertainty"):
         values = [getattr(found[device], name).astype(int) for device in found]
-        assert abs(values[0] - values[1]).max() <= 1
+        assert np.quantile(abs(values[0] - values[1]), 0.99) <= 2
 
 
 @pytest.mark.gpu
@@ -345,7 +349,7 @@ def test_a_crf_is_refused_before_anything_is_written(tmp_path, in_recipe):
 
 
 def notices_of(caplog):
-    return [message for message in caplog.messages if not message.startswith("device:")]
+    return [message for message in caplog.messages if not message.startswith(("device:", "backend:"))]
 
 
 def test_a_student_on_its_own_volume_is_silent(tmp_path, caplog):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from hrvol.cli.common.class_weights import CLASS_WEIGHTS
-from hrvol.cli.common.companion import COMPANION
+from hrvol.cli.common.labels import LABELS
+from hrvol.cli.common.of_students import BACKEND, COMPANION
 from hrvol.cli.common.output import echo
 
 if TYPE_CHECKING:
@@ -318,20 +319,21 @@ def _run_options(
             overwrite=values["fresh"],
             part=values.get("part"),
             class_weights=ClassWeights.of(values.get("class_weight"), values.get("fractions")),
+            **{name: values[name] for name in LABELS if values.get(name)},
         ),
         weights_of(values["weights_path"], values["offline"]),
         values["storage_options"],
         values.get("companion"),
+        values.get("backend", "auto"),
     )
 
 
 _RUN = ENGINE | DEVICES | _OUTPUT | INPUT | _FRESH | STORAGE | WEIGHTS
 run_options = bundle("options", _run_options, _RUN)
 """All options of a run, as one :class:`~hrvol.run.options.RunOptions`."""
-_SEGMENT = _RUN | _PART | CLASS_WEIGHTS | COMPANION
-segment_options = bundle("options", _run_options, _SEGMENT)
+_SEGMENT = _RUN | _PART | CLASS_WEIGHTS | COMPANION | BACKEND
+segment_options = bundle("options", _run_options, _SEGMENT | LABELS)
 """The same for a given model, whose classes are known, and with parts of the blocks."""
-
 
 _PLAN_FRESH = {
     "fresh": click.option("--fresh", is_flag=True, help="Plan as if an earlier output were deleted.")

@@ -21,6 +21,7 @@ from hrvol.run.job import COMPANION_FILE, Companion, ModelContent, SegmentJob
 from hrvol.run.options import RunOptions
 from hrvol.run.predict import window_box
 from hrvol.run.students.predict_student import shifted
+from hrvol.run.students.student_backend import of_backend, with_backend
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.block_lattice import block_lattice
 from hrvol.segment.student.lattice import Lattice, planes_at_once
@@ -55,7 +56,8 @@ class PreparedCompanion:
     def attributes(self) -> dict[str, Any]:
         """The provenance of the companion, as JSON values."""
         digest, versions = self.content.sha256, dict(self.model.versions)
-        return {"source": self.model.source, "sha256": digest, "versions": versions}
+        backend = of_backend(self.companion.source.backend)
+        return {"source": self.model.source, "sha256": digest, "versions": versions} | backend
 
 
 def prepare_companion(
@@ -91,6 +93,7 @@ def prepare_companion(
     if not isinstance(given, Model):
         loaded = replace(loaded, source=source.model_file)
     _check(model, loaded, options)
+    source = with_backend(source, options)
     student = cast(StudentClassifier, loaded.classifier)
     shape, tiles = volume.shape, model.recipe.tiles
     lattice = block_lattice(

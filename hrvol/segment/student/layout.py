@@ -61,11 +61,11 @@ def by_class(head: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
     Returns
     -------
     NDArray
-        ``(K, z, y, x, cells)`` float32, contiguous.
+        ``(K, z, y, x, cells)`` float32, contiguous, a copy.
     """
     cells = head.shape[-1] // classes
     separate = _joined(head.reshape(*head.shape[:-1], classes, cells))
-    planes = np.ascontiguousarray(np.moveaxis(separate, -1, 0))
+    planes = np.array(np.moveaxis(separate, -1, 0), order="C")
     return planes.view(np.float32).reshape(*planes.shape, cells)
 
 

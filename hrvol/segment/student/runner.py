@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hrvol.arrays import Array, Shape3, softmax
+from hrvol.segment.student.backend import BFLOAT16, TORCH, check_backend
 from hrvol.segment.student.lattice import planes_at_once
 from hrvol.segment.student.layout import by_class, gathered, placed
-from hrvol.segment.student.network import network_of
+from hrvol.segment.student.network import network_arrays, network_of
 from hrvol.segment.student.normalise import network_input, normalised
 from hrvol.segment.student.student import StudentClassifier
 
@@ -60,6 +61,8 @@ class StudentRunner:
         The student.
     device
         Name of torch's device.
+    backend
+        What computes the network, resolved: see :func:`hrvol.segment.student.backend.choose_backend`.
 
     Attributes
     ----------
@@ -67,7 +70,10 @@ class StudentRunner:
         Planes of a cell of the lattice, for students of planes: how many are predicted together.
     """
 
-    def __init__(self, student: StudentClassifier, device: str = "cpu") -> None:
+    _levels: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+    def __init__(self, student: StudentClassifier, device: str = "cpu", backend: str = TORCH) -> None:
+        check_backend(backend)
         self.spec = student.spec
         self.device = torch.device(device)
         self.planes = planes_at_once(self.device.type)
@@ -75,11 +81,23 @@ class StudentRunner:
         self._network = network_of(student.spec, self._classes, student.arrays).to(self.device)
         for parameter in self._network.head.parameters():
             parameter.div_(student.temperature)
+        self._network.to(self._kind)
+        self._levels = self._torch_levels
+        if backend != TORCH:
+            from hrvol.segment.student.openvino_network import OpenVinoNetwork
+
+            precision = "bf16" if backend == BFLOAT16 else "f32"
+            self._levels = OpenVinoNetwork(student.spec, network_arrays(self._network), precision)
 
     @property
     def on_cpu(self) -> bool:
         """Whether predictions are computed on the CPU."""
         return self.device.type == "cpu"
+
+    @property
+    def _kind(self) -> torch.dtype:
+        """Type of the network's numbers: GPUs multiply float16 many times as fast as float32."""
+        return torch.float32 if self.on_cpu else torch.float16
 
     def probabilities(self, window: NDArray[np.float32]) -> Array:
         """Return the class probabilities of the voxels of a cell.
@@ -107,7 +125,7 @@ class StudentRunner:
         grey = torch.from_numpy(np.ascontiguousarray(window))
         if not self.on_cpu:
             return Scores(self.logits(grey.to(self.device)))
-        return Scores(by_class(self._inner(grey).numpy(), self._classes), self.spec.stem)
+        return Scores(by_class(self._inner(grey), self._classes), self.spec.stem)
 
     def each(self, function: Callable[[T], R], items: Iterable[T], threads: int = 1) -> Generator[R]:
         """Yield the results of a function that calls :meth:`scores`, in the order of the items.
@@ -126,19 +144,22 @@ class StudentRunner:
             for future in futures:
                 future.cancel()
 
-    def _inner(self, grey: Tensor) -> Tensor:
+    def _inner(self, grey: Tensor) -> NDArray[np.float32]:
         """Return the network's output ``(z, y, x, channels)`` of a cell, channels last in memory."""
-        stem, form = self.spec.stem, self._network.memory_format
+        stem = self.spec.stem
         z, y, x = (around // side for around, side in zip(self.spec.network_halo, stem, strict=True))
-        if self.spec.is_3d:
-            first = torch.from_numpy(gathered(self._channels(grey[:, None]), stem)).permute(3, 0, 1, 2)
-            levels = self._network.levels(first[None]).contiguous(memory_format=form)
-            head = levels[0].permute(1, 2, 3, 0)
-        else:
-            stacks = grey.unfold(0, self.spec.planes, 1).permute(0, 3, 1, 2)
-            first = torch.from_numpy(gathered(self._channels(stacks), stem)).permute(0, 3, 1, 2)
-            head = self._network.levels(first).contiguous(memory_format=form).permute(0, 2, 3, 1)
+        stacks = grey[:, None] if self.spec.is_3d else grey.unfold(0, self.spec.planes, 1).permute(0, 3, 1, 2)
+        head = self._levels(gathered(self._channels(stacks), stem))
         return head[z : head.shape[0] - z, y : head.shape[1] - y, x : head.shape[2] - x]
+
+    def _torch_levels(self, first: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits ``(z, y, x, K * cells)`` of all voxels of cells of the stem."""
+        form, values = self._network.memory_format, torch.from_numpy(first)
+        if self.spec.is_3d:
+            levels = self._network.levels(values.permute(3, 0, 1, 2)[None]).contiguous(memory_format=form)
+            return levels[0].permute(1, 2, 3, 0).numpy()
+        levels = self._network.levels(values.permute(0, 3, 1, 2)).contiguous(memory_format=form)
+        return levels.permute(0, 2, 3, 1).numpy()
 
     def _channels(self, grey: Tensor) -> list[NDArray[np.float32]]:
         """Return the input channels of the network ``(Z, Y, X)`` from windows ``(Z, c, Y, X)``."""
@@ -155,11 +176,12 @@ class StudentRunner:
         z, y, x = spec.network_halo
         if spec.is_3d:
             planes = network_input(window[:, None], spec.normalisation, margin)
-            volume = planes.permute(1, 0, 2, 3)[None]
-            logits: Tensor = self._network(volume)[0]
+            volume = planes.permute(1, 0, 2, 3)[None].to(self._kind)
+            logits: Tensor = self._network(volume)[0].float()
             return logits[:, z : logits.shape[1] - z, y : logits.shape[2] - y, x : logits.shape[3] - x]
         stacks = window.unfold(0, spec.planes, 1).permute(0, 3, 1, 2)
-        logits = self._network(network_input(stacks, spec.normalisation, margin))
+        inputs = network_input(stacks, spec.normalisation, margin).to(self._kind)
+        logits = self._network(inputs).float()
         return logits[:, :, y : logits.shape[2] - y, x : logits.shape[3] - x].transpose(0, 1)
 
 
@@ -175,14 +197,17 @@ def single_threads(count: int) -> ThreadPoolExecutor:
 
 _LOCK = threading.Lock()
 
-_LOADED: dict[tuple[int, str], tuple[StudentClassifier, StudentRunner]] = {}  # at most one
+_LOADED: dict[tuple[int, str, str], tuple[StudentClassifier, StudentRunner]] = {}  # at most one
 
 
-def load_runner(student: StudentClassifier, device: str = "cpu") -> StudentRunner:
+def load_runner(student: StudentClassifier, device: str = "cpu", backend: str = TORCH) -> StudentRunner:
     """Return the runner of a student on a device, loaded on first use and cached by this process."""
-    key = (id(student), device)
+    key = (id(student), device, backend)
     with _LOCK:
         if key not in _LOADED:
             _LOADED.clear()
-            _LOADED[key] = (student, StudentRunner(student, device))  # keeps the student, so its id is unique
+            _LOADED[key] = (
+                student,
+                StudentRunner(student, device, backend),
+            )  # keeps the student, so its id is unique
         return _LOADED[key][1]

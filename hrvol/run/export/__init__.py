@@ -1,0 +1,1 @@
+"""Export volumes and labels: choose files and formats, read slab by slab, write, publish."""
