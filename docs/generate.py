@@ -32,7 +32,7 @@ ROOT = DOCS.parent
 BENCHMARKS = ROOT / "benchmarks"
 
 API = {
-    "Volumes": ["open_volume", "Volume", "describe", "build_pyramid"],
+    "Volumes": ["open_volume", "ReadOptions", "RawLayout", "Volume", "describe", "build_pyramid"],
     "Recipes, features and models": [
         *("Recipe", "load_featuriser", "Featuriser", "load_model", "save_model", "Model")
     ],

@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     from hrvol.training.cluster import fit_classes
     from hrvol.training.train import train_model
     from hrvol.training.tuning.tune import tune_recipe
+    from hrvol.volume.read_options import RawLayout, ReadOptions
     from hrvol.volume.volume import Volume, open_volume
 
 _HOME = {
     "Featuriser": "hrvol.features.featuriser",
     "Model": "hrvol.segment.model.model",
+    "RawLayout": "hrvol.volume.read_options",
+    "ReadOptions": "hrvol.volume.read_options",
     "Recipe": "hrvol.recipe.recipe",
     "Volume": "hrvol.volume.volume",
     "build_pyramid": "hrvol.run.pyramid.build_pyramid",
@@ -64,6 +67,8 @@ _HOME = {
 __all__ = [
     "Featuriser",
     "Model",
+    "RawLayout",
+    "ReadOptions",
     "Recipe",
     "Volume",
     "__version__",

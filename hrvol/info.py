@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from hrvol.errors import InputError
 from hrvol.text import printable
+from hrvol.volume.importers.registry import list_datasets
 from hrvol.volume.ome.labels import open_label_store
 from hrvol.volume.storage.location import Location
+from hrvol.volume.storage.zip_input import zip_root
 from hrvol.volume.volume import class_info, open_volume
 
 if TYPE_CHECKING:
@@ -20,34 +22,42 @@ if TYPE_CHECKING:
     from hrvol.segment.student.student import StudentClassifier
 
 
-def describe(path: str, *, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def describe(path: str | Location, *, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Describe a file or store from its metadata.
 
     Parameters
     ----------
     path
-        A volume, labels or a ``*.hrvol`` model: a path or, except for models, a URL.
+        A volume, labels or a ``*.hrvol`` model: a path or, except for models, a URL; or a location with
+        reading options.
     storage_options
         Keywords of the fsspec file system of a URL.
 
     Returns
     -------
     dict
-        JSON values. ``kind`` is ``model``, ``labels`` or ``volume``; lengths are ``[z, y, x]`` or ``[y, x]``.
+        JSON values. ``kind`` is ``model``, ``labels``, ``volume``, or ``datasets`` for an HDF5 file with
+        several, which are listed; lengths are ``[z, y, x]`` or ``[y, x]``.
 
     Raises
     ------
     InputError
         The path does not exist, or holds something else.
     """
+    location, path = Location.of(path, storage_options), str(path)
     file = Path(path)
-    if file.suffix == ".hrvol" or (file.is_file() and zipfile.is_zipfile(file)):
+    if file.suffix == ".hrvol" or (file.is_file() and zipfile.is_zipfile(file) and zip_root(file) is None):
         # imports scikit-learn, which takes seconds
         from hrvol.segment.model.model import load_model
 
         return _describe_model(load_model(path))
-    location = Location.of(path, storage_options)
-    volume = open_volume(location)
+    datasets, chosen = list_datasets(location)
+    try:
+        volume = open_volume(location)
+    except InputError:
+        if not datasets or location.inside:
+            raise
+        return {"kind": "datasets", "path": path, "datasets": datasets}
     shape, chunks, size = (list(v)[-volume.ndim :] for v in (volume.shape, volume.chunks, volume.voxel_size))
     classes = class_info(location)
     values: dict[str, Any] = {
@@ -58,8 +68,13 @@ def describe(path: str, *, storage_options: Mapping[str, Any] | None = None) -> 
         "chunks": chunks,
         "voxel_size": size,
         "unit": volume.unit,
+        "voxel_size_from": volume.voxel_size_from or None,
         "gigavoxels": volume.shape[0] * volume.shape[1] * volume.shape[2] / 1e9,
     }
+    if volume.notes:
+        values["notes"] = list(volume.notes)
+    if len(datasets) > 1 and chosen in datasets:
+        values |= {"dataset": chosen, "datasets": datasets}
     if classes:
         values["classes"] = {str(info.value): info.name for info in classes}
     try:

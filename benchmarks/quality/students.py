@@ -144,7 +144,7 @@ def measure(row: dict[str, Any], teachers: Teachers, sizes: Sequence[str], args:
         _score(row, f"{size}, even", _predict(teachers, student, planes), data)
         some = (*sample.kept_back, *sample.training[: max(1, len(sample.kept_back))])
         seen = KeptBack(volume, teacher.window, some).predict(student.classifier)  # type: ignore[arg-type]
-        factors = odds_factors(sample, args.rarity, seen)
+        factors = odds_factors(sample, args.rarity, some, seen)
         if factors is not None:
             student = replace(student, classifier=weighed(student.classifier, factors))  # type: ignore[arg-type]
         by_student = _predict(teachers, student, planes)

@@ -1,9 +1,9 @@
 """Kill a run that distils and segments, at random moments: ``python -m benchmarks.runs.killed_students``.
 
 ``hrvol segment --distil`` labels tiles with the teacher, trains a student and segments with it. All processes
-of the command are killed (SIGKILL) at a random moment and the same command is given again, until it ends;
-then all over again with an empty cache, until enough commands were killed. Student and labels must be those
-of a run that nobody disturbed.
+of the command are killed (SIGKILL) at a random moment of a random stage, and the same command is given again,
+several times until it may end; then all over again with an empty cache. Student and labels must be those of
+a run that nobody disturbed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,8 @@ from hrvol.recipe.recipe import Recipe
 from hrvol.segment.model.model import save_model
 from hrvol.training.train import train_model
 
-_STAGE = re.compile(r"(label tiles|compare tiles|look at|train small|segment|pyramid|check)")
+STAGES = ("look at the volume", "label tiles", "train small", "segment")
+"""Of a run, in order, as its progress names them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,20 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         expected = _digest(folder)
         log(f"undisturbed: {whole:.0f} s, labels and student {expected[:12]}")
         stages: Counter[str] = Counter()
-        differing = chains = 0
-        while stages.total() < args.kills:
+        differing = 0
+        for chain in range(args.chains):
             _clear(folder)
-            chains += 1
-            while (stage := _run(folder, command, float(rng.uniform(0.5, args.latest * whole)))) is not None:
-                stages[stage] += 1
-                if stages.total() >= args.kills:
-                    _run(folder, command, None)
-                    break
+            for stage in sorted(rng.choice(len(STAGES), args.kills)):
+                if _run(folder, command, (STAGES[stage], float(rng.uniform(0, args.seconds)))):
+                    stages[STAGES[stage]] += 1
+            _run(folder, command, None)
             differing += _digest(folder) != expected
-            log(f"chain {chains}: {stages.total()} killed so far, {differing} differing results")
-    print(
-        f"{stages.total()} commands killed ({dict(stages)}) in {chains} chains: {differing} differing results"
-    )
+            log(f"chain {chain + 1}: {stages.total()} killed so far, {differing} differing results")
+    print(f"{stages.total()} killed ({dict(stages)}) in {args.chains} chains: {differing} differing results")
     return int(differing > 0)
 
 
@@ -81,25 +78,26 @@ def _project(folder: Path, args: argparse.Namespace) -> list[str]:
     return [*words, *options.split(), "--workers", "2", "--probabilities"]
 
 
-def _run(folder: Path, command: Sequence[str], seconds: float | None) -> str | None:
-    """Run a command; return what it did when it was killed, ``None`` if it ended before."""
+def _run(folder: Path, command: Sequence[str], moment: tuple[str, float] | None) -> bool:
+    """Run a command, and kill it some seconds after a stage began; return whether it was killed."""
     output = folder / "progress.txt"
+    environment = os.environ | {"HRVOL_CACHE_DIR": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     with output.open("w", encoding="utf-8") as file:
-        environment = os.environ | {"HRVOL_CACHE_DIR": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
             command, stdout=file, stderr=file, env=environment, start_new_session=True, cwd=Path.cwd()
         )
-        try:
-            code = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            lines = output.read_text(encoding="utf-8", errors="replace")
-            found = _STAGE.findall(lines)
-            return found[-1] if found else "start"
-    if code != 0:
-        raise SystemExit(f"exit {code}: {output.read_text(encoding='utf-8')[-2000:]}")
-    return None
+        while process.poll() is None:
+            time.sleep(0.05)
+            if moment is not None and moment[0] in output.read_text(encoding="utf-8", errors="replace"):
+                time.sleep(moment[1])
+                killed = process.poll() is None
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return killed
+    if process.returncode != 0:
+        raise SystemExit(f"exit {process.returncode}: {output.read_text(encoding='utf-8')[-2000:]}")
+    return False
 
 
 def _clear(folder: Path) -> None:
@@ -127,12 +125,13 @@ def _digest(folder: Path) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.runs.killed_students", description=__doc__)
     add = parser.add_argument
-    add("--kills", type=int, default=20)
+    add("--chains", type=int, default=5, help="runs from an empty cache to the end")
+    add("--kills", type=int, default=4, help="in each of them")
+    add("--seconds", type=float, default=5.0, help="from the begin of a stage to the kill, at most")
     add("--seed", type=int, default=0, help="of the moments")
-    add("--planes", type=int, default=48)
-    add("--tiles", type=int, default=12)
-    add("--steps", type=int, default=300)
-    add("--latest", type=float, default=0.7, help="latest moment, as a part of an undisturbed run")
+    add("--planes", type=int, default=32)
+    add("--tiles", type=int, default=8)
+    add("--steps", type=int, default=200)
     add("--folder", type=Path, help="for the files")
     return parser
 

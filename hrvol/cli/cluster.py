@@ -8,6 +8,7 @@ import click
 
 from hrvol.cli.common.options import finding_options, min_size_option, run_options, yes_option
 from hrvol.cli.common.output import check_blocks, confirm_fresh, echo, echo_segmentation, news, suggest_fresh
+from hrvol.cli.common.reading import reads
 
 if TYPE_CHECKING:
     from hrvol.run.options import ClusterOptions, RunOptions
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--model", metavar="OUT.hrvol", help="Write a model, to label other volumes with segment -m.")
 @run_options
 @yes_option
+@reads("volume", "options.input.mask")
 def cluster(
     volume: str,
     output: str,

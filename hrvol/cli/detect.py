@@ -18,6 +18,7 @@ from hrvol.cli.common.options import (
     min_size_option,
 )
 from hrvol.cli.common.output import echo, echo_table, suggest_fresh
+from hrvol.cli.common.reading import reads
 from hrvol.errors import HrvolError, WeightsError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ object_options = bundle(
 @json_option
 @fresh_option
 @compute_options
+@reads("images")
 def detect(
     images: tuple[str, ...],
     output: str | None,

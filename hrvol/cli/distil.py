@@ -9,6 +9,7 @@ import click
 from hrvol.cli.common.distilling import distil_run_options, distilling_options
 from hrvol.cli.common.options import json_option
 from hrvol.cli.common.output import echo, echo_json, echo_table, news, score, suggest_fresh
+from hrvol.cli.common.reading import reads
 
 if TYPE_CHECKING:
     from hrvol.distil.options import DistilOptions
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--fresh", is_flag=True, help="Replace a model that exists.")
 @distil_run_options
 @json_option
+@reads("volume", "distilling.held_out")
 def distil(
     volume: str,
     model: str,

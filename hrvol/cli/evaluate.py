@@ -8,6 +8,7 @@ import click
 
 from hrvol.cli.common.options import classes_option, json_option, storage_option
 from hrvol.cli.common.output import echo, echo_json, echo_table, score
+from hrvol.cli.common.reading import reads
 
 
 @click.command()
@@ -21,6 +22,7 @@ from hrvol.cli.common.output import echo, echo_json, echo_table, score
 @classes_option
 @storage_option
 @json_option
+@reads("pred", "truth")
 def evaluate(
     pred: str,
     truth: str,

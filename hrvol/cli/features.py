@@ -8,6 +8,7 @@ import click
 
 from hrvol.cli.common.options import bundle, recipe_compute_options, roi_option
 from hrvol.cli.common.output import echo, news, suggest_fresh
+from hrvol.cli.common.reading import reads
 
 kept_options = bundle(
     "kept",
@@ -31,6 +32,7 @@ kept_options = bundle(
 @click.option("--fresh", is_flag=True, help="Replace an output that exists.")
 @kept_options
 @recipe_compute_options
+@reads("volume")
 def features(
     volume: str,
     output: str,

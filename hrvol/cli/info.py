@@ -8,6 +8,7 @@ import click
 
 from hrvol.cli.common.options import json_option, storage_option
 from hrvol.cli.common.output import echo, echo_json
+from hrvol.cli.common.reading import reads
 
 TAUGHT = ("teacher", "volume", "agreement")
 """What of a student's training is shown; the rest is in the JSON values."""
@@ -17,13 +18,16 @@ TAUGHT = ("teacher", "volume", "agreement")
 @click.argument("path")
 @storage_option
 @json_option
+@reads("path")
 def info(path: str, storage_options: dict[str, Any], as_json: bool) -> None:
-    """Describe a volume, labels or a model.
+    """Describe a volume, labels or a model, from metadata only; list the datasets of an HDF5 file.
 
     \b
     Examples:
         hrvol info volume.ome.zarr
         hrvol info labels.ome.zarr --json
+        hrvol info scan.nxs
+        hrvol info scan.nxs::/entry/data/data
         hrvol info phases.hrvol
     """  # noqa: D301 (click needs the escape)
     from hrvol.info import describe
@@ -32,12 +36,17 @@ def info(path: str, storage_options: dict[str, Any], as_json: bool) -> None:
     if as_json:
         echo_json(values)
         return
-    rows = {name.replace("_", " "): value for name, value in values.items() if name != "taught"}
+    apart = ("taught", "datasets", "notes")
+    rows = {name.replace("_", " "): value for name, value in values.items() if name not in apart}
     rows |= {f"taught: {name}": values.get("taught", {}).get(name) for name in TAUGHT}
     shown = {name: value for name, value in rows.items() if value is not None}
     width = max(len(name) for name in shown)
     for name, value in shown.items():
         echo(f"{name:<{width}}  {_in_words(value)}")
+    for note in values.get("notes", ()):
+        echo(f"note: {note}")
+    for dataset, found in values.get("datasets", {}).items():
+        echo(f"dataset {dataset}: {found}")
 
 
 def _in_words(value: Any) -> str:

@@ -8,6 +8,7 @@ import click
 
 from hrvol.cli.common.options import fresh_option, recipe_compute_options
 from hrvol.cli.common.output import echo, echo_table, news, suggest_fresh
+from hrvol.cli.common.reading import reads
 from hrvol.reading.region_text import whole_number
 
 
@@ -39,6 +40,7 @@ def parse_planes(ctx: click.Context, param: click.Parameter, value: str) -> int 
 @click.option("--attention", is_flag=True, help="Also draw the attention of the network's CLS token.")
 @fresh_option
 @recipe_compute_options
+@reads("volumes")
 def pca(
     volumes: tuple[str, ...],
     output: str,

@@ -8,6 +8,7 @@ import click
 
 from hrvol.cli.common.options import json_option, plan_options
 from hrvol.cli.common.output import echo, echo_json, echo_table, news, suggest_fresh
+from hrvol.cli.common.reading import reads
 
 if TYPE_CHECKING:
     from hrvol.planning.plan import Plan
@@ -30,6 +31,7 @@ SECONDS = 30.0
     help="Length of the probe, besides the start of the workers.",
 )
 @json_option
+@reads("volume", "options.input.mask")
 def plan(volume: str, output: str, model: str, options: RunOptions, seconds: float, as_json: bool) -> None:
     """Estimate the time, memory (also of a GPU) and disk space of hrvol segment. Takes the same options.
 

@@ -16,6 +16,7 @@ from hrvol.cli.common.output import (
     news,
     suggest_fresh,
 )
+from hrvol.cli.common.reading import reads
 from hrvol.cli.distil import echo_report
 from hrvol.cli.plan import SECONDS, show_plan
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @first_distil_options
 @yes_option
 @click.option("--dry-run", is_flag=True, help="Only estimate the cost, as hrvol plan does.")
+@reads("volume", "options.input.mask", "first_distil.options.held_out")
 def segment(
     volume: str,
     output: str | None,

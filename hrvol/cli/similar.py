@@ -8,6 +8,7 @@ import click
 
 from hrvol.cli.common.options import bundle, fresh_option, json_option, recipe_compute_options
 from hrvol.cli.common.output import echo, echo_json, echo_table, news, suggest_fresh
+from hrvol.cli.common.reading import reads
 from hrvol.reading.region_text import whole_number
 
 
@@ -69,6 +70,7 @@ search_options = bundle(
 @fresh_option
 @search_options
 @recipe_compute_options
+@reads("image", "targets")
 def similar(
     image: str,
     targets: tuple[str, ...],

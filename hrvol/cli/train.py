@@ -8,6 +8,7 @@ import click
 
 from hrvol.cli.common.options import classes_option, pairs_of, recipe_compute_options
 from hrvol.cli.common.output import echo, echo_table, news, suggest_fresh
+from hrvol.cli.common.reading import reads
 from hrvol.cli.tune import echo_tuned
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0), help="Overrides the recipe's seed (0).")
 @click.option("--fresh", is_flag=True, help="Replace a model that exists.")
 @recipe_compute_options
+@reads("data")
 def train(
     data: tuple[str, ...],
     output: str,
@@ -43,7 +45,8 @@ def train(
 
     --recipe auto chooses one by cross-validation on the strokes in about five minutes, as hrvol tune does.
 
-    Files: Zarr 2 or 3, OME-Zarr (its labels are taken as strokes), TIFF image or stack.
+    Files: Zarr, OME-Zarr (its labels are taken as strokes), TIFF, folders of images, HDF5 and NeXus
+    (FILE::/PATH), MRC, NIfTI, NRRD, DICOM, raw files and more.
     """  # noqa: D301 (click needs the escape)
     pairs = pairs_of(data)
     from hrvol.cli.common.progress import display

@@ -9,6 +9,7 @@ import click
 
 from hrvol.cli.common.options import json_option, pairs_of, recipe_compute_options
 from hrvol.cli.common.output import echo, echo_json, echo_lines, echo_table, news, score, suggest_fresh
+from hrvol.cli.common.reading import reads
 
 if TYPE_CHECKING:
     from hrvol.training.tuning.tune import TuningResult
@@ -31,6 +32,7 @@ MINUTES = 5.0
 @click.option("--fresh", is_flag=True, help="Replace a recipe that exists.")
 @recipe_compute_options
 @json_option
+@reads("data")
 def tune(
     data: tuple[str, ...],
     output: str | None,

@@ -8,18 +8,22 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.distil.examples import LabelledTile
 from hrvol.distil.sample import TeacherSample
 from hrvol.segment.pixel_classifier import PixelClassifier
 from hrvol.segment.student.student import StudentClassifier
 
-LEAST = 0.6
-"""Part of its pixels that a class keeps at least."""
+LEAST = 0.7
+"""Part of the pixels that a teacher finds of a class, which a student is left with at least."""
 
 _STEPS = 10  # of the power
 
 
 def odds_factors(
-    sample: TeacherSample, power: float, predicted: Sequence[NDArray[np.float32]]
+    sample: TeacherSample,
+    power: float,
+    tiles: Sequence[LabelledTile],
+    predicted: Sequence[NDArray[np.float32]],
 ) -> NDArray[np.float64] | None:
     """Return factors on the odds of classes that make rare ones rarer; ``None``: none.
 
@@ -33,8 +37,10 @@ def odds_factors(
         What the teacher labelled.
     power
         Of the mean probabilities.
+    tiles
+        Some tiles of the sample.
     predicted
-        The student's probabilities ``(K, rows, columns)`` of tiles of the sample.
+        The student's probabilities ``(K, rows, columns)`` of these tiles.
     """
     recipe = sample.teacher.recipe
     even = (
@@ -43,27 +49,39 @@ def odds_factors(
     )
     if power == 0 or not even:
         return None
-    return factors_of(sample.shares, power, predicted)
+    return factors_of(sample.shares, power, [tile.probabilities for tile in tiles], predicted)
 
 
 def factors_of(
-    shares: NDArray[np.float64], power: float, predicted: Sequence[NDArray[np.float32]]
+    shares: NDArray[np.float64],
+    power: float,
+    teacher: Sequence[NDArray[np.floating]],
+    student: Sequence[NDArray[np.float32]],
 ) -> NDArray[np.float64]:
-    """Return a power of the classes' shares, lowered until each class keeps :data:`LEAST` of its pixels.
+    """Return a power of the classes' shares, lowered until the student keeps enough pixels of each class.
 
-    Where a student is not sure of a class anywhere, its odds may all lie between 1 and the factor, and the
-    class would vanish.
+    That is :data:`LEAST` of the pixels that the teacher finds. A student may find less of a class than its
+    teacher, about what is true, or be so unsure of it that the class would vanish.
+
+    Parameters
+    ----------
+    shares
+        ``(K,)``: mean probability of each class.
+    power
+        Of the shares.
+    teacher, student
+        Probabilities ``(K, rows, columns)`` of tiles.
     """
-    logs = [np.log(np.maximum(values, 1e-12)).reshape(len(values), -1) for values in predicted]
+    logs = [np.log(np.maximum(values, 1e-12)).reshape(len(values), -1) for values in student]
     shift = power * np.log(np.maximum(shares, 1e-3))
-    before = _pixels(logs, 0 * shift)
+    least = LEAST * _pixels([values.reshape(len(values), -1) for values in teacher], 0 * shift)
     for step in range(_STEPS, 0, -1):
-        if (_pixels(logs, shift * step / _STEPS) >= LEAST * before).all():
+        if (_pixels(logs, shift * step / _STEPS) >= least).all():
             return np.exp(shift * step / _STEPS)
     return np.ones(len(shift))
 
 
-def _pixels(logs: Sequence[NDArray[np.float32]], shift: NDArray[np.float64]) -> NDArray[np.int64]:
+def _pixels(logs: Sequence[NDArray[np.floating]], shift: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the pixels of each class, with shifted log-odds."""
     moved = shift[:, None].astype(np.float32)
     labels = ((values + moved).argmax(axis=0) for values in logs)

@@ -140,8 +140,12 @@ class TeacherSample:
 
     @property
     def kept_back(self) -> tuple[LabelledTile, ...]:
-        """One in five tiles, at least one; of planes along z, as labels are compared there."""
+        """One in five tiles, at least one; of planes along z, as labels are compared there.
+
+        Of all planes, if there are not two tiles along z.
+        """
         flat = [tile for tile in self.tiles if tile.where.axis == 0]
+        flat = flat if len(flat) > 1 else list(self.tiles)
         count = min(max(1, -(-len(self.tiles) // 5)), max(1, len(flat) - 1))
         return tuple(flat[int((number + 0.5) * len(flat) / count)] for number in range(count))
 

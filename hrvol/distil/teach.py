@@ -171,7 +171,7 @@ def teach(
         "problems": list(problems),
     }
     seen = [tempered(values, temperature) for values in (*on_kept, *on_some)]
-    factors = odds_factors(sample, distilling.rarity, seen)
+    factors = odds_factors(sample, distilling.rarity, (*kept.tiles, *some.tiles), seen)
     if factors is not None:
         taught["class_weights"] = {
             info.name: float(f"{factor:.4g}") for info, factor in zip(teacher.classes, factors, strict=True)

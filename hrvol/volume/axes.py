@@ -9,13 +9,16 @@ import numpy as np
 
 from hrvol.errors import InputError
 from hrvol.text import printable
+from hrvol.volume.read_options import Channel
 
 # An array of unnamed axes that ends in 3 or 4 samples is an RGB image if its other axes are this long:
 # no tomogram is three voxels wide.
 _RGB_SIDE = 32
 
 
-def spatial_axes(source: str, shape: tuple[int, ...], names: tuple[str, ...] | None) -> tuple[str, ...]:
+def spatial_axes(
+    source: str, shape: tuple[int, ...], names: tuple[str, ...] | None, channel: Channel | None = None
+) -> tuple[str, ...]:
     """Name the axes of a grey image or volume.
 
     Parameters
@@ -27,11 +30,13 @@ def spatial_axes(source: str, shape: tuple[int, ...], names: tuple[str, ...] | N
     names
         Names of the axes in its metadata, lower case, or ``None``. They are ignored unless they include y and
         x; the order is then assumed to be z, y, x.
+    channel
+        The channel that the user chose of an image with several.
 
     Returns
     -------
     tuple of str
-        One name per axis. Axes other than z, y and x have length 1.
+        One name per axis. Axes other than z, y and x have length 1, but for one if a channel was chosen.
 
     Raises
     ------
@@ -49,13 +54,23 @@ def spatial_axes(source: str, shape: tuple[int, ...], names: tuple[str, ...] | N
     if twice is not None:
         raise InputError(f"{source}: found axis {twice} twice, expected each axis once")
     if names is None or not {"y", "x"} <= set(names):
-        names = _guess(source, shape)
+        names = _guess(source, shape, channel)
+    extra = [(name, n) for name, n in zip(names, shape, strict=True) if name not in ("z", "y", "x") and n > 1]
+    if channel is not None and len(extra) == 1:
+        if channel != "mean" and channel >= extra[0][1]:
+            raise InputError(
+                f"{source}: found {extra[0][1]} channels, expected one numbered {channel} (from 0)"
+            )
+        return names
     for name, length in zip(names, shape, strict=True):
         if name not in ("z", "y", "x") and length > 1:
             content = {"c": f"{length} channels", "s": f"{length} samples per pixel (an RGB image?)"}.get(
                 name, f"{length} along axis {printable(repr(name), 60)}"
             )
-            raise InputError(f"{source}: found {content} in shape {shape}, expected one grey value per voxel")
+            raise InputError(
+                f"{source}: found {content} in shape {shape}, expected one grey value per voxel: take one"
+                " with --channel N, or --channel mean"
+            )
     return names
 
 
@@ -68,10 +83,11 @@ def spacing(coordinates: Any) -> float:
     return abs(mean) if mean and np.allclose(steps, mean, rtol=1e-3, atol=0) else 1.0
 
 
-def _guess(source: str, shape: tuple[int, ...]) -> tuple[str, ...]:
+def _guess(source: str, shape: tuple[int, ...], channel: Channel | None = None) -> tuple[str, ...]:
     if len(shape) == 3 and shape[2] in (3, 4) and min(shape[:2]) >= _RGB_SIDE:
         return ("y", "x", "s")
     extra = len(shape) - 3
-    if len(shape) < 2 or (extra > 0 and math.prod(shape[:extra]) > 1):
-        raise InputError(f"{source}: found shape {shape}, expected (y, x) or (z, y, x)")
+    if len(shape) < 2 or (extra > 0 and math.prod(shape[:extra]) > 1 and channel is None):
+        way = ": take one channel with --channel N, or --channel mean" if extra > 0 else ""
+        raise InputError(f"{source}: found shape {shape}, expected (y, x) or (z, y, x){way}")
     return ("",) * max(extra, 0) + tuple("zyx"[-len(shape) :])

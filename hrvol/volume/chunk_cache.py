@@ -52,10 +52,12 @@ class ChunkUses:
 
     def __call__(self, index: Index) -> int:
         """Return the number of blocks that read a chunk, 0 or more."""
-        return math.prod(counts[i] for counts, i in zip(self.rows, index, strict=True))
+        return math.prod(
+            counts[i] for counts, axis, i in zip(self.rows, self.axes, index, strict=True) if axis
+        )
 
     def along(self, axes: Sequence[str]) -> ChunkUses:
-        """Return the counts for an array with these axes (``Volume.axes``); other axes have one chunk."""
+        """Return the counts for an array with these axes (``Volume.axes``); others do not count."""
         rows = dict(zip(self.axes, self.rows, strict=True))
         return ChunkUses(tuple(rows.get(axis, (1,)) for axis in axes), tuple(axes))
 

@@ -12,7 +12,7 @@ from typing import Any
 import zarr
 
 from hrvol.errors import UsageError
-from hrvol.volume.storage.location import Location, is_url
+from hrvol.volume.storage.location import Location, is_url, split_inside
 from hrvol.volume.volume import Volume
 
 _LOCAL = ("file", "local")
@@ -59,7 +59,7 @@ def _places(value: Any) -> Iterator[Path | str]:
     elif isinstance(value, zarr.Array | zarr.Group):
         yield from _places(str(value.store_path))
     elif isinstance(value, str | Path | Location):
-        text = str(value)
+        text = split_inside(str(value))[0]
         for link in text.split("::") if is_url(text) else (text,):
             protocol, mark, rest = link.partition("://")
             protocol = _SAME.get(protocol.lower(), protocol.lower())

@@ -75,15 +75,23 @@ def input_state(volume: Volume, box: Box) -> InputState:
     array = volume.array
     if volume.opened and not isinstance(getattr(array, "store", None), InputStore):
         folder = os.path.dirname(volume.opened[0][0])
-        return InputState({path: stamp_of(path) for path, _ in volume.opened}, root=folder)
+        planes = getattr(array, "files", None)
+        # Of a stack in thousands of files only those of the box are looked at.
+        read = None if planes is None else set(planes[box[0]])
+        files = {
+            path: stamp_of(path) if read is None or path in read else stamp for path, stamp in volume.opened
+        }
+        return InputState(files, root=folder)
     if volume.origin is None or not isinstance(array, zarr.Array) or not isinstance(array.store, InputStore):
         return InputState()
     root = str(array.store.root / array.store_path.path)
     sides = array.shards or array.chunks
     spans = dict(zip("zyx", box, strict=True))
     rows = [
-        range(spans[axis].start // side, -(-spans[axis].stop // side)) if axis else range(1)
-        for axis, side in zip(volume.axes, sides, strict=True)
+        range(spans[axis].start // side, -(-spans[axis].stop // side))
+        if axis
+        else _channels(volume, length, side)
+        for axis, side, length in zip(volume.axes, sides, array.shape, strict=True)
     ]
     metadata = array.metadata
     by_index: dict[Index, Stamp] = {}
@@ -93,3 +101,11 @@ def input_state(volume: Volume, box: Box) -> InputState:
         files[path] = by_index[index] = stamp_of(path)
     chunks = tuple(side // chunk for side, chunk in zip(sides, array.chunks, strict=True))
     return InputState(files, chunks, by_index, root)
+
+
+def _channels(volume: Volume, length: int, side: int) -> range:
+    """Return the rows of files along an axis that is not of space."""
+    if volume.channel == "mean":
+        return range(-(-length // side))
+    first = 0 if length == 1 or volume.channel is None else volume.channel // side
+    return range(first, first + 1)

@@ -1,4 +1,4 @@
-"""Open volumes and labels: Zarr, OME-Zarr, TIFF and arrays in memory, all presented as (z, y, x).
+"""Open volumes and labels of any format, and arrays in memory, all presented as (z, y, x).
 
 Voxels are read box by box, when a box is requested.
 """
@@ -6,7 +6,7 @@ Voxels are read box by box, when a box is requested.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,22 @@ import zarr
 
 from hrvol.arrays import Shape3, Spacing3
 from hrvol.classes import ClassInfo
-from hrvol.errors import InputError, UnreadableError
-from hrvol.volume.axes import spacing, spatial_axes
+from hrvol.errors import InputError, UnreadableError, UsageError
+from hrvol.volume.axes import spatial_axes
 from hrvol.volume.grid.tiling import Box, box_shape, whole
-from hrvol.volume.importers.recognise import check_exists, hint
-from hrvol.volume.importers.tiff import SUFFIXES, open_tiff, read_quietly
+from hrvol.volume.importers.extras import read_quietly
+from hrvol.volume.importers.recognise import hint
+from hrvol.volume.importers.registry import find, open_found
+from hrvol.volume.importers.remote_files import find_remote
 from hrvol.volume.ome import metadata as ome
-from hrvol.volume.ome.nodes import attributes_of, image_around, labels_of, member, only_array, open_zarr
-from hrvol.volume.storage.bounded_array import bounded_array, check_shape
-from hrvol.volume.storage.input_store import InputStore
+from hrvol.volume.ome.nodes import attributes_of, labels_of, open_zarr
+from hrvol.volume.parts import Parts, array_parts, check_level, node_parts, stored_parts
+from hrvol.volume.read_options import Channel, RawLayout, ReadOptions, ordered_axes
+from hrvol.volume.storage.bounded_array import check_shape
 from hrvol.volume.storage.location import Location
-from hrvol.volume.storage.stamps import Stamp, metadata_stamps, stamp_of
+from hrvol.volume.storage.stamps import Stamp, stamp_of
 
-_OTHERS = f" nor a TIFF image ({', '.join(SUFFIXES)})"  # other formats, for messages
+_OTHERS = " nor a file of another format that hrvol reads"  # for messages
 
 Origin = tuple[Location, str | None, int]
 
@@ -65,6 +68,12 @@ class Volume:
     opened
         Files that were read when it was opened, and their state then: of a TIFF stack all files, of a Zarr
         array those of its metadata.
+    channel
+        Number of the channel that is read of an array with several, or ``"mean"``; else ``None``.
+    voxel_size_from
+        What of the file states the voxel size; empty if it is unknown.
+    notes
+        Values of the file that are no voxel sizes.
     """
 
     source: str
@@ -77,6 +86,9 @@ class Volume:
     translation: Spacing3 = (0.0, 0.0, 0.0)
     origin: Origin | None = None
     opened: tuple[tuple[str, Stamp], ...] = ()
+    channel: Channel | None = None
+    voxel_size_from: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> Shape3:
@@ -122,7 +134,10 @@ class Volume:
             if not 0 <= span.start < span.stop <= length or span.step not in (None, 1):
                 raise IndexError(f"{self.name}: {name} {span.start}:{span.stop} is not inside 0:{length}")
         spans = dict(zip("zyx", box, strict=True))
-        selection = tuple(spans[axis] if axis else 0 for axis in self.axes)
+        selection = tuple(
+            spans[axis] if axis else self._of_channel(length)
+            for axis, length in zip(self.axes, self.array.shape, strict=True)
+        )
         if _is_dask(self.array):
             # In this thread: the engine limits the number of blocks in progress, and a cluster must not wait
             # for itself.
@@ -131,6 +146,10 @@ class Volume:
             values = np.array(self.array[selection])
         else:
             values = self._read_stored(selection, box, reader)
+        if self.channel == "mean":
+            kept = [axis for axis, part in zip(self.axes, selection, strict=True) if isinstance(part, slice)]
+            mean = np.asarray(values).mean(kept.index(""), np.float64)
+            values = mean if self.dtype.kind == "f" else np.rint(mean)
         stored = [axis for axis in self.axes if axis]
         order = [stored.index(axis) for axis in "zyx" if axis in stored]
         values = np.asarray(values).transpose(order).reshape(box_shape(box))
@@ -163,7 +182,7 @@ class Volume:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.origin is not None:
-            return _reopen, self.origin
+            return _open_path, (*self.origin, True)
         fields = (getattr(self, name) for name in self.__dataclass_fields__)
         return Volume, tuple(fields)
 
@@ -181,36 +200,77 @@ class Volume:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UnreadableError(f"{self.source}: cannot read {region}: {reason}") from error
 
+    def _of_channel(self, length: int) -> int | slice:
+        """Return what is read along an axis that is not of space."""
+        if length == 1 or self.channel is None:
+            return 0
+        return slice(0, length) if self.channel == "mean" else self.channel
+
     def _spatial(self, stored: tuple[int, ...], missing: int) -> Shape3:
         sides = dict(zip(self.axes, stored, strict=True))
         return sides.get("z", missing), sides["y"], sides["x"]
 
 
-def open_volume(source: Any, *, level: int = 0) -> Volume:
+def open_volume(
+    source: Any,
+    *,
+    level: int = 0,
+    options: ReadOptions | None = None,
+    voxel_size: Sequence[float] | None = None,
+    unit: str | None = None,
+    axis_order: str | None = None,
+    channel: Channel | None = None,
+    raw: RawLayout | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Volume:
     """Open a volume or an image.
 
     Parameters
     ----------
     source
-        Path, URL or :class:`~hrvol.volume.storage.location.Location` of a Zarr array (version 2 or 3), of a
-        group with one array, of an OME-Zarr image, or of a TIFF image or stack; a Zarr array or group; a
+        Path, URL or :class:`~hrvol.volume.storage.location.Location` of a file or folder of any format that
+        hrvol reads; ``FILE::/PATH`` names a dataset inside of an HDF5 file. Or a Zarr array or group; a
         NumPy, Dask or xarray array; or a volume, which is returned unchanged. Axes of length 1 other than z,
         y and x are dropped.
     level
         Resolution level of an OME-Zarr image or a pyramidal TIFF; 0 is the finest.
+    options
+        What the file lacks, or states wrongly, as one object.
+    voxel_size, unit, axis_order, channel, raw
+        The same one by one, see :class:`~hrvol.volume.read_options.ReadOptions`; they override those of
+        ``options``.
+    storage_options
+        Keywords of the fsspec file system of a URL.
+
+    Returns
+    -------
+    Volume
+        Any public function accepts it in place of a path.
 
     Raises
     ------
     InputError
         The source does not exist, is not grey, or has an unsupported type.
+    UsageError
+        An option is wrong, or the source is a volume already.
+    MissingExtraError
+        The package that reads this format is not installed.
     """
+    given = {"voxel_size": voxel_size, "unit": unit, "axis_order": axis_order, "channel": channel, "raw": raw}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if isinstance(source, Volume):
+        if chosen or options is not None:
+            raise UsageError(
+                f"{source.source}: is open already, expected a path for {', '.join(chosen) or 'options'}"
+            )
         return source
+    reading: Any = replace(options or ReadOptions(), **chosen)
     if isinstance(source, str | Path | Location):
-        return _open_path(Location.of(source), None, level)
+        location = Location.of(source, storage_options)
+        return _open_path(replace(location, reading=reading) if chosen or options else location, None, level)
     if isinstance(source, zarr.Array | zarr.Group):
-        return _from_node(source, str(source.store_path), level, None)
-    return _from_array(source)
+        return _build(node_parts(source, str(source.store_path), level, None), None, reading)
+    return _build(array_parts(source), None, reading)
 
 
 def open_labels(source: Any, *, name: str | None = None) -> Volume:
@@ -232,7 +292,8 @@ def open_labels(source: Any, *, name: str | None = None) -> Volume:
     if isinstance(source, str | Path | Location):
         labels = _open_path(Location.of(source), name or "", 0)
     elif isinstance(source, zarr.Group):
-        labels = _from_node(labels_of(source, str(source.store_path), name), str(source.store_path), 0, None)
+        path = str(source.store_path)
+        labels = _build(node_parts(labels_of(source, path, name), path, 0, None), None, None)
     else:
         labels = open_volume(source)
     if labels.dtype.kind not in "iu":
@@ -254,7 +315,7 @@ def class_info(source: Any, *, name: str | None = None) -> tuple[ClassInfo, ...]
         source, name = source.origin[0], source.origin[1] or name
     if isinstance(source, str | Path | Location):
         location = Location.of(source)
-        if location.path is not None and location.path.suffix.lower() in SUFFIXES:
+        if find_remote(location) is not None or find(location) is not None:
             return None
         source = open_zarr(location, _OTHERS)
     if not isinstance(source, zarr.Group):
@@ -263,131 +324,71 @@ def class_info(source: Any, *, name: str | None = None) -> tuple[ClassInfo, ...]
     return ome.read_classes(attributes_of(labels_of(source, path, name), path), path)
 
 
-def _reopen(source: Location, labels: str | None, level: int) -> Volume:
-    return _open_path(source, labels, level)
-
-
-def _open_path(location: Location, labels: str | None, level: int) -> Volume:
+def _open_path(location: Location, labels: str | None, level: int, again: bool = False) -> Volume:
     """Open a path or URL: a volume if ``labels`` is ``None``, else the labels of this name (``""``: any)."""
     origin = (location, labels, level)
-    source, path = location.url, location.path
-    if path is not None:
-        check_exists(path)
-        if path.is_file() and path.suffix.lower() in SUFFIXES:
-            before = (str(path), stamp_of(str(path)))
-            image = open_tiff(path, level)
-            size = dict(zip("zyx", image.voxel_size, strict=True))
-            scale = tuple(size.get(axis, 1.0) for axis in image.axes)
-            volume = _build(source, image.array, image.axes, scale, image.unit, origin)
-            others = tuple((str(file), stamp_of(str(file))) for file in image.files if file != path)
-            return replace(volume, opened=(before, *others))
+    source = location.url
+    found = find_remote(location) if location.path is None else find(location, level, again)
+    if found is not None:
+        if not found.levels:
+            check_level(source, 1, level)
+        before = None if location.path is None else (str(location.path), stamp_of(str(location.path)))
+        return _build(stored_parts(source, open_found(found, source), before), origin, location.reading)
     try:
         node = open_zarr(location, _OTHERS)
     except UnreadableError:
         raise
     except InputError as error:
-        found = "" if path is None else hint(path)
-        raise (InputError(f"{source}: found {found}") if found else error) from None
+        shown = "" if location.path is None else hint(location.path)
+        raise (InputError(f"{source}: found {shown}") if shown else error) from None
     if labels is not None and isinstance(node, zarr.Group):
         node = labels_of(node, source, labels or None)
-    return _from_node(node, source, level, origin)
+    return _build(node_parts(node, source, level, location), origin, location.reading)
 
 
-def _from_node(node: zarr.Array[Any] | zarr.Group, source: str, level: int, origin: Origin | None) -> Volume:
-    if isinstance(node, zarr.Array):
-        _check_level(source, 1, level)
-        node = node if origin is None else bounded_array(node, source)
-        attributes_of(node, source)
-        image = image_around(node, None if origin is None else origin[0])
-        if image is not None:
-            return _from_level(node, source, *image, origin)
-        names = getattr(node.metadata, "dimension_names", None)
-        axes = tuple(str(axis).lower() for axis in names) if names and all(names) else None
-        return _build(source, node, axes, None, None, origin)
-    attributes = attributes_of(node, source)
-    multiscale = ome.read_multiscale(attributes, source)
-    if multiscale is None and "bioformats2raw.layout" in ome.ome_attributes(attributes):
-        first = member(node, "0", source)
-        if isinstance(first, zarr.Group):
-            if "bioformats2raw.layout" in ome.ome_attributes(attributes_of(first, source)):
-                raise InputError(f"{source}: found images inside images, expected an OME-Zarr image")
-            return _from_node(first, source, level, origin)
-    if multiscale is None:
-        return _from_node(only_array(node, source), source, level, origin)
-    _check_level(source, len(multiscale.levels), level)
-    chosen = multiscale.levels[level]
-    array = member(node, chosen.path, source)
-    if not isinstance(array, zarr.Array):
-        raise InputError(f"{source}: found no array at {chosen.path!r}, which the OME-Zarr metadata names")
-    return _from_level(array, source, multiscale, chosen, origin)
-
-
-def _check_level(source: str, count: int, level: int) -> None:
-    if not 0 <= level < count:
-        levels = "1 level" if count == 1 else f"{count} levels"
-        raise InputError(f"{source}: found {levels}, expected one numbered {level}")
-
-
-def _from_level(
-    array: zarr.Array[Any],
-    source: str,
-    multiscale: ome.Multiscale,
-    level: ome.Level,
-    origin: Origin | None,
-) -> Volume:
-    array = array if origin is None else bounded_array(array, source)
-    units = dict(zip(multiscale.axes, multiscale.units, strict=True))
-    return _build(source, array, multiscale.axes, level.scale, units, origin, level.translation)
-
-
-def _from_array(array: Any) -> Volume:
-    if not all(hasattr(array, name) for name in ("shape", "dtype", "__getitem__")):
-        kind = type(array).__name__
-        raise InputError(f"found {kind}, expected a path, or a NumPy, Dask, xarray or Zarr array")
-    shape = "x".join(map(str, array.shape))
-    if not (hasattr(array, "dims") and hasattr(array, "coords")):
-        return _build(f"{type(array).__name__} array {shape}", array, None, None, None, None)
-    dims = [str(dim) for dim in array.dims]
-    axes = tuple(dim.lower() for dim in dims)
-    coords = [array.coords.get(dim) for dim in dims]
-    units = {axis: None if c is None else c.attrs.get("units") for axis, c in zip(axes, coords, strict=True)}
-    title = f"{array.name or 'DataArray'} {shape}"
-    # ``data`` of a file that xarray has not loaded would read all of it; ``variable`` reads box by box.
-    values = array.data if array.chunks is not None else array.variable
-    return _build(title, values, axes, tuple(map(spacing, coords)), units, None)
-
-
-def _build(
-    source: str,
-    array: Any,
-    axes: tuple[str, ...] | None,
-    scale: tuple[float, ...] | None,
-    unit: str | dict[str, str | None] | None,
-    origin: Origin | None,
-    translation: tuple[float, ...] | None = None,
-) -> Volume:
-    """Check an array and find z, y and x among its axes.
-
-    If ``axes`` is ``None``, the order is z, y, x. ``unit`` is one unit, or one per name of an axis.
-    """
+def _build(parts: Parts, origin: Origin | None, reading: ReadOptions | None) -> Volume:
+    """Check an array and find z, y and x among its axes, by the options and the file."""
+    source, array, reading = parts.source, parts.array, reading or ReadOptions()
     shape = tuple(int(n) for n in array.shape)
     if np.dtype(array.dtype).kind not in "biuf":
         raise InputError(f"{source}: found type {array.dtype}, expected integers or floating-point numbers")
     check_shape(source, shape, array.dtype)
-    names = spatial_axes(source, shape, axes)
-    factor = dict(zip(names, scale or [1.0] * len(names), strict=True))
-    offset = dict(zip(names, translation or [0.0] * len(names), strict=True))
-    units = unit if isinstance(unit, dict) else dict.fromkeys("zyx", unit)
-    named_units = [units.get(axis) for axis in "zyx"]
-    voxel_size, common = ome.common_unit((factor.get("z", 1.0), factor["y"], factor["x"]), named_units)
-    translation_zyx, _ = ome.common_unit((offset.get("z", 0.0), offset["y"], offset["x"]), named_units)
+    stored, given = parts.axes, None
+    if reading.axis_order is not None and not parts.fixed_axes:
+        given = ordered_axes(reading.axis_order, shape)
+        if given is None:
+            raise InputError(
+                f"{source}: found {len(shape)} axes of shape {shape}, expected as many as the axis order"
+                f" {reading.axis_order} has"
+            )
+    names = spatial_axes(source, shape, given or stored, reading.channel)
+    own = names if stored is None else stored
+    factor = dict(zip(names, (parts.scale.get(name, 1.0) for name in own), strict=True))
+    offset = dict(zip(names, (parts.translation.get(name, 0.0) for name in own), strict=True))
+    named_units = [parts.units.get(axis) for axis in "zyx"]
+    voxel_size, unit = ome.common_unit((factor.get("z", 1.0), factor["y"], factor["x"]), named_units)
+    translation, _ = ome.common_unit((offset.get("z", 0.0), offset["y"], offset["x"]), named_units)
     spatial = tuple(name if name in ("z", "y", "x") else "" for name in names)
-    name = Path(source).name or source
-    ndim = 3 if "z" in spatial else 2
-    opened: tuple[tuple[str, Stamp], ...] = ()
-    if origin is not None and isinstance(array, zarr.Array) and isinstance(array.store, InputStore):
-        opened = metadata_stamps(str(array.store.root / array.store_path.path))
-    return Volume(source, array, spatial, voxel_size, common, ndim, name, translation_zyx, origin, opened)
+    several = any(not axis and side > 1 for axis, side in zip(spatial, shape, strict=True))
+    size_from = parts.size_from
+    if reading.voxel_size is not None or reading.unit is not None:
+        voxel_size, size_from = reading.voxel_size or voxel_size, "the user"
+        unit = ome.normal_unit(reading.unit) or unit
+    return Volume(
+        source,
+        array,
+        spatial,
+        voxel_size,
+        unit,
+        3 if "z" in spatial else 2,
+        Path(source).name or source,
+        translation,
+        origin,
+        parts.opened,
+        reading.channel if several else None,
+        size_from,
+        parts.notes,
+    )
 
 
 def _native(dtype: Any) -> np.dtype[Any]:

@@ -20,6 +20,7 @@ from hrvol.distil.examples import Crop, CropShape, Example, LabelledTile, draw_c
 from hrvol.distil.fit import Fit, FitSettings
 from hrvol.distil.planes import PlaneTile, layout
 from hrvol.distil.rarity import factors_of, weighed
+from hrvol.distil.sample import TeacherSample
 from hrvol.errors import ModelError
 from hrvol.recipe.specs import TileSpec
 from hrvol.segment.student.network import StudentNetwork, folded, network_arrays
@@ -240,13 +241,24 @@ def test_a_students_odds_are_multiplied_by_factors() -> None:
 
 def test_rare_classes_become_rarer_but_do_not_vanish():
     shares = np.array([0.8, 0.2])
-    sure, unsure = (np.full((1, 100), values, np.float32) for values in (0.9, 0.55))
-    plain = np.full((1, 100), 0.1, np.float32)
-    images = [np.stack([1 - rare, rare]) for rare in (sure, plain)]
-    np.testing.assert_allclose(factors_of(shares, 0.4, images), shares**0.4)
-    images = [np.stack([1 - rare, rare]) for rare in (unsure, plain)]
-    factors = factors_of(shares, 0.4, images)  # 0.55 / 0.45 > (0.8 / 0.2) ** 0.12
+    sure, unsure, no = (np.full((1, 100), values, np.float32) for values in (0.9, 0.55, 0.1))
+    teacher = [np.stack([1 - rare, rare]) for rare in (sure, no)]
+    np.testing.assert_allclose(factors_of(shares, 0.4, teacher, teacher), shares**0.4)
+    student = [np.stack([1 - rare, rare]) for rare in (unsure, no)]
+    factors = factors_of(shares, 0.4, teacher, student)  # 0.55 / 0.45 > (0.8 / 0.2) ** 0.12
     np.testing.assert_allclose(factors, shares**0.12)
-    assert (images[0] * factors[:, None, None]).argmax(0).all()
-    one_sided = [np.stack([1 - rare, rare]) for rare in (plain, plain)]
-    np.testing.assert_allclose(factors_of(shares, 0.4, one_sided), shares**0.4)
+    assert (student[0] * factors[:, None, None]).argmax(0).all()
+    nowhere = [np.stack([1 - rare, rare]) for rare in (no, no)]
+    np.testing.assert_allclose(factors_of(shares, 0.4, teacher, nowhere), 1)
+
+
+@pytest.mark.parametrize(
+    ("axes", "kept"), [((0, 0, 0, 0), {0}), ((1, 2, 1, 2), {1, 2}), ((1, 0, 2, 2, 1, 2), {0, 1})]
+)
+def test_some_tile_is_kept_back_whatever_the_axes(axes, kept):
+    volume = volume_of((64, 64, 64))
+    tiles = [labelled(volume, axis, position) for position, axis in enumerate(axes)]
+    sample = TeacherSample(open_volume(volume), None, tiles, [1.0] * len(tiles), {}, "")
+    assert {tile.where.axis for tile in sample.kept_back} <= kept
+    assert len(sample.kept_back) == (1 if len(tiles) < 6 else 2)
+    assert len(sample.training) + len(sample.kept_back) == len(tiles)

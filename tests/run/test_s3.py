@@ -350,7 +350,7 @@ def test_a_missing_bucket_is_named(bucket, model):
 
 
 def test_what_is_not_there_is_said_to_be_so(bucket):
-    assert "none.zarr: found neither a Zarr array or group nor a TIFF" in fails(
+    assert "none.zarr: found neither a Zarr array or group nor a file" in fails(
         "info", bucket.url("none.zarr"), *bucket.flags
     )
     assert "found no output of a run" in fails("status", bucket.url("none.ome.zarr"), *bucket.flags)

@@ -275,7 +275,9 @@ def test_paths_that_hold_nothing(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("not a volume")
     for name in ("empty", "notes.txt"):
-        with pytest.raises(InputError, match=f"{name}: found neither a Zarr array or group nor a TIFF"):
+        with pytest.raises(
+            InputError, match=f"{name}: found neither a Zarr array or group nor a file of another"
+        ):
             open_volume(tmp_path / name)
 
 

@@ -85,6 +85,8 @@ def recommendation(job: SegmentJob, options: RunOptions) -> str:
     if job.region != whole(job.volume.shape):
         spans = (f"{span.start}:{span.stop}" for span in job.region)
         words += ["--roi", ",".join(spans)]
+    reading = job.volume.origin[0].reading
+    words += [] if reading is None else reading.words()
     if options.weights.path is not None:
         words += ["--weights", options.weights.path]
     return f"{advice}; make one with: {shlex.join(words)}"

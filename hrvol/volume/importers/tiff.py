@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import re
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tifffile
 import zarr
 
-from hrvol.arrays import Spacing3
 from hrvol.errors import HrvolError, InputError, one_line
-from hrvol.text import printable
+from hrvol.volume.importers.extras import read_quietly
 from hrvol.volume.importers.ome_tiff import check_ome, is_ome, parse_ome
-from hrvol.volume.importers.tiff_codecs import bound_decoders
+from hrvol.volume.importers.stored import Request, StoredImage
+from hrvol.volume.importers.tiff_codecs import bound_decoders, check_decoders
 from hrvol.volume.importers.tiff_directory import (
     Directories,
     Page,
@@ -29,7 +25,7 @@ from hrvol.volume.importers.tiff_directory import (
     read_directories,
 )
 from hrvol.volume.importers.tiff_lost import find_page
-from hrvol.volume.ome.metadata import common_unit
+from hrvol.volume.importers.tiff_size import tiff_size
 from hrvol.volume.storage.bounded_array import check_chunks
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
@@ -44,30 +40,7 @@ _PADDING = 16  # bytes
 _MOST_CHANNELS = 7
 
 
-@dataclass(frozen=True)
-class TiffImage:
-    """The first image series of a file.
-
-    Attributes
-    ----------
-    array
-        A memory map or a lazy Zarr array.
-    axes
-        One name per axis of the array, lower case.
-    voxel_size, unit
-        (z, y, x), 1 if unknown; OME name of the unit.
-    files
-        All files of the series.
-    """
-
-    array: Any
-    axes: tuple[str, ...]
-    voxel_size: Spacing3
-    unit: str | None
-    files: tuple[Path, ...]
-
-
-def open_tiff(path: Path, level: int) -> TiffImage:
+def open_tiff(path: Path, level: int) -> StoredImage:
     """Open the first image series of a TIFF file.
 
     Parameters
@@ -100,11 +73,13 @@ def open_tiff(path: Path, level: int) -> TiffImage:
                 _check_planes(path, series, directories, max(declared or 0, planes), declared is not None)
                 chosen = series.levels[level]
                 axes = _axes(chosen.axes, chosen.shape, bool(file.is_shaped))
-                voxel_size, unit = _voxel_size(path, file, root)
+                size = tiff_size(file, root)
                 mappable = chosen.dataoffset is not None and level == 0
                 files = _files_of(path, chosen)
                 if not mappable:
-                    bound_decoders([page.keyframe for page in chosen.pages if page is not None])
+                    keyframes = [page.keyframe for page in chosen.pages if page is not None]
+                    check_decoders(path, keyframes)
+                    bound_decoders(keyframes)
                     store = series.aszarr(level=level)
             if mappable:
                 # Uncompressed and contiguous: the operating system reads only the pages that are accessed.
@@ -116,22 +91,7 @@ def open_tiff(path: Path, level: int) -> TiffImage:
             raise
         except Exception as error:  # tifffile's parsers of private metadata may raise anything
             raise InputError(f"{path}: cannot be read as a TIFF image ({one_line(error)})") from None
-    return TiffImage(array, axes, voxel_size, unit, files)
-
-
-@contextmanager
-def read_quietly() -> Iterator[None]:
-    """Keep tifffile's log off the user's screen: what means damage is checked by hrvol."""
-    logger = logging.getLogger("tifffile")
-    logger.addFilter(_drop)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_drop)
-
-
-def _drop(_: logging.LogRecord) -> bool:
-    return False
+    return StoredImage(array, axes, size, files)
 
 
 def _only_series(path: Path, series: Sequence[Any]) -> Any:
@@ -231,45 +191,6 @@ def _axes(letters: str, shape: tuple[int, ...], shaped: bool) -> tuple[str, ...]
     return tuple(name.lower() for name in names)
 
 
-def _voxel_size(path: Path, file: Any, root: ElementTree.Element | None) -> tuple[Spacing3, str | None]:
-    """Return the voxel size (z, y, x) and its unit from OME or ImageJ metadata.
-
-    The resolution tags of a plain TIFF are ignored: most are a meaningless 72 dots per inch.
-    """
-    sizes: list[Any] = [1.0, 1.0, 1.0]
-    units: list[str | None] = [None, None, None]
-    pixels = None if root is None else root.find(".//{*}Pixels")
-    if pixels is not None:
-        sizes = [pixels.get(f"PhysicalSize{axis}", 1.0) for axis in "ZYX"]
-        units = [
-            pixels.get(f"PhysicalSize{axis}Unit", "µm" if pixels.get(f"PhysicalSize{axis}") else None)
-            for axis in "ZYX"
-        ]
-    elif file.is_imagej:
-        metadata = file.imagej_metadata or {}
-        tags = file.pages[0].tags
-        y, x = (_from_resolution(tags.get(f"{axis}Resolution")) for axis in "YX")
-        sizes = [metadata.get("spacing", 1.0), y, x]
-        units = [None if metadata.get("unit") is None else str(metadata["unit"])] * 3
-    z, y, x = (_positive(path, axis, size) for axis, size in zip("zyx", sizes, strict=True))
-    return common_unit((z, y, x), [None if unit is None else printable(unit, 60) for unit in units])
-
-
-def _positive(path: Path, axis: str, size: Any) -> float:
-    try:
-        number = float(size)
-    except (ValueError, TypeError):
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise InputError(
-            f"{path}: found the voxel size {printable(str(size), 60)} along {axis}, expected a number above 0"
-        )
-    return number
-
-
-def _from_resolution(tag: Any) -> float:
-    """Return the size of a pixel from a tag in pixels per unit; 1 without one."""
-    if tag is None:
-        return 1.0
-    number, unit = tag.value
-    return float(unit) / float(number) if number and unit else 1.0
+def open_request(request: Request) -> StoredImage:
+    """Open a TIFF file as an importer; the compression JPEG and some others need the package imagecodecs."""
+    return open_tiff(request.path, request.level)

@@ -10,11 +10,17 @@ import zlib
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import tifffile
 
+from hrvol.errors import MissingExtraError
+from hrvol.text import printable
+
 _SLACK = 2**16  # bytes: some strips are padded
+
+_LZMA = 34925
 
 _MEMORY = 256 * 2**20  # bytes of an LZMA decoder
 
@@ -25,14 +31,27 @@ def bound_decoders(pages: Iterable[Any]) -> None:
     for page in {id(page): page for page in pages}.values():
         key = int(page.compression)
         bounded = _DECODERS.get(key)
-        if bounded is None or decoders[key].__module__.startswith("imagecodecs"):
+        # imagecodecs decodes no more than the pixels have; of LZMA it drops what there is more.
+        if bounded is None or (key != _LZMA and decoders[key].__module__.startswith("imagecodecs")):
             continue
-        kept = decoders._codecs[key]
+        kept = decoders[key]
         decoders._codecs[key] = bounded
         try:
             page.decode  # noqa: B018 - the function, which is cached, keeps its decoder
         finally:
             decoders._codecs[key] = kept
+
+
+def check_decoders(path: Path, pages: Iterable[Any]) -> None:
+    """Raise a :class:`MissingExtraError` if pages are compressed in a way that needs imagecodecs."""
+    for compression in {page.compression for page in pages}:
+        try:
+            tifffile.TIFF.DECOMPRESSORS[int(compression)]
+        except KeyError:
+            raise MissingExtraError(
+                f"{path}: found a TIFF image compressed with {printable(str(compression.name), 40)}, which is"
+                " read with imagecodecs: pip install 'hrvol[io]'"
+            ) from None
 
 
 def _inflate(data: bytes, /, *, out: Any = None) -> bytes:
@@ -64,7 +83,7 @@ _DECODERS: dict[int, Callable[..., bytes]] = {
     8: _inflate,
     32946: _inflate,
     50013: _inflate,
-    34925: _unpack_lzma,
+    _LZMA: _unpack_lzma,
 }
 if find_spec("_zstd") is not None:  # the module behind it, from Python 3.14 on
     _DECODERS |= {50000: _unpack_zstd, 34926: _unpack_zstd}

@@ -102,7 +102,7 @@ def read_header(file: BinaryIO, path: Path) -> tuple[Layout, int]:
     version = 0 if order is None or len(head) < 8 else struct.unpack(order + "H", head[2:4])[0]
     if order is None or version not in (42, 43) or (version == 43 and len(head) < 16):
         found = hint(path)
-        if found and "TIFF file with" not in found:
+        if found and "TIFF" not in found:
             raise InputError(f"{path}: found {found}")
         raise InputError(f"{path}: cannot be read as a TIFF image (found {printable(repr(head[:4]))})")
     layout = Layout(order, version == 43)

@@ -55,7 +55,8 @@ def _places(file: BinaryIO, layout: Layout, gaps: Sequence[tuple[int, int]], fir
                 if found > _FOUND:
                     return
                 # Two tags may come first.
-                yield from (begin + match.start() - head - i * entry for i in range(3))
+                found_at = (begin + match.start() - head - i * entry for i in range(3))
+                yield from (at for at in found_at if at >= 8)
 
 
 def _values(layout: Layout, tag: int, value: int) -> tuple[bytes, ...]:

@@ -22,8 +22,8 @@ VERSION = "0.5"
 DEFAULT_LABELS = "hrvol"
 """Default name of labels to write and to read."""
 
-# Lengths of units in metres.
-_METRES = {
+METRES = {
+    "picometer": 1e-12,
     "angstrom": 1e-10,
     "nanometer": 1e-9,
     "micrometer": 1e-6,
@@ -32,11 +32,13 @@ _METRES = {
     "inch": 0.0254,
     "meter": 1.0,
 }
+"""Lengths of units in metres."""
 
 # Other spellings, by users and other software.
 _SPELLINGS = {
     "å": "angstrom",
     "ångström": "angstrom",
+    "pm": "picometer",
     "nm": "nanometer",
     "nanometre": "nanometer",
     "um": "micrometer",
@@ -113,10 +115,10 @@ def common_unit(sizes: Spacing3, units: Sequence[str | None]) -> tuple[Spacing3,
     """
     names = [normal_unit(unit) for unit in units]
     target = names[-1]
-    if target not in _METRES:
+    if target not in METRES:
         return sizes, target
     z, y, x = (
-        size * _METRES[name] / _METRES[target] if name in _METRES and name != target else size
+        size * METRES[name] / METRES[target] if name in METRES and name != target else size
         for size, name in zip(sizes, names, strict=True)
     )
     return (z, y, x), target

@@ -8,12 +8,17 @@ from typing import Any
 import zarr
 from zarr.errors import ZarrUserWarning
 
-from hrvol.errors import InputError, UnreadableError, UsageError, first_line, one_line
+from hrvol.errors import HrvolError, InputError, UnreadableError, UsageError, first_line, one_line
 from hrvol.text import listed, printable
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.metadata import DEFAULT_LABELS
-from hrvol.volume.storage.input_store import open_input
 from hrvol.volume.storage.location import Location
+from hrvol.volume.storage.open_input import open_input
+
+_NODES = 100
+"""Groups that are searched for an array."""
+
+_DEPTH = 4
 
 
 def open_zarr(source: Location, others: str = "") -> zarr.Array[Any] | zarr.Group:
@@ -133,8 +138,8 @@ def only_array(group: zarr.Group, source: str) -> zarr.Array[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ZarrUserWarning)
-            arrays = dict(group.arrays())
-    except MemoryError:
+            arrays = dict(group.arrays()) or _nested(group, source)
+    except (MemoryError, HrvolError):
         raise
     except Exception as error:
         raise InputError(f"{source}: found damaged Zarr metadata ({one_line(error)})") from None
@@ -142,6 +147,23 @@ def only_array(group: zarr.Group, source: str) -> zarr.Array[Any]:
         content = f"{len(arrays)} arrays ({listed(sorted(arrays), 5)})" if arrays else "no array"
         raise InputError(f"{source}: found a group with {content}, expected one array or an OME-Zarr image")
     return next(iter(arrays.values()))
+
+
+def _nested(group: zarr.Group, source: str) -> dict[str, zarr.Array[Any]]:
+    """Return the arrays of numbers with several axes in the groups of a group, among the first ones."""
+    arrays: dict[str, zarr.Array[Any]] = {}
+    queue = [("", group, 0)]
+    for _ in range(_NODES):
+        if not queue:
+            break
+        path, here, depth = queue.pop(0)
+        for name in sorted(here.keys()):
+            node = member(here, name, source)
+            if isinstance(node, zarr.Array) and node.ndim > 1 and node.dtype.kind in "biuf":
+                arrays[f"{path}{name}"] = node
+            elif isinstance(node, zarr.Group) and depth < _DEPTH:
+                queue.append((f"{path}{name}/", node, depth + 1))
+    return arrays
 
 
 def image_around(

@@ -17,6 +17,7 @@ from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
 from hrvol.errors import InputError
 from hrvol.volume.storage.codecs import bounded_codecs, bounded_numcodec, encoded_limit
 from hrvol.volume.storage.input_store import InputStore
+from hrvol.volume.storage.zip_input import ZipInput
 
 BYTES = 2**60
 """Most bytes of an array: a thousand times the largest volumes that exist."""
@@ -129,6 +130,8 @@ def bounded_array(array: zarr.Array[Any], source: str) -> zarr.Array[Any]:
     path = array.store_path
     if isinstance(path.store, InputStore):
         path = type(path)(InputStore(path.store.root, chunk_bytes=FILE_FACTOR * limit + 2**16), path.path)
+    elif isinstance(path.store, ZipInput):
+        path = type(path)(ZipInput(path.store.path, chunk_bytes=FILE_FACTOR * limit + 2**16), path.path)
     return zarr.Array(AsyncArray(metadata=plain, store_path=path))
 
 

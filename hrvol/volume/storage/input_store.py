@@ -10,9 +10,7 @@ import asyncio
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
-import zarr
 from zarr.abc.store import (
     ByteRequest,
     OffsetByteRequest,
@@ -25,7 +23,6 @@ from zarr.storage import LocalStore
 from hrvol.errors import InputError
 from hrvol.reading.bounded import file_kind
 from hrvol.text import printable
-from hrvol.volume.storage.location import Location
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 """Names of Zarr's own files; all others hold chunks."""
@@ -108,15 +105,6 @@ class InputStore(LocalStore):
         if len(data) != stop - start:
             raise InputError(f"{_shown(key)}: found {len(data):,} bytes, expected {stop - start:,}")
         return data
-
-
-def open_input(location: Location) -> zarr.Array[Any] | zarr.Group:
-    """Open an array or group for reading; errors of Zarr and the file system propagate."""
-    if location.path is None:
-        return location.open()
-    if not location.path.exists():
-        raise FileNotFoundError(location.url)
-    return zarr.open(InputStore(location.path), mode="r")
 
 
 def _span(byte_range: ByteRequest | None, size: int) -> tuple[int, int]:

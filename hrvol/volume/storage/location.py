@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,6 +28,7 @@ from zarr.storage import LocalStore
 
 from hrvol.errors import InputError
 from hrvol.reading.bounded import JSON_BYTES, parse_mapping, read_file
+from hrvol.volume.read_options import ReadOptions
 from hrvol.volume.storage.remote import RemoteStore
 
 PARTIAL = ".partial"
@@ -83,16 +84,20 @@ class Location:
         Path or URL, as the user wrote it.
     options
         Keywords of the URL's fsspec file system. They may hold secrets, and are never stored or shown.
+    reading
+        Options of reading an input; ``None``: none.
     """
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    reading: ReadOptions | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, source: str | Path | Location, options: Mapping[str, Any] | None = None) -> Location:
-        """Return the location of a path or URL; a location is returned unchanged."""
+        """Return the location of a path or URL; a location keeps the options that it has."""
         if isinstance(source, Location):
-            return source
+            given = bool(options) and not source.options and is_url(source.url)
+            return replace(source, options=dict(options or {})) if given else source
         text = str(source)
         text = text.removeprefix("file://") if text.startswith("file://") else text
         return cls(text, dict(options or {}) if is_url(text) else {})
@@ -100,10 +105,18 @@ class Location:
     def __str__(self) -> str:
         return self.url
 
+    def __fspath__(self) -> str:
+        return self.url
+
     @property
     def path(self) -> Path | None:
-        """The local path; ``None`` for a URL."""
-        return None if is_url(self.url) else Path(self.url)
+        """The local path, without that of a dataset inside of a file; ``None`` for a URL."""
+        return None if is_url(self.url) else Path(split_inside(self.url)[0])
+
+    @property
+    def inside(self) -> str:
+        """Path of a dataset inside of a file, as in ``FILE::/PATH``; empty without one."""
+        return split_inside(self.url)[1]
 
     def store(self, *, read_only: bool = True) -> Store:
         """Return the Zarr store. A missing local folder is created unless ``read_only``."""
@@ -275,7 +288,19 @@ def combined(checksums: Iterable[str]) -> str:
 
 def located(source: Any, options: Mapping[str, Any] | None) -> Any:
     """Return a path or URL with its options; any other source is returned unchanged."""
-    return Location.of(source, options) if isinstance(source, str | Path) else source
+    return Location.of(source, options) if isinstance(source, str | Path | Location) else source
+
+
+def split_inside(url: str) -> tuple[str, str]:
+    """Return a path or URL without the path of a dataset inside of its file, and that path.
+
+    It follows the last ``::`` and begins with ``/``. A local file whose name has that itself is taken as it
+    is.
+    """
+    outer, colons, inside = url.rpartition("::")
+    if not colons or not inside.startswith("/") or not outer:
+        return url, ""
+    return (url, "") if not is_url(url) and os.path.lexists(url) else (outer, inside)
 
 
 def is_url(source: str) -> bool:

@@ -241,7 +241,8 @@ def test_strips_that_hold_gigabytes(tmp_path, compression):
         bomb = packer.compress(bytes(10**8)) + packer.flush()
     assert len(bomb) < count
     poke(path, at, bomb)
-    assert "found more than" in refused(path, read=True)
+    message = refused(path, read=True)  # by imagecodecs, if that is installed
+    assert "found more than" in message or "INSUFFICIENT_SPACE" in message
 
 
 def ome_set(folder, names=("a.ome.tif", "b.ome.tif"), planes=4):
@@ -324,10 +325,6 @@ SIZES = 'SizeZ="8" SizeC="1" SizeT="1"'
         (OME.format(PIXELS.format('SizeZ="eight" SizeC="1" SizeT="1"><TiffData/>')), "found SizeZ eight"),
         (OME.format(PIXELS.format(f'{SIZES}><TiffData IFD="0" PlaneCount="1000000000000"/>')), "PlaneCount"),
         (OME.format(PIXELS.format(f'{SIZES}><TiffData FirstZ="-1"/>')), "FirstZ"),
-        (OME.format(PIXELS.format(f'{SIZES} PhysicalSizeX="0"><TiffData/>')), "voxel size 0 along x"),
-        (OME.format(PIXELS.format(f'{SIZES} PhysicalSizeX="NaN"><TiffData/>')), "voxel size NaN along x"),
-        (OME.format(PIXELS.format(f'{SIZES} PhysicalSizeY="-2"><TiffData/>')), "voxel size -2 along y"),
-        (OME.format(PIXELS.format(f'{SIZES} PhysicalSizeZ="wide"><TiffData/>')), "voxel size wide along z"),
         (OME.format(""), "found no Image"),
         (OME.format("<a>" * 200 + "</a>" * 200), "nested"),
         (OME.format("<Image>"), "OME-XML"),
@@ -358,9 +355,6 @@ def test_ome_xml(tmp_path, xml, expected):
     [
         ("ImageJ=1.53\nimages=80\nslices=80\n", "found 8 planes, expected 80"),
         (f"ImageJ=1.53\nimages={10**15}\n", "found 8 planes, expected 1,000,000,000,000,000"),
-        ("ImageJ=1.53\nimages=8\nslices=8\nspacing=0.0\nunit=um\n", "voxel size 0.0 along z"),
-        ("ImageJ=1.53\nimages=8\nslices=8\nspacing=NaN\n", "voxel size"),
-        ("ImageJ=1.53\nimages=8\nslices=8\nspacing=-1.5\n", "voxel size -1.5"),
         ("ImageJ=\nimages=\n", "cannot be read"),
         (json.dumps({"shape": [80, 40, 36]}), "expected 80"),
         ('{"shape": "odd"}', "cannot be read"),
@@ -369,6 +363,27 @@ def test_ome_xml(tmp_path, xml, expected):
 )
 def test_descriptions(tmp_path, text, expected):
     assert expected in refused(with_description(tmp_path / "v.tif", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        (OME.format(PIXELS.format(f'{SIZES} PhysicalSizeX="0"><TiffData/>')), "found the size 0 along x"),
+        (OME.format(PIXELS.format(f'{SIZES} PhysicalSizeX="NaN"><TiffData/>')), "found the size NaN along x"),
+        (OME.format(PIXELS.format(f'{SIZES} PhysicalSizeY="-2"><TiffData/>')), "found the size -2 along y"),
+        (OME.format(PIXELS.format(f'{SIZES} PhysicalSizeZ="wide"><TiffData/>')), "the size wide along z"),
+        ("ImageJ=1.53\nimages=8\nslices=8\nspacing=0.0\nunit=um\n", "found the size 0.0 along z"),
+        ("ImageJ=1.53\nimages=8\nslices=8\nspacing=NaN\n", "found the size nan along z"),
+        ("ImageJ=1.53\nimages=8\nslices=8\nspacing=-1.5\n", "found the size -1.5 along z"),
+    ],
+    ids=lambda value: "" if value.startswith("<") else value,
+)
+def test_sizes_that_are_none_are_unknown(tmp_path, text, note):
+    volume = open_volume(with_description(tmp_path / "v.tif", text))
+    assert volume.voxel_size == (1.0, 1.0, 1.0)
+    assert len(volume.notes) == 1
+    assert f"{note}, taken as unknown" in volume.notes[0]
+    np.testing.assert_array_equal(volume.read(), VALUES)
 
 
 @pytest.mark.parametrize("text", ["ImageJ=1.5\nunit=um\n", "SCANIMAGE", "\x1b[31m"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from hrvol.errors import InputError
+from hrvol.errors import InputError, MissingExtraError
 from hrvol.volume.volume import open_labels, open_volume
 
 VALUES = np.random.default_rng(0).integers(0, 60_000, (9, 40, 37)).astype(np.uint16)
@@ -118,3 +118,30 @@ def test_shared_micrographs(data_dir):
     assert open_volume(data_dir / "super1" / "test_images.tif").shape == (4, 512, 512)
     labels = open_labels(data_dir / "super1" / "test_labels.tif").read()
     assert set(np.unique(labels)) == {1, 2, 3}
+
+
+def test_a_compression_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("imagecodecs")
+    tifffile.imwrite(tmp_path / "v.tif", VALUES.astype(np.uint8), compression="zstd")
+    np.testing.assert_array_equal(open_volume(tmp_path / "v.tif").read(), VALUES.astype(np.uint8))
+
+    class Without:
+        def __getitem__(self, key):
+            raise KeyError(key)
+
+    monkeypatch.setattr(tifffile.TIFF, "DECOMPRESSORS", Without(), raising=False)
+    with pytest.raises(MissingExtraError, match=r"v\.tif: .* ZSTD, .* pip install 'hrvol\[io\]'"):
+        open_volume(tmp_path / "v.tif")
+
+
+@pytest.mark.parametrize("compression", ["lzw", "packbits", "zlib", "zstd", "jpeg", "lzma"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_compressions(tmp_path, compression, bigtiff):
+    pytest.importorskip("imagecodecs")
+    values = (VALUES // 256).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "v.tif", values, compression=compression, bigtiff=bigtiff, rowsperstrip=8)
+    volume = open_volume(tmp_path / "v.tif")
+    expected = tifffile.imread(tmp_path / "v.tif")
+    np.testing.assert_array_equal(volume.read(), expected)
+    np.testing.assert_array_equal(volume.read(BOX), expected[BOX])
+    assert volume.chunks == (1, 8, 37)

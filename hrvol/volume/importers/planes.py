@@ -1,0 +1,205 @@
+"""Open a folder or a pattern of 2D images as one stack: TIFF, PNG or JPEG, one plane per file.
+
+Files are ordered by the numbers in their names. The header of each is read once, when the stack is opened
+first; a plane is checked again when it is read. Of an uncompressed TIFF only the rows of a box are read, of
+any other file all of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.errors import InputError
+from hrvol.text import printable
+from hrvol.volume.importers.lazy_arrays import Selection, SlicedArray
+from hrvol.volume.importers.numbering import in_order
+from hrvol.volume.importers.raster import raster_shape, read_raster
+from hrvol.volume.importers.stored import UNKNOWN, Request, StoredImage, VoxelSize
+from hrvol.volume.importers.tiff import SUFFIXES, open_tiff
+from hrvol.volume.importers.tiff_directory import check_stack, read_directories
+
+FILES = 2**20
+"""Most files of a stack."""
+
+KINDS = dict.fromkeys(SUFFIXES, "TIFF") | {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+"""Format by the ending of a name."""
+
+_OPEN = 16  # TIFF files at once
+
+
+def image_files(files: Sequence[Path]) -> list[Path]:
+    """Return the files whose names are those of images; hidden ones are left out."""
+    return [path for path in files if path.suffix.lower() in KINDS and not path.name.startswith(".")]
+
+
+def open_planes(request: Request, files: Sequence[Path]) -> StoredImage:
+    """Open images as the planes of a stack.
+
+    Parameters
+    ----------
+    request
+        The request; its path is the folder.
+    files
+        The images, in any order.
+
+    Raises
+    ------
+    InputError
+        They are of several formats, series, sizes or types; there are gaps in their numbers; or one of them
+        is damaged or has several planes.
+    """
+    source = request.source
+    kinds = Counter(KINDS[path.suffix.lower()] for path in files)
+    if len(kinds) > 1:
+        found = " and ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+        raise InputError(
+            f"{source}: found {found} images, expected one format: name it by a pattern, such as"
+            " 'FOLDER/*.tif'"
+        )
+    if len(files) > FILES:
+        raise InputError(f"{source}: found {len(files):,} images, expected at most {FILES:,}")
+    ordered = in_order(source, files)
+    first = _plane_of(ordered[0], source)
+    if not request.again:
+        for path in ordered[1:]:
+            header = _header(path)
+            if header != first.header:
+                raise InputError(
+                    f"{source}: found {printable(path.name, 100)} of {header}, expected"
+                    f" {first.header} as in {printable(ordered[0].name, 100)}"
+                )
+    return StoredImage(
+        _stack(ordered, first), (*("z", "y", "x", "s")[: 1 + len(first.shape)],), first.size, tuple(ordered)
+    )
+
+
+def open_raster(request: Request) -> StoredImage:
+    """Open a PNG or JPEG file as an image."""
+    path = request.path
+    shape, dtype = raster_shape(path)
+
+    def read(selection: Selection) -> NDArray[Any]:
+        values: NDArray[Any] = read_raster(path)[selection]
+        return values
+
+    array = SlicedArray(read, shape, dtype, shape)
+    return StoredImage(array, ("y", "x", "s")[: len(shape)], UNKNOWN, (path,))
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """The first plane: its header, shape, type, chunks and voxel size."""
+
+    header: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...]
+    size: VoxelSize
+
+
+def _plane_of(path: Path, source: str) -> _Plane:
+    header = _header(path)
+    if path.suffix.lower() not in SUFFIXES:
+        shape, dtype = raster_shape(path)
+        return _Plane(header, shape, dtype, shape, UNKNOWN)
+    image = open_tiff(path, 0)
+    shape, dtype = _flat(image)
+    if len(shape) != 2 and image.axes is not None and image.axes[-1] != "s":
+        raise InputError(
+            f"{source}: found several planes or channels of shape {image.array.shape} in"
+            f" {printable(path.name, 100)}, expected one plane per file"
+        )
+    chunks = getattr(image.array, "chunks", None)
+    stored = (1, shape[1]) if chunks is None else tuple(chunks)[-len(shape) :]
+    return _Plane(header, shape, dtype, (*stored, *shape[len(stored) :]), image.size)
+
+
+def _header(path: Path) -> str:
+    """Return size and type of an image, as its header has them."""
+    if path.suffix.lower() not in SUFFIXES:
+        shape, dtype = raster_shape(path)
+        samples = f" of {shape[2]} samples" if len(shape) > 2 else ""
+        return f"{shape[1]} x {shape[0]} pixels{samples} of type {dtype.newbyteorder('=')}"
+    pages = read_directories(path).pages
+    if check_stack(path, pages) > 1:
+        raise InputError(f"{path}: found {len(pages):,} planes, expected one in each file of a folder")
+    page = next((page for page in pages if not page.reduced), pages[0])
+    kind = {1: "integer", 2: "signed integer", 3: "floating-point"}.get(page.sample_format, "other")
+    return f"{page} ({kind})"
+
+
+def _flat(image: StoredImage) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the shape of an image without axes of length 1, but for y and x, and its type."""
+    axes = image.axes or ()
+    shape = tuple(
+        side for name, side in zip(axes, image.array.shape, strict=True) if side > 1 or name in "yx"
+    )
+    return shape, np.dtype(image.array.dtype)
+
+
+class PlaneStack(SlicedArray):
+    """Planes in files of their own.
+
+    Attributes
+    ----------
+    files
+        One path per plane, as text.
+    """
+
+    def __init__(self, files: Sequence[Path], plane: _Plane) -> None:
+        super().__init__(self._select, (len(files), *plane.shape), plane.dtype, (1, *plane.chunks))
+        self.files = tuple(os.fspath(path) for path in files)
+        self._plane = plane
+        self._opened = lru_cache(_OPEN)(_open_plane)
+
+    def _select(self, selection: Selection) -> NDArray[Any]:
+        first, rest = selection[0], selection[1:]
+        if not isinstance(first, slice):
+            return self._part_of(first, rest)
+        return np.stack([self._part_of(number, rest) for number in range(len(self.files))[first]])
+
+    def _part_of(self, number: int, rest: Selection) -> NDArray[Any]:
+        path = self.files[number]
+        values = self._opened(path)
+        shape, dtype = (
+            tuple(side for side in values.shape if side > 1 or len(values.shape) == 2),
+            values.dtype,
+        )
+        if values.shape != self._plane.shape and shape != self._plane.shape:
+            raise ValueError(f"found {path} of shape {values.shape}, expected {self._plane.shape}")
+        if np.dtype(dtype).newbyteorder("=") != self.dtype.newbyteorder("="):
+            raise ValueError(f"found {path} of type {dtype}, expected {self.dtype}")
+        extra = len(values.shape) - len(self._plane.shape)
+        chosen: NDArray[Any] = np.asarray(values[(*[0] * extra, *rest)])
+        return chosen
+
+
+def _stack(files: Sequence[Path], plane: _Plane) -> PlaneStack:
+    return PlaneStack(files, plane)
+
+
+def _open_plane(path: str) -> Any:
+    """Return the pixels of a file: of a TIFF a lazy array, of others the values."""
+    file = Path(path)
+    return open_tiff(file, 0).array if file.suffix.lower() in SUFFIXES else _Decoded(file)
+
+
+class _Decoded:
+    """A PNG or JPEG, which is decoded when it is read, and not kept."""
+
+    def __init__(self, path: Path) -> None:
+        self.shape, self.dtype = raster_shape(path)
+        self._path = path
+
+    def __getitem__(self, selection: Selection) -> NDArray[Any]:
+        values: NDArray[Any] = read_raster(self._path)[selection]
+        return values

@@ -1,0 +1,192 @@
+"""Read what makes a volume of a Zarr node, of an array in memory, and of what an importer opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import zarr
+
+from hrvol.errors import InputError
+from hrvol.volume.axes import spacing
+from hrvol.volume.importers.stored import StoredImage
+from hrvol.volume.ome import metadata as ome
+from hrvol.volume.ome.nodes import attributes_of, image_around, member, only_array
+from hrvol.volume.storage.bounded_array import bounded_array
+from hrvol.volume.storage.input_store import InputStore
+from hrvol.volume.storage.location import Location
+from hrvol.volume.storage.stamps import Stamp, metadata_stamps, stamp_of
+from hrvol.volume.storage.zip_input import ZipInput
+
+Opened = tuple[tuple[str, Stamp], ...]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """An array with the names of its axes and their scale.
+
+    Attributes
+    ----------
+    source, array
+        Name for messages; the array.
+    axes
+        Names of the axes, lower case; ``None``: z, y, x.
+    scale, translation, units
+        By the names of axes; 1, 0 and none where missing.
+    fixed_axes
+        Whether the axes are named by metadata that no user overrides.
+    size_from, notes
+        As of a volume.
+    opened
+        Files that were read, and their state.
+    """
+
+    source: str
+    array: Any
+    axes: tuple[str, ...] | None = None
+    scale: Mapping[str, float] = field(default_factory=dict)
+    translation: Mapping[str, float] = field(default_factory=dict)
+    units: Mapping[str, str | None] = field(default_factory=dict)
+    fixed_axes: bool = False
+    size_from: str = ""
+    notes: tuple[str, ...] = ()
+    opened: Opened = ()
+
+
+def stored_parts(source: str, image: StoredImage, before: tuple[str, Stamp] | None) -> Parts:
+    """Return the parts of what an importer opened.
+
+    Parameters
+    ----------
+    source
+        Name for messages.
+    image
+        The image.
+    before
+        The file that was named, and its state before it was opened.
+    """
+    files = [str(file) for file in image.files]
+    first = [] if before is None or before[0] not in files else [before]
+    others = [(file, stamp_of(file)) for file in files if not first or file != first[0][0]]
+    return Parts(
+        source,
+        image.array,
+        image.axes,
+        dict(zip("zyx", image.size.zyx, strict=True)),
+        units=dict.fromkeys("zyx", image.size.unit),
+        size_from=image.size.origin,
+        notes=image.size.notes,
+        opened=(*first, *others),
+    )
+
+
+def array_parts(array: Any) -> Parts:
+    """Return the parts of an array in memory."""
+    if not all(hasattr(array, name) for name in ("shape", "dtype", "__getitem__")):
+        kind = type(array).__name__
+        raise InputError(f"found {kind}, expected a path, or a NumPy, Dask, xarray or Zarr array")
+    shape = "x".join(map(str, array.shape))
+    if not (hasattr(array, "dims") and hasattr(array, "coords")):
+        return Parts(f"{type(array).__name__} array {shape}", array)
+    dims = [str(dim) for dim in array.dims]
+    axes = tuple(dim.lower() for dim in dims)
+    coords = [array.coords.get(dim) for dim in dims]
+    units = {axis: None if c is None else c.attrs.get("units") for axis, c in zip(axes, coords, strict=True)}
+    # ``data`` of a file that xarray has not loaded would read all of it; ``variable`` reads box by box.
+    values = array.data if array.chunks is not None else array.variable
+    scale = dict(zip(axes, map(spacing, coords), strict=True))
+    known = any(c is not None for c in coords)
+    return Parts(
+        f"{array.name or 'DataArray'} {shape}",
+        values,
+        axes,
+        scale,
+        units=units,
+        size_from="coordinates" if known else "",
+    )
+
+
+def node_parts(
+    node: zarr.Array[Any] | zarr.Group, source: str, level: int, location: Location | None
+) -> Parts:
+    """Return the parts of a Zarr array, or of a level of an OME-Zarr image.
+
+    Parameters
+    ----------
+    node
+        The array or group.
+    source
+        Name for messages.
+    level
+        Resolution level.
+    location
+        Where it was opened; ``None`` for a node that the caller opened.
+    """
+    if isinstance(node, zarr.Array):
+        check_level(source, 1, level)
+        node = node if location is None else bounded_array(node, source)
+        attributes_of(node, source)
+        image = image_around(node, location)
+        if image is not None:
+            return _level_parts(node, source, *image, location)
+        names = getattr(node.metadata, "dimension_names", None)
+        axes = tuple(str(axis).lower() for axis in names) if names and all(names) else None
+        fixed = axes is not None and {"y", "x"} <= set(axes)
+        return Parts(source, node, axes, fixed_axes=fixed, opened=_opened(node, location))
+    attributes = attributes_of(node, source)
+    multiscale = ome.read_multiscale(attributes, source)
+    if multiscale is None and "bioformats2raw.layout" in ome.ome_attributes(attributes):
+        first = member(node, "0", source)
+        if isinstance(first, zarr.Group):
+            if "bioformats2raw.layout" in ome.ome_attributes(attributes_of(first, source)):
+                raise InputError(f"{source}: found images inside images, expected an OME-Zarr image")
+            return node_parts(first, source, level, location)
+    if multiscale is None:
+        return node_parts(only_array(node, source), source, level, location)
+    check_level(source, len(multiscale.levels), level)
+    chosen = multiscale.levels[level]
+    array = member(node, chosen.path, source)
+    if not isinstance(array, zarr.Array):
+        raise InputError(f"{source}: found no array at {chosen.path!r}, which the OME-Zarr metadata names")
+    return _level_parts(array, source, multiscale, chosen, location)
+
+
+def check_level(source: str, count: int, level: int) -> None:
+    """Raise an :class:`InputError` if there is no such resolution level."""
+    if not 0 <= level < count:
+        levels = "1 level" if count == 1 else f"{count} levels"
+        raise InputError(f"{source}: found {levels}, expected one numbered {level}")
+
+
+def _level_parts(
+    array: zarr.Array[Any],
+    source: str,
+    multiscale: ome.Multiscale,
+    level: ome.Level,
+    location: Location | None,
+) -> Parts:
+    array = array if location is None else bounded_array(array, source)
+    names = multiscale.axes
+    return Parts(
+        source,
+        array,
+        names,
+        dict(zip(names, level.scale, strict=True)),
+        dict(zip(names, level.translation, strict=True)),
+        dict(zip(names, multiscale.units, strict=True)),
+        fixed_axes=True,
+        size_from="OME-Zarr metadata",
+        opened=_opened(array, location),
+    )
+
+
+def _opened(array: zarr.Array[Any], location: Location | None) -> Opened:
+    if location is None:
+        return ()
+    if isinstance(array.store, InputStore):
+        return metadata_stamps(str(array.store.root / array.store_path.path))
+    if isinstance(array.store, ZipInput):
+        path = str(array.store.path)
+        return ((path, stamp_of(path)),)
+    return ()

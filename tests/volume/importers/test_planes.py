@@ -1,0 +1,148 @@
+"""Folders and patterns of images: order, gaps, planes that differ, and what is read of them."""
+
+import pickle
+import time
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from hrvol.errors import InputError, UnreadableError
+from hrvol.volume.input_state import changed_files, input_state
+from hrvol.volume.volume import open_labels, open_volume
+
+VALUES = np.random.default_rng(0).integers(0, 255, (12, 20, 30)).astype(np.uint8)
+
+
+def write(folder, name="scan_{}.tif", numbers=None, values=VALUES, **options):
+    folder.mkdir(exist_ok=True)
+    for number, plane in zip(numbers or range(len(values)), values, strict=False):
+        path = folder / name.format(number)
+        if path.suffix == ".tif":
+            tifffile.imwrite(path, plane, **options)
+        else:
+            Image.fromarray(plane).save(path, **options)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["scan_{}.tif", "{:04}.tif", "2024-05-01_run7_{:03}_a.tif", "{}.png"])
+def test_natural_order(tmp_path, name):
+    folder = write(tmp_path / "v", name)
+    (folder / "notes.txt").write_text("notes")
+    (folder / "._hidden.tif").write_bytes(b"of another system")
+    (folder / "more").mkdir()
+    volume = open_volume(folder)
+    np.testing.assert_array_equal(volume.read(), VALUES)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(volume)).read(), VALUES)
+    np.testing.assert_array_equal(open_labels(folder).read(), VALUES)
+    assert len(volume.opened) == len(VALUES)
+
+
+def test_patterns(tmp_path):
+    folder = write(tmp_path / "v")
+    write(folder, "flat_{}.tif")
+    with pytest.raises(InputError, match=r"found files of 2 series: .*expected one: name it by a pattern"):
+        open_volume(folder)
+    np.testing.assert_array_equal(open_volume(folder / "scan_*.tif").read(), VALUES)
+    np.testing.assert_array_equal(open_volume(folder / "scan_?.tif").read(), VALUES[:10])
+    write(folder, "{}.png")
+    with pytest.raises(InputError, match="found 24 TIFF and 12 PNG images, expected one format"):
+        open_volume(folder)
+
+
+def test_gaps(tmp_path):
+    folder = write(tmp_path / "v")
+    (folder / "scan_4.tif").unlink()
+    (folder / "scan_7.tif").unlink()
+    with pytest.raises(InputError, match=r"v: found 10 images .* expected no gaps: 4, 7 missing"):
+        open_volume(folder)
+    np.testing.assert_array_equal(  # every fifth plane is no gap
+        open_volume(write(tmp_path / "steps", numbers=range(0, 60, 5))).read(), VALUES
+    )
+    np.testing.assert_array_equal(  # a time beside the number has gaps
+        open_volume(write(tmp_path / "times", "{}.tif", [f"{n}_{n * n * 7919}" for n in range(12)])).read(),
+        VALUES,
+    )
+
+
+@pytest.mark.parametrize(
+    ("plane", "found"),
+    [
+        (np.zeros((20, 31), np.uint8), "31 x 20 pixels of 8 bits"),
+        (np.zeros((20, 30), np.uint16), "30 x 20 pixels of 16 bits"),
+        (np.zeros((20, 30), np.int8), r"8 bits \(signed integer\)"),
+        (np.zeros((2, 20, 30), np.uint8), "found 2 planes"),
+    ],
+)
+def test_planes_that_differ(tmp_path, plane, found):
+    folder = write(tmp_path / "v")
+    tifffile.imwrite(folder / "scan_5.tif", plane, photometric="minisblack")
+    with pytest.raises(InputError, match=rf"scan_5\.tif.*{found}|{found}"):
+        open_volume(folder)
+
+
+def test_a_plane_that_is_replaced_later(tmp_path):
+    folder = write(tmp_path / "v", compression="zlib")
+    volume = open_volume(folder)
+    tifffile.imwrite(folder / "scan_5.tif", np.zeros((20, 31), np.uint8))
+    with pytest.raises(UnreadableError, match=r"cannot read z 0:12.*scan_5\.tif of shape \(20, 31\)"):
+        volume.read()
+    (folder / "scan_6.tif").write_bytes(b"II*\0")
+    with pytest.raises(UnreadableError, match="cannot read z 6:7"):
+        volume.read((slice(6, 7), slice(0, 20), slice(0, 30)))
+
+
+def test_state_is_that_of_the_planes_of_a_box(tmp_path):
+    folder = write(tmp_path / "v")
+    volume = open_volume(folder)
+    first, later = ((slice(z, z + 3), slice(0, 20), slice(0, 30)) for z in (0, 3))
+    before = [input_state(volume, box) for box in (first, later)]
+    tifffile.imwrite(folder / "scan_4.tif", VALUES[0])
+    after = [input_state(volume, box) for box in (first, later)]
+    assert changed_files(volume, before[0], after[0]) == []
+    assert changed_files(volume, before[1], after[1])[0].endswith("scan_4.tif")
+
+
+def test_chunks_are_what_is_decoded(tmp_path):
+    assert open_volume(write(tmp_path / "a")).chunks == (1, 1, 30)
+    rows = write(tmp_path / "b", compression="zlib", rowsperstrip=5)
+    assert open_volume(rows).chunks == (1, 5, 30)
+    assert open_volume(write(tmp_path / "c", "{}.png")).chunks == (1, 20, 30)
+
+
+@pytest.mark.parametrize("kind", ["tif", "png", "jpg"])
+def test_colours(tmp_path, kind):
+    colours = np.repeat(VALUES[..., None], 3, axis=-1)
+    colours[..., 1] //= 2
+    folder = write(tmp_path / "v", f"{{}}.{kind}", values=colours)
+    with pytest.raises(InputError, match=r"found 3 samples per pixel .* --channel N, or --channel mean"):
+        open_volume(folder)
+    if kind == "jpg":
+        return
+    np.testing.assert_array_equal(open_volume(folder, channel=1).read(), VALUES // 2)
+    mean = open_volume(folder, channel="mean")
+    np.testing.assert_array_equal(mean.read(), np.rint(colours.mean(-1)).astype(np.uint8))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(mean)).read(), mean.read())
+    with pytest.raises(InputError, match="found 3 channels, expected one numbered 3"):
+        open_volume(folder, channel=3)
+
+
+def test_single_images(tmp_path):
+    Image.fromarray(VALUES[0].astype(np.uint16) * 200).save(tmp_path / "deep.png")
+    Image.fromarray(VALUES[0]).save(tmp_path / "v.jpg", quality=100)
+    volume = open_volume(tmp_path / "deep.png")
+    assert (volume.ndim, volume.dtype) == (2, np.uint16)
+    np.testing.assert_array_equal(volume.read()[0], VALUES[0].astype(np.uint16) * 200)
+    decoded = open_volume(tmp_path / "v.jpg").read()[0]
+    np.testing.assert_array_equal(decoded, np.asarray(Image.open(tmp_path / "v.jpg")))
+
+
+def test_many_planes_open_quickly(tmp_path):
+    folder = write(tmp_path / "v", numbers=range(1500), values=[VALUES[0]] * 1500)
+    volume = open_volume(folder)
+    stored = pickle.dumps(volume)
+    began = time.process_time()
+    again = pickle.loads(stored)
+    again.read((slice(700, 703), slice(0, 5), slice(0, 5)))
+    assert time.process_time() - began < 0.5  # headers are not read again
