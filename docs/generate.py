@@ -22,7 +22,8 @@ import hrvol
 from hrvol.cli import main
 from hrvol.recipe import specs
 from hrvol.recipe.recipe import PRESETS, SUMMARIES, Recipe
-from hrvol.series import spec as series
+from hrvol.series import options_spec, step_specs
+from hrvol.series.spec import SeriesSpec, VolumeSpec
 from hrvol.series.workflow_file import workflow_schema
 
 DOCS = Path(__file__).parent
@@ -325,24 +326,31 @@ def recipe_page() -> str:
 
 
 WORKFLOW = {
-    "Top level": series.SeriesSpec,
-    "volumes": series.VolumeSpec,
-    "options": series.ComputeSpec,
-    "steps.tune": series.TuneSpec,
-    "steps.train": series.TrainSpec,
-    "steps.train.pairs": series.PairSpec,
-    "steps.cluster": series.ClusterSpec,
-    "steps.distil": series.DistilSpec,
-    "steps.segment": series.SegmentSpec,
-    "steps.evaluate": series.EvaluateSpec,
-    "steps.export": series.ExportSpec,
+    "Top level": SeriesSpec,
+    "volumes": VolumeSpec,
+    "options": options_spec.ComputeSpec,
+    "reading": options_spec.ReadingSpec,
+    "reading.raw": options_spec.RawSpec,
+    "steps.tune": step_specs.TuneSpec,
+    "steps.train": step_specs.TrainSpec,
+    "steps.train.pairs": step_specs.PairSpec,
+    "steps.cluster": step_specs.ClusterSpec,
+    "steps.distil": step_specs.DistilSpec,
+    "steps.segment": step_specs.SegmentSpec,
+    "steps.evaluate": step_specs.EvaluateSpec,
+    "steps.export": step_specs.ExportSpec,
 }
 """Headings of the page of workflow files, and what they describe."""
 
 
 def workflow_values(name: str, field: Mapping[str, Any]) -> str:
     """Return in words which values a key of a workflow file admits."""
-    places = {"VolumeSpec": "volumes", "ComputeSpec": "options", "PairSpec": "steps.train.pairs"}
+    places = {
+        "VolumeSpec": "volumes",
+        "ComputeSpec": "options",
+        "PairSpec": "steps.train.pairs",
+        "RawSpec": "reading.raw",
+    }
     titles = {title.__name__: heading for heading, title in WORKFLOW.items()} | places
     inner = re.findall(r"#/\$defs/(\w+)", json.dumps(field))
     if name == "steps" or not inner:

@@ -17,7 +17,7 @@ from hrvol.series.records import SETTLED, Record
 from hrvol.training.strokes import SCAN, open_pairs, stroke_blocks
 from hrvol.training.tuning.tune import AUTO
 from hrvol.volume.grid.tiling import grid, whole
-from hrvol.volume.input_state import input_state
+from hrvol.volume.input_state import InputState, input_state
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.volume import Volume, class_info, open_labels, open_volume
 
@@ -68,7 +68,7 @@ class Inputs:
 
 
 def training_inputs(
-    pairs: Sequence[tuple[str, str]], storage_options: Mapping[str, Any], known: Known
+    pairs: Sequence[tuple[Any, Any]], storage_options: Mapping[str, Any], known: Known
 ) -> Inputs:
     """Return the digests of volumes and their strokes.
 
@@ -87,7 +87,7 @@ def training_inputs(
     return Inputs(digests, states)
 
 
-def truth_input(path: str, storage_options: Mapping[str, Any], known: Known) -> Inputs:
+def truth_input(path: Any, storage_options: Mapping[str, Any], known: Known) -> Inputs:
     """Return the digest of a ground truth: of all its voxels."""
     truth = open_labels(located(path, storage_options))
     digest, state = _digest(truth, "truth", _pieces(truth), known)
@@ -103,7 +103,7 @@ def labels_digest(path: str, storage_options: Mapping[str, Any]) -> str:
     return _sha256(state.digest() + repr([asdict(info) for info in classes]))
 
 
-def volume_digest(path: str, storage_options: Mapping[str, Any]) -> str:
+def volume_digest(path: Any, storage_options: Mapping[str, Any]) -> str:
     """Return the digest by which runs identify a volume."""
     return str(open_volume(located(path, storage_options)).identity()["sha256"])
 
@@ -116,7 +116,7 @@ def recipe_values(recipe: str | None) -> dict[str, Any] | str:
 def _digest(labels: Volume, name: str, pieces: Iterable[Piece], known: Known) -> tuple[str, str]:
     """Return the digest of labels and the state of their files; pieces are read only if it is not known."""
     found = input_state(labels, whole(labels.shape))
-    number = found.digest()
+    number = found.digest() if _all_files_known(labels, found) else 0
     state = f"{number:016x}" if number else ""
     newest = max((when for _, when, _ in found.files.values()), default=0) / 1e9
     recorded = known.digest(name, state, newest)
@@ -128,6 +128,14 @@ def _digest(labels: Volume, name: str, pieces: Iterable[Piece], known: Known) ->
             digest.update(repr(corner).encode())
             digest.update(np.ascontiguousarray(values, "<u4").data)
     return digest.hexdigest(), state
+
+
+def _all_files_known(labels: Volume, found: InputState) -> bool:
+    """Whether the state is that of all files: of a folder in some formats it is that of its metadata."""
+    if found.by_index or getattr(labels.array, "files", None):  # of chunks, of planes
+        return True
+    path = None if labels.origin is None else Location.of(labels.origin[0]).path
+    return path is not None and path.is_file()
 
 
 def _pieces(labels: Volume) -> Iterator[Piece]:

@@ -14,8 +14,9 @@ from hrvol.errors import WorkflowError
 from hrvol.reading.explain import KeyPath, Position, explain
 from hrvol.reading.region_text import parse_slices
 from hrvol.recipe.recipe import PRESETS
-from hrvol.series.spec import ComputeSpec, StepSpec, combined
-from hrvol.series.tasks import Task, exists, groups_of, normal, slug, slugs
+from hrvol.series.options_spec import ComputeSpec, ReadingSpec, combined
+from hrvol.series.step_specs import StepSpec
+from hrvol.series.tasks import Pair, Task, exists, groups_of, normal, slug, slugs
 from hrvol.series.templates import TemplateError, filled, placeholders
 from hrvol.series.volumes import SeriesVolume, find_volumes
 from hrvol.series.workflow_file import Workflow, read_workflow
@@ -138,6 +139,11 @@ class _Planner:
         paths = {name: self.workflow.resolved(path) for name in names if (path := getattr(options, name))}
         return options.model_copy(update=paths)
 
+    def reading(self, volume: SeriesVolume) -> ReadingSpec:
+        """Return how a volume is read."""
+        reading: ReadingSpec = combined(self.workflow.spec.reading, volume.spec.reading)
+        return reading
+
     def recipe(self, recipe: str | None) -> str | None:
         """Return a preset's name as it is, a file as a path."""
         if recipe is None or recipe in PRESETS or recipe == _AUTO:
@@ -200,11 +206,17 @@ class _Planner:
         outputs = {v.name: self.write_path((*keys, "output"), spec.output, v) for v in volumes}
         groups = groups_of(volumes, outputs)
         of_groups = slugs(Path(output).name.partition(".")[0] for output in groups)
+        common, resolved = self.workflow.spec.reading, self.workflow.resolved
         extra = [
-            (self.workflow.resolved(pair.volume), self.workflow.resolved(pair.strokes)) for pair in spec.pairs
+            Pair(resolved(pair.volume), resolved(pair.strokes), combined(common, pair.reading))
+            for pair in spec.pairs
         ]
         for output, members in groups.items():
-            pairs = [(v.path, strokes) for v in members if (strokes := self._strokes(step, spec, v))]
+            pairs = [
+                Pair(v.path, strokes, self.reading(v))
+                for v in members
+                if (strokes := self._optional(step, spec, v, v.strokes, "strokes"))
+            ]
             if not pairs and not extra:
                 sought = "" if spec.strokes is None else f" as {spec.strokes}"
                 raise self.workflow.error(
@@ -227,10 +239,6 @@ class _Planner:
                 recipe,
             )
             self.add(task, keys)
-
-    def _strokes(self, step: str, spec: Any, volume: SeriesVolume) -> str | None:
-        """Return the strokes of a volume; ``None`` if it has none."""
-        return self._optional(step, spec, volume, volume.strokes, "strokes")
 
     def _optional(self, step: str, spec: Any, volume: SeriesVolume, own: str | None, role: str) -> str | None:
         """Return a path that volumes may have: their own, or that of a template if there is such a file."""
@@ -299,6 +307,7 @@ class _Planner:
             recipe=self.recipe(getattr(spec, "recipe", None)),
             roi=self.roi((*keys, "roi"), getattr(spec, "roi", None), volume),
             url=None if url is None else self.fill((*keys, "url"), url, volume),
+            reading=self.reading(volume),
         )
         return self.add(task, keys)
 

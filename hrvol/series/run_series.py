@@ -28,7 +28,7 @@ from hrvol.series.report import (
 )
 from hrvol.series.steps import step
 from hrvol.series.steps.all_steps import STEPS
-from hrvol.series.steps.requests import storage_of
+from hrvol.series.steps.requests import read_as, storage_of
 from hrvol.series.steps.step import Context, Status
 from hrvol.series.tasks import Task, selected
 from hrvol.text import listed
@@ -205,7 +205,7 @@ class _Runner:
         voxels = {}
         for task in self.tasks:
             if task.volume is not None and task.volume not in voxels and self.context.progress is not None:
-                path = self.plan.path_of(task.volume)
+                path = read_as(self.plan.path_of(task.volume), task.reading)
                 try:
                     volume = open_volume(located(path, storage_of(task.compute)))
                 except (HrvolError, OSError):  # reported by its task

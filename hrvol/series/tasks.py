@@ -10,10 +10,24 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from hrvol.series.spec import ComputeSpec, StepSpec
+from hrvol.series.options_spec import ComputeSpec, ReadingSpec
+from hrvol.series.step_specs import StepSpec
 from hrvol.series.volumes import SeriesVolume
 
 Paths = Mapping[str, str]
+
+
+AS_IT_IS = ReadingSpec()
+"""For volumes whose files lack nothing."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A volume, the strokes on it, and how both are read."""
+
+    volume: str
+    strokes: str
+    reading: ReadingSpec = AS_IT_IS
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,8 @@ class Task:
         Region as text.
     url
         Where labels are published.
+    reading
+        How the volume is read, and what is drawn on it.
     needs
         Ids of tasks that come before.
     """
@@ -56,10 +72,11 @@ class Task:
     compute: ComputeSpec
     output: str
     paths: Paths = field(default_factory=dict)
-    pairs: tuple[tuple[str, str], ...] = ()
+    pairs: tuple[Pair, ...] = ()
     recipe: str | None = None
     roi: str | None = None
     url: str | None = None
+    reading: ReadingSpec = AS_IT_IS
     needs: tuple[str, ...] = ()
 
     @property
@@ -76,7 +93,9 @@ class Task:
     def inputs(self) -> tuple[str, ...]:
         """All that it reads, besides the files of ``compute``."""
         read = [path for role, path in self.paths.items() if role not in WRITTEN]
-        return tuple(dict.fromkeys((*(path for pair in self.pairs for path in pair), *read)))
+        return tuple(
+            dict.fromkeys((*(path for pair in self.pairs for path in (pair.volume, pair.strokes)), *read))
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return what workflow managers need, as JSON values; ``workers`` is null for all CPUs."""

@@ -93,7 +93,7 @@ def test_columns_of_a_table_are_placeholders_and_group_models(tmp_path):
     assert short(tmp_path, found["segment.c"].paths["model"]) == "results/steel.hrvol"
     assert found["segment.c"].needs == ("train.steel",)
     assert found["segment.b"].needs == ("train.bone",)
-    assert [short(tmp_path, path) for path in found["train.steel"].pairs[0]] == ["a.tif", "sa.tif"]
+    assert [short(tmp_path, path) for path in found["train.steel"].inputs] == ["a.tif", "sa.tif"]
 
 
 def test_the_settings_of_a_volume_override_those_of_the_step(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 import zarr
 from s3_server import s3_server
-from series_data import STEPS, change_strokes, make_series, save, states, write
+from series_data import SHAPE, STEPS, change_strokes, make_series, save, states, write
 
 from hrvol.engine.stop import Stop
 from hrvol.errors import UsageError
@@ -368,3 +368,55 @@ def test_labels_in_a_bucket(tmp_path, monkeypatch):
         assert s3.secret not in "".join(
             path.read_text() for path in (tmp_path / "project" / "results").rglob("*.json")
         )
+
+
+def n5(folder, values):
+    """Write an N5 array."""
+    tensorstore = pytest.importorskip("tensorstore")
+    metadata = {
+        "dimensions": list(values.shape),
+        "blockSize": [2, 32, 32],
+        "dataType": "uint8",
+        "compression": {"type": "gzip"},
+        "axes": ["z", "y", "x"],
+    }
+    store = {"driver": "file", "path": f"{folder}/"}
+    spec = {"driver": "n5", "kvstore": store, "metadata": metadata}
+    tensorstore.open(spec, create=True, delete_existing=True).result().write(values).result()
+
+
+def test_strokes_of_formats_whose_files_are_not_all_known_are_read_each_time(tmp_path):
+    make_series(tmp_path / "project", names=("a",))
+    folder = tmp_path / "project"
+    strokes = tifffile.imread(folder / "strokes" / "a.tif")
+    zarr.create_array(folder / "a.zarr", data=strokes, chunks=(1, 64, 64))
+    n5(folder / "a.n5", strokes)
+    for name, known in (("a.zarr", True), ("a.n5", False)):
+        pairs = [(str(folder / "scans" / "a.tif"), str(folder / name))]
+        before = training_inputs(pairs, {}, Known(None))
+        assert bool(before.states["strokes 1"]) is known
+        tif = [(pairs[0][0], str(folder / "strokes" / "a.tif"))]
+        assert training_inputs(tif, {}, Known(None)).digests == before.digests  # whatever the format
+
+
+def test_files_without_a_header_and_transposed_ones_are_read_as_the_workflow_states(tmp_path):
+    file = make_series(tmp_path / "project", names=("a", "b"))
+    folder = tmp_path / "project"
+    for name in "ab":
+        image = tifffile.imread(folder / "scans" / f"{name}.tif")
+        (folder / "scans" / f"{name}.raw").write_bytes(b"head" + image.astype(">u2").tobytes())
+        (folder / "scans" / f"{name}.tif").unlink()
+    b = np.fromfile(folder / "scans" / "b.raw", ">u2", offset=4).reshape(SHAPE)
+    save(folder / "scans" / "b.tif", b.T)
+    save(folder / "truth" / "b.tif", tifffile.imread(folder / "truth" / "b.tif").T)
+    raw = {"shape": list(SHAPE), "dtype": "uint16", "offset": 4, "byteorder": "big"}
+    volumes = ["scans/a.raw", {"path": "scans/b.tif", "reading": {"axis_order": "xyz"}}]
+    write(folder, volumes=volumes, reading={"raw": raw, "voxel_size": 2.5, "unit": "um"})
+    report = run_series(file)
+    assert {one.task.id: one.state for one in report.outcomes} == all_of("done")
+    assert all(row.miou > 0.8 for row in report.rows)
+    multiscale = zarr.open_group(folder / "results" / "b.ome.zarr" / "labels" / "hrvol", mode="r")
+    (first, *_) = multiscale.attrs["ome"]["multiscales"][0]["datasets"]
+    assert first["coordinateTransformations"][0]["scale"] == [2.5, 2.5, 2.5]
+    assert multiscale["0"].shape == SHAPE
+    assert states(file) == all_of("up to date")

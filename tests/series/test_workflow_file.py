@@ -90,6 +90,16 @@ WRONG = {
         "2:11: options.storage_options: found a secret, secret, expected secret: env:NAME, or"
         " storage_options_file"
     ),
+    "volumes: a.tif\nreading: {axis_order: xyw}\nsteps: {segment: {model: m}}": (
+        "2:23: reading.axis_order: found xyw, expected the letters z, y and x in the order of the stored"
+        " axes, such as xyz"
+    ),
+    "volumes: {path: a.tif, reading: {raw: {shape: [3]}}}\nsteps: {segment: {model: m}}": (
+        "1:47: volumes[0].reading.raw.shape: found [3], expected a list of at least 2 values"
+    ),
+    "volumes: a.raw\nreading: {raw: {shape: [3, 4], dtype: text}}\nsteps: {segment: {model: m}}": (
+        "2:11: reading.raw: found text, expected a type such as uint8, uint16 or float32"
+    ),
     "volumes: {path: a.tif, cluster: {merge: 1}}\nsteps: {cluster: {classes: 3}}": (
         "1:24: classes: found a number beside merge, expected only one of them"
     ),

@@ -24,7 +24,7 @@ from hrvol.segment.model.model import save_model
 from hrvol.series.identity import labels_digest
 from hrvol.series.records import Record, read_record, sha256_of, write_record
 from hrvol.series.steps.recorded import FRESH
-from hrvol.series.steps.requests import cluster_options, distil_options, run_options, storage_of
+from hrvol.series.steps.requests import cluster_options, distil_options, run_options, source, storage_of
 from hrvol.series.steps.step import DONE, STALE, TODO, UNFINISHED, Context, Result, Status, Step
 from hrvol.series.tasks import WRITTEN, Task, exists
 from hrvol.volume.guard import keep_inputs
@@ -51,7 +51,9 @@ def _progress(task: Task, options: RunOptions) -> Status:
 def _segment_status(task: Task, context: Context) -> Status:
     options = run_options(task)
     with ExitStack() as stack:
-        prepared = prepare(task.paths["volume"], task.output, task.paths["model"], stack, options.placed()[0])
+        prepared = prepare(
+            source(task, "volume"), task.output, task.paths["model"], stack, options.placed()[0]
+        )
     try:
         settings, _ = check_output(prepared.location, prepared.attributes)
     except OtherRunError as error:
@@ -63,7 +65,7 @@ def _cluster_status(task: Task, context: Context) -> Status:
     options = run_options(task)
     if not Location.of(task.output, options.storage_options).occupied():
         return Status(TODO)
-    if can_resume(task.paths["volume"], task.output, cluster_options(task), options):
+    if can_resume(source(task, "volume"), task.output, cluster_options(task), options):
         return _progress(task, options)
     return Status(STALE, "other settings, or another volume")
 
@@ -72,7 +74,7 @@ def _distil_status(task: Task, context: Context) -> Status:
     options = run_options(task)
     try:
         student = find_student(
-            task.paths["volume"], task.paths["model"], task.output, distil_options(task), options
+            source(task, "volume"), task.paths["model"], task.output, distil_options(task), options
         )
     except OutputExistsError as error:
         return Status(STALE, str(error).partition(": ")[2])
@@ -160,7 +162,7 @@ def _segment(task: Task, context: Context) -> Result:
 
     def once(overwrite: bool) -> SegmentReport:
         options = run_options(task, overwrite=overwrite)
-        inputs = task.paths["volume"], task.output, task.paths["model"]
+        inputs = source(task, "volume"), task.output, task.paths["model"]
         return segment(*inputs, options, context.stop, context.progress)
 
     return _timed(task, context, lambda: _figures(_replacing(context, once), task.output))
@@ -201,7 +203,7 @@ def _cluster(task: Task, context: Context) -> Result:
         options = run_options(task, overwrite=overwrite)
         finding = cluster_options(task)
         files = every if overwrite or not _have_files(task, context) else ClusterFiles()
-        inputs = task.paths["volume"], task.output
+        inputs = source(task, "volume"), task.output
         return cluster(*inputs, finding, files, options, context.stop, context.progress).segmentation
 
     def work() -> _Work:
@@ -212,7 +214,7 @@ def _cluster(task: Task, context: Context) -> Result:
 
 
 def _distil(task: Task, context: Context) -> Result:
-    volume, model = task.paths["volume"], task.paths["model"]
+    volume, model = source(task, "volume"), task.paths["model"]
     _make_folders(task)
 
     def once(overwrite: bool) -> bool:

@@ -135,7 +135,8 @@ def _told(task: Task, names: str) -> str:
         number = int(found[2]) - 1
         if number >= len(task.pairs):
             return found[0]
-        return f"{found[1]} {task.pairs[number][found[1] != 'volume']}"
+        pair = task.pairs[number]
+        return f"{found[1]} {pair.volume if found[1] == 'volume' else pair.strokes}"
 
     named = re.sub(r"inputs\.(volume|strokes|classes) (\d{1,5})\b", path, names)
     return re.sub(r"\b(inputs|settings)\.", "", named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hrvol.distil.options import DistilOptions
@@ -10,9 +11,10 @@ from hrvol.features.weights.source import WeightsSource
 from hrvol.reading.region_text import parse_slices
 from hrvol.run.options import ClusterOptions, InputOptions, OutputOptions, RunOptions, engine_spec
 from hrvol.segment.class_weights import ClassWeights
-from hrvol.series.spec import ComputeSpec
+from hrvol.series.options_spec import ComputeSpec, ReadingSpec
 from hrvol.series.tasks import Task
 from hrvol.volume.region import Region
+from hrvol.volume.storage.location import Location
 from hrvol.volume.storage.options import from_environment, merged, read_options
 
 
@@ -21,6 +23,22 @@ def storage_of(compute: ComputeSpec) -> dict[str, Any]:
     file = compute.storage_options_file
     from_file = {} if file is None else read_options(file)
     return merged(from_file, from_environment(compute.storage_options))
+
+
+def read_as(path: str, reading: ReadingSpec) -> str | Location:
+    """Return a path with how it is read."""
+    options = reading.options
+    return path if options is None else replace(Location.of(path), reading=options)
+
+
+def source(task: Task, role: str) -> Any:
+    """Return what a task reads in a role, ``None`` if nothing: a volume, or what is drawn on it."""
+    return read_as(task.paths[role], task.reading) if role in task.paths else None
+
+
+def pairs_of(task: Task) -> list[tuple[str | Location, str | Location]]:
+    """Return the volumes and strokes of a training."""
+    return [(read_as(one.volume, one.reading), read_as(one.strokes, one.reading)) for one in task.pairs]
 
 
 def computing(task: Task) -> dict[str, Any]:
@@ -62,7 +80,7 @@ def run_options(task: Task, *, overwrite: bool = False) -> RunOptions:
             compute.devices,
         ),
         compute.device,
-        InputOptions(region_of(task), task.paths.get("mask"), spec.level),
+        InputOptions(region_of(task), source(task, "mask"), spec.level),
         output,
         WeightsSource.of(compute.weights, compute.offline),
         storage_of(compute),
@@ -88,7 +106,7 @@ def distil_options(task: Task) -> DistilOptions:
         spec.rarity,
         spec.steps,
         spec.accept,
-        task.paths.get("held_out"),
+        source(task, "held_out"),
     )
 
 

@@ -11,7 +11,7 @@ from hrvol.run.export.export_volume import export
 from hrvol.run.export.options import ExportFiles, ExportSelection
 from hrvol.series.identity import Inputs, Known, labels_digest, truth_input, volume_digest
 from hrvol.series.steps.recorded import Made, recorded_step
-from hrvol.series.steps.requests import region_of, storage_of
+from hrvol.series.steps.requests import region_of, source, storage_of
 from hrvol.series.steps.step import Context
 from hrvol.series.tasks import Task
 from hrvol.volume.guard import keep_inputs
@@ -26,7 +26,7 @@ def _evaluate_settings(task: Task) -> dict[str, Any]:
 
 def _evaluate_inputs(task: Task, known: Known) -> Inputs:
     storage = storage_of(task.compute)
-    truth = truth_input(task.paths["truth"], storage, known)
+    truth = truth_input(source(task, "truth"), storage, known)
     return Inputs({"labels": labels_digest(task.paths["labels"], storage), **truth.digests}, truth.states)
 
 
@@ -36,7 +36,7 @@ def _evaluate(task: Task, context: Context, overwrite: bool) -> Made:
     file = check_file(task.output, _SCORES, overwrite)
     figures = evaluate_volumes(
         task.paths["labels"],
-        task.paths["truth"],
+        source(task, "truth"),
         classes=spec.classes,
         match=spec.match,
         storage_options=storage_of(task.compute),
@@ -57,13 +57,19 @@ def _export_settings(task: Task) -> dict[str, Any]:
 def _export_inputs(task: Task, known: Known) -> Inputs:
     spec: Any = task.spec
     digest = volume_digest if spec.what == "image" else labels_digest
-    return Inputs({"source": digest(task.paths["labels"], storage_of(task.compute))}, {})
+    return Inputs({"source": digest(_exported(task), storage_of(task.compute))}, {})
+
+
+def _exported(task: Task) -> Any:
+    """Return what is exported: labels, or a volume with how it is read."""
+    spec: Any = task.spec
+    return source(task, "labels") if spec.what == "image" else task.paths["labels"]
 
 
 def _export(task: Task, context: Context, overwrite: bool) -> Made:
     spec: Any = task.spec
     report = export(
-        task.paths["labels"],
+        _exported(task),
         Path(task.output),
         ExportSelection(spec.what, level=spec.level, roi=region_of(task), only=spec.only),
         ExportFiles(

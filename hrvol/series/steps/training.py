@@ -9,7 +9,7 @@ from hrvol.files import MODEL, FileKind, atomic_write, check_file
 from hrvol.segment.model.model import save_model
 from hrvol.series.identity import Inputs, Known, recipe_values, training_inputs
 from hrvol.series.steps.recorded import Made, recorded_step
-from hrvol.series.steps.requests import computing, storage_of
+from hrvol.series.steps.requests import computing, pairs_of, storage_of
 from hrvol.series.steps.step import Context
 from hrvol.series.tasks import Task
 from hrvol.training.train import train_model
@@ -20,7 +20,7 @@ _RECIPE = FileKind("recipe", (b"# Chosen by hrvol tune",))
 
 
 def _inputs(task: Task, known: Known) -> Inputs:
-    return training_inputs(task.pairs, storage_of(task.compute), known)
+    return training_inputs(pairs_of(task), storage_of(task.compute), known)
 
 
 def _check(task: Task, kind: FileKind, overwrite: bool) -> Path:
@@ -37,7 +37,7 @@ def _tune(task: Task, context: Context, overwrite: bool) -> Made:
     spec: Any = task.spec
     file = _check(task, _RECIPE, overwrite)
     tuned = tune_recipe(
-        task.pairs,
+        pairs_of(task),
         recipe=task.recipe,
         minutes=spec.minutes,
         seed=spec.seed,
@@ -59,7 +59,7 @@ def _train(task: Task, context: Context, overwrite: bool) -> Made:
     spec: Any = task.spec
     file = _check(task, MODEL, overwrite)
     model = train_model(
-        task.pairs,
+        pairs_of(task),
         recipe=task.recipe,
         classes=spec.classes,
         seed=spec.seed,
