@@ -375,10 +375,9 @@ def n5(folder, values):
     tensorstore = pytest.importorskip("tensorstore")
     metadata = {
         "dimensions": list(values.shape),
-        "blockSize": [2, 32, 32],
+        "blockSize": [32, 32, 2],
         "dataType": "uint8",
         "compression": {"type": "gzip"},
-        "axes": ["z", "y", "x"],
     }
     store = {"driver": "file", "path": f"{folder}/"}
     spec = {"driver": "n5", "kvstore": store, "metadata": metadata}
@@ -390,7 +389,7 @@ def test_strokes_of_formats_whose_files_are_not_all_known_are_read_each_time(tmp
     folder = tmp_path / "project"
     strokes = tifffile.imread(folder / "strokes" / "a.tif")
     zarr.create_array(folder / "a.zarr", data=strokes, chunks=(1, 64, 64))
-    n5(folder / "a.n5", strokes)
+    n5(folder / "a.n5", strokes.T)  # x, y, z
     for name, known in (("a.zarr", True), ("a.n5", False)):
         pairs = [(str(folder / "scans" / "a.tif"), str(folder / name))]
         before = training_inputs(pairs, {}, Known(None))
