@@ -210,6 +210,10 @@ def parsed() -> argparse.Namespace:
     if "--" in own:
         own, options = own[: own.index("--")], own[own.index("--") + 1 :]
     arguments = parser.parse_args(own)
+    try:
+        (arguments.marker or "").format(path="", name="", stem="")
+    except (KeyError, IndexError, ValueError):
+        parser.error(f"--marker: found {arguments.marker}, expected {{path}}, {{name}} or {{stem}} in it")
     arguments.options = options
     return arguments
 

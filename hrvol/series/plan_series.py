@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -49,9 +49,9 @@ class SeriesPlan:
         """Folder of the outputs."""
         return self.workflow.out
 
-    def path_of(self, name: str) -> str:
-        """Return the path of a volume."""
-        return next(volume.path for volume in self.volumes if volume.name == name)
+    def paths(self) -> dict[str, str]:
+        """Return the paths of the volumes by their names."""
+        return {volume.name: volume.path for volume in self.volumes}
 
 
 def plan_series(file: str | Path) -> SeriesPlan:
@@ -81,6 +81,9 @@ class _Planner:
         self.tasks: list[Task] = []
         self.slugs = slugs(volume.name for volume in volumes)
         self.producers: dict[str, Task] = {}
+        self.labels: dict[str, Task] = {}  # by the name of the volume
+        self.student: Task | None = None  # of all volumes
+        self._chosen: dict[KeyPath, dict[str, SeriesVolume]] = {}
 
     # Values of the file
 
@@ -98,20 +101,21 @@ class _Planner:
         """Return a path that is written: a relative one begins in the folder of the outputs."""
         return self.workflow.resolved(self.fill(keys, template, volume), self.workflow.out)
 
-    def chosen(self, step: str, spec: StepSpec | None, keys: KeyPath) -> tuple[SeriesVolume, ...]:
-        """Return the volumes that a step is for."""
-        if spec is None:
-            return ()
-        patterns = spec.volumes
-        if patterns is None:
-            return tuple(self.volumes)
+    def chosen(self, spec: StepSpec | None, keys: KeyPath) -> dict[str, SeriesVolume]:
+        """Return the volumes that a step is for, by their names."""
+        if keys not in self._chosen:
+            self._chosen[keys] = {} if spec is None else {v.name: v for v in self._fitting(spec, keys)}
+        return self._chosen[keys]
+
+    def _fitting(self, spec: StepSpec, keys: KeyPath) -> Iterator[SeriesVolume]:
+        patterns = ("*",) if spec.volumes is None else spec.volumes
         for index, pattern in enumerate(patterns):
             if not any(fnmatchcase(volume.name, pattern) for volume in self.volumes):
                 names = listed(volume.name for volume in self.volumes)
                 raise self.workflow.error(
                     (*keys, "volumes", index), f"found {pattern!r}, expected names of volumes: {names}"
                 )
-        return tuple(v for v in self.volumes if any(fnmatchcase(v.name, one) for one in patterns))
+        yield from (v for v in self.volumes if any(fnmatchcase(v.name, one) for one in patterns))
 
     def spec_for(self, step: str, spec: Any, volume: SeriesVolume) -> Any:
         """Return the settings of a step for a volume."""
@@ -188,7 +192,7 @@ class _Planner:
         cluster = self.steps.cluster
         if cluster is not None and cluster.model is not None:
             keys = ("steps", "cluster")
-            volumes = self.chosen("cluster", cluster, keys)
+            volumes = list(self.chosen(cluster, keys).values())
             if len(volumes) != 1:
                 raise self.workflow.error(
                     (*keys, "model"),
@@ -202,7 +206,7 @@ class _Planner:
         keys = ("steps", step)
         if spec is None:
             return
-        volumes = self.chosen(step, spec, keys)
+        volumes = self.chosen(spec, keys).values()
         outputs = {v.name: self.write_path((*keys, "output"), spec.output, v) for v in volumes}
         groups = groups_of(volumes, outputs)
         of_groups = slugs(Path(output).name.partition(".")[0] for output in groups)
@@ -264,32 +268,29 @@ class _Planner:
     def volume_steps(self, volume: SeriesVolume) -> None:
         steps = self.steps
         cluster = steps.cluster
-        chosen = self.chosen("cluster", cluster, ("steps", "cluster"))
-        if cluster is not None and cluster.model is None and volume in chosen:
+        chosen = self.chosen(cluster, ("steps", "cluster"))
+        if cluster is not None and cluster.model is None and volume.name in chosen:
             self._cluster(volume)
-        clustered = self._made_by("cluster", volume)
-        if not clustered and volume in self.chosen("segment", steps.segment, ("steps", "segment")):
-            if volume in self.chosen("distil", steps.distil, ("steps", "distil")):
+        to_segment = volume.name in self.chosen(steps.segment, ("steps", "segment"))
+        if volume.name not in self.labels and to_segment:
+            if volume.name in self.chosen(steps.distil, ("steps", "distil")):
                 self._distil(volume)
             self._segment(volume)
-        labels = clustered or self._made_by("segment", volume)
+        labels = self.labels.get(volume.name)
         if labels is None:
             return
         keys: KeyPath = ("steps", "evaluate")
-        if volume in self.chosen("evaluate", steps.evaluate, keys):
+        if volume.name in self.chosen(steps.evaluate, keys):
             spec = self.spec_for("evaluate", steps.evaluate, volume)
             truth = self._optional("evaluate", spec, volume, volume.truth, "truth")
             if truth is not None:
                 self._add("evaluate", volume, spec, keys, {"labels": labels.output, "truth": truth})
         for number, export in enumerate(steps.export):
             keys = ("steps", "export", number)
-            if volume in self.chosen("export", export, keys):
+            if volume.name in self.chosen(export, keys):
                 step = f"export{number + 1}" if number else "export"
                 source = volume.path if export.what == "image" else labels.output
                 self._add(step, volume, export, keys, {"labels": source})
-
-    def _made_by(self, step: str, volume: SeriesVolume) -> Task | None:
-        return next((t for t in self.tasks if t.step == step and t.volume == volume.name), None)
 
     def _add(
         self, step: str, volume: SeriesVolume, spec: Any, keys: KeyPath, paths: Mapping[str, str]
@@ -320,7 +321,7 @@ class _Planner:
             if template is not None:
                 name = "model" if role == "classes_model" else role
                 paths[role] = self.write_path((*keys, name), template, volume)
-        self._add("cluster", volume, spec, keys, paths)
+        self.labels[volume.name] = self._add("cluster", volume, spec, keys, paths)
 
     def _distil(self, volume: SeriesVolume) -> None:
         """Add the task that makes the student of a volume, unless another volume's is its own, too."""
@@ -329,9 +330,9 @@ class _Planner:
         assert distil is not None
         shared = not placeholders(distil.output)
         if shared:
-            if self._shared_student() is not None:
+            if self.student is not None:
                 return
-            name = distil.on or self.chosen("distil", distil, keys)[0].name
+            name = distil.on or next(iter(self.chosen(distil, keys)))
             found = next((one for one in self.volumes if one.name == name), None)
             if found is None:
                 raise self.workflow.error((*keys, "on"), f"found {name!r}, expected the name of a volume")
@@ -341,11 +342,8 @@ class _Planner:
         paths = {"volume": volume.path, "model": model, **self._read(spec, volume, keys, ("held_out",))}
         task = self._add("distil", volume, spec, keys, paths)
         if shared:
-            self.tasks[-1] = replace(task, volume=None, id="distil")
-            self.producers[normal(task.output)] = self.tasks[-1]
-
-    def _shared_student(self) -> Task | None:
-        return next((t for t in self.tasks if t.step == "distil" and t.volume is None), None)
+            self.student = self.tasks[-1] = replace(task, volume=None, id="distil")
+            self.producers[normal(task.output)] = self.student
 
     def _segment(self, volume: SeriesVolume) -> None:
         keys = ("steps", "segment")
@@ -355,7 +353,7 @@ class _Planner:
             "model": self._model(spec, volume, keys, ("distil", "train", "cluster")),
             **self._read(spec, volume, keys, ("mask", "companion")),
         }
-        self._add("segment", volume, spec, keys, paths)
+        self.labels[volume.name] = self._add("segment", volume, spec, keys, paths)
 
     def _read(self, spec: Any, volume: SeriesVolume, keys: KeyPath, roles: Sequence[str]) -> dict[str, str]:
         """Return the paths of templates that a section has; companions may be outputs, too."""
@@ -381,7 +379,7 @@ class _Planner:
             section = getattr(self.steps, maker)
             if section is None or (maker == "cluster" and section.model is None):
                 continue
-            if maker != "cluster" and volume not in self.chosen(maker, section, ("steps", maker)):
+            if maker != "cluster" and volume.name not in self.chosen(section, ("steps", maker)):
                 continue
             if maker == "cluster":
                 return self.write_path(("steps", maker, "model"), section.model, volume)

@@ -127,8 +127,11 @@ class SeriesReport:
 def rows_of(plan: SeriesPlan, outcomes: Sequence[TaskOutcome]) -> tuple[VolumeRow, ...]:
     """Return a row for each volume that has tasks among the outcomes."""
     rows = []
+    of_volumes: dict[str | None, list[TaskOutcome]] = {}
+    for outcome in outcomes:
+        of_volumes.setdefault(outcome.task.volume, []).append(outcome)
     for volume in plan.volumes:
-        own = [outcome for outcome in outcomes if outcome.task.volume == volume.name]
+        own = of_volumes.get(volume.name, [])
         if not own:
             continue
         values: dict[str, Any] = {}

@@ -7,6 +7,7 @@ import math
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from hrvol.engine.stop import Abandoned, Stop
@@ -113,13 +114,18 @@ class _Runner:
     context: Context
     on_outcome: Callable[[TaskOutcome], None] | None
 
+    @cached_property
+    def ids(self) -> frozenset[str]:
+        """Ids of the tasks."""
+        return frozenset(task.id for task in self.tasks)
+
     def look(self) -> SeriesReport:
         """Return the states of the tasks."""
         outcomes: dict[str, TaskOutcome] = {}
         for task in self._with_needs():
             outcome = self._looked(task, outcomes)
             outcomes[task.id] = outcome
-            if task in self.tasks:
+            if task.id in self.ids:
                 self._tell(outcome)
         return self._report([outcomes[task.id] for task in self.tasks])
 
@@ -127,7 +133,7 @@ class _Runner:
         """Do the tasks."""
         outcomes: dict[str, TaskOutcome] = {}
         for task in self._with_needs():
-            if task not in self.tasks:
+            if task.id not in self.ids:
                 outcomes[task.id] = self._looked(task, outcomes)
         pace = Pace(self.context.progress, self.tasks, self._voxels())
         stopped: HrvolError | None = None
@@ -202,10 +208,10 @@ class _Runner:
 
     def _voxels(self) -> dict[str, int]:
         """Return the voxels of volumes by name, for the progress; 0 of those that cannot be opened."""
-        voxels = {}
+        voxels, paths = {}, self.plan.paths()
         for task in self.tasks:
             if task.volume is not None and task.volume not in voxels and self.context.progress is not None:
-                path = read_as(self.plan.path_of(task.volume), task.reading)
+                path = read_as(paths[task.volume], task.reading)
                 try:
                     volume = open_volume(located(path, storage_of(task.compute)))
                 except (HrvolError, OSError):  # reported by its task

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -125,12 +126,13 @@ def slug(text: str) -> str:
 def slugs(names: Iterable[str]) -> dict[str, str]:
     """Return a different slug for each name."""
     found: dict[str, str] = {}
+    taken: Counter[str] = Counter()
     for name in names:
         base = text = slug(name)
-        number = 1
-        while text in found.values():
-            number += 1
-            text = f"{base}-{number}"
+        while taken[text]:
+            taken[base] += 1
+            text = f"{base}-{taken[base]}"
+        taken[text] += 1
         found[name] = text
     return found
 

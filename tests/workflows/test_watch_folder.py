@@ -184,6 +184,12 @@ def test_a_volume_that_fails_once_is_tried_again(place, source):
     assert journal(place, "a.tif") == {**journal(place, "a.tif"), "state": "done", "tries": 2}
 
 
+def test_a_wrong_marker_is_refused_at_once(place):
+    process = watching(place, "--marker", "{file}.done")
+    assert "--marker: found {file}.done, expected {path}" in ended(process)
+    assert process.returncode == 2
+
+
 def loaded():
     spec = importlib.util.spec_from_file_location("watch_folder", SCRIPT)
     module = importlib.util.module_from_spec(spec)
