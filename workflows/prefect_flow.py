@@ -63,7 +63,7 @@ def run_workflow(workflow: str, retry_delay: float = 60, progress_interval: floa
         labels = one["outputs"][0] if one["step"] in ("segment", "cluster") else ""
         arguments = (workflow, one["id"], plan["out"], labels, progress_interval if labels else None)
         states[one["id"]] = run_again(*arguments, return_state=True)
-    table = f"{plan['out']}/series.csv"
+    table = plan["table"] or f"{plan['out']}/series.csv"
     hrvol("run", workflow, "--dry-run", "--table", table, log=f"{plan['out']}/tasks/table.log")
     return list(states.values())  # if one of them has failed, so has the flow
 

@@ -119,7 +119,7 @@ def _echo_tasks(workflow: str, patterns: tuple[str, ...]) -> None:
 
     plan = plan_series(workflow)
     tasks = selected(plan.tasks, patterns) if patterns else plan.tasks
-    echo_json({"out": str(plan.out), "tasks": [task.to_dict() for task in tasks]})
+    echo_json({"out": str(plan.out), "table": plan.table, "tasks": [task.to_dict() for task in tasks]})
 
 
 def _echo_outcome(outcome: TaskOutcome) -> None:

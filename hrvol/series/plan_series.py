@@ -49,6 +49,12 @@ class SeriesPlan:
         """Folder of the outputs."""
         return self.workflow.out
 
+    @property
+    def table(self) -> str | None:
+        """File of the table that the workflow names."""
+        table = self.workflow.spec.table
+        return None if table is None else self.workflow.resolved(table, self.out)
+
     def paths(self) -> dict[str, str]:
         """Return the paths of the volumes by their names."""
         return {volume.name: volume.path for volume in self.volumes}

@@ -66,7 +66,7 @@ def run_series(
         Replace outputs that are out of date, made of other inputs or with other settings. Those that are up
         to date are kept.
     table
-        File for the table, ``.csv`` or ``.json``; ``None``: that of the workflow, if any.
+        File for the table, ``.csv`` or ``.json``; ``None``: that of the workflow, if all its tasks are run.
     stop
         When requested, the task in progress is stopped in order, and no other is started; see
         :func:`hrvol.stop_signals`.
@@ -88,12 +88,12 @@ def run_series(
     """
     plan = plan_series(workflow)
     chosen = plan.tasks if tasks is None else _selected(plan, tasks)
-    tables = table or plan.workflow.spec.table
+    if table is None and tasks is None and not dry_run:
+        table = plan.table
     runner = _Runner(plan, chosen, Context(plan.out, fresh, stop or Stop(), progress), on_outcome)
     report = runner.look() if dry_run else runner.run()
-    if tables is not None:
-        path = tables if table is not None else plan.workflow.resolved(str(tables), plan.out)
-        write_table(path, report)
+    if table is not None:
+        write_table(table, report)
     return report
 
 
@@ -214,7 +214,7 @@ class _Runner:
                 path = read_as(paths[task.volume], task.reading)
                 try:
                     volume = open_volume(located(path, storage_of(task.compute)))
-                except (HrvolError, OSError):  # reported by its task
+                except Exception:  # of any library; reported by its task
                     voxels[task.volume] = 0
                 else:
                     voxels[task.volume] = math.prod(volume.shape)

@@ -100,6 +100,8 @@ def read_workflow(path: str | Path) -> Workflow:
     workflow = Workflow(Path(path), spec, locate)
     if "://" in spec.out:
         raise workflow.error(("out",), f"found the URL {spec.out}, expected a local folder")
+    if spec.table is not None and not spec.table.lower().endswith((".csv", ".json")):
+        raise workflow.error(("table",), f"found {spec.table}, expected a file .csv or .json")
     return workflow
 
 

@@ -87,6 +87,17 @@ def test_nothing_is_done_again(project):
     assert all(row["seconds"] > 0 and row["voxels"] for row in again["volumes"])
 
 
+def test_the_table_of_the_workflow_is_that_of_all_tasks(project):
+    table = project / "results" / "table.csv"
+    text = table.read_text()
+    run_series(project / "series.yaml", tasks=["*.a"])
+    run_series(project / "series.yaml", dry_run=True)
+    assert table.read_text() == text
+    run_series(project / "series.yaml", dry_run=True, table=project / "other.csv")
+    rows = [list(csv.reader(file.open(newline=""))) for file in (table, project / "other.csv")]
+    assert [row[:7] for row in rows[0]] == [row[:7] for row in rows[1]]  # without paths
+
+
 def test_files_that_are_touched_or_moved_are_the_same(project):
     for path in (*project.glob("*/*.tif"), project / "recipe.yaml", project / "results" / "model.hrvol"):
         path.touch()

@@ -42,6 +42,9 @@ WRONG = {
         "3:37: not valid YAML: while parsing a flow mapping, expected ',' or '}', but got '<scalar>'"
         " (text that begins with { is a mapping in YAML: put it in quotes)"
     ),
+    "volumes: a.tif\ntable: t.txt\nsteps: {segment: {model: m}}": (
+        "2:8: table: found t.txt, expected a file .csv or .json"
+    ),
     "volumes: a.tif\nout: s3://b/c\nsteps: {segment: {model: m}}": (
         "2:6: out: found the URL s3://b/c, expected a local folder"
     ),

@@ -9,7 +9,10 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
+import zarr
 from flow_data import PATIENCE, WORKFLOWS, block_files, environment, executable, prepare, status, wait_for
 
 import hrvol
@@ -149,6 +152,29 @@ def test_markers_folders_and_patterns(place, source):
     log = ended(process)
     assert process.returncode == 0, log
     assert status(place / "out" / "run 1" / "images" / "rec.ome.zarr")["state"] == "complete"
+
+
+def test_a_folder_of_planes_that_grows_and_an_hdf5_file(place, source):
+    """As nabu: a folder of TIFF planes, or one file."""
+    h5py = pytest.importorskip("h5py")
+    image = tifffile.imread(source / "a.tif")
+    folder = place / "in" / "scan_0001_rec"
+    process = watching(place)
+    folder.mkdir()
+    for number, plane in enumerate(image):
+        tifffile.imwrite(folder / f"scan_0001_rec_{number:06d}.tif", plane, photometric="minisblack")
+        time.sleep(0.4)
+    with h5py.File(place / "in" / "scan_0002_rec.h5", "w") as file:
+        file["entry0000/reconstruction/results/data"] = image
+    outputs = [place / "out" / f"scan_000{number}_rec.ome.zarr" for number in (1, 2)]
+    names = ("scan_0001_rec", "scan_0002_rec.h5")
+    wait_for(lambda: all(journal(place, name).get("state") == "done" for name in names), process)
+    process.send_signal(signal.SIGTERM)
+    log = ended(process)
+    assert log.count("done in") == 2, log
+    first, second = (zarr.open_array(path / "labels" / "hrvol" / "0", mode="r")[:] for path in outputs)
+    assert first.shape == image.shape
+    np.testing.assert_array_equal(first, second)
 
 
 def test_a_volume_that_changed_is_not_segmented_again(place, source):
