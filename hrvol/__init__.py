@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from hrvol.training.cluster import fit_classes
     from hrvol.training.train import train_model
     from hrvol.training.tuning.tune import tune_recipe
+    from hrvol.volume.strokes.source import StrokesSource
     from hrvol.volume.volume import Volume, open_volume
 
 _HOME = {
     "Featuriser": "hrvol.features.featuriser",
     "Model": "hrvol.segment.model.model",
     "Recipe": "hrvol.recipe.recipe",
+    "StrokesSource": "hrvol.volume.strokes.source",
     "Volume": "hrvol.volume.volume",
     "build_pyramid": "hrvol.run.pyramid.build_pyramid",
     "cluster_volume": "hrvol.run.cluster",
@@ -61,6 +63,7 @@ __all__ = [
     "Featuriser",
     "Model",
     "Recipe",
+    "StrokesSource",
     "Volume",
     "__version__",
     "build_pyramid",

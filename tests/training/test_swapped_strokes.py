@@ -14,7 +14,8 @@ from hrvol.errors import InputError, StrokesError
 from hrvol.phantom import make_phantom
 from hrvol.training.strokes import TrainingPair, stroke_blocks
 from hrvol.training.train import train_model
-from hrvol.volume.volume import open_labels, open_volume
+from hrvol.volume.strokes.open_strokes import open_strokes
+from hrvol.volume.volume import open_volume
 
 
 def regions(classes, shape=(8, 200, 220), side=20, drawn=1.0):
@@ -71,7 +72,7 @@ def test_grey_volumes_as_strokes(kind):
     ids=["dense", "many classes", "sparse", "sparse of many", "noise of few", "strokes", "phantom"],
 )
 def test_labels_stay_accepted(labels):
-    pair = TrainingPair(open_volume(np.zeros(labels.shape, np.uint8)), open_labels(labels))
+    pair = TrainingPair(open_volume(np.zeros(labels.shape, np.uint8)), open_strokes(labels))
     assert list(stroke_blocks([pair]))
 
 
