@@ -14,7 +14,7 @@ from hrvol.errors import InputError
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.quality.matching import match_classes, purity
 from hrvol.quality.metrics import MOST_CLASSES, Confusion
-from hrvol.volume.grid.tiling import Box, grid
+from hrvol.volume.grid.tiling import Box, box_shape, grid
 from hrvol.volume.storage.location import located
 from hrvol.volume.strokes.open_strokes import open_strokes
 from hrvol.volume.strokes.strokes import Strokes
@@ -83,11 +83,12 @@ def evaluate_volumes(
         # The name of a predicted class is not that of the true class it is matched to.
         names = {info.value: info.name for info in infos or true.classes or ()}
     total = Confusion(np.zeros((1, 1), np.int64))
-    pieces = [piece for piece in grid(predicted.shape, EVALUATE) if true.dense or true.touches(piece.core)]
-    tally = Tally(progress, "evaluate", sum(math.prod(piece.shape) for piece in pieces))
-    for piece in pieces:
-        total += Confusion.of(_classes_of(predicted, piece.core), _classes_of(true, piece.core))
-        tally.finish(piece.index, math.prod(piece.shape))
+    whole = (piece.core for piece in grid(predicted.shape, EVALUATE))
+    boxes = list(whole if true.dense else true.boxes())  # of sparse strokes nothing else counts
+    tally = Tally(progress, "evaluate", sum(math.prod(box_shape(box)) for box in boxes))
+    for number, box in enumerate(boxes):
+        total += Confusion.of(_classes_of(predicted, box), _classes_of(true, box))
+        tally.finish(number, math.prod(box_shape(box)))
     scored = total.matched() if match else total
     if classes is not None:  # as in training: a name for each value that occurs, or for each of 1, 2, ...
         counts = scored.matrix

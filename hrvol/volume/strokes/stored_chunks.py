@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.core.metadata import ArrayV2Metadata
 from zarr.core.sync import sync
-from zarr.storage import LocalStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
 from hrvol.errors import UnreadableError, one_line
 from hrvol.volume.chunk_cache import chunk_runs
@@ -23,6 +23,9 @@ from hrvol.volume.volume import Volume
 
 MOST_LISTED = 2**22
 """Most keys to list: an array with more of them is not sparse."""
+
+_LISTED = (FsspecStore, MemoryStore, ZipStore)
+"""Stores, besides local folders, whose lists are complete: stores of TIFF files list nothing."""
 
 _RUN = 2**24  # voxels of the chunks that are read at once
 
@@ -122,7 +125,7 @@ def _keys(store: Store, root: str, lead: str, separator: str, axes: int) -> Iter
         if lead == "c/":
             start /= "c"
         return _local(start, "c/" if lead == "c/" else "", axes if separator == "/" else 1)
-    if not store.supports_listing:
+    if not isinstance(store, _LISTED) or not store.supports_listing:
         return None
     prefix = f"{root}/" if root else ""
 
