@@ -15,9 +15,14 @@ TAUGHT = ("teacher", "volume", "agreement")
 
 @click.command()
 @click.argument("path")
+@click.option(
+    "--mask",
+    type=click.Choice(["auto"]),
+    help="Read the volume coarsely, and show what --mask auto would skip of it.",
+)
 @storage_option
 @json_option
-def info(path: str, storage_options: dict[str, Any], as_json: bool) -> None:
+def info(path: str, mask: str | None, storage_options: dict[str, Any], as_json: bool) -> None:
     """Describe a volume, labels or a model.
 
     \b
@@ -25,10 +30,11 @@ def info(path: str, storage_options: dict[str, Any], as_json: bool) -> None:
         hrvol info volume.ome.zarr
         hrvol info labels.ome.zarr --json
         hrvol info phases.hrvol
+        hrvol info volume.ome.zarr --mask auto
     """  # noqa: D301 (click needs the escape)
     from hrvol.info import describe
 
-    values = describe(path, storage_options=storage_options)
+    values = describe(path, storage_options=storage_options, background=mask is not None)
     if as_json:
         echo_json(values)
         return

@@ -310,7 +310,10 @@ _OUTPUT = {
 INPUT = {
     "roi": roi_option,
     "mask": click.option(
-        "--mask", metavar="MASK", help="Label only voxels where this volume is not 0 (of the same shape)."
+        "--mask",
+        metavar="MASK|auto",
+        help="Label only voxels where this volume is not 0 (of the same shape); auto: skip the rim of a round"
+        " reconstruction and air around the sample.",
     ),
     "level": click.option(
         "--level",
