@@ -113,6 +113,10 @@ def _air(values: CoarseValues, field: Cells) -> Cells | None:
     # A grain of dust changes the extremes of a cell long before its mean.
     like_air &= values.high <= median[2] + _SIGMAS * max(spread[2], spread[1])
     like_air &= values.low >= median[0] - _SIGMAS * max(spread[0], spread[1])
+    # Cells that the edge of the field divides hold air and the rim's value, which is mostly darker.
+    edge = field & ndimage.binary_dilation(~field, _plane_structure())
+    if edge.any() and float(values.low[~field].min()) <= median[1]:
+        like_air |= edge & (values.high <= median[2] + _SIGMAS * max(spread[2], spread[1]))
     filled = _between_planes(~like_air & field)
     if not _is_one(filled & field):
         return None  # inclusions in a matrix
