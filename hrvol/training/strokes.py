@@ -131,7 +131,7 @@ def gather(
     They equal those of a segmentation: the same tiles are read, and a pixel's features come from the tile
     whose core owns it. Tiles without any of the pixels are not read.
     """
-    layouts = [tuple(plane_tiles(pair.volume.shape, features.tiles)) for pair in pairs]
+    layouts = [_Layout.of(tuple(plane_tiles(pair.volume.shape, features.tiles))) for pair in pairs]
     work = sum(
         sum(_area(tile) for tile, _ in _owners(layouts[image], y, x)) for image, _, y, x in pixels.planes()
     )
@@ -149,11 +149,24 @@ def gather(
     return collect_samples(pixels, features_at)
 
 
-def _owners(
-    layout: Sequence[Tile], y: NDArray[Any], x: NDArray[Any]
-) -> Iterator[tuple[Tile, NDArray[np.intp]]]:
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """The tiles of a plane, and their cores ``(n, 4)``: y0, y1, x0, x1."""
+
+    tiles: Sequence[Tile]
+    cores: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, tiles: Sequence[Tile]) -> _Layout:
+        return cls(tiles, np.array([tile.core for tile in tiles], np.int64))
+
+
+def _owners(layout: _Layout, y: NDArray[Any], x: NDArray[Any]) -> Iterator[tuple[Tile, NDArray[np.intp]]]:
     """Yield the tiles whose cores own some of the pixels, and the indices of these pixels."""
-    for tile in layout:
+    top, bottom, left, right = layout.cores.T
+    near = (top <= y.max()) & (bottom > y.min()) & (left <= x.max()) & (right > x.min())
+    for number in np.flatnonzero(near):
+        tile = layout.tiles[number]
         y0, y1, x0, x1 = tile.core
         owned = np.flatnonzero((y >= y0) & (y < y1) & (x >= x0) & (x < x1))
         if len(owned):

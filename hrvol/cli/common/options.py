@@ -242,7 +242,7 @@ def _parse_one_offset(
     return None if value is None else parse_offset(value)
 
 
-_OFFSET = "First voxel of strokes drawn on a crop, unless their file says it (OME-Zarr, ImageJ)."
+_OFFSET = "First voxel of strokes drawn on a crop, unless it is in their file (OME-Zarr, ImageJ)."
 
 offset_option = click.option("--offset", "offset", callback=_parse_one_offset, metavar="z,y,x", help=_OFFSET)
 offsets_option = click.option(

@@ -34,7 +34,7 @@ def crop_offset(strokes: Volume, volume: Volume, offset: Shape3 | None = None) -
     Raises
     ------
     StrokesError
-        Nothing says where the strokes lie, or they reach out of the volume, or their voxels have another
+        The place of the strokes is not known, or they reach out of the volume, or their voxels have another
         size.
     """
     if offset is None and strokes.shape == volume.shape:

@@ -32,8 +32,8 @@ class Shape:
         Red, green and blue of its class, if the source has them.
     name
         Name of the class, where ``kind`` is its number and the source has both.
-    anchor
-        Whether all of it has to be inside of the plane: a point, not an outline drawn across the border.
+    anchors
+        How many of its first pixels have to be inside of the plane: points, not outlines across the border.
     """
 
     z: int | None
@@ -41,7 +41,7 @@ class Shape:
     pixels: Callable[[], Pixels]
     colour: tuple[int, int, int] | None = None
     name: str | None = None
-    anchor: bool = False
+    anchors: int = 0
 
 
 def paint(
@@ -90,8 +90,9 @@ def paint(
         pixels = one.pixels() + offset[1:]
         if shape is not None:
             inside = np.all((pixels >= 0) & (pixels < shape[1:]), axis=1)
-            if not 0 <= z < shape[0] or not np.any(inside) or (one.anchor and not inside[0]):
-                place = f"z {z}" + (f", y {pixels[0, 0]}, x {pixels[0, 1]}" if len(pixels) else "")
+            if not 0 <= z < shape[0] or not np.any(inside) or not np.all(inside[: one.anchors]):
+                out = int(np.argmin(inside)) if len(pixels) else 0
+                place = f"z {z}" + (f", y {pixels[out, 0]}, x {pixels[out, 1]}" if len(pixels) else "")
                 raise StrokesError(
                     f"{source}: found shape {number} ({place}) outside of the volume, expected z, y, x below"
                     f" {shape[0]}, {shape[1]}, {shape[2]}"

@@ -73,7 +73,9 @@ def _shapes(geometry: Mapping[str, Any], properties: Mapping[str, Any], where: s
             rings = [_vertices([member] if form == "MultiPoint" else member, where)]
         z = _plane(geometry, properties, rings, where)
         flat = [ring[:, :2] for ring in rings]
-        yield Shape(z, kind, _pixels(form, flat, properties, where), colour, anchor=form == "MultiPoint")
+        yield Shape(
+            z, kind, _pixels(form, flat, properties, where), colour, anchors=int(form == "MultiPoint")
+        )
 
 
 def _pixels(

@@ -54,13 +54,12 @@ def read_rois(data: bytes, source: str) -> Iterator[Shape]:
     for name, content in _members(data, source):
         where = f"{source}: {name}" if name else source
         try:
-            roi = ImagejRoi.frombytes(content)
-            shape = _shape(roi, where, name)
+            shapes = list(_shapes(ImagejRoi.frombytes(content), where, name))
         except (StrokesError, MemoryError):
             raise
         except Exception as error:  # of damaged ROIs: roifile raises many types
             raise StrokesError(f"{where}: found {first_line(error)}, expected an ImageJ ROI") from None
-        yield shape
+        yield from shapes
 
 
 def _members(data: bytes, source: str) -> Iterator[tuple[str, bytes]]:
@@ -82,14 +81,24 @@ def _members(data: bytes, source: str) -> Iterator[tuple[str, bytes]]:
         raise StrokesError(f"{source}: found {first_line(error)}, expected a zip archive of ROIs") from None
 
 
-def _shape(roi: Any, where: str, member: str) -> Shape:
-    position = int(roi.z_position) or int(roi.position)
+def _shapes(roi: Any, where: str, member: str) -> Iterator[Shape]:
+    """Yield a ROI, or the points of one for each plane: those of a stack may have planes of their own."""
     name = roi.name or member.rpartition("/")[2].removesuffix(".roi")
     kind = str(roi.group) if roi.group else _kind(name)
     colour = roi.hexcolor(roi.stroke_color) if any(roi.stroke_color) else None
     rgb = None if colour is None else (int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16))
-    pixels, anchor = _pixels(roi, where)
-    return Shape(position - 1 if position else None, kind, pixels, rgb, anchor=anchor)
+    position = int(roi.z_position) or int(roi.position)
+    plane = position - 1 if position else None
+    if roi.roitype.name != "POINT":
+        yield Shape(plane, kind, _pixels(roi, where), rgb)
+        return
+    points = np.floor(np.asarray(roi.coordinates(), np.float64)[:, ::-1]).astype(np.int64)
+    own = roi.counter_positions
+    planes = np.zeros(len(points), np.int64) if own is None or len(own) != len(points) else np.asarray(own)
+    for number in np.unique(planes):
+        chosen = points[planes == number]
+        z = int(number) - 1 if number else plane
+        yield Shape(z, kind, partial(np.copy, chosen), rgb, anchors=len(chosen))
 
 
 def _kind(name: str) -> str | None:
@@ -100,25 +109,19 @@ def _kind(name: str) -> str | None:
     return re.sub(r"[-_ .#]*\d+$", "", text) or text
 
 
-def _pixels(roi: Any, where: str) -> tuple[Callable[[], Pixels], bool]:
-    """Return what draws a ROI, and whether it is a point."""
+def _pixels(roi: Any, where: str) -> Callable[[], Pixels]:
+    """Return what draws an outline or a line."""
     kind = roi.roitype.name
     width = max(1.0, float(roi.float_stroke_width or roi.stroke_width or 1))
     if kind == "OVAL":
         top, left, bottom, right = (float(side) for side in (roi.top, roi.left, roi.bottom, roi.right))
-        return partial(ellipse, (top - 0.5, left - 0.5, bottom - 0.5, right - 0.5), where), False
+        return partial(ellipse, (top - 0.5, left - 0.5, bottom - 0.5, right - 0.5), where)
     parts = [np.asarray(part, np.float64)[:, ::-1] for part in roi.coordinates(multi=True)]
     parts = [part for part in parts if len(part)]
     if not parts:
         raise StrokesError(f"{where}: found a ROI of type {kind} without coordinates, expected a shape")
-    if kind == "POINT":
-
-        def points() -> Pixels:
-            return np.floor(parts[0]).astype(np.int64)
-
-        return points, True
     if kind in ("LINE", "FREELINE", "POLYLINE", "ANGLE"):
         # Lines are drawn between the centres of pixels unless they have parts of pixels.
         shift = 0.5 if roi.subpixelresolution else 0.0
-        return partial(path, parts[0] - shift, width, where), False
-    return partial(polygon, [part - 0.5 for part in parts], where), False
+        return partial(path, parts[0] - shift, width, where)
+    return partial(polygon, [part - 0.5 for part in parts], where)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,15 @@ from hrvol.volume.strokes.geojson import read_geojson
 from hrvol.volume.strokes.ilastik import read_project
 from hrvol.volume.strokes.imagej import read_rois
 from hrvol.volume.strokes.painted import Painted
-from hrvol.volume.strokes.source import CSV, GEOJSON, PROJECT, StrokesSource, read_drawing, suffix_of
+from hrvol.volume.strokes.source import (
+    CSV,
+    GEOJSON,
+    PROJECT,
+    StrokesSource,
+    is_drawing,
+    read_drawing,
+    suffix_of,
+)
 from hrvol.volume.strokes.stored_chunks import stored_boxes
 from hrvol.volume.strokes.strokes import Strokes
 from hrvol.volume.strokes.tables import read_table
@@ -39,7 +46,7 @@ def open_strokes(
     source
         A path, URL or array as for :func:`hrvol.volume.volume.open_labels`, of the volume's shape or a crop
         of it; a file of drawings (``*.csv``, ``*.geojson``, ``*.roi``, ``RoiSet.zip``, ``*.ilp``); or a
-        :class:`~hrvol.volume.strokes.source.StrokesSource`, which also says where a crop lies. Of a Zarr
+        :class:`~hrvol.volume.strokes.source.StrokesSource`, which also gives the place of a crop. Of a Zarr
         array only stored chunks are read. Strokes are returned unchanged.
     volume
         The volume; ``None``: unknown, the strokes then end where the last of them is.
@@ -58,7 +65,7 @@ def open_strokes(
     spec = StrokesSource.of(source)
     if isinstance(spec.source, Strokes):
         return spec.source
-    if isinstance(spec.source, str | Path | Location) and suffix_of(spec.source):
+    if is_drawing(spec.source):
         return _open_drawing(spec, volume, names, storage_options)
     array = open_labels(located(spec.source, storage_options))
     offset = spec.offset or (0, 0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from hrvol.arrays import Shape3
 from hrvol.errors import InputError, StrokesError
 from hrvol.reading.bounded import read_file
 from hrvol.text import printable
+from hrvol.volume.storage.input_store import METADATA
 from hrvol.volume.storage.location import Location
 
 SEPARATOR = "::"
@@ -71,13 +73,28 @@ def suffix_of(source: Any) -> str:
     return next((suffix for suffix in DRAWINGS if name.endswith(suffix)), "")
 
 
+def is_drawing(source: Any) -> bool:
+    """Return whether a source is a file of drawings; a zip archive may also hold a Zarr hierarchy."""
+    if not isinstance(source, str | Path | Location) or not (suffix := suffix_of(source)):
+        return False
+    path = Location.of(source).path
+    if suffix not in ROIS or path is None or not path.is_file():
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return True
+    return not any(name.rpartition("/")[2] in METADATA for name in names)
+
+
 def place_of(source: Any) -> Any:
     """Return the path, URL or array of strokes, for checks that no output replaces them."""
     return StrokesSource.of(source).source
 
 
 def read_drawing(location: Location, expected: str) -> bytes:
-    """Return the bytes of a file of drawings; :class:`InputError` if there is none, or it is too large."""
+    """Return the bytes of a file of drawings; :class:`InputError` if it is missing or too large."""
     if location.path is not None:
         return read_file(location.path, MOST_BYTES, expected)
     folder, _, name = location.url.rpartition("/")

@@ -24,6 +24,8 @@ _OUTLINES = ("rectangle", "polygon", "ellipse")
 
 _MOST_ROWS = 20_000_000
 
+_ONE_VOXEL = 0.5  # radius below which a point is one voxel
+
 
 def read_table(data: bytes, source: str) -> Iterator[Shape]:
     """Yield the shapes of a CSV table.
@@ -86,13 +88,30 @@ def _axes(names: list[str], source: str) -> tuple[str, ...]:
 
 
 def _points(rows: Iterator[Row], axes: tuple[str, ...], source: str) -> Iterator[Shape]:
+    """Yield points; those of one voxel that follow each other in a plane, of one class, as one shape."""
+    plane: int | None = None
+    names: tuple[str | None, str | None] = (None, None)
+    together: list[tuple[float, float]] = []
+
+    def single() -> Shape:
+        centres = np.floor(np.array(together) + 0.5).astype(np.int64)
+        return Shape(plane, names[0], lambda: centres, name=names[1], anchors=len(centres))
+
     for line, row in rows:
         z, y, x = _place(row, axes, source, line)
         text = (row.get("radius") or "").strip()
         radius = _number(text, source, line, "radius") if text else 0.0
-        yield Shape(
-            z, _class(row), partial(disc, y, x, radius, source), name=row.get("name") or None, anchor=True
-        )
+        key = (_class(row), row.get("name") or None)
+        if together and (radius >= _ONE_VOXEL or (plane, *names) != (z, *key)):
+            yield single()
+            together = []
+        plane, names = z, key
+        if radius < _ONE_VOXEL:
+            together.append((y, x))
+        else:
+            yield Shape(z, key[0], partial(disc, y, x, radius, source), name=key[1], anchors=1)
+    if together:
+        yield single()
 
 
 def _layer(rows: Iterator[Row], axes: tuple[str, ...], source: str) -> Iterator[Shape]:

@@ -43,7 +43,7 @@ def check_target(path: str | Path | Location, overwrite: bool) -> None:
     Raises
     ------
     UsageError
-        The suffix is none of ``.zarr``, ``.tif`` and ``.csv``.
+        The suffix is not ``.zarr``, ``.tif`` or ``.csv``.
     OutputExistsError
         It exists and must not be replaced.
     """

@@ -164,6 +164,12 @@ def test_rois_of_imagej(tmp_path):
     expected[1, 8, 7] = expected[1, 9, 9] = 2
     assert np.array_equal(found, expected)
 
+    many = roi([[1, 2], [3, 4], [5, 6]], ROI_TYPE.POINT, group=1)
+    many.counters, many.counter_positions = np.array([0, 0, 0], "u1"), np.array([1, 3, 3], "u4")
+    many.tofile(tmp_path / "points.roi")
+    found = labels_of(tmp_path / "points.roi")[0]
+    assert np.argwhere(found == 1).tolist() == [[0, 2, 1], [2, 4, 3], [2, 6, 5]]
+
     one = rois["pore-1"]
     one.group, one.name = 2, "0003-0008-0010"
     one.tofile(tmp_path / "one.roi")
