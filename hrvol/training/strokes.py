@@ -166,7 +166,7 @@ def _owners(layout: _Layout, y: NDArray[Any], x: NDArray[Any]) -> Iterator[tuple
     top, bottom, left, right = layout.cores.T
     near = (top <= y.max()) & (bottom > y.min()) & (left <= x.max()) & (right > x.min())
     for number in np.flatnonzero(near):
-        tile = layout.tiles[number]
+        tile = layout.tiles[int(number)]
         y0, y1, x0, x1 = tile.core
         owned = np.flatnonzero((y >= y0) & (y < y1) & (x >= x0) & (x < x1))
         if len(owned):
