@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hrvol.training.train import train_model
     from hrvol.training.tuning.tune import tune_recipe
     from hrvol.volume.read_options import RawLayout, ReadOptions
+    from hrvol.volume.strokes.source import StrokesSource
     from hrvol.volume.volume import Volume, open_volume
 
 _HOME = {
@@ -38,6 +39,7 @@ _HOME = {
     "RawLayout": "hrvol.volume.read_options",
     "ReadOptions": "hrvol.volume.read_options",
     "Recipe": "hrvol.recipe.recipe",
+    "StrokesSource": "hrvol.volume.strokes.source",
     "Volume": "hrvol.volume.volume",
     "build_pyramid": "hrvol.run.pyramid.build_pyramid",
     "cluster_volume": "hrvol.run.cluster",
@@ -68,6 +70,7 @@ __all__ = [
     "RawLayout",
     "ReadOptions",
     "Recipe",
+    "StrokesSource",
     "Volume",
     "__version__",
     "build_pyramid",
