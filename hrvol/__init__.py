@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hrvol.training.train import train_model
     from hrvol.training.tuning.tune import tune_recipe
     from hrvol.volume.read_options import RawLayout, ReadOptions
+    from hrvol.volume.strokes.source import StrokesSource
     from hrvol.volume.volume import Volume, open_volume
 
 _HOME = {
@@ -39,6 +40,7 @@ _HOME = {
     "RawLayout": "hrvol.volume.read_options",
     "ReadOptions": "hrvol.volume.read_options",
     "Recipe": "hrvol.recipe.recipe",
+    "StrokesSource": "hrvol.volume.strokes.source",
     "Volume": "hrvol.volume.volume",
     "build_pyramid": "hrvol.run.pyramid.build_pyramid",
     "cluster_volume": "hrvol.run.cluster",
@@ -70,6 +72,7 @@ __all__ = [
     "RawLayout",
     "ReadOptions",
     "Recipe",
+    "StrokesSource",
     "Volume",
     "__version__",
     "build_pyramid",

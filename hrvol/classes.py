@@ -128,3 +128,9 @@ def default_classes(values: Sequence[int], names: Sequence[str] | None = None) -
             f"classes: found {len(names)} names, expected {len(ordered)}, for values {listed(ordered)}"
         )
     return tuple(ClassInfo(value, of_value[value], default_colour(value)) for value in ordered)
+
+
+def class_names(classes: Sequence[ClassInfo]) -> list[str]:
+    """Return the names of classes 1, 2, ...; empty for values without one."""
+    names = {info.value: info.name for info in classes}
+    return [names.get(value, "") for value in range(1, max(names, default=0) + 1)]

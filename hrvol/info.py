@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from hrvol.segment.student.student import StudentClassifier
 
 
-def describe(path: str | Location, *, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def describe(
+    path: str | Location, *, storage_options: Mapping[str, Any] | None = None, background: bool = False
+) -> dict[str, Any]:
     """Describe a file or store from its metadata.
 
     Parameters
@@ -32,6 +34,8 @@ def describe(path: str | Location, *, storage_options: Mapping[str, Any] | None 
         reading options.
     storage_options
         Keywords of the fsspec file system of a URL.
+    background
+        Whether to read the volume coarsely, and add what a run with ``mask="auto"`` would skip of it.
 
     Returns
     -------
@@ -75,6 +79,14 @@ def describe(path: str | Location, *, storage_options: Mapping[str, Any] | None 
         values["notes"] = list(volume.notes)
     if len(datasets) > 1 and chosen in datasets:
         values |= {"dataset": chosen, "datasets": datasets}
+    if background:
+        from hrvol.volume.background.find import find_material  # scikit-image: only where it is needed
+
+        mask = find_material(volume)
+        values["background"] = {
+            "found": "none" if mask is None else mask.found,
+            "skipped": 0.0 if mask is None else round(mask.share, 4),
+        }
     if classes:
         values["classes"] = {str(info.value): info.name for info in classes}
     try:

@@ -14,7 +14,8 @@ from hrvol.training.strokes import TrainingPair, gather, stroke_blocks
 from hrvol.training.tile_features import TileFeatures
 from hrvol.volume.grid.tiling import Tile, blocks, tiles_of
 from hrvol.volume.intensity import common_window, read_unit
-from hrvol.volume.volume import Volume, open_labels, open_volume
+from hrvol.volume.strokes.open_strokes import open_strokes, whole_strokes
+from hrvol.volume.volume import Volume, open_volume
 
 SAMPLING = Recipe()
 """Intensity window, tiles and cap of samples per class are those of the default recipe."""
@@ -52,12 +53,12 @@ def samples_of(
     volume = open_volume(images)
     chosen = {}
     for key, drawn in strokes.items():
-        pair = TrainingPair(volume, open_labels(drawn))
+        pair = TrainingPair(volume, open_strokes(drawn))
         chosen[key] = choose_pixels(stroke_blocks([pair]), recipe.classifier.samples_per_class, key)
     ranks = {key: _flat(volume, positions.where) for key, positions in chosen.items()}
     union, first = np.unique(np.concatenate(list(ranks.values())), return_index=True)
     where = np.concatenate([positions.where for positions in chosen.values()])[first]
-    pairs = [TrainingPair(volume, volume)]  # only the grey values are read
+    pairs = [TrainingPair(volume, whole_strokes(volume))]  # only the grey values are read
     together = StrokePixels(where, np.zeros(len(where), np.uint16), {})
     window = common_window([volume], recipe.intensity, recipe.seed)
     features = gather(pairs, together, TileFeatures(featuriser, window, recipe.tiles), progress).features

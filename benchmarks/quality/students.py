@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,9 +26,8 @@ from scipy.ndimage import distance_transform_edt
 from skimage.segmentation import find_boundaries
 
 from benchmarks.data import DENSE, FURTHER, Dense, load_dense
-from benchmarks.machine import describe_machine
-from benchmarks.markdown import table
 from benchmarks.quality.strokes import draw
+from benchmarks.quality.students_page import render
 from benchmarks.quality.teachers import Recorded, Teachers, is_cubic
 from benchmarks.results import load, save
 from hrvol.distil.cache import DistilCache
@@ -95,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found[_key(name, seed, way)] = row
             save(figures, found)
             _log(f"{name}, drawing {seed}, {way}: {json.dumps(row['miou'])}")
-    args.output.write_text(render(found, args), encoding="utf-8")
+    args.output.write_text(render(found, __doc__.split("\n\n")[1], args.threads), encoding="utf-8")
     return 0
 
 
@@ -221,64 +220,6 @@ def _check(student: Model) -> dict[str, Any]:
         "calibration_error": kept["calibration_error"],
         "problems": len(taught["problems"]),
     }
-
-
-def render(found: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> str:
-    """Return the page of results."""
-    lines = ["# Students and teachers", "", "Made by", "", "```"]
-    lines += [f"python -m benchmarks.quality.students --seeds {' '.join(map(str, args.seeds))}", "```", ""]
-    lines += [
-        f"Machine: {describe_machine(args.threads)}.",
-        "",
-        __doc__.split("\n\n")[1].replace("\n", " "),
-        "",
-    ]
-    lines += ["Mean IoU over the classes, mean and standard deviation over drawings.", ""]
-    names: list[str] = []
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in found.values():
-        groups.setdefault((row["dataset"], row["way"]), []).append(row)
-        names += [name for name in row["miou"] if name not in names]
-    rows = []
-    for (name, way), members in groups.items():
-        cells = [name, way, members[0]["sees"], str(len(members))]
-        for entry in names:
-            values = [row["miou"][entry] for row in members if entry in row["miou"]]
-            cells.append(f"{np.mean(values):.3f} ± {np.std(values):.3f}" if values else "")
-        rows.append(cells)
-    lines += [table(["data set", "--3d", "sees", "drawings", *names], rows), ""]
-    lines += ["## What the check says", "", "Of the smallest student, for each drawing.", ""]
-    rows = []
-    for row in found.values():
-        size, check = next(iter(row["check"].items()))
-        gain = row["miou"][size] - row["miou"]["teacher"]
-        rows.append(
-            [
-                f"{row['dataset']}, {row['way']}, {row['seed']}",
-                f"{gain:+.3f}",
-                *(f"{check[name]:.3f}" for name in ("agreement", "gap", "lowest_tile", "calibration_error")),
-                "rejected" if check["problems"] else "passed",
-            ]
-        )
-    head = [
-        "data set, --3d, drawing",
-        "student less teacher",
-        "agreement",
-        "gap",
-        "lowest tile",
-        "ECE",
-        "check",
-    ]
-    lines += [table(head, rows), ""]
-    lines += ["## Classes", ""]
-    rows = []
-    for (name, way), members in groups.items():
-        for entry in names:
-            ious = [row["iou"][entry] for row in members if entry in row["iou"]]
-            if ious:
-                rows.append([name, way, entry, " / ".join(f"{value:.3f}" for value in np.mean(ious, axis=0))])
-    lines += [table(["data set", "--3d", "model", "IoU of the classes"], rows), ""]
-    return "\n".join(lines)
 
 
 def _key(name: str, seed: int, way: str) -> str:

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.classes import class_names
 from hrvol.errors import InputError
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.quality.matching import match_classes, purity
 from hrvol.quality.metrics import MOST_CLASSES, Confusion
-from hrvol.volume.grid.tiling import Box, grid
+from hrvol.volume.grid.tiling import Box, box_shape, grid
 from hrvol.volume.storage.location import located
+from hrvol.volume.strokes.open_strokes import open_strokes
+from hrvol.volume.strokes.strokes import Strokes
 from hrvol.volume.volume import Volume, class_info, open_labels
 
 EVALUATE = (64, 512, 512)
@@ -38,8 +41,9 @@ def evaluate_volumes(
     Parameters
     ----------
     pred, truth
-        Paths (OME-Zarr with labels, Zarr, TIFF) or arrays of integers, of one shape. Voxels whose truth is 0
-        are not counted.
+        Paths (OME-Zarr with labels, Zarr, TIFF) or arrays of integers, of one shape; the truth may also be a
+        crop, points, polygons, ROIs or an ilastik project, as strokes may: see :class:`hrvol.StrokesSource`.
+        Voxels whose truth is 0 are not counted.
     classes
         Names in order of value: one for each value that occurs, or one for each of 1, 2, ... ``None``: those
         in the metadata of ``pred``, else of ``truth``; of ``truth`` alone if classes are matched.
@@ -66,26 +70,25 @@ def evaluate_volumes(
         The shapes differ, or the truth has no labels.
     """
     pred, truth = located(pred, storage_options), located(truth, storage_options)
-    predicted, true = open_labels(pred), open_labels(truth)
-    if predicted.shape != true.shape:
-        raise InputError(
-            f"{predicted.source}: labels have shape {predicted.shape}, expected {true.shape} (Z, Y, X)"
-            f" as {true.source}"
-        )
-    if math.prod(true.shape) > MOST_VOXELS:
+    predicted = open_labels(pred)
+    infos = (None if match else class_info(pred)) if classes is None else None
+    given = classes if classes is not None else class_names(infos) if infos else None
+    true = open_strokes(truth, predicted, names=given, storage_options=storage_options)
+    if true.voxels > MOST_VOXELS:
         raise InputError(
             f"{true.source}: found shape {true.shape}, expected at most {MOST_VOXELS:.1e} voxels"
         )
     names: Sequence[str] | dict[int, str] | None = classes
     if names is None:
         # The name of a predicted class is not that of the true class it is matched to.
-        infos = (None if match else class_info(pred)) or class_info(truth) or ()
-        names = {info.value: info.name for info in infos}
+        names = {info.value: info.name for info in infos or true.classes or ()}
     total = Confusion(np.zeros((1, 1), np.int64))
-    tally = Tally(progress, "evaluate", math.prod(predicted.shape))
-    for piece in grid(predicted.shape, EVALUATE):
-        total += Confusion.of(_classes_of(predicted, piece.core), _classes_of(true, piece.core))
-        tally.finish(piece.index, math.prod(piece.shape))
+    whole = (piece.core for piece in grid(predicted.shape, EVALUATE))
+    boxes = list(whole if true.dense else true.boxes())  # of sparse strokes nothing else counts
+    tally = Tally(progress, "evaluate", sum(math.prod(box_shape(box)) for box in boxes))
+    for number, box in enumerate(boxes):
+        total += Confusion.of(_classes_of(predicted, box), _classes_of(true, box))
+        tally.finish(number, math.prod(box_shape(box)))
     scored = total.matched() if match else total
     if classes is not None:  # as in training: a name for each value that occurs, or for each of 1, 2, ...
         counts = scored.matrix
@@ -104,7 +107,7 @@ def evaluate_volumes(
     return figures
 
 
-def _classes_of(labels: Volume, box: Box) -> NDArray[Any]:
+def _classes_of(labels: Volume | Strokes, box: Box) -> NDArray[Any]:
     """Read a box of labels; counting needs memory for the square of the highest one."""
     values = labels.read(box)
     low, high = int(values.min()), int(values.max())

@@ -34,6 +34,7 @@ from hrvol.cli.run import run_command
 from hrvol.cli.segment import segment
 from hrvol.cli.similar import similar
 from hrvol.cli.status import status
+from hrvol.cli.strokes import strokes
 from hrvol.cli.train import train
 from hrvol.cli.tune import tune
 from hrvol.cli.weights import weights
@@ -130,7 +131,7 @@ def main(context: click.Context) -> None:
 
     \b
     On your own volume: draw a few strokes per class on a few planes (an integer image of the volume's
-    shape, 0 = unlabelled), then
+    shape, 0 = unlabelled; or points, ROIs, a project of ilastik: hrvol strokes), then
         hrvol info    volume.ome.zarr
         hrvol train   volume.ome.zarr strokes.tif -o phases.hrvol --classes pore,binder,particle
         hrvol segment volume.ome.zarr labels.ome.zarr -m phases.hrvol --engine local
@@ -156,7 +157,7 @@ def main(context: click.Context) -> None:
 
 
 _COMMANDS = (
-    *(demo, doctor, info, weights, recipe, tune, train, distil, plan, segment, status, pyramid),
+    *(demo, doctor, info, weights, recipe, strokes, tune, train, distil, plan, segment, status, pyramid),
     *(cluster, detect, similar, pca, evaluate, features, export, run_command),
 )
 for _command in _COMMANDS:

@@ -59,12 +59,12 @@ def distil(
     from hrvol.files import MODEL, check_file, check_picture
     from hrvol.segment.model.model import save_model
     from hrvol.volume.guard import keep_inputs
+    from hrvol.volume.strokes.source import place_of
 
-    keep_inputs(
-        output, volume, model, distilling.held_out, options.weights.path, options.engine.scheduler_file
-    )
+    drawn = place_of(distilling.held_out)
+    keep_inputs(output, volume, model, drawn, options.weights.path, options.engine.scheduler_file)
     if picture is not None:
-        keep_inputs(picture, volume, model, distilling.held_out, output)
+        keep_inputs(picture, volume, model, drawn, output)
     with suggest_fresh():  # before the work, not after it
         check_file(output, MODEL, fresh)
         if picture is not None:

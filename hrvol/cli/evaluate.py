@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hrvol.cli.common.options import classes_option, json_option, storage_option
+from hrvol.cli.common.options import classes_option, json_option, offset_option, storage_option
 from hrvol.cli.common.output import echo, echo_json, echo_table, score
 from hrvol.cli.common.reading import reads
 
@@ -20,6 +20,7 @@ from hrvol.cli.common.reading import reads
     help="First match the predicted classes to the true ones, regardless of their numbers.",
 )
 @classes_option
+@offset_option
 @storage_option
 @json_option
 @reads("pred", "truth")
@@ -28,12 +29,14 @@ def evaluate(
     truth: str,
     match: bool,
     classes: tuple[str, ...] | None,
+    offset: tuple[int, int, int] | None,
     storage_options: dict[str, Any],
     as_json: bool,
 ) -> None:
     """Compare labels with a ground truth.
 
-    Both are integer volumes or images of one shape. Where TRUTH is 0 nothing is counted.
+    Both are integer volumes or images of one shape. Where TRUTH is 0 nothing is counted. TRUTH may be strokes
+    in any form that hrvol train takes, also on a crop (--offset).
 
     Classes found without labels have arbitrary numbers: --match assigns each to one true class, so that the
     sum of their IoUs is largest, and prints the assignment. A predicted class without a match counts as
@@ -47,10 +50,16 @@ def evaluate(
     """  # noqa: D301 (click needs the escape)
     from hrvol.analysis.evaluate import evaluate_volumes
     from hrvol.cli.common.progress import display
+    from hrvol.volume.strokes.source import StrokesSource
 
     with display() as progress:
         figures = evaluate_volumes(
-            pred, truth, classes=classes, match=match, storage_options=storage_options, progress=progress
+            pred,
+            StrokesSource(truth, offset),
+            classes=classes,
+            match=match,
+            storage_options=storage_options,
+            progress=progress,
         )
     if as_json:
         echo_json(figures)

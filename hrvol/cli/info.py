@@ -16,11 +16,16 @@ TAUGHT = ("teacher", "volume", "agreement")
 
 @click.command()
 @click.argument("path")
+@click.option(
+    "--mask",
+    type=click.Choice(["auto"]),
+    help="Read the volume coarsely, and show what --mask auto would skip of it.",
+)
 @storage_option
 @json_option
 @reads("path")
-def info(path: str, storage_options: dict[str, Any], as_json: bool) -> None:
-    """Describe a volume, labels or a model, from metadata only; list the datasets of an HDF5 file.
+def info(path: str, mask: str | None, storage_options: dict[str, Any], as_json: bool) -> None:
+    """Describe a volume, labels or a model; list the datasets of an HDF5 file.
 
     \b
     Examples:
@@ -29,10 +34,11 @@ def info(path: str, storage_options: dict[str, Any], as_json: bool) -> None:
         hrvol info scan.nxs
         hrvol info scan.nxs::/entry/data/data
         hrvol info phases.hrvol
+        hrvol info volume.ome.zarr --mask auto
     """  # noqa: D301 (click needs the escape)
     from hrvol.info import describe
 
-    values = describe(path, storage_options=storage_options)
+    values = describe(path, storage_options=storage_options, background=mask is not None)
     if as_json:
         echo_json(values)
         return

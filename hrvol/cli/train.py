@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrvol.cli.common.options import classes_option, pairs_of, recipe_compute_options
+from hrvol.cli.common.options import (
+    classes_option,
+    offsets_option,
+    pairs_of,
+    paths_of,
+    recipe_compute_options,
+)
 from hrvol.cli.common.output import echo, echo_table, news, suggest_fresh
 from hrvol.cli.common.reading import reads
 from hrvol.cli.tune import echo_tuned
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
 @classes_option
 @click.option("--seed", type=click.IntRange(0), help="Overrides the recipe's seed (0).")
 @click.option("--fresh", is_flag=True, help="Replace a model that exists.")
+@offsets_option
 @recipe_compute_options
 @reads("data")
 def train(
@@ -29,12 +36,15 @@ def train(
     classes: tuple[str, ...] | None,
     seed: int | None,
     fresh: bool,
+    offsets: tuple[tuple[int, int, int], ...],
     computing: dict[str, Any],
 ) -> None:
     """Train a pixel classifier on strokes.
 
     STROKES is an integer image or volume of the same shape as its VOLUME: 0 where nothing is drawn, 1, 2,
     ... for the classes. A few strokes per class on a few planes are enough. Several pairs train one model.
+    STROKES may also be a crop (--offset), of Zarr with few chunks, points or shapes (CSV, also of napari;
+    GeoJSON), ROIs of ImageJ (*.roi, RoiSet.zip) or an ilastik project (*.ilp, or *.ilp::LANE).
 
     \b
     Examples:
@@ -42,20 +52,22 @@ def train(
         hrvol train a.tif a_strokes.tif b.tif b_strokes.tif -o cells.hrvol --recipe fast
         hrvol train volume.zarr strokes.zarr -o quick.hrvol --recipe classical
         hrvol train volume.zarr strokes.zarr -o tuned.hrvol --recipe auto
+        hrvol train volume.zarr project.ilp -o cells.hrvol
+        hrvol train volume.zarr crop.tif -o cells.hrvol --offset 120,0,512
 
     --recipe auto chooses one by cross-validation on the strokes in about five minutes, as hrvol tune does.
 
     Files: Zarr, OME-Zarr (its labels are taken as strokes), TIFF, folders of images, HDF5 and NeXus
     (FILE::/PATH), MRC, NIfTI, NRRD, DICOM, raw files and more.
     """  # noqa: D301 (click needs the escape)
-    pairs = pairs_of(data)
+    pairs = pairs_of(data, offsets)
     from hrvol.cli.common.progress import display
     from hrvol.files import MODEL, check_file
     from hrvol.segment.model.model import save_model
     from hrvol.training.train import train_model
     from hrvol.volume.guard import file_or_none, keep_inputs
 
-    given = (path for pair in pairs for path in pair)
+    given = paths_of(pairs)
     keep_inputs(output, *given, file_or_none(computing["recipe"]), computing["weights_path"])
     with suggest_fresh():
         check_file(output, MODEL, fresh)  # before the work, not after it

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrvol.cli.common.options import json_option, pairs_of, recipe_compute_options
+from hrvol.cli.common.options import (
+    json_option,
+    offsets_option,
+    pairs_of,
+    paths_of,
+    recipe_compute_options,
+)
 from hrvol.cli.common.output import echo, echo_json, echo_lines, echo_table, news, score, suggest_fresh
 from hrvol.cli.common.reading import reads
 
@@ -30,6 +36,7 @@ MINUTES = 5.0
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of folds and fits.")
 @click.option("--fresh", is_flag=True, help="Replace a recipe that exists.")
+@offsets_option
 @recipe_compute_options
 @json_option
 @reads("data")
@@ -39,6 +46,7 @@ def tune(
     minutes: float,
     seed: int,
     fresh: bool,
+    offsets: tuple[tuple[int, int, int], ...],
     computing: dict[str, Any],
     as_json: bool,
 ) -> None:
@@ -55,16 +63,17 @@ def tune(
         hrvol train volume.ome.zarr strokes.tif -o phases.hrvol --recipe recipe.yaml
         hrvol tune  a.tif a_strokes.tif b.tif b_strokes.tif --minutes 20
 
-    Strokes are held out whole, so a few per class are needed, best on several planes.
+    STROKES are those of hrvol train. Strokes are held out whole, so a few per class are needed, best on
+    several planes.
     """  # noqa: D301 (click needs the escape)
-    pairs = pairs_of(data)
+    pairs = pairs_of(data, offsets)
     from hrvol.cli.common.progress import display
     from hrvol.files import FileKind, atomic_write, check_file
     from hrvol.training.tuning.tune import tune_recipe
     from hrvol.volume.guard import file_or_none, keep_inputs
 
     if output is not None:
-        given = (path for pair in pairs for path in pair)
+        given = paths_of(pairs)
         keep_inputs(output, *given, file_or_none(computing["recipe"]), computing["weights_path"])
         with suggest_fresh():
             check_file(output, FileKind("recipe", (b"# Chosen by hrvol tune",)), fresh)  # before the work

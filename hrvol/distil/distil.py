@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hrvol.classes import class_names
 from hrvol.device import choose_device, cpus
 from hrvol.distil.cache import DistilCache, tidy
 from hrvol.distil.choose import candidates
@@ -31,7 +32,8 @@ from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.grid.tiling import Box, box_shape
 from hrvol.volume.region import Region, region_box
 from hrvol.volume.storage.location import located
-from hrvol.volume.volume import open_labels, open_volume
+from hrvol.volume.strokes.open_strokes import open_strokes
+from hrvol.volume.volume import open_volume
 
 LOG = logging.getLogger("hrvol.run")
 
@@ -187,7 +189,12 @@ def distil(
         labelled, weights = label_sample(found, labeller, distilling)
         held_out = None
         if distilling.held_out is not None:
-            strokes = open_labels(located(distilling.held_out, options.storage_options))
+            strokes = open_strokes(
+                distilling.held_out,
+                opened,
+                names=class_names(teacher.classes),
+                storage_options=options.storage_options,
+            )
             values = [info.value for info in teacher.classes]
             held_out = label_held_out(strokes, opened.shape, teacher.recipe.tiles, values, labeller)
     tidy(cache)

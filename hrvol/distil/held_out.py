@@ -15,7 +15,7 @@ from hrvol.errors import StrokesError
 from hrvol.quality.metrics import Confusion, mean_iou
 from hrvol.recipe.specs import TileSpec
 from hrvol.segment.strokes import check_drawn
-from hrvol.volume.volume import Volume
+from hrvol.volume.strokes.strokes import Strokes
 
 MOST_TILES = 40
 """Most tiles with strokes that are labelled, spread over all."""
@@ -48,7 +48,7 @@ class HeldOut:
 
 
 def label_held_out(
-    strokes: Volume, shape: tuple[int, int, int], tiles: TileSpec, values: Sequence[int], labeller: Labeller
+    strokes: Strokes, shape: tuple[int, int, int], tiles: TileSpec, values: Sequence[int], labeller: Labeller
 ) -> HeldOut:
     """Let the teacher label the tiles that hold strokes.
 
@@ -57,7 +57,7 @@ def label_held_out(
     strokes
         Class values, 0 where nothing is drawn.
     shape
-        Of the volume, which the strokes must have.
+        Of the volume.
     tiles
         Tiles of the teacher's recipe.
     values
@@ -68,27 +68,30 @@ def label_held_out(
     Raises
     ------
     StrokesError
-        The strokes have another shape or other classes, or nothing is drawn.
+        The strokes have other classes, or nothing is drawn.
     """
-    if strokes.shape != shape:
-        raise StrokesError(
-            f"{strokes.source}: found strokes of shape {strokes.shape}, expected {shape} (Z, Y, X)"
-        )
+    strokes.check_size()
     number = np.zeros(max(values) + 1, np.uint16)
     number[list(values)] = np.arange(1, len(values) + 1)
     found: dict[PlaneTile, NDArray[np.uint16]] = {}
-    for z in range(shape[0]):
-        plane = strokes.read((slice(z, z + 1), slice(0, shape[1]), slice(0, shape[2])))[0]
-        if not plane.any():
+    whole = (slice(0, shape[1]), slice(0, shape[2]))
+    for z in strokes.planes():
+        # Planes are often stored whole: of an array they are read once, of sparse strokes only drawn tiles.
+        plane = strokes.read((slice(z, z + 1), *whole))[0] if strokes.dense else None
+        if plane is not None and not plane.any():
             continue
-        check_drawn(plane[None], strokes.source)
-        if plane.max() > max(values) or np.any(number[plane[plane > 0]] == 0):
-            others = sorted(set(np.unique(plane).tolist()) - {0, *values})
-            raise StrokesError(f"{strokes.source}: found classes {others}, expected those of the model")
         for tile in layout(shape, 0, tiles):
-            drawn = plane[tile.core_slices]
-            if drawn.any():
-                found[PlaneTile(0, z, tile)] = number[drawn]
+            box = (slice(z, z + 1), *tile.core_slices)
+            if plane is None and not strokes.touches(box):
+                continue
+            drawn = strokes.read(box)[0] if plane is None else plane[tile.core_slices]
+            if not drawn.any():
+                continue
+            check_drawn(drawn[None], strokes.source)
+            if drawn.max() > max(values) or np.any(number[drawn[drawn > 0]] == 0):
+                others = sorted(set(np.unique(drawn).tolist()) - {0, *values})
+                raise StrokesError(f"{strokes.source}: found classes {others}, expected those of the model")
+            found[PlaneTile(0, z, tile)] = number[drawn]
     if not found:
         raise StrokesError(f"{strokes.source}: found no strokes, expected some to check the student on")
     places = list(found)

@@ -31,6 +31,7 @@ from hrvol.volume.guard import keep_inputs
 from hrvol.volume.ome.output import check_overwrite
 from hrvol.volume.region import region_box
 from hrvol.volume.storage.location import Location, located
+from hrvol.volume.strokes.source import place_of
 from hrvol.volume.volume import open_volume
 
 LOG = logging.getLogger("hrvol.run")
@@ -177,7 +178,7 @@ def distil_into(
     HrvolError
         As :func:`find_student`, :func:`hrvol.distil_model` and :func:`hrvol.segment_volume`.
     """
-    files = (distilling.held_out, options.weights.path, options.engine.scheduler_file)
+    files = (place_of(distilling.held_out), options.weights.path, options.engine.scheduler_file)
     keep_inputs(file, volume, teacher, options.input.mask, *files)
     keep_inputs(file, out, role="output")
     if find_student(volume, teacher, file, distilling, options) is not None:

@@ -21,8 +21,10 @@ from hrvol.planning.plan import Plan
 from hrvol.planning.probe import scratch_store
 from hrvol.planning.task import Task
 from hrvol.planning.trial_block import TrialJob
+from hrvol.run.find_mask import describe
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.student.student import StudentClassifier
+from hrvol.volume.background.coarse_mask import NAME, CoarseMask
 from hrvol.volume.chunk_cache import CAPACITY
 from hrvol.volume.grid.tiling import box_shape
 from hrvol.volume.ome.labels import LabelStore
@@ -328,6 +330,9 @@ def _notes(task: Task, mask: MaskSample, load: float) -> list[str]:
         notes.append("Measured on this machine, not on those of the workers, whose times may differ.")
     if task.prepared.location.path is None:
         notes.append("The output is a URL: free space and write permission are not checked.")
+    cells = None if task.job.mask is None else task.job.mask.array
+    if isinstance(cells, CoarseMask):
+        notes.append(f"Mask: {describe(cells)}; it is kept in {NAME} of the output.")
     if mask.numbers == ():
         notes.append(f"No voxel of the mask was found in {mask.count} of {len(task.pending)} blocks.")
     elif mask.numbers is not None and mask.count < len(task.pending):

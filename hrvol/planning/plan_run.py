@@ -30,6 +30,7 @@ from hrvol.run.prepare import PreparedRun, prepare
 from hrvol.run.resume import begin_output, partition
 from hrvol.segment.class_weights import ClassWeights
 from hrvol.segment.model.model import Model
+from hrvol.volume.background.coarse_mask import is_auto
 from hrvol.volume.ome.labels import LabelStore
 from hrvol.volume.ome.output import check_overwrite
 from hrvol.volume.region import Region
@@ -136,7 +137,7 @@ def plan(
         *(
             path
             for path in (volume, options.input.mask, model, options.companion)
-            if isinstance(path, str | Path | Location)
+            if isinstance(path, str | Path | Location) and not (path is options.input.mask and is_auto(path))
         )
     )
     began = time.monotonic()

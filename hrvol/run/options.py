@@ -36,7 +36,8 @@ class InputOptions:
     roi
         ``(z, y, x)`` slices in voxels; ``None``: everything.
     mask
-        Path, URL or array of the volume's shape: only voxels where it is not 0 are labelled.
+        Path, URL or array of the volume's shape: only voxels where it is not 0 are labelled. ``auto``: where
+        there is material.
     level
         Resolution of a multiscale volume, 0 the finest.
     """

@@ -11,9 +11,9 @@ from typing import Any
 
 from hrvol.device import cpus
 from hrvol.engine.stop import Stop
-from hrvol.errors import InputError
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
+from hrvol.run.find_mask import run_mask
 from hrvol.run.fractions.match_fractions import matched_factors, settled_factors
 from hrvol.run.job import ModelContent, ModelSource, SegmentJob
 from hrvol.run.options import PredictOptions, RunOptions
@@ -28,12 +28,13 @@ from hrvol.segment.fraction_factors import fraction_shares
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.lattice import student_tiles
 from hrvol.segment.student.student import StudentClassifier
+from hrvol.volume.background.coarse_mask import mask_identity
 from hrvol.volume.grid.order import check_blocks
 from hrvol.volume.guard import keep_inputs
 from hrvol.volume.ome.labels import LabelStore
 from hrvol.volume.region import region_box
 from hrvol.volume.storage.location import Location, located
-from hrvol.volume.volume import Volume, open_labels, open_volume
+from hrvol.volume.volume import open_volume
 
 LOG = logging.getLogger("hrvol.run")
 
@@ -94,9 +95,7 @@ def prepare(
     region = region_box(options.input.roi, opened)
     files = (options.companion, options.weights.path, spec.scheduler_file)
     keep_inputs(location, None if output.into_input else opened, options.input.mask, model, *files)
-    mask = None
-    if options.input.mask is not None:
-        mask = _open_mask(located(options.input.mask, options.storage_options), opened)
+    mask = run_mask(location, opened, options)
     content = ModelContent.of(model)
     source = content.source(options.weights, spec.device, stack, workers=not spec.serial)
     # A wrong model or missing weights are reported before anything is written.
@@ -122,7 +121,7 @@ def prepare(
     attributes |= {
         "device": spec.device,  # a GPU rounds otherwise
         "level": options.input.level,
-        "mask": None if mask is None else mask.identity(),
+        "mask": mask_identity(mask),
         "outputs": {
             "labels": output.name,
             "probabilities": output.probabilities,
@@ -174,13 +173,3 @@ def with_factors(
     job = replace(job, predicting=replace(job.predicting, class_factors=factors))
     attributes = prepared.attributes | {CLASS_WEIGHTS: of_classes(model.classes, factors)}
     return replace(prepared, job=job, attributes=attributes)
-
-
-def _open_mask(mask: Any, volume: Volume) -> Volume:
-    opened = open_labels(mask)
-    if opened.shape != volume.shape:
-        raise InputError(
-            f"{opened.source}: found a mask of shape {opened.shape},"
-            f" expected {volume.shape} as {volume.source}"
-        )
-    return opened

@@ -123,12 +123,13 @@ def differences(stored: Mapping[str, Any] | None, requested: Mapping[str, Any]) 
     """Yield the differences between the settings of two runs, as text.
 
     A setting that is stored and not requested is one of a version that had it, except for class weights, the
-    companion and the backend. Class weights are not compared either where fractions are requested, from
-    which they follow, but were not chosen.
+    companion, the backend and the mask. Class weights are not compared either where fractions are requested,
+    from which they follow, but were not chosen.
     """
     before, now = _flat(stored or {}), _flat(json.loads(json.dumps(requested)))
     chosen = FRACTIONS not in requested or CLASS_WEIGHTS in requested
     own = (BACKEND, COMPANION, CLASS_WEIGHTS) if chosen else (BACKEND, COMPANION)
+    own = (*own, "mask") if now.get("mask", "") is None else own
     no_longer = {name for name in before if name.partition(".")[0] in own}
     for name in sorted(now.keys() | no_longer):
         if before.get(name) != now.get(name):

@@ -30,6 +30,7 @@ from hrvol.run.students.slow_notice import recommendation, with_notice
 from hrvol.segment.class_weights import ClassWeights
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.model.model import Model
+from hrvol.volume.background.coarse_mask import save_mask
 from hrvol.volume.grid.tiling import block_shape
 from hrvol.volume.ome.documents import Documents
 from hrvol.volume.ome.label_documents import LabelOutputs
@@ -109,7 +110,9 @@ def segment_volume(
         are those of the whole volume.
     mask
         Label only voxels where this is not 0: labels or a mask of the volume's shape, as a path, URL or
-        array. Blocks outside the mask are not computed.
+        array. Blocks outside the mask are not computed. ``auto``: skip the rim of a round reconstruction and
+        air around the sample, see :func:`hrvol.volume.background.find.find_material`; the mask is kept in
+        ``mask`` of the output.
     level
         Resolution of a multiscale volume, 0 the finest; the output has its shape.
     overwrite
@@ -250,6 +253,7 @@ def _segment(
             )
 
         store, exists = begin_output(location, prepared.attributes, create, overwrite=output.overwrite)
+        save_mask(location, job.mask)
         if options.engine.remote or isinstance(prepared.model.classifier, ClusterClassifier):
             store.write_file(MODEL_FILE, prepared.content.data)
         if options.engine.remote and prepared.companion is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,19 +16,14 @@ from hrvol.recipe.specs import TileSpec
 from hrvol.segment.strokes import Samples, StrokeBlock, StrokePixels, check_drawn, collect_samples
 from hrvol.training.tile_features import TileFeatures
 from hrvol.volume.grid.regions import plane_tiles
-from hrvol.volume.grid.tiling import Tile, grid
+from hrvol.volume.grid.tiling import Tile
 from hrvol.volume.storage.location import located
-from hrvol.volume.volume import Volume, class_info, open_labels, open_volume
+from hrvol.volume.strokes.open_strokes import open_strokes
+from hrvol.volume.strokes.strokes import Strokes
+from hrvol.volume.volume import Volume, open_volume
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
-
-
-SCAN = (64, 512, 512)
-"""Voxels of strokes read at once, at most, per axis (z, y, x)."""
-
-MOST_VOXELS = 2**42
-"""Most voxels of strokes: all of them are read."""
 
 
 @dataclass(frozen=True)
@@ -37,37 +31,51 @@ class TrainingPair:
     """A volume and the strokes drawn on it, both (Z, Y, X)."""
 
     volume: Volume
-    strokes: Volume
+    strokes: Strokes
 
 
 def open_pairs(
-    data: Sequence[tuple[Any, Any]], storage_options: Mapping[str, Any] | None
+    data: Sequence[tuple[Any, Any]],
+    storage_options: Mapping[str, Any] | None,
+    names: Sequence[str] | None = None,
 ) -> tuple[TrainingPair, ...]:
     """Open pairs of a volume and its strokes.
+
+    Parameters
+    ----------
+    data
+        Volumes and strokes, as for :func:`hrvol.train_model`.
+    storage_options
+        Keywords of the fsspec file system of URLs.
+    names
+        Names of the classes 1, 2, ... as the user gave them.
 
     Raises
     ------
     StrokesError
-        Strokes and their volume differ in shape.
+        Strokes do not fit their volume, or name the classes differently from each other.
     """
-    pairs = tuple(
-        TrainingPair(
-            open_volume(located(volume, storage_options)), open_labels(located(strokes, storage_options))
-        )
-        for volume, strokes in data
-    )
+    pairs = []
+    for source, drawn in data:
+        volume = open_volume(located(source, storage_options))
+        strokes = open_strokes(drawn, volume, names=names, storage_options=storage_options)
+        strokes.check_size()
+        pairs.append(TrainingPair(volume, strokes))
+    _check_names(pairs)
+    return tuple(pairs)
+
+
+def _check_names(pairs: Sequence[TrainingPair]) -> None:
+    """Check that a class has the same value in all strokes that name it."""
+    seen: dict[str, tuple[int, str]] = {}
     for pair in pairs:
-        if pair.volume.shape != pair.strokes.shape:
-            raise StrokesError(
-                f"{pair.strokes.source}: found strokes of shape {pair.strokes.shape}, expected"
-                f" {pair.volume.shape} (Z, Y, X) as {pair.volume.source}"
-            )
-        if math.prod(pair.strokes.shape) > MOST_VOXELS:
-            raise StrokesError(
-                f"{pair.strokes.source}: found strokes of shape {pair.strokes.shape}, all of which are read,"
-                f" expected at most {MOST_VOXELS:.1e} voxels: crop the volume to what is drawn on"
-            )
-    return pairs
+        for info in pair.strokes.classes or ():
+            value, source = seen.setdefault(info.name, (info.value, pair.strokes.source))
+            if value != info.value:
+                raise StrokesError(
+                    f"{pair.strokes.source}: found class {info.name} as {info.value}, expected {value} as in"
+                    f" {source} (--classes a,b,c sets the order of names)"
+                )
 
 
 def check_data(data: Sequence[tuple[Any, Any]], command: str) -> None:
@@ -106,12 +114,10 @@ def stroke_blocks(pairs: Sequence[TrainingPair]) -> Iterator[StrokeBlock]:
         The strokes look like a grey volume.
     """
     for image, pair in enumerate(pairs):
-        for piece in grid(pair.strokes.shape, SCAN):
-            labels = pair.strokes.read(piece.core)
-            if labels.any():
-                check_drawn(labels, pair.strokes.source)
-                z, y, x = (axis.start for axis in piece.core)
-                yield StrokeBlock(image, (z, y, x), labels)
+        for box, labels in pair.strokes.drawn():
+            check_drawn(labels, pair.strokes.source)
+            z, y, x = (axis.start for axis in box)
+            yield StrokeBlock(image, (z, y, x), labels)
 
 
 def gather(
@@ -125,7 +131,7 @@ def gather(
     They equal those of a segmentation: the same tiles are read, and a pixel's features come from the tile
     whose core owns it. Tiles without any of the pixels are not read.
     """
-    layouts = [tuple(plane_tiles(pair.volume.shape, features.tiles)) for pair in pairs]
+    layouts = [_Layout.of(tuple(plane_tiles(pair.volume.shape, features.tiles))) for pair in pairs]
     work = sum(
         sum(_area(tile) for tile, _ in _owners(layouts[image], y, x)) for image, _, y, x in pixels.planes()
     )
@@ -143,11 +149,24 @@ def gather(
     return collect_samples(pixels, features_at)
 
 
-def _owners(
-    layout: Sequence[Tile], y: NDArray[Any], x: NDArray[Any]
-) -> Iterator[tuple[Tile, NDArray[np.intp]]]:
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """The tiles of a plane, and their cores ``(n, 4)``: y0, y1, x0, x1."""
+
+    tiles: Sequence[Tile]
+    cores: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, tiles: Sequence[Tile]) -> _Layout:
+        return cls(tiles, np.array([tile.core for tile in tiles], np.int64))
+
+
+def _owners(layout: _Layout, y: NDArray[Any], x: NDArray[Any]) -> Iterator[tuple[Tile, NDArray[np.intp]]]:
     """Yield the tiles whose cores own some of the pixels, and the indices of these pixels."""
-    for tile in layout:
+    top, bottom, left, right = layout.cores.T
+    near = (top <= y.max()) & (bottom > y.min()) & (left <= x.max()) & (right > x.min())
+    for number in np.flatnonzero(near):
+        tile = layout.tiles[int(number)]
         y0, y1, x0, x1 = tile.core
         owned = np.flatnonzero((y >= y0) & (y < y1) & (x >= x0) & (x < x1))
         if len(owned):
@@ -161,11 +180,11 @@ def _area(tile: Tile) -> int:
 
 
 def name_classes(
-    values: Sequence[int], names: Sequence[str] | None, strokes: Sequence[Any]
+    values: Sequence[int], names: Sequence[str] | None, strokes: Sequence[Strokes]
 ) -> tuple[ClassInfo, ...]:
-    """Return the classes to train: named by the user, else by the strokes' metadata, else numbered."""
+    """Return the classes to train: named by the user, else by the strokes' source, else numbered."""
     infos = default_classes(values, names)
     if names is not None:
         return infos
-    named = {info.value: info for source in reversed(strokes) for info in class_info(source) or ()}
+    named = {info.value: info for source in reversed(strokes) for info in source.classes or ()}
     return tuple(named.get(info.value, info) for info in infos)

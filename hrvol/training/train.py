@@ -26,7 +26,6 @@ from hrvol.training.strokes import (
 from hrvol.training.tile_features import TileFeatures, load_features
 from hrvol.training.tuning.tune import AUTO, TuningResult, tune_recipe
 from hrvol.volume.intensity import common_window
-from hrvol.volume.storage.location import located
 
 LOG = logging.getLogger("hrvol.run")
 
@@ -53,12 +52,15 @@ def train_model(
     ----------
     data
         Pairs of a volume and its strokes: paths, or numpy, Dask, xarray or Zarr arrays, ``(Z, Y, X)`` or
-        ``(Y, X)``. Strokes are integers of the volume's shape: 0 where nothing is drawn, classes from 1.
+        ``(Y, X)``. Strokes are integers of the volume's shape, or a crop of it: 0 where nothing is drawn,
+        classes from 1; or files of points, polygons, ROIs or an ilastik project: see
+        :class:`hrvol.StrokesSource`.
     recipe
         A recipe, its file, or a preset's name; ``None`` for ``balanced``; ``auto`` for the one that
         :func:`hrvol.training.tuning.tune.tune_recipe` chooses in about five minutes.
     classes
-        Names in order of value. ``None``: those in the strokes' OME-Zarr metadata, else ``class 1``, ...
+        Names in order of value. ``None``: those in the strokes' file (OME-Zarr, ilastik project, drawings
+        with named classes), else ``class 1``, ...
     seed
         Overrides the recipe's seed. Same data, recipe and seed give the same model (``auto``: the same recipe
         only if there is time for the same candidates).
@@ -106,13 +108,12 @@ def train_model(
         recipe = tuned.recipe
     spec = Recipe.load(recipe)
     spec = spec if seed is None else spec.with_(seed=seed)
-    pairs = open_pairs(data, storage_options)
+    pairs = open_pairs(data, storage_options, classes)
     volumes = [pair.volume for pair in pairs]
     pixels = choose_pixels(
         stroke_blocks(pairs), spec.classifier.samples_per_class, spec.seed, source=sources_of(pairs)
     )
-    strokes = [located(drawn, storage_options) for _, drawn in data]
-    infos = name_classes(sorted(pixels.drawn), classes, strokes)
+    infos = name_classes(sorted(pixels.drawn), classes, [pair.strokes for pair in pairs])
 
     featuriser = load_features(spec.features, choice.device, WeightsSource.of(weights_path, offline))
     LOG.info("%s", choice)

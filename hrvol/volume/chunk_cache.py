@@ -202,7 +202,7 @@ class ChunkCache:
         largest = max((request.nbytes(index) for index in claimed), default=1)
         unread = dict(claimed)
         try:
-            for run in _runs(claimed, max(RUN_BYTES // max(largest, 1), 1)):
+            for run in chunk_runs(claimed, max(RUN_BYTES // max(largest, 1), 1)):
                 values = np.asarray(request.array[request.box(run)])
                 for index in product(*run):
                     view = values[request.within(index, run)]
@@ -312,7 +312,7 @@ def _spans(selection: Sequence[slice | int], shape: Sequence[int]) -> tuple[rang
     return tuple(spans)
 
 
-def _runs(indices: Collection[Index], most: int) -> Iterator[tuple[range, ...]]:
+def chunk_runs(indices: Collection[Index], most: int) -> Iterator[tuple[range, ...]]:
     """Divide chunks into boxes of at most ``most`` chunks: few boxes, not always the fewest."""
     left = set(indices)
     for first in sorted(indices):

@@ -441,5 +441,5 @@ def test_evaluation_in_pieces_is_that_of_the_whole(data, monkeypatch):
 
 
 def test_evaluation_of_other_shapes_is_refused(data):
-    with pytest.raises(InputError, match=r"\(5, 150, 130\).*\(4, 150, 130\)"):
+    with pytest.raises(InputError, match=r"\(4, 150, 130\).*\(5, 150, 130\)"):
         evaluate_volumes(data[1], data[1][1:])

@@ -23,7 +23,8 @@ from hrvol.training.tuning.candidates import VIEW_BUDGETS, Row, choose_recipe, n
 from hrvol.training.tuning.folds import UNUSED
 from hrvol.training.tuning.held_out import choose_tiles, hold_out, mean_iou_of
 from hrvol.training.tuning.tune import tune_recipe
-from hrvol.volume.volume import open_labels, open_volume
+from hrvol.volume.strokes.open_strokes import open_strokes
+from hrvol.volume.volume import open_volume
 
 BASE = QUICK.with_(**{"classifier.hidden": [8], "classifier.max_iter": 200})
 FIRST = {"classical, vote", "deep, 2 x 2 offsets, vote", "hybrid, 2 x 2 offsets, vote"}
@@ -123,7 +124,7 @@ def test_scores_are_those_of_classifiers_trained_without_the_fold(pair, weights,
     base = BASE if combine == "concatenate" else BASE.with_(**{"classifier.kind": "forest"})
     found = tune_recipe([pair], recipe=base, minutes=0, seed=1, weights_path=weights)
     (row,) = [r for r in found.rows if r.recipe.combine == combine and r.recipe.features.kind == "hybrid"]
-    held_out = hold_out([TrainingPair(open_volume(pair[0]), open_labels(pair[1]))], BASE, 1, 4)
+    held_out = hold_out([TrainingPair(open_volume(pair[0]), open_strokes(pair[1]))], BASE, 1, 4)
     featuriser = load_featuriser(row.recipe.features, weights_path=str(weights))
     features = TileFeatures(featuriser, held_out.window, BASE.tiles)
     samples = gather(held_out.pairs, held_out.pixels, features, None)
@@ -145,7 +146,7 @@ def test_scores_are_those_of_classifiers_trained_without_the_fold(pair, weights,
 
 def test_few_tiles_are_read_and_pixels_lie_in_them(data):
     image, _, strokes = data
-    held_out = hold_out([TrainingPair(open_volume(image), open_labels(strokes))], BASE, 0, 4)
+    held_out = hold_out([TrainingPair(open_volume(image), open_strokes(strokes))], BASE, 0, 4)
     where = held_out.pixels.where
     assert (strokes[tuple(where[:, 1:].T)] == held_out.pixels.labels).all()
     assert held_out.tiles == 4
@@ -160,7 +161,7 @@ def test_classes_count_as_much_as_they_are_drawn():
     strokes = np.zeros((4, 40, 100), np.uint8)
     strokes[:, :30, :90] = 1  # 10800 pixels
     strokes[:, 35:37, :90] = 2  # 720 pixels
-    held_out = hold_out([TrainingPair(open_volume(strokes), open_labels(strokes))], BASE, 0, 4)
+    held_out = hold_out([TrainingPair(open_volume(strokes), open_strokes(strokes))], BASE, 0, 4)
     _, test = held_out.folds.split(0)
     true = held_out.pixels.labels[test]
     predicted = np.where(np.arange(len(test)) % 10 == 0, 3 - true, true).astype(np.uint16)

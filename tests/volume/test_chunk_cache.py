@@ -379,7 +379,7 @@ def test_who_waits_for_a_read_that_fails_reads_for_itself():
 
 @given(st.sets(st.tuples(*[st.integers(0, 4)] * 3), max_size=60), st.integers(1, 40))
 def test_missing_chunks_are_read_in_boxes_that_hold_each_once(indices, most):
-    runs = list(chunk_cache._runs(indices, most))
+    runs = list(chunk_cache.chunk_runs(indices, most))
     found = [index for run in runs for index in product(*run)]
     assert sorted(found) == sorted(indices)
     assert all(np.prod([len(rows) for rows in run]) <= most for run in runs)
@@ -387,10 +387,10 @@ def test_missing_chunks_are_read_in_boxes_that_hold_each_once(indices, most):
 
 def test_a_window_is_one_call_and_the_rest_of_a_shifted_one_two():
     window = set(product(range(2), range(9), range(9)))
-    assert len(list(chunk_cache._runs(window, 1000))) == 1
+    assert len(list(chunk_cache.chunk_runs(window, 1000))) == 1
     shifted = set(product(range(2), range(7, 16), range(7, 16)))
-    assert len(list(chunk_cache._runs(shifted - window, 1000))) <= 4
-    assert len(list(chunk_cache._runs(window, 81))) == 2
+    assert len(list(chunk_cache.chunk_runs(shifted - window, 1000))) <= 4
+    assert len(list(chunk_cache.chunk_runs(window, 81))) == 2
 
 
 @st.composite

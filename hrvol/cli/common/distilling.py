@@ -18,6 +18,7 @@ from hrvol.cli.common.options import (
     Option,
     bundle,
     engine_of,
+    offset_option,
     weights_of,
 )
 
@@ -56,10 +57,16 @@ def _distilling(
     steps: int,
     accept: bool,
     held_out: str | None,
+    **others: Any,
 ) -> DistilOptions:
     from hrvol.distil.options import DistilOptions
+    from hrvol.volume.strokes.source import StrokesSource
 
-    return DistilOptions(minutes, tiles, size, distil_seed, volumetric, rarity, steps, accept, held_out)
+    offset: tuple[int, int, int] | None = others["offset"]
+    if offset is not None and held_out is None:
+        raise click.UsageError("--offset is the place of held-out strokes: add --held-out")
+    drawn = None if held_out is None else StrokesSource(held_out, offset)
+    return DistilOptions(minutes, tiles, size, distil_seed, volumetric, rarity, steps, accept, drawn)
 
 
 _DISTILLING = {
@@ -117,6 +124,7 @@ _DISTILLING = {
         metavar="STROKES",
         help="Strokes that the model was not trained on: the check compares both models on them.",
     ),
+    "offset": offset_option,
 }
 distilling_options = bundle("distilling", _distilling, _DISTILLING)
 """How a model is distilled, as one :class:`~hrvol.distil.options.DistilOptions`."""

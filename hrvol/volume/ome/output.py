@@ -23,7 +23,7 @@ CHANNELS_PER_SHARD = 16
 _OWN_OF_IMAGES = {MARK, "c"}
 """Names at the top of outputs without labels; levels are numbered."""
 
-_OWN_OF_LABELS = {MARK, "labels", "probabilities", "uncertainty", "ledger", "model", "companion"}
+_OWN_OF_LABELS = {MARK, "labels", "probabilities", "uncertainty", "ledger", "model", "companion", "mask"}
 """Names at the top of outputs with labels."""
 
 

@@ -1,0 +1,1 @@
+"""Find and keep the part of a volume that holds no material."""

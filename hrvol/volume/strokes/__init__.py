@@ -1,0 +1,1 @@
+"""Open strokes of any origin, count, merge and write them."""
