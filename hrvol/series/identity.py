@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.classes import class_names
 from hrvol.recipe.recipe import Recipe
 from hrvol.run.ledger import read_state
 from hrvol.run.provenance import read_attributes, run_grid
 from hrvol.series.records import SETTLED, Record
-from hrvol.training.strokes import SCAN, open_pairs, stroke_blocks
+from hrvol.training.strokes import open_pairs
 from hrvol.training.tuning.tune import AUTO
-from hrvol.volume.grid.tiling import grid, whole
+from hrvol.volume.grid.tiling import whole
 from hrvol.volume.input_state import InputState, input_state
 from hrvol.volume.storage.location import Location, located
+from hrvol.volume.strokes.open_strokes import open_strokes
+from hrvol.volume.strokes.strokes import Strokes
 from hrvol.volume.volume import Volume, class_info, open_labels, open_volume
 
-Piece = tuple[tuple[int, int, int], NDArray[Any]]
-"""First voxel (z, y, x) of a box of labels, and its values."""
+_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 @dataclass(frozen=True)
@@ -68,30 +70,40 @@ class Inputs:
 
 
 def training_inputs(
-    pairs: Sequence[tuple[Any, Any]], storage_options: Mapping[str, Any], known: Known
+    pairs: Sequence[tuple[Any, Any]],
+    names: Sequence[str] | None,
+    storage_options: Mapping[str, Any],
+    known: Known,
 ) -> Inputs:
     """Return the digests of volumes and their strokes.
 
-    A volume is identified as runs do, by its shape, type and three boxes; strokes by all that is drawn.
+    A volume is identified as runs do, by its shape, type and three boxes; strokes by all that is drawn,
+    whatever the form that they are stored in.
     """
     digests, states = {}, {}
-    opened = open_pairs(pairs, storage_options)
-    for number, (pair, (_, path)) in enumerate(zip(opened, pairs, strict=True), start=1):
+    for number, pair in enumerate(open_pairs(pairs, storage_options, names), start=1):
         name = f"strokes {number}"
         digests[f"volume {number}"] = pair.volume.identity()["sha256"]
-        blocks = ((block.origin, block.labels) for block in stroke_blocks([pair]))
-        digests[name], states[name] = _digest(pair.strokes, name, blocks, known)
-        classes = class_info(located(path, storage_options)) or ()
-        if classes:
-            digests[f"classes {number}"] = _sha256(repr([asdict(info) for info in classes]))
+        digests[name], states[name] = _digest(pair.strokes, name, known)
+        if pair.strokes.classes:
+            digests[f"classes {number}"] = _sha256(repr([asdict(info) for info in pair.strokes.classes]))
     return Inputs(digests, states)
 
 
-def truth_input(path: Any, storage_options: Mapping[str, Any], known: Known) -> Inputs:
+def truth_input(
+    truth: Any, labels: str, names: Sequence[str] | None, storage_options: Mapping[str, Any], known: Known
+) -> Inputs:
     """Return the digest of a ground truth: of all its voxels."""
-    truth = open_labels(located(path, storage_options))
-    digest, state = _digest(truth, "truth", _pieces(truth), known)
+    predicted = open_labels(located(labels, storage_options))
+    opened = open_strokes(truth, predicted, names=names, storage_options=storage_options)
+    digest, state = _digest(opened, "truth", known)
     return Inputs({"truth": digest}, {"truth": state})
+
+
+def class_names_of(labels: str, storage_options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes of labels, for a truth that names its own; empty without any."""
+    infos = class_info(located(labels, storage_options))
+    return tuple(class_names(infos)) if infos else ()
 
 
 def labels_digest(path: str, storage_options: Mapping[str, Any]) -> str:
@@ -113,21 +125,36 @@ def recipe_values(recipe: str | None) -> dict[str, Any] | str:
     return AUTO if recipe == AUTO else Recipe.load(recipe).to_dict()
 
 
-def _digest(labels: Volume, name: str, pieces: Iterable[Piece], known: Known) -> tuple[str, str]:
-    """Return the digest of labels and the state of their files; pieces are read only if it is not known."""
-    found = input_state(labels, whole(labels.shape))
-    number = found.digest() if _all_files_known(labels, found) else 0
-    state = f"{number:016x}" if number else ""
-    newest = max((when for _, when, _ in found.files.values()), default=0) / 1e9
+def _digest(strokes: Strokes, name: str, known: Known) -> tuple[str, str]:
+    """Return the digest of what is drawn and the state of its files; it is read only if that is not known."""
+    array, state, newest = strokes.array, "", 0.0
+    if array is not None and strokes.parts is None:  # of sparse arrays, few chunks are read anyway
+        found = input_state(array, whole(array.shape))
+        number = found.digest() if _all_files_known(array, found) else 0
+        state = f"{number:016x}" if number else ""
+        newest = max((when for _, when, _ in found.files.values()), default=0) / 1e9
     recorded = known.digest(name, state, newest)
     if recorded is not None:
         return recorded, state
-    digest = hashlib.sha256(repr(labels.shape).encode())
-    for corner, values in pieces:
-        if values.any():
-            digest.update(repr(corner).encode())
-            digest.update(np.ascontiguousarray(values, "<u4").data)
-    return digest.hexdigest(), state
+    total = count = 0
+    for (z, y, x), values in strokes.drawn():
+        for number, plane in enumerate(values, start=z.start):
+            places = np.flatnonzero(plane)
+            rows, columns = np.divmod(places, plane.shape[1])
+            rows += number * strokes.shape[1] + y.start
+            keys = (rows * strokes.shape[2] + columns + x.start).astype(np.uint64) << np.uint64(16)
+            keys ^= plane.reshape(-1)[places].astype(np.uint64)
+            count, total = count + len(places), (total + _mixed(keys)) % 2**64
+    return _sha256(f"{strokes.shape} {count} {total}"), state
+
+
+def _mixed(keys: NDArray[np.uint64]) -> int:
+    """Return the sum of hashes of voxels: the same for the same voxels, in whatever boxes they are read."""
+    for shift, factor in _MIX:  # the finaliser of splitmix64
+        keys ^= keys >> np.uint64(shift)
+        keys *= np.uint64(factor)
+    keys ^= keys >> np.uint64(31)
+    return int(keys.sum(dtype=np.uint64))
 
 
 def _all_files_known(labels: Volume, found: InputState) -> bool:
@@ -136,12 +163,6 @@ def _all_files_known(labels: Volume, found: InputState) -> bool:
         return True
     path = None if labels.origin is None else Location.of(labels.origin[0]).path
     return path is not None and path.is_file()
-
-
-def _pieces(labels: Volume) -> Iterator[Piece]:
-    for piece in grid(labels.shape, SCAN):
-        z, y, x = (span.start for span in piece.core)
-        yield (z, y, x), labels.read(piece.core)
 
 
 def _sha256(text: str) -> str:

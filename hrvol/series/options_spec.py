@@ -21,6 +21,12 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Annotated[tuple[Name, ...], Field(max_length=10_000)]
 
 
+_Side = Annotated[int, Field(ge=0, lt=2**40)]
+
+Offset = tuple[_Side, _Side, _Side]
+"""First voxel (z, y, x) of a crop in its volume."""
+
+
 class ComputeSpec(Spec):
     """Where steps compute and how files are opened; the options of the commands by their names.
 

@@ -16,7 +16,7 @@ from hrvol.reading.region_text import parse_slices
 from hrvol.recipe.recipe import PRESETS
 from hrvol.series.options_spec import ComputeSpec, ReadingSpec, combined
 from hrvol.series.step_specs import StepSpec
-from hrvol.series.tasks import Pair, Task, exists, groups_of, normal, slug, slugs
+from hrvol.series.tasks import FOUND, Pair, Task, exists, groups_of, normal, slug, slugs
 from hrvol.series.templates import TemplateError, filled, placeholders
 from hrvol.series.volumes import SeriesVolume, find_volumes
 from hrvol.series.workflow_file import Workflow, read_workflow
@@ -218,12 +218,12 @@ class _Planner:
         of_groups = slugs(Path(output).name.partition(".")[0] for output in groups)
         common, resolved = self.workflow.spec.reading, self.workflow.resolved
         extra = [
-            Pair(resolved(pair.volume), resolved(pair.strokes), combined(common, pair.reading))
+            Pair(resolved(pair.volume), resolved(pair.strokes), combined(common, pair.reading), pair.offset)
             for pair in spec.pairs
         ]
         for output, members in groups.items():
             pairs = [
-                Pair(v.path, strokes, self.reading(v))
+                Pair(v.path, strokes, self.reading(v), v.spec.strokes_offset)
                 for v in members
                 if (strokes := self._optional(step, spec, v, v.strokes, "strokes"))
             ]
@@ -367,7 +367,8 @@ class _Planner:
         for role in roles:
             template = getattr(spec, role)
             if template is not None:
-                found[role] = self._input(keys, role, template, volume)
+                auto = role == "mask" and template == FOUND
+                found[role] = FOUND if auto else self._input(keys, role, template, volume)
         return found
 
     def _input(self, keys: KeyPath, role: str, template: str, volume: SeriesVolume) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from hrvol.recipe.spec import Spec, invalid
-from hrvol.series.options_spec import ComputeSpec, Name, ReadingSpec, Text
+from hrvol.series.options_spec import ComputeSpec, Name, Offset, ReadingSpec, Text
 from hrvol.series.step_specs import ClusterSpec, DistilSpec, EvaluateSpec, SegmentSpec, StepsSpec
 
 
@@ -22,6 +22,8 @@ class VolumeSpec(Spec):
         Name in the table and in templates; with placeholders a template. Null: the file name without suffix.
     strokes
         Strokes of this volume, for ``tune`` and ``train``.
+    strokes_offset
+        First voxel (z, y, x) of strokes on a crop.
     truth
         Ground truth of this volume, for ``evaluate``.
     values
@@ -35,6 +37,7 @@ class VolumeSpec(Spec):
     path: Text
     name: Name | None = None
     strokes: Text | None = None
+    strokes_offset: Offset | None = None
     truth: Text | None = None
     values: Annotated[dict[str, str], Field(max_length=1000)] = Field(default_factory=dict)
     reading: ReadingSpec = ReadingSpec()

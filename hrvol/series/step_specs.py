@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from hrvol.recipe.spec import Spec, invalid
-from hrvol.series.options_spec import ComputeSpec, Name, Names, ReadingSpec, Text
+from hrvol.series.options_spec import ComputeSpec, Name, Names, Offset, ReadingSpec, Text
 
 _Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -40,12 +40,15 @@ class PairSpec(Spec):
         Path or URL of the volume.
     strokes
         Path or URL of its strokes.
+    offset
+        First voxel (z, y, x) of strokes on a crop.
     reading
         How it is read, where that differs from the ``reading`` of the file.
     """
 
     volume: Text
     strokes: Text
+    offset: Offset | None = None
     reading: ReadingSpec = ReadingSpec()
 
 
@@ -192,7 +195,7 @@ class SegmentSpec(_Labels):
     roi
         Label this region only: ``z0:z1,y0:y1,x0:x1``, or a template of it.
     mask
-        Template of a mask: only voxels where it is not 0 are labelled.
+        Template of a mask: only voxels where it is not 0 are labelled; ``auto``: all but the background.
     level
         Resolution of a multiscale volume, 0 the finest.
     """
@@ -231,7 +234,7 @@ class ClusterSpec(_Labels):
     roi
         Label this region only: ``z0:z1,y0:y1,x0:x1``, or a template of it.
     mask
-        Template of a mask: only voxels where it is not 0 are labelled.
+        Template of a mask: only voxels where it is not 0 are labelled; ``auto``: all but the background.
     level
         Resolution of a multiscale volume, 0 the finest.
     """
@@ -259,6 +262,8 @@ class EvaluateSpec(StepSpec):
     ----------
     truth
         Template of the ground truth of a volume; volumes without such a file are left out.
+    offset
+        First voxel (z, y, x) of a ground truth of a crop.
     output
         The JSON file to write.
     match
@@ -268,6 +273,7 @@ class EvaluateSpec(StepSpec):
     """
 
     truth: Text | None = None
+    offset: Offset | None = None
     output: Text = "{name}.scores.json"
     match: bool = False
     classes: Names | None = None

@@ -24,11 +24,12 @@ AS_IT_IS = ReadingSpec()
 
 @dataclass(frozen=True)
 class Pair:
-    """A volume, the strokes on it, and how both are read."""
+    """A volume, the strokes on it, how both are read, and the first voxel of strokes on a crop."""
 
     volume: str
     strokes: str
     reading: ReadingSpec = AS_IT_IS
+    offset: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Task:
     @property
     def inputs(self) -> tuple[str, ...]:
         """All that it reads, besides the files of ``compute``."""
-        read = [path for role, path in self.paths.items() if role not in WRITTEN]
+        read = [path for role, path in self.paths.items() if role not in WRITTEN and path != FOUND]
         return tuple(
             dict.fromkeys((*(path for pair in self.pairs for path in (pair.volume, pair.strokes)), *read))
         )
@@ -110,6 +111,9 @@ class Task:
             "workers": 1 if self.kind in SMALL else self.compute.workers,
         }
 
+
+FOUND = "auto"
+"""In place of the path of a mask: the one that is found in the volume."""
 
 WRITTEN = ("boxes", "classes_model")
 """Roles of paths that a task writes besides its output."""

@@ -344,13 +344,13 @@ def test_digests_of_files_that_have_not_changed_for_a_while_are_not_computed_aga
     make_series(tmp_path / "project", names=("a",))
     folder = tmp_path / "project"
     pairs = [(str(folder / "scans" / "a.tif"), str(folder / "strokes" / "a.tif"))]
-    found = training_inputs(pairs, {}, Known(None))
+    found = training_inputs(pairs, None, {}, Known(None))
     fake = {**found.digests, "strokes 1": "recorded"}
 
     def again(age):
         at = (folder / "strokes" / "a.tif").stat().st_mtime + age
         record = Record(step="train", request={"inputs": fake}, states=found.states, at=at)
-        return training_inputs(pairs, {}, Known(record)).digests["strokes 1"]
+        return training_inputs(pairs, None, {}, Known(record)).digests["strokes 1"]
 
     assert again(10) == "recorded"
     assert again(1) == found.digests["strokes 1"]  # it may have changed since within the clock's tick
@@ -401,12 +401,37 @@ def test_strokes_of_formats_whose_files_are_not_all_known_are_read_each_time(tmp
     strokes = tifffile.imread(folder / "strokes" / "a.tif")
     zarr.create_array(folder / "a.zarr", data=strokes, chunks=(1, 64, 64))
     n5(folder / "a.n5", strokes.T)  # x, y, z
-    for name, known in (("a.zarr", True), ("a.n5", False)):
-        pairs = [(str(folder / "scans" / "a.tif"), str(folder / name))]
-        before = training_inputs(pairs, {}, Known(None))
-        assert bool(before.states["strokes 1"]) is known
-        tif = [(pairs[0][0], str(folder / "strokes" / "a.tif"))]
-        assert training_inputs(tif, {}, Known(None)).digests == before.digests  # whatever the format
+    found = [
+        training_inputs([(str(folder / "scans" / "a.tif"), str(folder / name))], None, {}, Known(None))
+        for name in ("strokes/a.tif", "a.zarr", "a.n5")
+    ]
+    assert found[0].digests == found[1].digests == found[2].digests  # whatever the format
+    assert [bool(one.states["strokes 1"]) for one in found] == [True, False, False]
+
+
+def test_strokes_on_a_crop_points_and_an_auto_mask(tmp_path):
+    file = make_series(tmp_path / "project", names=("a",))
+    folder = tmp_path / "project"
+    strokes = tifffile.imread(folder / "strokes" / "a.tif")
+    save(folder / "strokes" / "crop.tif", strokes[:1, 10:80, 20:90])
+    expected = states(file, tasks=["train"])
+    volumes = [{"path": "scans/a.tif", "strokes": "strokes/crop.tif", "strokes_offset": [0, 10, 20]}]
+    write(folder, volumes=volumes)
+    assert "strokes" in run_series(file, tasks=["train"], dry_run=True).outcomes[0].reason
+    whole = np.zeros_like(strokes)
+    whole[:1, 10:80, 20:90] = strokes[:1, 10:80, 20:90]
+    save(folder / "strokes" / "a.tif", whole)
+    write(folder)
+    assert expected == states(file, tasks=["train"], fresh=True) == {"train": "done"}
+    write(folder, volumes=volumes)
+    assert states(file, tasks=["train"]) == {"train": "up to date"}  # the same voxels, in another form
+
+    z, y, x = np.nonzero(whole)
+    rows = "".join(f"{a},{b},{c},{whole[a, b, c]}\n" for a, b, c in zip(z, y, x, strict=True))
+    (folder / "strokes" / "points.csv").write_text("z,y,x,class\n" + rows)
+    steps = {**STEPS, "segment": {"mask": "auto"}}
+    write(folder, steps, volumes=[{"path": "scans/a.tif", "strokes": "strokes/points.csv"}])
+    assert states(file) == {"train": "up to date", **all_of("done", IDS[1:4])}
 
 
 def test_files_without_a_header_and_transposed_ones_are_read_as_the_workflow_states(tmp_path):

@@ -12,10 +12,11 @@ from hrvol.reading.region_text import parse_slices
 from hrvol.run.options import ClusterOptions, InputOptions, OutputOptions, RunOptions, engine_spec
 from hrvol.segment.class_weights import ClassWeights
 from hrvol.series.options_spec import ComputeSpec, ReadingSpec
-from hrvol.series.tasks import Task
+from hrvol.series.tasks import FOUND, Task
 from hrvol.volume.region import Region
 from hrvol.volume.storage.location import Location
 from hrvol.volume.storage.options import from_environment, merged, read_options
+from hrvol.volume.strokes.source import StrokesSource
 
 
 def storage_of(compute: ComputeSpec) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def storage_of(compute: ComputeSpec) -> dict[str, Any]:
 
 def read_as(path: str, reading: ReadingSpec) -> str | Location:
     """Return a path with how it is read."""
-    options = reading.options
+    options = None if path == FOUND else reading.options
     return path if options is None else replace(Location.of(path), reading=options)
 
 
@@ -36,9 +37,12 @@ def source(task: Task, role: str) -> Any:
     return read_as(task.paths[role], task.reading) if role in task.paths else None
 
 
-def pairs_of(task: Task) -> list[tuple[str | Location, str | Location]]:
+def pairs_of(task: Task) -> list[tuple[str | Location, StrokesSource]]:
     """Return the volumes and strokes of a training."""
-    return [(read_as(one.volume, one.reading), read_as(one.strokes, one.reading)) for one in task.pairs]
+    return [
+        (read_as(one.volume, one.reading), StrokesSource(read_as(one.strokes, one.reading), one.offset))
+        for one in task.pairs
+    ]
 
 
 def computing(task: Task) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from hrvol.analysis.evaluate import evaluate_volumes
 from hrvol.files import FileKind, atomic_write, check_file, json_text
 from hrvol.run.export.export_volume import export
 from hrvol.run.export.options import ExportFiles, ExportSelection
-from hrvol.series.identity import Inputs, Known, labels_digest, truth_input, volume_digest
+from hrvol.series.identity import Inputs, Known, class_names_of, labels_digest, truth_input, volume_digest
 from hrvol.series.steps.recorded import Made, recorded_step
 from hrvol.series.steps.requests import region_of, source, storage_of
 from hrvol.series.steps.step import Context
 from hrvol.series.tasks import Task
 from hrvol.volume.guard import keep_inputs
+from hrvol.volume.strokes.source import StrokesSource
 
 _SCORES = FileKind("table of scores", (b'{\n  "miou"',))
 
@@ -25,9 +26,16 @@ def _evaluate_settings(task: Task) -> dict[str, Any]:
 
 
 def _evaluate_inputs(task: Task, known: Known) -> Inputs:
-    storage = storage_of(task.compute)
-    truth = truth_input(source(task, "truth"), storage, known)
-    return Inputs({"labels": labels_digest(task.paths["labels"], storage), **truth.digests}, truth.states)
+    spec: Any = task.spec
+    storage, labels = storage_of(task.compute), task.paths["labels"]
+    names = spec.classes or (() if spec.match else class_names_of(labels, storage)) or None
+    truth = truth_input(_truth(task), labels, names, storage, known)
+    return Inputs({"labels": labels_digest(labels, storage), **truth.digests}, truth.states)
+
+
+def _truth(task: Task) -> StrokesSource:
+    spec: Any = task.spec
+    return StrokesSource(source(task, "truth"), spec.offset)
 
 
 def _evaluate(task: Task, context: Context, overwrite: bool) -> Made:
@@ -36,7 +44,7 @@ def _evaluate(task: Task, context: Context, overwrite: bool) -> Made:
     file = check_file(task.output, _SCORES, overwrite)
     figures = evaluate_volumes(
         task.paths["labels"],
-        source(task, "truth"),
+        _truth(task),
         classes=spec.classes,
         match=spec.match,
         storage_options=storage_of(task.compute),

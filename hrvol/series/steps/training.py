@@ -20,7 +20,9 @@ _RECIPE = FileKind("recipe", (b"# Chosen by hrvol tune",))
 
 
 def _inputs(task: Task, known: Known) -> Inputs:
-    return training_inputs(pairs_of(task), storage_of(task.compute), known)
+    return training_inputs(
+        pairs_of(task), getattr(task.spec, "classes", None), storage_of(task.compute), known
+    )
 
 
 def _check(task: Task, kind: FileKind, overwrite: bool) -> Path:
