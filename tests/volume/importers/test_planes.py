@@ -67,6 +67,29 @@ def test_gaps(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "numbers", "missing"),
+    [
+        ("{:04}.tif", [*range(6), *range(900, 906)], "6 to 899 missing"),  # more are missing than there are
+        ("{}.tif", [f"{n}_{1000 + n * n * 7919}" for n in (*range(5), *range(6, 13))], "5 missing"),
+        ("z{}.tif", [n for n in range(0, 80, 5) if n not in (20, 30, 35)], "20, 30 to 35 missing"),
+        ("{}.tif", [0, 1, 10**17], "2 to 99999999999999999 missing"),  # and no list of them in memory
+    ],
+)
+def test_gaps_beside_a_time_and_large_ones(tmp_path, name, numbers, missing):
+    folder = write(tmp_path / "v", name, numbers, VALUES[[0] * len(numbers)])
+    with pytest.raises(InputError, match=f"expected no gaps: {missing}"):
+        open_volume(folder)
+
+
+@pytest.mark.parametrize("name", ["z{:03}_c{}.tif", "z{:03}_channel_{:02}.tif"])
+def test_channels_in_files_of_their_own_are_no_planes(tmp_path, name):
+    folder = write(tmp_path / "v", "{}.tif", [name.format(z, c)[:-4] for z in range(6) for c in range(2)])
+    with pytest.raises(InputError, match="z000_c.* numbered in several ways .*channels"):
+        open_volume(folder)
+    np.testing.assert_array_equal(open_volume(folder / "z*1.tif").read(), VALUES[1::2])
+
+
+@pytest.mark.parametrize(
     ("plane", "found"),
     [
         (np.zeros((20, 31), np.uint8), "31 x 20 pixels of 8 bits"),
