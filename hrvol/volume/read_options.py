@@ -12,6 +12,7 @@ import numpy as np
 from hrvol.arrays import Spacing3
 from hrvol.errors import UsageError
 from hrvol.text import printable
+from hrvol.volume.ome.metadata import METRES, normal_unit
 
 Channel = int | Literal["mean"]
 
@@ -90,6 +91,11 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if self.voxel_size is not None:
             object.__setattr__(self, "voxel_size", _spacing(self.voxel_size))
+        if self.unit is not None and normal_unit(self.unit) not in (None, *METRES):
+            shown = printable(self.unit, 60)
+            raise UsageError(
+                f"unit: found {shown}, expected one of length: nm, um, mm, cm, m, angstrom, pm, inch"
+            )
         if self.axis_order is not None:
             order = self.axis_order.replace(",", "").strip().lower()
             if len(set(order)) != len(order) or not {"y", "x"} <= set(order) <= _AXES:
@@ -106,7 +112,7 @@ class ReadOptions:
         """Return the same as options of the command line."""
         words: list[str] = []
         if self.voxel_size is not None:
-            words += ["--voxel-size", ",".join(f"{size:g}" for size in self.voxel_size)]
+            words += ["--voxel-size", ",".join(f"{size!r}" for size in self.voxel_size)]
         for flag, value in (
             ("--unit", self.unit),
             ("--axis-order", self.axis_order),

@@ -362,10 +362,12 @@ def _build(parts: Parts, origin: Origin | None, reading: ReadOptions | None) -> 
                 f" {reading.axis_order} has"
             )
     names = spatial_axes(source, shape, given or stored, reading.channel)
-    own = names if stored is None else stored
-    factor = dict(zip(names, (parts.scale.get(name, 1.0) for name in own), strict=True))
-    offset = dict(zip(names, (parts.translation.get(name, 0.0) for name in own), strict=True))
-    named_units = [parts.units.get(axis) for axis in "zyx"]
+    if stored is None:  # sizes are those of z, y, x as stored, whatever the user calls the axes
+        stored = names if given is None or len(shape) > 3 else tuple("zyx"[-len(shape) :])
+    factor = dict(zip(names, (parts.scale.get(name, 1.0) for name in stored), strict=True))
+    offset = dict(zip(names, (parts.translation.get(name, 0.0) for name in stored), strict=True))
+    units = dict(zip(names, map(parts.units.get, stored), strict=True))
+    named_units = [units.get(axis) for axis in "zyx"]
     voxel_size, unit = ome.common_unit((factor.get("z", 1.0), factor["y"], factor["x"]), named_units)
     translation, _ = ome.common_unit((offset.get("z", 0.0), offset["y"], offset["x"]), named_units)
     spatial = tuple(name if name in ("z", "y", "x") else "" for name in names)

@@ -50,6 +50,27 @@ def test_voxel_size_and_unit(tmp_path):
     assert open_volume(path, unit="um").voxel_size == open_volume(path).voxel_size
 
 
+def test_sizes_follow_the_axes(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file["a"] = VALUES.T
+        file["a"].attrs["element_size_um"] = [1.0, 2.0, 3.0]  # of the axes as they are stored
+    volume = open_volume(tmp_path / "v.h5", axis_order="xyz")
+    np.testing.assert_array_equal(volume.read(), VALUES)
+    assert volume.voxel_size == (3.0, 2.0, 1.0)
+    assert open_volume(tmp_path / "v.h5").voxel_size == (1.0, 2.0, 3.0)
+    metadata = {"spacing": 2.0, "unit": "nm", "axes": "ZYX"}
+    tifffile.imwrite(tmp_path / "v.tif", VALUES.T, imagej=True, resolution=(4, 8), metadata=metadata)
+    volume = open_volume(tmp_path / "v.tif", axis_order="xyz")
+    assert (volume.voxel_size, volume.unit) == ((0.25, 0.125, 2.0), "nanometer")
+
+
+def test_voxel_sizes_keep_their_digits():
+    options = ReadOptions((0.65123456789, 1e-7, 2.0))
+    numbers = options.words()[1].split(",")
+    assert tuple(map(float, numbers)) == options.voxel_size
+
+
 def test_raw(raw):
     with pytest.raises(InputError, match=r"v\.raw: found a file of 432 bytes without a header.*--raw-shape"):
         open_volume(raw)
@@ -141,6 +162,8 @@ def test_channels_of_zarr_through_the_cache_of_chunks(tmp_path):
         {"voxel_size": (1, 0, 1)},
         {"voxel_size": (1, 1, 1, 1)},
         {"voxel_size": (float("nan"),)},
+        {"unit": "micrn"},
+        {"unit": "s"},
         {"axis_order": "zz"},
         {"axis_order": "zyxq"},
         {"axis_order": "z"},

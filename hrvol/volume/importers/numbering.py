@@ -80,8 +80,8 @@ def _refuse_repeated(source: str, ordered: Sequence[Path], table: Sequence[tuple
     if twice is not None:
         raise InputError(f"{source}: found {names[0]} and {names[1]}, expected each number once")
     raise InputError(
-        f"{source}: found {names[0]} and {names[1]}, numbered in several ways (channels, or parts of a scan?),"
-        " expected one number that differs in all files: name one series by a pattern, such as"
+        f"{source}: found {names[0]} and {names[1]}, numbered in several ways (channels, or parts of a"
+        " scan?), expected one number that differs in all files: name one series by a pattern, such as"
         " 'FOLDER/*_0.tif'"
     )
 

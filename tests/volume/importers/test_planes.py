@@ -84,7 +84,7 @@ def test_gaps_beside_a_time_and_large_ones(tmp_path, name, numbers, missing):
 @pytest.mark.parametrize("name", ["z{:03}_c{}.tif", "z{:03}_channel_{:02}.tif"])
 def test_channels_in_files_of_their_own_are_no_planes(tmp_path, name):
     folder = write(tmp_path / "v", "{}.tif", [name.format(z, c)[:-4] for z in range(6) for c in range(2)])
-    with pytest.raises(InputError, match="z000_c.* numbered in several ways .*channels"):
+    with pytest.raises(InputError, match=r"z000_c.* numbered in several ways .*channels"):
         open_volume(folder)
     np.testing.assert_array_equal(open_volume(folder / "z*1.tif").read(), VALUES[1::2])
 
