@@ -60,17 +60,30 @@ def in_order(source: str, files: Sequence[Path]) -> list[Path]:
     columns = [column for column in zip(*table, strict=True) if len(set(column)) == len(table)]
     if len(table) > 1 and not columns:
         _refuse_repeated(source, ordered, table)
-    # A number that is no count, such as a time, tells nothing; of two counts one may have gaps.
+    what = f"images from {printable(ordered[0].name, 60)} to {printable(ordered[-1].name, 60)}"
+    check_gaps(source, columns, what)
+    return ordered
+
+
+def check_gaps(source: str, columns: Sequence[Sequence[int]], what: str) -> None:
+    """Raise an :class:`InputError` if numbers of files are missing.
+
+    Parameters
+    ----------
+    source, what
+        What the user named, and what is numbered, for the message.
+    columns
+        Numbers of all files, once or several times. One that is no count, such as a time, tells nothing; of
+        two counts one may have gaps.
+    """
     gaps = [missing for column in columns if (missing := _missing(column)) is not None]
     if gaps and all(gaps):
         missing = min(gaps, key=len)
-        shown = ", ".join(map(str, missing[:_SHOWN]))
+        more = " and more" if len(missing) > _SHOWN else ""
         raise InputError(
-            f"{source}: found {len(files):,} images from {printable(ordered[0].name, 60)} to"
-            f" {printable(ordered[-1].name, 60)}, expected no gaps: {shown}"
-            f"{' and more' if len(missing) > _SHOWN else ''} missing"
+            f"{source}: found {len(columns[0]):,} {what}, expected no gaps:"
+            f" {', '.join(missing[:_SHOWN])}{more} missing"
         )
-    return ordered
 
 
 def _refuse_repeated(source: str, ordered: Sequence[Path], table: Sequence[tuple[int, ...]]) -> None:

@@ -126,3 +126,48 @@ def test_a_raw_file_at_a_url_has_the_size_of_its_shape():
     np.testing.assert_array_equal(open_volume(url, raw=RawLayout((5, 6, 7), "uint8")).read(), VALUES)
     with pytest.raises(InputError, match="found 210 bytes, expected 168 for shape"):
         open_volume(url, raw=RawLayout((4, 6, 7), "uint8"))
+
+
+def series(folder, planes, **elements):
+    """Write a DICOM series; a list of values is one per slice."""
+    pydicom = pytest.importorskip("pydicom")
+    folder.mkdir()
+    for i, plane in enumerate(planes):
+        data = pydicom.Dataset()
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        data.SOPClassUID, data.SOPInstanceUID = pydicom.uid.CTImageStorage, pydicom.uid.generate_uid()
+        data.SeriesInstanceUID, data.InstanceNumber = "1.2", i + 1
+        data.Rows, data.Columns = plane.shape
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.BitsAllocated = data.BitsStored = 8
+        data.HighBit, data.PixelRepresentation, data.PixelData = 7, 0, plane.tobytes()
+        for name, value in elements.items():
+            setattr(data, name, value[i])
+        data.save_as(folder / f"{len(planes) - i}.dcm", enforce_file_format=True)
+    return folder
+
+
+def test_gaps_in_the_numbers_of_slices_without_positions(tmp_path):
+    even = VALUES[:, :, :6]
+    np.testing.assert_array_equal(open_volume(series(tmp_path / "whole", even)).read(), even)
+    folder = series(tmp_path / "gap", even, InstanceNumber=[1, 2, 3, 5, 6])
+    with pytest.raises(InputError, match="found 5 slices, expected no gaps: 4 missing"):
+        open_volume(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("RescaleSlope", [1, 1, 2, 1, 1]),
+        ("RescaleIntercept", [0, 0, 0, -1000, 0]),
+        (
+            "ImageOrientationPatient",
+            [[1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0.99999, 0], *[[1, 0, 0, 0, 0, 1]] * 3],
+        ),
+    ],
+)
+def test_slices_of_another_scale(tmp_path, name, values):
+    folder = series(tmp_path / "v", VALUES[:, :, :6], **{name: values})
+    with pytest.raises(InputError, match=rf"found {name} .*\.dcm, expected .* as in .*\.dcm"):
+        open_volume(folder)
