@@ -12,7 +12,7 @@ import numpy as np
 from hrvol.arrays import Spacing3
 from hrvol.errors import UsageError
 from hrvol.text import printable
-from hrvol.volume.ome.metadata import METRES, normal_unit
+from hrvol.volume.units import METRES, normal_unit
 
 Channel = int | Literal["mean"]
 

@@ -16,6 +16,7 @@ from hrvol.volume.ome.label_documents import PROBABILITIES, UNCERTAINTY
 from hrvol.volume.ome.nodes import attributes_of, member, open_zarr
 from hrvol.volume.storage.bounded_array import bounded_array
 from hrvol.volume.storage.location import Location
+from hrvol.volume.units import common_unit
 from hrvol.volume.volume import Volume, class_info, open_labels, open_volume
 
 LABELS, IMAGE = "labels", "image"
@@ -132,7 +133,7 @@ def _channels(location: Location, classes: tuple[ClassInfo, ...], level: int) ->
         raise InputError(f"{source}: found no channel per class, expected {len(classes)} channels")
     units = dict(zip(axes, multiscale.units, strict=True))
     sizes, start = (dict(zip(axes, values, strict=True)) for values in (chosen.scale, chosen.translation))
-    size, unit = ome.common_unit(
+    size, unit = common_unit(
         (sizes.get("z", 1.0), sizes["y"], sizes["x"]), [units.get(axis) for axis in "zyx"]
     )
     position = (start.get("z", 0.0), start["y"], start["x"])

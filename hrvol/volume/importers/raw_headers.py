@@ -19,7 +19,7 @@ from hrvol.errors import InputError
 from hrvol.reading.bounded import read_file
 from hrvol.text import printable
 from hrvol.volume.importers.stored import UNKNOWN, VoxelSize, voxel_size
-from hrvol.volume.ome.metadata import METRES, normal_unit
+from hrvol.volume.units import METRES, normal_unit
 
 _HEADER_BYTES = 2**16
 

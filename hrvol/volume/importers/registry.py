@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from hrvol.errors import HrvolError, InputError, one_line
+from hrvol.text import printable
 from hrvol.volume.importers import dicom, hdf5, mrc, n5, nifti, npy, nrrd, planes, raw, rosetta, tiff, txrm
 from hrvol.volume.importers.extras import read_quietly, without_warnings
 from hrvol.volume.importers.recognise import check_exists
@@ -244,6 +245,7 @@ def _found_files(request: Request, files: Sequence[Path], every: bool = False) -
     """Return what opens several files as one stack; of a folder, files of other kinds are left out."""
     images = planes.image_files(files)
     if images and (len(images) == len(files) or not every):
+        _check_previews(request, images, files)
         return Found("a stack of images", partial(planes.open_planes, request, files=images))
     slices = [path for path in files if _is_slice(path)]
     if slices:
@@ -254,6 +256,29 @@ def _found_files(request: Request, files: Sequence[Path], every: bool = False) -
             " slices"
         )
     return None
+
+
+def _check_previews(request: Request, images: Sequence[Path], files: Sequence[Path]) -> None:
+    """Raise an :class:`InputError` if a folder holds as many volumes as images, which show them."""
+    if 2 * len(images) > len(files):
+        return
+    of_images = set(images)
+    others = [path for path in files if path not in of_images and _is_volume(path)]
+    if len(others) >= len(images):
+        raise InputError(
+            f"{request.source}: found images ({printable(images[0].name, 60)}) and at least as many files of"
+            f" other formats ({printable(others[0].name, 60)}), expected one kind: name a file, or a pattern"
+            " such as 'FOLDER/*.tif'"
+        )
+
+
+def _is_volume(path: Path) -> bool:
+    """Return whether a file is probably of a format for volumes."""
+    if path.name.startswith("."):
+        return False
+    name = path.name.lower()
+    suffixes = (suffix for known in FORMATS for suffix in known.suffixes if suffix not in raw.SIDE_FILES)
+    return name.endswith(tuple(suffixes)) or _is_microscope(b"", name) or _is_slice(path)
 
 
 def _is_slice(path: Path) -> bool:

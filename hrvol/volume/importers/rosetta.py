@@ -19,7 +19,7 @@ from hrvol.text import listed, printable
 from hrvol.volume.importers.extras import require
 from hrvol.volume.importers.lazy_arrays import Selection, SlicedArray
 from hrvol.volume.importers.stored import Request, StoredImage, VoxelSize, grey_axes, voxel_size
-from hrvol.volume.ome.metadata import METRES, normal_unit
+from hrvol.volume.units import METRES, normal_unit
 
 READERS = {
     ".dm3": "digitalmicrograph",

@@ -10,8 +10,8 @@ from typing import Any
 
 from hrvol.arrays import Spacing3
 from hrvol.text import printable
-from hrvol.volume.ome.metadata import METRES, common_unit, normal_unit
 from hrvol.volume.read_options import RawLayout
+from hrvol.volume.units import METRES, common_unit, normal_unit
 
 _METRES = (1e-13, 1e2)
 """Sizes of voxels that exist, in metres."""

@@ -51,6 +51,17 @@ def test_patterns(tmp_path):
         open_volume(folder)
 
 
+@pytest.mark.parametrize("other", ["scan.h5", "scan.raw", "scan.dm3", "IM0001"])
+def test_a_preview_is_no_volume(tmp_path, other):
+    folder = write(tmp_path / "v", "preview{}.png", [0])
+    (folder / other).write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(InputError, match=rf"found images \(preview0\.png\) and at .*\({other}\)"):
+        open_volume(folder)
+    np.testing.assert_array_equal(open_volume(folder / "*.png").read(), VALUES[:1])
+    write(folder, "preview{}.png")  # a stack, and one file beside it
+    np.testing.assert_array_equal(open_volume(folder).read(), VALUES)
+
+
 def test_gaps(tmp_path):
     folder = write(tmp_path / "v")
     (folder / "scan_4.tif").unlink()
