@@ -92,9 +92,10 @@ def _group_of(volume: Volume) -> tuple[Location | None, int]:
     if volume.origin is None or not isinstance(volume.array, zarr.Array):
         return None, 3
     location, path = volume.origin[0], str(volume.array.path)
-    parent, _, level = path.rpartition("/")
     if not path:  # the array itself was opened
-        return None, 3
+        around, _, path = location.url.rstrip("/").rpartition("/")
+        location = Location.of(around, location.options)
+    parent, _, level = path.rpartition("/")
     group = Location.of(f"{location.url.rstrip('/')}/{parent}".rstrip("/"), location.options)
     attributes = (group if parent else location).attributes() or {}
     if not ome.names_level(attributes, level):
