@@ -28,7 +28,7 @@ class RawLayout:
     shape
         Voxels per axis as stored, the slowest first: (z, y, x), or (y, x).
     dtype
-        NumPy's name of their type, such as ``"uint16"``.
+        NumPy's name of their type, such as ``"uint16"``; ``">u2"`` is ``"uint16"`` with byte order ``"big"``.
     offset
         Bytes before the first voxel.
     byteorder
@@ -48,6 +48,11 @@ class RawLayout:
         if self.byteorder not in ("little", "big"):
             shown = printable(self.byteorder, 60)
             raise UsageError(f"raw byte order: found {shown}, expected little or big")
+        order = {"<": "little", ">": "big"}.get(str(self.dtype)[:1])
+        if order == "little" and self.byteorder == "big":
+            raise UsageError(
+                f"raw type: found {printable(str(self.dtype), 60)} with byte order big, expected one of both"
+            )
         try:
             known = np.dtype(self.dtype).kind in "biuf"
         except (TypeError, ValueError):
@@ -55,6 +60,9 @@ class RawLayout:
         if not known:
             shown = printable(str(self.dtype), 60)
             raise UsageError(f"raw type: found {shown}, expected a type such as uint8, uint16 or float32")
+        if order is not None:
+            object.__setattr__(self, "byteorder", order)
+            object.__setattr__(self, "dtype", str(self.dtype)[1:])
 
     @property
     def stored(self) -> np.dtype[np.generic]:

@@ -104,6 +104,7 @@ def open_series(request: Request, files: Sequence[Path]) -> StoredImage:
     ordered, distance = _in_order(headers, source)
     reader = _reader(source)
     array = plane_array(lambda n: _frame(ordered[n], reader, 0), len(ordered), *layout)
+    array.files = tuple(map(str, ordered))
     return StoredImage(array, _axes(layout[0], len(ordered)), _size(first, distance), tuple(ordered))
 
 

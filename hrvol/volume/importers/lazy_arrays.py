@@ -29,6 +29,11 @@ class SlicedArray:
         Returns the values of a selection: one integer or slice of step 1 per axis.
     shape, dtype, chunks
         Of the array; ``chunks`` is what is decoded at least for one voxel.
+
+    Attributes
+    ----------
+    files
+        Paths of the files along the first axis, if there is one for each index.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class SlicedArray:
         self.dtype = np.dtype(dtype)
         self.chunks = tuple(int(side) for side in chunks)
         self._read = read
+        self.files: tuple[str, ...] | None = None
 
     def __getitem__(self, selection: Selection) -> NDArray[Any]:
         return self._read(selection)

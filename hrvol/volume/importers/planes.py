@@ -147,17 +147,11 @@ def _flat(image: StoredImage) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 class PlaneStack(SlicedArray):
-    """Planes in files of their own.
-
-    Attributes
-    ----------
-    files
-        One path per plane, as text.
-    """
+    """Planes in files of their own."""
 
     def __init__(self, files: Sequence[Path], plane: _Plane) -> None:
         super().__init__(self._select, (len(files), *plane.shape), plane.dtype, (1, *plane.chunks))
-        self.files = tuple(os.fspath(path) for path in files)
+        self._paths = self.files = tuple(os.fspath(path) for path in files)
         self._plane = plane
         self._opened = lru_cache(_OPEN)(_open_plane)
 
@@ -165,10 +159,10 @@ class PlaneStack(SlicedArray):
         first, rest = selection[0], selection[1:]
         if not isinstance(first, slice):
             return self._part_of(first, rest)
-        return np.stack([self._part_of(number, rest) for number in range(len(self.files))[first]])
+        return np.stack([self._part_of(number, rest) for number in range(len(self._paths))[first]])
 
     def _part_of(self, number: int, rest: Selection) -> NDArray[Any]:
-        path = self.files[number]
+        path = self._paths[number]
         values = self._opened(path)
         shape, dtype = (
             tuple(side for side in values.shape if side > 1 or len(values.shape) == 2),

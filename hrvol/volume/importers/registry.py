@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from hrvol.errors import HrvolError, InputError, one_line
@@ -227,15 +228,17 @@ def _format(head: bytes, name: str, request: Request) -> Format | None:
 
 def _found_folder(request: Request) -> Found | None:
     folder = request.path
+    if any(os.path.lexists(folder / name) for name in _ZARR):  # beside a million chunks, perhaps
+        return None
     try:
         with os.scandir(folder) as entries:
-            listed = [(entry.name, entry) for entry, _ in zip(entries, range(_FOLDER_ENTRIES), strict=False)]
+            listed = list(islice(entries, _FOLDER_ENTRIES + 1))
             # Pipes and devices are no images, whatever their names; folders are none either.
-            names = [name for name, entry in listed if name in _ZARR or entry.is_file()]
+            names = [entry.name for entry in listed if entry.is_file()]
     except OSError as error:
         raise InputError(f"{request.source}: cannot be opened: {error.strerror}") from None
-    if any(name in _ZARR for name in names):
-        return None
+    if len(listed) > _FOLDER_ENTRIES:
+        raise InputError(f"{request.source}: found more than {_FOLDER_ENTRIES:,} files, expected fewer")
     if n5.ATTRIBUTES in names and n5.is_n5(folder):
         return Found("an N5 dataset", partial(n5.open_n5, request), True)
     return _found_files(request, [folder / name for name in names])

@@ -89,7 +89,8 @@ def _size(entries: Sequence[Mapping[str, Any]], axes: Sequence[str], suffix: str
     """Return the voxel size from the axes of a signal; steps in time, energy or angle are none."""
     sizes: dict[str, Any] = {}
     units: dict[str, str] = {}
-    for axis, entry in zip(axes, entries, strict=False):
+    ordered = sorted(entries, key=lambda entry: entry.get("index_in_array", 0))
+    for axis, entry in zip(axes, ordered, strict=False):
         unit = str(entry.get("units") or "")
         if normal_unit(unit) in METRES and entry.get("scale") is not None:
             sizes[axis], units[axis] = abs(float(entry["scale"])), unit

@@ -148,6 +148,24 @@ def series(folder, planes, **elements):
     return folder
 
 
+def test_the_state_of_a_box_is_that_of_its_slices(tmp_path, monkeypatch):
+    """Of thousands of slices only those are looked at: on file systems in a network that takes a while."""
+    from hrvol.volume import input_state
+
+    volume = open_volume(series(tmp_path / "v", VALUES[:, :, :6]))
+    looked = []
+    monkeypatch.setattr(input_state, "stamp_of", lambda path: looked.append(path) or (0, 0, 0))
+    input_state.input_state(volume, (slice(1, 3), slice(0, 6), slice(0, 6)))
+    assert sorted(looked) == [str(tmp_path / "v" / name) for name in ("3.dcm", "4.dcm")]
+
+
+def test_axes_of_a_microscope_are_those_of_the_array():
+    from hrvol.volume.importers.rosetta import _size
+
+    axes = [{"index_in_array": i, "scale": 1.0 + i, "units": "nm"} for i in range(3)]
+    assert _size(axes[::-1], "zyx", ".dm4").zyx == (1.0, 2.0, 3.0)
+
+
 def test_gaps_in_the_numbers_of_slices_without_positions(tmp_path):
     even = VALUES[:, :, :6]
     np.testing.assert_array_equal(open_volume(series(tmp_path / "whole", even)).read(), even)
