@@ -64,7 +64,7 @@ class VoxelSize:
     notes
         Values of the file that are no sizes.
     missing
-        Axes without a size, if others have one.
+        Axes for which the file states nothing, if it states the size of others.
     """
 
     zyx: Spacing3 = (1.0, 1.0, 1.0)
@@ -133,7 +133,7 @@ def voxel_size(sizes: Sequence[Any], units: Sequence[str | None] | str | None, o
     names = [known[-1] if size is None else name for size, name in zip(kept, names, strict=True)]
     z, y, x = (1.0 if size is None else size for size in kept)
     zyx, unit = common_unit((z, y, x), names)
-    missing = tuple(axis for axis, size in zip("zyx", kept, strict=True) if size is None)
+    missing = tuple(axis for axis, size in zip("zyx", sizes, strict=True) if size is None)
     return VoxelSize(zyx, unit, origin, notes, missing)
 
 

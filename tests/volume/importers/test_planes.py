@@ -1,7 +1,11 @@
 """Folders and patterns of images: order, gaps, planes that differ, and what is read of them."""
 
+import gc
+import os
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,3 +184,29 @@ def test_many_planes_open_quickly(tmp_path):
     again = pickle.loads(stored)
     again.read((slice(700, 703), slice(0, 5), slice(0, 5)))
     assert time.process_time() - began < 0.5  # headers are not read again
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_few_files_stay_open(tmp_path, compression):
+    """Without a walk over all objects, which Python makes seldom in a large process."""
+    folder = write(tmp_path / "v", values=VALUES[[0] * 100], compression=compression)
+    volume = open_volume(folder)
+
+    def opened():
+        links = Path("/proc/self/fd").iterdir()
+        return sum(os.readlink(link).endswith(".tif") for link in links if os.path.lexists(link))
+
+    before, most = opened(), 0
+    gc.disable()
+    try:
+        for z in range(0, 100, 10):
+            box = (slice(z, z + 10), slice(0, 20), slice(0, 30))
+            np.testing.assert_array_equal(volume.read(box), VALUES[[0] * 10])
+            most = max(most, opened())
+        with ThreadPoolExecutor(4) as pool:
+            for values in pool.map(lambda z: volume.read((slice(z % 9, z % 9 + 1), *box[1:])), range(99)):
+                np.testing.assert_array_equal(values, VALUES[:1])
+        most = max(most, opened())
+    finally:
+        gc.enable()
+    assert most - before <= 24
