@@ -464,6 +464,34 @@ def test_an_unfinished_run_is_refused(data, model, tmp_path):
     assert np.all(read_tiff(tmp_path / "o.tif"))
 
 
+def test_options_of_reading(place, tmp_path):
+    folder, *_ = place
+    values = np.arange(2 * 3 * 4, dtype=">u2").reshape(2, 3, 4)
+    (tmp_path / "v.raw").write_bytes(values.tobytes())
+    layout = ["--raw-shape", "2,3,4", "--raw-dtype", ">u2", "--voxel-size", "3,2,1", "--unit", "nm"]
+    result = CliRunner().invoke(main, ["export", f"{tmp_path}/v.raw", "-o", f"{tmp_path}/v.nrrd", *layout])
+    assert not result.exit_code, result.output
+    np.testing.assert_array_equal(read_nrrd(tmp_path / "v.nrrd"), values)
+    volume = open_volume(tmp_path / "v.nrrd")
+    assert (volume.voxel_size, volume.unit) == ((3.0, 2.0, 1.0), "nanometer")
+    words = [
+        "export",
+        f"{folder}/labels.ome.zarr",
+        "--voxel-size",
+        "3,2,1",
+        "-o",
+        f"{tmp_path}/o.precomputed",
+    ]
+    assert not CliRunner().invoke(main, words).exit_code
+    info = json.loads((tmp_path / "o.precomputed/info").read_text())
+    assert [scale["resolution"] for scale in info["scales"]] == [
+        [1000, 2000, 3000]
+    ]  # no levels of another size
+    result = CliRunner().invoke(main, [*words[:-1], f"{tmp_path}/o.h5", "--what", "uncertainty"])
+    assert result.exit_code
+    assert "found a voxel size for uncertainty" in result.output
+
+
 def test_command_line(place, tmp_path):
     folder, labels, _ = place
     out = str(folder / "labels.ome.zarr")

@@ -79,7 +79,8 @@ def open_exported(
     labels = open_labels(source, name=name)
     group, version = _group_of(labels)
     if level and kind == LABELS:
-        labels_at = open_volume(source if group is None else group, level=level)
+        reading = None if labels.origin is None else labels.origin[0].reading
+        labels_at = open_volume(source if group is None else replace(group, reading=reading), level=level)
         labels = replace(labels_at, name=labels.name)
     if kind == LABELS:
         classes = class_info(source if group is None else group)
@@ -105,6 +106,8 @@ def _group_of(volume: Volume) -> tuple[Location | None, int]:
 
 def _beside(labels: Volume, group: Location | None, kind: str, level: int) -> tuple[Exported, ...]:
     """Open probabilities or uncertainty of labels: inside their group, or beside the group ``labels``."""
+    if labels.voxel_size_from == "the user":
+        raise UsageError(f"{labels.source}: found a voxel size for {kind}, expected none: theirs is recorded")
     places = [] if group is None else [group.url, group.url.rpartition("/labels/")[0]]
     for place in filter(None, places):
         location = Location.of(f"{place}/{kind}", group.options if group is not None else None)

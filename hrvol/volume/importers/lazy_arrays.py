@@ -165,7 +165,7 @@ def plane_array(
     return SlicedArray(select, (count, *sides), kind, (1, *sides))
 
 
-def read_exactly(stream: Any, offset: int, count: int) -> bytes:
+def read_exactly(stream: Any, offset: int, count: int) -> bytearray:
     """Return bytes of a decompressing stream, and no more than these.
 
     Raises
@@ -185,4 +185,4 @@ def read_exactly(stream: Any, offset: int, count: int) -> bytes:
         if not part:
             raise ValueError(f"found {len(data):,} bytes of values, expected {count:,}")
         data += part
-    return bytes(data)
+    return data

@@ -107,4 +107,4 @@ def _inflated(header: RawHeader) -> NDArray[Any]:
                 data += stream.decompress(stream.unconsumed_tail, nbytes - len(data))
     if len(data) < nbytes:
         raise ValueError(f"found {len(data):,} bytes of values, expected {nbytes:,}")
-    return np.frombuffer(bytes(data), header.dtype).reshape(header.shape)
+    return np.frombuffer(data, header.dtype).reshape(header.shape)
