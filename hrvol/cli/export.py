@@ -8,6 +8,7 @@ import click
 
 from hrvol.cli.common.options import bundle, classes_option, parse_names, roi_option, storage_option
 from hrvol.cli.common.output import echo, suggest_fresh
+from hrvol.cli.common.reading import reads
 
 if TYPE_CHECKING:
     from hrvol.run.export.options import ExportFiles, ExportSelection
@@ -108,6 +109,7 @@ file_options = bundle(
 @selection_options
 @file_options
 @storage_option
+@reads("labels")
 def export(
     labels: str,
     output: str,

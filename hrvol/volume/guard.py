@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,18 @@ def keep_inputs(out: str | Path | Location, *inputs: Any, role: str = "input") -
                     raise UsageError(
                         f"{out}: is (or holds, or is inside) the {role} {_name(value)}, expected another path"
                     )
+
+
+def keep_opened(outs: Iterable[Path], volumes: Iterable[Volume]) -> None:
+    """Raise :class:`UsageError` if a file to write is one from which a volume is read, by whatever name.
+
+    Of an input of several files, such as a header and its values, :func:`keep_inputs` knows only the one that
+    the user named.
+    """
+    opened = {_chain(Path(path))[0]: path for volume in volumes for path, _ in volume.opened}
+    for out in outs:
+        if (path := opened.get(_chain(out)[0])) is not None:
+            raise UsageError(f"{out}: is a file of the input ({path}), expected another path")
 
 
 def file_or_none(value: Any) -> Path | None:

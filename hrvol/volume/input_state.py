@@ -77,7 +77,9 @@ def input_state(volume: Volume, box: Box) -> InputState:
         folder = os.path.dirname(volume.opened[0][0])
         planes = getattr(array, "files", None)
         # Of a stack in thousands of files only those of the box are looked at.
-        read = None if planes is None else set(planes[box[0]])
+        read: set[str] | None = None
+        if planes is not None and volume.axes[0]:
+            read = set(planes[box["zyx".index(volume.axes[0])]])
         files = {
             path: stamp_of(path) if read is None or path in read else stamp for path, stamp in volume.opened
         }

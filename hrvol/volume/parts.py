@@ -69,6 +69,10 @@ def stored_parts(source: str, image: StoredImage, before: tuple[str, Stamp] | No
     files = [str(file) for file in image.files]
     first = [] if before is None or before[0] not in files else [before]
     others = [(file, stamp_of(file)) for file in files if not first or file != first[0][0]]
+    axes = image.axes or "zyx"[-len(image.array.shape) :]
+    missing = [axis for axis in image.size.missing if axis in axes and "z" in axes]
+    unit = image.size.unit or "pixel"
+    notes = [f"{image.size.origin}: found no size along {axis}, taken as 1 {unit}" for axis in missing]
     return Parts(
         source,
         image.array,
@@ -76,7 +80,7 @@ def stored_parts(source: str, image: StoredImage, before: tuple[str, Stamp] | No
         dict(zip("zyx", image.size.zyx, strict=True)),
         units=dict.fromkeys("zyx", image.size.unit),
         size_from=image.size.origin,
-        notes=image.size.notes,
+        notes=(*image.size.notes, *notes),
         opened=(*first, *others),
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 from hrvol.arrays import Spacing3
 from hrvol.errors import UsageError
 from hrvol.text import printable
+from hrvol.volume.units import METRES, normal_unit
 
 Channel = int | Literal["mean"]
 
@@ -27,7 +28,7 @@ class RawLayout:
     shape
         Voxels per axis as stored, the slowest first: (z, y, x), or (y, x).
     dtype
-        NumPy's name of their type, such as ``"uint16"``.
+        NumPy's name of their type, such as ``"uint16"``; ``">u2"`` is ``"uint16"`` with byte order ``"big"``.
     offset
         Bytes before the first voxel.
     byteorder
@@ -47,6 +48,11 @@ class RawLayout:
         if self.byteorder not in ("little", "big"):
             shown = printable(self.byteorder, 60)
             raise UsageError(f"raw byte order: found {shown}, expected little or big")
+        order = {"<": "little", ">": "big"}.get(str(self.dtype)[:1])
+        if order == "little" and self.byteorder == "big":
+            raise UsageError(
+                f"raw type: found {printable(str(self.dtype), 60)} with byte order big, expected one of both"
+            )
         try:
             known = np.dtype(self.dtype).kind in "biuf"
         except (TypeError, ValueError):
@@ -54,6 +60,9 @@ class RawLayout:
         if not known:
             shown = printable(str(self.dtype), 60)
             raise UsageError(f"raw type: found {shown}, expected a type such as uint8, uint16 or float32")
+        if order is not None:
+            object.__setattr__(self, "byteorder", order)
+            object.__setattr__(self, "dtype", str(self.dtype)[1:])
 
     @property
     def stored(self) -> np.dtype[np.generic]:
@@ -90,6 +99,11 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if self.voxel_size is not None:
             object.__setattr__(self, "voxel_size", _spacing(self.voxel_size))
+        if self.unit is not None and normal_unit(self.unit) not in (None, *METRES):
+            shown = printable(self.unit, 60)
+            raise UsageError(
+                f"unit: found {shown}, expected one of length: nm, um, mm, cm, m, angstrom, pm, inch"
+            )
         if self.axis_order is not None:
             order = self.axis_order.replace(",", "").strip().lower()
             if len(set(order)) != len(order) or not {"y", "x"} <= set(order) <= _AXES:
@@ -106,7 +120,7 @@ class ReadOptions:
         """Return the same as options of the command line."""
         words: list[str] = []
         if self.voxel_size is not None:
-            words += ["--voxel-size", ",".join(f"{size:g}" for size in self.voxel_size)]
+            words += ["--voxel-size", ",".join(f"{size!r}" for size in self.voxel_size)]
         for flag, value in (
             ("--unit", self.unit),
             ("--axis-order", self.axis_order),

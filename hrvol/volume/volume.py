@@ -31,6 +31,7 @@ from hrvol.volume.read_options import Channel, RawLayout, ReadOptions, ordered_a
 from hrvol.volume.storage.bounded_array import check_shape
 from hrvol.volume.storage.location import Location
 from hrvol.volume.storage.stamps import Stamp, stamp_of
+from hrvol.volume.units import common_unit, normal_unit
 
 _OTHERS = " nor a file of another format that hrvol reads"  # for messages
 
@@ -362,18 +363,17 @@ def _build(parts: Parts, origin: Origin | None, reading: ReadOptions | None) -> 
                 f" {reading.axis_order} has"
             )
     names = spatial_axes(source, shape, given or stored, reading.channel)
-    own = names if stored is None else stored
-    factor = dict(zip(names, (parts.scale.get(name, 1.0) for name in own), strict=True))
-    offset = dict(zip(names, (parts.translation.get(name, 0.0) for name in own), strict=True))
-    named_units = [parts.units.get(axis) for axis in "zyx"]
-    voxel_size, unit = ome.common_unit((factor.get("z", 1.0), factor["y"], factor["x"]), named_units)
-    translation, _ = ome.common_unit((offset.get("z", 0.0), offset["y"], offset["x"]), named_units)
+    if stored is None:  # sizes are of z, y, x as stored, whatever the user calls the axes
+        stored = names if given is None or len(shape) > 3 else tuple("zyx"[-len(shape) :])
+    factor = dict(zip(names, (parts.scale.get(name, 1.0) for name in stored), strict=True))
+    offset = dict(zip(names, (parts.translation.get(name, 0.0) for name in stored), strict=True))
+    units = dict(zip(names, map(parts.units.get, stored), strict=True))
+    named_units = [units.get(axis) for axis in "zyx"]
+    voxel_size, unit = common_unit((factor.get("z", 1.0), factor["y"], factor["x"]), named_units)
+    translation, _ = common_unit((offset.get("z", 0.0), offset["y"], offset["x"]), named_units)
     spatial = tuple(name if name in ("z", "y", "x") else "" for name in names)
     several = any(not axis and side > 1 for axis, side in zip(spatial, shape, strict=True))
-    size_from = parts.size_from
-    if reading.voxel_size is not None or reading.unit is not None:
-        voxel_size, size_from = reading.voxel_size or voxel_size, "the user"
-        unit = ome.normal_unit(reading.unit) or unit
+    voxel_size, unit = reading.voxel_size or voxel_size, normal_unit(reading.unit) or unit
     return Volume(
         source,
         array,
@@ -386,7 +386,7 @@ def _build(parts: Parts, origin: Origin | None, reading: ReadOptions | None) -> 
         origin,
         parts.opened,
         reading.channel if several else None,
-        size_from,
+        "the user" if reading.voxel_size or reading.unit else parts.size_from,
         parts.notes,
     )
 

@@ -385,6 +385,60 @@ def test_what_cannot_be_exported_is_refused_in_one_line(place, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_no_file_of_the_input_is_replaced(tmp_path):
+    values = np.arange(8 * 64 * 64, dtype=np.uint8).reshape(8, 64, 64)
+    export_volume(values, tmp_path / "v.mhd")
+    export_volume(values, tmp_path / "w.raw")
+    box = (slice(0, 2), slice(0, 64), slice(0, 64))
+    before = (tmp_path / "v.raw").read_bytes()
+    for source, out in (("v.raw", "v.mhd"), ("v.mhd", "v.mhd"), ("w.nhdr", "w.raw"), ("w.raw", "w.raw")):
+        with pytest.raises(UsageError, match=r"is .*the input"):
+            export_volume(tmp_path / source, tmp_path / out, roi=box, overwrite=True)
+    assert (tmp_path / "v.raw").read_bytes() == (tmp_path / "w.raw").read_bytes() == before
+
+
+def test_thousands_of_classes(tmp_path):
+    labels = np.ones((2, 64, 64), np.uint16)
+    classes = tuple(ClassInfo(i, f"class {i}", (1, 2, 3)) for i in range(1, 9001))
+    store = create_labels(
+        tmp_path / "v.ome.zarr", open_volume(labels), classes=classes, block_shape=(2, 64, 64), attributes={}
+    )
+    store.write((slice(0, 2), slice(0, 64), slice(0, 64)), labels)
+    store.finish()
+    for number, (name, read) in enumerate(READERS.items()):
+        out = tmp_path / str(number) / name
+        out.parent.mkdir()
+        export_volume(tmp_path / "v.ome.zarr", out)
+        np.testing.assert_array_equal(read(out), labels)
+    with h5py.File(next(tmp_path.rglob("o.h5"))) as file:
+        assert list(file["entry/data/labels"].attrs["class_names"][-2:]) == ["class 8999", "class 9000"]
+
+
+def test_the_earlier_export_is_there_again_if_publishing_fails(tmp_path):
+    from hrvol.volume.exporters.publish import Product, published
+
+    files = tmp_path / "v.raw", tmp_path / "v.mhd"
+    for file in files:
+        file.write_text("earlier")
+    product = Product(files[1], files, lambda path: True)
+    with pytest.raises(IsADirectoryError), published((product,), overwrite=True) as place:  # noqa: PT012
+        place(files[0]).write_text("new")
+        place(files[1]).write_text("new")
+        (place(files[0]).parent / "replaced" / "v.raw").mkdir(parents=True)
+    assert [file.read_text() for file in files] == ["earlier", "earlier"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_bigtiff_counts_the_directories_of_its_pages(tmp_path, monkeypatch):
+    from hrvol.volume.exporters import tiff
+
+    labels = np.ones((100, 8, 8), np.uint8)
+    monkeypatch.setattr(tiff, "_CLASSIC", 2**16)  # of 6,400 bytes of values and 100 palettes
+    export_volume(labels, tmp_path / "o.tif", compress=False)
+    with tifffile.TiffFile(tmp_path / "o.tif") as file:
+        assert file.is_bigtiff
+
+
 def test_an_unfinished_run_is_refused(data, model, tmp_path):
     image, *_ = data
     stop = Stop()
@@ -395,7 +449,11 @@ def test_an_unfinished_run_is_refused(data, model, tmp_path):
 
     with pytest.raises(StoppedError):
         segment_volume(image, tmp_path / "out.ome.zarr", model, stop=stop, progress=progress)
-    for source in (tmp_path / "out.ome.zarr", tmp_path / "out.ome.zarr" / "labels" / "hrvol"):
+    for source in (
+        tmp_path / "out.ome.zarr",
+        tmp_path / "out.ome.zarr/labels/hrvol",
+        tmp_path / "out.ome.zarr/labels/hrvol/0",
+    ):
         with pytest.raises(InputError, match=r"blocks are done \(stopped\)"):
             export_volume(source, tmp_path / "o.tif")
         export_volume(source, tmp_path / "o.tif", unfinished=True, overwrite=True)
@@ -404,6 +462,34 @@ def test_an_unfinished_run_is_refused(data, model, tmp_path):
     segment_volume(image, tmp_path / "out.ome.zarr", model)
     export_volume(tmp_path / "out.ome.zarr", tmp_path / "o.tif", overwrite=True)
     assert np.all(read_tiff(tmp_path / "o.tif"))
+
+
+def test_options_of_reading(place, tmp_path):
+    folder, *_ = place
+    values = np.arange(2 * 3 * 4, dtype=">u2").reshape(2, 3, 4)
+    (tmp_path / "v.raw").write_bytes(values.tobytes())
+    layout = ["--raw-shape", "2,3,4", "--raw-dtype", ">u2", "--voxel-size", "3,2,1", "--unit", "nm"]
+    result = CliRunner().invoke(main, ["export", f"{tmp_path}/v.raw", "-o", f"{tmp_path}/v.nrrd", *layout])
+    assert not result.exit_code, result.output
+    np.testing.assert_array_equal(read_nrrd(tmp_path / "v.nrrd"), values)
+    volume = open_volume(tmp_path / "v.nrrd")
+    assert (volume.voxel_size, volume.unit) == ((3.0, 2.0, 1.0), "nanometer")
+    words = [
+        "export",
+        f"{folder}/labels.ome.zarr",
+        "--voxel-size",
+        "3,2,1",
+        "-o",
+        f"{tmp_path}/o.precomputed",
+    ]
+    assert not CliRunner().invoke(main, words).exit_code
+    info = json.loads((tmp_path / "o.precomputed/info").read_text())
+    assert [scale["resolution"] for scale in info["scales"]] == [
+        [1000, 2000, 3000]
+    ]  # no levels of another size
+    result = CliRunner().invoke(main, [*words[:-1], f"{tmp_path}/o.h5", "--what", "uncertainty"])
+    assert result.exit_code
+    assert "found a voxel size for uncertainty" in result.output
 
 
 def test_command_line(place, tmp_path):

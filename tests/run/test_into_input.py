@@ -203,6 +203,19 @@ def test_consolidated_metadata_list_the_labels(image, saved, expected):
     assert inner(ours).keys() == inner(theirs).keys()
 
 
+def test_consolidated_metadata_that_are_damaged_are_found_first(images, saved, tmp_path):
+    image = shutil.copytree(images / "0.4.ome.zarr", tmp_path / "v.ome.zarr")
+    zarr.consolidate_metadata(image)
+    text = (image / ".zmetadata").read_text()
+    (image / ".zmetadata").write_text(
+        text.replace('"metadata": {', '"metadata": {"x/.zattrs": {"y": NaN}, ', 1)
+    )
+    before = sums(image)
+    with pytest.raises(InputError, match=r"\.zmetadata: found .*, expected JSON"):
+        segment_volume(image, None, saved, into_input=True)
+    assert sums(image) == before
+
+
 @pytest.mark.parametrize(
     "point", [3, 40, 75, 110, "hrvol.unfinished/.adopting", "labels/zarr.json", "/copy/1/0/0"]
 )

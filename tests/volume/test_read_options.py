@@ -50,6 +50,63 @@ def test_voxel_size_and_unit(tmp_path):
     assert open_volume(path, unit="um").voxel_size == open_volume(path).voxel_size
 
 
+@pytest.mark.parametrize("dtype", [">u2", np.dtype(">u2")])
+def test_a_type_with_its_byte_order(raw, dtype):
+    layout = RawLayout((5, 6, 7), dtype, 12)
+    np.testing.assert_array_equal(open_volume(raw, raw=layout).read(), VALUES)
+    assert layout.byteorder == "big"
+    np.testing.assert_array_equal(
+        open_volume(raw, raw=RawLayout((5, 6, 7), "<u2", 12)).read(), VALUES.byteswap()
+    )
+
+
+def test_a_size_that_is_missing_is_noted(tmp_path):
+    for name, values in (("v.tif", VALUES), ("i.tif", VALUES[0])):
+        tifffile.imwrite(
+            tmp_path / name,
+            values,
+            imagej=True,
+            resolution=(4, 4),
+            metadata={"unit": "nm", "axes": "ZYX"[-values.ndim :]},
+        )
+    assert open_volume(tmp_path / "v.tif").notes == (
+        "ImageJ metadata: found no size along z, taken as 1 nanometer",
+    )
+    assert not open_volume(tmp_path / "i.tif").notes
+
+
+def test_state_of_a_transposed_stack(tmp_path):
+    for number, plane in enumerate(VALUES.T):
+        tifffile.imwrite(tmp_path / f"{number}.tif", plane)
+    volume = open_volume(tmp_path, axis_order="xyz")
+    np.testing.assert_array_equal(volume.read(), VALUES)
+    box = (slice(0, 5), slice(0, 6), slice(6, 7))
+    before = input_state(volume, box)
+    tifffile.imwrite(tmp_path / "6.tif", VALUES.T[0][:, :1], metadata=None)
+    assert changed_files(volume, before, input_state(volume, box)) == [str(tmp_path / "6.tif")]
+
+
+def test_sizes_follow_the_axes(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file["a"] = VALUES.T
+        file["a"].attrs["element_size_um"] = [1.0, 2.0, 3.0]  # of the axes as they are stored
+    volume = open_volume(tmp_path / "v.h5", axis_order="xyz")
+    np.testing.assert_array_equal(volume.read(), VALUES)
+    assert volume.voxel_size == (3.0, 2.0, 1.0)
+    assert open_volume(tmp_path / "v.h5").voxel_size == (1.0, 2.0, 3.0)
+    metadata = {"spacing": 2.0, "unit": "nm", "axes": "ZYX"}
+    tifffile.imwrite(tmp_path / "v.tif", VALUES.T, imagej=True, resolution=(4, 8), metadata=metadata)
+    volume = open_volume(tmp_path / "v.tif", axis_order="xyz")
+    assert (volume.voxel_size, volume.unit) == ((0.25, 0.125, 2.0), "nanometer")
+
+
+def test_voxel_sizes_keep_their_digits():
+    options = ReadOptions((0.65123456789, 1e-7, 2.0))
+    numbers = options.words()[1].split(",")
+    assert tuple(map(float, numbers)) == options.voxel_size
+
+
 def test_raw(raw):
     with pytest.raises(InputError, match=r"v\.raw: found a file of 432 bytes without a header.*--raw-shape"):
         open_volume(raw)
@@ -141,6 +198,8 @@ def test_channels_of_zarr_through_the_cache_of_chunks(tmp_path):
         {"voxel_size": (1, 0, 1)},
         {"voxel_size": (1, 1, 1, 1)},
         {"voxel_size": (float("nan"),)},
+        {"unit": "micrn"},
+        {"unit": "s"},
         {"axis_order": "zz"},
         {"axis_order": "zyxq"},
         {"axis_order": "z"},
@@ -164,6 +223,7 @@ def test_options_that_are_wrong(wrong):
         {"dtype": "\x1b[31m"},
         {"offset": -1},
         {"byteorder": "middle"},
+        {"dtype": "<u2", "byteorder": "big"},
     ],
     ids=ascii,
 )

@@ -36,9 +36,11 @@ def _sides(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     if value is None:
         return None
     parts = [part.strip() for part in value.split(",")]
-    if len(parts) not in (2, 3) or not all(part.isdecimal() and int(part[:18]) > 0 for part in parts):
+    if len(parts) not in (2, 3) or not all(
+        part.isdecimal() and len(part) < 19 and int(part) for part in parts
+    ):
         raise click.BadParameter(f"found {value!r}, expected whole numbers above 0: z,y,x (y,x for an image)")
-    return tuple(int(part[:18]) for part in parts)
+    return tuple(map(int, parts))
 
 
 def _channel(ctx: click.Context, param: click.Parameter, value: str | None) -> Channel | None:

@@ -30,7 +30,7 @@ from hrvol.volume.exporters.mesh_files import MeshFormat
 from hrvol.volume.exporters.publish import Product, published
 from hrvol.volume.exporters.sources import LABELS, Exported, open_exported
 from hrvol.volume.grid.tiling import box_shape
-from hrvol.volume.guard import keep_inputs
+from hrvol.volume.guard import keep_inputs, keep_opened
 from hrvol.volume.region import Region, region_box
 from hrvol.volume.storage.location import Location, is_url, located
 
@@ -175,6 +175,7 @@ def export(
     products = products_of(passages)
     for product in products:
         keep_inputs(product.path, *(one.volume for one in exported))
+    keep_opened((file for product in products for file in product.files), (one.volume for one in exported))
     compress = selection.what == LABELS if files.compress is None else files.compress
     voxels = sum(math.prod(box_shape(passage.box)) for passage in passages)
     empty: list[str] = []

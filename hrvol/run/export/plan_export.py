@@ -187,7 +187,8 @@ def plan_passages(
     content = content_of(exported[0], box, selection.what, classes)
     form.check(content)
     first = Passage(volume, box, (Target(out, form, content),))
-    if form.name != "precomputed" or selection.roi is not None or selection.level or selection.what != LABELS:
+    partial = selection.roi is not None or selection.level or volume.voxel_size_from == "the user"
+    if form.name != "precomputed" or partial or selection.what != LABELS:
         return (first,)
     return (first, *_coarser(exported[0], out, form, classes))
 

@@ -28,6 +28,9 @@ _SLABS = 4
 _ENOUGH = 2**26
 """Bytes of a slab from which larger ones are no quicker."""
 
+_THREADS = 256
+"""Threads of all writers of a passage."""
+
 MASKED = np.uint8(255)
 """Value of a class in its mask."""
 
@@ -121,7 +124,8 @@ def write_planes(
         Counts the voxels.
     """
     planes = slab_planes(volume, box, memory)
-    writing = Writing(planes, cpus(), compress)
+    # Each writer has its own threads, which wait for their turn.
+    writing = Writing(planes, max(1, min(cpus(), _THREADS // len(targets))), compress)
     with ExitStack() as stack:
         writers: list[PlaneWriter] = [
             stack.enter_context(target.format.open(place(target.path), target.content, writing))

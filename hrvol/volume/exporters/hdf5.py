@@ -20,6 +20,8 @@ _CHUNK = (32, 128, 128)
 
 _LEVEL = 4
 
+_FEW_CLASSES = 1000
+
 
 class _Dataset:
     """A chunked dataset whose chunks are compressed by threads: HDF5 itself uses one."""
@@ -51,7 +53,9 @@ def open_hdf5(path: Path, content: Content, writing: Writing) -> Iterator[PlaneW
     """Write ``/entry/data``, an NXdata group with the signal ``labels`` (or ``image``, ...) and its axes."""
     h5py = library("h5py", path)
     n = content.ndim
-    with h5py.File(path, "w") as file, ThreadPoolExecutor(writing.threads) as pool:
+    # Up to HDF5 1.6 a dataset has no room for the attributes of thousands of classes.
+    libver = ("v108", "latest") if len(content.classes) > _FEW_CLASSES else None
+    with h5py.File(path, "w", libver=libver) as file, ThreadPoolExecutor(writing.threads) as pool:
         file.attrs.update({"NX_class": "NXroot", "creator": SOFTWARE, "default": "entry"})
         entry = file.create_group("entry")
         entry.attrs.update({"NX_class": "NXentry", "default": "data"})

@@ -8,7 +8,7 @@ from typing import Any
 
 from hrvol.files import SOFTWARE
 from hrvol.volume.exporters.content import Content, hex_colour
-from hrvol.volume.exporters.metres import metres
+from hrvol.volume.units import metres
 
 NAME = "neuroglancer"
 

@@ -33,6 +33,8 @@ _UNITS = {"nanometer": "nm", "micrometer": "um", "millimeter": "mm", "centimeter
 
 _HEADER_BYTES = 2**16
 
+_COMMENT_BYTES = 480  # ITK reads no file with a comment of 500
+
 _BEGINNING = b"ObjectType = Image\n"
 
 
@@ -73,7 +75,7 @@ def _header(content: Content, data: str) -> bytes:
     comment = "; ".join([SOFTWARE, content.kind, *class_lines(content.classes)])
     fields = {
         "NDims": str(n),
-        "Comment": comment[: _HEADER_BYTES // 2],
+        "Comment": _shortened(comment),
         "BinaryData": "True",
         "BinaryDataByteOrderMSB": "False",
         "CompressedData": "False",
@@ -87,6 +89,12 @@ def _header(content: Content, data: str) -> bytes:
     }
     lines = (f"{name} = {value}\n" for name, value in fields.items() if value)
     return _BEGINNING + "".join(lines).encode()
+
+
+def _shortened(comment: str) -> str:
+    """Return a comment with as many classes as ITK reads."""
+    short = comment.encode()[:_COMMENT_BYTES].decode(errors="ignore")
+    return short if short == comment else short.rpartition("; ")[0]
 
 
 def _ours(path: Path) -> bool:

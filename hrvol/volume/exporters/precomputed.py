@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hrvol.errors import InputError
 from hrvol.files import SOFTWARE
 from hrvol.volume.exporters.content import Content, Format, PlaneWriter, Writing, library
-from hrvol.volume.exporters.metres import metres
+from hrvol.volume.units import metres
 
 _SIDE = 64
 

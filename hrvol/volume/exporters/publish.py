@@ -100,11 +100,22 @@ def _publish(product: Product, hidden: Path, overwrite: bool) -> None:
     check_product(product, overwrite)  # again: a long export leaves time for another one
     replaced = hidden / "replaced"
     replaced.mkdir(exist_ok=True)
-    for file in reversed(product.files):  # the header first: values without one look like nothing
-        if os.path.lexists(file):
-            os.rename(file, replaced / file.name)
-    for file in product.files:
-        os.rename(hidden / file.name, file)
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for file in reversed(product.files):  # the header first: values without one look like nothing
+            if os.path.lexists(file):
+                _move(file, replaced / file.name, moved)
+        for file in product.files:
+            _move(hidden / file.name, file, moved)
+    except BaseException:
+        for source, target in reversed(moved):  # the earlier export is there again
+            os.rename(target, source)
+        raise
+
+
+def _move(source: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
+    os.rename(source, target)
+    moved.append((source, target))
 
 
 def _sync(path: Path) -> None:

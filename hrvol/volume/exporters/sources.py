@@ -16,6 +16,7 @@ from hrvol.volume.ome.label_documents import PROBABILITIES, UNCERTAINTY
 from hrvol.volume.ome.nodes import attributes_of, member, open_zarr
 from hrvol.volume.storage.bounded_array import bounded_array
 from hrvol.volume.storage.location import Location
+from hrvol.volume.units import common_unit
 from hrvol.volume.volume import Volume, class_info, open_labels, open_volume
 
 LABELS, IMAGE = "labels", "image"
@@ -78,7 +79,8 @@ def open_exported(
     labels = open_labels(source, name=name)
     group, version = _group_of(labels)
     if level and kind == LABELS:
-        labels_at = open_volume(source if group is None else group, level=level)
+        reading = None if labels.origin is None else labels.origin[0].reading
+        labels_at = open_volume(source if group is None else replace(group, reading=reading), level=level)
         labels = replace(labels_at, name=labels.name)
     if kind == LABELS:
         classes = class_info(source if group is None else group)
@@ -91,9 +93,10 @@ def _group_of(volume: Volume) -> tuple[Location | None, int]:
     if volume.origin is None or not isinstance(volume.array, zarr.Array):
         return None, 3
     location, path = volume.origin[0], str(volume.array.path)
-    parent, _, level = path.rpartition("/")
     if not path:  # the array itself was opened
-        return None, 3
+        around, _, path = location.url.rstrip("/").rpartition("/")
+        location = Location.of(around, location.options)
+    parent, _, level = path.rpartition("/")
     group = Location.of(f"{location.url.rstrip('/')}/{parent}".rstrip("/"), location.options)
     attributes = (group if parent else location).attributes() or {}
     if not ome.names_level(attributes, level):
@@ -103,6 +106,8 @@ def _group_of(volume: Volume) -> tuple[Location | None, int]:
 
 def _beside(labels: Volume, group: Location | None, kind: str, level: int) -> tuple[Exported, ...]:
     """Open probabilities or uncertainty of labels: inside their group, or beside the group ``labels``."""
+    if labels.voxel_size_from == "the user":
+        raise UsageError(f"{labels.source}: found a voxel size for {kind}, expected none: theirs is recorded")
     places = [] if group is None else [group.url, group.url.rpartition("/labels/")[0]]
     for place in filter(None, places):
         location = Location.of(f"{place}/{kind}", group.options if group is not None else None)
@@ -132,7 +137,7 @@ def _channels(location: Location, classes: tuple[ClassInfo, ...], level: int) ->
         raise InputError(f"{source}: found no channel per class, expected {len(classes)} channels")
     units = dict(zip(axes, multiscale.units, strict=True))
     sizes, start = (dict(zip(axes, values, strict=True)) for values in (chosen.scale, chosen.translation))
-    size, unit = ome.common_unit(
+    size, unit = common_unit(
         (sizes.get("z", 1.0), sizes["y"], sizes["x"]), [units.get(axis) for axis in "zyx"]
     )
     position = (start.get("z", 0.0), start["y"], start["x"])

@@ -27,6 +27,10 @@ _PLANE = re.compile(r".+_[0-9]{4,}\.tif")
 _SOFTWARE = 305  # tag with the software
 
 
+_PAGE = 2**12
+"""Bytes of a page besides its values, at most: its directory and its colours."""
+
+
 class _Stack:
     """The pages of one file."""
 
@@ -65,7 +69,8 @@ class _Folder:
 @contextmanager
 def open_stack(path: Path, content: Content, writing: Writing) -> Iterator[PlaneWriter]:
     """Write a stack: a classic TIFF below 4 GiB of values, else a BigTIFF."""
-    with tifffile.TiffWriter(path, bigtiff=content.nbytes > _CLASSIC) as file:
+    size = content.nbytes + content.shape[0] * _PAGE
+    with tifffile.TiffWriter(path, bigtiff=size > _CLASSIC) as file:
         yield _Stack(file, content, writing)
 
 

@@ -19,6 +19,7 @@ from hrvol.errors import InputError
 from hrvol.text import printable
 from hrvol.volume.importers.extras import require
 from hrvol.volume.importers.lazy_arrays import plane_array
+from hrvol.volume.importers.numbering import check_gaps
 from hrvol.volume.importers.stored import Request, StoredImage, VoxelSize, voxel_size
 
 FILES = 2**16
@@ -27,6 +28,29 @@ FILES = 2**16
 _UNEVEN = 0.02  # of the distance of slices: rounded positions differ by less
 
 _KIND = "a DICOM file"
+
+# What is read of a header: private elements may be large, and a series has thousands of headers.
+_TAGS = (
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "PixelRepresentation",
+    "NumberOfFrames",
+    "SeriesInstanceUID",
+    "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SpacingBetweenSlices",
+    "SliceThickness",
+    "SharedFunctionalGroupsSequence",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
+
+# What the values of all slices have in common.
+_SCALE = ("RescaleSlope", "RescaleIntercept", "ImageOrientationPatient")
 
 
 def is_dicom(path: Path) -> bool:
@@ -50,7 +74,7 @@ def open_series(request: Request, files: Sequence[Path]) -> StoredImage:
     Raises
     ------
     InputError
-        There are several series, slices of another size or type, or slices are missing.
+        There are several series, slices of another size, type, scale or direction, or slices are missing.
     """
     source = request.source
     if len(files) > FILES:
@@ -70,9 +94,17 @@ def open_series(request: Request, files: Sequence[Path]) -> StoredImage:
                 f"{source}: found {printable(path.name, 100)} of {_shown(header, source)}, expected"
                 f" {_shown(first, source)} as in {printable(headers[0][0].name, 100)}"
             )
+        for name in _SCALE:
+            if not _alike(header.get(name), first.get(name)):
+                raise InputError(
+                    f"{source}: found {name} {printable(str(header.get(name)), 60)} in"
+                    f" {printable(path.name, 100)}, expected {printable(str(first.get(name)), 60)} as in"
+                    f" {printable(headers[0][0].name, 100)}"
+                )
     ordered, distance = _in_order(headers, source)
     reader = _reader(source)
     array = plane_array(lambda n: _frame(ordered[n], reader, 0), len(ordered), *layout)
+    array.files = tuple(map(str, ordered))
     return StoredImage(array, _axes(layout[0], len(ordered)), _size(first, distance), tuple(ordered))
 
 
@@ -88,7 +120,7 @@ def _frame(path: Path, read: Callable[..., NDArray[Any]], number: int) -> NDArra
 def _header(path: Path, source: str) -> Any:
     pydicom = require("pydicom", source, _KIND)
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
     except pydicom.errors.InvalidDicomError:
         raise InputError(f"{path}: cannot be read as a DICOM file") from None
     if not header.get("Rows") or not header.get("Columns"):
@@ -113,6 +145,14 @@ def _shown(header: Any, source: str) -> str:
     return f"{'x'.join(map(str, shape))} pixels of type {dtype}{frames}"
 
 
+def _alike(one: Any, other: Any) -> bool:
+    """Return whether numbers of two headers are the same but for rounding."""
+    if one is None or other is None:
+        return one is other
+    first, second = (np.array(value, np.float64) for value in (one, other))
+    return first.shape == second.shape and bool(np.allclose(first, second, rtol=1e-6, atol=1e-4))
+
+
 def _axes(shape: tuple[int, ...], count: int) -> tuple[str, ...]:
     return ("z" if count > 1 else "frame", "y", "x", "s")[: len(shape) + 1]
 
@@ -124,6 +164,7 @@ def _in_order(headers: Sequence[tuple[Path, Any]], source: str) -> tuple[list[Pa
         numbers = [int(header.get("InstanceNumber") or 0) for _, header in headers]
         if len(set(numbers)) < len(numbers):
             raise InputError(f"{source}: found slices without positions or numbers, expected one of both")
+        check_gaps(source, [numbers], "slices")
         return [path for _, path in sorted(zip(numbers, (p for p, _ in headers), strict=True))], None
     order = sorted(range(len(headers)), key=lambda i: (positions[i], headers[i][0].name))
     along = np.array([positions[i] for i in order], np.float64)

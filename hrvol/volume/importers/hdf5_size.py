@@ -10,7 +10,7 @@ import numpy as np
 from hrvol.volume.axes import spacing
 from hrvol.volume.importers.hdf5_search import text_of
 from hrvol.volume.importers.stored import UNKNOWN, VoxelSize, voxel_size
-from hrvol.volume.ome.metadata import METRES, normal_unit
+from hrvol.volume.units import METRES, normal_unit
 
 _STEPS = 2**20  # of an axis
 

@@ -29,6 +29,11 @@ class SlicedArray:
         Returns the values of a selection: one integer or slice of step 1 per axis.
     shape, dtype, chunks
         Of the array; ``chunks`` is what is decoded at least for one voxel.
+
+    Attributes
+    ----------
+    files
+        Paths of the files along the first axis, if there is one for each index.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class SlicedArray:
         self.dtype = np.dtype(dtype)
         self.chunks = tuple(int(side) for side in chunks)
         self._read = read
+        self.files: tuple[str, ...] | None = None
 
     def __getitem__(self, selection: Selection) -> NDArray[Any]:
         return self._read(selection)
@@ -159,7 +165,7 @@ def plane_array(
     return SlicedArray(select, (count, *sides), kind, (1, *sides))
 
 
-def read_exactly(stream: Any, offset: int, count: int) -> bytes:
+def read_exactly(stream: Any, offset: int, count: int) -> bytearray:
     """Return bytes of a decompressing stream, and no more than these.
 
     Raises
@@ -179,4 +185,4 @@ def read_exactly(stream: Any, offset: int, count: int) -> bytes:
         if not part:
             raise ValueError(f"found {len(data):,} bytes of values, expected {count:,}")
         data += part
-    return bytes(data)
+    return data

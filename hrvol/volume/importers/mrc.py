@@ -1,4 +1,8 @@
-"""Open MRC, REC and MAP files (mrcfile) as memory maps; compressed ones are decoded as a whole."""
+"""Open MRC, REC and MAP files (mrcfile) as memory maps; compressed ones are decoded as a whole.
+
+Bytes (mode 0) are signed in the definition of 2014. IMOD, SerialEM and FIB-SEM software write unsigned ones:
+fields of IMOD's tell (https://bio3d.colorado.edu/imod/doc/mrc_format.txt), or a maximum above 127.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,12 @@ from hrvol.volume.importers.stored import Request, StoredImage, VoxelSize, grey_
 _HEADER = 1024  # bytes
 
 _EXTENDED = slice(92, 96)  # of these, the size of the extended header
+
+_IMOD = slice(152, 160)  # of these, IMOD's stamp and flags
+
+_IMOD_STAMP = 1146047817
+
+_SIGNED, _HALF_BYTES = 1, 16  # flags of IMOD
 
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
 
@@ -48,6 +58,8 @@ def open_mrc(request: Request) -> StoredImage:
         raise InputError(
             f"{request.source}: found shape {shape} after {extended} bytes, expected numbers above 0"
         )
+    if dtype == np.int8 and _unsigned(head, header, request.source):
+        dtype = np.dtype(np.uint8)
     offset = _HEADER + extended
     array: Any
     if opener is open:
@@ -61,6 +73,17 @@ def open_mrc(request: Request) -> StoredImage:
 
         array = WholeArray(request.source, "a compressed MRC file", load, shape, dtype)
     return StoredImage(array, grey_axes(shape), _size(header), (path,))
+
+
+def _unsigned(head: bytes | bytearray, header: Any, source: str) -> bool:
+    """Return whether the values of mode 0 are unsigned."""
+    stamp, flags = (int(number) for number in np.frombuffer(head[_IMOD], header.mode.dtype))
+    if stamp == _IMOD_STAMP:
+        if flags & _HALF_BYTES:
+            raise InputError(f"{source}: found two values per byte, expected one")
+        return not flags & _SIGNED
+    low, high = float(header.dmin), float(header.dmax)
+    return 0 <= low <= high <= np.iinfo(np.uint8).max and high > np.iinfo(np.int8).max
 
 
 def _size(header: Any) -> VoxelSize:

@@ -49,7 +49,7 @@ def open_nifti(request: Request) -> StoredImage:
         stored = array
 
         def read(selection: Selection) -> NDArray[Any]:
-            values: NDArray[Any] = np.asarray(stored[selection]) * slope + inter
+            values: NDArray[Any] = np.asarray(stored[selection], np.float64) * slope + inter
             return values
 
         array = SlicedArray(read, shape, np.float64, stored.chunks)

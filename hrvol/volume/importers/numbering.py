@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +13,10 @@ from hrvol.errors import InputError
 from hrvol.text import listed, printable
 
 _NUMBERS = re.compile(r"([0-9]{1,18})")
+
+_SHOWN = 10  # gaps
+
+_FEW = 11  # numbers that a short series may lack
 
 
 def parts_of(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -38,7 +44,7 @@ def in_order(source: str, files: Sequence[Path]) -> list[Path]:
     Raises
     ------
     InputError
-        The names are of several series, two are equal but for leading zeros, or numbers are missing.
+        The names are of several series, no number differs in all of them, or numbers are missing.
     """
     kinds: dict[tuple[str, ...], list[Path]] = {}
     for path in files:
@@ -51,37 +57,72 @@ def in_order(source: str, files: Sequence[Path]) -> list[Path]:
         )
     ordered = sorted(files, key=natural_key)
     table = [parts_of(path.name)[1] for path in ordered]
-    # A number of which the others depend, such as a time, may have gaps.
     columns = [column for column in zip(*table, strict=True) if len(set(column)) == len(table)]
     if len(table) > 1 and not columns:
-        _check_repeated(source, ordered, table)
-    gaps = [_missing(column) for column in columns]
-    if gaps and all(gaps) and (missing := min(gaps, key=len)):
-        raise InputError(
-            f"{source}: found {len(files):,} images from {printable(ordered[0].name, 60)} to"
-            f" {printable(ordered[-1].name, 60)}, expected no gaps: {listed(missing)} missing"
-        )
+        _refuse_repeated(source, ordered, table)
+    what = f"images from {printable(ordered[0].name, 60)} to {printable(ordered[-1].name, 60)}"
+    check_gaps(source, columns, what)
     return ordered
 
 
-def _check_repeated(source: str, ordered: Sequence[Path], table: Sequence[tuple[int, ...]]) -> None:
+def check_gaps(source: str, columns: Sequence[Sequence[int]], what: str) -> None:
+    """Raise an :class:`InputError` if numbers of files are missing.
+
+    Parameters
+    ----------
+    source, what
+        What the user named, and what is numbered, for the message.
+    columns
+        Numbers of all files, once or several times. One that is no count, such as a time, tells nothing; of
+        two counts one may have gaps.
+    """
+    gaps = [missing for column in columns if (missing := _missing(column)) is not None]
+    if gaps and all(gaps):
+        missing = min(gaps, key=len)
+        more = " and more" if len(missing) > _SHOWN else ""
+        raise InputError(
+            f"{source}: found {len(columns[0]):,} {what}, expected no gaps:"
+            f" {', '.join(missing[:_SHOWN])}{more} missing"
+        )
+
+
+def _refuse_repeated(source: str, ordered: Sequence[Path], table: Sequence[tuple[int, ...]]) -> None:
+    """Raise an :class:`InputError` for files of which no number tells the plane."""
     twice = next((i for i in range(1, len(table)) if table[i] == table[i - 1]), None)
+    names = [printable(path.name, 60) for path in ordered[(twice or 1) - 1 : (twice or 1) + 1]]
     if twice is not None:
-        names = [printable(path.name, 60) for path in ordered[twice - 1 : twice + 1]]
         raise InputError(f"{source}: found {names[0]} and {names[1]}, expected each number once")
+    raise InputError(
+        f"{source}: found {names[0]} and {names[1]}, numbered in several ways (channels, or parts of a"
+        " scan?), expected one number that differs in all files: name one series by a pattern, such as"
+        " 'FOLDER/*_0.tif'"
+    )
 
 
-def _missing(column: Sequence[int]) -> list[int]:
-    """Return numbers that a series lacks; none if its step is constant, or it is no count."""
+def _missing(column: Sequence[int]) -> list[str] | None:
+    """Return the numbers and ranges that a series lacks; ``None`` if it is no count."""
     numbers = sorted(column)
     steps = [b - a for a, b in pairwise(numbers)]
-    if not steps or min(steps) == max(steps):
-        return []
-    step = min(steps)
-    if any(gap % step for gap in steps):
-        step = 1
-    whole = (numbers[-1] - numbers[0]) // step + 1
-    if whole > 2 * len(numbers) + 10:  # a time, or a random number
-        return []
-    present = set(numbers)
-    return [n for n in range(numbers[0], numbers[-1], step) if n not in present]
+    step = _step(steps)
+    if step is None:
+        return None
+    missing = []
+    for number, gap in zip(numbers, steps, strict=False):
+        if gap > step:
+            first, last = number + step, number + gap - step
+            missing.append(str(first) if first == last else f"{first} to {last}")
+    return missing
+
+
+def _step(steps: Sequence[int]) -> int | None:
+    """Return the step of a count; ``None`` for times and random numbers.
+
+    Most steps of a count are equal, or it lacks no more numbers than it has.
+    """
+    if not steps:
+        return 1
+    step, often = min(Counter(steps).items(), key=lambda item: (-item[1], item[0]))
+    if 2 * often >= len(steps) and not any(gap % step for gap in steps):
+        return step
+    step = math.gcd(*steps)
+    return step if sum(steps) // step <= 2 * len(steps) + _FEW else None

@@ -8,14 +8,16 @@ any other file all of it.
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from hrvol.errors import InputError
@@ -111,7 +113,7 @@ def _plane_of(path: Path, source: str) -> _Plane:
     if path.suffix.lower() not in SUFFIXES:
         shape, dtype = raster_shape(path)
         return _Plane(header, shape, dtype, shape, UNKNOWN)
-    image = open_tiff(path, 0)
+    image = open_tiff(path, 0)  # of which nothing is read
     shape, dtype = _flat(image)
     if len(shape) != 2 and image.axes is not None and image.axes[-1] != "s":
         raise InputError(
@@ -147,29 +149,26 @@ def _flat(image: StoredImage) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 class PlaneStack(SlicedArray):
-    """Planes in files of their own.
-
-    Attributes
-    ----------
-    files
-        One path per plane, as text.
-    """
+    """Planes in files of their own."""
 
     def __init__(self, files: Sequence[Path], plane: _Plane) -> None:
         super().__init__(self._select, (len(files), *plane.shape), plane.dtype, (1, *plane.chunks))
-        self.files = tuple(os.fspath(path) for path in files)
+        self._paths = self.files = tuple(os.fspath(path) for path in files)
         self._plane = plane
-        self._opened = lru_cache(_OPEN)(_open_plane)
+        self._opened = _OpenFiles()
 
     def _select(self, selection: Selection) -> NDArray[Any]:
         first, rest = selection[0], selection[1:]
         if not isinstance(first, slice):
             return self._part_of(first, rest)
-        return np.stack([self._part_of(number, rest) for number in range(len(self.files))[first]])
+        return np.stack([self._part_of(number, rest) for number in range(len(self._paths))[first]])
 
     def _part_of(self, number: int, rest: Selection) -> NDArray[Any]:
-        path = self.files[number]
-        values = self._opened(path)
+        path = self._paths[number]
+        with self._opened.use(path) as values:
+            return self._selected(path, values, rest)
+
+    def _selected(self, path: str, values: Any, rest: Selection) -> NDArray[Any]:
         shape, dtype = (
             tuple(side for side in values.shape if side > 1 or len(values.shape) == 2),
             values.dtype,
@@ -185,6 +184,38 @@ class PlaneStack(SlicedArray):
 
 def _stack(files: Sequence[Path], plane: _Plane) -> PlaneStack:
     return PlaneStack(files, plane)
+
+
+class _OpenFiles:
+    """Keeps the files that were used last open, a few of them, and closes the others.
+
+    Objects of tifffile refer to each other: without that their files stay open until Python looks for such
+    objects, which takes long in a large process. A worker would reach the limit of open files.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[str, Any] = {}
+
+    @contextmanager
+    def use(self, path: str) -> Iterator[Any]:
+        """Give the pixels of a file to one thread; another one opens the file again."""
+        with self._lock:
+            values = self._kept.pop(path, None)
+        if values is None:
+            values = _open_plane(path)
+        unused = [values]
+        try:
+            yield values
+            with self._lock:
+                unused = [self._kept.pop(path)] if path in self._kept else []
+                self._kept[path] = values
+                while len(self._kept) > _OPEN:
+                    unused.append(self._kept.pop(next(iter(self._kept))))
+        finally:
+            for one in unused:
+                if isinstance(one, zarr.Array):
+                    one.store.close()
 
 
 def _open_plane(path: str) -> Any:

@@ -47,7 +47,13 @@ def open_raw(request: Request) -> StoredImage:
                 f" ({path.stem}.mhd, .nhdr, .vgi or {path.name}.info)"
             )
         side = Request(beside, str(beside))
-        return open_nrrd(side) if beside.suffix.lower() == ".nhdr" else open_side_file(side)
+        image = open_nrrd(side) if beside.suffix.lower() == ".nhdr" else open_side_file(side)
+        if not any(file.samefile(path) for file in image.files):
+            raise InputError(
+                f"{request.source}: found a side file {beside.name} that describes another file"
+                f" ({image.files[-1].name}), expected --raw-shape z,y,x and --raw-dtype, or its own side file"
+            )
+        return image
     array = mapped(request.source, path, layout.stored, layout.shape, layout.offset, "C")
     found, needed = path.stat().st_size, math.prod(layout.shape) * layout.stored.itemsize + layout.offset
     if found != needed:
@@ -101,4 +107,4 @@ def _inflated(header: RawHeader) -> NDArray[Any]:
                 data += stream.decompress(stream.unconsumed_tail, nbytes - len(data))
     if len(data) < nbytes:
         raise ValueError(f"found {len(data):,} bytes of values, expected {nbytes:,}")
-    return np.frombuffer(bytes(data), header.dtype).reshape(header.shape)
+    return np.frombuffer(data, header.dtype).reshape(header.shape)

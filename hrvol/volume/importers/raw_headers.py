@@ -19,6 +19,7 @@ from hrvol.errors import InputError
 from hrvol.reading.bounded import read_file
 from hrvol.text import printable
 from hrvol.volume.importers.stored import UNKNOWN, VoxelSize, voxel_size
+from hrvol.volume.units import METRES, normal_unit
 
 _HEADER_BYTES = 2**16
 
@@ -90,6 +91,8 @@ def read_metaimage(path: Path, source: str) -> RawHeader:
     whole = name.upper() == "LOCAL" or (path.parent / name).is_file()
     if name.upper() == "LIST" or (not whole and ("%" in name or " " in name)):
         raise InputError(f"{source}: found values in several files, expected one file")
+    if values.get("BinaryData", "True").lower() == "false":
+        raise InputError(f"{source}: found values as text, expected BinaryData = True")
     local = name.upper() == "LOCAL"
     sides = _integers(values, "DimSize", source)
     if not 2 <= len(sides) <= 3:
@@ -102,9 +105,8 @@ def read_metaimage(path: Path, source: str) -> RawHeader:
     big = values.get("ElementByteOrderMSB", values.get("BinaryDataByteOrderMSB", "False")).lower() == "true"
     channels = int(_number(values.get("ElementNumberOfChannels", "1"), "ElementNumberOfChannels", source))
     spacing = values.get("ElementSpacing") or values.get("ElementSize")
-    sizes = (
-        [_float(text) for text in spacing.split()][::-1] if spacing else [None] * len(sides)
-    )  # the unit is the user's
+    sizes = [_float(text) for text in spacing.split()][::-1] if spacing else [None] * len(sides)
+    unit = values.get("DistanceUnits")  # which few programs write
     names = "zyx"[-len(sides) :]
     known = dict(zip(names, sizes, strict=False))
     offset = place if local else int(_number(values.get("HeaderSize", "0"), "HeaderSize", source))
@@ -113,17 +115,34 @@ def read_metaimage(path: Path, source: str) -> RawHeader:
         (*reversed(sides), *([channels] if channels > 1 else [])),
         np.dtype(kind).newbyteorder(">" if big else "<"),
         offset,
-        voxel_size([known.get(axis) for axis in "zyx"], None, "MetaImage header") if spacing else UNKNOWN,
+        _size([known.get(axis) for axis in "zyx"], unit) if spacing else UNKNOWN,
         (*names, "c") if channels > 1 else None,
         values.get("CompressedData", "False").lower() == "true",
     )
 
 
+def _size(sizes: list[float | None], unit: str | None) -> VoxelSize:
+    known = unit if normal_unit(unit) in METRES else None
+    return voxel_size(sizes, known, "MetaImage header")
+
+
 def read_vgi(path: Path, source: str) -> RawHeader:
-    """Read a ``.vgi`` of Volume Graphics, which has values per section."""
+    """Read a ``.vgi`` of Volume Graphics, which has values per section; those of the file come first."""
     values: dict[str, str] = {}
-    for name, value in _pairs(path):
-        values.setdefault(name.lower(), value)
+    of_file: dict[str, str] = {}
+    files: set[str] = set()
+    for section, name, value in _values(path):
+        if re.fullmatch(r"file[0-9]*", section):
+            files.add(section)
+            of_file.setdefault(name.lower(), value)
+        else:
+            values.setdefault(name.lower(), value)
+    values |= of_file
+    if len(files) > 1 or values.get("fileformat", "raw").lower() != "raw":
+        found = (
+            f"{len(files)} files" if len(files) > 1 else f"values of format {_shown(values['fileformat'])}"
+        )
+        raise InputError(f"{source}: found {found}, expected one raw file")
     if "size" not in values or "name" not in values:
         raise InputError(f"{source}: found no Size or Name in a file of Volume Graphics, expected both")
     sides = _integers(values, "size", source)
@@ -150,7 +169,7 @@ def read_vgi(path: Path, source: str) -> RawHeader:
 
 def read_info(path: Path, source: str) -> RawHeader:
     """Read an ``.info`` of PyHST: the type follows from the size of the file beside it."""
-    values = {name.upper(): value for name, value in _pairs(path)}
+    values = {name.upper(): value for _, name, value in _values(path)}
     missing = [name for name in ("NUM_X", "NUM_Y", "NUM_Z") if name not in values]
     if missing:
         raise InputError(f"{source}: found no {missing[0]} in a description of a volume, expected it")
@@ -173,13 +192,16 @@ def read_info(path: Path, source: str) -> RawHeader:
     return RawHeader(data, shape, np.dtype(kind).newbyteorder(">" if big else "<"), 0, size)
 
 
-def _pairs(path: Path) -> list[tuple[str, str]]:
+def _values(path: Path) -> list[tuple[str, str, str]]:
+    """Return section (empty without one), name and value of each line ``NAME = VALUE``."""
     text = read_file(path, _HEADER_BYTES, "a description of a volume").decode("utf-8", "replace")
-    found = []
-    for line in text.splitlines():
+    found, section = [], ""
+    for line in map(str.strip, text.splitlines()):
         name, equals, value = line.partition("=")
-        if equals and not line.lstrip().startswith(("!", "#", ";")):
-            found.append((name.strip(), value.strip().strip('"')))
+        if line.startswith(("[", "{")) and line.endswith(("]", "}")):
+            section = line[1:-1].lower()
+        elif equals and not line.startswith(("!", "#", ";")):
+            found.append((section, name.strip(), value.strip().strip('"')))
     return found
 
 

@@ -11,9 +11,11 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from hrvol.errors import HrvolError, InputError, one_line
+from hrvol.text import printable
 from hrvol.volume.importers import dicom, hdf5, mrc, n5, nifti, npy, nrrd, planes, raw, rosetta, tiff, txrm
 from hrvol.volume.importers.extras import read_quietly, without_warnings
 from hrvol.volume.importers.recognise import check_exists
@@ -226,15 +228,17 @@ def _format(head: bytes, name: str, request: Request) -> Format | None:
 
 def _found_folder(request: Request) -> Found | None:
     folder = request.path
+    if any(os.path.lexists(folder / name) for name in _ZARR):  # beside a million chunks, perhaps
+        return None
     try:
         with os.scandir(folder) as entries:
-            listed = [(entry.name, entry) for entry, _ in zip(entries, range(_FOLDER_ENTRIES), strict=False)]
+            listed = list(islice(entries, _FOLDER_ENTRIES + 1))
             # Pipes and devices are no images, whatever their names; folders are none either.
-            names = [name for name, entry in listed if name in _ZARR or entry.is_file()]
+            names = [entry.name for entry in listed if entry.is_file()]
     except OSError as error:
         raise InputError(f"{request.source}: cannot be opened: {error.strerror}") from None
-    if any(name in _ZARR for name in names):
-        return None
+    if len(listed) > _FOLDER_ENTRIES:
+        raise InputError(f"{request.source}: found more than {_FOLDER_ENTRIES:,} files, expected fewer")
     if n5.ATTRIBUTES in names and n5.is_n5(folder):
         return Found("an N5 dataset", partial(n5.open_n5, request), True)
     return _found_files(request, [folder / name for name in names])
@@ -244,6 +248,7 @@ def _found_files(request: Request, files: Sequence[Path], every: bool = False) -
     """Return what opens several files as one stack; of a folder, files of other kinds are left out."""
     images = planes.image_files(files)
     if images and (len(images) == len(files) or not every):
+        _check_previews(request, images, files)
         return Found("a stack of images", partial(planes.open_planes, request, files=images))
     slices = [path for path in files if _is_slice(path)]
     if slices:
@@ -254,6 +259,29 @@ def _found_files(request: Request, files: Sequence[Path], every: bool = False) -
             " slices"
         )
     return None
+
+
+def _check_previews(request: Request, images: Sequence[Path], files: Sequence[Path]) -> None:
+    """Raise an :class:`InputError` if a folder holds as many volumes as images, which show them."""
+    if 2 * len(images) > len(files):
+        return
+    of_images = set(images)
+    others = [path for path in files if path not in of_images and _is_volume(path)]
+    if len(others) >= len(images):
+        raise InputError(
+            f"{request.source}: found images ({printable(images[0].name, 60)}) and at least as many files of"
+            f" other formats ({printable(others[0].name, 60)}), expected one kind: name a file, or a pattern"
+            " such as 'FOLDER/*.tif'"
+        )
+
+
+def _is_volume(path: Path) -> bool:
+    """Return whether a file is probably of a format for volumes."""
+    if path.name.startswith("."):
+        return False
+    name = path.name.lower()
+    suffixes = (suffix for known in FORMATS for suffix in known.suffixes if suffix not in raw.SIDE_FILES)
+    return name.endswith(tuple(suffixes)) or _is_microscope(b"", name) or _is_slice(path)
 
 
 def _is_slice(path: Path) -> bool:

@@ -81,7 +81,17 @@ def _open_raw(location: Location, url: str) -> StoredImage:
         raise InputError(
             f"{location.url}: found a file without a header, expected --raw-shape z,y,x and --raw-dtype"
         )
-    return _ranges(location, _stream(location, url), layout.shape, layout.stored, layout.offset, False)
+    stream = _stream(location, url)
+    size = stream.seek(0, 2)
+    image = _ranges(location, stream, layout.shape, layout.stored, layout.offset, False)
+    # As of a local file: a shape or a type that does not fit shifts all voxels.
+    needed = layout.offset + math.prod(layout.shape) * layout.stored.itemsize
+    if size != needed:
+        raise InputError(
+            f"{location.url}: found {size:,} bytes, expected {needed:,} for shape {layout.shape} of type"
+            f" {layout.dtype} after {layout.offset:,} bytes"
+        )
+    return image
 
 
 def _ranges(

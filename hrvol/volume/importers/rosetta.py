@@ -19,7 +19,7 @@ from hrvol.text import listed, printable
 from hrvol.volume.importers.extras import require
 from hrvol.volume.importers.lazy_arrays import Selection, SlicedArray
 from hrvol.volume.importers.stored import Request, StoredImage, VoxelSize, grey_axes, voxel_size
-from hrvol.volume.ome.metadata import METRES, normal_unit
+from hrvol.volume.units import METRES, normal_unit
 
 READERS = {
     ".dm3": "digitalmicrograph",
@@ -89,7 +89,8 @@ def _size(entries: Sequence[Mapping[str, Any]], axes: Sequence[str], suffix: str
     """Return the voxel size from the axes of a signal; steps in time, energy or angle are none."""
     sizes: dict[str, Any] = {}
     units: dict[str, str] = {}
-    for axis, entry in zip(axes, entries, strict=False):
+    ordered = sorted(entries, key=lambda entry: entry.get("index_in_array", 0))
+    for axis, entry in zip(axes, ordered, strict=False):
         unit = str(entry.get("units") or "")
         if normal_unit(unit) in METRES and entry.get("scale") is not None:
             sizes[axis], units[axis] = abs(float(entry["scale"])), unit

@@ -10,8 +10,8 @@ from typing import Any
 
 from hrvol.arrays import Spacing3
 from hrvol.text import printable
-from hrvol.volume.ome.metadata import METRES, common_unit, normal_unit
 from hrvol.volume.read_options import RawLayout
+from hrvol.volume.units import METRES, common_unit, normal_unit
 
 _METRES = (1e-13, 1e2)
 """Sizes of voxels that exist, in metres."""
@@ -63,12 +63,15 @@ class VoxelSize:
         What of the file states it; empty if it is unknown.
     notes
         Values of the file that are no sizes.
+    missing
+        Axes for which the file states nothing, if it states the size of others.
     """
 
     zyx: Spacing3 = (1.0, 1.0, 1.0)
     unit: str | None = None
     origin: str = ""
     notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 UNKNOWN = VoxelSize()
@@ -130,7 +133,8 @@ def voxel_size(sizes: Sequence[Any], units: Sequence[str | None] | str | None, o
     names = [known[-1] if size is None else name for size, name in zip(kept, names, strict=True)]
     z, y, x = (1.0 if size is None else size for size in kept)
     zyx, unit = common_unit((z, y, x), names)
-    return VoxelSize(zyx, unit, origin, notes)
+    missing = tuple(axis for axis, size in zip("zyx", sizes, strict=True) if size is None)
+    return VoxelSize(zyx, unit, origin, notes, missing)
 
 
 def metres_size(sizes: Sequence[Any], origin: str) -> VoxelSize:

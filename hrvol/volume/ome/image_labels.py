@@ -88,14 +88,22 @@ class ImageGroup:
             location.write_json(".zgroup", {"zarr_format": 2})
         location.write_json(".zattrs", {**(_document(location, ".zattrs") or {}), LABELS: list(names)})
 
+    def check(self) -> None:
+        """Raise :class:`InputError` if metadata that will be changed cannot be read."""
+        self.names()
+        for location, key in self._consolidated():
+            _document(location, key)
+
+    def _consolidated(self) -> list[tuple[Location, str]]:
+        """Return the groups around labels that may have consolidated metadata, and the names of these."""
+        folders = dict.fromkeys((self.path / LABELS, self.path, self.root))
+        key = MARK if self.zarr_format == 3 else _CONSOLIDATED
+        return [(Location.of(folder), key) for folder in folders]
+
     def _consolidate(self, name: str, *, gone: bool = False) -> None:
         """Bring consolidated metadata up to date, where groups around the labels have some."""
-        folders = [self.path / LABELS, self.path]
-        folders += [self.root] if self.root != self.path else []
-        for folder in folders:
-            location = Location.of(folder)
-            key = MARK if self.zarr_format == 3 else _CONSOLIDATED
-            document = _document(location, key)
+        for location, key in self._consolidated():
+            folder, document = Path(location.url), _document(location, key)
             copy = (document or {}).get("consolidated_metadata" if self.zarr_format == 3 else "metadata")
             if self.zarr_format == 3 and isinstance(copy, Mapping):
                 copy = copy.get("metadata")
@@ -178,7 +186,7 @@ def find_image(source: Any) -> ImageGroup:
         raise InputError(
             f"{image.labels}: found no Zarr group, expected one, or nothing, where labels are kept"
         )
-    image.names()  # raises if they are damaged
+    image.check()  # now, and not when a run of days is done
     return image
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hrvol.arrays import Spacing3
 from hrvol.classes import ClassInfo, default_colour
 from hrvol.errors import InputError
 from hrvol.reading.schema import validated
@@ -21,41 +20,6 @@ VERSION = "0.5"
 
 DEFAULT_LABELS = "hrvol"
 """Default name of labels to write and to read."""
-
-METRES = {
-    "picometer": 1e-12,
-    "angstrom": 1e-10,
-    "nanometer": 1e-9,
-    "micrometer": 1e-6,
-    "millimeter": 1e-3,
-    "centimeter": 1e-2,
-    "inch": 0.0254,
-    "meter": 1.0,
-}
-"""Lengths of units in metres."""
-
-# Other spellings, by users and other software.
-_SPELLINGS = {
-    "å": "angstrom",
-    "ångström": "angstrom",
-    "pm": "picometer",
-    "nm": "nanometer",
-    "nanometre": "nanometer",
-    "um": "micrometer",
-    "µm": "micrometer",
-    "μm": "micrometer",
-    "\\u00b5m": "micrometer",
-    "micron": "micrometer",
-    "microns": "micrometer",
-    "micrometre": "micrometer",
-    "mm": "millimeter",
-    "millimetre": "millimeter",
-    "cm": "centimeter",
-    "centimetre": "centimeter",
-    "in": "inch",
-    "m": "meter",
-    "metre": "meter",
-}
 
 # Units of length in the specification: napari and neuroglancer open nothing with another unit.
 _PREFIXES = "yocto zepto atto femto pico nano micro milli centi deci hecto kilo mega giga tera peta exa zetta"
@@ -88,40 +52,6 @@ class Multiscale:
     axes: tuple[str, ...]
     units: tuple[str | None, ...]
     levels: tuple[Level, ...]
-
-
-def normal_unit(unit: str | None) -> str | None:
-    """Return the OME name of a unit of length; ``None`` for no unit and for pixels."""
-    if unit is None:
-        return None
-    name = unit.strip().lower()
-    if name in ("", "pixel", "pixels", "px", "none", "null"):
-        return None
-    return _SPELLINGS.get(name, name)
-
-
-def common_unit(sizes: Spacing3, units: Sequence[str | None]) -> tuple[Spacing3, str | None]:
-    """Express voxel sizes (z, y, x) in the unit of x.
-
-    Parameters
-    ----------
-    sizes, units
-        Per axis, (z, y, x). The size of an axis without a unit of length is not converted.
-
-    Returns
-    -------
-    tuple
-        The sizes and the unit of x (``None`` if it has none).
-    """
-    names = [normal_unit(unit) for unit in units]
-    target = names[-1]
-    if target not in METRES:
-        return sizes, target
-    z, y, x = (
-        size * METRES[name] / METRES[target] if name in METRES and name != target else size
-        for size, name in zip(sizes, names, strict=True)
-    )
-    return (z, y, x), target
 
 
 def ome_attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:

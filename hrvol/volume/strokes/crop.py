@@ -10,7 +10,7 @@ from hrvol.arrays import Shape3, Spacing3
 from hrvol.errors import StrokesError
 from hrvol.volume.importers.extras import read_quietly
 from hrvol.volume.importers.tiff import SUFFIXES
-from hrvol.volume.ome.metadata import common_unit
+from hrvol.volume.units import common_unit
 from hrvol.volume.volume import Volume
 
 _WHOLE = 0.05

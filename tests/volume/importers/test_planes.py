@@ -1,7 +1,11 @@
 """Folders and patterns of images: order, gaps, planes that differ, and what is read of them."""
 
+import gc
+import os
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +55,17 @@ def test_patterns(tmp_path):
         open_volume(folder)
 
 
+@pytest.mark.parametrize("other", ["scan.h5", "scan.raw", "scan.dm3", "IM0001"])
+def test_a_preview_is_no_volume(tmp_path, other):
+    folder = write(tmp_path / "v", "preview{}.png", [0])
+    (folder / other).write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(InputError, match=rf"found images \(preview0\.png\) and at .*\({other}\)"):
+        open_volume(folder)
+    np.testing.assert_array_equal(open_volume(folder / "*.png").read(), VALUES[:1])
+    write(folder, "preview{}.png")  # a stack, and one file beside it
+    np.testing.assert_array_equal(open_volume(folder).read(), VALUES)
+
+
 def test_gaps(tmp_path):
     folder = write(tmp_path / "v")
     (folder / "scan_4.tif").unlink()
@@ -64,6 +79,29 @@ def test_gaps(tmp_path):
         open_volume(write(tmp_path / "times", "{}.tif", [f"{n}_{n * n * 7919}" for n in range(12)])).read(),
         VALUES,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "missing"),
+    [
+        ("{:04}.tif", [*range(6), *range(900, 906)], "6 to 899 missing"),  # more are missing than there are
+        ("{}.tif", [f"{n}_{1000 + n * n * 7919}" for n in (*range(5), *range(6, 13))], "5 missing"),
+        ("z{}.tif", [n for n in range(0, 80, 5) if n not in (20, 30, 35)], "20, 30 to 35 missing"),
+        ("{}.tif", [0, 1, 10**17], "2 to 99999999999999999 missing"),  # and no list of them in memory
+    ],
+)
+def test_gaps_beside_a_time_and_large_ones(tmp_path, name, numbers, missing):
+    folder = write(tmp_path / "v", name, numbers, VALUES[[0] * len(numbers)])
+    with pytest.raises(InputError, match=f"expected no gaps: {missing}"):
+        open_volume(folder)
+
+
+@pytest.mark.parametrize("name", ["z{:03}_c{}.tif", "z{:03}_channel_{:02}.tif"])
+def test_channels_in_files_of_their_own_are_no_planes(tmp_path, name):
+    folder = write(tmp_path / "v", "{}.tif", [name.format(z, c)[:-4] for z in range(6) for c in range(2)])
+    with pytest.raises(InputError, match=r"z000_c.* numbered in several ways .*channels"):
+        open_volume(folder)
+    np.testing.assert_array_equal(open_volume(folder / "z*1.tif").read(), VALUES[1::2])
 
 
 @pytest.mark.parametrize(
@@ -146,3 +184,29 @@ def test_many_planes_open_quickly(tmp_path):
     again = pickle.loads(stored)
     again.read((slice(700, 703), slice(0, 5), slice(0, 5)))
     assert time.process_time() - began < 0.5  # headers are not read again
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_few_files_stay_open(tmp_path, compression):
+    """Without a walk over all objects, which Python makes seldom in a large process."""
+    folder = write(tmp_path / "v", values=VALUES[[0] * 100], compression=compression)
+    volume = open_volume(folder)
+
+    def opened():
+        links = Path("/proc/self/fd").iterdir()
+        return sum(os.readlink(link).endswith(".tif") for link in links if os.path.lexists(link))
+
+    before, most = opened(), 0
+    gc.disable()
+    try:
+        for z in range(0, 100, 10):
+            box = (slice(z, z + 10), slice(0, 20), slice(0, 30))
+            np.testing.assert_array_equal(volume.read(box), VALUES[[0] * 10])
+            most = max(most, opened())
+        with ThreadPoolExecutor(4) as pool:
+            for values in pool.map(lambda z: volume.read((slice(z % 9, z % 9 + 1), *box[1:])), range(99)):
+                np.testing.assert_array_equal(values, VALUES[:1])
+        most = max(most, opened())
+    finally:
+        gc.enable()
+    assert most - before <= 24
