@@ -22,6 +22,9 @@ import hrvol
 from hrvol.cli import main
 from hrvol.recipe import specs
 from hrvol.recipe.recipe import PRESETS, SUMMARIES, Recipe
+from hrvol.series import options_spec, step_specs
+from hrvol.series.spec import SeriesSpec, VolumeSpec
+from hrvol.series.workflow_file import workflow_schema
 
 DOCS = Path(__file__).parent
 
@@ -36,7 +39,7 @@ API = {
     ],
     "Training": ["train_model", "tune_recipe", "fit_classes", "StrokesSource"],
     "Runs": [
-        *("segment_volume", "cluster_volume", "plan_run", "run_status", "stop_signals"),
+        *("segment_volume", "cluster_volume", "plan_run", "run_series", "run_status", "stop_signals"),
         *("evaluate_volumes", "export_volume"),
     ],
     "Exploring": ["detect_objects", "find_similar", "pca_picture", "extract_features"],
@@ -319,6 +322,65 @@ def recipe_page() -> str:
     return "\n".join(page)
 
 
+# The workflow file
+
+
+WORKFLOW = {
+    "Top level": SeriesSpec,
+    "volumes": VolumeSpec,
+    "options": options_spec.ComputeSpec,
+    "reading": options_spec.ReadingSpec,
+    "reading.raw": options_spec.RawSpec,
+    "steps.tune": step_specs.TuneSpec,
+    "steps.train": step_specs.TrainSpec,
+    "steps.train.pairs": step_specs.PairSpec,
+    "steps.cluster": step_specs.ClusterSpec,
+    "steps.distil": step_specs.DistilSpec,
+    "steps.segment": step_specs.SegmentSpec,
+    "steps.evaluate": step_specs.EvaluateSpec,
+    "steps.export": step_specs.ExportSpec,
+}
+"""Headings of the page of workflow files, and what they describe."""
+
+
+def workflow_values(name: str, field: Mapping[str, Any]) -> str:
+    """Return in words which values a key of a workflow file admits."""
+    places = {
+        "VolumeSpec": "volumes",
+        "ComputeSpec": "options",
+        "PairSpec": "steps.train.pairs",
+        "RawSpec": "reading.raw",
+    }
+    titles = {title.__name__: heading for heading, title in WORKFLOW.items()} | places
+    inner = re.findall(r"#/\$defs/(\w+)", json.dumps(field))
+    if name == "steps" or not inner:
+        return "sections" if inner else values_of(field).replace("object", "mapping")
+    heading = titles[inner[0]]
+    kind = "list of sections" if field.get("type") == "array" else "section"
+    return f"{kind} [`{heading}`](#{heading.replace('.', '')})"
+
+
+def workflow_page() -> str:
+    """Return the page of the keys of workflow files."""
+    page = [(DOCS / "reference" / "workflow_head.txt").read_text(encoding="utf-8")]
+    for heading, spec in WORKFLOW.items():
+        anchor = "" if heading == "Top level" else f" {{ #{heading.replace('.', '')} }}"
+        page.append(f"### {heading}{anchor}\n\n{prose(spec)}\n")
+        rows = []
+        for name, field in spec.model_json_schema()["properties"].items():
+            given = spec.model_fields[name]
+            default = given.get_default(call_default_factory=True)
+            shown = "required" if given.is_required() else f"`{flow(default)}`" if _plain(default) else ""
+            meaning = escape(field.get("description", ""))
+            rows.append(f"| `{name}` | {workflow_values(name, field)} | {shown} | {meaning} |")
+        page.append("| key | values | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n")
+    return "\n".join(page)
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float) or value in ((), {})
+
+
 # Measurements
 
 
@@ -341,6 +403,8 @@ def generate() -> None:
     write("reference/cli.md", command_page())
     write("reference/recipe.md", recipe_page())
     write("reference/recipe.schema.json", json.dumps(Recipe.model_json_schema(), indent=2) + "\n")
+    write("reference/workflow.md", workflow_page())
+    write("reference/workflow.schema.json", json.dumps(workflow_schema(), indent=2) + "\n")
     api_pages()
     measurement_pages()
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hrvol.run.segment import segment_volume
     from hrvol.run.status import run_status
     from hrvol.segment.model.model import Model, load_model, save_model
+    from hrvol.series.run_series import run_series
     from hrvol.training.cluster import fit_classes
     from hrvol.training.train import train_model
     from hrvol.training.tuning.tune import tune_recipe
@@ -56,6 +57,7 @@ _HOME = {
     "open_volume": "hrvol.volume.volume",
     "pca_picture": "hrvol.explore.pca",
     "plan_run": "hrvol.planning.plan_run",
+    "run_series": "hrvol.series.run_series",
     "run_status": "hrvol.run.status",
     "save_model": "hrvol.segment.model.model",
     "segment_volume": "hrvol.run.segment",
@@ -88,6 +90,7 @@ __all__ = [
     "open_volume",
     "pca_picture",
     "plan_run",
+    "run_series",
     "run_status",
     "save_model",
     "segment_volume",

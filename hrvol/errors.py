@@ -5,6 +5,7 @@
     HrvolError                 exit code 1
     ├── UsageError             exit code 2   the request itself is wrong
     │   ├── RecipeError                      a recipe has an unknown field or a bad value
+    │   ├── WorkflowError                    a workflow file has one, or names files that do not exist
     │   └── MissingExtraError                an optional dependency is not installed
     ├── InputError             exit code 1   a file or array is not as needed
     │   ├── UnreadableError                  a part of a file cannot be read at present
@@ -18,6 +19,7 @@
     │   └── BusyError                        another process is writing the output
     ├── ResourceError          exit code 1   memory, disk or permissions do not suffice
     ├── BlockError             exit code 1   blocks of a run failed
+    ├── SeriesError            exit code 1   steps of a workflow failed
     └── StoppedError           exit code 75  stopped on request; can be resumed
 
 A message is one line: the file, the value found and the value expected.
@@ -58,6 +60,10 @@ class UsageError(HrvolError):
 
 class RecipeError(UsageError):
     """A recipe file is not valid YAML, or has an unknown key or a wrong value."""
+
+
+class WorkflowError(UsageError):
+    """A workflow file is not valid YAML, has an unknown key or a wrong value, or names no volumes."""
 
 
 class MissingExtraError(UsageError):
@@ -118,6 +124,10 @@ class ResourceError(HrvolError):
 
 class BlockError(HrvolError):
     """Blocks of a run failed; the message lists them."""
+
+
+class SeriesError(HrvolError):
+    """Steps of a workflow failed; the message names the first one."""
 
 
 class StoppedError(HrvolError):

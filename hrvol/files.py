@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from hrvol.errors import OutputExistsError, UsageError
@@ -191,6 +193,24 @@ def _begins(file: Path, beginnings: tuple[bytes, ...]) -> bool:
         return False
     with file.open("rb") as stream:
         return stream.read(32).startswith(beginnings)
+
+
+def json_text(values: Any) -> str:
+    """Return values as JSON; NaN and infinity become null."""
+    return json.dumps(_plain(values), indent=2)
+
+
+def _plain(values: Any) -> Any:
+    """Return plain JSON values of nested mappings, sequences, arrays and numbers."""
+    if isinstance(values, dict):
+        return {str(key): _plain(value) for key, value in values.items()}
+    if hasattr(values, "tolist"):
+        return _plain(values.tolist())
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    if isinstance(values, float) and not math.isfinite(values):
+        return None
+    return values
 
 
 def text(path: str | Path | None) -> str | None:

@@ -21,7 +21,7 @@ PAGES = [
         path
         for path in sorted((ROOT / "docs").rglob("*.md"))
         if not str(path.relative_to(ROOT)).startswith(("docs/measurements/", "docs/reference/api/"))
-        and path.name not in ("cli.md", "recipe.md")
+        and path.name not in ("cli.md", "recipe.md", "workflow.md")
     ),
 ]
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]

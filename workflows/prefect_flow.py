@@ -1,9 +1,10 @@
-"""Train on strokes, segment many volumes, compare with ground truth where given: a Prefect 3 flow.
+"""Run a workflow over many volumes: train, segment, compare with ground truth, export. A Prefect 3 flow.
 
-    python prefect_flow.py config.yaml
+    python prefect_flow.py series.yaml
 
-Only the command ``hrvol`` is called, so Prefect can be installed in its own environment. config.yaml is that
-of the Snakefile beside this file. Run a flow that failed or was stopped again to resume it.
+Only the command ``hrvol`` is called, so Prefect can be installed in its own environment. series.yaml is a
+file of ``hrvol run`` (docs/how-to/series.md), of which each task becomes one of Prefect, or a file without
+``steps`` as for the Snakefile beside this one. Run a flow that failed or was stopped again to resume it.
 """
 
 import json
@@ -40,6 +41,31 @@ def resumable(task: object, run: object, state: State) -> bool:
     """Return whether to try again: blocks failed (1), or the run was stopped (75) or killed."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, CalledProcessError) and (error.returncode in (1, 75) or error.returncode < 0)
+
+
+@task(task_run_name="{name}", retries=3, retry_condition_fn=resumable)
+def run_task(workflow: str, name: str, out: str, labels: str, interval: float | None) -> None:
+    """Do one task of a workflow of ``hrvol run``; another try resumes the previous one."""
+    hrvol("run", workflow, "--task", name, log=f"{out}/tasks/{name}.log", labels=labels, interval=interval)
+
+
+@flow(name="hrvol series")
+def run_workflow(workflow: str, retry_delay: float = 60, progress_interval: float = 30) -> list[State]:
+    """Do the tasks of a workflow of ``hrvol run``; one that fails does not stop those that do not need it."""
+    plan = json.loads(run(["hrvol", "run", workflow, "--list"], stdout=PIPE, check=True).stdout)
+    Path(plan["out"], "tasks").mkdir(parents=True, exist_ok=True)
+    run_again, states = run_task.with_options(retry_delay_seconds=retry_delay), {}
+    for one in plan["tasks"]:
+        needs = [states.get(name) for name in one["needs"]]
+        if not all(state and state.is_completed() for state in needs):
+            get_run_logger().warning("%s: skipped, because a task that it needs has failed", one["id"])
+            continue
+        labels = one["outputs"][0] if one["step"] in ("segment", "cluster") else ""
+        arguments = (workflow, one["id"], plan["out"], labels, progress_interval if labels else None)
+        states[one["id"]] = run_again(*arguments, return_state=True)
+    table = plan["table"] or f"{plan['out']}/series.csv"
+    hrvol("run", workflow, "--dry-run", "--table", table, log=f"{plan['out']}/tasks/table.log")
+    return list(states.values())  # if one of them has failed, so has the flow
 
 
 @task
@@ -99,4 +125,8 @@ def segment_volumes(
 
 if __name__ == "__main__":
     settings = yaml.safe_load(Path(sys.argv[1]).read_text())
-    sys.exit(0 if all(state.is_completed() for state in segment_volumes(**settings)) else 1)
+    if "steps" in settings:
+        states = run_workflow(sys.argv[1], *map(float, sys.argv[2:]))  # retry delay, progress interval
+    else:
+        states = segment_volumes(**settings)
+    sys.exit(0 if all(state.is_completed() for state in states) else 1)

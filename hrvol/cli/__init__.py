@@ -30,6 +30,7 @@ from hrvol.cli.pca import pca
 from hrvol.cli.plan import plan
 from hrvol.cli.pyramid import pyramid
 from hrvol.cli.recipe import recipe
+from hrvol.cli.run import run_command
 from hrvol.cli.segment import segment
 from hrvol.cli.similar import similar
 from hrvol.cli.status import status
@@ -141,6 +142,10 @@ def main(context: click.Context) -> None:
     Without strokes:
         hrvol cluster volume.ome.zarr classes.ome.zarr
 
+    \b
+    Many volumes, by one file:
+        hrvol run series.yaml
+
     Volumes, strokes and labels may be Zarr 2 or 3 arrays, OME-Zarr images, or TIFF images and stacks; 2D
     images work everywhere.
 
@@ -153,7 +158,7 @@ def main(context: click.Context) -> None:
 
 _COMMANDS = (
     *(demo, doctor, info, weights, recipe, strokes, tune, train, distil, plan, segment, status, pyramid),
-    *(cluster, detect, similar, pca, evaluate, features, export),
+    *(cluster, detect, similar, pca, evaluate, features, export, run_command),
 )
 for _command in _COMMANDS:
     main.add_command(_command)

@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from hrvol.cli.common.options import bundle, fresh_option, json_option, recipe_compute_options, whole_number
+from hrvol.cli.common.options import bundle, fresh_option, json_option, recipe_compute_options
 from hrvol.cli.common.output import echo, echo_json, echo_table, news, suggest_fresh
 from hrvol.cli.common.reading import reads
+from hrvol.reading.region_text import whole_number
 
 
 def parse_points(

@@ -23,6 +23,8 @@ Position = tuple[int, int]
 Locate = Callable[[KeyPath, bool], Position]
 """``locate(path, of_key)`` returns line and column of a value or of its key."""
 
+_SUGGESTED = 3
+
 _EXPECTED = {
     "int": "an integer",
     "float": "a number",
@@ -185,7 +187,7 @@ def _suggest(key: str, section: type[BaseModel], model: type[BaseModel]) -> str:
     near = difflib.get_close_matches(key, section.model_fields, 1)
     elsewhere = [_dotted(path) for path in _paths(model) if path[-1] == key]
     if near or elsewhere:
-        return f"did you mean {' or '.join(near + elsewhere)}?"
+        return f"did you mean {' or '.join((near + elsewhere)[:_SUGGESTED])}?"
     return f"expected one of {', '.join(section.model_fields)}"
 
 

@@ -82,7 +82,7 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
-def parse_mapping(content: bytes, source: str) -> MarkedMapping:
+def parse_mapping(content: bytes, source: str, keys: str = "recipe keys") -> MarkedMapping:
     """Parse a YAML file that holds one mapping.
 
     Parameters
@@ -91,6 +91,8 @@ def parse_mapping(content: bytes, source: str) -> MarkedMapping:
         Bytes of the file, UTF-8.
     source
         Name of the file for error messages.
+    keys
+        What its keys are, for error messages.
 
     Raises
     ------
@@ -104,9 +106,7 @@ def parse_mapping(content: bytes, source: str) -> MarkedMapping:
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
-            raise RecipeError(
-                f"{source}:1:1: found no keys, expected some recipe keys, or {{}} for the defaults"
-            )
+            raise RecipeError(f"{source}:1:1: found no keys, expected some {keys}, or {{}} for the defaults")
         _check_size(root, source)  # before construction, which follows aliases
         _check_keys(root, source)  # before construction, which merges duplicates
         values = loader.construct_document(root)
@@ -121,7 +121,7 @@ def parse_mapping(content: bytes, source: str) -> MarkedMapping:
     if not isinstance(values, dict):
         kind = "null" if values is None else _KINDS.get(type(values), type(values).__name__)
         line, column = root.start_mark.line + 1, root.start_mark.column + 1
-        raise RecipeError(f"{source}:{line}:{column}: found {kind}, expected a mapping of recipe keys")
+        raise RecipeError(f"{source}:{line}:{column}: found {kind}, expected a mapping of {keys}")
     return MarkedMapping(values, root)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
 
-def attribute_docs(model: type[BaseModel]) -> dict[str, str]:
+def attribute_docs(model: type) -> dict[str, str]:
     """Return the texts of the ``Attributes`` section of a model's numpydoc docstring by field."""
     texts: dict[str, list[str]] = {}
     names: list[str] = []
@@ -26,8 +26,10 @@ def attribute_docs(model: type[BaseModel]) -> dict[str, str]:
 def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Put a model's docstring into its JSON schema."""
     schema["description"] = " ".join((model.__doc__ or "").partition("\n\n")[0].split()).replace("``", "")
-    for name, text in attribute_docs(model).items():
-        schema["properties"][name]["description"] = text
+    for base in reversed(model.__mro__):  # of a base class, too
+        for name, text in attribute_docs(base).items():
+            if name in schema["properties"]:
+                schema["properties"][name]["description"] = text
 
 
 def invalid(text: str, key: str | None = None) -> PydanticCustomError:

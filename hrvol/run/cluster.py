@@ -209,6 +209,14 @@ def cluster(
     return replace(report, objects=objects)
 
 
+def can_resume(volume: Any, out: str | Path | Location, finding: ClusterOptions, options: RunOptions) -> bool:
+    """Return whether an output was started by the same request, as :func:`cluster` decides."""
+    opened = open_volume(located(volume, options.storage_options), level=options.input.level)
+    recipe = _recipe(finding, opened, options.output.crf)
+    location = Location.of(out, options.storage_options)
+    return _earlier_model(location, recipe, opened, region_box(options.input.roi, opened))[0]
+
+
 def _recipe(finding: ClusterOptions, volume: Volume, crf: bool) -> Recipe:
     """Return the recipe of a request, with all that overrides it."""
     recipe = cluster_recipe(

@@ -104,3 +104,22 @@ def test_duration(seconds, text):
 @pytest.mark.parametrize(("number", "text"), [(0, "0"), (12, "12"), (1234, "1.23 k"), (2.5e9, "2.5 G")])
 def test_count(number, text):
     assert count(number) == text
+
+
+def test_stages_that_are_over_can_be_forgotten():
+    terminal, clock = Terminal(), Clock()
+    with BarDisplay(terminal, clock) as bars:
+        for stage in ("a: check", "a: segment", "series"):
+            bars(stage, 5, 10)
+        bars.forget("a: ")
+        bars("a: segment", 1, 10)  # another one of this name
+    last = terminal.getvalue().rpartition("\x1b[2K")[2]
+    assert "series" in last
+    assert "a: check" not in last
+    stream = io.StringIO()
+    with LineDisplay(stream, clock, interval=0) as lines:
+        lines("a: segment", 0, 10)
+        lines.forget("a: ")
+        lines("a: segment", 0, 10)
+        lines("a: segment", 10, 10)
+    assert len(stream.getvalue().splitlines()) == 1

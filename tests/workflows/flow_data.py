@@ -25,15 +25,16 @@ RECIPE = {
     "tiles": {"core": 64, "overlap": 12, "planes": 1},
 }
 
-# hrvol, except that the first `segment` is stopped after some blocks; the files of these blocks are recorded.
+# hrvol, except that the first segmentation is stopped after some blocks, whose files are recorded.
 INTERRUPTED = """#!{python}
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 
 hrvol, kept, words = "{hrvol}", Path("{kept}"), sys.argv[1:]
-if words[0] != "segment" or kept.exists():
+if not (words[0] == "segment" or "segment.a" in words) or kept.exists():
     os.execv(hrvol, [hrvol, *words])
-blocks = Path(words[2], "labels", "hrvol", "0", "c").resolve()
+out = words[2] if words[0] == "segment" else "results/a.ome.zarr"
+blocks = Path(out, "labels", "hrvol", "0", "c").resolve()
 files = lambda: {{str(file): file.stat().st_mtime_ns for file in blocks.rglob("*") if file.is_file()}}
 process = subprocess.Popen([hrvol, *words])
 while process.poll() is None and len(files()) < 8:
@@ -87,6 +88,22 @@ def prepare(folder, **settings):
         **settings,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def prepare_series(folder, **volumes):
+    """Write the same and a workflow file of hrvol run, ``series.yaml``; more volumes by name."""
+    prepare(folder)
+    values = {
+        "volumes": {"a": {"path": "a.tif", "strokes": "strokes.tif", "truth": "truth.tif"}, **volumes},
+        "options": {"engine": "local", "workers": 1},
+        "steps": {
+            "train": {"recipe": "recipe.yaml", "classes": ["pore", "binder", "particle"]},
+            "segment": {"uncertainty": True},
+            "evaluate": {},
+            "export": {"output": "{name}.tif"},
+        },
+    }
+    (folder / "series.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
 def status(labels):

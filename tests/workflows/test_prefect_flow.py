@@ -17,6 +17,7 @@ from flow_data import (
     environment,
     interrupt_first_segment,
     prepare,
+    prepare_series,
     status,
     tool,
     wait_for,
@@ -58,11 +59,11 @@ def answers(url):
         return False
 
 
-def started(folder, server, *first):
+def started(folder, server, *first, words=("config.yaml",)):
     """Start the flow."""
     python = Path(tool("prefect")).with_name("python")
     return subprocess.Popen(
-        [str(python), str(FLOW), "config.yaml"],
+        [str(python), str(FLOW), *words],
         cwd=folder,
         env=environment(*first, **server),
         stdout=subprocess.PIPE,
@@ -138,3 +139,22 @@ def test_a_cancelled_flow_stops_hrvol_in_good_order_and_a_wrong_setting_ends_it_
     assert re.search("hrvol: error:.*--workers", log), log
     assert "segment results" not in log
     assert status(labels)["done"] == then["done"]
+
+
+def test_a_workflow_file_is_run_by_its_tasks(tmp_path, server):
+    prepare_series(tmp_path, missing={"path": "missing.tif", "truth": "truth.tif"})
+    programs, kept = interrupt_first_segment(tmp_path)
+    process = started(tmp_path, server, programs, words=("series.yaml", "0.1", "0.2"))
+    log = finished(process)
+    assert process.returncode == 1, log
+    results = tmp_path / "results"
+    assert status(results / "a.ome.zarr")["state"] == "complete"
+    assert_resumed(kept)
+    assert "CalledProcessError(75" in log
+    assert re.search(r"results/a\.ome\.zarr: \d+ of 36 blocks", log)
+    assert (results / "a.tif").is_file()
+    assert re.search(r"hrvol: error: .*missing\.tif", log)
+    assert "evaluate.missing: skipped, because a task that it needs has failed" in log
+    a, missing = (results / "series.csv").read_text().splitlines()[1:]
+    assert a.startswith("a,done,78000,")
+    assert missing.startswith("missing,failed,")

@@ -1,5 +1,6 @@
 """The Snakefile run by Snakemake as it stands, in the environment of Snakemake."""
 
+import csv
 import json
 import subprocess
 
@@ -11,12 +12,13 @@ from flow_data import (
     environment,
     interrupt_first_segment,
     prepare,
+    prepare_series,
     tool,
 )
 
 
 def snakemake(folder, *words, first=()):
-    command = [tool("snakemake"), "-s", str(WORKFLOWS / "Snakefile"), "--cores", "2", *words]
+    command = [tool("snakemake"), "-s", str(WORKFLOWS / "Snakefile"), "--cores", "2", *map(str, words)]
     return subprocess.run(
         command, cwd=folder, env=environment(*first), capture_output=True, text=True, timeout=2 * PATIENCE
     )
@@ -64,3 +66,45 @@ def test_volumes_in_an_object_store_are_passed_on_and_not_watched(tmp_path):
     assert "hrvol evaluate results/far.ome.zarr s3://bucket/truth --json" in run.stdout
     assert "hrvol segment a.tif results/a.ome.zarr" in run.stdout
     assert "hrvol evaluate results/a" not in run.stdout
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """A folder in which a workflow file of hrvol run was run, its segmentation stopped on the way."""
+    tool("snakemake")
+    folder = tmp_path_factory.mktemp("series")
+    prepare_series(folder)
+    programs, kept = interrupt_first_segment(folder)
+    run = snakemake(folder, "--configfile", folder / "series.yaml", first=[programs])
+    assert run.returncode == 0, run.stderr
+    return folder, kept, run
+
+
+def test_a_workflow_file_is_run_by_its_tasks(series):
+    folder, _, run = series
+    assert run.stderr.count("rule task:") >= 4
+    tasks = sorted(path.stem for path in (folder / "results" / "tasks").glob("*.json"))
+    assert tasks == ["evaluate.a", "export.a", "segment.a", "train"]
+    assert (folder / "results" / "a.tif").is_file()
+    with (folder / "results" / "series.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["state"] == "done"
+    assert float(row["mIoU"]) > 0.8
+
+
+def test_a_stopped_task_of_a_workflow_file_is_tried_again_and_keeps_its_blocks(series):
+    _, kept, run = series
+    assert "Trying to restart job" in run.stderr
+    assert_resumed(kept)
+
+
+def test_a_workflow_file_that_is_done_and_one_that_is_wrong(series):
+    folder, _, _ = series
+    run = snakemake(folder, "--configfile", folder / "series.yaml")
+    assert run.returncode == 0
+    assert "Nothing to be done" in run.stderr
+    text = (folder / "series.yaml").read_text()
+    (folder / "wrong.yaml").write_text(text.replace("uncertainty", "uncertain"))
+    run = snakemake(folder, "--configfile", folder / "wrong.yaml")
+    assert run.returncode == 1
+    assert "steps.segment.uncertain: unknown key; did you mean uncertainty?" in run.stderr

@@ -15,6 +15,7 @@ from hrvol.cli.common.class_weights import CLASS_WEIGHTS
 from hrvol.cli.common.labels import LABELS
 from hrvol.cli.common.of_students import BACKEND, COMPANION
 from hrvol.cli.common.output import echo
+from hrvol.reading.region_text import parse_slices, whole_number
 
 if TYPE_CHECKING:
     from hrvol.engine.spec import EngineSpec
@@ -30,28 +31,14 @@ Roi = tuple[slice, ...]
 """``(y, x)`` or ``(z, y, x)`` slices; an open end is ``None``."""
 
 
-def whole_number(text: str) -> int | None:
-    """Return a number of at most 18 digits; ``None`` for any other text."""
-    return int(text) if text.isdecimal() and len(text) <= 18 else None
-
-
 def parse_roi(ctx: click.Context, param: click.Parameter, value: str | None) -> Roi | None:
     """Return the slices of ``z0:z1,y0:y1,x0:x1``; ``:`` or an empty end means all of an axis."""
     if value is None:
         return None
-    parts = value.split(",")
-    if len(parts) not in (2, 3):
-        raise click.BadParameter(f"found {value!r}, expected z0:z1,y0:y1,x0:x1 (or y0:y1,x0:x1 for an image)")
-    slices = []
-    for part in parts:
-        start, colon, stop = (end.strip() for end in part.partition(":"))
-        if not colon or any(whole_number(end) is None for end in (start, stop) if end):
-            raise click.BadParameter(f"found {part!r} in {value!r}, expected start:stop in voxels")
-        low, high = int(start or 0), int(stop) if stop else None
-        if high is not None and high <= low:
-            raise click.BadParameter(f"found {part!r} in {value!r}, expected start < stop")
-        slices.append(slice(low, high))
-    return tuple(slices)
+    try:
+        return parse_slices(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def parse_names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import sys
 import warnings
@@ -18,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hrvol.errors import BlockError, BusyError, OutputExistsError
+from hrvol.files import json_text
 from hrvol.text import printable
 
 if TYPE_CHECKING:
@@ -150,20 +149,7 @@ def echo_segmentation(report: SegmentReport, output: str) -> None:
 
 def echo_json(values: Any) -> None:
     """Print values as JSON; NaN and infinity become null."""
-    click.echo(json.dumps(_plain(values), indent=2))
-
-
-def _plain(values: Any) -> Any:
-    """Return plain JSON values of nested mappings, sequences, arrays and numbers."""
-    if isinstance(values, dict):
-        return {str(key): _plain(value) for key, value in values.items()}
-    if hasattr(values, "tolist"):
-        return _plain(values.tolist())
-    if isinstance(values, list | tuple):
-        return [_plain(value) for value in values]
-    if isinstance(values, float) and not math.isfinite(values):
-        return None
-    return values
+    click.echo(json_text(values))
 
 
 def echo_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:

@@ -28,6 +28,10 @@ class Display(Protocol):
         """Show ``done`` of ``total`` voxels of a stage."""
         ...
 
+    def forget(self, prefix: str) -> None:
+        """Remove the stages whose names begin with a text: they will not be reported again."""
+        ...
+
 
 class _Meter:
     """Rate and remaining time of one stage since its first report (earlier runs do not count)."""
@@ -84,9 +88,13 @@ class BarDisplay:
                 bar = self._bars.add_task(printable(stage), total=total, meter="starting")
                 self._stages[stage] = (bar, _Meter(self._clock, done))
             bar, meter = self._stages[stage]
-            self._bars.update(
-                self._bars.task_ids[bar], completed=done, total=total, meter=meter.text(done, total)
-            )
+            self._bars.update(bar, completed=done, total=total, meter=meter.text(done, total))
+
+    def forget(self, prefix: str) -> None:
+        """Remove the bars of stages."""
+        with self._lock:
+            for stage in [name for name in self._stages if name.startswith(prefix)]:
+                self._bars.remove_task(self._stages.pop(stage)[0])
 
 
 class LineDisplay:
@@ -131,6 +139,12 @@ class LineDisplay:
                 f"{printable(stage)}: {percent} % ({of}), {self._meters[stage].text(done, total)}\n"
             )
             self._stream.flush()
+
+    def forget(self, prefix: str) -> None:
+        """Forget what was shown of stages."""
+        with self._lock:
+            for stage in [name for name in self._meters if name.startswith(prefix)]:
+                del self._meters[stage], self._shown[stage]
 
 
 def display(stream: TextIO | None = None) -> Display:

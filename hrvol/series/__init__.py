@@ -1,0 +1,1 @@
+"""Run a workflow file over many volumes: train, distil, segment, cluster, evaluate, export."""
