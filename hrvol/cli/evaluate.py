@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from hrvol.cli.common.options import classes_option, json_option, offset_option, storage_option
+from hrvol.cli.common.of_strokes import offset_option
+from hrvol.cli.common.options import classes_option, json_option, storage_option
 from hrvol.cli.common.output import echo, echo_json, echo_table, score
 from hrvol.cli.common.reading import reads
 

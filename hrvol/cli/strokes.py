@@ -6,14 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrvol.cli.common.options import (
-    classes_option,
-    fresh_option,
-    json_option,
-    offset_option,
-    offsets_option,
-    storage_option,
-)
+from hrvol.cli.common.of_strokes import offset_option, offsets_option
+from hrvol.cli.common.options import classes_option, fresh_option, json_option, storage_option
 from hrvol.cli.common.output import echo, echo_json, echo_table, suggest_fresh
 
 if TYPE_CHECKING:

@@ -6,13 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrvol.cli.common.options import (
-    classes_option,
-    offsets_option,
-    pairs_of,
-    paths_of,
-    recipe_compute_options,
-)
+from hrvol.cli.common.of_strokes import offsets_option, pairs_of, paths_of
+from hrvol.cli.common.options import classes_option, recipe_compute_options
 from hrvol.cli.common.output import echo, echo_table, news, suggest_fresh
 from hrvol.cli.common.reading import reads
 from hrvol.cli.tune import echo_tuned

@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrvol.cli.common.options import (
-    json_option,
-    offsets_option,
-    pairs_of,
-    paths_of,
-    recipe_compute_options,
-)
+from hrvol.cli.common.of_strokes import offsets_option, pairs_of, paths_of
+from hrvol.cli.common.options import json_option, recipe_compute_options
 from hrvol.cli.common.output import echo, echo_json, echo_lines, echo_table, news, score, suggest_fresh
 from hrvol.cli.common.reading import reads
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from hrvol.cli.common.of_strokes import offset_option
 from hrvol.cli.common.options import (
     DEVICES,
     ENGINE,
@@ -18,7 +19,6 @@ from hrvol.cli.common.options import (
     Option,
     bundle,
     engine_of,
-    offset_option,
     weights_of,
 )
 

@@ -111,8 +111,13 @@ def _imagej_origin(volume: Volume) -> Spacing3 | None:
     path = None if volume.origin is None else volume.origin[0].path
     if path is None or path.suffix.lower() not in SUFFIXES:
         return None
-    with read_quietly(), tifffile.TiffFile(path) as file:  # checked when the volume was opened
-        values: dict[str, Any] = file.imagej_metadata or {}
+    try:
+        with read_quietly(), tifffile.TiffFile(path) as file:  # its pages were checked when it was opened
+            values: dict[str, Any] = file.imagej_metadata or {}
+    except MemoryError:
+        raise
+    except Exception:  # tifffile's parsers of private metadata may raise anything
+        return None
     numbers = [values.get(f"{axis}origin", 0.0) for axis in "zyx"]
     if not values or not all(isinstance(n, int | float) and abs(n) < 2**31 for n in numbers):
         return None
