@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrvol.cli.common.options import whole_number
+from hrvol.reading.region_text import whole_number
 
 if TYPE_CHECKING:
     from hrvol.volume.strokes.source import StrokesSource
