@@ -25,6 +25,7 @@ from hrvol.run.segment import segment_volume
 from hrvol.run.students.companion import CompanionPlanes
 from hrvol.segment.class_weights import weighted
 from hrvol.segment.model.model import save_model
+from hrvol.segment.student.backend import choose_backend
 from hrvol.segment.student.block_lattice import block_lattice, reach_of
 from hrvol.segment.student.lattice import Lattice
 from hrvol.segment.student.runner import StudentRunner
@@ -84,7 +85,7 @@ def runs(image, teacher, students, tmp_path_factory):
 
 def of_student(image, model, lattice):
     """Return the student's probabilities (K, z, y, x), cell by cell of a lattice."""
-    runner = StudentRunner(model.classifier)
+    runner = StudentRunner(model.classifier, backend=choose_backend("auto", "cpu").name)
     found = np.zeros((2, *lattice.shape), np.float32)
     for cell in lattice.cells(whole(lattice.shape)):
         window = to_unit(lattice.cut(lattice.window(cell), image, (0, 0, 0)), model.window)

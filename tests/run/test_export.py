@@ -555,7 +555,7 @@ def test_memory_is_bounded(large, tmp_path):
     command = [sys.executable, "-c", PROGRAM, str(large), str(tmp_path), *suffixes]
     grown = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=200).stdout.split()
     # KiB: the 4 MiB requested, and what Zarr needs to read shards; not the 60 MiB of the labels.
-    assert all(int(number) < 44 * 1024 for number in grown), dict(zip(suffixes, grown, strict=True))
+    assert all(int(number) < 56 * 1024 for number in grown), dict(zip(suffixes, grown, strict=True))
 
 
 def test_an_interrupted_command_leaves_nothing(large, tmp_path):
