@@ -83,9 +83,9 @@ def runs(image, teacher, students, tmp_path_factory):
     return {name: folder / name for name in ("alone", *students)}
 
 
-def of_student(image, model, lattice):
+def of_student(image, model, lattice, backend="torch"):
     """Return the student's probabilities (K, z, y, x), cell by cell of a lattice."""
-    runner = StudentRunner(model.classifier, backend=choose_backend("auto", "cpu").name)
+    runner = StudentRunner(model.classifier, backend=backend)
     found = np.zeros((2, *lattice.shape), np.float32)
     for cell in lattice.cells(whole(lattice.shape)):
         window = to_unit(lattice.cut(lattice.window(cell), image, (0, 0, 0)), model.window)
@@ -116,7 +116,8 @@ def test_the_result_is_that_of_the_mean_of_both(image, teacher, students, runs, 
     side = block_shape(SHAPE, teacher.recipe.tiles)
     lattice = block_lattice(SHAPE, model.classifier.spec, side, classes=2)
     assert all(block % cell == 0 for block, cell in zip(side[1:], lattice.cell[1:], strict=True))
-    one, other = of_teacher(image, teacher), of_student(image, model, lattice)
+    backend = choose_backend("auto", "cpu").name
+    one, other = of_teacher(image, teacher), of_student(image, model, lattice, backend)
     mean = (one + other) / 2
     stored = arrays(runs[name])
     np.testing.assert_array_equal(stored["labels/hrvol/0"], mean.argmax(axis=0) + 1)
