@@ -37,6 +37,7 @@ from hrvol.run.classify import classify
 from hrvol.run.segment import segment_volume
 from hrvol.run.students.predict_student import run_lattice
 from hrvol.segment.model.model import Model, save_model
+from hrvol.segment.student.backend import choose_backend
 from hrvol.segment.student.network import StudentNetwork, folded, network_arrays
 from hrvol.segment.student.runner import StudentRunner
 from hrvol.segment.student.shapes import flop_per_voxel
@@ -112,8 +113,10 @@ def measure_networks(args: argparse.Namespace) -> dict[str, Any]:
                 [c + 2 * h for c, h in zip(lattice.cell, lattice.halo, strict=True)], np.float32
             )
             voxels = int(np.prod([min(c, n) for c, n in zip(lattice.cell, shape, strict=True)]))
-            runner = StudentRunner(student)
-            work[f"{size}, {sees}"] = (lambda r=runner, w=window: r.scores(w), voxels)  # type: ignore[misc]
+            for backend in dict.fromkeys(("torch", choose_backend("auto", "cpu").name)):
+                runner = StudentRunner(student, backend=backend)
+                name = f"{size}, {sees}, {backend}"
+                work[name] = (lambda r=runner, w=window: r.scores(w), voxels)  # type: ignore[misc]
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(args.repeats + 1):
         for name, (function, _) in work.items():
@@ -189,7 +192,7 @@ def render(found: dict[str, Any]) -> str:
         body = [
             [
                 name,
-                str(found["network"]["kflop"].get(name, "")),
+                str(found["network"]["kflop"].get(name.rpartition(", ")[0], "")),
                 f"{np.median(values):.3f}",
                 f"{min(values):.3f} to {max(values):.3f}",
                 f"{teacher / float(np.median(values)):.0f}",
