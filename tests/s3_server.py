@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -115,11 +116,12 @@ def s3_server() -> Iterator[S3Server]:
     try:
         endpoint = "http://{}:{}".format(*server.get_host_and_port())
         people = _client("iam", endpoint, "anybody", "anything")
-        people.create_user(UserName="beamline")
+        user = f"beamline-{uuid.uuid4().hex}"  # moto's users belong to the process, not to a server
+        people.create_user(UserName=user)
         everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
         policy = json.dumps({"Version": "2012-10-17", "Statement": [everything]})
-        people.put_user_policy(UserName="beamline", PolicyName="all", PolicyDocument=policy)
-        made = people.create_access_key(UserName="beamline")["AccessKey"]
+        people.put_user_policy(UserName=user, PolicyName="all", PolicyDocument=policy)
+        made = people.create_access_key(UserName=user)["AccessKey"]
         found = S3Server(endpoint, made["AccessKeyId"], made["SecretAccessKey"], log=log)
         with enable_iam_authentication():
             found.client().create_bucket(Bucket=found.bucket)

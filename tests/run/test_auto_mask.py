@@ -1,7 +1,6 @@
 """--mask auto: the rim of a round reconstruction and air are skipped, no voxel of material is lost."""
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -169,16 +168,13 @@ def test_blocks_of_air_are_not_computed(tmp_path, phantom, model):
     sample = disc(SHAPE, 0.35)
     air = np.clip(np.random.default_rng(0).normal(2000, 300, SHAPE), 0, None)
     image = np.where(disc(SHAPE), np.where(sample, phantom.image, air), 0).astype(np.uint16)
-    seconds, shards = {}, {}
+    shards = {}
     for name, mask in (("all", None), ("auto", "auto")):
-        began = time.process_time()
         segment_volume(image, tmp_path / f"{name}.zarr", model, mask=mask)
-        seconds[name] = time.process_time() - began
         shards[name] = len(
             [f for f in (tmp_path / f"{name}.zarr/labels/hrvol/0/c").rglob("*") if f.is_file()]
         )
     assert shards["auto"] < 0.6 * shards["all"]
-    assert seconds["auto"] < seconds["all"]
     every, some = (open_labels(tmp_path / f"{name}.zarr").read() for name in ("all", "auto"))
     assert np.array_equal(every[sample], some[sample])
 
