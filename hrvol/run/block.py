@@ -52,7 +52,8 @@ def predict_block(block: Block) -> BlockReport:
     if box is None:
         raise ValueError(f"block {block.index} is outside the region {job.region}")
     before = input_states(job, block)
-    mask = None if job.mask is None else job.mask.read(box) != 0
+    reader = reader_of(job)
+    mask = None if job.mask is None else job.mask.read(box, reader.mask) != 0
     if mask is not None and not mask.any():
         inputs = _unchanged(job, block, before)
         objects = _checksums(job, block)
@@ -61,7 +62,6 @@ def predict_block(block: Block) -> BlockReport:
         )
     with computing():  # loaded once per process
         model, loaded = job.model_source.load(job.store)
-    reader = reader_of(job)
     raw = _read(job, block, box, model, reader.of(before[0]))
     inputs = _unchanged(job, block, before)
     with computing():

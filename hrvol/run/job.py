@@ -24,7 +24,8 @@ from hrvol.segment.student.backend import TORCH
 from hrvol.segment.student.block_lattice import reach_of
 from hrvol.segment.student.lattice import Lattice
 from hrvol.segment.student.student import StudentClassifier
-from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
+from hrvol.volume.cache_plan import CachePlan
+from hrvol.volume.chunk_cache import chunk_uses
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Block, Box, block_shape, hull, windows_box
 from hrvol.volume.input_state import InputState, input_state
@@ -178,6 +179,8 @@ class SegmentJob:
         The windows of a student; ``None`` for other models.
     companion
         A student that predicts beside the model; ``None``: none.
+    cache, mask_cache
+        Where a worker keeps decoded chunks of the volume, and of the mask.
     """
 
     volume: Volume
@@ -189,6 +192,8 @@ class SegmentJob:
     mask: Volume | None = None
     lattice: Lattice | None = None
     companion: Companion | None = None
+    cache: CachePlan = CachePlan()
+    mask_cache: CachePlan = CachePlan(0)
 
     @property
     def grid(self) -> BlockGrid:
@@ -197,6 +202,12 @@ class SegmentJob:
         if self.companion is not None:
             reach = reach_of(self.companion.lattice, block_shape(shape, self.tiles))
         return BlockGrid(shape, self.tiles, self.volume.chunks, reach)
+
+    @property
+    def mask_grid(self) -> BlockGrid:
+        """The same blocks, and what each of them reads of a mask: its own voxels."""
+        shape, chunks = self.volume.shape, None if self.mask is None else self.mask.chunks
+        return BlockGrid(shape, self.tiles, chunks, sides=block_shape(shape, self.tiles))
 
 
 @dataclass(frozen=True)
@@ -271,12 +282,15 @@ def keep_model(sha256: str, model: Model) -> None:
 
 
 class JobReader:
-    """Reads the volume of a job and caches decoded chunks for later blocks."""
+    """Reads the volume of a job and its mask, and caches decoded chunks for later blocks."""
 
     def __init__(self, job: SegmentJob) -> None:
         grid = job.grid
-        self._cache = ChunkCache()
+        self._cache, self._mask_cache = job.cache.cache(), job.mask_cache.cache()
         self._uses = chunk_uses(grid, job.volume.chunks, job.region).along(job.volume.axes)
+        mask = job.mask
+        if mask is not None:
+            self._mask_uses = chunk_uses(job.mask_grid, mask.chunks, job.region).along(mask.axes)
         self._reported = 0
         self._lock = threading.Lock()
 
@@ -288,6 +302,10 @@ class JobReader:
         """Return a reader that uses cached chunks only if their files are still in this state."""
         return lambda array, selection: self._cache.read(array, selection, self._uses, state.version)
 
+    def mask(self, array: Any, selection: tuple[Any, ...]) -> NDArray[Any]:
+        """Read a selection of the mask's array."""
+        return self._mask_cache.read(array, selection, self._mask_uses)
+
     def newly_decoded(self) -> int:
         """Return the bytes of chunks decoded since the previous call."""
         with self._lock:
@@ -297,7 +315,7 @@ class JobReader:
 
 def reader_of(job: SegmentJob) -> JobReader:
     """Return this process's reader of the job's volume."""
-    key = f"{job.volume.source} {job.volume.shape} {job.region} {job.tiles} {job.companion}"
+    key = f"{job.volume.source} {job.volume.shape} {job.region} {job.tiles} {job.companion} {job.cache!r}"
     with _readers_lock:
         if key not in _readers:
             _readers.clear()

@@ -65,6 +65,7 @@ def segment_volume(
     fractions: Sequence[float] | Mapping[str, float] | None = None,
     companion: str | Path | Model | None = None,
     backend: str = "auto",
+    scratch: str | Path | None = None,
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -141,6 +142,10 @@ def segment_volume(
         :func:`hrvol.segment.student.backend.choose_backend`: ``torch``, ``openvino``, ``openvino-bf16``, or
         ``auto``, the fastest that is installed. The output records it and can be resumed with the same one
         only.
+    scratch
+        Folder on a local disk of the workers. Where chunks of the input are whole planes, and those of a
+        layer of blocks do not fit a third of the free memory, each worker keeps them in a file there. It has
+        no name, and is gone when the worker ends.
     weights_path
         File with the network's weights, instead of the cache.
     offline
@@ -193,6 +198,7 @@ def segment_volume(
         storage_options,
         companion,
         backend,
+        scratch,
     )
     return segment(volume, out, model, options, stop, progress)
 

@@ -319,7 +319,7 @@ class _Request:
         """Return the bytes of a chunk, clipped at the array's border."""
         box = self.box([range(i, i + 1) for i in index])
         sides: list[int] = [span.stop - span.start for span in box]
-        return math.prod(sides) * self.array.dtype.itemsize
+        return math.prod(sides) * int(self.array.dtype.itemsize)
 
     def copy_to_result(self, index: Index, chunk: Chunk | None) -> bool:
         """Copy the selected elements of a chunk to the result; false if there is no chunk."""

@@ -60,17 +60,25 @@ def read_box(
 
 def _fill(handle: int, values: NDArray[Any], start: int) -> None:
     """Read values that follow each other in a file."""
-    view = memoryview(values.view(np.uint8)).cast("B")
+    view = _bytes_of(values)
     while view:
         count = os.preadv(handle, [view], start)
         if not count:
-            raise ValueError(f"found the end of the file at byte {start:,}, expected {len(view):,} bytes more")
+            raise ValueError(
+                f"found the end of the file at byte {start:,}, expected {len(view):,} bytes more"
+            )
         view, start = view[count:], start + count
+
+
+def _bytes_of(values: NDArray[Any]) -> memoryview:
+    """Return the bytes of an array in C order, without a copy."""
+    flat: Any = values.view(np.uint8)
+    return memoryview(flat).cast("B")
 
 
 def write_all(handle: int, values: NDArray[Any], start: int) -> None:
     """Write values (C order) at a place of a file; :class:`OSError` if the disk is full."""
-    view = memoryview(np.ascontiguousarray(values).view(np.uint8)).cast("B")
+    view = _bytes_of(np.ascontiguousarray(values))
     while view:
         count = os.pwrite(handle, view, start)
         view, start = view[count:], start + count

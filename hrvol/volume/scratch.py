@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.errors import UsageError
+from hrvol.errors import ResourceError, UsageError
 from hrvol.volume.plain_bytes import read_box, write_all
 
 _PAGE = 4096
@@ -31,12 +31,15 @@ class Scratch:
 
     Raises
     ------
-    OSError
+    ResourceError
         The file cannot be made.
     """
 
     def __init__(self, folder: str) -> None:
-        self._file = tempfile.TemporaryFile(prefix="hrvol-", dir=folder)
+        try:
+            self._file = tempfile.TemporaryFile(prefix="hrvol-", dir=folder)  # noqa: SIM115 - as long as this
+        except OSError as error:
+            raise ResourceError(f"{folder}: cannot hold a scratch file here: {error.strerror}") from None
         self._free: dict[int, list[int]] = {}  # by size: starts of places
         self._end = 0
         self._lock = threading.Lock()
@@ -97,12 +100,20 @@ class StoredChunk:
 
 
 def check_scratch(folder: str) -> str:
-    """Return the absolute path of a folder for scratch files; :class:`UsageError` if none can be made there."""
+    """Return the absolute path of a folder for scratch files.
+
+    Raises
+    ------
+    UsageError
+        There is no such folder, or it cannot be written.
+    """
     path = Path(folder).absolute()
     if not path.is_dir():
         raise UsageError(f"{folder}: found no folder, expected one for scratch files")
     try:
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be written, expected a folder for scratch files: {error.strerror}") from None
+        raise UsageError(
+            f"{folder}: cannot be written, expected a folder for scratch files: {error.strerror or error}"
+        ) from None
     return str(path)

@@ -294,6 +294,14 @@ _PART = {
         help="Compute the k-th of n parts of the blocks: array jobs without a scheduler.",
     )
 }
+SCRATCH = {
+    "scratch": click.option(
+        "--scratch",
+        metavar="DIR",
+        help="Folder on a local disk of the workers, for decoded planes that memory cannot hold; hrvol plan"
+        " tells whether they do. Nothing is left there.",
+    )
+}
 STORAGE = {"storage_options": storage_option}
 
 
@@ -325,10 +333,11 @@ def _run_options(
         values["storage_options"],
         values.get("companion"),
         values.get("backend", "auto"),
+        values["scratch"],
     )
 
 
-_RUN = ENGINE | DEVICES | _OUTPUT | INPUT | _FRESH | STORAGE | WEIGHTS
+_RUN = ENGINE | DEVICES | _OUTPUT | INPUT | SCRATCH | _FRESH | STORAGE | WEIGHTS
 run_options = bundle("options", _run_options, _RUN)
 """All options of a run, as one :class:`~hrvol.run.options.RunOptions`."""
 _SEGMENT = _RUN | _PART | CLASS_WEIGHTS | COMPANION | BACKEND

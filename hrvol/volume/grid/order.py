@@ -84,16 +84,22 @@ class BlockGrid(Sequence[Block]):
         Voxels per chunk of the input, (z, y, x), ``None`` if unknown. Affects the order only.
     reach
         Voxels (z, y, x) around a block that are read even if no window of a tile has them.
+    sides
+        Voxels per axis of a block where they are not those of tiles: blocks have no context then.
     """
 
     shape: Shape3
     tiles: TileSpec
     chunks: Shape3 | None = None
     reach: Shape3 = (0, 0, 0)
+    sides: Shape3 | None = None
 
     @property
     def side(self) -> Shape3:
         """Voxels per axis of a block that is not clipped by a border, (z, y, x)."""
+        if self.sides is not None:
+            z, y, x = (min(length, step) for length, step in zip(self.shape, self.sides, strict=True))
+            return z, y, x
         return block_shape(self.shape, self.tiles)
 
     @property
@@ -112,7 +118,7 @@ class BlockGrid(Sequence[Block]):
         if self.chunks is None:
             return False
         chunk, step, depth = self.chunks[0], self.side[0], self.shape[0]
-        around = max(self.tiles.overlap_planes, self.reach[0])
+        around = self.reach[0] if self.sides else max(self.tiles.overlap_planes, self.reach[0])
         starts = np.arange(0, depth, step)
         stops = np.minimum(starts + step + around, depth)
         starts = np.maximum(starts - around, 0)
@@ -199,7 +205,8 @@ def _span(block: Block, axis: int, region: slice, grid: BlockGrid) -> tuple[int,
     shared = intersection(block.core, (box[0], box[1], box[2]))
     if shared is None:
         return None
-    start, stop = _tiles_span(block, axis, shared, grid)
+    own = (shared[axis].start, shared[axis].stop)
+    start, stop = own if grid.sides else _tiles_span(block, axis, shared, grid)
     if around := grid.reach[axis]:
         start = max(min(start, block.core[axis].start - around), 0)
         stop = min(max(stop, block.core[axis].stop + around), grid.shape[axis])

@@ -99,7 +99,8 @@ class PlainArray:
             range(length)[at] if isinstance(at, slice) else range(at, at + 1)
             for at, length in zip(key, self.shape, strict=True)
         ]
-        if any(len(span) and not 0 <= span[0] <= span[-1] < n for span, n in zip(spans, self.shape, strict=True)):
+        sides = zip(spans, self.shape, strict=True)
+        if any(len(span) and not 0 <= span[0] <= span[-1] < length for span, length in sides):
             raise IndexError(f"found {key}, expected elements of {self.shape}")
         turn = -1 if self._reverse else 1
         with self._path.open("rb", buffering=0) as file:

@@ -86,7 +86,7 @@ def open_tiff(path: Path, level: int) -> StoredImage:
             if mappable:
                 # Uncompressed and contiguous: the operating system reads only what is accessed. It has no
                 # chunks: they decide the order of blocks, and so the parts of outputs that were begun.
-                array = PlainArray(path, plain, chosen.shape, chosen.dataoffset)
+                array: Any = PlainArray(path, plain, chosen.shape, chosen.dataoffset)
             else:
                 array = zarr.open_array(store, mode="r")
                 check_chunks(str(path), array.shape, array.chunks, array.dtype)
