@@ -14,11 +14,12 @@ from hrvol.engine.stop import Stop
 from hrvol.errors import InputError
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
+from hrvol.run.attribute_names import CLASS_WEIGHTS, COMPANION
 from hrvol.run.cache_choice import MASK_CAPACITY, choose_cache
 from hrvol.run.fractions.match_fractions import matched_factors, settled_factors
 from hrvol.run.job import ModelContent, ModelSource, SegmentJob
 from hrvol.run.options import PredictOptions, RunOptions
-from hrvol.run.provenance import CLASS_WEIGHTS, COMPANION, of_classes, provenance
+from hrvol.run.provenance import of_classes, provenance
 from hrvol.run.resume import partition
 from hrvol.run.students.companion import PreparedCompanion, prepare_companion
 from hrvol.run.students.predict_student import run_lattice

@@ -16,9 +16,10 @@ from hrvol.engine.stop import Abandoned, Stop
 from hrvol.errors import BlockError, DeviceError, EngineError, UsageError
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
+from hrvol.run.block_job import forget_input
 from hrvol.run.changed_input import changed_blocks, input_place
 from hrvol.run.into_input import segment_into_input
-from hrvol.run.job import COMPANION_FILE, MODEL_FILE, forget_input
+from hrvol.run.job import COMPANION_FILE, MODEL_FILE
 from hrvol.run.ledger import MAIN, Ledger
 from hrvol.run.ledger_entries import DONE
 from hrvol.run.options import InputOptions, OutputOptions, RunOptions, engine_spec
