@@ -18,6 +18,7 @@ from hrvol import __version__
 from hrvol.cli.cluster import cluster
 from hrvol.cli.common.output import debugging, echo, echo_lines, quiet_libraries
 from hrvol.cli.common.streams import safe_streams
+from hrvol.cli.convert import convert
 from hrvol.cli.demo import demo
 from hrvol.cli.detect import detect
 from hrvol.cli.distil import distil
@@ -151,7 +152,7 @@ def main(context: click.Context) -> None:
 
 
 _COMMANDS = (
-    *(demo, doctor, info, weights, recipe, tune, train, distil, plan, segment, status, pyramid),
+    *(demo, doctor, info, convert, weights, recipe, tune, train, distil, plan, segment, status, pyramid),
     *(cluster, detect, similar, pca, evaluate, features, export),
 )
 for _command in _COMMANDS:

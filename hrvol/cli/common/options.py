@@ -286,7 +286,7 @@ INPUT = {
 _FRESH = {
     "fresh": click.option("--fresh", is_flag=True, help="Delete an earlier output instead of resuming it.")
 }
-_PART = {
+PART = {
     "part": click.option(
         "--part",
         callback=parse_part,
@@ -340,7 +340,7 @@ def _run_options(
 _RUN = ENGINE | DEVICES | _OUTPUT | INPUT | SCRATCH | _FRESH | STORAGE | WEIGHTS
 run_options = bundle("options", _run_options, _RUN)
 """All options of a run, as one :class:`~hrvol.run.options.RunOptions`."""
-_SEGMENT = _RUN | _PART | CLASS_WEIGHTS | COMPANION | BACKEND
+_SEGMENT = _RUN | PART | CLASS_WEIGHTS | COMPANION | BACKEND
 segment_options = bundle("options", _run_options, _SEGMENT | LABELS)
 """The same for a given model, whose classes are known, and with parts of the blocks."""
 
