@@ -122,10 +122,10 @@ def _predict(
 @lru_cache(maxsize=1)
 def _batch(featuriser: Featuriser, tiles: TileSpec) -> int:
     """Return the images per pass of the network: as many as fit the GPU on the first call."""
-    from hrvol.features.deep.gpu_memory import batch_for  # torch: only where features are made
-
     if featuriser.backbone is None:
         return BATCH
+    from hrvol.features.deep.gpu_memory import batch_for  # torch: only where a network makes features
+
     side = tiles.core + 2 * tiles.overlap
     return batch_for(featuriser.backbone, featuriser.spec.deep, (side, side))
 

@@ -88,7 +88,8 @@ def drive_blocks(
         No other block would succeed: the disk is full, say, or all blocks fail.
     """
     states = run.ledger.state.of_block[run.own_blocks]
-    pending = LazyBlocks(run.grid, run.own_blocks[states != DONE])
+    numbers = run.own_blocks[states != DONE]
+    pending = LazyBlocks(run.grid, numbers)
     finished = LazyBlocks(run.grid, run.own_blocks[states == DONE])
     total = _voxels(LazyBlocks(run.grid, run.own_blocks), run.job.region)
     tally = Tally(progress, work.stage, total, _voxels(finished, run.job.region))
@@ -97,7 +98,7 @@ def drive_blocks(
     with open_engine(spec.limited(max(len(pending), 1)), run.job) as engine:
         stop.working = True
         try:
-            _compute(run, engine, work, pending, tally, stop)
+            _compute(run, engine, work, numbers, tally, stop)
         except (BlockError, DeviceError, EngineError, StoppedError):
             with suppress(OSError):  # the disk may be full; the next run compares them, too
                 _fail_changed(run)
@@ -119,12 +120,16 @@ def drive_blocks(
 
 
 def _compute(
-    run: Run, engine: Engine, work: Work, pending: Sequence[Block], tally: Tally, stop: Stop
+    run: Run, engine: Engine, work: Work, numbers: NDArray[np.int64], tally: Tally, stop: Stop
 ) -> None:
     """Compute blocks and record the results as they arrive."""
     succeeded = failed = 0
     for outcome in engine.map_bounded(
-        work.function, pending, on_tick=lambda tick: tally.report(tuple(tick[0]), tick[1]), stop=stop
+        work.function,
+        LazyBlocks(run.grid, numbers),
+        on_tick=lambda tick: tally.report(tuple(tick[0]), tick[1]),
+        stop=stop,
+        starts=run.grid.layer_starts(numbers) if run.job.volume.decodes else (),
     ):
         _record(run, outcome)
         inside = intersection(outcome.task.core, run.job.region)

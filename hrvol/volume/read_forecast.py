@@ -14,6 +14,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.arrays import even_edges
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Box
 
@@ -78,8 +79,9 @@ def simulate_reads(
     visits = max(1, int(math.prod(float(size.mean()) for size in sizes)))
     if visits * len(numbers) <= most:
         caches = [_Cache(axes, itemsize, capacity) for _ in range(workers)]
-        for cache, share in zip(caches, np.array_split(numbers, workers), strict=True):
-            cache.read(grid, share)
+        edges = even_edges(len(numbers), workers, grid.layer_starts(numbers))  # as the engines share them out
+        for cache, start, stop in zip(caches, edges, edges[1:], strict=False):
+            cache.read(grid, numbers[start:stop])
         held = max(cache.most_held for cache in caches)
         return ReadForecast(sum(cache.decoded for cache in caches), once, held)
     count = max(8, most // visits)

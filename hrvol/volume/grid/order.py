@@ -125,6 +125,21 @@ class BlockGrid(Sequence[Block]):
         read = np.minimum(-(-stops // chunk) * chunk, depth) - starts // chunk * chunk
         return bool(read.sum() <= LAYERS_READ * depth)
 
+    @property
+    def shares_planes(self) -> bool:
+        """Whether all blocks of a layer read the same chunks: planes, or most of them, are stored whole."""
+        if self.chunks is None or not self.layers:
+            return False
+        sides = zip(self.chunks[1:], self.shape[1:], strict=True)
+        return all(2 * chunk > length for chunk, length in sides)
+
+    def layer_starts(self, numbers: NDArray[np.int64]) -> tuple[int, ...]:
+        """Return the positions among blocks in order at which a layer begins, if its blocks share planes."""
+        if not self.shares_planes:
+            return ()
+        layers = numbers // math.prod(self.counts[1:])
+        return tuple((np.flatnonzero(np.diff(layers)) + 1).tolist())
+
     def __len__(self) -> int:
         return math.prod(self.counts)
 
