@@ -85,9 +85,7 @@ class RangePartitioner:
         if donor is None or not self._range_of[donor]:
             return None
         numbers = self._range_of[donor]
-        inside = self._starts[
-            bisect_right(self._starts, numbers.start) : bisect_left(self._starts, numbers.stop)
-        ]
+        inside = self._between(numbers.start, numbers.stop)
         start = nearest(numbers.start + len(numbers) // 2, inside)
         middle = len(numbers) // 2 if start is None else start - numbers.start
         self._range_of[donor] = numbers[:middle]
