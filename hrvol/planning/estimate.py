@@ -261,7 +261,7 @@ def _reading(basis: _Basis, measured: Measured) -> ReadForecast:
     """Return the bytes decoded in all; if chunks are unknown, the bytes of the windows read."""
     task, mask = basis.task, basis.mask
     job = task.job
-    itemsize = job.volume.dtype.itemsize
+    itemsize = job.volume.decoded_itemsize if measured.decode_s else job.volume.dtype.itemsize
     if measured.decode_s:
         capacity = job.cache.capacity
         reads = simulate_reads(
@@ -298,7 +298,7 @@ def _peak(basis: _Basis, measured: Measured, reading: ReadForecast) -> int:
         task.grid,
         np.array(measured.tried, np.int64),
         task.job.region,
-        task.job.volume.dtype.itemsize,
+        task.job.volume.decoded_itemsize,
         workers=1,
         capacity=task.job.cache.capacity,
     )

@@ -195,7 +195,8 @@ def _memory(
     per_voxel = 2 * itemsize + _BLOCKS + 2 * kinds
     cache = choose_cache(job.volume, grid, blocks, job.region, task.spec, job.cache.scratch)
     capacity = cache.capacity if cache.scratch is None else 0
-    reads = simulate_reads(grid, blocks, job.region, itemsize, workers=1, capacity=capacity, most=_VISITS)
+    decoded = job.volume.decoded_itemsize
+    reads = simulate_reads(grid, blocks, job.region, decoded, workers=1, capacity=capacity, most=_VISITS)
     return round(
         WORKER_BYTES
         + threads * _LIVE * window * bytes_per_voxel(spec, classes)

@@ -113,7 +113,7 @@ def plan_cache(
     if not volume.decodes or not len(numbers):
         return CachePlan(usual, decoded=1.0 if volume.decodes else 0.0)
     grid = replace(grid, chunks=volume.chunks)
-    itemsize = volume.array.dtype.itemsize
+    itemsize = volume.decoded_itemsize
 
     def simulate(capacity: int) -> ReadForecast:
         return simulate_reads(

@@ -115,6 +115,17 @@ class Volume:
         stored = self.origin is not None
         return stored and (isinstance(self.array, zarr.Array) or bool(getattr(self.array, "decodes", False)))
 
+    @property
+    def decoded_itemsize(self) -> int:
+        """Bytes that are decoded for each voxel: of all channels that a chunk holds."""
+        chunks = getattr(self.array, "chunks", None) or self.array.shape
+        channels = [
+            length if self.channel == "mean" else min(int(chunk), length)
+            for axis, chunk, length in zip(self.axes, chunks, self.array.shape, strict=True)
+            if not axis
+        ]
+        return int(np.dtype(self.array.dtype).itemsize * np.prod(channels, dtype=np.int64))
+
     def read(self, box: Box | None = None, reader: Reader | None = None) -> npt.NDArray[Any]:
         """Read a box.
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ome_zarr_models import open_ome_zarr
 
-from hrvol import convert_volume, open_volume, segment_volume, train_model
+from hrvol import convert_volume, open_volume, run_status, segment_volume, train_model
 from hrvol.cli import main
 from hrvol.engine.stop import Stop
 from hrvol.errors import (
@@ -128,6 +128,9 @@ def test_regions_levels_and_parts(tmp_path):
     for k in (2, 1, 3):
         report = convert_volume(opened, tmp_path / "part.ome.zarr", part=(k, 3), **given)
         assert report.complete == (k == 3)
+        status = run_status(tmp_path / "part.ome.zarr")
+        assert status["state"] == ("complete" if k == 3 else "stopped")
+        assert status["left"] == report.left
         if not report.complete:
             with pytest.raises(InputError, match="unfinished conversion"):
                 open_volume(tmp_path / "part.ome.zarr")

@@ -128,6 +128,21 @@ def test_png_files_are_opened_once(image, model, tmp_path, monkeypatch):
     assert len(read) - 3 == SHAPE[0]  # three to identify the input
 
 
+def test_all_channels_of_a_plane_are_kept(image, tmp_path, little_memory):
+    (tmp_path / "rgb").mkdir()
+    for z, plane in enumerate(image[:9]):
+        Image.fromarray(np.stack([plane, plane // 2, plane // 3], axis=-1)).save(tmp_path / f"rgb/{z}.png")
+    for channel, expected in ((1, image[:9] // 2), ("mean", None)):
+        opened = open_volume(tmp_path / "rgb", channel=channel)
+        assert opened.decoded_itemsize == 3
+        out = tmp_path / f"{channel}.ome.zarr"
+        given = {"chunks": (8, 32, 32), "shards": (8, 64, 64), "scratch": tmp_path}
+        report = convert_volume(opened, out, **given)
+        assert report.read == 3 * report.wanted
+        if expected is not None:
+            np.testing.assert_array_equal(open_volume(out).read(), expected)
+
+
 def test_plain_bytes_are_not_kept(image, model, tmp_path, little_memory):
     for kind in ("contiguous", "plain"):
         source = write(tmp_path, kind, image)
@@ -207,7 +222,7 @@ class _Planes:
 
     decodes = True
     chunks = (1, 4096, 4096)
-    array = np.empty(0, np.uint8)
+    decoded_itemsize = 1
 
 
 def test_folders_for_scratch_files_are_checked(image, model, tmp_path, little_memory, monkeypatch):

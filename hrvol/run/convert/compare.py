@@ -41,7 +41,7 @@ def compare(
         Called with the stage, voxels done and the total.
     again
         Ledger in which blocks that differ are marked pending, so that the same command writes them again;
-        ``None``: there is none any more.
+        ``None``: it is deleted already.
 
     Returns
     -------

@@ -29,7 +29,7 @@ def check_window(text: str) -> IntensitySpec:
     Raises
     ------
     UsageError
-        It is none of them.
+        It is something else.
     """
     if text == AUTO:
         return IntensitySpec()

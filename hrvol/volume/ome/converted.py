@@ -264,7 +264,7 @@ def create_converted(
 
 
 def provenance_of(location: Location) -> Mapping[str, Any]:
-    """Return the provenance of a converted image, begun or complete; empty if there is none."""
+    """Return the provenance of a converted image, begun or complete; empty without one."""
     found = _attributes(location).get("hrvol")
     return found if isinstance(found, Mapping) and CONVERSION in found else {}
 
