@@ -177,7 +177,7 @@ class RunOptions:
     backend
         What computes the networks of students: see :func:`hrvol.segment.student.backend.choose_backend`.
     scratch
-        Folder on a local disk of the workers for decoded chunks that memory cannot hold; ``None``: none.
+        Folder on a local disk of the workers for decoded chunks beyond the usual memory; ``None``: none.
     """
 
     engine: EngineSpec = EngineSpec()

@@ -145,8 +145,8 @@ def segment_volume(
         only.
     scratch
         Folder on a local disk of the workers. Where chunks of the input are whole planes, and those of a
-        layer of blocks do not fit a third of the free memory, each worker keeps them in a file there. It has
-        no name, and is gone when the worker ends.
+        layer of blocks have more than 512 MiB, each worker keeps them in a file there, which has no name and
+        is gone when the worker ends. ``None``: in memory, up to a third of what is free, or not.
     weights_path
         File with the network's weights, instead of the cache.
     offline

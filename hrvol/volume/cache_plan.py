@@ -2,7 +2,7 @@
 
 Blocks are as deep as some 64 planes, and a layer of blocks needs all of its planes until its last block is
 read. Where planes are stored whole (images in a folder, compressed TIFF slices, chunks of HDF5 that are
-planes), a worker has to keep a layer of decoded planes: in memory if that suffices, else in a scratch file.
+planes), a worker has to keep a layer of decoded planes: in a scratch file where there is one, else in memory.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def plan_cache(
     workers
         Number of workers.
     memory
-        Bytes that a worker may take for chunks, where the usual ones do not suffice.
+        Bytes that a worker may take for chunks, where the usual ones do not suffice and there is no scratch
+        file.
     scratch
         Folder for a scratch file; ``None``: none.
     usual
@@ -128,10 +129,10 @@ def plan_cache(
     if _ratio(better) > _WORTH * plan.decoded:  # workers share layers: each decodes its planes
         return plan
     needed = int(better.held * _ROOM)
-    if needed <= memory:
-        return CachePlan(max(needed, usual), None, _ratio(better), needed)
     if scratch is not None:
         return CachePlan(needed, scratch, _ratio(better), needed)
+    if needed <= memory:
+        return CachePlan(max(needed, usual), None, _ratio(better), needed)
     return replace(plan, needed=needed)
 
 

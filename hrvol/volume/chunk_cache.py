@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import mmap
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
@@ -32,6 +33,9 @@ Chunk = NDArray[Any] | StoredChunk
 
 CAPACITY = 512 * 2**20
 """Default size of the cache of a process, in bytes of decoded chunks."""
+
+LARGE = 2**21
+"""Bytes of a chunk from which on it is kept in pages of its own."""
 
 RUN_BYTES = 64 * 2**20
 """Most bytes of chunks that one call of Zarr reads (at least one chunk): they are in memory beside the cache
@@ -238,7 +242,7 @@ class ChunkCache:
     def _storable(self, view: NDArray[Any]) -> Chunk | None:
         """Return a copy of a chunk to keep: a view would keep all of its run in memory."""
         if self._scratch is None:
-            return view.copy()
+            return _own_memory(view) if view.nbytes >= LARGE else view.copy()
         try:
             return self._scratch.keep(view)
         except OSError as error:
@@ -276,6 +280,18 @@ class ChunkCache:
                     self._uses_left[key] = left
                 elif key in self._kept:
                     self.held_bytes -= self._kept.pop(key).nbytes
+
+
+def _own_memory(view: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy in pages of its own.
+
+    Chunks of one layer are allocated by several threads. Their heaps would keep what is free again, each as
+    much as the whole cache.
+    """
+    pages = mmap.mmap(-1, view.nbytes)
+    copy: NDArray[Any] = np.frombuffer(pages, view.dtype).reshape(view.shape)
+    copy[...] = view
+    return copy
 
 
 _Key = tuple[int, Index, Hashable]

@@ -298,8 +298,8 @@ SCRATCH = {
     "scratch": click.option(
         "--scratch",
         metavar="DIR",
-        help="Folder on a local disk of the workers, for decoded planes that memory cannot hold; hrvol plan"
-        " tells whether they do. Nothing is left there.",
+        help="Folder on a local disk of the workers, for decoded planes of which a layer of blocks has more"
+        " than 512 MiB (see hrvol plan) [memory, if it suffices]. Nothing is left there.",
     )
 }
 STORAGE = {"storage_options": storage_option}
