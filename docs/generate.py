@@ -33,7 +33,9 @@ ROOT = DOCS.parent
 BENCHMARKS = ROOT / "benchmarks"
 
 API = {
-    "Volumes": ["open_volume", "ReadOptions", "RawLayout", "Volume", "describe", "build_pyramid"],
+    "Volumes": [
+        *("open_volume", "ReadOptions", "RawLayout", "Volume", "describe", "convert_volume", "build_pyramid")
+    ],
     "Recipes, features and models": [
         *("Recipe", "load_featuriser", "Featuriser", "load_model", "save_model", "Model")
     ],

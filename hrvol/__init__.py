@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hrvol.planning.plan_run import plan_run
     from hrvol.recipe.recipe import Recipe
     from hrvol.run.cluster import cluster_volume
+    from hrvol.run.convert.convert_volume import convert_volume
     from hrvol.run.export.export_volume import export_volume
     from hrvol.run.extract_features import extract_features
     from hrvol.run.pyramid.build_pyramid import build_pyramid
@@ -44,6 +45,7 @@ _HOME = {
     "Volume": "hrvol.volume.volume",
     "build_pyramid": "hrvol.run.pyramid.build_pyramid",
     "cluster_volume": "hrvol.run.cluster",
+    "convert_volume": "hrvol.run.convert.convert_volume",
     "describe": "hrvol.info",
     "detect_objects": "hrvol.explore.detect",
     "distil_model": "hrvol.distil.distil",
@@ -77,6 +79,7 @@ __all__ = [
     "__version__",
     "build_pyramid",
     "cluster_volume",
+    "convert_volume",
     "describe",
     "detect_objects",
     "distil_model",

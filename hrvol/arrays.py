@@ -7,6 +7,7 @@ CuPy on a GPU. Code between features and labels is written once for all of them 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
@@ -24,6 +25,28 @@ Shape3 = tuple[int, int, int]
 
 Spacing3 = tuple[float, float, float]
 """Lengths per axis, (z, y, x), such as the size of a voxel."""
+
+
+def even_edges(count: int, parts: int, starts: Sequence[int] = ()) -> list[int]:
+    """Divide ``count`` items into runs of about the same length; return where they begin and end.
+
+    Parameters
+    ----------
+    count, parts
+        Number of items and of runs.
+    starts
+        Positions at which a run should rather begin, in order; taken if there are enough of them.
+    """
+    edges = [count * i // parts for i in range(parts + 1)]
+    inner = [nearest(edge, starts) for edge in edges[1:-1]] if len(starts) >= parts - 1 else []
+    moved = [0, *(edge for edge in inner if edge is not None), count]
+    return moved if len(moved) == parts + 1 and all(np.diff(moved) > 0) else edges
+
+
+def nearest(position: int, starts: Sequence[int]) -> int | None:
+    """Return the nearest of some ordered positions; ``None`` if there are none."""
+    after = bisect_left(starts, position)
+    return min(starts[max(after - 1, 0) : after + 1], key=lambda start: abs(start - position), default=None)
 
 
 def namespace(*arrays: Array) -> Any:

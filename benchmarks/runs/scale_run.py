@@ -31,6 +31,7 @@ from hrvol.engine.spec import EngineSpec
 from hrvol.engine.stop import Stop
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import TileSpec
+from hrvol.run.cache_choice import choose_cache
 from hrvol.run.job import SegmentJob
 from hrvol.run.ledger import Ledger, entries
 from hrvol.run.options import PredictOptions
@@ -124,7 +125,14 @@ def write_volume(folder: Path, shape: Shape3) -> None:
         os.link(drawn / patterns.metadata.encode_chunk_key(((5 * z + 3 * y + x) % _PATTERNS, 0, 0)), target)
 
 
-def measure(volume_path: Path, out: Path, tiles: TileSpec, workers: int, planes: int = 0) -> dict[str, Any]:
+def measure(
+    volume_path: Path,
+    out: Path,
+    tiles: TileSpec,
+    workers: int,
+    planes: int = 0,
+    scratch: str | None = None,
+) -> dict[str, Any]:
     """Label a volume and return its cost.
 
     Parameters
@@ -137,6 +145,8 @@ def measure(volume_path: Path, out: Path, tiles: TileSpec, workers: int, planes:
         Worker processes of the local engine; 1 is this process.
     planes
         Number of planes, from the first; 0: all.
+    scratch
+        Folder for decoded chunks that memory cannot hold; ``None``: none.
 
     Returns
     -------
@@ -152,9 +162,10 @@ def measure(volume_path: Path, out: Path, tiles: TileSpec, workers: int, planes:
         _, rows, columns = whole(volume.shape)
         region = (slice(0, planes or volume.shape[0]), rows, columns)
         store = create_labels(out, volume, classes=model.classes, block_shape=grid.side, attributes={})
-        job = SegmentJob(volume, store, source, PredictOptions(), region, tiles)
         own_blocks = grid.inside(region)
         spec = EngineSpec("local", workers) if workers > 1 else EngineSpec()
+        cache = choose_cache(volume, grid, own_blocks, region, spec, scratch)
+        job = SegmentJob(volume, store, source, PredictOptions(), region, tiles, cache=cache)
         run = Run(grid, own_blocks, own_blocks, job, Ledger(store.location, len(grid)))
         with run.ledger:
             run_blocks(run, spec, Stop(), watch)
@@ -185,6 +196,8 @@ def measure(volume_path: Path, out: Path, tiles: TileSpec, workers: int, planes:
         "levels_peak": watch.peaks,
         "summing": summed - finished,
         "amplification": report.read_amplification,
+        "kept": cache.capacity,
+        "scratch": cache.scratch is not None,
         "allocator": watch.allocator,
         "ledger": sum(file.stat().st_size for file in (out / "ledger").rglob("*") if file.is_file()),
     }

@@ -35,6 +35,11 @@ class Watch:
 
     It is also the run's progress callback.
 
+    Parameters
+    ----------
+    stage
+        Name of the stage in which blocks are computed.
+
     Attributes
     ----------
     looks
@@ -45,7 +50,8 @@ class Watch:
         Peak bytes of the driver and of the largest worker after that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stage: str = "segment") -> None:
+        self._stage = stage
         self.looks: list[Look] = []
         self.first = self.last = 0.0
         self.peaks = {"driver": 0, "worker": 0}
@@ -68,7 +74,7 @@ class Watch:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Record the progress of the run."""
-        if stage != "segment" or self.last:
+        if stage != self._stage or self.last:
             return
         if done and not self.first:
             self.first = self.seconds

@@ -18,6 +18,7 @@ from hrvol import __version__
 from hrvol.cli.cluster import cluster
 from hrvol.cli.common.output import debugging, echo, echo_lines, quiet_libraries
 from hrvol.cli.common.streams import safe_streams
+from hrvol.cli.convert import convert
 from hrvol.cli.demo import demo
 from hrvol.cli.detect import detect
 from hrvol.cli.distil import distil
@@ -157,8 +158,8 @@ def main(context: click.Context) -> None:
 
 
 _COMMANDS = (
-    *(demo, doctor, info, weights, recipe, strokes, tune, train, distil, plan, segment, status, pyramid),
-    *(cluster, detect, similar, pca, evaluate, features, export, run_command),
+    *(demo, doctor, info, convert, weights, recipe, strokes, tune, train, distil, plan, segment, status),
+    *(pyramid, cluster, detect, similar, pca, evaluate, features, export, run_command),
 )
 for _command in _COMMANDS:
     main.add_command(_command)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hrvol.cli.common.options import bundle, recipe_compute_options, roi_option
+from hrvol.cli.common.options import SCRATCH, bundle, recipe_compute_options, roi_option
 from hrvol.cli.common.output import echo, news, suggest_fresh
 from hrvol.cli.common.reading import reads
 
@@ -22,6 +22,7 @@ kept_options = bundle(
             "--attention", is_flag=True, help="Add the CLS attention of each head of the network."
         ),
         "roi": roi_option,
+        **SCRATCH,
     },
 )
 

@@ -82,6 +82,13 @@ def echo_plan(plan: Plan) -> None:
             ["GPU memory needed", format_size(plan.gpu_needed)],
             ["  free there", or_unknown(plan.gpu_free)],
         ]
+    decoding = []
+    if plan.decodes:
+        where = "in memory" if plan.scratch is None else f"in {plan.scratch}"
+        decoding = [
+            ["  times a chunk is decoded", f"{plan.decodes:.2f}"],
+            [f"  kept by a worker {where}", format_size(plan.cache)],
+        ]
     per_block = " x ".join(map(str, plan.block_shape))
     rows = [
         ["time", duration(plan.seconds)],
@@ -94,6 +101,7 @@ def echo_plan(plan: Plan) -> None:
         ["voxels/s", count(plan.voxels_per_s)],
         ["input read", format_size(plan.read)],
         ["  times the labelled voxels", f"{plan.read_amplification:.2f}"],
+        *decoding,
         ["memory of a worker", format_size(plan.worker_memory)],
         ["memory needed", format_size(plan.memory_needed)],
         [f"  free {plan.memory_where}", or_unknown(plan.memory_free)],

@@ -189,7 +189,7 @@ def _disk() -> Check:
 def _memory() -> Check:
     import psutil
 
-    from hrvol.planning.resources import free_memory
+    from hrvol.memory import free_memory
 
     total = psutil.virtual_memory().total
     return Check("memory", "ok", f"{format_size(free_memory())} of {format_size(total)} free, {cpus()} CPUs")

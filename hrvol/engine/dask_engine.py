@@ -243,7 +243,7 @@ class DaskEngine(Engine):
 
         self._take_report = take
         ended: queue.SimpleQueue[str] = queue.SimpleQueue()
-        pending = TaskQueue(len(request.tasks))
+        pending = TaskQueue(len(request.tasks), request.starts)
         futures: dict[str, tuple[Any, Job]] = {}
 
         def submit(job: Job) -> None:

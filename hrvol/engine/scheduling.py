@@ -10,9 +10,11 @@ from __future__ import annotations
 import heapq
 import logging
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
+from hrvol.arrays import even_edges, nearest
 from hrvol.engine.spec import IN_FLIGHT, pause
 
 LOG = logging.getLogger("hrvol.run")
@@ -31,9 +33,12 @@ class RangePartitioner:
     ----------
     count
         Number of tasks.
+    starts
+        Numbers of tasks, in order, at which ranges rather begin: before them, tasks share more data.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, starts: Sequence[int] = ()) -> None:
+        self._starts = starts
         self._unowned: list[range] = [range(count)] if count else []
         self._range_of: dict[Hashable, range] = {}
 
@@ -48,7 +53,8 @@ class RangePartitioner:
         if len(bounds) != 2 or self._range_of or not workers:
             return  # already started: newcomers take halves
         start, stop = bounds
-        edges = [start + (stop - start) * i // len(workers) for i in range(len(workers) + 1)]
+        inside = [number - start for number in self._between(start, stop)]
+        edges = [start + edge for edge in even_edges(stop - start, len(workers), inside)]
         self._range_of = {worker: range(edges[i], edges[i + 1]) for i, worker in enumerate(workers)}
         self._unowned = []
 
@@ -68,6 +74,10 @@ class RangePartitioner:
         if numbers:
             self._unowned.append(numbers)
 
+    def _between(self, start: int, stop: int) -> Sequence[int]:
+        """Return the starts that divide a range."""
+        return self._starts[bisect_right(self._starts, start) : bisect_left(self._starts, stop)]
+
     def _acquire_range(self) -> range | None:
         if self._unowned:
             return self._unowned.pop(0)
@@ -75,7 +85,9 @@ class RangePartitioner:
         if donor is None or not self._range_of[donor]:
             return None
         numbers = self._range_of[donor]
-        middle = len(numbers) // 2
+        inside = self._between(numbers.start, numbers.stop)
+        start = nearest(numbers.start + len(numbers) // 2, inside)
+        middle = len(numbers) // 2 if start is None else start - numbers.start
         self._range_of[donor] = numbers[:middle]
         return numbers[middle:]
 
@@ -107,12 +119,12 @@ class TaskQueue:
 
     Parameters
     ----------
-    count
-        Number of tasks.
+    count, starts
+        As of a :class:`RangePartitioner`.
     """
 
-    def __init__(self, count: int) -> None:
-        self._partitioner = RangePartitioner(count)
+    def __init__(self, count: int, starts: Sequence[int] = ()) -> None:
+        self._partitioner = RangePartitioner(count, starts)
         self._in_flight: dict[str, list[Job]] = {}  # by worker
         self._retries: list[tuple[float, int, int, bool]] = []  # heap: when, number, failures, exclusive
         self._refreshed = -1e9

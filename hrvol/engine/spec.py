@@ -47,6 +47,7 @@ class MapRequest(Generic[T, R]):
     on_tick: Callable[[Any], None] | None
     stop: Stop | None
     tries: int
+    starts: Sequence[int] = ()
 
     @property
     def stopping(self) -> bool:
@@ -77,6 +78,7 @@ class Engine(AbstractContextManager["Engine"]):
         on_tick: Callable[[Any], None] | None = None,
         stop: Stop | None = None,
         tries: int = TRIES,
+        starts: Sequence[int] = (),
     ) -> Iterator[Outcome[T, R]]:
         """Run ``function`` on every task and yield the outcomes in the order they complete.
 
@@ -93,6 +95,8 @@ class Engine(AbstractContextManager["Engine"]):
         tries
             How often a failing task is tried, with growing pauses. A task whose worker process died is tried
             again alone on a worker, so that only the task that killed the worker fails in the end.
+        starts
+            Positions of tasks, in order, that begin a group: those of a group are best done by one worker.
 
         Raises
         ------
@@ -101,7 +105,7 @@ class Engine(AbstractContextManager["Engine"]):
         HrvolError
             No worker process starts.
         """
-        return self._outcomes(MapRequest(function, tasks, on_tick, stop, tries))
+        return self._outcomes(MapRequest(function, tasks, on_tick, stop, tries, starts))
 
     @abstractmethod
     def _outcomes(self, request: MapRequest[T, R]) -> Iterator[Outcome[T, R]]:

@@ -183,7 +183,9 @@ def _summarise(
     def mean(name: str) -> float:
         return float(sum(getattr(cost, name) for cost, _ in stored) / len(stored))
 
-    decoded = sum(s.decoded for s in together)
+    # Blocks that are tried again find their chunks in the cache.
+    samples = {id(s): s for s in (*alone, *fresh, *together)}.values()
+    decoding = [(s.read_s, s.decoded) for s in samples if s.decoded]
     read_s = sum(s.read_s for s in together)
     most = max(together, key=lambda s: s.peak)
     return Measured(
@@ -191,7 +193,7 @@ def _summarise(
         pace=Pace(pace(alone), each, workers if complete else 1, min(1.0, busy)),
         tile_share=share,
         pixels=reference,
-        decode_s=read_s / decoded if decoded else 0.0,
+        decode_s=sum(s for s, _ in decoding) / sum(n for _, n in decoding) if decoding else 0.0,
         read_s=read_s / sum(s.voxels for s in together),
         store_s=per_voxel("store_s"),
         checksum_s=per_voxel("checksum_s"),

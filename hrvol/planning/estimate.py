@@ -13,28 +13,29 @@ from numpy.typing import NDArray
 
 from hrvol.device import cpus
 from hrvol.engine.spec import EngineSpec
+from hrvol.memory import free_memory
 from hrvol.planning import forecast, resources
-from hrvol.planning.cache_simulation import MaskSample, ReadForecast, sample_mask, simulate_reads
 from hrvol.planning.calibrate import IDLE_BYTES, Measured, measure
 from hrvol.planning.gpu_memory import GpuNeed, gpu_need
+from hrvol.planning.mask_sample import MaskSample, sample_mask
 from hrvol.planning.plan import Plan
 from hrvol.planning.probe import scratch_store
 from hrvol.planning.task import Task
 from hrvol.planning.trial_block import TrialJob
+from hrvol.progress import format_size
+from hrvol.run.cache_choice import slurm_memory
 from hrvol.run.find_mask import describe
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.background.coarse_mask import NAME, CoarseMask
-from hrvol.volume.chunk_cache import CAPACITY
 from hrvol.volume.grid.tiling import box_shape
 from hrvol.volume.ome.labels import LabelStore
+from hrvol.volume.read_forecast import ReadForecast, simulate_reads
 from hrvol.volume.storage.location import Location
 
 _BLOCK_BYTES = 64  # of the driver's memory, per block
 
 _MOST_DECODES = 3.0  # per chunk; beyond that a note recommends other chunks
-
-_SLURM_MEMORY = "8GB"  # of a job, by default
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ def estimate(task: Task, seconds: float, prepare_s: float) -> Plan:
     job = task.job
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     mask = sample_mask(job.mask, task.grid, task.pending, job.region)
-    memory = resources.free_memory() + resources.held_memory()[0]
+    memory = free_memory() + resources.held_memory()[0]
     # Before trial blocks use the GPU.
     gpu = gpu_need(task.spec, task.prepared.model, companion=job.companion is not None)
     notes = [*_notes(task, mask, load), *gpu.notes]
@@ -195,6 +196,9 @@ def _plan(basis: _Basis, measured: Measured | None, notes: list[str]) -> Plan:
         cpus=cpus(),
         notes=tuple(notes),
         machinery_s=0.0 if measured is None else measured.read_s + measured.store_s,
+        decodes=reading.decoded / reading.once if reading.once and measured and measured.decode_s else 0.0,
+        cache=reading.held,
+        scratch=job.cache.scratch,
     )
 
 
@@ -259,10 +263,11 @@ def _reading(basis: _Basis, measured: Measured) -> ReadForecast:
     """Return the bytes decoded in all; if chunks are unknown, the bytes of the windows read."""
     task, mask = basis.task, basis.mask
     job = task.job
-    itemsize = job.volume.dtype.itemsize
+    itemsize = job.volume.decoded_itemsize if measured.decode_s else job.volume.dtype.itemsize
     if measured.decode_s:
+        capacity = job.cache.capacity
         reads = simulate_reads(
-            task.grid, task.pending, job.region, itemsize, workers=task.workers, capacity=CAPACITY
+            task.grid, task.pending, job.region, itemsize, workers=task.workers, capacity=capacity
         )
         return replace(reads, decoded=round(reads.decoded * mask.blocks))
     windows = math.prod(
@@ -295,11 +300,12 @@ def _peak(basis: _Basis, measured: Measured, reading: ReadForecast) -> int:
         task.grid,
         np.array(measured.tried, np.int64),
         task.job.region,
-        task.job.volume.dtype.itemsize,
+        task.job.volume.decoded_itemsize,
         workers=1,
-        capacity=CAPACITY,
+        capacity=task.job.cache.capacity,
     )
-    held = max(0, reading.held - tried.held) if measured.decode_s else 0
+    in_memory = reading.held if task.job.cache.scratch is None else 0
+    held = max(0, in_memory - tried.held) if measured.decode_s else 0
     at_once = 1 if task.spec.serial else 2
     coarser = max(
         (
@@ -309,7 +315,7 @@ def _peak(basis: _Basis, measured: Measured, reading: ReadForecast) -> int:
         ),
         default=0,
     )
-    return max(measured.peak + held, measured.loaded + reading.held + at_once * coarser)
+    return max(measured.peak + held, measured.loaded + in_memory + at_once * coarser)
 
 
 def _memory(spec: EngineSpec, memory: int) -> tuple[int | None, str]:
@@ -317,10 +323,7 @@ def _memory(spec: EngineSpec, memory: int) -> tuple[int | None, str]:
     if not spec.remote:
         return memory, "on this machine"
     if spec.name == "slurm" and spec.scheduler_file is None:
-        from dask.utils import parse_bytes  # Dask takes a while to import
-
-        job = int(parse_bytes(spec.options.get("memory", _SLURM_MEMORY)))
-        return job // int(spec.options.get("processes", 1)), "to a worker in a SLURM job"
+        return slurm_memory(spec), "to a worker in a SLURM job"
     return None, "where the workers are"
 
 
@@ -361,8 +364,11 @@ def _notes_of_trial(task: Task, measured: Measured, reading: ReadForecast) -> li
     decodes = reading.decoded / max(1, reading.once)
     if decodes > _MOST_DECODES:
         chunks = " x ".join(map(str, task.job.volume.chunks))
+        way = " Chunks of about 64 x 64 x 64 are decoded once."
+        if task.job.cache.needed:
+            needed = format_size(task.job.cache.needed)
+            way = f" With --scratch DIR each is decoded once; a worker needs {needed} there."
         notes.append(
-            f"The chunks of the volume ({chunks}) are inefficient: each is decoded {decodes:.0f} times."
-            " Chunks of about 64 x 64 x 64 are decoded once."
+            f"The chunks of the volume ({chunks}) are inefficient: each is decoded {decodes:.0f} times.{way}"
         )
     return notes

@@ -85,6 +85,11 @@ class Plan:
         Seconds per voxel that a worker spends on reading and storing.
     students
         Estimates of the same run with students of the model; empty if it is a student.
+    decodes
+        How often a chunk of the input is decoded on average; 0 where values are plain bytes.
+    cache, scratch
+        Bytes of decoded chunks that a worker keeps, and the folder of the file in which it does; ``None``: in
+        memory.
     """
 
     volume: str
@@ -121,6 +126,9 @@ class Plan:
     notes: tuple[str, ...]
     machinery_s: float = 0.0
     students: tuple[StudentPlan, ...] = ()
+    decodes: float = 0.0
+    cache: int = 0
+    scratch: str | None = None
 
     @property
     def seconds(self) -> float:

@@ -66,6 +66,7 @@ def plan_run(
     fractions: Sequence[float] | Mapping[str, float] | None = None,
     companion: str | Path | Model | None = None,
     backend: str = "auto",
+    scratch: str | Path | None = None,
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -82,7 +83,7 @@ def plan_run(
         Approximate length of the probe, besides the start of the workers. At least one plane is computed.
     volume, out, model, engine, workers, scheduler_file, engine_options, device, devices, part, probabilities,
     uncertainty, crf, roi, mask, level, overwrite, name, class_weights, fractions, companion, backend,
-    weights_path, offline, storage_options
+    scratch, weights_path, offline, storage_options
         As for :func:`hrvol.segment_volume`. Engines with workers on other machines are not started: the probe
         runs on this one. For an unfinished output, the plan is of the remaining blocks.
 
@@ -115,6 +116,7 @@ def plan_run(
         storage_options,
         companion,
         backend,
+        scratch,
     )
     return plan(volume, out, model, options, seconds)
 

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from hrvol.engine.task import computing, configuration
 from hrvol.planning.resources import held_memory
 from hrvol.planning.trial_block import Outputs, Trial, TrialBlock, TrialJob
-from hrvol.run.block import peak_memory
-from hrvol.run.job import reader_of
+from hrvol.run.block_job import peak_memory, reader_of
 from hrvol.segment.model.model import Model
 from hrvol.volume.grid.tiling import block_shape, box_shape
 from hrvol.volume.ome.label_documents import LabelOutputs

@@ -24,9 +24,9 @@ from hrvol.distil.sample import FEWEST, GPU_MINUTES, LABELLING, MINUTES
 from hrvol.distil.stand_in import stand_in
 from hrvol.distil.training import THREADS
 from hrvol.errors import InputError
-from hrvol.planning.cache_simulation import simulate_reads
 from hrvol.planning.plan import Plan, StudentPlan
 from hrvol.planning.task import Task
+from hrvol.run.cache_choice import choose_cache
 from hrvol.run.students.predict_student import run_lattice
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.backend import TORCH, choose_backend
@@ -35,9 +35,9 @@ from hrvol.segment.student.runner import StudentRunner
 from hrvol.segment.student.shapes import flop_per_voxel
 from hrvol.segment.student.spec import Dimensions, StudentSpec, student_spec
 from hrvol.segment.student.student import StudentClassifier
-from hrvol.volume.chunk_cache import CAPACITY
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Box, box_shape
+from hrvol.volume.read_forecast import simulate_reads
 from hrvol.volume.region import region_box
 from hrvol.volume.storage.location import located
 from hrvol.volume.volume import Volume, open_volume
@@ -193,7 +193,10 @@ def _memory(
     threads = cpus() if task.spec.serial else 1
     kinds = classes * job.predicting.probabilities + job.predicting.uncertainty
     per_voxel = 2 * itemsize + _BLOCKS + 2 * kinds
-    reads = simulate_reads(grid, blocks, job.region, itemsize, workers=1, capacity=CAPACITY, most=_VISITS)
+    cache = choose_cache(job.volume, grid, blocks, job.region, task.spec, job.cache.scratch)
+    capacity = cache.capacity if cache.scratch is None else 0
+    decoded = job.volume.decoded_itemsize
+    reads = simulate_reads(grid, blocks, job.region, decoded, workers=1, capacity=capacity, most=_VISITS)
     return round(
         WORKER_BYTES
         + threads * _LIVE * window * bytes_per_voxel(spec, classes)

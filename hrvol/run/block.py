@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,16 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.engine.task import attempt, computing, configuration, tick
-from hrvol.errors import UnreadableError
 from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe.specs import BATCH, TileSpec
-from hrvol.run.job import BlockReport, SegmentJob, input_states, inputs_digest, reader_of
+from hrvol.run.block_job import BlockReport, check_unchanged, input_states, peak_memory, reader_of
+from hrvol.run.job import SegmentJob
 from hrvol.run.predict import Prediction, predict_part, read_window
 from hrvol.run.students.companion import box_to_read, companion_planes, read_both, window_of
 from hrvol.run.students.predict_student import predict_cells, read_cells
 from hrvol.segment.model.model import Model
 from hrvol.volume.grid.tiling import Block, Box, box_shape, intersection
-from hrvol.volume.input_state import InputState, changed_files
 from hrvol.volume.storage.location import combined
 from hrvol.volume.volume import Reader
 
@@ -52,18 +49,18 @@ def predict_block(block: Block) -> BlockReport:
     if box is None:
         raise ValueError(f"block {block.index} is outside the region {job.region}")
     before = input_states(job, block)
-    mask = None if job.mask is None else job.mask.read(box) != 0
+    reader = reader_of(job)
+    mask = None if job.mask is None else job.mask.read(box, reader.mask) != 0
     if mask is not None and not mask.any():
-        inputs = _unchanged(job, block, before)
+        inputs = check_unchanged(job, block, before)
         objects = _checksums(job, block)
         return BlockReport(
             block.index, 0, 0.0, {}, SeamDisagreement(), combined(objects), 0, peak_memory(), objects, inputs
         )
     with computing():  # loaded once per process
         model, loaded = job.model_source.load(job.store)
-    reader = reader_of(job)
     raw = _read(job, block, box, model, reader.of(before[0]))
-    inputs = _unchanged(job, block, before)
+    inputs = check_unchanged(job, block, before)
     with computing():
         began = time.monotonic()
         prediction = _predict(job, block, box, raw, model, loaded, mask)
@@ -122,24 +119,13 @@ def _predict(
     return predict_part(raw, job.volume, block, box, model, featuriser, options, **keywords)
 
 
-def _unchanged(job: SegmentJob, block: Block, before: tuple[InputState, InputState]) -> int:
-    """Return the digest of a block's input; raise :class:`UnreadableError` if it changed meanwhile."""
-    after = input_states(job, block)
-    changed = []
-    for volume, one, other in zip((job.volume, job.mask), before, after, strict=True):
-        changed += [] if volume is None else changed_files(volume, one, other)
-    if changed:
-        raise UnreadableError(f"{changed[0]}: found that it changed during the run, expected no change")
-    return inputs_digest(before)
-
-
 @lru_cache(maxsize=1)
 def _batch(featuriser: Featuriser, tiles: TileSpec) -> int:
     """Return the images per pass of the network: as many as fit the GPU on the first call."""
-    from hrvol.features.deep.gpu_memory import batch_for  # torch: only where features are made
-
     if featuriser.backbone is None:
         return BATCH
+    from hrvol.features.deep.gpu_memory import batch_for  # torch: only where a network makes features
+
     side = tiles.core + 2 * tiles.overlap
     return batch_for(featuriser.backbone, featuriser.spec.deep, (side, side))
 
@@ -159,9 +145,3 @@ def _plane_reporter(block: Block, pixels: int) -> Callable[[int], None]:
 
 def _checksums(job: SegmentJob, block: Block) -> tuple[str, ...]:
     return job.store.object_checksums([block.index])[0]
-
-
-def peak_memory() -> int:
-    """Return the peak memory of this process, in bytes."""
-    kilobyte = 1024 if sys.platform != "darwin" else 1
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte

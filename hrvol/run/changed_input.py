@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.run.job import SegmentJob, input_states, inputs_digest
+from hrvol.run.block_job import BlockJob, input_states, inputs_digest
 from hrvol.run.ledger import Ledger
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.storage.stamps import stamp_of
@@ -24,7 +24,7 @@ _READERS = 16
 _COMPARED_AT_ONCE = 4096
 
 
-def input_place(job: SegmentJob) -> str:
+def input_place(job: BlockJob) -> str:
     """Return what identifies where the input of a run is, not what it holds; empty if it has no files.
 
     A copy or a moved volume has other times and numbers of files: it cannot be compared by them, and is
@@ -38,7 +38,7 @@ def input_place(job: SegmentJob) -> str:
 
 
 def changed_blocks(
-    job: SegmentJob, grid: BlockGrid, ledger: Ledger, numbers: NDArray[np.int64], place: str
+    job: BlockJob, grid: BlockGrid, ledger: Ledger, numbers: NDArray[np.int64], place: str
 ) -> list[int]:
     """Return the finished blocks whose input differs from the state that the ledger records for them.
 

@@ -13,14 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.device import choose_device
+from hrvol.engine.spec import EngineSpec
 from hrvol.errors import UnreadableError, UsageError
 from hrvol.features.projection import Projection, fit_projection
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.recipe.recipe import Recipe
+from hrvol.recipe.specs import TileSpec
+from hrvol.run.cache_choice import choose_cache
 from hrvol.segment.model.model import current_versions
 from hrvol.training.sampling import sample_pixels
 from hrvol.training.tile_features import TileFeatures, load_features
+from hrvol.volume.chunk_cache import chunk_uses
+from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.regions import region_tiles
 from hrvol.volume.grid.tiling import Box, Tile, block_shape, box_shape
 from hrvol.volume.guard import file_or_none, keep_inputs
@@ -29,7 +34,7 @@ from hrvol.volume.intensity import common_window, to_unit
 from hrvol.volume.ome.feature_array import create_features
 from hrvol.volume.region import Region, region_box
 from hrvol.volume.storage.location import Location, located
-from hrvol.volume.volume import Volume, open_volume
+from hrvol.volume.volume import Reader, Volume, open_volume
 
 LOG = logging.getLogger("hrvol.run")
 
@@ -60,6 +65,7 @@ def extract_features(
     attention: bool = False,
     roi: Region | None = None,
     overwrite: bool = False,
+    scratch: str | Path | None = None,
     device: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
@@ -91,6 +97,8 @@ def extract_features(
         ``(z, y, x)`` slices in voxels; ``None``: everything.
     overwrite
         Replace an output that exists.
+    scratch
+        As in :func:`segment_volume`.
     device
         As in :func:`train_model`.
     weights_path, offline, storage_options, progress
@@ -157,9 +165,12 @@ def extract_features(
         chunk=(1, *block_shape(opened.shape, spec.tiles.model_copy(update={"across": 1}))[1:]),
         overwrite=overwrite,
     )
+    reader = _reader(opened, region, spec.tiles, scratch)
     tally = Tally(progress, "features", math.prod(box_shape(region)))
     for owned, tile in region_tiles(opened.shape, region, spec.tiles):
-        for z, values in tile_features(opened, owned, tile, features, projection, attention):
+        for z, values in tile_features(
+            opened, owned, tile, features, projection, attention=attention, reader=reader
+        ):
             box = (slice(z, z + 1), owned[1], owned[2])
             inside = [slice(s.start - r.start, s.stop - r.start) for s, r in zip(box, region, strict=True)]
             writer.write((inside[0], inside[1], inside[2]), values[:, None])
@@ -171,13 +182,26 @@ def extract_features(
     return FeaturesReport(shape, explained)
 
 
+def _reader(volume: Volume, region: Box, tiles: TileSpec, scratch: str | Path | None) -> Reader:
+    """Return a reader that decodes each chunk of a volume about once, as tiles follow each other."""
+    grid = BlockGrid(volume.shape, tiles.model_copy(update={"across": 1}), volume.chunks)
+    numbers = np.sort(grid.inside(region))
+    plan = choose_cache(volume, grid, numbers, region, EngineSpec(), scratch)
+    if hint := plan.hint(volume.source):
+        LOG.warning("%s", hint)
+    cache, uses = plan.cache(), chunk_uses(grid, volume.chunks, region).along(volume.axes)
+    return lambda array, selection: cache.read(array, selection, uses)
+
+
 def tile_features(
     volume: Volume,
     owned: Box,
     tile: Tile,
     features: TileFeatures,
     projection: Projection | None,
-    attention: bool,
+    *,
+    attention: bool = False,
+    reader: Reader | None = None,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield plane number and features ``(K, y, x)`` float32 of the voxels that a tile owns, plane by plane.
 
@@ -187,7 +211,7 @@ def tile_features(
     planes, rows, columns = owned
     y0, _, x0, _ = tile.window
     inside = (slice(rows.start - y0, rows.stop - y0), slice(columns.start - x0, columns.stop - x0))
-    raw = volume.read((planes, *tile.window_slices))
+    raw = volume.read((planes, *tile.window_slices), reader)
     _, height, width = box_shape(owned)
     for z, plane in zip(range(planes.start, planes.stop), raw, strict=True):
         image = to_unit(plane, features.window, source=volume.source, origin=(z, y0, x0))

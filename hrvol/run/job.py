@@ -5,18 +5,14 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import threading
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from hrvol.device import check_gpu
 from hrvol.errors import ModelError
 from hrvol.features.weights.source import WeightsSource
-from hrvol.quality.metrics import SeamDisagreement
 from hrvol.recipe.specs import TileSpec
 from hrvol.run.options import PredictOptions
 from hrvol.segment.model.model import Model, check_weights, model_bytes, read_model, read_model_bytes
@@ -24,12 +20,12 @@ from hrvol.segment.student.backend import TORCH
 from hrvol.segment.student.block_lattice import reach_of
 from hrvol.segment.student.lattice import Lattice
 from hrvol.segment.student.student import StudentClassifier
-from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
+from hrvol.volume.cache_plan import CachePlan
+from hrvol.volume.chunk_cache import ChunkUses, chunk_uses
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Block, Box, block_shape, hull, windows_box
-from hrvol.volume.input_state import InputState, input_state
 from hrvol.volume.ome.labels import LabelStore
-from hrvol.volume.volume import Reader, Volume
+from hrvol.volume.volume import Volume
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
@@ -178,6 +174,8 @@ class SegmentJob:
         The windows of a student; ``None`` for other models.
     companion
         A student that predicts beside the model; ``None``: none.
+    cache, mask_cache
+        Where a worker keeps decoded chunks of the volume, and of the mask.
     """
 
     volume: Volume
@@ -189,6 +187,8 @@ class SegmentJob:
     mask: Volume | None = None
     lattice: Lattice | None = None
     companion: Companion | None = None
+    cache: CachePlan = CachePlan()
+    mask_cache: CachePlan = CachePlan(0)
 
     @property
     def grid(self) -> BlockGrid:
@@ -198,66 +198,36 @@ class SegmentJob:
             reach = reach_of(self.companion.lattice, block_shape(shape, self.tiles))
         return BlockGrid(shape, self.tiles, self.volume.chunks, reach)
 
+    @property
+    def key(self) -> str:
+        """What identifies how its input is read."""
+        return f"{self.volume.source} {self.volume.shape} {self.region} {self.tiles} {self.companion}"
 
-@dataclass(frozen=True)
-class BlockReport:
-    """Result of a block.
+    def reads(self, block: Block) -> Box:
+        """Return the box of the volume that a block is computed from."""
+        box = windows_box(block, self.volume.shape, self.tiles)
+        return box if self.companion is None else hull(box, self.companion.lattice.reads(block.core))
 
-    Attributes
-    ----------
-    index
-        Its index in the grid of blocks.
-    voxels, seconds
-        Voxels labelled, and the seconds of computing them.
-    counts
-        Class value -> voxels.
-    seams
-        Disagreement of the block's tiles where they overlap, before blending; those of a student do not.
-    checksum
-        Checksum of the stored shards.
-    objects
-        Checksum of each of them.
-    read
-        Bytes of input chunks decoded since the worker's previous report.
-    peak
-        Peak memory of the worker process so far, in bytes.
-    inputs
-        :func:`inputs_digest` of the files that the block was computed from; 0 if unknown.
-    """
+    def uses(self) -> ChunkUses:
+        """Count the blocks that read each chunk of the volume."""
+        volume = self.volume
+        return chunk_uses(self.grid, volume.chunks, self.region).along(volume.axes)
 
-    index: tuple[int, int, int]
-    voxels: int
-    seconds: float
-    counts: Mapping[int, int]
-    seams: SeamDisagreement
-    checksum: str
-    read: int
-    peak: int
-    objects: tuple[str, ...] = ()
-    inputs: int = 0
+    def mask_uses(self) -> ChunkUses | None:
+        """Count the blocks that read each chunk of the mask; ``None`` without one."""
+        mask = self.mask
+        return None if mask is None else chunk_uses(self.mask_grid, mask.chunks, self.region).along(mask.axes)
 
-
-def input_states(job: SegmentJob, block: Block) -> tuple[InputState, InputState]:
-    """Return the state of the files that a block is computed from: those of the volume, those of the mask."""
-    box = windows_box(block, job.volume.shape, job.tiles)
-    if job.companion is not None:
-        box = hull(box, job.companion.lattice.reads(block.core))
-    mask = InputState() if job.mask is None else input_state(job.mask, block.core)
-    return input_state(job.volume, box), mask
-
-
-def inputs_digest(states: tuple[InputState, InputState]) -> int:
-    """Return one number for both states; 0 if they are unknown."""
-    return states[0].digest() ^ (states[1].digest() << 1 & 2**63 - 1)
+    @property
+    def mask_grid(self) -> BlockGrid:
+        """The same blocks, and what each of them reads of a mask: its own voxels."""
+        shape, chunks = self.volume.shape, None if self.mask is None else self.mask.chunks
+        return BlockGrid(shape, self.tiles, chunks, sides=block_shape(shape, self.tiles))
 
 
 _models: dict[str, Model] = {}  # at most one student and one other: a process serves one run at a time
 
 _models_lock = threading.Lock()
-
-_readers: dict[str, JobReader] = {}  # at most one
-
-_readers_lock = threading.Lock()
 
 
 def keep_model(sha256: str, model: Model) -> None:
@@ -268,47 +238,6 @@ def keep_model(sha256: str, model: Model) -> None:
             if isinstance(other.classifier, StudentClassifier) == student:
                 del _models[digest]
         _models[sha256] = model
-
-
-class JobReader:
-    """Reads the volume of a job and caches decoded chunks for later blocks."""
-
-    def __init__(self, job: SegmentJob) -> None:
-        grid = job.grid
-        self._cache = ChunkCache()
-        self._uses = chunk_uses(grid, job.volume.chunks, job.region).along(job.volume.axes)
-        self._reported = 0
-        self._lock = threading.Lock()
-
-    def __call__(self, array: Any, selection: tuple[Any, ...]) -> NDArray[Any]:
-        """Read a selection of the volume's array."""
-        return self._cache.read(array, selection, self._uses)
-
-    def of(self, state: InputState) -> Reader:
-        """Return a reader that uses cached chunks only if their files are still in this state."""
-        return lambda array, selection: self._cache.read(array, selection, self._uses, state.version)
-
-    def newly_decoded(self) -> int:
-        """Return the bytes of chunks decoded since the previous call."""
-        with self._lock:
-            before, self._reported = self._reported, self._cache.decoded_bytes
-            return self._reported - before
-
-
-def reader_of(job: SegmentJob) -> JobReader:
-    """Return this process's reader of the job's volume."""
-    key = f"{job.volume.source} {job.volume.shape} {job.region} {job.tiles} {job.companion}"
-    with _readers_lock:
-        if key not in _readers:
-            _readers.clear()
-            _readers[key] = JobReader(job)
-        return _readers[key]
-
-
-def forget_input() -> None:
-    """Clear this process's cache of input: the volume may be rewritten before the next run."""
-    with _readers_lock:
-        _readers.clear()
 
 
 @dataclass(frozen=True)

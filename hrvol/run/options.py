@@ -177,6 +177,8 @@ class RunOptions:
         A student, or its file, whose probabilities are averaged with the model's; ``None``: none.
     backend
         What computes the networks of students: see :func:`hrvol.segment.student.backend.choose_backend`.
+    scratch
+        Folder on a local disk of the workers for decoded chunks beyond the usual memory; ``None``: none.
     """
 
     engine: EngineSpec = EngineSpec()
@@ -187,6 +189,7 @@ class RunOptions:
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)  # may hold secrets
     companion: Any = field(default=None, repr=False)
     backend: str = "auto"
+    scratch: str | Path | None = None
 
     def __post_init__(self) -> None:
         check_name(self.backend)

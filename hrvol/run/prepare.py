@@ -13,11 +13,14 @@ from hrvol.device import cpus
 from hrvol.engine.stop import Stop
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
+from hrvol.run.attribute_names import CLASS_WEIGHTS, COMPANION
+from hrvol.run.cache_choice import MASK_CAPACITY, choose_cache
 from hrvol.run.find_mask import run_mask
 from hrvol.run.fractions.match_fractions import matched_factors, settled_factors
 from hrvol.run.job import ModelContent, ModelSource, SegmentJob
 from hrvol.run.options import PredictOptions, RunOptions
-from hrvol.run.provenance import CLASS_WEIGHTS, COMPANION, of_classes, provenance
+from hrvol.run.provenance import of_classes, provenance
+from hrvol.run.resume import partition
 from hrvol.run.students.companion import PreparedCompanion, prepare_companion
 from hrvol.run.students.predict_student import run_lattice
 from hrvol.run.students.student_backend import of_backend, with_backend
@@ -141,6 +144,7 @@ def prepare(
     store = LabelStore(location, output.name)
     beside = None if companion is None else companion.companion
     job = SegmentJob(opened, store, source, predicting, region, tiles, mask, lattice, beside)
+    job = _with_caches(job, options)
     students = [] if lattice is None else [(loaded, lattice)]
     students += [] if companion is None else [(companion.model, companion.companion.lattice)]
     for student, of_student in students:
@@ -148,6 +152,22 @@ def prepare(
             LOG.info("%s", notice)
     attributes = json.loads(json.dumps(attributes))
     return PreparedRun(loaded, content, location, job, attributes, fractions, companion)
+
+
+def _with_caches(job: SegmentJob, options: RunOptions) -> SegmentJob:
+    """Return a job whose workers decode each chunk of the input about once, if they can."""
+    numbers = partition(job.grid.inside(job.region), options.output.part)
+    spec, folder = options.engine, options.scratch
+    cache = choose_cache(job.volume, job.grid, numbers, job.region, spec, folder)
+    job = replace(job, cache=cache)
+    if job.mask is not None:
+        grid = job.mask_grid
+        of_mask = choose_cache(job.mask, grid, numbers, job.region, spec, folder, MASK_CAPACITY)
+        job = replace(job, mask_cache=of_mask)
+    for volume, plan in ((job.volume, cache), (job.mask, job.mask_cache)):
+        if volume is not None and (hint := plan.hint(volume.source)):
+            LOG.warning("%s", hint)
+    return job
 
 
 def _of_driver(source: ModelSource, options: RunOptions) -> ModelSource:

@@ -14,6 +14,7 @@ from hrvol.errors import HrvolError, InputError
 from hrvol.reading.schema import Schema, validated
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import CrfSpec
+from hrvol.run.attribute_names import CLASS_WEIGHTS, FRACTIONS
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.model.model import Model, current_versions
 from hrvol.volume.grid.order import BlockGrid
@@ -23,18 +24,6 @@ from hrvol.volume.volume import Volume
 
 MOST_BLOCKS = 2 * 10**7
 """Most blocks of a run whose state is read: 17 bytes each, and 10^14 voxels with the tiles of the presets."""
-
-CLASS_WEIGHTS = "class_weights"
-"""Attribute with the factor of each class; outputs without class weights have none."""
-
-BACKEND = "backend"
-"""Attribute with what computed a student's network; absent if it was torch."""
-
-COMPANION = "companion"
-"""Attribute with the student whose probabilities were averaged with the model's; absent without one."""
-
-FRACTIONS = "fractions"
-"""Attribute with the volume fraction of each class by which factors were chosen, if they were."""
 
 _Side = Annotated[int, Field(ge=1, lt=2**40)]
 _Edge = Annotated[int, Field(ge=0, lt=2**40)]

@@ -14,7 +14,7 @@ from hrvol.classes import ClassInfo
 from hrvol.engine.stop import Stop
 from hrvol.errors import StoppedError
 from hrvol.quality.metrics import SeamDisagreement
-from hrvol.run.job import SegmentJob
+from hrvol.run.block_job import BlockJob
 from hrvol.run.ledger import Ledger, entries
 from hrvol.run.ledger_entries import DONE, FAILED, PENDING
 from hrvol.volume.grid.order import BlockGrid
@@ -105,7 +105,7 @@ class Run:
     grid: BlockGrid
     blocks: NDArray[np.int64]
     own_blocks: NDArray[np.int64]
-    job: SegmentJob
+    job: BlockJob
     ledger: Ledger
     place: str = ""
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from hrvol.errors import OtherRunError, OutputExistsError
 from hrvol.progress import ProgressCallback
+from hrvol.run.attribute_names import BACKEND, CLASS_WEIGHTS, COMPANION, FRACTIONS
+from hrvol.run.block_job import BlockStore
 from hrvol.run.ledger import Ledger, check_free
 from hrvol.run.ledger_entries import DONE
-from hrvol.run.provenance import BACKEND, CLASS_WEIGHTS, COMPANION, FRACTIONS
 from hrvol.run.pyramid.pyramid_levels import levels_built, recheck_levels
 from hrvol.text import printable
 from hrvol.volume.grid.order import BlockGrid
@@ -138,7 +139,7 @@ def differences(stored: Mapping[str, Any] | None, requested: Mapping[str, Any]) 
 
 def recheck(
     ledger: Ledger,
-    store: LabelStore,
+    store: BlockStore,
     grid: BlockGrid,
     numbers: NDArray[np.int64],
     changed: Sequence[int] = (),

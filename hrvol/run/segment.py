@@ -16,9 +16,10 @@ from hrvol.engine.stop import Abandoned, Stop
 from hrvol.errors import BlockError, DeviceError, EngineError, UsageError
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
+from hrvol.run.block_job import forget_input
 from hrvol.run.changed_input import changed_blocks, input_place
 from hrvol.run.into_input import segment_into_input
-from hrvol.run.job import COMPANION_FILE, MODEL_FILE, forget_input
+from hrvol.run.job import COMPANION_FILE, MODEL_FILE
 from hrvol.run.ledger import MAIN, Ledger
 from hrvol.run.ledger_entries import DONE
 from hrvol.run.options import InputOptions, OutputOptions, RunOptions, engine_spec
@@ -66,6 +67,7 @@ def segment_volume(
     fractions: Sequence[float] | Mapping[str, float] | None = None,
     companion: str | Path | Model | None = None,
     backend: str = "auto",
+    scratch: str | Path | None = None,
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -144,6 +146,10 @@ def segment_volume(
         :func:`hrvol.segment.student.backend.choose_backend`: ``torch``, ``openvino``, ``openvino-bf16``, or
         ``auto``, the fastest that is installed. The output records it and can be resumed with the same one
         only.
+    scratch
+        Folder on a local disk of the workers. Where chunks of the input are whole planes, and those of a
+        layer of blocks have more than 512 MiB, each worker keeps them in a file there, which has no name and
+        is gone when the worker ends. ``None``: in memory, up to a third of what is free, or not.
     weights_path
         File with the network's weights, instead of the cache.
     offline
@@ -196,6 +202,7 @@ def segment_volume(
         storage_options,
         companion,
         backend,
+        scratch,
     )
     return segment(volume, out, model, options, stop, progress)
 

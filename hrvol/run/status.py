@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from hrvol.errors import InputError
+from hrvol.recipe.specs import TileSpec
 from hrvol.run.ledger import PULSE, LedgerState, entries, lanes
 from hrvol.run.ledger_entries import DONE, FAILED, PENDING
 from hrvol.run.provenance import Summary, read_attributes, run_grid
+from hrvol.volume.grid.order import MOST_BLOCKS, BlockGrid
+from hrvol.volume.grid.tiling import whole
+from hrvol.volume.ome.converted import ImageLayout, layout_of, provenance_of
 from hrvol.volume.storage.location import Location
 
 SILENT = 6 * PULSE
@@ -29,7 +35,8 @@ def run_status(
     Parameters
     ----------
     out
-        An output of :func:`hrvol.segment_volume` or :func:`hrvol.cluster_volume`, path or URL.
+        An output of :func:`hrvol.segment_volume`, :func:`hrvol.cluster_volume` or
+        :func:`hrvol.convert_volume`, path or URL.
     storage_options
         Keywords of the fsspec file system of a URL.
 
@@ -47,10 +54,17 @@ def run_status(
         The path is not the output of a run, or its metadata are damaged.
     """
     location = Location.of(out, storage_options)
-    attributes = read_attributes(location)
-    if attributes.summary is not None:
-        return _without_ledger(location, attributes.summary)
-    grid, region = run_grid(attributes, location)
+    if converted := provenance_of(location):
+        grid, complete = _blocks_of(layout_of(location), location), converted.get("complete") is True
+        region = whole(grid.shape)
+        if complete:
+            summary = Summary(blocks=len(grid), voxels=math.prod(grid.shape), fractions={})
+            return _without_ledger(location, summary)
+    else:
+        attributes = read_attributes(location)
+        if attributes.summary is not None:
+            return _without_ledger(location, attributes.summary)
+        (grid, region), complete = run_grid(attributes, location), attributes.complete
     numbers = grid.inside(region)
     heads = lanes(location)
     now = time.time()
@@ -74,7 +88,7 @@ def run_status(
     per_block = voxels / done if done else 0.0
     return {
         "path": str(location),
-        "state": _state(attributes.complete, heads, alive, failed, left),
+        "state": _state(complete, heads, alive, failed, left),
         "total": len(numbers),
         "done": done,
         "failed": failed,
@@ -100,6 +114,14 @@ def run_status(
             for n in sorted(numbers[states == FAILED].tolist())
         ],
     }
+
+
+def _blocks_of(layout: ImageLayout, location: Location) -> BlockGrid:
+    """Return the blocks of a conversion."""
+    grid = BlockGrid(layout.shape, TileSpec(), sides=layout.block)
+    if len(grid) > MOST_BLOCKS:
+        raise InputError(f"{location}: found {len(grid):,} blocks, expected {MOST_BLOCKS:,} at most")
+    return grid
 
 
 def _without_ledger(location: Location, summary: Summary) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Cache decoded chunks of the input in a process, so that each is decoded about once.
 
-A chunk is the smallest unit that can be read of a Zarr array. Neighbouring blocks read the same chunks: the
-windows of their tiles overlap, and chunks straddle blocks.
+A chunk is the smallest unit that can be read of an array: a chunk of Zarr or HDF5, a plane of a stack of
+images. Neighbouring blocks read the same chunks: the windows of their tiles overlap, and chunks straddle
+blocks.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+import mmap
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
@@ -16,18 +19,23 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from hrvol.arrays import Shape3
-from hrvol.volume.grid.order import BlockGrid
+from hrvol.volume.grid.order import BlockGrid, Spans
 from hrvol.volume.grid.tiling import Box
+from hrvol.volume.scratch import Scratch, StoredChunk
+
+LOG = logging.getLogger("hrvol.run")
 
 Index = tuple[int, ...]
-Chunk = NDArray[Any]
+Chunk = NDArray[Any] | StoredChunk
 
 CAPACITY = 512 * 2**20
 """Default size of the cache of a process, in bytes of decoded chunks."""
+
+LARGE = 2**21
+"""Bytes of a chunk from which on it is kept in pages of its own."""
 
 RUN_BYTES = 64 * 2**20
 """Most bytes of chunks that one call of Zarr reads (at least one chunk): they are in memory beside the cache
@@ -74,8 +82,21 @@ def chunk_uses(grid: BlockGrid, chunks: Shape3, region: Box | None = None) -> Ch
     region
         Region of the volume that the run computes; ``None`` is all of it.
     """
+    return uses_of(grid.read_spans(region), grid.shape, chunks)
+
+
+def uses_of(reads: Sequence[Spans], shape: Shape3, chunks: Shape3) -> ChunkUses:
+    """Count the reads of each chunk, given the voxels (start, stop) of all rows of reads per axis.
+
+    Parameters
+    ----------
+    reads
+        For z, y and x, in order; a read is the product of three spans.
+    shape, chunks
+        Of the array, (z, y, x).
+    """
     rows = []
-    for spans, length, chunk in zip(grid.read_spans(region), grid.shape, chunks, strict=True):
+    for spans, length, chunk in zip(reads, shape, chunks, strict=True):
         starts, stops = np.array(spans, np.int64).reshape(-1, 2).T
         change = np.zeros(-(-length // chunk) + 1, np.int64)
         np.add.at(change, starts // chunk, 1)
@@ -85,7 +106,7 @@ def chunk_uses(grid: BlockGrid, chunks: Shape3, region: Box | None = None) -> Ch
 
 
 class ChunkCache:
-    """Read Zarr arrays through a cache of decoded chunks, shared by any number of threads.
+    """Read arrays through a cache of decoded chunks, shared by any number of threads.
 
     While one thread decodes a chunk, others that need it wait. Chunks that no read needs any more are evicted
     first, then the least recently used. If arrays are written to meanwhile, reads have to name versions.
@@ -95,17 +116,21 @@ class ChunkCache:
     capacity
         Bytes of chunks to keep; 0 keeps none. Of a selection larger than that only some chunks are kept.
         In addition, a read needs memory for its result and at most :data:`RUN_BYTES`, or one chunk.
+    scratch
+        Folder of a file that keeps them; ``None``: they are kept in memory.
 
     Attributes
     ----------
     held_bytes
         Bytes kept, or reserved for chunks that are being read; at most the capacity.
     decoded_bytes, decoded_chunks
-        Amount that Zarr has decoded so far; chunks are clipped at the border of their array.
+        Amount that was decoded so far; chunks are clipped at the border of their array.
     """
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, capacity: int = CAPACITY, scratch: str | None = None) -> None:
         self.capacity = capacity
+        self._scratch = None if scratch is None else Scratch(scratch)
+        self._warned = False
         self.held_bytes = 0
         self.decoded_bytes = 0
         self.decoded_chunks = 0
@@ -113,11 +138,11 @@ class ChunkCache:
         self._kept: OrderedDict[_Key, Chunk] = OrderedDict()  # least recently used first
         self._pending: dict[_Key, Future[Chunk | None]] = {}
         self._uses_left: dict[_Key, int] = {}
-        self._arrays: dict[int, zarr.Array[Any]] = {}  # kept alive because their ids are in the keys
+        self._arrays: dict[int, Any] = {}  # kept alive because their ids are in the keys
 
     def read(
         self,
-        array: zarr.Array[Any],
+        array: Any,
         selection: tuple[slice | int, ...],
         uses: Callable[[Index], int] | None = None,
         version: Callable[[Index], Hashable] | None = None,
@@ -127,7 +152,8 @@ class ChunkCache:
         Parameters
         ----------
         array
-            Zarr array of format 2 or 3, with or without shards.
+            Zarr array of format 2 or 3, with or without shards; or any array with ``shape``, ``dtype``,
+            ``chunks`` and slicing.
         selection
             One slice of step 1, or one index, per axis. An axis with an index is dropped.
         uses
@@ -206,26 +232,39 @@ class ChunkCache:
                 values = np.asarray(request.array[request.box(run)])
                 for index in product(*run):
                     view = values[request.within(index, run)]
-                    # Copy what is kept: a view would keep the whole run in memory.
-                    chunk = view.copy() if claimed[index] else view
-                    request.copy_to_result(index, chunk)
-                    self._deliver(request, index, chunk, unread.pop(index))
+                    request.copy_to_result(index, view)
+                    kept = self._storable(view) if claimed[index] else None
+                    self._deliver(request, index, view if kept is None else kept, unread.pop(index), kept)
         finally:
-            for index, keep in unread.items():
-                self._deliver(request, index, None, keep)
+            for index, reserved in unread.items():
+                self._deliver(request, index, None, reserved, None)
 
-    def _deliver(self, request: _Request, index: Index, chunk: Chunk | None, keep: bool) -> None:
-        """Pass a chunk to waiting threads, and keep it if room was reserved; ``None`` if reading failed."""
+    def _storable(self, view: NDArray[Any]) -> Chunk | None:
+        """Return a copy of a chunk to keep: a view would keep all of its run in memory."""
+        if self._scratch is None:
+            return _own_memory(view) if view.nbytes >= LARGE else view.copy()
+        try:
+            return self._scratch.keep(view)
+        except OSError as error:
+            if not self._warned:
+                LOG.warning("scratch file: %s; chunks are decoded again", error.strerror or error)
+            self._warned = True
+            return None
+
+    def _deliver(
+        self, request: _Request, index: Index, chunk: Chunk | None, reserved: bool, kept: Chunk | None
+    ) -> None:
+        """Pass a chunk to waiting threads (``None`` if reading failed), and keep it if it can be kept."""
         key = request.key(index)
         with self._lock:
             pending = self._pending.pop(key)
-            if chunk is None:
-                self.held_bytes -= keep * request.nbytes(index)
-            else:
+            if chunk is not None:
                 self.decoded_bytes += chunk.nbytes
                 self.decoded_chunks += 1
-                if keep:
-                    self._kept[key] = chunk
+            if kept is not None:
+                self._kept[key] = kept
+            elif reserved:
+                self.held_bytes -= request.nbytes(index)
         pending.set_result(chunk)
 
     def _count(self, request: _Request) -> None:
@@ -243,6 +282,18 @@ class ChunkCache:
                     self.held_bytes -= self._kept.pop(key).nbytes
 
 
+def _own_memory(view: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy in pages of its own.
+
+    Chunks of one layer are allocated by several threads. Their heaps would keep what is free again, each as
+    much as the whole cache.
+    """
+    pages = mmap.mmap(-1, view.nbytes)
+    copy: NDArray[Any] = np.frombuffer(pages, view.dtype).reshape(view.shape)
+    copy[...] = view
+    return copy
+
+
 _Key = tuple[int, Index, Hashable]
 
 
@@ -250,7 +301,7 @@ _Key = tuple[int, Index, Hashable]
 class _Request:
     """One read of an array into a result. A chunk is identified by its index in the grid of chunks."""
 
-    array: zarr.Array[Any]
+    array: Any
     spans: tuple[range, ...]
     out: NDArray[Any]
     uses: Callable[[Index], int] | None
@@ -284,7 +335,7 @@ class _Request:
         """Return the bytes of a chunk, clipped at the array's border."""
         box = self.box([range(i, i + 1) for i in index])
         sides: list[int] = [span.stop - span.start for span in box]
-        return math.prod(sides) * self.array.dtype.itemsize
+        return math.prod(sides) * int(self.array.dtype.itemsize)
 
     def copy_to_result(self, index: Index, chunk: Chunk | None) -> bool:
         """Copy the selected elements of a chunk to the result; false if there is no chunk."""

@@ -12,6 +12,7 @@ from hrvol.errors import InputError
 from hrvol.volume.axes import spacing
 from hrvol.volume.importers.stored import StoredImage
 from hrvol.volume.ome import metadata as ome
+from hrvol.volume.ome.converted import check_converted
 from hrvol.volume.ome.nodes import attributes_of, image_around, member, only_array
 from hrvol.volume.storage.bounded_array import bounded_array
 from hrvol.volume.storage.input_store import InputStore
@@ -139,6 +140,7 @@ def node_parts(
         fixed = axes is not None and {"y", "x"} <= set(axes)
         return Parts(source, node, axes, fixed_axes=fixed, opened=_opened(node, location))
     attributes = attributes_of(node, source)
+    check_converted(attributes, source)
     multiscale = ome.read_multiscale(attributes, source)
     if multiscale is None and "bioformats2raw.layout" in ome.ome_attributes(attributes):
         first = member(node, "0", source)

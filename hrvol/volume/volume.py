@@ -37,7 +37,7 @@ _OTHERS = " nor a file of another format that hrvol reads"  # for messages
 
 Origin = tuple[Location, str | None, int]
 
-Reader = Callable[["zarr.Array[Any]", tuple[Any, ...]], npt.NDArray[Any]]
+Reader = Callable[[Any, tuple[Any, ...]], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +107,26 @@ class Volume:
         chunks = getattr(self.array, "chunks", None) or self.array.shape
         return self._spatial(tuple(max(c) if isinstance(c, tuple) else int(c) for c in chunks), 1)
 
+    @property
+    def decodes(self) -> bool:
+        """Whether reading a box decodes whole chunks, which are worth to be kept for the next box.
+
+        Not so where values are plain bytes of a file, or in memory.
+        """
+        stored = self.origin is not None
+        return stored and (isinstance(self.array, zarr.Array) or bool(getattr(self.array, "decodes", False)))
+
+    @property
+    def decoded_itemsize(self) -> int:
+        """Bytes that are decoded for each voxel: of all channels that a chunk holds."""
+        chunks = getattr(self.array, "chunks", None) or self.array.shape
+        channels = [
+            length if self.channel == "mean" else min(int(chunk), length)
+            for axis, chunk, length in zip(self.axes, chunks, self.array.shape, strict=True)
+            if not axis
+        ]
+        return int(np.dtype(self.array.dtype).itemsize * np.prod(channels, dtype=np.int64))
+
     def read(self, box: Box | None = None, reader: Reader | None = None) -> npt.NDArray[Any]:
         """Read a box.
 
@@ -115,8 +135,8 @@ class Volume:
         box
             Slices (z, y, x) with explicit bounds inside the volume; ``None`` is all of it.
         reader
-            Function that reads a selection of a Zarr array instead of Zarr itself, for instance through a
-            cache.
+            Function that reads a selection of the array instead of the array itself, for instance through a
+            cache; used if :attr:`decodes`.
 
         Returns
         -------
@@ -189,7 +209,7 @@ class Volume:
 
     def _read_stored(self, selection: tuple[Any, ...], box: Box, reader: Reader | None) -> npt.NDArray[Any]:
         try:
-            if reader is not None and isinstance(self.array, zarr.Array):
+            if reader is not None and self.decodes:
                 with read_quietly():
                     return reader(self.array, selection)
             with read_quietly():

@@ -31,9 +31,10 @@ def drain(partitioner, workers):
 @given(
     count=st.integers(0, 120),
     events=st.lists(st.tuples(st.sampled_from(["next"] * 3 + ["leave", "share"]), st.sampled_from(WORKERS))),
+    starts=st.sets(st.integers(1, 119), max_size=9),
 )
-def test_every_number_is_assigned_once_whatever_workers_join_and_leave(count, events):
-    partitioner, there, assigned = RangePartitioner(count), set(), []
+def test_every_number_is_assigned_once_whatever_workers_join_and_leave(count, events, starts):
+    partitioner, there, assigned = RangePartitioner(count, sorted(starts)), set(), []
     for event, worker in events:
         if event == "next":
             there.add(worker)
@@ -78,6 +79,18 @@ def test_workers_get_few_long_runs_at_any_speed(count, turns):
     # A worker can take half of the remaining range of another as often as that can be halved.
     limit = len(WORKERS) * (1 + math.log2(count + 1))
     assert sum(map(runs, got.values())) <= limit
+
+
+def test_ranges_begin_with_groups_where_there_are_enough():
+    groups = RangePartitioner(100, [30, 60, 90])
+    groups.share_out(["a", "b"])
+    assert [groups.next("a"), groups.next("b")] == [0, 60]
+    for number in range(61, 100):
+        assert groups.next("b") == number
+    assert groups.next("b") == 30  # the group that is left, and not half of all
+    few = RangePartitioner(100, [30])
+    few.share_out(["a", "b", "c"])
+    assert [few.next(worker) for worker in "abc"] == [0, 33, 66]
 
 
 def test_a_slow_worker_delays_no_other():

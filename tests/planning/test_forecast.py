@@ -8,7 +8,6 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrvol.planning.cache_simulation import sample_mask, simulate_reads
 from hrvol.planning.forecast import (
     MOST_ASSIGNED,
     Pace,
@@ -21,6 +20,7 @@ from hrvol.planning.forecast import (
     pyramid_seconds,
     shard_bytes,
 )
+from hrvol.planning.mask_sample import sample_mask
 from hrvol.progress import format_size
 from hrvol.recipe.specs import TileSpec
 from hrvol.volume.chunk_cache import ChunkCache, chunk_uses
@@ -28,6 +28,7 @@ from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import blend_weight, blocks, box_shape, intersection, tiles_of, whole
 from hrvol.volume.ome.metadata import Level
 from hrvol.volume.ome.pyramid import plan_levels
+from hrvol.volume.read_forecast import simulate_reads
 from hrvol.volume.volume import open_volume
 
 EVEN = Pace(alone=1.0, together=1.0, workers=1, busy=0.0)

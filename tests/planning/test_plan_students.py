@@ -39,9 +39,9 @@ def test_students_stand_beside_a_model(project, tmp_path, monkeypatch):
     given = project / "volume.zarr", tmp_path / "out.ome.zarr", project / "model.hrvol"
     tasks = []
 
-    def kept(task, plan, backend):
+    def kept(task, plan, *others):
         tasks.append((task, plan))
-        return plan_students(task, plan, backend)
+        return plan_students(task, plan, *others)
 
     monkeypatch.setattr(module, "plan_students", kept)
     plan = plan_run(*given, **SHORT)

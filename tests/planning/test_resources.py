@@ -6,13 +6,12 @@ import subprocess
 import pytest
 
 from hrvol.errors import ResourceError
+from hrvol.memory import cgroup_memory, free_memory
 from hrvol.planning.resources import (
-    cgroup_memory,
     check_readable,
     check_writable,
     existing_parent,
     free_disk,
-    free_memory,
     permission_denied,
 )
 from hrvol.volume.storage.location import Location

@@ -16,11 +16,11 @@ from hrvol.features.featuriser import load_featuriser
 from hrvol.info import describe
 from hrvol.planning.plan_run import plan_run
 from hrvol.run import job as job_module
+from hrvol.run.attribute_names import COMPANION
 from hrvol.run.classify import classify
 from hrvol.run.job import COMPANION_FILE
 from hrvol.run.options import PredictOptions
 from hrvol.run.predict import predict_part, read_window
-from hrvol.run.provenance import COMPANION
 from hrvol.run.segment import segment_volume
 from hrvol.run.students.companion import CompanionPlanes
 from hrvol.segment.class_weights import weighted

@@ -14,11 +14,11 @@ from hrvol.engine.stop import Stop
 from hrvol.errors import InputError, OtherRunError, OutputExistsError, StoppedError
 from hrvol.planning.plan_run import plan_run
 from hrvol.recipe.specs import TileSpec
+from hrvol.run.attribute_names import CLASS_WEIGHTS, FRACTIONS
 from hrvol.run.fractions.match_fractions import STAGE
 from hrvol.run.fractions.sample_probabilities import SIDE, VOXELS, chosen_places, window_lattice
 from hrvol.run.job import SegmentJob
 from hrvol.run.options import PredictOptions
-from hrvol.run.provenance import CLASS_WEIGHTS, FRACTIONS
 from hrvol.run.segment import segment_volume
 from hrvol.segment.model.model import Model, save_model
 from hrvol.segment.student.network import StudentNetwork, folded, network_arrays

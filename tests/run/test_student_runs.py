@@ -15,7 +15,7 @@ import hrvol.segment.student.lattice as lattice_module
 from hrvol.engine.stop import Stop
 from hrvol.errors import ModelError, StoppedError
 from hrvol.recipe.specs import CrfSpec, TileSpec
-from hrvol.run.job import input_states
+from hrvol.run.block_job import input_states
 from hrvol.run.options import PredictOptions, RunOptions
 from hrvol.run.prepare import prepare
 from hrvol.run.segment import segment_volume

@@ -8,8 +8,8 @@ from run_data import QUICK, draw, make_volume
 from hrvol.arrays import added_up
 from hrvol.errors import OtherRunError, UsageError
 from hrvol.planning.plan_run import plan_run
+from hrvol.run.attribute_names import CLASS_WEIGHTS, FRACTIONS
 from hrvol.run.classify import classify
-from hrvol.run.provenance import CLASS_WEIGHTS, FRACTIONS
 from hrvol.run.segment import segment_volume
 from hrvol.segment.class_weights import weighted
 from hrvol.segment.model.model import save_model

@@ -277,12 +277,20 @@ INPUT = {
 _FRESH = {
     "fresh": click.option("--fresh", is_flag=True, help="Delete an earlier output instead of resuming it.")
 }
-_PART = {
+PART = {
     "part": click.option(
         "--part",
         callback=parse_part,
         metavar="k/n",
         help="Compute the k-th of n parts of the blocks: array jobs without a scheduler.",
+    )
+}
+SCRATCH = {
+    "scratch": click.option(
+        "--scratch",
+        metavar="DIR",
+        help="Folder on a local disk of the workers, for decoded planes of which a layer of blocks has more"
+        " than 512 MiB (see hrvol plan) [memory, if it suffices]. Nothing is left there.",
     )
 }
 STORAGE = {"storage_options": storage_option}
@@ -316,13 +324,14 @@ def _run_options(
         values["storage_options"],
         values.get("companion"),
         values.get("backend", "auto"),
+        values["scratch"],
     )
 
 
-_RUN = ENGINE | DEVICES | _OUTPUT | INPUT | _FRESH | STORAGE | WEIGHTS
+_RUN = ENGINE | DEVICES | _OUTPUT | INPUT | SCRATCH | _FRESH | STORAGE | WEIGHTS
 run_options = bundle("options", _run_options, _RUN)
 """All options of a run, as one :class:`~hrvol.run.options.RunOptions`."""
-_SEGMENT = _RUN | _PART | CLASS_WEIGHTS | COMPANION | BACKEND
+_SEGMENT = _RUN | PART | CLASS_WEIGHTS | COMPANION | BACKEND
 segment_options = bundle("options", _run_options, _SEGMENT | LABELS)
 """The same for a given model, whose classes are known, and with parts of the blocks."""
 

@@ -13,10 +13,10 @@ from hrvol.classes import ClassInfo
 from hrvol.engine.stop import Stop
 from hrvol.errors import InputError
 from hrvol.progress import ProgressCallback
+from hrvol.run.attribute_names import CLASS_WEIGHTS
 from hrvol.run.fractions.sample_probabilities import sample_probabilities
 from hrvol.run.job import ModelSource, SegmentJob
 from hrvol.run.ledger import check_free
-from hrvol.run.provenance import CLASS_WEIGHTS
 from hrvol.run.resume import check_output
 from hrvol.segment.class_weights import problem_of
 from hrvol.segment.fraction_factors import CLOSE, FractionFactors, fraction_factors

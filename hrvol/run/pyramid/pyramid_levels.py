@@ -11,6 +11,7 @@ from hrvol.engine.stop import Stop
 from hrvol.engine.task import configuration
 from hrvol.errors import BlockError
 from hrvol.progress import ProgressCallback
+from hrvol.run.block_job import forget_input
 from hrvol.run.ledger import Ledger
 from hrvol.volume.grid.tiling import Box
 from hrvol.volume.ome.pyramid import HasLevels
@@ -158,6 +159,7 @@ def _damaged_parts(store: HasLevels, ledger: Ledger, image: int) -> Iterator[Par
 
 def make_part(piece: Part) -> str:
     """Build one part and return the checksum of its stored bytes; the task that engines hand to workers."""
+    forget_input()  # all blocks are done: the memory is for the levels
     store: HasLevels = configuration().store
     store.make_part(piece.image, piece.level, piece.part)
     return part_checksums(store, piece.image, piece.level, [piece.part])[0]

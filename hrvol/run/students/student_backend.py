@@ -6,9 +6,9 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from hrvol.run.attribute_names import BACKEND
 from hrvol.run.job import ModelSource
 from hrvol.run.options import RunOptions
-from hrvol.run.provenance import BACKEND
 from hrvol.segment.student.backend import TORCH, backend_versions, choose_backend
 
 LOG = logging.getLogger("hrvol.run")

@@ -84,16 +84,22 @@ class BlockGrid(Sequence[Block]):
         Voxels per chunk of the input, (z, y, x), ``None`` if unknown. Affects the order only.
     reach
         Voxels (z, y, x) around a block that are read even if no window of a tile has them.
+    sides
+        Voxels per axis of a block where they are not those of tiles: blocks have no context then.
     """
 
     shape: Shape3
     tiles: TileSpec
     chunks: Shape3 | None = None
     reach: Shape3 = (0, 0, 0)
+    sides: Shape3 | None = None
 
     @property
     def side(self) -> Shape3:
         """Voxels per axis of a block that is not clipped by a border, (z, y, x)."""
+        if self.sides is not None:
+            z, y, x = (min(length, step) for length, step in zip(self.shape, self.sides, strict=True))
+            return z, y, x
         return block_shape(self.shape, self.tiles)
 
     @property
@@ -112,12 +118,27 @@ class BlockGrid(Sequence[Block]):
         if self.chunks is None:
             return False
         chunk, step, depth = self.chunks[0], self.side[0], self.shape[0]
-        around = max(self.tiles.overlap_planes, self.reach[0])
+        around = self.reach[0] if self.sides else max(self.tiles.overlap_planes, self.reach[0])
         starts = np.arange(0, depth, step)
         stops = np.minimum(starts + step + around, depth)
         starts = np.maximum(starts - around, 0)
         read = np.minimum(-(-stops // chunk) * chunk, depth) - starts // chunk * chunk
         return bool(read.sum() <= LAYERS_READ * depth)
+
+    @property
+    def shares_planes(self) -> bool:
+        """Whether all blocks of a layer read the same chunks: planes, or most of them, are stored whole."""
+        if self.chunks is None or not self.layers:
+            return False
+        sides = zip(self.chunks[1:], self.shape[1:], strict=True)
+        return all(2 * chunk > length for chunk, length in sides)
+
+    def layer_starts(self, numbers: NDArray[np.int64]) -> tuple[int, ...]:
+        """Return the positions among blocks in order at which a layer begins, if its blocks share planes."""
+        if not self.shares_planes:
+            return ()
+        layers = numbers // math.prod(self.counts[1:])
+        return tuple((np.flatnonzero(np.diff(layers)) + 1).tolist())
 
     def __len__(self) -> int:
         return math.prod(self.counts)
@@ -199,7 +220,8 @@ def _span(block: Block, axis: int, region: slice, grid: BlockGrid) -> tuple[int,
     shared = intersection(block.core, (box[0], box[1], box[2]))
     if shared is None:
         return None
-    start, stop = _tiles_span(block, axis, shared, grid)
+    own = (shared[axis].start, shared[axis].stop)
+    start, stop = own if grid.sides else _tiles_span(block, axis, shared, grid)
     if around := grid.reach[axis]:
         start = max(min(start, block.core[axis].start - around), 0)
         stop = min(max(stop, block.core[axis].stop + around), grid.shape[axis])

@@ -271,7 +271,7 @@ def overlap_pairs(tiles: Sequence[Tile]) -> tuple[tuple[int, int, Rectangle], ..
 
 
 def shard_and_chunk(
-    shape: tuple[int, ...], block: tuple[int, ...], chunk_side: int = CHUNK_SIDE
+    shape: tuple[int, ...], block: tuple[int, ...], chunk_side: int | tuple[int, ...] = CHUNK_SIDE
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return shapes of shards and of their inner chunks such that one shard is one block.
 
@@ -280,7 +280,7 @@ def shard_and_chunk(
     shape, block
         Shapes of the array and of a block of it.
     chunk_side
-        Target side of inner chunks, in voxels.
+        Target side of inner chunks, in voxels; of all axes, or one for each.
 
     Returns
     -------
@@ -291,14 +291,15 @@ def shard_and_chunk(
         in ratio to ``chunk_side``.
     """
     shards, chunks = [], []
-    for length, step in zip(shape, block, strict=True):
+    sides = (chunk_side,) * len(shape) if isinstance(chunk_side, int) else chunk_side
+    for length, step, side in zip(shape, block, sides, strict=True):
         if step >= length:
-            chunk = min(chunk_side, length)
+            chunk = min(side, length)
             shards.append(-(-length // chunk) * chunk)
         else:
             chunk = min(
                 (n for n in range(1, step + 1) if step % n == 0),
-                key=lambda n: max(n / chunk_side, chunk_side / n),
+                key=lambda n: max(n / side, side / n),
             )
             shards.append(step)
         chunks.append(chunk)

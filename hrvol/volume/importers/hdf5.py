@@ -94,7 +94,8 @@ def _image(file: Any, dataset: Any, source: str, files: Sequence[Path]) -> Store
     _check_filters(dataset, source)
     axes = grey_axes(shape)
     size = hdf5_size(dataset, axes or ("z", "y", "x")[-len(shape) :])
-    array = SlicedArray(_Reading(file, dataset), shape, dataset.dtype, chunks)
+    decodes = dataset.chunks is not None or bool(dataset.is_virtual)  # else rows are copied as they are
+    array = SlicedArray(_Reading(file, dataset), shape, dataset.dtype, chunks, decodes=decodes)
     return StoredImage(array, axes, size, tuple(files))
 
 

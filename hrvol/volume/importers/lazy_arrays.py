@@ -1,4 +1,4 @@
-"""Arrays in files that are read box by box: by a memory map, plane by plane, or as a whole once."""
+"""Arrays in files that are read box by box: their bytes, plane by plane, or as a whole once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hrvol.errors import InputError
 from hrvol.progress import format_size
+from hrvol.volume.plain_bytes import read_box
 
 WHOLE_BYTES = 2 * 2**30
 """Most bytes of an array that can be decoded as a whole only: it is in the memory of each process."""
@@ -29,6 +30,9 @@ class SlicedArray:
         Returns the values of a selection: one integer or slice of step 1 per axis.
     shape, dtype, chunks
         Of the array; ``chunks`` is what is decoded at least for one voxel.
+    decodes
+        Whether chunks are decoded as a whole, so that a cache of them pays; else reading a box costs little
+        more than its own bytes.
 
     Attributes
     ----------
@@ -42,10 +46,13 @@ class SlicedArray:
         shape: Sequence[int],
         dtype: Any,
         chunks: Sequence[int],
+        *,
+        decodes: bool = True,
     ) -> None:
         self.shape = tuple(int(side) for side in shape)
         self.dtype = np.dtype(dtype)
         self.chunks = tuple(int(side) for side in chunks)
+        self.decodes = decodes
         self._read = read
         self.files: tuple[str, ...] | None = None
 
@@ -53,13 +60,13 @@ class SlicedArray:
         return self._read(selection)
 
 
-def mapped(source: str, path: Path, dtype: Any, shape: Sequence[int], offset: int, order: Any) -> SlicedArray:
-    """Return an array of plain bytes in a file, of which the operating system reads what is accessed.
+class PlainArray:
+    """An array of plain bytes in a file: reading a box touches its own rows only, and decodes nothing.
+
+    See :mod:`hrvol.volume.plain_bytes`.
 
     Parameters
     ----------
-    source
-        Name for messages.
     path
         The file.
     dtype
@@ -68,6 +75,66 @@ def mapped(source: str, path: Path, dtype: Any, shape: Sequence[int], offset: in
         Of the array; bytes before it.
     order
         ``"C"``: the last axis is the fastest, or ``"F"``.
+    chunks
+        What is shown as chunks; ``None``: there are none.
+    """
+
+    decodes = False
+
+    def __init__(
+        self,
+        path: Path,
+        dtype: Any,
+        shape: Sequence[int],
+        offset: int,
+        order: str = "C",
+        chunks: Sequence[int] | None = None,
+    ) -> None:
+        self.shape = tuple(int(side) for side in shape)
+        self.dtype = np.dtype(dtype)
+        self.chunks = None if chunks is None else tuple(int(side) for side in chunks)
+        self._path, self._offset, self._reverse = path, offset, order == "F"
+
+    def __getitem__(self, selection: Any) -> NDArray[Any]:
+        key = selection if isinstance(selection, tuple) else (selection,)
+        if len(key) != len(self.shape) or not all(map(_is_plain, key)):
+            order: Any = "F" if self._reverse else "C"
+            whole = np.memmap(self._path, self.dtype, "r", self._offset, self.shape, order)
+            return np.array(whole[selection])
+        spans = [
+            range(length)[at] if isinstance(at, slice) else range(at, at + 1)
+            for at, length in zip(key, self.shape, strict=True)
+        ]
+        sides = zip(spans, self.shape, strict=True)
+        if any(len(span) and not 0 <= span[0] <= span[-1] < length for span, length in sides):
+            raise IndexError(f"found {key}, expected elements of {self.shape}")
+        turn = -1 if self._reverse else 1
+        with self._path.open("rb", buffering=0) as file:
+            values = read_box(file.fileno(), self.dtype, self.shape[::turn], self._offset, spans[::turn])
+        values = values.T if self._reverse else values
+        return values.reshape([len(s) for s, at in zip(spans, key, strict=True) if isinstance(at, slice)])
+
+
+def _is_plain(at: Any) -> bool:
+    return isinstance(at, int | np.integer) or (isinstance(at, slice) and at.step in (None, 1))
+
+
+def mapped(
+    source: str,
+    path: Path,
+    dtype: Any,
+    shape: Sequence[int],
+    offset: int,
+    order: str = "C",
+) -> PlainArray:
+    """Return an array of plain bytes in a file, of which the operating system reads what is accessed.
+
+    Parameters
+    ----------
+    source
+        Name for messages.
+    path, dtype, shape, offset, order
+        As of :class:`PlainArray`; its chunks are rows.
 
     Raises
     ------
@@ -82,9 +149,8 @@ def mapped(source: str, path: Path, dtype: Any, shape: Sequence[int], offset: in
         raise InputError(
             f"{source}: found {size:,} bytes in {path.name}, expected at least {needed:,} for shape {sides}"
         )
-    values = np.memmap(path, kind, "r", offset, sides, order)
     row = (*[1] * (len(sides) - 1), sides[-1]) if order == "C" else (sides[0], *[1] * (len(sides) - 1))
-    return SlicedArray(values.__getitem__, sides, kind, row)
+    return PlainArray(path, kind, sides, offset, order, row)
 
 
 class WholeArray:

@@ -52,7 +52,7 @@ def open_nifti(request: Request) -> StoredImage:
             values: NDArray[Any] = np.asarray(stored[selection], np.float64) * slope + inter
             return values
 
-        array = SlicedArray(read, shape, np.float64, stored.chunks)
+        array = SlicedArray(read, shape, np.float64, stored.chunks, decodes=False)
     return StoredImage(
         array, names, _size(header), tuple(sorted({type(request.path)(name) for name in files}))
     )

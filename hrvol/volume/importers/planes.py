@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from hrvol.errors import InputError
 from hrvol.text import printable
-from hrvol.volume.importers.lazy_arrays import Selection, SlicedArray
+from hrvol.volume.importers.lazy_arrays import PlainArray, Selection, SlicedArray
 from hrvol.volume.importers.numbering import in_order
 from hrvol.volume.importers.raster import raster_shape, read_raster
 from hrvol.volume.importers.stored import UNKNOWN, Request, StoredImage, VoxelSize
@@ -35,7 +35,10 @@ FILES = 2**20
 KINDS = dict.fromkeys(SUFFIXES, "TIFF") | {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 """Format by the ending of a name."""
 
-_OPEN = 16  # TIFF files at once
+_OPEN = 16  # compressed TIFF files at once
+
+_PLAIN = 1024
+"""Headers of uncompressed TIFF files that are kept: those of the planes of several blocks."""
 
 
 def image_files(files: Sequence[Path]) -> list[Path]:
@@ -99,13 +102,14 @@ def open_raster(request: Request) -> StoredImage:
 
 @dataclass(frozen=True)
 class _Plane:
-    """The first plane: its header, shape, type, chunks and voxel size."""
+    """The first plane: its header, shape, type, chunks, voxel size, and whether it is compressed."""
 
     header: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     chunks: tuple[int, ...]
     size: VoxelSize
+    decodes: bool = True
 
 
 def _plane_of(path: Path, source: str) -> _Plane:
@@ -122,7 +126,8 @@ def _plane_of(path: Path, source: str) -> _Plane:
         )
     chunks = getattr(image.array, "chunks", None)
     stored = (1, shape[1]) if chunks is None else tuple(chunks)[-len(shape) :]
-    return _Plane(header, shape, dtype, (*stored, *shape[len(stored) :]), image.size)
+    decodes = not isinstance(image.array, PlainArray)
+    return _Plane(header, shape, dtype, (*stored, *shape[len(stored) :]), image.size, decodes)
 
 
 def _header(path: Path) -> str:
@@ -152,10 +157,11 @@ class PlaneStack(SlicedArray):
     """Planes in files of their own."""
 
     def __init__(self, files: Sequence[Path], plane: _Plane) -> None:
-        super().__init__(self._select, (len(files), *plane.shape), plane.dtype, (1, *plane.chunks))
+        shape, chunks = (len(files), *plane.shape), (1, *plane.chunks)
+        super().__init__(self._select, shape, plane.dtype, chunks, decodes=plane.decodes)
         self._paths = self.files = tuple(os.fspath(path) for path in files)
         self._plane = plane
-        self._opened = _OpenFiles()
+        self._opened = _OpenFiles(_OPEN if plane.decodes else _PLAIN)
 
     def _select(self, selection: Selection) -> NDArray[Any]:
         first, rest = selection[0], selection[1:]
@@ -193,8 +199,9 @@ class _OpenFiles:
     objects, which takes long in a large process. A worker would reach the limit of open files.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self._lock = threading.Lock()
+        self._most = most
         self._kept: dict[str, Any] = {}
 
     @contextmanager
@@ -210,7 +217,7 @@ class _OpenFiles:
             with self._lock:
                 unused = [self._kept.pop(path)] if path in self._kept else []
                 self._kept[path] = values
-                while len(self._kept) > _OPEN:
+                while len(self._kept) > self._most:
                     unused.append(self._kept.pop(next(iter(self._kept))))
         finally:
             for one in unused:

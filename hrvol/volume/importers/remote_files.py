@@ -114,7 +114,7 @@ def _ranges(
         return values.T if fortran else values
 
     row = (*[1] * (len(stored) - 1), stored[-1])
-    array = SlicedArray(read, sides, kind, row[::-1] if fortran else row)
+    array = SlicedArray(read, sides, kind, row[::-1] if fortran else row, decodes=False)
     return StoredImage(array, grey_axes(sides), UNKNOWN, ())
 
 

@@ -49,7 +49,8 @@ def open_rosetta(request: Request) -> StoredImage:
     shape = tuple(int(side) for side in data.shape)
     chunks = getattr(data, "chunks", None)
     sides = shape if chunks is None else tuple(max(parts) for parts in chunks)
-    array = SlicedArray(partial(_read, data), shape, data.dtype, sides)
+    compressed = suffix in (".emd", ".hspy")  # they are HDF5
+    array = SlicedArray(partial(_read, data), shape, data.dtype, sides, decodes=compressed)
     axes = grey_axes(shape)
     names = axes or ("z", "y", "x")[-len(shape) :]
     return StoredImage(array, axes, _size(signal["axes"], names, suffix), _files(request.path))

@@ -14,6 +14,7 @@ import zarr
 
 from hrvol.errors import HrvolError, InputError, one_line
 from hrvol.volume.importers.extras import read_quietly
+from hrvol.volume.importers.lazy_arrays import PlainArray
 from hrvol.volume.importers.ome_tiff import check_ome, is_ome, parse_ome
 from hrvol.volume.importers.stored import Request, StoredImage
 from hrvol.volume.importers.tiff_codecs import bound_decoders, check_decoders
@@ -75,6 +76,7 @@ def open_tiff(path: Path, level: int) -> StoredImage:
                 axes = _axes(chosen.axes, chosen.shape, bool(file.is_shaped))
                 size = tiff_size(file, root)
                 mappable = chosen.dataoffset is not None and level == 0
+                plain = f"{file.byteorder}{chosen.dtype.char}" if mappable else ""
                 files = _files_of(path, chosen)
                 if not mappable:
                     keyframes = [page.keyframe for page in chosen.pages if page is not None]
@@ -82,8 +84,9 @@ def open_tiff(path: Path, level: int) -> StoredImage:
                     bound_decoders(keyframes)
                     store = series.aszarr(level=level)
             if mappable:
-                # Uncompressed and contiguous: the operating system reads only the pages that are accessed.
-                array = tifffile.memmap(path, mode="r", series=0)
+                # Uncompressed and contiguous: the operating system reads only what is accessed. It has no
+                # chunks: they decide the order of blocks, and so the parts of outputs that were begun.
+                array: Any = PlainArray(path, plain, chosen.shape, chosen.dataoffset)
             else:
                 array = zarr.open_array(store, mode="r")
                 check_chunks(str(path), array.shape, array.chunks, array.dtype)

@@ -20,7 +20,7 @@ CHANNELS_PER_SHARD = 16
 """Channels of probabilities or features per shard: limits the memory of a writer."""
 
 
-_OWN_OF_IMAGES = {MARK, "c"}
+_OWN_OF_IMAGES = {MARK, "c", "ledger"}
 """Names at the top of outputs without labels; levels are numbered."""
 
 _OWN_OF_LABELS = {MARK, "labels", "probabilities", "uncertainty", "ledger", "model", "companion", "mask"}

@@ -20,7 +20,7 @@ from zarr.core.metadata import ArrayV2Metadata
 
 from hrvol.arrays import Shape3, Spacing3
 from hrvol.errors import InputError
-from hrvol.volume.grid.tiling import shard_and_chunk
+from hrvol.volume.grid.tiling import CHUNK_SIDE, shard_and_chunk
 from hrvol.volume.ome.metadata import Level
 from hrvol.volume.ome.output import ensure_array
 from hrvol.volume.storage.location import Location
@@ -219,6 +219,7 @@ def plan_levels(
     first: Level,
     block: Shape3,
     channels_per_shard: int = 1,
+    chunk: Shape3 | None = None,
 ) -> tuple[LevelPlan, ...]:
     """Plan the coarser levels ``1``, ``2``, ... of an array.
 
@@ -232,6 +233,8 @@ def plan_levels(
         Shape (z, y, x) of shards.
     channels_per_shard
         Channels per shard, if there are channels.
+    chunk
+        Target sides (z, y, x) of chunks; ``None``: the usual ones.
     """
     lead = axes.count("c")
     flat = 3 - (len(axes) - lead)
@@ -242,7 +245,7 @@ def plan_levels(
         if factor is None:
             return tuple(plans)
         sides = _triple(tuple(-(-n // f) for n, f in zip(sides, factor, strict=True)))
-        shards, chunks = shard_and_chunk(sides, block)
+        shards, chunks = shard_and_chunk(sides, block, chunk or CHUNK_SIDE)
         cell = (1,) * lead + factor[flat:]
         translation = (
             t + 0.5 * (f - 1) * s for t, s, f in zip(previous.translation, previous.scale, cell, strict=True)
@@ -263,7 +266,7 @@ def plan_levels(
         previous = level
 
 
-def make_level(group: zarr.Group, plan: LevelPlan) -> None:
+def make_level(group: zarr.Group, plan: LevelPlan, compressors: Any = "auto") -> None:
     """Create the empty array of a level, unless it exists as planned.
 
     Parameters
@@ -272,6 +275,8 @@ def make_level(group: zarr.Group, plan: LevelPlan) -> None:
         Group of the levels, opened for writing.
     plan
         The level.
+    compressors
+        As of Zarr's ``create_array``.
     """
     finer = group[plan.finer]
     if not isinstance(finer, zarr.Array):
@@ -284,7 +289,7 @@ def make_level(group: zarr.Group, plan: LevelPlan) -> None:
         }
     else:
         properties |= {"shards": plan.shards, "dimension_names": list(plan.axes)}
-    ensure_array(group, plan.level.path, **properties, fill_value=0)
+    ensure_array(group, plan.level.path, **properties, compressors=compressors, fill_value=0)
 
 
 def make_part(group: zarr.Group, plan: LevelPlan, part: int, reduction: Reduction) -> None:

@@ -1,4 +1,4 @@
-"""Forecast what a run reads: how often chunks are decoded, and which share of the volume a mask covers.
+"""Forecast how often the chunks of an input are decoded, and how many bytes of them are kept.
 
 The caches of the workers are simulated with the sizes of chunks instead of their contents.
 """
@@ -6,7 +6,6 @@ The caches of the workers are simulated with the sizes of chunks instead of thei
 from __future__ import annotations
 
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,18 +14,14 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.arrays import even_edges
 from hrvol.volume.grid.order import BlockGrid
-from hrvol.volume.grid.tiling import Box, intersection
-from hrvol.volume.volume import Volume
+from hrvol.volume.grid.tiling import Box
 
 MOST_VISITS = 150_000
 """Lookups in a simulated cache; if a run needs more, only some of its blocks are simulated."""
 
 _JOINED = 16  # joined chunks fill at most 1/16 of a cache
-
-_MASK_BLOCKS = 64  # blocks in which a mask is sampled
-
-_MASK_S = 10.0  # seconds after which sampling ends
 
 
 @dataclass(frozen=True)
@@ -84,12 +79,16 @@ def simulate_reads(
     visits = max(1, int(math.prod(float(size.mean()) for size in sizes)))
     if visits * len(numbers) <= most:
         caches = [_Cache(axes, itemsize, capacity) for _ in range(workers)]
-        for cache, share in zip(caches, np.array_split(numbers, workers), strict=True):
-            cache.read(grid, share)
+        edges = even_edges(len(numbers), workers, grid.layer_starts(numbers))  # as the engines share them out
+        for cache, start, stop in zip(caches, edges, edges[1:], strict=False):
+            cache.read(grid, numbers[start:stop])
         held = max(cache.most_held for cache in caches)
         return ReadForecast(sum(cache.decoded for cache in caches), once, held)
     count = max(8, most // visits)
     start = min(len(numbers) // (2 * workers), max(0, len(numbers) - count))
+    if grid.layers:  # from the first block of a layer: chunks of a layer that is begun would stay
+        starts = np.flatnonzero(np.diff(numbers // math.prod(grid.counts[1:]), prepend=-1))
+        start = int(starts[np.searchsorted(starts, start, "right") - 1])
     sample = numbers[start : start + count]
     cache = _Cache(axes, itemsize, capacity)
     cache.read(grid, sample[: count // 4])
@@ -221,61 +220,3 @@ class _Cache:
 
     def _uses(self, key: _Key) -> int:
         return math.prod(axis.uses[i] for axis, i in zip(self._axes, key, strict=True))
-
-
-@dataclass(frozen=True)
-class MaskSample:
-    """Shares of blocks, planes and voxels inside a mask, from a sample of blocks; 1 without a mask.
-
-    Attributes
-    ----------
-    blocks, planes, voxels
-        Share (0..1) of the blocks, of their planes, and of their voxels that are inside the mask, at least
-        with one voxel.
-    seconds
-        Seconds per voxel to read the mask.
-    numbers
-        Flat indices of the sampled blocks with voxels inside; ``None`` without a mask.
-    count
-        Number of blocks sampled.
-    """
-
-    blocks: float = 1.0
-    planes: float = 1.0
-    voxels: float = 1.0
-    seconds: float = 0.0
-    numbers: tuple[int, ...] | None = None
-    count: int = 0
-
-
-def sample_mask(mask: Volume | None, grid: BlockGrid, pending: NDArray[np.int64], region: Box) -> MaskSample:
-    """Read the mask in evenly spread blocks of those to compute, or in all of them if they are few."""
-    if mask is None or not len(pending):
-        return MaskSample()
-    began = time.monotonic()
-    inside_numbers: list[int] = []
-    planes = voxels = 0
-    sampled = np.zeros(2, np.int64)  # planes, voxels
-    count = 0
-    # From coarse to fine, so that the sample is spread evenly whenever time is up.
-    spread = sorted(range(min(_MASK_BLOCKS, len(pending))), key=lambda i: int(f"{i:06b}"[::-1], 2))
-    for i in spread:
-        number = int(pending[(2 * i + 1) * len(pending) // (2 * len(spread))])
-        box = intersection(grid[number].core, region)
-        assert box is not None
-        inside = mask.read(box) != 0
-        planes += int(np.count_nonzero(inside.any(axis=(1, 2))))
-        voxels += int(np.count_nonzero(inside))
-        sampled += (len(inside), inside.size)
-        inside_numbers += [number] * bool(inside.any())
-        count += 1
-        if time.monotonic() - began > _MASK_S and inside_numbers:
-            break
-    return MaskSample(
-        blocks=len(inside_numbers) / count,
-        planes=planes / int(sampled[0]),
-        voxels=voxels / int(sampled[1]),
-        seconds=(time.monotonic() - began) / int(sampled[1]),
-        numbers=tuple(inside_numbers),
-        count=count,
-    )

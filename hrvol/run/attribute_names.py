@@ -1,0 +1,15 @@
+"""Names of attributes of an output that only some runs have."""
+
+from __future__ import annotations
+
+CLASS_WEIGHTS = "class_weights"
+"""Attribute with the factor of each class; outputs without class weights have none."""
+
+BACKEND = "backend"
+"""Attribute with what computed a student's network; absent if it was torch."""
+
+COMPANION = "companion"
+"""Attribute with the student whose probabilities were averaged with the model's; absent without one."""
+
+FRACTIONS = "fractions"
+"""Attribute with the volume fraction of each class by which factors were chosen, if they were."""

@@ -1,0 +1,1 @@
+"""Convert volumes of any format to OME-Zarr images."""
