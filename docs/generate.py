@@ -333,6 +333,7 @@ WORKFLOW = {
     "options": options_spec.ComputeSpec,
     "reading": options_spec.ReadingSpec,
     "reading.raw": options_spec.RawSpec,
+    "steps.convert": step_specs.ConvertSpec,
     "steps.tune": step_specs.TuneSpec,
     "steps.train": step_specs.TrainSpec,
     "steps.train.pairs": step_specs.PairSpec,

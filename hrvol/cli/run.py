@@ -58,7 +58,7 @@ def run_command(
     table: str | None,
     as_json: bool,
 ) -> None:
-    """Run a workflow file over many volumes: train, distil, segment, cluster, evaluate, export.
+    """Run a workflow file over many volumes: convert, train, distil, segment, cluster, evaluate, export.
 
     The file names volumes, by globs or a table, and steps. Run the same command again to resume: steps whose
     outputs are complete and made of the same inputs are left as they are. A volume that fails does not stop

@@ -10,7 +10,7 @@ from hrvol.series.tasks import Task
 STAGE = "series"
 """Name of the stage under which the whole series is reported."""
 
-_COST = {"segment": 1.0, "cluster": 1.0, "evaluate": 0.02, "export": 0.02}
+_COST = {"convert": 0.01, "segment": 1.0, "cluster": 1.0, "evaluate": 0.02, "export": 0.02}
 """Work of a voxel in each step, compared with a segmentation; other steps do not depend on the volume."""
 
 
@@ -42,7 +42,7 @@ class Pace:
         report = self._progress
         if report is None:
             return None
-        main = {"segment": "segment", "cluster": "segment", "evaluate": "evaluate", "export": "export"}
+        main = {kind: "segment" if kind == "cluster" else kind for kind in _COST}
 
         def callback(stage: str, done: int, total: int) -> None:
             report(f"{task.id}: {stage}", done, total)

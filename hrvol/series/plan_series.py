@@ -12,18 +12,14 @@ from pydantic import ValidationError
 
 from hrvol.errors import WorkflowError
 from hrvol.reading.explain import KeyPath, Position, explain
-from hrvol.reading.region_text import parse_slices
-from hrvol.recipe.recipe import PRESETS
-from hrvol.series.options_spec import ComputeSpec, ReadingSpec, combined
+from hrvol.series.file_values import FileValues
+from hrvol.series.options_spec import combined
 from hrvol.series.step_specs import StepSpec
 from hrvol.series.tasks import FOUND, Pair, Task, exists, groups_of, normal, slug, slugs
-from hrvol.series.templates import TemplateError, filled, placeholders
+from hrvol.series.templates import placeholders
 from hrvol.series.volumes import SeriesVolume, find_volumes
 from hrvol.series.workflow_file import Workflow, read_workflow
 from hrvol.text import listed
-from hrvol.volume.storage.options import secrets_in
-
-_AUTO = "auto"  # a recipe that is chosen on strokes; as in hrvol.training, which imports torch
 
 
 @dataclass(frozen=True)
@@ -72,40 +68,27 @@ def plan_series(file: str | Path) -> SeriesPlan:
     workflow = read_workflow(file)
     volumes = find_volumes(workflow)
     planner = _Planner(workflow, volumes)
+    planner.conversions()
     planner.series_steps()
-    for volume in volumes:
+    for volume in planner.volumes:
         planner.volume_steps(volume)
     return SeriesPlan(workflow, volumes, tuple(planner.tasks))
 
 
-class _Planner:
+class _Planner(FileValues):
     """Collects tasks; ``tasks`` is the result."""
 
     def __init__(self, workflow: Workflow, volumes: Sequence[SeriesVolume]) -> None:
-        self.workflow, self.volumes = workflow, volumes
+        super().__init__(workflow)
+        self.volumes = tuple(volumes)
         self.steps = workflow.spec.steps
         self.tasks: list[Task] = []
         self.slugs = slugs(volume.name for volume in volumes)
         self.producers: dict[str, Task] = {}
         self.labels: dict[str, Task] = {}  # by the name of the volume
         self.student: Task | None = None  # of all volumes
+        self.converted: set[str] = set()  # names of volumes
         self._chosen: dict[KeyPath, dict[str, SeriesVolume]] = {}
-
-    # Values of the file
-
-    def fill(self, keys: KeyPath, template: str, volume: SeriesVolume) -> str:
-        try:
-            return filled(template, volume.values)
-        except TemplateError as error:
-            raise self.workflow.error(keys, str(error)) from None
-
-    def read_path(self, keys: KeyPath, template: str, volume: SeriesVolume) -> str:
-        """Return a path that is read: a relative one begins in the folder of the file."""
-        return self.workflow.resolved(self.fill(keys, template, volume))
-
-    def write_path(self, keys: KeyPath, template: str, volume: SeriesVolume) -> str:
-        """Return a path that is written: a relative one begins in the folder of the outputs."""
-        return self.workflow.resolved(self.fill(keys, template, volume), self.workflow.out)
 
     def chosen(self, spec: StepSpec | None, keys: KeyPath) -> dict[str, SeriesVolume]:
         """Return the volumes that a step is for, by their names."""
@@ -138,42 +121,6 @@ class _Planner:
 
             raise WorkflowError(explain(error, type(spec), str(self.workflow.path), locate)) from None
 
-    def compute(self, spec: StepSpec) -> ComputeSpec:
-        options: ComputeSpec = combined(self.workflow.spec.options, spec.options)
-        for name in secrets_in(options.storage_options):
-            raise self.workflow.error(
-                ("options", "storage_options"),
-                f"found a secret, {name}, expected {name}: env:NAME, or storage_options_file",
-            )
-        names = ("scheduler_file", "weights", "storage_options_file")
-        paths = {name: self.workflow.resolved(path) for name in names if (path := getattr(options, name))}
-        return options.model_copy(update=paths)
-
-    def reading(self, volume: SeriesVolume) -> ReadingSpec:
-        """Return how a volume is read."""
-        reading: ReadingSpec = combined(self.workflow.spec.reading, volume.spec.reading)
-        return reading
-
-    def recipe(self, recipe: str | None) -> str | None:
-        """Return a preset's name as it is, a file as a path."""
-        if recipe is None or recipe in PRESETS or recipe == _AUTO:
-            return recipe
-        return self.workflow.resolved(recipe)
-
-    def recipe_file(self, recipe: str | None) -> dict[str, str]:
-        """Return a recipe as a path that is read, if it is one."""
-        return {} if recipe is None or recipe in PRESETS or recipe == _AUTO else {"recipe": recipe}
-
-    def roi(self, keys: KeyPath, roi: str | None, volume: SeriesVolume) -> str | None:
-        if roi is None:
-            return None
-        text = self.fill(keys, roi, volume)
-        try:
-            parse_slices(text)
-        except ValueError as error:
-            raise self.workflow.error(keys, str(error)) from None
-        return text
-
     def add(self, task: Task, keys: KeyPath) -> Task:
         """Add a task after those whose outputs it reads; refuse a second writer of a path."""
         needs = [self.producers[normal(path)].id for path in task.inputs if normal(path) in self.producers]
@@ -189,6 +136,22 @@ class _Planner:
         self.producers |= {normal(output): task for output in task.outputs}
         self.tasks.append(task)
         return task
+
+    # Conversions
+
+    def conversions(self) -> None:
+        """Add the conversions; the other steps read what they write."""
+        spec, keys = self.steps.convert, ("steps", "convert")
+        chosen, volumes = self.chosen(spec, keys), []
+        for volume in self.volumes:
+            if volume.name in chosen:
+                own = self.spec_for("convert", spec, volume)
+                task = self._add("convert", volume, own, keys, {"volume": volume.path})
+                volume = replace(volume, path=task.output)
+                self.converted.add(volume.name)
+            volumes.append(volume)
+        self.volumes = tuple(volumes)
+        self._chosen.clear()
 
     # Steps for several volumes
 
@@ -223,7 +186,7 @@ class _Planner:
         ]
         for output, members in groups.items():
             pairs = [
-                Pair(v.path, strokes, self.reading(v), v.spec.strokes_offset)
+                Pair(v.path, strokes, self.reading(v), v.spec.strokes_offset, v.name in self.converted)
                 for v in members
                 if (strokes := self._optional(step, spec, v, v.strokes, "strokes"))
             ]
@@ -315,6 +278,7 @@ class _Planner:
             roi=self.roi((*keys, "roi"), getattr(spec, "roi", None), volume),
             url=None if url is None else self.fill((*keys, "url"), url, volume),
             reading=self.reading(volume),
+            converted=volume.path if volume.name in self.converted else None,
         )
         return self.add(task, keys)
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from hrvol.recipe.spec import Spec, invalid
 from hrvol.series.options_spec import ComputeSpec, Name, Offset, ReadingSpec, Text
-from hrvol.series.step_specs import ClusterSpec, DistilSpec, EvaluateSpec, SegmentSpec, StepsSpec
+from hrvol.series.step_specs import ClusterSpec, ConvertSpec, DistilSpec, EvaluateSpec, SegmentSpec, StepsSpec
 
 
 class VolumeSpec(Spec):
@@ -30,7 +30,7 @@ class VolumeSpec(Spec):
         Values of further placeholders.
     reading
         How it is read, where that differs from the ``reading`` of the file.
-    distil, cluster, segment, evaluate
+    convert, distil, cluster, segment, evaluate
         Settings of these steps that differ for this volume.
     """
 
@@ -41,6 +41,7 @@ class VolumeSpec(Spec):
     truth: Text | None = None
     values: Annotated[dict[str, str], Field(max_length=1000)] = Field(default_factory=dict)
     reading: ReadingSpec = ReadingSpec()
+    convert: ConvertSpec | None = None
     distil: DistilSpec | None = None
     cluster: ClusterSpec | None = None
     segment: SegmentSpec | None = None

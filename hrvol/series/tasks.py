@@ -24,12 +24,16 @@ AS_IT_IS = ReadingSpec()
 
 @dataclass(frozen=True)
 class Pair:
-    """A volume, the strokes on it, how both are read, and the first voxel of strokes on a crop."""
+    """A volume, the strokes on it, how both are read, and the first voxel of strokes on a crop.
+
+    ``converted``: the volume is an OME-Zarr image of the step ``convert``, which lacks nothing.
+    """
 
     volume: str
     strokes: str
     reading: ReadingSpec = AS_IT_IS
     offset: tuple[int, int, int] | None = None
+    converted: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Task:
         Where labels are published.
     reading
         How the volume is read, and what is drawn on it.
+    converted
+        Path of the volume if it is an image of the step ``convert``, which lacks nothing.
     needs
         Ids of tasks that come before.
     """
@@ -79,6 +85,7 @@ class Task:
     roi: str | None = None
     url: str | None = None
     reading: ReadingSpec = AS_IT_IS
+    converted: str | None = None
     needs: tuple[str, ...] = ()
 
     @property

@@ -19,10 +19,6 @@ _FILE_BYTES = 2**20
 
 _QUOTES = "text that begins with { is a mapping in YAML: put it in quotes"
 
-_NO_CONVERT = (
-    "steps.convert: not available in this version, expected no such step: volumes are read as they are"
-)
-
 
 @dataclass(frozen=True)
 class Workflow:
@@ -89,10 +85,6 @@ def read_workflow(path: str | Path) -> Workflow:
     def locate(keys: KeyPath, of_key: bool) -> Position:
         return mapping.position(_written(keys, origins), of_key=of_key)
 
-    steps = values.get("steps")
-    if isinstance(steps, Mapping) and "convert" in steps:
-        line, column = locate(("steps", "convert"), True)
-        raise WorkflowError(f"{source}:{line}:{column}: {_NO_CONVERT}")
     try:
         spec = SeriesSpec.model_validate(values)
     except ValidationError as error:

@@ -1,5 +1,6 @@
 """The arithmetic of a forecast: sizes of blocks, bytes decoded, time of the workers, bytes written."""
 
+import itertools
 from math import ceil, prod
 
 import numpy as np
@@ -8,6 +9,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hrvol.arrays import even_edges
 from hrvol.planning.forecast import (
     MOST_ASSIGNED,
     Pace,
@@ -125,7 +127,8 @@ def read_for_real(grid, numbers, region, workers, capacity):
     first = [span.start // side for span, side in zip(region, grid.side, strict=True)]
     uses = chunk_uses(grid, grid.chunks, region)
     decoded = 0
-    for share in np.array_split(numbers, workers):
+    edges = even_edges(len(numbers), workers, grid.layer_starts(numbers))  # as the engines share them out
+    for share in (numbers[start:stop] for start, stop in itertools.pairwise(edges)):
         cache = ChunkCache(capacity)
         for number in share:
             index = grid[int(number)].index

@@ -18,6 +18,7 @@ from hrvol.run.status import run_status
 from hrvol.series.identity import Known, training_inputs
 from hrvol.series.records import Record
 from hrvol.series.run_series import run_series
+from hrvol.volume.volume import open_volume
 
 IDS = ["train", "segment.a", "evaluate.a", "export.a", "segment.b", "evaluate.b", "export.b"]
 
@@ -455,3 +456,43 @@ def test_files_without_a_header_and_transposed_ones_are_read_as_the_workflow_sta
     assert first["coordinateTransformations"][0]["scale"] == [2.5, 2.5, 2.5]
     assert multiscale["0"].shape == SHAPE
     assert states(file) == all_of("up to date")
+
+
+def test_volumes_are_converted_and_the_other_steps_read_the_images(tmp_path):
+    volumes = ["scans/a.raw", "scans/b.tif"]
+    reading = {"raw": {"shape": list(SHAPE), "dtype": "uint16"}, "voxel_size": 2.5, "unit": "um"}
+    labels, files = {}, {}
+    for kind in ("in place", "converted"):
+        folder = tmp_path / kind
+        files[kind] = make_series(folder, names=("a", "b"))
+        tifffile.imread(folder / "scans" / "a.tif").astype("<u2").tofile(folder / "scans" / "a.raw")
+        (folder / "scans" / "a.tif").unlink()
+        steps = STEPS if kind == "in place" else {"convert": {"volumes": ["a"], "verify": True}, **STEPS}
+        steps = {**steps, "export": {"output": "{name}.tif", "what": "image"}}
+        write(folder, steps, volumes=volumes, reading=reading)
+        ids = [*IDS, *(["convert.a"] if kind == "converted" else [])]
+        if kind == "converted":
+            before = states(files[kind], dry_run=True)
+            assert before["convert.a"] == "to do"
+            assert before["train"] == before["segment.a"] == "waits"
+        assert states(files[kind]) == all_of("done", ids)
+        assert states(files[kind]) == all_of("up to date", ids)
+        labels[kind] = [
+            zarr.open_array(folder / "results" / f"{name}.ome.zarr" / "labels/hrvol/0", mode="r")[...]
+            for name in "ab"
+        ]
+    assert np.array_equal(labels["converted"], labels["in place"])
+    results = tmp_path / "converted" / "results"
+    image = open_volume(results / "a.volume.ome.zarr")
+    assert image.voxel_size == (2.5, 2.5, 2.5)
+    assert np.array_equal(tifffile.imread(results / "a.tif"), image.read())
+    assert not (results / "b.volume.ome.zarr").exists()
+    # Other grey values make all that was made of them out of date.
+    steps = {"convert": {"volumes": ["a"], "uint8": "0,65535", "ome_zarr": 0.4}, **STEPS}
+    file = write(tmp_path / "converted", steps, volumes=volumes, reading=reading)
+    assert states(file, dry_run=True)["convert.a"] == "out of date"
+    assert states(file)["convert.a"] == "failed"
+    assert states(file, fresh=True) == all_of("done", [*IDS, "convert.a"]) | dict.fromkeys(
+        [f"{step}.b" for step in ("segment", "evaluate", "export")], "done"
+    )
+    assert open_volume(results / "a.volume.ome.zarr").dtype == np.uint8

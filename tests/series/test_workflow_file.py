@@ -16,9 +16,8 @@ WRONG = {
     "volumes: a.tif\nsteps: {}": "2:1: steps: found no step, expected some",
     "volumes: 3\nsteps: {segment: {model: m}}": "1:10: volumes: found 3, expected a list",
     "volumes: a.tif\nsteps:\n  segmnt: {}": "3:3: steps.segmnt: unknown key; did you mean segment?",
-    "volumes: a.tif\nsteps:\n  convert: {output: b}": (
-        "3:3: steps.convert: not available in this version, expected no such step: volumes are read as they"
-        " are"
+    "volumes: a.tif\nsteps:\n  convert: {ome_zarr: 0.6}": (
+        "3:23: steps.convert.ome_zarr: found '0.6', expected '0.5' or '0.4'"
     ),
     "volumes: a.tif\nsteps:\n  segment:\n    model: m\n    level: 1.5": (
         "5:12: steps.segment.level: found 1.5, expected an integer"

@@ -127,10 +127,18 @@ def begin_conversion(prepared: PreparedConversion, options: ConvertOptions) -> b
     OutputExistsError
         The path holds something else, or (:class:`BusyError`) another driver is writing the output.
     """
-    location, layout = prepared.location, prepared.job.store.layout
+    location = prepared.location
     if options.overwrite:
         check_free(location)
         clear_output(location, True)
+    exists = find_conversion(prepared)
+    create_converted(location, prepared.job.store.layout, prepared.attributes)
+    return exists
+
+
+def find_conversion(prepared: PreparedConversion) -> bool:
+    """Return whether the output exists and was started with the same request; raise errors as above."""
+    location, layout = prepared.location, prepared.job.store.layout
     stored = provenance_of(location)
     if not stored and location.occupied():
         raise OutputExistsError(
@@ -146,7 +154,6 @@ def begin_conversion(prepared: PreparedConversion, options: ConvertOptions) -> b
             raise OtherRunError(
                 f"{location}: found a conversion with other settings, expected the same to resume it: {shown}"
             )
-    create_converted(location, layout, prepared.attributes)
     return bool(stored)
 
 

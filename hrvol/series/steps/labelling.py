@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hrvol.distil.distil import distil
 from hrvol.distil.student_file import find_student
-from hrvol.errors import BlockError, BusyError, HrvolError, OtherRunError, OutputExistsError, StoppedError
+from hrvol.errors import OtherRunError, OutputExistsError
 from hrvol.files import MODEL, check_file
 from hrvol.run.cluster import can_resume, cluster
 from hrvol.run.options import ClusterFiles, RunOptions
@@ -19,14 +18,13 @@ from hrvol.run.prepare import prepare
 from hrvol.run.report import SegmentReport
 from hrvol.run.resume import check_output
 from hrvol.run.segment import segment
-from hrvol.run.status import run_status
 from hrvol.segment.model.model import save_model
 from hrvol.series.identity import labels_digest
-from hrvol.series.records import Record, read_record, sha256_of, write_record
-from hrvol.series.steps.recorded import FRESH
+from hrvol.series.records import read_record, sha256_of
 from hrvol.series.steps.requests import cluster_options, distil_options, run_options, source, storage_of
-from hrvol.series.steps.step import DONE, STALE, TODO, UNFINISHED, Context, Result, Status, Step
-from hrvol.series.tasks import WRITTEN, Task, exists
+from hrvol.series.steps.step import DONE, STALE, TODO, Context, Result, Status, Step
+from hrvol.series.steps.timed import Work, check_blocks, make_folders, replacing, timed, unfinished
+from hrvol.series.tasks import WRITTEN, Task
 from hrvol.volume.guard import keep_inputs
 from hrvol.volume.storage.location import Location
 
@@ -38,14 +36,10 @@ def _provenance(task: Task, options: RunOptions) -> Mapping[str, Any] | None:
 
 
 def _progress(task: Task, options: RunOptions) -> Status:
-    """Return the state of an output that was started by the same request."""
+    """Return the state of labels that were started by the same request."""
     if (_provenance(task, options) or {}).get("complete") is True:
         return Status(DONE)
-    try:
-        status = run_status(task.output, storage_options=options.storage_options)
-    except HrvolError:
-        return Status(UNFINISHED)
-    return Status(UNFINISHED, f"{status['done']} of {status['total']} blocks done")
+    return unfinished(task, options.storage_options)
 
 
 def _segment_status(task: Task, context: Context) -> Status:
@@ -81,91 +75,21 @@ def _distil_status(task: Task, context: Context) -> Status:
     return Status(TODO if student is None else DONE)
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What a step has done.
-
-    Attributes
-    ----------
-    computed
-        Whether anything was computed.
-    values
-        Figures for the table.
-    request, sha256
-        For the record: what determines files besides the output, and their digests by role.
-    """
-
-    computed: bool
-    values: Mapping[str, Any] = field(default_factory=dict)
-    request: Mapping[str, Any] = field(default_factory=dict)
-    sha256: Mapping[str, str] = field(default_factory=dict)
-
-
-def _timed(task: Task, context: Context, work: Callable[[], _Work]) -> Result:
-    """Do work and record it; its time is added to that of earlier runs, also if it fails or is stopped."""
-    record = read_record(task.output, context.out) if exists(task.output) else None
-    before = record or Record(step=task.step)
-    began = time.monotonic()
-
-    def note(done: _Work) -> float:
-        seconds = round(before.seconds + (time.monotonic() - began if done.computed else 0.0), 3)
-        now = Record(
-            step=task.step,
-            request=dict(done.request),
-            sha256=dict(done.sha256),
-            seconds=seconds,
-            results=dict(done.values),
-        )
-        if now != before.model_copy(update={"at": 0.0}):
-            write_record(task.output, context.out, now)
-        return seconds
-
-    try:
-        done = work()
-    except (BlockError, StoppedError):
-        note(_Work(True, before.results))
-        raise
-    return Result(done.computed, note(done), done.values)
-
-
-def _replacing(context: Context, work: Callable[[bool], Any]) -> Any:
-    """Return the result of work that does not overwrite; if an output is out of date, of work that does."""
-    try:
-        return work(False)
-    except BusyError:
-        raise
-    except OutputExistsError as error:
-        if context.fresh:
-            return work(True)
-        raise OutputExistsError(f"{error}; {FRESH}") from None
-
-
-def _figures(report: SegmentReport, output: str) -> _Work:
-    if report.failed:
-        first = report.failed[0]
-        raise BlockError(
-            f"{output}: {len(report.failed)} of {report.blocks + len(report.failed)} blocks failed;"
-            f" block {first.index}: {first.reason}"
-        )
+def _figures(report: SegmentReport, output: str) -> Work:
+    check_blocks(report.failed, output)
     values = {"voxels": report.voxels, "fractions": report.fractions}
-    return _Work(report.before < report.voxels, values)
-
-
-def _make_folders(task: Task) -> None:
-    for output in task.outputs:
-        if "://" not in output:
-            Path(output).parent.mkdir(parents=True, exist_ok=True)
+    return Work(report.before < report.voxels, values)
 
 
 def _segment(task: Task, context: Context) -> Result:
-    _make_folders(task)
+    make_folders(task)
 
     def once(overwrite: bool) -> SegmentReport:
         options = run_options(task, overwrite=overwrite)
         inputs = source(task, "volume"), task.output, task.paths["model"]
         return segment(*inputs, options, context.stop, context.progress)
 
-    return _timed(task, context, lambda: _figures(_replacing(context, once), task.output))
+    return timed(task, context, lambda: _figures(replacing(context, once), task.output))
 
 
 def _written(task: Task) -> dict[str, str]:
@@ -197,7 +121,7 @@ def _digests(task: Task) -> dict[str, str]:
 def _cluster(task: Task, context: Context) -> Result:
     spec: Any = task.spec
     every = ClusterFiles(task.paths.get("boxes"), spec.min_size, task.paths.get("classes_model"))
-    _make_folders(task)
+    make_folders(task)
 
     def once(overwrite: bool) -> SegmentReport:
         options = run_options(task, overwrite=overwrite)
@@ -206,16 +130,16 @@ def _cluster(task: Task, context: Context) -> Result:
         inputs = source(task, "volume"), task.output
         return cluster(*inputs, finding, files, options, context.stop, context.progress).segmentation
 
-    def work() -> _Work:
-        done = _figures(_replacing(context, once), task.output)
+    def work() -> Work:
+        done = _figures(replacing(context, once), task.output)
         return replace(done, request=_files_request(task), sha256=_digests(task))
 
-    return _timed(task, context, work)
+    return timed(task, context, work)
 
 
 def _distil(task: Task, context: Context) -> Result:
     volume, model = source(task, "volume"), task.paths["model"]
-    _make_folders(task)
+    make_folders(task)
 
     def once(overwrite: bool) -> bool:
         options = run_options(task)
@@ -228,7 +152,7 @@ def _distil(task: Task, context: Context) -> Result:
         save_model(report.student, task.output)
         return True
 
-    return _timed(task, context, lambda: _Work(_replacing(context, once)))
+    return timed(task, context, lambda: Work(replacing(context, once)))
 
 
 SEGMENT = Step(_segment_status, _segment)

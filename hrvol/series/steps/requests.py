@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from hrvol.distil.options import DistilOptions
+from hrvol.engine.spec import EngineSpec
 from hrvol.features.weights.source import WeightsSource
 from hrvol.reading.region_text import parse_slices
+from hrvol.run.convert.options import ConvertOptions, ImageOptions
 from hrvol.run.options import ClusterOptions, InputOptions, OutputOptions, RunOptions, engine_spec
 from hrvol.segment.class_weights import ClassWeights
 from hrvol.series.options_spec import ComputeSpec, ReadingSpec
-from hrvol.series.tasks import FOUND, Task
+from hrvol.series.tasks import FOUND, Pair, Task
 from hrvol.volume.region import Region
 from hrvol.volume.storage.location import Location
 from hrvol.volume.storage.options import from_environment, merged, read_options
@@ -34,15 +36,19 @@ def read_as(path: str, reading: ReadingSpec) -> str | Location:
 
 def source(task: Task, role: str) -> Any:
     """Return what a task reads in a role, ``None`` if nothing: a volume, or what is drawn on it."""
-    return read_as(task.paths[role], task.reading) if role in task.paths else None
+    path = task.paths.get(role)
+    return path if path is None or path == task.converted else read_as(path, task.reading)
 
 
 def pairs_of(task: Task) -> list[tuple[str | Location, StrokesSource]]:
     """Return the volumes and strokes of a training."""
     return [
-        (read_as(one.volume, one.reading), StrokesSource(read_as(one.strokes, one.reading), one.offset))
-        for one in task.pairs
+        (_volume_of(one), StrokesSource(read_as(one.strokes, one.reading), one.offset)) for one in task.pairs
     ]
+
+
+def _volume_of(pair: Pair) -> str | Location:
+    return pair.volume if pair.converted else read_as(pair.volume, pair.reading)
 
 
 def computing(task: Task) -> dict[str, Any]:
@@ -76,13 +82,7 @@ def run_options(task: Task, *, overwrite: bool = False) -> RunOptions:
             class_weights=_class_weights(spec),
         )
     return RunOptions(
-        engine_spec(
-            compute.engine,
-            compute.workers,
-            compute.scheduler_file,
-            from_environment(compute.engine_options),
-            compute.devices,
-        ),
+        engine_of(compute),
         compute.device,
         InputOptions(region_of(task), source(task, "mask"), spec.level),
         output,
@@ -90,6 +90,31 @@ def run_options(task: Task, *, overwrite: bool = False) -> RunOptions:
         storage_of(compute),
         task.paths.get("companion"),
         getattr(spec, "backend", "auto"),
+    )
+
+
+def engine_of(compute: ComputeSpec) -> EngineSpec:
+    """Return the engine of a step."""
+    return engine_spec(
+        compute.engine,
+        compute.workers,
+        compute.scheduler_file,
+        from_environment(compute.engine_options),
+        compute.devices,
+    )
+
+
+def convert_options(task: Task, *, overwrite: bool = False, verify: bool = False) -> ConvertOptions:
+    """Return how a volume is converted."""
+    spec: Any = task.spec
+    image = ImageOptions(spec.ome_zarr, spec.chunks, spec.shards, spec.compression, spec.uint8, spec.pyramid)
+    return ConvertOptions(
+        engine_of(task.compute),
+        image,
+        level=spec.level,
+        verify=verify,
+        overwrite=overwrite,
+        storage_options=storage_of(task.compute),
     )
 
 
