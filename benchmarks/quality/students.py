@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ways = [way for way in args.ways if way == "auto" or is_cubic(data)]
         wanted = {
             (seed, way): sizes
-            for seed in args.seeds
+            for seed in args.only or args.seeds
             for way in ways
             if (
                 sizes := [
@@ -235,6 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--datasets", nargs="*", choices=ALL, default=list(ALL), metavar="NAME", help=f"of {', '.join(ALL)}")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of strokes and teachers")
+    add("--only", nargs="+", type=int, help="distil from these of the teachers only")
     add("--ways", nargs="+", choices=("auto", *WAYS), default=["auto"], help="what students see")
     add("--sizes", nargs="+", choices=("small", "medium", "large"), default=["small", "medium"])
     add("--preset", default="balanced")
