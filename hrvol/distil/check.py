@@ -23,6 +23,12 @@ GAP = 0.08
 WORSE = 0.02
 """A student is rejected if its mean IoU on held-out strokes is further below the teacher's."""
 
+LOST = 0.25
+"""A student is rejected that finds fewer pixels of a class than this part of those that its teacher finds."""
+
+SEEN = 500
+"""Pixels of a class that a teacher has to find before a student can have lost it."""
+
 FAR = 0.15
 """A tile is reported if the share of pixels that agree is further below the median of tiles."""
 
@@ -67,6 +73,10 @@ class Agreement:
     def share(self) -> float:
         """Share of pixels on which both agree."""
         return pixel_accuracy(self.confusion.matrix)
+
+    def found(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the pixels ``(K,)`` of each class that the teacher finds, and that the student finds."""
+        return self.confusion.matrix.sum(axis=1)[1:], self.confusion.matrix.sum(axis=0)[1:]
 
     @property
     def far_tiles(self) -> tuple[int, ...]:

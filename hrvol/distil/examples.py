@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,17 @@ class LabelledTile:
 
     where: PlaneTile
     probabilities: NDArray[np.float16]
+
+    @cached_property
+    def pixels(self) -> NDArray[np.int64]:
+        """Pixels ``(K,)`` of each class."""
+        return np.bincount(self.probabilities.argmax(axis=0).ravel(), minlength=len(self.probabilities))
+
+    def draw_pixel(self, number: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Return a random pixel (row, column) of the class with a number, 0 to K - 1."""
+        places = np.flatnonzero(self.probabilities.argmax(axis=0) == number)
+        row, column = divmod(int(rng.choice(places)), self.probabilities.shape[2])
+        return row, column
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +154,37 @@ def read_example(volume: Volume, window: Window, tile: LabelledTile, shape: Crop
     return Example(tile, np.ascontiguousarray(values), origin, window)
 
 
-def draw_crop(examples: Sequence[Example], number: int, shape: CropShape, rng: np.random.Generator) -> Crop:
+def draw_place(
+    examples: Sequence[Example], even: float, rng: np.random.Generator
+) -> tuple[int, tuple[int, int] | None]:
+    """Return the number of a random example, and a pixel of its tile that a crop has to hold; ``None``: any.
+
+    Parameters
+    ----------
+    examples
+        All examples.
+    even
+        Probability (0..1) that a class is drawn first, each that some tile has as likely as another, and
+        then a pixel of it: a class in few pixels of few tiles is hardly seen in crops from anywhere.
+    rng
+        Random numbers.
+    """
+    if rng.random() >= even:
+        return int(rng.integers(len(examples))), None
+    pixels = np.stack([example.tile.pixels for example in examples])
+    of_class = pixels.sum(axis=0)
+    chosen = int(rng.choice(np.flatnonzero(of_class)))
+    number = int(rng.choice(len(examples), p=pixels[:, chosen] / of_class[chosen]))
+    return number, examples[number].tile.draw_pixel(chosen, rng)
+
+
+def draw_crop(
+    examples: Sequence[Example],
+    number: int,
+    shape: CropShape,
+    rng: np.random.Generator,
+    pixel: tuple[int, int] | None = None,
+) -> Crop:
     """Cut a random crop that holds labelled voxels of an example.
 
     Parameters
@@ -155,8 +197,11 @@ def draw_crop(examples: Sequence[Example], number: int, shape: CropShape, rng: n
         Shape of crops.
     rng
         Chooses the position.
+    pixel
+        Pixel (row, column) of the tile that the crop has to hold; ``None``: any.
     """
     example = examples[number]
+    inside = None if pixel is None else iter(pixel)
     start = []
     for axis, (span, side, margin) in enumerate(
         zip(example.tile.where.core, shape.side, shape.margin, strict=True)
@@ -165,6 +210,9 @@ def draw_crop(examples: Sequence[Example], number: int, shape: CropShape, rng: n
             first, last = span.start - side + 1, span.start
         else:
             first, last = span.start, max(span.stop - side, span.start)
+            if inside is not None:
+                place = span.start + next(inside)
+                first, last = max(first, min(place - side + 1, last)), min(last, place)
         at = int(rng.integers(first, last + 1))
         room = example.origin[axis] + margin
         start.append(min(max(at, room), example.origin[axis] + example.raw.shape[axis] - side - margin))

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hrvol.distil.augment import augmented
-from hrvol.distil.examples import Crop, CropShape, Example, crop_shape, draw_crop
+from hrvol.distil.examples import Crop, CropShape, Example, crop_shape, draw_crop, draw_place
 from hrvol.errors import ModelError
 from hrvol.segment.student.network import StudentNetwork
 from hrvol.segment.student.normalise import network_input
@@ -43,6 +42,9 @@ class FitSettings:
         Whether voxels count more where the teacher is more certain.
     floor
         Weight of voxels where the teacher is not certain at all.
+    even
+        Share of the crops that are drawn around a pixel of a class, each class as often as another; see
+        :func:`hrvol.distil.examples.draw_place`.
     augmentation
         Strength of changes of grey values; 0: none.
     seed
@@ -57,6 +59,7 @@ class FitSettings:
     decay: float = 0.99
     confidence: bool = True
     floor: float = 0.05
+    even: float = 0.5
     augmentation: float = 1.0
     seed: int = 0
 
@@ -104,9 +107,7 @@ class Fit:
         """Voxels of the crops of a step."""
         return self.settings.batch * prod(self._shape.side)
 
-    def run_step(
-        self, examples: Sequence[Example], class_weights: NDArray[np.float32] | None = None
-    ) -> float:
+    def run_step(self, examples: Sequence[Example]) -> float:
         """Do one step on random crops and return the loss.
 
         The random numbers depend on the seed and the step alone.
@@ -120,7 +121,8 @@ class Fit:
         rng = np.random.default_rng([settings.seed, self.step])
         crops = []
         for _ in range(settings.batch):
-            crop = draw_crop(examples, int(rng.integers(len(examples))), self._shape, rng)
+            number, pixel = draw_place(examples, settings.even, rng)
+            crop = draw_crop(examples, number, self._shape, rng, pixel)
             crops.append(augmented(crop, rng, settings.augmentation))
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate()

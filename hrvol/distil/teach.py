@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.distil.cache import DistilCache
-from hrvol.distil.check import GAP, WORSE, Agreement, agreement, fit_temperature, tempered
+from hrvol.distil.check import GAP, LOST, SEEN, WORSE, Agreement, agreement, fit_temperature, tempered
 from hrvol.distil.examples import Example, crop_shape, read_example, trimmed
 from hrvol.distil.fit import FitSettings
 from hrvol.distil.held_out import HeldOut
@@ -146,7 +146,8 @@ def teach(
         drawn = KeptBack(sample.volume, teacher.window, held_out.tiles)
         by_student = held_out.mean_iou(drawn.predict(trained.student, device))
         on_strokes = (held_out.mean_iou([tile.probabilities for tile in held_out.tiles]), by_student)
-    problems = problems_of(kept_agreement, on_training, on_strokes)
+    class_names = [info.name for info in teacher.classes]
+    problems = problems_of(kept_agreement, on_training, class_names, on_strokes)
     mean, std = grey_statistics(sample.volume, teacher.window)
     taught: dict[str, Any] = {
         "teacher": {
@@ -205,10 +206,22 @@ def teach(
 
 
 def problems_of(
-    kept_back: Agreement, on_training: Agreement, on_strokes: tuple[float, float] | None = None
+    kept_back: Agreement,
+    on_training: Agreement,
+    class_names: Sequence[str],
+    on_strokes: tuple[float, float] | None = None,
 ) -> tuple[str, ...]:
     """Return why a student should not be used, a line each; empty if it passes."""
     problems = []
+    of_teacher, of_student = (
+        one + other for one, other in zip(kept_back.found(), on_training.found(), strict=True)
+    )
+    for name, pixels, found in zip(class_names, of_teacher, of_student, strict=True):
+        if pixels >= SEEN and found < LOST * pixels:
+            problems.append(
+                f"class {name}: the student finds {found:,} pixels, the teacher {pixels:,}, expected at least"
+                f" {LOST:.0%} of them (label more tiles, or take another --size or --seed)"
+            )
     gap = on_training.mean_iou - kept_back.mean_iou
     if gap > GAP:
         problems.append(

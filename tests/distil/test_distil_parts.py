@@ -16,11 +16,20 @@ from hrvol.distil.augment import augmented
 from hrvol.distil.cache import DistilCache, distil_dir, tidy
 from hrvol.distil.check import agreement, fit_temperature, tempered
 from hrvol.distil.choose import Turns, candidates
-from hrvol.distil.examples import Crop, CropShape, Example, LabelledTile, draw_crop, read_example
+from hrvol.distil.examples import (
+    Crop,
+    CropShape,
+    Example,
+    LabelledTile,
+    draw_crop,
+    draw_place,
+    read_example,
+)
 from hrvol.distil.fit import Fit, FitSettings
 from hrvol.distil.planes import PlaneTile, layout
 from hrvol.distil.rarity import factors_of, weighed
 from hrvol.distil.sample import TeacherSample
+from hrvol.distil.teach import problems_of
 from hrvol.errors import ModelError
 from hrvol.recipe.specs import TileSpec
 from hrvol.segment.student.network import StudentNetwork, folded, network_arrays
@@ -128,6 +137,28 @@ def examples_to_learn(count: int = 3) -> list[Example]:
     return [read_example(opened, (0.0, 255.0), tile, shape) for tile in tiles]
 
 
+@given(axis=st.integers(0, 2), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_crops_around_a_rare_class_hold_it(axis: int, seed: int) -> None:
+    volume = volume_of((70, 80, 90))
+    shape = SHAPE if axis == 0 else CropShape((4, 16, 16), (0, 4, 4))
+    rng = np.random.default_rng(seed)
+    tiles = [labelled(volume, axis, position) for position in (3, 5, 8)]
+    rows, columns = tiles[0].probabilities.shape[1:]
+    rare, place = int(rng.integers(3)), (int(rng.integers(rows)), int(rng.integers(columns)))
+    for number, tile in enumerate(tiles):
+        first = np.ones((rows, columns), np.float16)
+        first[place] -= number == rare  # one pixel of class 2 in all tiles
+        tiles[number] = LabelledTile(tile.where, np.stack([first, 1 - first]))
+    examples = [read_example(open_volume(volume), (0.0, volume.size), tile, shape) for tile in tiles]
+    drawn = [draw_place(examples, 1.0, rng) for _ in range(20)]
+    of_rare = [entry for entry in drawn if entry == (rare, place)]
+    assert 3 <= len(of_rare) <= 17  # half of them, about
+    crop = draw_crop(examples, rare, shape, rng, place)
+    assert crop.target[1].max() > 0
+    assert not any(entry[1] for entry in (draw_place(examples, 0.0, rng) for _ in range(5)))
+
+
 def test_training_has_the_same_bits_whether_interrupted_or_not() -> None:
     examples, wanted = examples_to_learn(), FitSettings(steps=6, batch=1)
     whole = Fit(TINY, 2, wanted, shape=SMALL)
@@ -159,6 +190,24 @@ def test_a_loss_that_is_not_finite_is_one_line() -> None:
     broken = replace(examples[0], tile=replace(tile, probabilities=np.full_like(tile.probabilities, np.nan)))
     with pytest.raises(ModelError, match=r"found a loss of nan at step 0, expected a finite one"):
         Fit(TINY, 2, FitSettings(steps=2, batch=1), shape=SMALL).run_step([broken])
+
+
+def test_a_student_that_loses_a_class_is_rejected() -> None:
+    teacher = np.zeros((3, 64, 64), np.float32)
+    teacher[0] = 1
+    teacher[:, :16, :32] = np.array([0, 1, 0])[:, None, None]  # 512 pixels of class 2
+    teacher[:, 60:, 60:] = np.array([0, 0, 1])[:, None, None]  # 16 of class 3
+    names = ["matrix", "pore", "crack"]
+    for kept, problems in ((200, 0), (100, 1), (0, 1)):
+        student = teacher.copy()
+        student[:, 60:, 60:] = np.array([1, 0, 0])[:, None, None]
+        lost = student[:, :16, :32].reshape(3, -1)
+        lost[:, kept:] = np.array([1, 0, 0])[:, None]
+        student[:, :16, :32] = lost.reshape(3, 16, 32)
+        found = agreement([teacher], [student])
+        told = [line for line in problems_of(found, found, names) if line.startswith("class")]
+        assert len(told) == problems
+        assert all(f"class pore: the student finds {2 * kept:,} pixels, the teacher 1,024" in x for x in told)
 
 
 def test_agreement_counts_pixels_and_tiles() -> None:
