@@ -40,7 +40,7 @@ class Change:
     classes
         Whether names, colours or numbers of classes changed.
     message
-        Of an error, one line.
+        Of an error, one line; empty: what is drawn is saved again.
     """
 
     kind: Kind

@@ -56,15 +56,16 @@ class ClassTable:
         known = listed(info.value for info in self.classes) or "a class that was added"
         raise StrokesError(f"{self.source}: found no class {value}, expected {known}")
 
-    def add(self, name: str, colour: Colour | None = None) -> ClassTable:
-        """Add a class with the next value.
+    def add(self, name: str, colour: Colour | None = None, value: int | None = None) -> ClassTable:
+        """Add a class with the next value, or with a higher one.
 
         Raises
         ------
         InputError
             The name is used or not printable, the colour is none, or all values are used.
         """
-        return self._with(ClassInfo(self.next_value, name, colour or default_colour(self.next_value)))
+        chosen = self.next_value if value is None else max(value, self.next_value)
+        return self._with(ClassInfo(chosen, name, colour or default_colour(chosen)))
 
     def with_values(self, values: Sequence[int]) -> ClassTable:
         """Add classes with default names for values that have none; the same table if all have."""

@@ -121,25 +121,24 @@ class History:
         self._limit = limit
         self.done: list[Edit] = []
         self.undone: list[Edit] = []
-        self._joins = False
+        self._stroke: object | None = None
         self._bytes = 0
 
-    def add(self, edit: Edit, join: bool = False) -> None:
-        """Add a step; with ``join``, to the last one if that was added so, too."""
-        self._bytes -= sum(step.nbytes for step in self.undone)
+    def add(self, edit: Edit, stroke: object | None = None) -> None:
+        """Add a step; to the last one, if that belongs to the same stroke."""
+        self._bytes += edit.nbytes - sum(step.nbytes for step in self.undone)
         self.undone.clear()
-        if join and self._joins and self.done:
+        if stroke is not None and stroke is self._stroke and self.done:
             self.done[-1] = self.done[-1].then(edit)
         else:
             self.done.append(edit)
-        self._joins = join
-        self._bytes += edit.nbytes
+        self._stroke = stroke
         while self.done and self._bytes > self._limit:
             self._bytes -= self.done.pop(0).nbytes
 
     def undo(self) -> Edit | None:
         """Take the last step from those that are done; ``None`` without one."""
-        self._joins = False
+        self._stroke = None
         if not self.done:
             return None
         self.undone.append(self.done.pop())
@@ -147,12 +146,8 @@ class History:
 
     def redo(self) -> Edit | None:
         """Take the last step from those that are undone; ``None`` without one."""
-        self._joins = False
+        self._stroke = None
         if not self.undone:
             return None
         self.done.append(self.undone.pop())
         return self.done[-1]
-
-    def end(self) -> None:
-        """Let the next step begin, even with ``join``."""
-        self._joins = False

@@ -31,7 +31,7 @@ class Keeper:
     lock
         That of the store: held by who changes the strokes.
     failed
-        Called with one line when saving fails for a new reason.
+        Called with one line when saving fails for a new reason; with an empty one when it works again.
     """
 
     def __init__(
@@ -99,7 +99,9 @@ class Keeper:
                     self._chunks.end_save(saved=saved)
                     if saved:
                         self._saved_table = table
-            self.problem = ""
+            if self.problem:
+                self.problem = ""
+                self._report_problem("")
 
     def flush(self) -> None:
         """Save as :meth:`save`; raise :class:`ResourceError` if that is impossible."""

@@ -102,7 +102,11 @@ class Layout:
 
 
 def create_layout(
-    location: str | Path | Location, like: Volume, classes: Sequence[ClassInfo], dtype: Any
+    location: str | Path | Location,
+    like: Volume,
+    classes: Sequence[ClassInfo] = (),
+    dtype: Any = np.uint8,
+    chunks: Shape3 = CHUNK,
 ) -> None:
     """Create labels without any chunk, all at once.
 
@@ -141,7 +145,7 @@ def create_layout(
             _ARRAY,
             shape=shape,
             dtype=kind,
-            chunks=tuple(min(side, length) for side, length in zip(CHUNK[-n:], shape, strict=True)),
+            chunks=tuple(min(side, length) for side, length in zip(chunks[-n:], shape, strict=True)),
             fill_value=0,
             dimension_names=list("zyx"[-n:]),
         )

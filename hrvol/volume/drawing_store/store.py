@@ -26,7 +26,7 @@ from hrvol.volume.drawing_store.class_table import ClassTable, Colour
 from hrvol.volume.drawing_store.count_file import write_counts
 from hrvol.volume.drawing_store.edit import Edit, History
 from hrvol.volume.drawing_store.keeper import Keeper
-from hrvol.volume.drawing_store.layout import Layout, create_layout, open_layout
+from hrvol.volume.drawing_store.layout import CHUNK, Layout, create_layout, open_layout
 from hrvol.volume.drawing_store.lock import StoreLock
 from hrvol.volume.drawing_store.paintable import PaintableArray
 from hrvol.volume.drawing_store.piece import Patch, pieces
@@ -50,7 +50,7 @@ class DrawingStore:
         self._files = ChunkFiles(layout)
         self._chunks = Chunks(layout, self._files)
         self._history, self._log, self._version = History(), ChangeLog(layout.shape), 0
-        self._grouped = 0
+        self._strokes = threading.local()  # the stroke that each thread draws
         self._lock = threading.RLock()
         self._listeners = Listeners(layout.source)
         self._closed = False
@@ -68,6 +68,7 @@ class DrawingStore:
         classes: Sequence[ClassInfo] = (),
         *,
         dtype: Any = np.uint8,
+        chunks: Shape3 = CHUNK,
     ) -> DrawingStore:
         """Create a store for strokes on a volume, and open it.
 
@@ -81,6 +82,8 @@ class DrawingStore:
             First classes.
         dtype
             ``uint8``: values up to 255, or ``uint16``.
+        chunks
+            Voxels (z, y, x) of a chunk.
 
         Raises
         ------
@@ -93,7 +96,7 @@ class DrawingStore:
         ResourceError
             It cannot be written.
         """
-        create_layout(location, like, classes, dtype)
+        create_layout(location, like, classes, dtype, chunks)
         return cls.open(location, like)
 
     @classmethod
@@ -138,9 +141,9 @@ class DrawingStore:
                 raise
 
     @property
-    def location(self) -> Location:
-        """The folder of the labels."""
-        return self._layout.location
+    def source(self) -> str:
+        """Path of the labels, for messages and for what is trained on them."""
+        return self._layout.source
 
     @property
     def labels(self) -> Volume:
@@ -199,7 +202,7 @@ class DrawingStore:
         StrokesError
             A voxel is not in the volume, or a value is no class.
         """
-        source = self._layout.source
+        source = self.source
         new = checked_values(values, self._table.highest, source)
         if all(isinstance(span, slice) for span in where):
             box = checked_box(where, self.shape, source)
@@ -213,26 +216,23 @@ class DrawingStore:
     def read(self, box: Box) -> NDArray[Any]:
         """Return the class values ``(z, y, x)`` of a box; :class:`StrokesError` outside of the volume."""
         with self._lock:
-            return self._chunks.read(checked_box(box, self.shape, self._layout.source))
+            return self._chunks.read(checked_box(box, self.shape, self.source))
 
     def read_places(self, where: Where) -> NDArray[Any]:
         """Return the class values of voxels, given as index arrays ``(z, y, x)`` that are broadcast."""
-        places = checked_places(where, self.shape, self._layout.source)
+        places = checked_places(where, self.shape, self.source)
         with self._lock:
             return self._chunks.at(places.reshape(-1, 3)).reshape(places.shape[:-1])
 
     @contextmanager
     def stroke(self) -> Iterator[None]:
-        """Make all changes inside of the ``with`` statement one step of undo."""
-        with self._lock:
-            self._grouped += 1
+        """Make all changes of this thread inside of the ``with`` statement one step of undo."""
+        outer = getattr(self._strokes, "one", None)
+        self._strokes.one = outer or object()
         try:
             yield
         finally:
-            with self._lock:
-                self._grouped -= 1
-                if not self._grouped:
-                    self._history.end()
+            self._strokes.one = outer
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -253,8 +253,8 @@ class DrawingStore:
             change = None if step is None else self._commit("redo", step)
         return None if change is None else self._sent(change)
 
-    def add_class(self, name: str, colour: Colour | None = None) -> int:
-        """Add a class and return its value, which no class had before.
+    def add_class(self, name: str, colour: Colour | None = None, value: int | None = None) -> int:
+        """Add a class and return its value, which no class had before: the next one, or a higher one.
 
         Raises
         ------
@@ -262,10 +262,10 @@ class DrawingStore:
             The name is used, or too long; the colour is none; or the type has no more values.
         """
         with self._lock:
-            value = self._table.next_value
-            change = self._edited(self._table.add(name, colour))
+            change = self._edited(self._table.add(name, colour, value))
+            added = self._table.next_value - 1
         self._sent(change)
-        return value
+        return added
 
     def rename_class(self, value: int, name: str) -> Change:
         """Give a class another name; errors as :meth:`add_class`."""
@@ -276,10 +276,10 @@ class DrawingStore:
         return self._reclassed(lambda table: table.recolour(value, colour))
 
     def merge_classes(self, source: int, target: int) -> Change:
-        """Draw all voxels of a class as another one, and remove it; :class:`StrokesError` without them."""
+        """Draw all voxels of a class as another one, and remove it; :class:`StrokesError` without it."""
         with self._lock:
             if source == target:
-                raise StrokesError(f"{self.location}: found class {source} twice, expected two classes")
+                raise StrokesError(f"{self.source}: found class {source} twice, expected two classes")
             table = self._table.without(source)
             table.info(target)
             change = self._edited(table, self._chunks.class_patches(source, target))
@@ -373,13 +373,13 @@ class DrawingStore:
         if edit.empty:
             return Change(kind, self._version)
         change = self._commit(kind, edit)
-        self._history.add(edit, join=self._grouped > 0)
+        self._history.add(edit, getattr(self._strokes, "one", None))
         return change
 
     def _commit(self, kind: Kind, edit: Edit, back: bool = False) -> Change:
         """Record and make an edit, or undo it."""
         if self._closed:
-            raise StrokesError(f"{self.location}: is closed, expected open strokes to draw")
+            raise StrokesError(f"{self.source}: is closed, expected open strokes to draw")
         self._keeper.record(edit.records(back), edit.before if back else edit.after)
         boxes: list[Box] = []
         pixels = 0
