@@ -90,3 +90,18 @@ def open_and_wait(path, log):
         with open(log, "w") as file:
             file.write("!")
         time.sleep(60)
+
+
+def fork_on_request(connection):
+    """Start processes that call a function each: forked from this one, which has imported everything."""
+    while (request := connection.recv()) is not None:
+        process = os.fork()  # this process has no threads yet
+        if not process:
+            try:
+                function, *arguments = request
+                function(*arguments)
+            finally:
+                os._exit(1)
+        connection.send(process)
+        os.waitpid(process, 0)
+        connection.send(None)

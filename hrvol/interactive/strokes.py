@@ -64,7 +64,8 @@ def import_strokes(
     strokes = open_strokes(source, volume or store.labels, names=names, storage_options=storage_options)
     if strokes.shape != store.shape:
         raise StrokesError(
-            f"{strokes.source}: found strokes on {strokes.shape} voxels, expected {store.shape} as {store.source}"
+            f"{strokes.source}: found strokes on {strokes.shape} voxels, expected {store.shape} as in"
+            f" {store.source}"
         )
     strokes.check_size()
     infos = _infos(strokes, names)

@@ -119,7 +119,7 @@ class PaintableArray:
         """Return an index of each axis: an integer from 0, a slice, or an array of integers from 0."""
         given = [_plain(part) for part in (key if isinstance(key, tuple) else (key,))]
         used = sum(part.ndim if _is_mask(part) else 1 for part in given if part is not Ellipsis)
-        if used > self.ndim or given.count(None):
+        if used > self.ndim or any(part is None for part in given):
             raise IndexError(f"{self!r}: found an index of {used} axes, expected at most {self.ndim}")
         places = [i for i, part in enumerate(given) if part is Ellipsis]
         if len(places) > 1:

@@ -210,7 +210,7 @@ def test_a_cut_off_journal_gives_an_earlier_state_and_a_damaged_one_is_kept(tmp_
 @pytest.mark.parametrize("seed", range(4))
 def test_a_journal_of_noise_is_refused_or_harmless(tmp_path, monkeypatch, seed):
     """Valid checksums, and contents that nobody wrote."""
-    killed, states = unsaved(tmp_path, monkeypatch, 3)
+    killed, _ = unsaved(tmp_path, monkeypatch, 3)
     (path,) = journal_files(killed / "0/.drawing")
     records = read_records(path)[0]
     rng = np.random.default_rng(seed)
@@ -265,7 +265,9 @@ def test_a_full_disk_is_reported_and_costs_nothing(tmp_path, monkeypatch):
         time.sleep(0.01)
     assert store.saved
     assert store.problem == ""
-    assert [change.message.count("\n") for change in heard if change.kind == "error" and change.message] == [0]
+    assert [change.message.count("\n") for change in heard if change.kind == "error" and change.message] == [
+        0
+    ]
     store.close()
     with DrawingStore.open(path) as again:
         assert np.array_equal(again.read(ALL), drawn)

@@ -5,6 +5,7 @@ import signal
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from drawing_data import (
     create,
     disc,
     draw_until_killed,
+    fork_on_request,
     lasting,
     open_and_wait,
     place,
@@ -58,26 +60,37 @@ class Model:
         self._store.close()
 
 
-def started(target, log, *arguments):
-    """Start a process, and wait for its first report."""
-    process = FORK.Process(target=target, args=(*arguments, str(log)))
+class Drawer:
+    """Another process that draws."""
+
+    def __init__(self, connection, function, log, *arguments):
+        self._connection = connection
+        connection.send((function, *arguments, str(log)))
+        self.pid = connection.recv()
+        deadline = time.monotonic() + 60
+        while not log.exists() or not log.stat().st_size:
+            assert time.monotonic() < deadline
+            assert not connection.poll(0.005), "it ended"
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+        assert self._connection.recv() is None
+
+
+@pytest.fixture(scope="module")
+def drawer():
+    """A function that starts a process, and waits for its first report."""
+    ours, theirs = FORK.Pipe()
+    process = FORK.Process(target=fork_on_request, args=(theirs,))
     process.start()
-    deadline = time.monotonic() + 60
-    while not log.exists() or not log.stat().st_size:
-        assert process.is_alive(), process.exitcode
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return process
+    yield partial(Drawer, ours)
+    ours.send(None)
+    process.join()
 
 
 def bytes_of(model):
     (entry,) = model.trained_on
     return model_bytes(replace(model, trained_on=(entry | {"strokes": "strokes"},)))
-
-
-def ended(process):
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
 
 
 def check_unopened(path, flushed, model):
@@ -92,7 +105,7 @@ def check_unopened(path, flushed, model):
             assert np.array_equal(values[where], expected[where]), number
 
 
-def test_a_process_that_is_killed_loses_two_seconds_at_most_and_damages_nothing(tmp_path):
+def test_a_process_that_is_killed_loses_two_seconds_at_most_and_damages_nothing(tmp_path, drawer):
     path = tmp_path / "strokes.ome.zarr"
     create(path, classes=CLASSES).close()
     model = Model(tmp_path / "model.ome.zarr")
@@ -100,9 +113,9 @@ def test_a_process_that_is_killed_loses_two_seconds_at_most_and_damages_nothing(
     first, flushed = 0, -1
     for kill in range(KILLS):
         log = tmp_path / f"{kill}.log"
-        process = started(draw_until_killed, log, path, first, int(rng.integers(2**32)))
+        process = drawer(draw_until_killed, log, path, first, int(rng.integers(2**32)))
         time.sleep(rng.uniform(0, 0.4) if kill else 2.6)
-        ended(process)
+        process.kill()
         at = time.monotonic()
         data = log.read_bytes()
         reports = [REPORT.unpack_from(data, i) for i in range(0, len(data), REPORT.size)]
@@ -127,30 +140,32 @@ def test_a_process_that_is_killed_loses_two_seconds_at_most_and_damages_nothing(
     assert np.array_equal(zarr.open_array(path / "0", mode="r")[...], values)
 
 
-def test_another_writer_is_refused_in_one_line_and_readers_are_fine(tmp_path):
+def test_another_writer_is_refused_in_one_line_and_readers_are_fine(tmp_path, drawer):
     path = tmp_path / "strokes.ome.zarr"
     create(path, classes=CLASSES).close()
-    process = started(open_and_wait, tmp_path / "log", path)
-    with pytest.raises(BusyError, match=f"process {process.pid} on .* draws in it, expected nobody else") as busy:
+    process = drawer(open_and_wait, tmp_path / "log", path)
+    with pytest.raises(
+        BusyError, match=f"process {process.pid} on .* draws in it, expected nobody else"
+    ) as busy:
         DrawingStore.open(path)
     assert "\n" not in str(busy.value)
     assert np.count_nonzero(open_strokes(path).read(ALL)) == len(disc((0, 0, 0))[0])
-    ended(process)
+    process.kill()
     with DrawingStore.open(path) as store:
         assert len(store.points()) == len(disc((0, 0, 0))[0])
         with pytest.raises(BusyError):
             DrawingStore.open(path)
 
 
-def test_training_on_a_killed_store_is_training_on_its_strokes(tmp_path):
+def test_training_on_a_killed_store_is_training_on_its_strokes(tmp_path, drawer):
     image, truth = make_volume()
     strokes = draw(truth)
     volume = open_volume(image)
     path = tmp_path / "strokes.ome.zarr"
     with DrawingStore.create(path, volume, default_classes([1, 2], ["matrix", "disc"])) as store:
         store.paint(np.s_[0 : image.shape[0], 0 : image.shape[1], 0 : image.shape[2]], strokes)
-    process = started(open_and_wait, tmp_path / "log", path)
-    ended(process)
+    process = drawer(open_and_wait, tmp_path / "log", path)
+    process.kill()
     expected = strokes.copy()
     expected[disc((1, 20, 20))] = 1
     model = train_model([(image, path)], recipe=QUICK)

@@ -176,8 +176,7 @@ def test_any_edits_are_those_of_an_array_and_undone_and_redone(tmp_path_factory,
             version = store.version
             try:
                 dense = make(store, states[at][0], one)
-            except InputError as error:
-                assert "\n" not in str(error)
+            except InputError:
                 assert store.version == version
                 assert store.classes == known
             else:
@@ -278,7 +277,8 @@ def test_what_changed_since_a_version_is_known(store, monkeypatch):
     assert store.changed_since(version) == ()
     store.paint(disc((5, 60, 60)), 1)
     store.rename_class(1, "hole")
-    (box, *_) = boxes = store.changed_since(version)
+    boxes = store.changed_since(version)
+    assert boxes
     assert all(b[0] == slice(5, 6) for b in boxes)
     rows = [b[1] for b in boxes]
     assert (min(s.start for s in rows), max(s.stop for s in rows)) == (57, 64)
@@ -400,8 +400,8 @@ def test_what_is_no_store_is_refused_in_one_line(tmp_path):
             DrawingStore.create(tmp_path / name, like)
     with pytest.raises(UsageError, match="found no local folder"):
         DrawingStore.create("s3://bucket/strokes.ome.zarr", like)
-    with pytest.raises(UsageError, match="volume"):
-        inside = open_volume(str(tmp_path / "plain.zarr"))
+    inside = open_volume(str(tmp_path / "plain.zarr"))
+    with pytest.raises(UsageError, match="is inside"):
         DrawingStore.create(tmp_path / "plain.zarr" / "strokes.ome.zarr", inside)
     with pytest.raises(UsageError, match="found the type float32"):
         DrawingStore.create(tmp_path / "new.ome.zarr", like, dtype="float32")
