@@ -58,7 +58,7 @@ def test_arrays_crops_projects_tables_and_rois_are_imported(tmp_path, drawn):
     roifile = pytest.importorskip("roifile")
     for z, y, x, name in ((2, 30, 40, "pore"), (5, 60, 70, "solid")):
         corners = np.array([[x - 2, y - 2], [x + 3, y - 2], [x + 3, y + 3], [x - 2, y + 3]])
-        roi = roifile.ImagejRoi.frompoints(corners, name=name, position=z + 1)
+        roi = roifile.ImagejRoi.frompoints(corners, name=name, position=z)
         roi.tofile(tmp_path / f"{name}.roi")
     for form, source in sources.items():
         with create(tmp_path / f"{form}.ome.zarr", classes=CLASSES) as store:
