@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,13 @@ import zarr
 from numpy.typing import NDArray
 from ome_zarr_models.v05 import ImageLabel
 
-from benchmarks.machine import describe_machine, log
 from benchmarks.markdown import table
 from hrvol.arrays import Shape3
 from hrvol.classes import default_classes
 from hrvol.volume.drawing_store.store import DrawingStore
 from hrvol.volume.strokes.merge import painted_of
 from hrvol.volume.strokes.open_strokes import open_strokes
+from hrvol.volume.strokes.painted import Painted
 from hrvol.volume.volume import Volume
 
 SHAPE: Shape3 = (10_000, 10_000, 10_000)
@@ -104,12 +105,11 @@ def drawing(folder: Path, counts: Sequence[int], pause: float) -> tuple[list[lis
         memory = psutil.Process().memory_info().rss
         while number < count:
             one = stroke(number)
-            took, _ = timed(lambda one=one, number=number: store.paint(one, value(number)))
+            took, _ = timed(partial(store.paint, one, value(number)))
             seconds.append(took)
             number += 1
             time.sleep(pause)
-        undone, _ = timed(store.undo)
-        redone, _ = timed(store.redo)
+        (undone, _), (redone, _) = timed(store.undo), timed(store.redo)
         grown = psutil.Process().memory_info().rss - memory
         points, painted = timed(store.points)
         store.close()
@@ -127,7 +127,7 @@ def drawing(folder: Path, counts: Sequence[int], pause: float) -> tuple[list[lis
         figures = [kept, counted, points, read]
         disk = [f"{len(painted):,}", f"{small / count / 1000:.2f}", f"{whole / count / 1000:.1f}"]
         opened.append([f"{count:,}", *disk, *(f"{one:.2f}" for one in figures)])
-        log(f"{count} strokes: {rows[-1]} {opened[-1]}")
+        print(f"{count} strokes: {rows[-1]} {opened[-1]}", flush=True)
     return rows, opened
 
 
@@ -176,22 +176,21 @@ def kills(folder: Path, count: int, longest: float) -> dict[str, float]:
         reports = [line.split() for line in (folder / "log").read_text().splitlines()]
         with warnings.catch_warnings(action="error"):
             ImageLabel.from_zarr(zarr.open_group(path, mode="r"))
-        expected: dict[tuple[int, ...], int] = {}
+        drawn = 0
         with DrawingStore.open(path) as store:
             painted = store.points()
-        found = dict(zip(map(tuple, painted.places.tolist()), painted.values.tolist(), strict=True))
-        drawn = 0
-        for drawn in range(int(reports[-1][0]) + 2):  # the next one may be drawn and not reported
-            one = {tuple(place): value(drawn) for place in np.stack(stroke(drawn), axis=1).tolist()}
-            if not all(place in found for place in one):
-                break
-            expected |= one
-        damaged += found != expected
+            while np.all(store.read_places(stroke(drawn)) > 0):
+                drawn += 1
+        ones = [np.stack(stroke(i), axis=1) for i in range(drawn)]
+        values = [np.full(len(one), value(i)) for i, one in enumerate(ones)]
+        expected = Painted.of(np.concatenate(ones), np.concatenate(values))
+        same = np.array_equal(painted.places, expected.places)
+        damaged += not (same and np.array_equal(painted.values, expected.values))
         missing = [float(at) for name, at in reports if int(name) >= drawn]
         lost.append(len(missing))
         seconds += [killed - min(missing)] if missing else []
         number = drawn
-        log(f"kill {kill + 1}: {drawn} strokes, {len(missing)} lost, {damaged} damaged")
+        print(f"kill {kill + 1}: {drawn} strokes, {len(missing)} lost, {damaged} damaged", flush=True)
     return {"kills": count, "strokes": number, "lost": sum(lost), "seconds": max(seconds), "damaged": damaged}
 
 
@@ -202,6 +201,8 @@ def render(
     killed: dict[str, float],
 ) -> str:
     """Return the page."""
+    from benchmarks.machine import describe_machine  # imports torch, which takes longer than most kills
+
     painting = ["strokes", "median, ms", "95 %, ms", "longest, ms", "undo, ms", "redo, ms", "memory, MiB"]
     opening = [
         "strokes",
@@ -217,22 +218,24 @@ def render(
 
 Made by `python -m benchmarks.runs.painting`. {describe_machine(1)}
 
-The volume has {" x ".join(map(str, SHAPE))} voxels. A stroke is a disc of radius {RADIUS} dragged over {LENGTH}
-pixels, anywhere on {PLANES} planes; there are {options.pause} s between two strokes, and they are saved meanwhile.
-Undo and redo are those of one stroke; memory is what the process grew by. The aim is less than 50 ms a stroke.
+The volume has {" x ".join(map(str, SHAPE))} voxels. A stroke is a disc of radius {RADIUS} dragged
+over {LENGTH} pixels, anywhere on {PLANES} planes; there are {options.pause} s between two strokes, and they are
+saved meanwhile. Undo and redo are those of one stroke; memory is what the process grew by. The aim is less
+than 50 ms a stroke.
 
 {table(painting, drawn[0], spaced=True)}
-Opening such strokes, in this process and as OME-Zarr by the reader of `hrvol train`. Without the cached counts of
-chunks, all chunks are read. Files are small: most of the disk's bytes are blocks of folders. The aim is less than
-1 s for 100 strokes.
+Opening such strokes, in this process and as OME-Zarr by the reader of `hrvol train`. Without the cached
+counts of chunks, all chunks are read. Files are small: most of the disk's bytes are blocks of folders. The
+aim is less than 1 s for 100 strokes.
 
 {table(opening, drawn[1], spaced=True)}
 Seconds from a stroke until it is safe, of {options.delays} strokes. The aim is less than 2 s.
 
 {table(["a stroke ...", "median, s", "longest, s"], waits, spaced=True)}
-{killed["kills"]} processes were killed (SIGKILL) at random moments while they drew {killed["strokes"]:,} strokes,
-some 20 a second. After opening the strokes again, {killed["lost"]} strokes were missing in all, at most the last
-{killed["seconds"]:.2f} s before a kill, and {killed["damaged"]} times anything else differed from what was drawn.
+{killed["kills"]} processes were killed (SIGKILL) at random moments while they drew
+{killed["strokes"]:,} strokes, some 20 a second. After opening the strokes again, {killed["lost"]} strokes were
+missing in all, at most the last {killed["seconds"]:.2f} s before a kill, and {killed["damaged"]} times anything
+else differed from what was drawn.
 """
 
 

@@ -17,8 +17,11 @@ from zarr.core.array import AsyncArray
 from zarr.storage import MemoryStore, StorePath
 
 from hrvol.arrays import Shape3
+from hrvol.errors import UnreadableError, first_line
 from hrvol.files import flush
+from hrvol.volume.drawing_store.chunk_codec import ChunkCodec
 from hrvol.volume.drawing_store.layout import Layout
+from hrvol.volume.grid.tiling import box_shape
 from hrvol.volume.storage.location import PARTIAL
 
 _AT_ONCE = 64
@@ -42,18 +45,31 @@ class ChunkFiles:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._keys = layout.metadata.encode_chunk_key
+        self._codec = ChunkCodec.of(layout.metadata)
+        self._most = 2 * int(np.prod(layout.chunk)) * layout.labels.dtype.itemsize + 2**16  # bytes of a file
 
     def read(self, index: Shape3) -> NDArray[Any]:
         """Return a chunk of the full shape, 0 beyond the volume; :class:`InputError` if it is damaged."""
         layout = self._layout
         whole = np.zeros(layout.chunk, layout.labels.dtype)
-        spans = [
+        z, y, x = (
             slice(i * side, min((i + 1) * side, n))
             for i, side, n in zip(index, layout.chunk, layout.shape, strict=True)
-        ]
-        values = layout.labels.read((spans[0], spans[1], spans[2]))
-        whole[tuple(slice(0, n) for n in values.shape)] = values
+        )
+        inside = tuple(slice(0, n) for n in box_shape((z, y, x)))
+        whole[inside] = layout.labels.read((z, y, x)) if self._codec is None else self._decoded(index)[inside]
         return whole
+
+    def _decoded(self, index: Shape3) -> NDArray[Any]:
+        codec, chunk, path = self._codec, self._layout.chunk, self.path(index)
+        assert codec is not None
+        try:
+            data = path.read_bytes() if path.stat().st_size <= self._most else b""
+            return codec.decode(data).reshape(chunk)
+        except FileNotFoundError:
+            return np.zeros(chunk, np.uint8)
+        except (OSError, ValueError) as error:
+            raise UnreadableError(f"{path}: cannot read a chunk of strokes: {first_line(error)}") from None
 
     def path(self, index: Shape3) -> Path:
         """Return the file of a chunk."""
@@ -110,8 +126,14 @@ class ChunkFiles:
         _each(flush, [folder for folder in folders if folder.is_dir()])
 
     def _encoded(self, chunks: Mapping[Shape3, NDArray[Any]]) -> dict[Path, bytes | None]:
-        """Return the bytes of chunks as Zarr writes them; ``None`` for those without any voxel."""
-        layout, store = self._layout, MemoryStore()
+        """Return the bytes of chunks; ``None`` for those without any voxel."""
+        layout, codec = self._layout, self._codec
+        if codec is not None:
+            return {
+                self.path(index): codec.encode(values.reshape(codec.shape)) if values.any() else None
+                for index, values in chunks.items()
+            }
+        store = MemoryStore()
         array = zarr.Array(AsyncArray(metadata=layout.metadata, store_path=StorePath(store)))
         found: dict[Path, bytes | None] = {}
         for index, values in chunks.items():

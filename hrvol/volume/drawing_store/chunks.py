@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -205,22 +205,24 @@ class Chunks:
                 self._forget_points(next(iter(self._points)))
         return found
 
-    def painted(self, planes: Iterable[int] | None = None) -> Painted:
-        """Return the drawn voxels of some planes, or of all, in order of z, y, x."""
-        wanted = None if planes is None else np.unique(np.fromiter(planes, np.int64))
-        rows = None if wanted is None else set((wanted // self._side[0]).tolist())
+    def in_planes(self, planes: NDArray[np.int64] | None) -> list[Shape3]:
+        """Return the chunks with drawn voxels that may be in some planes, or all, in order."""
+        rows = None if planes is None else set((planes // self._side[0]).tolist())
+        return sorted(index for index in self.counts if rows is None or index[0] in rows)
+
+    def painted(self, points: Sequence[tuple[Shape3, Points]], planes: NDArray[np.int64] | None) -> Painted:
+        """Return the drawn voxels of chunks, of some planes or all, in order of z, y, x; needs no lock."""
         places, drawn = [np.empty((0, 3), np.int64)], [np.empty(0, np.uint16)]
-        for index in sorted(self.counts):
-            if rows is not None and index[0] not in rows:
-                continue
-            flat, values = self.points_of(index)
+        for index, (flat, values) in points:
             local = np.stack(np.unravel_index(flat, self._side), axis=1) + np.multiply(index, self._side)
-            if wanted is not None and self._side[0] > 1:
-                kept = np.isin(local[:, 0], wanted)
+            if planes is not None and self._side[0] > 1:
+                kept = np.isin(local[:, 0], planes)
                 local, values = local[kept], values[kept]
             places.append(local)
             drawn.append(values)
-        return Painted.of(np.concatenate(places), np.concatenate(drawn))
+        every, values = np.concatenate(places), np.concatenate(drawn)
+        order = np.argsort(np.ravel_multi_index(tuple(every.T), self._layout.shape), kind="stable")
+        return Painted(every[order], values[order])
 
     def begin_save(self) -> list[Shape3]:
         """Return the changed chunks, which :meth:`to_save` yields until :meth:`end_save`."""

@@ -19,7 +19,7 @@ from hrvol.volume.drawing_store.chunks import Counts
 
 _NAME = "counts.npy"
 
-_BYTES = 2**31
+_BYTES = 2**29
 
 _COLUMNS = 8  # z, y, x of the chunk; size, time of its file; plane, value, voxels
 

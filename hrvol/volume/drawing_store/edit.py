@@ -115,6 +115,11 @@ class History:
     ----------
     limit
         Most bytes.
+
+    Attributes
+    ----------
+    done, undone
+        Steps that can be undone, and redone; the next one last.
     """
 
     def __init__(self, limit: int = MOST_HISTORY) -> None:
@@ -136,18 +141,10 @@ class History:
         while self.done and self._bytes > self._limit:
             self._bytes -= self.done.pop(0).nbytes
 
-    def undo(self) -> Edit | None:
-        """Take the last step from those that are done; ``None`` without one."""
+    def step(self, back: bool) -> None:
+        """Count the last step as undone, or with ``back`` false the last undone one as done."""
         self._stroke = None
-        if not self.done:
-            return None
-        self.undone.append(self.done.pop())
-        return self.undone[-1]
-
-    def redo(self) -> Edit | None:
-        """Take the last step from those that are undone; ``None`` without one."""
-        self._stroke = None
-        if not self.undone:
-            return None
-        self.done.append(self.undone.pop())
-        return self.done[-1]
+        if back:
+            self.undone.append(self.done.pop())
+        else:
+            self.done.append(self.undone.pop())

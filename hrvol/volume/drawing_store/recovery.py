@@ -58,7 +58,7 @@ def replay(layout: Layout, chunks: Chunks, table: ClassTable) -> tuple[ClassTabl
     for path in journal_files(layout.own):
         number = max(number, number_of(path))
         records, damaged = read_records(path)
-        edit: list[Record] = []
+        edit: list[bytes] = []
         for data in records:
             try:
                 record = Record.of(data, table)
@@ -67,12 +67,13 @@ def replay(layout: Layout, chunks: Chunks, table: ClassTable) -> tuple[ClassTabl
             except ValueError:
                 damaged = True
                 continue
-            edit.append(record)
+            edit.append(data)  # not decoded: parts of one edit may together be too large for memory
             if record.more:
                 continue
             for part in edit:
-                if part.piece is not None:
-                    chunks.apply(part.piece, part.back)
+                one = Record.of(part, table)
+                if one.piece is not None:
+                    chunks.apply(one.piece, one.back)
             table, count, edit = record.table or table, count + 1, []
         if damaged:
             kept = layout.own / f"damaged-{number_of(path):08d}.bin"

@@ -6,22 +6,21 @@ What is drawn is recorded in a journal at once, and soon after in the chunks of 
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hrvol.arrays import Shape3
-from hrvol.classes import ClassInfo, default_colour
+from hrvol.classes import ClassInfo
 from hrvol.errors import ResourceError, StrokesError
-from hrvol.volume.drawing_store.change import Change, ChangeLog, Kind, Listeners, few_boxes
+from hrvol.volume.drawing_store.change import Change, Kind, Listeners, few_boxes
 from hrvol.volume.drawing_store.checks import Where, checked_box, checked_places, checked_values, fitting
-from hrvol.volume.drawing_store.chunk_files import ChunkFiles
-from hrvol.volume.drawing_store.chunks import Chunks
 from hrvol.volume.drawing_store.class_table import ClassTable, Colour
 from hrvol.volume.drawing_store.count_file import write_counts
 from hrvol.volume.drawing_store.edit import Edit, History
@@ -30,15 +29,14 @@ from hrvol.volume.drawing_store.layout import CHUNK, Layout, create_layout, open
 from hrvol.volume.drawing_store.lock import StoreLock
 from hrvol.volume.drawing_store.paintable import PaintableArray
 from hrvol.volume.drawing_store.piece import Patch, pieces
-from hrvol.volume.drawing_store.recovery import load_chunks, replay
+from hrvol.volume.drawing_store.reading import OpenStrokes
+from hrvol.volume.drawing_store.recovery import replay
 from hrvol.volume.grid.tiling import Box, box_shape
 from hrvol.volume.storage.location import Location
-from hrvol.volume.strokes.merge import StrokeCounts
-from hrvol.volume.strokes.painted import Painted
 from hrvol.volume.volume import Volume
 
 
-class DrawingStore:
+class DrawingStore(OpenStrokes):
     """Strokes that are drawn on a volume; opened by one process, in which any thread may call it.
 
     Use :meth:`create` and :meth:`open`; in a ``with`` statement, or call :meth:`close`. A process that is
@@ -46,17 +44,15 @@ class DrawingStore:
     """
 
     def __init__(self, layout: Layout, lock: StoreLock) -> None:
-        self._layout, self._lock_file = layout, lock
-        self._files = ChunkFiles(layout)
-        self._chunks = Chunks(layout, self._files)
-        self._history, self._log, self._version = History(), ChangeLog(layout.shape), 0
+        super().__init__(layout)
+        self._lock_file = lock
+        self._history = History()
         self._strokes = threading.local()  # the stroke that each thread draws
-        self._lock = threading.RLock()
         self._listeners = Listeners(layout.source)
         self._closed = False
-        load_chunks(layout, self._files, self._chunks)
         self._table, number, repeated = replay(layout, self._chunks, layout.table)
         self._keeper = Keeper(layout, self._files, self._chunks, number, self._lock, self._failed)
+        atexit.register(self._end)
         if repeated or self._table != layout.table:
             self._keeper.record((), self._table)
 
@@ -141,41 +137,6 @@ class DrawingStore:
                 raise
 
     @property
-    def source(self) -> str:
-        """Path of the labels, for messages and for what is trained on them."""
-        return self._layout.source
-
-    @property
-    def labels(self) -> Volume:
-        """The labels as other programs read them: what is saved, and voxel size, unit and position."""
-        return self._layout.labels
-
-    @property
-    def shape(self) -> Shape3:
-        """Voxels of the volume (z, y, x)."""
-        return self._layout.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the values."""
-        return self._layout.labels.dtype
-
-    @property
-    def ndim(self) -> int:
-        """2 for strokes on an image, else 3."""
-        return self._layout.labels.ndim
-
-    @property
-    def version(self) -> int:
-        """Number of changes since the store was opened."""
-        return self._version
-
-    @property
-    def classes(self) -> tuple[ClassInfo, ...]:
-        """Classes in order of value."""
-        return self._table.classes
-
-    @property
     def saved(self) -> bool:
         """Whether all that is drawn is where other programs read it."""
         with self._lock:
@@ -213,17 +174,6 @@ class DrawingStore:
         flat = fitting(new, places.shape[:-1], source).reshape(-1)
         return self._painted(lambda: self._chunks.place_patches(places.reshape(-1, 3), flat), new)
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """Return the class values ``(z, y, x)`` of a box; :class:`StrokesError` outside of the volume."""
-        with self._lock:
-            return self._chunks.read(checked_box(box, self.shape, self.source))
-
-    def read_places(self, where: Where) -> NDArray[Any]:
-        """Return the class values of voxels, given as index arrays ``(z, y, x)`` that are broadcast."""
-        places = checked_places(where, self.shape, self.source)
-        with self._lock:
-            return self._chunks.at(places.reshape(-1, 3)).reshape(places.shape[:-1])
-
     @contextmanager
     def stroke(self) -> Iterator[None]:
         """Make all changes of this thread inside of the ``with`` statement one step of undo."""
@@ -241,17 +191,11 @@ class DrawingStore:
 
     def undo(self) -> Change | None:
         """Take back the last step, a stroke or an edit of classes; ``None`` if there is none."""
-        with self._lock:
-            step = self._history.undo()
-            change = None if step is None else self._commit("undo", step, back=True)
-        return None if change is None else self._sent(change)
+        return self._stepped("undo")
 
     def redo(self) -> Change | None:
         """Make the step again that was undone last; ``None`` if there is none."""
-        with self._lock:
-            step = self._history.redo()
-            change = None if step is None else self._commit("redo", step)
-        return None if change is None else self._sent(change)
+        return self._stepped("redo")
 
     def add_class(self, name: str, colour: Colour | None = None, value: int | None = None) -> int:
         """Add a class and return its value, which no class had before: the next one, or a higher one.
@@ -291,30 +235,6 @@ class DrawingStore:
             change = self._edited(self._table.without(value), self._chunks.class_patches(value, 0))
         return self._sent(change)
 
-    def counts(self) -> StrokeCounts:
-        """Return the drawn voxels of each class and plane; nothing is read."""
-        with self._lock:
-            planes = {v: dict(sorted(of.items())) for v, of in sorted(self._chunks.planes.items())}
-            known = {info.value: info for info in self._table.classes}
-        unnamed = (ClassInfo(v, f"class {v}", default_colour(v)) for v in planes if v not in known)
-        known.update({info.value: info for info in unnamed})
-        return StrokeCounts(planes, tuple(known[value] for value in planes))
-
-    def changed_since(self, version: int) -> tuple[Box, ...]:
-        """Return boxes that hold all voxels changed after a version."""
-        with self._lock:
-            return self._log.since(version, self._version)
-
-    def points(self, planes: Sequence[int] | None = None) -> Painted:
-        """Return the drawn voxels of some planes, or of all, in order of z, y, x."""
-        with self._lock:
-            return self._chunks.painted(planes)
-
-    def boxes(self) -> tuple[Box, ...]:
-        """Return boxes that hold all that is drawn, without overlap, in order."""
-        with self._lock:
-            return tuple(self._chunks.box_of(index) for index in sorted(self._chunks.counts))
-
     def array(self) -> PaintableArray:
         """Return the strokes as an array that napari and others show and paint."""
         return PaintableArray(self)
@@ -348,10 +268,15 @@ class DrawingStore:
             return
         self.flush()
         self._closed = True
+        atexit.unregister(self._end)
         self._keeper.close()
         with suppress(OSError), self._lock:
             write_counts(self._layout.own, self._files, self._chunks.counts)
         self._lock_file.release()
+
+    def _end(self) -> None:
+        with suppress(Exception):  # the journal is written already, and nobody is there to hear
+            self.close()
 
     def _painted(self, patches: Callable[[], Iterator[Patch]], values: NDArray[Any]) -> Change:
         with self._lock:
@@ -375,6 +300,16 @@ class DrawingStore:
         change = self._commit(kind, edit)
         self._history.add(edit, getattr(self._strokes, "one", None))
         return change
+
+    def _stepped(self, kind: Literal["undo", "redo"]) -> Change | None:
+        with self._lock:
+            back = kind == "undo"
+            steps = self._history.done if back else self._history.undone
+            if not steps:
+                return None
+            change = self._commit(kind, steps[-1], back)
+            self._history.step(back)
+        return self._sent(change)
 
     def _commit(self, kind: Kind, edit: Edit, back: bool = False) -> Change:
         """Record and make an edit, or undo it."""

@@ -12,9 +12,10 @@ from drawing_data import CHUNK, SHAPE, create, disc, volume_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ome_zarr_models.v05 import ImageLabel
+from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ZstdCodec
 
 from hrvol.classes import ClassInfo, default_classes
-from hrvol.errors import InputError, OutputExistsError, StrokesError, UsageError
+from hrvol.errors import InputError, OutputExistsError, StrokesError, UnreadableError, UsageError
 from hrvol.volume.drawing_store import change, chunks, edit
 from hrvol.volume.drawing_store.as_strokes import strokes_of
 from hrvol.volume.drawing_store.store import DrawingStore
@@ -153,7 +154,7 @@ def make(store, dense, edit):
 
 
 @given(st.lists(EDITS, max_size=14))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_any_edits_are_those_of_an_array_and_undone_and_redone(tmp_path_factory, edits):
     path = tmp_path_factory.mktemp("edits") / "strokes.ome.zarr"
     store = create(path, classes=CLASSES)
@@ -354,6 +355,55 @@ def test_strokes_that_hrvol_strokes_wrote_are_drawn_on(tmp_path):
         assert len(store.points()) > len(painted)
         expected = store.read(ALL)
     assert np.array_equal(plain(path), expected)
+
+
+@pytest.mark.parametrize("compressor", [None, "zstd", "blosc", "gzip"])
+@pytest.mark.parametrize("separator", ["/", "."])
+@pytest.mark.parametrize("dtype", ["uint8", ">u2"])
+def test_labels_of_any_encoding_are_drawn_on(tmp_path, compressor, separator, dtype):
+    codecs = {"zstd": ZstdCodec(level=3, checksum=True), "blosc": BloscCodec(), "gzip": GzipCodec()}
+    path = tmp_path / "strokes.ome.zarr"
+    with create(path, classes=CLASSES):
+        pass
+    shutil.rmtree(path / "0")
+    dense = np.zeros(SHAPE, np.uint16)
+    dense[disc((2, 30, 40))] = 2
+    array = zarr.open_group(path).create_array(
+        "0",
+        shape=SHAPE,
+        dtype=np.dtype(dtype).newbyteorder("="),
+        serializer=BytesCodec(endian="big" if dtype == ">u2" else None),
+        chunks=(2, 33, 40),
+        compressors=codecs.get(compressor),
+        fill_value=0,
+        chunk_key_encoding={"name": "default", "separator": separator},
+        dimension_names=list("zyx"),
+    )
+    array[...] = dense
+    with DrawingStore.open(path) as store:
+        check(store, dense)
+        store.paint(disc((6, 92, 106)), 1)
+        store.paint(disc((2, 30, 40)), 0)
+        expected = store.read(ALL)
+    assert np.array_equal(plain(path), expected)
+    with DrawingStore.open(path) as store:
+        check(store, expected)
+
+
+def test_a_damaged_chunk_is_named_in_one_line(tmp_path):
+    path = tmp_path / "strokes.ome.zarr"
+    with create(path, classes=CLASSES) as store:
+        store.paint(disc((2, 20, 20)), 1)
+    file = path / "0/c/2/0/0"
+    data = file.read_bytes()
+    for damage in (b"", data[:-3], data[:9] + b"\xff" + data[10:], b"x" * 10**6):
+        file.write_bytes(damage)
+        with pytest.raises(UnreadableError, match="c/2/0/0: cannot read a chunk of strokes") as caught:
+            DrawingStore.open(path)
+        assert "\n" not in str(caught.value)
+    file.write_bytes(data)
+    with DrawingStore.open(path) as store:
+        assert len(store.points()) == len(disc((0, 0, 0))[0])
 
 
 def test_counts_are_not_believed_after_others_wrote(tmp_path):
