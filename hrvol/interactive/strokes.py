@@ -113,7 +113,7 @@ def _infos(strokes: Strokes, names: Sequence[str] | None) -> tuple[ClassInfo, ..
 
 
 def _value_of(store: DrawingStore, info: ClassInfo) -> int:
-    """Return the value in the store of a class of the source, which is added if there is none of its name."""
+    """Return the value in the store of a class of the source, which is added if no class has its name."""
     for known in store.classes:
         if known.name == info.name:
             return known.value

@@ -189,7 +189,7 @@ class Chunks:
 
     def count(self, index: Shape3, values: NDArray[Any]) -> Counts:
         """Return the counts of a chunk."""
-        flat = np.flatnonzero(values)
+        flat = np.flatnonzero(values != 0)  # of bool NumPy finds them many times faster
         return self._tally(index, flat, values.reshape(-1)[flat])
 
     def points_of(self, index: Shape3) -> Points:
@@ -197,7 +197,7 @@ class Chunks:
         found = self._points.get(index)
         if found is None:
             values = self.get(index).reshape(-1)
-            flat = np.flatnonzero(values)
+            flat = np.flatnonzero(values != 0)
             found = flat.astype(np.uint32), values[flat].astype(np.uint16)
             self._points[index] = found
             self._points_bytes += 6 * len(flat)

@@ -49,7 +49,7 @@ class ClassTable:
         return replace(table, next_value=max(next_value, table.next_value))
 
     def info(self, value: int) -> ClassInfo:
-        """Return the class of a value; :class:`StrokesError` if there is none."""
+        """Return the class of a value; :class:`StrokesError` if it does not exist."""
         for info in self.classes:
             if info.value == value:
                 return info
@@ -62,7 +62,7 @@ class ClassTable:
         Raises
         ------
         InputError
-            The name is used or not printable, the colour is none, or all values are used.
+            The name is used or not printable, the colour is not valid, or all values are used.
         """
         chosen = self.next_value if value is None else max(value, self.next_value)
         return self._with(ClassInfo(chosen, name, colour or default_colour(chosen)))

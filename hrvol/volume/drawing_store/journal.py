@@ -47,7 +47,7 @@ class Journal:
         self._number = number
         self._names = threading.Lock()  # of the list of records; held for moments
         self._files = threading.RLock()  # held while files are written
-        self._count = 0
+        self._count = self._last_written = self._last_synced = 0  # numbers of records
         self._pending: list[_Waiting] = []
         self._unsynced: list[_Waiting] = []
         self._handle = -1
@@ -57,12 +57,12 @@ class Journal:
     @property
     def waiting(self) -> bool:
         """Whether records are in memory only."""
-        return bool(self._pending)
+        return self._last_written < self._count
 
     @property
     def unsynced(self) -> bool:
         """Whether records are not safe from a power cut."""
-        return bool(self._pending or self._unsynced)
+        return self._last_synced < self._count
 
     def append(self, records: Sequence[bytes]) -> None:
         """Add records that belong together; nothing is written yet."""
@@ -94,6 +94,7 @@ class Journal:
                     own = [record for record in records if record[1] == number]
                     self._write(b"".join(data for _, _, data in own))
                     self._unsynced += own
+                    self._last_written = own[-1][0]
                     records = records[len(own) :]
             except BaseException:
                 self._put_back(records)
@@ -109,8 +110,9 @@ class Journal:
         """Delete the files up to a number: what they hold is stored elsewhere."""
         with self._files:
             if self._open and self._open <= number:
+                self._sync()
                 os.close(self._handle)
-                self._open, self._unsynced = 0, []
+                self._open = 0
             gone = [path for path in journal_files(self._folder) if number_of(path) <= number]
             for path in gone:
                 path.unlink(missing_ok=True)
@@ -160,8 +162,10 @@ class Journal:
                 os.ftruncate(self._handle, self._synced)
             self._end = self._synced
             records, self._unsynced = self._unsynced, []
+            self._last_written = self._last_synced
             self._put_back(records)
             raise
+        self._last_synced = self._unsynced[-1][0]
         self._synced, self._unsynced = self._end, []
 
     def _put_back(self, records: list[_Waiting]) -> None:

@@ -190,11 +190,11 @@ class DrawingStore(OpenStrokes):
         return len(self._history.done), len(self._history.undone)
 
     def undo(self) -> Change | None:
-        """Take back the last step, a stroke or an edit of classes; ``None`` if there is none."""
+        """Take back the last step, a stroke or an edit of classes; ``None`` if there are no steps."""
         return self._stepped("undo")
 
     def redo(self) -> Change | None:
-        """Make the step again that was undone last; ``None`` if there is none."""
+        """Make the step again that was undone last; ``None`` if there are no steps."""
         return self._stepped("redo")
 
     def add_class(self, name: str, colour: Colour | None = None, value: int | None = None) -> int:
@@ -203,7 +203,7 @@ class DrawingStore(OpenStrokes):
         Raises
         ------
         InputError
-            The name is used, or too long; the colour is none; or the type has no more values.
+            The name is used, or too long; the colour is not valid; or the type has no more values.
         """
         with self._lock:
             change = self._edited(self._table.add(name, colour, value))
@@ -230,7 +230,7 @@ class DrawingStore(OpenStrokes):
         return self._sent(change)
 
     def delete_class(self, value: int) -> Change:
-        """Erase all voxels of a class, and remove it; :class:`StrokesError` if there is none."""
+        """Erase all voxels of a class, and remove it; :class:`StrokesError` if it does not exist."""
         with self._lock:
             change = self._edited(self._table.without(value), self._chunks.class_patches(value, 0))
         return self._sent(change)
