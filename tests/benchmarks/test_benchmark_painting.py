@@ -22,21 +22,8 @@ def test_a_stroke_is_a_brush_dragged_over_100_pixels():
 
 def test_the_page_has_what_was_measured(tmp_path):
     page = tmp_path / "painting.md"
-    words = [
-        "--strokes",
-        "3",
-        "5",
-        "--pause",
-        "0",
-        "--delays",
-        "1",
-        "--kills",
-        "1",
-        "--seconds",
-        "0.2",
-        "--folder",
-    ]
-    painting.main([*words, str(tmp_path), "-o", str(page)])
+    few = ["--strokes", "3", "5", "--pause", "0", "--delays", "1", "--kills", "1", "--seconds", "0.2"]
+    painting.main([*few, "--folder", str(tmp_path), "-o", str(page)])
     text = " ".join(page.read_text(encoding="utf-8").split())
     assert re.search(r"\| 5 \| 5,\d{3} \|", text)
     assert "1 processes were killed" in text

@@ -207,6 +207,29 @@ def test_a_cut_off_journal_gives_an_earlier_state_and_a_damaged_one_is_kept(tmp_
     assert (killed / "0/.drawing/damaged-00000001.bin").read_bytes() == damaged
 
 
+def test_an_edit_of_many_records_is_repeated_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr("hrvol.volume.drawing_store.piece.MOST_VOXELS", 2000)
+    monkeypatch.setattr("hrvol.volume.drawing_store.keeper.SAVE", 60)
+    with create(tmp_path / "strokes.ome.zarr", classes=CLASSES) as store:
+        states = [(store.read(ALL), store.classes)]
+        for change in (lambda: store.paint(ALL, 1), lambda: store.merge_classes(1, 2), store.undo):
+            change()
+            states.append((store.read(ALL), store.classes))
+        store._keeper._journal.sync()
+        shutil.copytree(store.source, tmp_path / "killed.ome.zarr")
+    (path,) = journal_files(tmp_path / "killed.ome.zarr/0/.drawing")
+    data = path.read_bytes()
+    ends = np.cumsum([12 + len(record) for record in read_records(path)[0]])
+    each = len(ends) // 3
+    assert each > 10
+    for number in (0, 1, each - 2, each - 1, each, 2 * each - 1, 2 * each, 3 * each - 2, 3 * each - 1):
+        copy = tmp_path / f"{number}.ome.zarr"
+        shutil.copytree(tmp_path / "killed.ome.zarr", copy)
+        journal_files(copy / "0/.drawing")[0].write_bytes(data[: ends[number]])
+        with DrawingStore.open(copy) as again:
+            assert same(again, states[(number + 1) // each]), number
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_journal_of_noise_is_refused_or_harmless(tmp_path, monkeypatch, seed):
     """Valid checksums, and contents that nobody wrote."""

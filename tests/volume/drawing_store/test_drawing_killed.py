@@ -1,5 +1,6 @@
 """Real processes draw and are killed; others read meanwhile, and train on what is there."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -24,7 +25,6 @@ from drawing_data import (
     open_and_wait,
     place,
 )
-from fault_data import FORK
 from ome_zarr_models.v05 import ImageLabel
 from run_data import QUICK, draw, make_volume
 
@@ -80,8 +80,9 @@ class Drawer:
 @pytest.fixture(scope="module")
 def drawer():
     """A function that starts a process, and waits for its first report."""
-    ours, theirs = FORK.Pipe()
-    process = FORK.Process(target=fork_on_request, args=(theirs,))
+    spawned = multiprocessing.get_context("spawn")
+    ours, theirs = spawned.Pipe()
+    process = spawned.Process(target=fork_on_request, args=(theirs,))
     process.start()
     yield partial(Drawer, ours)
     ours.send(None)

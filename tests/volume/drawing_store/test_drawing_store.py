@@ -1,6 +1,9 @@
 """Strokes that are drawn: any size, undo, classes, counts, and what other readers make of them."""
 
 import shutil
+import subprocess
+import sys
+import threading
 import time
 import warnings
 
@@ -154,7 +157,7 @@ def make(store, dense, edit):
 
 
 @given(st.lists(EDITS, max_size=14))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 def test_any_edits_are_those_of_an_array_and_undone_and_redone(tmp_path_factory, edits):
     path = tmp_path_factory.mktemp("edits") / "strokes.ome.zarr"
     store = create(path, classes=CLASSES)
@@ -328,6 +331,56 @@ def test_history_and_memory_are_bounded_and_nothing_drawn_is_lost(tmp_path, monk
         dense[dense == 1] = 0
         check(store, dense)
     assert np.array_equal(plain(path), dense)
+
+
+def test_threads_draw_read_and_save_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("hrvol.volume.drawing_store.keeper.SAVE", 0.01)
+    monkeypatch.setattr(chunks, "MEMORY", 0)
+    path = tmp_path / "strokes.ome.zarr"
+    wrong = []
+    with create(path, classes=CLASSES) as store:
+        ends = threading.Event()
+
+        def draw(z):
+            for column in range(5, 100, 3):
+                store.paint(disc((z, 40 + z, column)), 1 + z % 2)
+
+        def read():
+            while not ends.is_set():
+                points = store.points([1, 2])
+                if not np.isin(points.places[:, 0], [1, 2]).all() or not (points.values > 0).all():
+                    wrong.append(points)
+                store.counts()
+
+        threads = [threading.Thread(target=draw, args=(z,)) for z in range(4)]
+        readers = [threading.Thread(target=read) for _ in range(2)]
+        for thread in (*threads, *readers):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        ends.set()
+        for thread in readers:
+            thread.join()
+        dense = np.zeros(SHAPE, np.uint8)
+        for z in range(4):
+            for column in range(5, 100, 3):
+                dense[disc((z, 40 + z, column))] = 1 + z % 2
+        check(store, dense)
+        assert store.version == 4 * len(range(5, 100, 3))
+    assert not wrong
+    assert np.array_equal(plain(path), dense)
+
+
+def test_strokes_that_are_not_closed_are_saved_at_the_end_of_a_program(tmp_path):
+    with create(tmp_path / "strokes.ome.zarr", classes=CLASSES):
+        pass
+    program = f"""
+from hrvol.volume.drawing_store.store import DrawingStore
+store = DrawingStore.open({str(tmp_path / "strokes.ome.zarr")!r})
+store.paint((slice(1, 2), slice(3, 5), slice(7, 9)), 2)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    assert np.count_nonzero(plain(tmp_path / "strokes.ome.zarr")) == 4
 
 
 def test_erased_chunks_have_no_files(store, tmp_path):
