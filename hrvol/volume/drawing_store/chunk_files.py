@@ -18,11 +18,10 @@ from zarr.storage import MemoryStore, StorePath
 
 from hrvol.arrays import Shape3
 from hrvol.errors import UnreadableError, first_line
-from hrvol.files import flush
 from hrvol.volume.drawing_store.chunk_codec import ChunkCodec
 from hrvol.volume.drawing_store.layout import Layout
 from hrvol.volume.grid.tiling import box_shape
-from hrvol.volume.storage.location import PARTIAL
+from hrvol.volume.storage.location import PARTIAL, sync_folder
 
 _AT_ONCE = 64
 """Chunks that are encoded before their files are written."""
@@ -123,7 +122,7 @@ class ChunkFiles:
         finally:
             for partial in partials.values():
                 partial.unlink(missing_ok=True)
-        _each(flush, [folder for folder in folders if folder.is_dir()])
+        _each(sync_folder, [folder for folder in folders if folder.is_dir()])
 
     def _encoded(self, chunks: Mapping[Shape3, NDArray[Any]]) -> dict[Path, bytes | None]:
         """Return the bytes of chunks; ``None`` for those without any voxel."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,7 +67,7 @@ class ClassTable:
         chosen = self.next_value if value is None else max(value, self.next_value)
         return self._with(ClassInfo(chosen, name, colour or default_colour(chosen)))
 
-    def with_values(self, values: Sequence[int]) -> ClassTable:
+    def with_values(self, values: Iterable[int]) -> ClassTable:
         """Add classes with default names for values that have none; the same table if all have."""
         known = {info.value for info in self.classes}
         table = self

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from hrvol.files import flush
 from hrvol.reading.bounded import read_file
+from hrvol.volume.storage.location import sync_folder
 
 MOST_BYTES = 2**31
 """Most bytes of a file of the journal that is read."""
@@ -117,7 +117,7 @@ class Journal:
             for path in gone:
                 path.unlink(missing_ok=True)
             if gone:
-                flush(self._folder)  # or an old file might come back alone after a power cut
+                sync_folder(self._folder)  # or an old file might come back alone after a power cut
 
     def close(self) -> None:
         """Close the file."""
@@ -138,7 +138,7 @@ class Journal:
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self._open, self._end = number, os.fstat(self._handle).st_size
         self._synced = self._end
-        flush(self._folder)
+        sync_folder(self._folder)
 
     def _write(self, data: bytes) -> None:
         view, at = memoryview(data), self._end

@@ -17,13 +17,12 @@ from zarr.core.metadata import ArrayV3Metadata
 from hrvol.arrays import Shape3
 from hrvol.classes import ClassInfo
 from hrvol.errors import InputError, ResourceError, StrokesError, UsageError, first_line
-from hrvol.files import flush
 from hrvol.volume.drawing_store.class_table import ClassTable, next_value
 from hrvol.volume.guard import keep_inputs
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.documents import check_scale
 from hrvol.volume.ome.output import check_overwrite
-from hrvol.volume.storage.location import MARK, PARTIAL, Location
+from hrvol.volume.storage.location import MARK, PARTIAL, Location, sync_folder
 from hrvol.volume.volume import Volume, open_labels
 
 CHUNK = (1, 512, 512)
@@ -150,7 +149,7 @@ def create_layout(
             dimension_names=list("zyx"[-n:]),
         )
         os.rename(partial, path)  # also to an empty folder
-        flush(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise ResourceError(f"{place}: cannot be written: {error.strerror or error}") from None
     finally:

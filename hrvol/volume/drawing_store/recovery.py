@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from itertools import count as count_from
 
 import numpy as np
 
@@ -76,7 +77,8 @@ def replay(layout: Layout, chunks: Chunks, table: ClassTable) -> tuple[ClassTabl
                     chunks.apply(one.piece, one.back)
             table, count, edit = record.table or table, count + 1, []
         if damaged:
-            kept = layout.own / f"damaged-{number_of(path):08d}.bin"
+            names = (layout.own / f"damaged-{n:08d}.bin" for n in count_from(1))
+            kept = next(name for name in names if not name.exists())
             shutil.copyfile(path, kept)
             LOG.warning("%s: found a damaged journal; what is valid of it is restored, and it is kept", kept)
     return table.with_values([*chunks.planes]), number + 1, count

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from hrvol.arrays import Shape3
 from hrvol.classes import ClassInfo
@@ -169,10 +169,10 @@ class DrawingStore(OpenStrokes):
             box = checked_box(where, self.shape, source)
             if new.ndim:
                 new = fitting(new, box_shape(box), source)
-            return self._painted(lambda: self._chunks.box_patches(box, new), new)
+            return self._painted(lambda: self._chunks.box_patches(box, new))
         places = checked_places(where, self.shape, source)
         flat = fitting(new, places.shape[:-1], source).reshape(-1)
-        return self._painted(lambda: self._chunks.place_patches(places.reshape(-1, 3), flat), new)
+        return self._painted(lambda: self._chunks.place_patches(places.reshape(-1, 3), flat))
 
     @contextmanager
     def stroke(self) -> Iterator[None]:
@@ -278,11 +278,15 @@ class DrawingStore(OpenStrokes):
         with suppress(Exception):  # the journal is written already, and nobody is there to hear
             self.close()
 
-    def _painted(self, patches: Callable[[], Iterator[Patch]], values: NDArray[Any]) -> Change:
+    def _painted(self, patches: Callable[[], Iterator[Patch]]) -> Change:
         with self._lock:
-            found = tuple(piece.encode() for piece in pieces(patches()))
-            table = self._table.with_values(np.unique(values).tolist()) if found else self._table
-            change = self._made("paint", Edit(found, self._table, table))
+            found: list[bytes] = []
+            drawn: set[int] = set()
+            for piece in pieces(patches()):
+                drawn.update(np.flatnonzero(np.bincount(piece.after)).tolist())
+                found.append(piece.encode())
+            edit = Edit(tuple(found), self._table, self._table.with_values(drawn))
+            change = self._made("paint", edit)
         return self._sent(change)
 
     def _reclassed(self, edit: Callable[[ClassTable], ClassTable]) -> Change:
