@@ -74,6 +74,8 @@ class Chunks:
 
     def touched(self, box: Box) -> list[range]:
         """Return the indices of the chunks that a box touches, along z, y and x."""
+        if min(box_shape(box)) < 1:
+            return [range(0)] * 3
         return [range(s.start // n, -(-s.stop // n)) for s, n in zip(box, self._side, strict=True)]
 
     def box_of(self, index: Shape3) -> Box:

@@ -293,6 +293,17 @@ def test_what_changed_since_a_version_is_known(store, monkeypatch):
     assert store.changed_since(0) == (ALL,)
 
 
+def test_nothing_is_read_and_drawn_of_empty_boxes_and_lists(store):
+    store.paint(disc((2, 20, 20)), 1)
+    assert store.read(np.s_[2:2, 5:5, 3:40]).shape == (0, 0, 37)
+    for where in (np.s_[2:3, 20:20, 3:40], ([], [], [])):
+        assert store.paint(where, 2).pixels == 0
+    assert store.version == 1
+    assert len(store.points([])) == 0
+    assert len(store.points([1, 6])) == 0
+    assert len(store.points([6, 2, 2])) == len(store.points())
+
+
 def test_listeners_hear_each_change_and_their_errors_do_no_harm(store):
     heard = []
     stop = store.subscribe(heard.append)
