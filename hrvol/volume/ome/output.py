@@ -74,6 +74,8 @@ def check_overwrite(location: Location, overwrite: bool) -> bool:
         documents = recorded_documents(location)  # of an output whose root is damaged
         if documents is None:
             content = "no Zarr" if attributes is None else "Zarr that hrvol did not write"
+            if isinstance(provenance, Mapping) and "drawing" in provenance:
+                content = "strokes that were drawn here"
             raise OutputExistsError(
                 f"{location}: found {content}, expected an earlier output; it is not overwritten"
             )

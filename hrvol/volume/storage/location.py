@@ -324,7 +324,7 @@ def _put(root: Path, path: Path, value: Buffer, publish: Callable[..., None] = o
     finally:
         partial.unlink(missing_ok=True)
     for folder in path.parents:  # folders may be new, too
-        _sync_folder(folder)
+        sync_folder(folder)
         if folder == root.parent:
             break
 
@@ -377,7 +377,7 @@ def _age(lock: Path) -> float:
     return 0.0
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Wait until the names in a folder are on the disk, if its file system supports that."""
     try:
         handle = os.open(folder, os.O_RDONLY)

@@ -1,0 +1,55 @@
+"""Let one process draw in a store; the operating system ends the lock of a process that is killed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hrvol.errors import BusyError, InputError, ResourceError
+from hrvol.reading.bounded import read_file
+from hrvol.text import printable
+
+
+class StoreLock:
+    """The lock of a store, held from the start.
+
+    Parameters
+    ----------
+    folder
+        Where the lock is; made if it does not exist.
+    source
+        Name of the store for messages.
+
+    Raises
+    ------
+    BusyError
+        The store is open already.
+    ResourceError
+        The folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, source: str) -> None:
+        owner = folder / "owner"
+        try:
+            folder.mkdir(exist_ok=True)
+            self._lock = FileLock(folder / "lock", timeout=0, thread_local=False)
+            self._lock.acquire()
+        except Timeout:
+            try:
+                name = printable(read_file(owner, 300, "the name of a process").decode(errors="replace"), 300)
+            except InputError:
+                name = "another process"
+            raise BusyError(f"{source}: {name} draws in it, expected nobody else") from None
+        except OSError as error:
+            raise ResourceError(f"{source}: cannot be locked: {error.strerror or error}") from None
+        try:
+            owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        except OSError:
+            owner.unlink(missing_ok=True)  # it is for messages only
+
+    def release(self) -> None:
+        """Let others open the store."""
+        self._lock.release()
