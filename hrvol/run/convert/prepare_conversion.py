@@ -30,6 +30,7 @@ from hrvol.volume.ome.converted import (
     layout_of,
     provenance_of,
 )
+from hrvol.volume.ome.documents import check_scale
 from hrvol.volume.ome.output import clear_output
 from hrvol.volume.region import region_box
 from hrvol.volume.storage.location import Location, located
@@ -75,6 +76,8 @@ def prepare_conversion(
     opened = open_volume(located(volume, options.storage_options), level=options.level)
     location = Location.of(out, options.storage_options)
     region = region_box(options.roi, opened)
+    position = _position(opened, region)
+    check_scale(opened.source, *opened.voxel_size, *position)
     keep_inputs(location, opened, options.engine.scheduler_file)
     if opened.dtype.kind not in _TYPES[0] or opened.dtype.itemsize > _TYPES[1]:
         raise InputError(f"{opened.source}: found type {opened.dtype}, expected at most 64 bits per voxel")
@@ -91,9 +94,11 @@ def prepare_conversion(
         compression=image.compression or DEFAULT,
         reduction=image.pyramid,
         voxel_size=_floats(opened.voxel_size),
-        translation=_position(opened, region),
+        translation=position,
         unit=opened.unit,
     )
+    for level in layout.plan.resolutions:
+        check_scale(opened.source, *level.scale, *level.translation)
     if image.pyramid == "mode" and layout.dtype not in ("uint8", "uint16", "uint32", "uint64"):
         raise InputError(
             f"{opened.source}: found type {layout.dtype}, expected unsigned whole numbers for labels"
@@ -170,7 +175,8 @@ def _boxes(
     if shard is not None:
         return shard, chunk, _cache(volume, region, shard, options)
     usual = FLAT_SHARD if flat else SHARD
-    depths = (chunk[0],) if flat or given.chunks is not None else DEPTHS
+    # Parts may begin at the same moment, on machines with more and with less memory.
+    depths = (chunk[0],) if flat else DEPTHS[:1] if options.part is not None else DEPTHS
     for depth in depths:
         deep = chunk if given.chunks is not None else (min(chunk[0], depth), chunk[1], chunk[2])
         block = _up((depth, *usual[1:]), deep)

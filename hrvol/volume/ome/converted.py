@@ -24,7 +24,6 @@ from hrvol.reading.schema import Schema, validated
 from hrvol.volume.grid.tiling import Box, box_shape, shard_and_chunk
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.compression import compressor
-from hrvol.volume.ome.documents import check_scale
 from hrvol.volume.ome.metadata import Level
 from hrvol.volume.ome.output import ensure_array, write_box
 from hrvol.volume.ome.pyramid import ImagePlan, LevelPlan, Reduction, make_level, make_part, plan_levels
@@ -32,6 +31,9 @@ from hrvol.volume.storage.location import MARK, Location
 
 CONVERSION = "conversion"
 """Key of the provenance that only converted images have."""
+
+_IMAGE = ("ome", "multiscales")
+"""Attributes that make a group an image."""
 
 _Side = Annotated[int, Field(ge=1, lt=2**40)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -174,9 +176,11 @@ class ConvertedImage:
         make_part(self._group, self._level(level), part, self.images[image].reduction)
 
     def update(self, changes: Mapping[str, Any]) -> None:
-        """Change or add items of the provenance; one process at a time."""
+        """Change or add items of the provenance; one process at a time. What is incomplete is no image."""
         attributes = _attributes(self.location)
         provenance = {**attributes.get("hrvol", {}), **changes}
+        if provenance.get("complete") is not True:
+            attributes = {name: value for name, value in attributes.items() if name not in _IMAGE}
         _write_attributes(self.location, self.layout.zarr_format, {**attributes, "hrvol": provenance})
 
     def declare(self, *, complete: bool) -> None:
@@ -235,12 +239,9 @@ def create_converted(
 
     Raises
     ------
-    InputError
-        The voxel size is not finite.
     OutputExistsError
         There is an array with another layout.
     """
-    check_scale(str(location), *layout.voxel_size, *layout.translation)
     image, n = ConvertedImage(location, layout), layout.ndim
     if not provenance_of(location) or not _is_group(location, layout.zarr_format):
         attributes = {"hrvol": {**provenance, "layout": layout.model_dump(mode="json"), "complete": False}}
