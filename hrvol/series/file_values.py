@@ -44,7 +44,7 @@ class FileValues:
                 ("options", "storage_options"),
                 f"found a secret, {name}, expected {name}: env:NAME, or storage_options_file",
             )
-        names = ("scheduler_file", "weights", "storage_options_file")
+        names = ("scheduler_file", "scratch", "weights", "storage_options_file")
         paths = {name: self.workflow.resolved(path) for name in names if (path := getattr(options, name))}
         return options.model_copy(update=paths)
 

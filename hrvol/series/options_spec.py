@@ -40,6 +40,8 @@ class ComputeSpec(Spec):
         File of a running Dask scheduler.
     engine_options
         Options of ``slurm``: queue, walltime, memory, ...
+    scratch
+        Folder for scratch files of decoded chunks, on the machines of the workers; null: none.
     device
         ``auto``, ``cpu`` or ``cuda``.
     devices
@@ -58,6 +60,7 @@ class ComputeSpec(Spec):
     workers: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     scheduler_file: Text | None = None
     engine_options: dict[str, Any] = Field(default_factory=dict)
+    scratch: Text | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Names = ()
     weights: Text | None = None

@@ -11,7 +11,7 @@ import zarr
 from PIL import Image
 
 from hrvol import convert_volume, open_volume, run_status
-from hrvol.errors import BlockError, InputError
+from hrvol.errors import BlockError, InputError, OutputExistsError
 from hrvol.run import cache_choice
 from hrvol.run.convert.convert_volume import _forget_ledger
 from hrvol.run.ledger import LEDGER, Ledger
@@ -160,12 +160,51 @@ def test_parts_choose_the_same_shards_whatever_memory_there_is(tmp_path, monkeyp
     assert shapes[0] == shapes[1]
 
 
-def test_chunks_alone_leave_the_usual_shards(tmp_path):
+def layout(out):
+    return dict(zarr.open_group(out, mode="r").attrs)["hrvol"]["layout"]
+
+
+def test_shards_of_other_chunks_have_no_more_voxels_than_usual_ones(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((130, 9, 9), "u1"))
-    for depth, shard in ((1, 64), (16, 64), (24, 72), (128, 256)):
-        out = tmp_path / f"{depth}.ome.zarr"
-        convert_volume(tmp_path / "a.npy", out, chunks=(depth, 64, 64))
-        assert dict(zarr.open_group(out, mode="r").attrs)["hrvol"]["layout"]["block"][0] == min(shard, 128)
+    for number, (chunk, shard) in enumerate(
+        {
+            (16, 64, 64): (64, 512, 512),
+            (1, 64, 64): (64, 512, 512),
+            (24, 64, 64): (48, 512, 512),
+            (128, 128, 128): (128, 256, 512),
+            (1, 4096, 4096): (1, 4096, 4096),
+            (2000, 1, 2048): (2000, 4, 2048),
+        }.items()
+    ):
+        out = tmp_path / f"{number}.ome.zarr"
+        convert_volume(tmp_path / "a.npy", out, chunks=np.array(chunk))
+        assert layout(out)["block"] == list(shard)
+
+
+def test_chunks_of_odd_shards_are_no_single_voxels(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((5, 200, 300), "u1"))
+    convert_volume(tmp_path / "a.npy", tmp_path / "a.ome.zarr", shards=(5, 89, 97))
+    array = zarr.open_array(tmp_path / "a.ome.zarr/0", mode="r")
+    assert (array.shards, array.chunks) == ((5, 89, 97), (5, 89, 97))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": [2**39] * 3, "block": [1, 1, 1]}, "found .* blocks, expected at most"),
+        ({"block": [2**39] * 3}, "expected at most 1,073,741,824 voxels"),
+    ],
+)
+def test_layouts_that_no_memory_holds_are_one_line(tmp_path, source, changes, message):
+    out = tmp_path / "a.ome.zarr"
+    convert_volume(source, out, **SMALL)
+    attributes = dict(zarr.open_group(out, mode="r").attrs)
+    attributes["hrvol"]["layout"] |= changes
+    zarr.open_group(out, mode="r+").attrs.put(attributes)
+    with pytest.raises(InputError, match=message):
+        run_status(out)
+    with pytest.raises((InputError, OutputExistsError)):
+        convert_volume(source, out)
 
 
 @pytest.mark.parametrize("kind", ["u8", "i8"])
@@ -238,3 +277,15 @@ def test_a_workflow_compares_what_was_not_compared_before_a_kill(tmp_path, sourc
     assert state() in ("done", "up to date")
     assert not (out / LEDGER).exists()
     assert state(dry_run=True) == state() == "up to date"
+
+
+def test_a_workflow_names_a_folder_for_scratch_files(tmp_path, source):
+    file = tmp_path / "series.yaml"
+    options = {"engine": "serial", "scratch": "fast"}
+    file.write_text(yaml.safe_dump({"volumes": "a.npy", "options": options, "steps": {"convert": {}}}))
+    [outcome] = run_series(file).outcomes
+    assert outcome.state == "failed"
+    assert "fast: found no folder, expected one for scratch files" in outcome.reason
+    (tmp_path / "fast").mkdir()
+    [outcome] = run_series(file).outcomes
+    assert outcome.state == "done"

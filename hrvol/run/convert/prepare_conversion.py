@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,15 +172,14 @@ def _boxes(
     shard, chunk = given.shards, given.chunks
     if begun is not None:  # memory may be another now
         shard, chunk = shard or begun.block, chunk or begun.chunk
-    chunk = chunk or _chunk_of(shard, FLAT_CHUNK if flat else CHUNK)
+    usual, usual_chunk = (FLAT_SHARD, FLAT_CHUNK) if flat else (SHARD, CHUNK)
     if shard is not None:
-        return shard, chunk, _cache(volume, region, shard, options)
-    usual = FLAT_SHARD if flat else SHARD
+        return shard, chunk or usual_chunk, _cache(volume, region, shard, options)
     # Parts may begin at the same moment, on machines with more and with less memory.
-    depths = (chunk[0],) if flat else DEPTHS[:1] if options.part is not None else DEPTHS
+    depths = usual[:1] if flat or options.part is not None else DEPTHS
     for depth in depths:
-        deep = chunk if given.chunks is not None else (min(chunk[0], depth), chunk[1], chunk[2])
-        block = _up((depth, *usual[1:]), deep)
+        deep = chunk or (min(usual_chunk[0], depth), *usual_chunk[1:])
+        block = _shard_of(deep, (depth, *usual[1:]))
         cache = _cache(volume, region, block, options)
         if cache.enough:
             break
@@ -189,29 +189,23 @@ def _boxes(
 def _cache(volume: Volume, region: Box, block: Shape3, options: ConvertOptions) -> CachePlan:
     shape = box_shape(region)
     grid = block_grid(shape, block, volume.chunks)
-    if len(grid) > MOST_BLOCKS:
+    if (count := math.prod(grid.counts)) > MOST_BLOCKS:
         raise InputError(
-            f"{volume.source}: found shape {shape}, {len(grid):.2g} shards, expected at most {MOST_BLOCKS:,}:"
+            f"{volume.source}: found shape {shape}, {count:.2g} shards, expected at most {MOST_BLOCKS:,}:"
             " choose larger ones"
         )
     numbers = partition(grid.order(), options.part)
     return choose_cache(volume, grid, numbers, whole(shape), options.engine, options.scratch)
 
 
-def _chunk_of(shard: Shape3 | None, usual: Shape3) -> Shape3:
-    """Return the usual chunk, or one that divides a shard."""
-    if shard is None:
-        return usual
-    z, y, x = (
-        max(n for n in range(1, min(side, step) + 1) if step % n == 0)
-        for side, step in zip(usual, shard, strict=True)
-    )
-    return z, y, x
-
-
-def _up(sides: Shape3, chunk: Shape3) -> Shape3:
-    """Return sides rounded up to multiples of those of a chunk."""
-    z, y, x = (-(-side // step) * step for side, step in zip(sides, chunk, strict=True))
+def _shard_of(chunk: Shape3, usual: Shape3) -> Shape3:
+    """Return a multiple of a chunk, about as large as a usual shard, and not larger unless the chunk is."""
+    sides = list(chunk)
+    for axis in (2, 1, 0):
+        most = math.prod(usual) * sides[axis] // math.prod(sides)
+        count = min(-(-usual[axis] // chunk[axis]), most // chunk[axis])
+        sides[axis] = chunk[axis] * max(count, 1)
+    z, y, x = sides
     return z, y, x
 
 

@@ -6,6 +6,7 @@ arrays, and no ``multiscales``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import zarr
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from hrvol.arrays import Shape3
 from hrvol.errors import InputError
@@ -35,7 +36,18 @@ CONVERSION = "conversion"
 _IMAGE = ("ome", "multiscales")
 """Attributes that make a group an image."""
 
+MOST_VOXELS = 2**30
+"""Voxels of a block, at most: it is in memory as a whole."""
+
+
+def _check_box(sides: Shape3) -> Shape3:
+    if math.prod(sides) > MOST_VOXELS:
+        raise ValueError(f"at most {MOST_VOXELS:,} voxels")
+    return sides
+
+
 _Side = Annotated[int, Field(ge=1, lt=2**40)]
+_Box = Annotated[tuple[_Side, _Side, _Side], AfterValidator(_check_box)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -64,8 +76,8 @@ class ImageLayout(Schema):
     shape: tuple[_Side, _Side, _Side]
     dtype: Annotated[str, Field(max_length=20)]
     ndim: Literal[2, 3]
-    block: tuple[_Side, _Side, _Side]
-    chunk: tuple[_Side, _Side, _Side]
+    block: _Box
+    chunk: _Box
     compression: Annotated[str, Field(max_length=30)]
     reduction: Literal["mean", "mode", "none"]
     voxel_size: tuple[_Number, _Number, _Number]
