@@ -132,7 +132,8 @@ def convert_volume(
     chunks, shards
         Voxels (z, y, x), or (y, x) of an image, of a chunk and of a shard, a multiple of it: 64 x 64 x 64 in
         64 x 512 x 512 by default; less deep where a worker could not keep as many planes of the input, which
-        are stored whole. In OME-Zarr 0.4 ``shards`` are the boxes that tasks write.
+        are stored whole (not of a part). Shards of other chunks are about as large. In OME-Zarr 0.4
+        ``shards`` are the boxes that tasks write.
     compression
         ``zstd`` (default, as labels), ``gzip``, ``blosc-zstd``, ``blosc-lz4``, with a level as in ``zstd:5``,
         or ``none``. Codecs of Blosc shuffle bytes, for values of more than 8 bits.
@@ -148,7 +149,8 @@ def convert_volume(
     verify
         Read input and output again at the end, and compare the checksums of each block.
     engine, workers, scheduler_file, engine_options, part, storage_options
-        As in :func:`hrvol.segment_volume`. The output is bit-for-bit identical on every engine.
+        As in :func:`hrvol.segment_volume`. Outputs with the same shards are bit-for-bit identical, whatever
+        the engine.
     scratch
         As in :func:`hrvol.segment_volume`.
     overwrite
@@ -247,6 +249,10 @@ def _copy(
 ) -> None:
     """Copy the blocks that are not stored, or not as the ledger has them, and build the coarser levels."""
     job, ledger = run.job, run.ledger
+    source = job.volume.source
+    if hint := job.cache.hint(source):
+        LOG.warning("%s", hint)
+    LOG.info("%s: %s", source, job.cache)
     if exists:
         if options.part is None:
             job.store.location.tidy()

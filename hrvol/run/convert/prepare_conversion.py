@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,8 +35,6 @@ from hrvol.volume.ome.output import clear_output
 from hrvol.volume.region import region_box
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.volume import Volume, open_volume
-
-LOG = logging.getLogger("hrvol.run")
 
 SHARD, CHUNK = (64, 512, 512), (64, 64, 64)
 """Voxels (z, y, x) of shards and chunks of volumes."""
@@ -117,9 +114,6 @@ def prepare_conversion(
     }
     z, y, x = (span.start for span in region)
     job = ConvertJob(opened, ConvertedImage(location, layout), (z, y, x), window, cache)
-    if hint := cache.hint(opened.source):
-        LOG.warning("%s", hint)
-    LOG.info("%s: %s", opened.source, cache)
     return PreparedConversion(location, job, json.loads(json.dumps(attributes)))
 
 
