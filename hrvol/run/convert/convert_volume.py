@@ -25,8 +25,8 @@ from hrvol.run.convert.convert_block import ConvertJob, convert_block
 from hrvol.run.convert.options import ConvertOptions, ImageOptions, Pyramid, Version
 from hrvol.run.convert.prepare_conversion import begin_conversion, prepare_conversion
 from hrvol.run.drive_blocks import Work, drive_blocks
-from hrvol.run.ledger import LEDGER, MAIN, Ledger, check_free, entries
-from hrvol.run.ledger_entries import DONE
+from hrvol.run.ledger import LEDGER, Ledger, check_free, entries
+from hrvol.run.ledger_entries import DONE, lane_of
 from hrvol.run.report import FailedBlock, Run, stopped_error, summarise
 from hrvol.run.resume import partition, recheck
 from hrvol.volume.ome.converted import ConvertedImage
@@ -208,7 +208,7 @@ def convert(
     grid, store = job.grid, job.store
     blocks = grid.order()
     driver = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
-    ledger = Ledger(location, len(grid), options.lane or MAIN, driver)
+    ledger = Ledger(location, len(grid), lane_of(options.part), driver)
     run = Run(grid, blocks, partition(blocks, options.part), job, ledger, input_place(job))
     report = _finished(run, began)
     try:

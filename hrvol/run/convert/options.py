@@ -13,6 +13,7 @@ from hrvol.arrays import Shape3
 from hrvol.engine.spec import EngineSpec
 from hrvol.errors import UsageError
 from hrvol.run.convert.window import check_window
+from hrvol.run.ledger_entries import check_part
 from hrvol.text import printable
 from hrvol.volume.ome.compression import compression_of
 from hrvol.volume.ome.converted import MOST_VOXELS
@@ -105,13 +106,7 @@ class ConvertOptions:
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)  # may hold secrets
 
     def __post_init__(self) -> None:
-        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
-            raise UsageError(f"part: found {self.part[0]}/{self.part[1]}, expected k/n with k from 1 to n")
-
-    @property
-    def lane(self) -> str | None:
-        """Name of the ledger's lane for this part; ``None`` for a run that does all blocks."""
-        return None if self.part is None else f"part-{self.part[0]}-of-{self.part[1]}"
+        check_part(self.part)
 
 
 def _sides(name: str, sides: Any) -> Shape3:
