@@ -5,8 +5,7 @@ from __future__ import annotations
 from hrvol.reading.explain import KeyPath
 from hrvol.reading.region_text import parse_slices
 from hrvol.recipe.recipe import PRESETS
-from hrvol.series.options_spec import ComputeSpec, ReadingSpec, combined
-from hrvol.series.step_specs import StepSpec
+from hrvol.series.options_spec import ComputeSpec, ReadingSpec, StepSpec, combined
 from hrvol.series.templates import TemplateError, filled
 from hrvol.series.volumes import SeriesVolume
 from hrvol.series.workflow_file import Workflow
