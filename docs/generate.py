@@ -22,7 +22,7 @@ import hrvol
 from hrvol.cli import main
 from hrvol.recipe import specs
 from hrvol.recipe.recipe import PRESETS, SUMMARIES, Recipe
-from hrvol.series import options_spec, step_specs
+from hrvol.series import convert_spec, options_spec, step_specs
 from hrvol.series.spec import SeriesSpec, VolumeSpec
 from hrvol.series.workflow_file import workflow_schema
 
@@ -333,7 +333,7 @@ WORKFLOW = {
     "options": options_spec.ComputeSpec,
     "reading": options_spec.ReadingSpec,
     "reading.raw": options_spec.RawSpec,
-    "steps.convert": step_specs.ConvertSpec,
+    "steps.convert": convert_spec.ConvertSpec,
     "steps.tune": step_specs.TuneSpec,
     "steps.train": step_specs.TrainSpec,
     "steps.train.pairs": step_specs.PairSpec,

@@ -32,13 +32,12 @@ import psutil
 from numpy.typing import NDArray
 
 from hrvol.errors import BusyError
-from hrvol.run.ledger_entries import DONE, FAILED, PENDING, Entry, is_lane, valid_entries, valid_head
+from hrvol.run.ledger_entries import DONE, FAILED, MAIN, PENDING, Entry, is_lane, valid_entries, valid_head
 from hrvol.text import printable
 from hrvol.volume.storage.location import Location
 from hrvol.volume.storage.records import Records, sealed, unsealed
 
 LEDGER = "ledger"
-MAIN = "main"
 
 SEGMENT = 512
 """Entries per record: a bucket sees one small object more for so many blocks."""

@@ -11,9 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from hrvol.errors import UsageError
 from hrvol.reading.schema import Name, Schema
 
 Entry = dict[str, Any]
+
+MAIN = "main"
+"""Lane of a run that does all blocks."""
 
 PENDING, DONE, FAILED = 0, 1, 2
 """States of a block."""
@@ -115,6 +119,17 @@ def valid_entries(record: Mapping[str, Any] | None) -> Iterator[Entry]:
         except ValidationError:
             continue
         yield {**_DEFAULTS, **entry} if isinstance(model, _Done) else entry
+
+
+def check_part(part: tuple[int, int] | None) -> None:
+    """Raise :class:`UsageError` unless a run is the k-th of n parts, ``(k, n)``, or does all blocks."""
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise UsageError(f"part: found {part[0]}/{part[1]}, expected k/n with k from 1 to n")
+
+
+def lane_of(part: tuple[int, int] | None) -> str:
+    """Return the name of the lane of a part, or of a run that does all blocks."""
+    return MAIN if part is None else f"part-{part[0]}-of-{part[1]}"
 
 
 def is_lane(name: str) -> bool:

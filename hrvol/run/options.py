@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from hrvol.device import DeviceChoice
 from hrvol.engine.placement import place
 from hrvol.engine.spec import EngineSpec
-from hrvol.errors import UsageError
 from hrvol.features.weights.source import WeightsSource
 from hrvol.files import text
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import BATCH, CrfSpec
+from hrvol.run.ledger_entries import check_part
 from hrvol.segment.class_weights import ClassWeights
 from hrvol.segment.student.backend import check_name
 from hrvol.volume.ome.metadata import DEFAULT_LABELS
@@ -79,13 +79,7 @@ class OutputOptions:
     into_input: bool = False
 
     def __post_init__(self) -> None:
-        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
-            raise UsageError(f"part: found {self.part[0]}/{self.part[1]}, expected k/n with k from 1 to n")
-
-    @property
-    def lane(self) -> str | None:
-        """Name of the ledger's lane for this part; ``None`` for a run that does all blocks."""
-        return None if self.part is None else f"part-{self.part[0]}-of-{self.part[1]}"
+        check_part(self.part)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from hrvol.run.block_job import forget_input
 from hrvol.run.changed_input import changed_blocks, input_place
 from hrvol.run.into_input import segment_into_input
 from hrvol.run.job import COMPANION_FILE, MODEL_FILE
-from hrvol.run.ledger import MAIN, Ledger
-from hrvol.run.ledger_entries import DONE
+from hrvol.run.ledger import Ledger
+from hrvol.run.ledger_entries import DONE, lane_of
 from hrvol.run.options import InputOptions, OutputOptions, RunOptions, engine_spec
 from hrvol.run.prepare import prepare, with_factors
 from hrvol.run.report import Run, SegmentReport, stopped_error, summarise
@@ -269,7 +269,7 @@ def _segment(
         blocks = grid.inside(job.region)
         spec = options.engine
         driver = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
-        ledger = Ledger(location, len(grid), output.lane or MAIN, driver)
+        ledger = Ledger(location, len(grid), lane_of(output.part), driver)
         run = Run(grid, blocks, partition(blocks, output.part), job, ledger, input_place(job))
         stop = stop or Stop()
         LOG.info("%s", choice)

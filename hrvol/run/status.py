@@ -119,8 +119,8 @@ def run_status(
 def _blocks_of(layout: ImageLayout, location: Location) -> BlockGrid:
     """Return the blocks of a conversion."""
     grid = BlockGrid(layout.shape, TileSpec(), sides=layout.block)
-    if len(grid) > MOST_BLOCKS:
-        raise InputError(f"{location}: found {len(grid):,} blocks, expected {MOST_BLOCKS:,} at most")
+    if (count := math.prod(grid.counts)) > MOST_BLOCKS:
+        raise InputError(f"{location}: found {count:.3g} blocks, expected at most {MOST_BLOCKS:,}")
     return grid
 
 

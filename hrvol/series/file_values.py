@@ -5,8 +5,7 @@ from __future__ import annotations
 from hrvol.reading.explain import KeyPath
 from hrvol.reading.region_text import parse_slices
 from hrvol.recipe.recipe import PRESETS
-from hrvol.series.options_spec import ComputeSpec, ReadingSpec, combined
-from hrvol.series.step_specs import StepSpec
+from hrvol.series.options_spec import ComputeSpec, ReadingSpec, StepSpec, combined
 from hrvol.series.templates import TemplateError, filled
 from hrvol.series.volumes import SeriesVolume
 from hrvol.series.workflow_file import Workflow
@@ -44,7 +43,7 @@ class FileValues:
                 ("options", "storage_options"),
                 f"found a secret, {name}, expected {name}: env:NAME, or storage_options_file",
             )
-        names = ("scheduler_file", "weights", "storage_options_file")
+        names = ("scheduler_file", "scratch", "weights", "storage_options_file")
         paths = {name: self.workflow.resolved(path) for name in names if (path := getattr(options, name))}
         return options.model_copy(update=paths)
 

@@ -21,6 +21,9 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Annotated[tuple[Name, ...], Field(max_length=10_000)]
 
 
+Level = Annotated[int, Field(ge=0, le=63)]
+"""Resolution of a multiscale volume, 0 the finest."""
+
 _Side = Annotated[int, Field(ge=0, lt=2**40)]
 
 Offset = tuple[_Side, _Side, _Side]
@@ -40,6 +43,8 @@ class ComputeSpec(Spec):
         File of a running Dask scheduler.
     engine_options
         Options of ``slurm``: queue, walltime, memory, ...
+    scratch
+        Folder for scratch files of decoded chunks, on the machines of the workers; null: none.
     device
         ``auto``, ``cpu`` or ``cuda``.
     devices
@@ -58,12 +63,28 @@ class ComputeSpec(Spec):
     workers: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     scheduler_file: Text | None = None
     engine_options: dict[str, Any] = Field(default_factory=dict)
+    scratch: Text | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Names = ()
     weights: Text | None = None
     offline: bool = False
     storage_options: dict[str, Any] = Field(default_factory=dict)
     storage_options_file: Text | None = None
+
+
+class StepSpec(Spec):
+    """What all steps have.
+
+    Attributes
+    ----------
+    volumes
+        Names of volumes that the step is for, with ``*`` and ``?``; null: all.
+    options
+        Options of this step only; keys that it leaves out are those of the file's ``options``.
+    """
+
+    volumes: Names | None = None
+    options: ComputeSpec = ComputeSpec()
 
 
 class RawSpec(Spec):

@@ -13,8 +13,7 @@ from pydantic import ValidationError
 from hrvol.errors import WorkflowError
 from hrvol.reading.explain import KeyPath, Position, explain
 from hrvol.series.file_values import FileValues
-from hrvol.series.options_spec import combined
-from hrvol.series.step_specs import StepSpec
+from hrvol.series.options_spec import StepSpec, combined
 from hrvol.series.tasks import FOUND, Pair, Task, exists, groups_of, normal, slug, slugs
 from hrvol.series.templates import placeholders
 from hrvol.series.volumes import SeriesVolume, find_volumes

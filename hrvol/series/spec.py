@@ -7,8 +7,9 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from hrvol.recipe.spec import Spec, invalid
+from hrvol.series.convert_spec import ConvertSpec
 from hrvol.series.options_spec import ComputeSpec, Name, Offset, ReadingSpec, Text
-from hrvol.series.step_specs import ClusterSpec, ConvertSpec, DistilSpec, EvaluateSpec, SegmentSpec, StepsSpec
+from hrvol.series.step_specs import ClusterSpec, DistilSpec, EvaluateSpec, SegmentSpec, StepsSpec
 
 
 class VolumeSpec(Spec):

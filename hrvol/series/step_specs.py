@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from hrvol.recipe.spec import Spec, invalid
-from hrvol.series.options_spec import ComputeSpec, Name, Names, Offset, ReadingSpec, Text
+from hrvol.series.convert_spec import ConvertSpec
+from hrvol.series.options_spec import Level, Name, Names, Offset, ReadingSpec, StepSpec, Text
 
 _Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
-_Level = Annotated[int, Field(ge=0, le=63)]
-
 _Factor = Annotated[float, Field(gt=0, le=1e12)]
-
-
-class StepSpec(Spec):
-    """What all steps have.
-
-    Attributes
-    ----------
-    volumes
-        Names of volumes that the step is for, with ``*`` and ``?``; null: all.
-    options
-        Options of this step only; keys that it leaves out are those of the file's ``options``.
-    """
-
-    volumes: Names | None = None
-    options: ComputeSpec = ComputeSpec()
 
 
 class PairSpec(Spec):
@@ -50,49 +34,6 @@ class PairSpec(Spec):
     strokes: Text
     offset: Offset | None = None
     reading: ReadingSpec = ReadingSpec()
-
-
-_Sides = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=3)]
-
-
-def _unquoted(version: Any) -> Any:
-    """Return a version as text: without quotes it is a number in YAML."""
-    return str(version) if isinstance(version, float) else version
-
-
-class ConvertSpec(StepSpec):
-    """Convert volumes to OME-Zarr, as ``hrvol convert`` does; the other steps read the converted ones.
-
-    Attributes
-    ----------
-    output
-        The OME-Zarr to write, a path or URL.
-    ome_zarr
-        Version of OME-Zarr.
-    chunks, shards
-        Voxels (z, y, x) of a chunk and of a shard; null: chosen by the volume.
-    compression
-        ``zstd``, ``gzip``, ``blosc-zstd``, ``blosc-lz4``, with a level as in ``zstd:5``, or ``none``.
-    uint8
-        Grey values that become 0 to 255: ``LOW,HIGH``, ``LOW%,HIGH%`` of a sample, or ``auto``; null: values
-        are kept.
-    pyramid
-        How coarser levels are computed.
-    level
-        Resolution to read of a multiscale volume, 0 the finest.
-    verify
-        Compare each block with its source at the end.
-    """
-
-    output: Text = "{name}.volume.ome.zarr"
-    ome_zarr: Annotated[Literal["0.5", "0.4"], BeforeValidator(_unquoted)] = "0.5"
-    chunks: _Sides | None = None
-    shards: _Sides | None = None
-    compression: Text | None = None
-    uint8: Text | None = None
-    pyramid: Literal["mean", "mode", "none"] = "mean"
-    level: _Level = 0
-    verify: bool = False
 
 
 class _OnStrokes(StepSpec):
@@ -199,7 +140,7 @@ class DistilSpec(StepSpec):
     accept: bool = False
     held_out: Text | None = None
     roi: Text | None = None
-    level: _Level = 0
+    level: Level = 0
 
 
 class _Labels(StepSpec):
@@ -209,7 +150,7 @@ class _Labels(StepSpec):
     crf: bool = False
     roi: Text | None = None
     mask: Text | None = None
-    level: _Level = 0
+    level: Level = 0
 
 
 class SegmentSpec(_Labels):
@@ -357,7 +298,7 @@ class ExportSpec(StepSpec):
     per_class: bool = False
     mesh: Literal["stl", "ply"] | None = None
     only: Names | None = None
-    level: _Level = 0
+    level: Level = 0
     roi: Text | None = None
     compress: bool | None = None
     memory: Annotated[float, Field(gt=0, le=1e6)] | None = None

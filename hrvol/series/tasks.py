@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from hrvol.series.options_spec import ComputeSpec, ReadingSpec
-from hrvol.series.step_specs import StepSpec
+from hrvol.series.options_spec import ComputeSpec, ReadingSpec, StepSpec
 from hrvol.series.volumes import SeriesVolume
 
 Paths = Mapping[str, str]

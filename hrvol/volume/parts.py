@@ -8,17 +8,20 @@ from typing import Any
 
 import zarr
 
+from hrvol.arrays import Spacing3
 from hrvol.errors import InputError
-from hrvol.volume.axes import spacing
+from hrvol.volume.axes import spacing, spatial_axes
 from hrvol.volume.importers.stored import StoredImage
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.converted import check_converted
 from hrvol.volume.ome.nodes import attributes_of, image_around, member, only_array
+from hrvol.volume.read_options import Channel, ReadOptions, ordered_axes
 from hrvol.volume.storage.bounded_array import bounded_array
 from hrvol.volume.storage.input_store import InputStore
 from hrvol.volume.storage.location import Location
 from hrvol.volume.storage.stamps import Stamp, metadata_stamps, stamp_of
 from hrvol.volume.storage.zip_input import ZipInput
+from hrvol.volume.units import common_unit
 
 Opened = tuple[tuple[str, Stamp], ...]
 
@@ -53,6 +56,60 @@ class Parts:
     size_from: str = ""
     notes: tuple[str, ...] = ()
     opened: Opened = ()
+
+
+@dataclass(frozen=True)
+class SpatialMetadata:
+    """What the axes of an array are.
+
+    Attributes
+    ----------
+    axes
+        Per stored axis ``z``, ``y`` or ``x``; ``""`` for an axis that is not of space.
+    voxel_size, translation
+        (z, y, x) in ``unit``.
+    unit
+        OME name of a unit of length, or ``None``.
+    channel
+        Number of the channel to read of several, or ``"mean"``; else ``None``.
+    """
+
+    axes: tuple[str, ...]
+    voxel_size: Spacing3
+    translation: Spacing3
+    unit: str | None
+    channel: Channel | None
+
+
+def spatial_metadata(parts: Parts, reading: ReadOptions) -> SpatialMetadata:
+    """Find z, y and x among the axes of an array, by the options of reading and the file, and their scale.
+
+    Raises
+    ------
+    InputError
+        They cannot be found, or there are several channels.
+    """
+    source, shape = parts.source, tuple(int(n) for n in parts.array.shape)
+    stored, given = parts.axes, None
+    if reading.axis_order is not None and not parts.fixed_axes:
+        given = ordered_axes(reading.axis_order, shape)
+        if given is None:
+            raise InputError(
+                f"{source}: found {len(shape)} axes of shape {shape}, expected as many as the axis order"
+                f" {reading.axis_order} has"
+            )
+    names = spatial_axes(source, shape, given or stored, reading.channel)
+    if stored is None:  # sizes are of z, y, x as stored, whatever the user calls the axes
+        stored = names if given is None or len(shape) > 3 else tuple("zyx"[-len(shape) :])
+    factor = dict(zip(names, (parts.scale.get(name, 1.0) for name in stored), strict=True))
+    offset = dict(zip(names, (parts.translation.get(name, 0.0) for name in stored), strict=True))
+    units = dict(zip(names, map(parts.units.get, stored), strict=True))
+    named_units = [units.get(axis) for axis in "zyx"]
+    voxel_size, unit = common_unit((factor.get("z", 1.0), factor["y"], factor["x"]), named_units)
+    translation, _ = common_unit((offset.get("z", 0.0), offset["y"], offset["x"]), named_units)
+    axes = tuple(name if name in ("z", "y", "x") else "" for name in names)
+    several = any(not axis and side > 1 for axis, side in zip(axes, shape, strict=True))
+    return SpatialMetadata(axes, voxel_size, translation, unit, reading.channel if several else None)
 
 
 def stored_parts(source: str, image: StoredImage, before: tuple[str, Stamp] | None) -> Parts:

@@ -42,7 +42,7 @@ class Scratch:
             raise ResourceError(f"{folder}: cannot hold a scratch file here: {error.strerror}") from None
         self._free: dict[int, list[int]] = {}  # by size: starts of places
         self._end = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # while it is held, Python may collect a chunk, whose end needs it
 
     def keep(self, values: NDArray[Any]) -> StoredChunk:
         """Write a chunk; its place is free again when nobody refers to the result.

@@ -18,7 +18,6 @@ import zarr
 from hrvol.arrays import Shape3, Spacing3
 from hrvol.classes import ClassInfo
 from hrvol.errors import InputError, UnreadableError, UsageError
-from hrvol.volume.axes import spatial_axes
 from hrvol.volume.grid.tiling import Box, box_shape, whole
 from hrvol.volume.importers.extras import read_quietly
 from hrvol.volume.importers.recognise import hint
@@ -26,12 +25,12 @@ from hrvol.volume.importers.registry import find, open_found
 from hrvol.volume.importers.remote_files import find_remote
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.nodes import attributes_of, labels_of, open_zarr
-from hrvol.volume.parts import Parts, array_parts, check_level, node_parts, stored_parts
-from hrvol.volume.read_options import Channel, RawLayout, ReadOptions, ordered_axes
+from hrvol.volume.parts import Parts, array_parts, check_level, node_parts, spatial_metadata, stored_parts
+from hrvol.volume.read_options import Channel, RawLayout, ReadOptions
 from hrvol.volume.storage.bounded_array import check_shape
 from hrvol.volume.storage.location import Location
 from hrvol.volume.storage.stamps import Stamp, stamp_of
-from hrvol.volume.units import common_unit, normal_unit
+from hrvol.volume.units import normal_unit
 
 _OTHERS = " nor a file of another format that hrvol reads"  # for messages
 
@@ -370,42 +369,22 @@ def _open_path(location: Location, labels: str | None, level: int, again: bool =
 def _build(parts: Parts, origin: Origin | None, reading: ReadOptions | None) -> Volume:
     """Check an array and find z, y and x among its axes, by the options and the file."""
     source, array, reading = parts.source, parts.array, reading or ReadOptions()
-    shape = tuple(int(n) for n in array.shape)
     if np.dtype(array.dtype).kind not in "biuf":
         raise InputError(f"{source}: found type {array.dtype}, expected integers or floating-point numbers")
-    check_shape(source, shape, array.dtype)
-    stored, given = parts.axes, None
-    if reading.axis_order is not None and not parts.fixed_axes:
-        given = ordered_axes(reading.axis_order, shape)
-        if given is None:
-            raise InputError(
-                f"{source}: found {len(shape)} axes of shape {shape}, expected as many as the axis order"
-                f" {reading.axis_order} has"
-            )
-    names = spatial_axes(source, shape, given or stored, reading.channel)
-    if stored is None:  # sizes are of z, y, x as stored, whatever the user calls the axes
-        stored = names if given is None or len(shape) > 3 else tuple("zyx"[-len(shape) :])
-    factor = dict(zip(names, (parts.scale.get(name, 1.0) for name in stored), strict=True))
-    offset = dict(zip(names, (parts.translation.get(name, 0.0) for name in stored), strict=True))
-    units = dict(zip(names, map(parts.units.get, stored), strict=True))
-    named_units = [units.get(axis) for axis in "zyx"]
-    voxel_size, unit = common_unit((factor.get("z", 1.0), factor["y"], factor["x"]), named_units)
-    translation, _ = common_unit((offset.get("z", 0.0), offset["y"], offset["x"]), named_units)
-    spatial = tuple(name if name in ("z", "y", "x") else "" for name in names)
-    several = any(not axis and side > 1 for axis, side in zip(spatial, shape, strict=True))
-    voxel_size, unit = reading.voxel_size or voxel_size, normal_unit(reading.unit) or unit
+    check_shape(source, array.shape, array.dtype)
+    found = spatial_metadata(parts, reading)
     return Volume(
         source,
         array,
-        spatial,
-        voxel_size,
-        unit,
-        3 if "z" in spatial else 2,
+        found.axes,
+        reading.voxel_size or found.voxel_size,
+        normal_unit(reading.unit) or found.unit,
+        3 if "z" in found.axes else 2,
         Path(source).name or source,
-        translation,
+        found.translation,
         origin,
         parts.opened,
-        reading.channel if several else None,
+        found.channel,
         "the user" if reading.voxel_size or reading.unit else parts.size_from,
         parts.notes,
     )

@@ -19,6 +19,16 @@ WRONG = {
     "volumes: a.tif\nsteps:\n  convert: {ome_zarr: 0.6}": (
         "3:23: steps.convert.ome_zarr: found '0.6', expected '0.5' or '0.4'"
     ),
+    "volumes: a.tif\nsteps:\n  convert: {compression: zip}": (
+        "3:26: steps.convert.compression: found zip, expected none, zstd, gzip, blosc-zstd, blosc-lz4,"
+        " such as zstd:5"
+    ),
+    "volumes: a.tif\nsteps:\n  convert: {chunks: [4, 4, 4], shards: [9, 8, 8]}": (
+        "3:40: steps.convert.shards: found (9, 8, 8), expected multiples of the chunks, (4, 4, 4)"
+    ),
+    "volumes: a.tif\nsteps:\n  convert: {uint8: '5,1'}": (
+        "3:20: steps.convert.uint8: found 5,1, expected auto, LOW,HIGH or LOW%,HIGH% with LOW < HIGH"
+    ),
     "volumes: a.tif\nsteps:\n  segment:\n    model: m\n    level: 1.5": (
         "5:12: steps.segment.level: found 1.5, expected an integer"
     ),

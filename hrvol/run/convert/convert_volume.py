@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hrvol.arrays import Shape3
 from hrvol.engine.check import check_engine
 from hrvol.engine.spec import EngineSpec
 from hrvol.engine.stop import Abandoned, Stop
-from hrvol.errors import BlockError, EngineError
+from hrvol.errors import BlockError, BusyError, EngineError
 from hrvol.progress import ProgressCallback
 from hrvol.run.block_job import forget_input
 from hrvol.run.changed_input import changed_blocks, input_place
@@ -24,8 +25,8 @@ from hrvol.run.convert.convert_block import ConvertJob, convert_block
 from hrvol.run.convert.options import ConvertOptions, ImageOptions, Pyramid, Version
 from hrvol.run.convert.prepare_conversion import begin_conversion, prepare_conversion
 from hrvol.run.drive_blocks import Work, drive_blocks
-from hrvol.run.ledger import LEDGER, MAIN, Ledger, lanes
-from hrvol.run.ledger_entries import DONE
+from hrvol.run.ledger import LEDGER, Ledger, check_free, entries
+from hrvol.run.ledger_entries import DONE, lane_of
 from hrvol.run.report import FailedBlock, Run, stopped_error, summarise
 from hrvol.run.resume import partition, recheck
 from hrvol.volume.ome.converted import ConvertedImage
@@ -131,7 +132,8 @@ def convert_volume(
     chunks, shards
         Voxels (z, y, x), or (y, x) of an image, of a chunk and of a shard, a multiple of it: 64 x 64 x 64 in
         64 x 512 x 512 by default; less deep where a worker could not keep as many planes of the input, which
-        are stored whole. In OME-Zarr 0.4 ``shards`` are the boxes that tasks write.
+        are stored whole (not of a part). Shards of other chunks are about as large. In OME-Zarr 0.4
+        ``shards`` are the boxes that tasks write.
     compression
         ``zstd`` (default, as labels), ``gzip``, ``blosc-zstd``, ``blosc-lz4``, with a level as in ``zstd:5``,
         or ``none``. Codecs of Blosc shuffle bytes, for values of more than 8 bits.
@@ -147,7 +149,8 @@ def convert_volume(
     verify
         Read input and output again at the end, and compare the checksums of each block.
     engine, workers, scheduler_file, engine_options, part, storage_options
-        As in :func:`hrvol.segment_volume`. The output is bit-for-bit identical on every engine.
+        As in :func:`hrvol.segment_volume`. Outputs with the same shards are bit-for-bit identical, whatever
+        the engine.
     scratch
         As in :func:`hrvol.segment_volume`.
     overwrite
@@ -198,28 +201,25 @@ def convert(
     # No features: no torch.
     spec = replace(options.engine, imports=("hrvol.engine.dask_engine", "hrvol.run.convert.convert_block"))
     check_engine(spec)
-    prepared = prepare_conversion(volume, out, replace(options, engine=spec))
+    options = replace(options, engine=spec)
+    prepared = prepare_conversion(volume, out, options)
     job, location = prepared.job, prepared.location
     exists = begin_conversion(prepared, options)
     grid, store = job.grid, job.store
     blocks = grid.order()
     driver = {"engine": spec.scheduler_file or spec.name, "workers": spec.workers}
-    ledger = Ledger(location, len(grid), options.lane or MAIN, driver)
+    ledger = Ledger(location, len(grid), lane_of(options.part), driver)
     run = Run(grid, blocks, partition(blocks, options.part), job, ledger, input_place(job))
     report = _finished(run, began)
     try:
-        if not (exists and store.complete):
+        if not _done_before(run, options):
             with ledger:
-                if exists:
-                    if options.part is None:
-                        location.tidy()
-                    changed = changed_blocks(job, grid, ledger, run.own_blocks, run.place)
-                    recheck(ledger, store, grid, run.own_blocks, changed, progress=progress)
-                drive_blocks(run, Work(convert_block, "convert"), spec, stop, progress)
-                report = _report(run, began)
-                if options.verify and not report.failed:
-                    report = replace(report, verified=compare(run, spec, stop, progress, again=ledger))
-        elif options.verify:
+                if not _done_before(run, options):  # another part may have ended since
+                    _copy(run, options, exists, stop, progress)
+                    report = _report(run, began)
+                    if options.verify and not report.failed:
+                        report = replace(report, verified=compare(run, spec, stop, progress, again=ledger))
+        if options.verify and report.complete and not report.verified:
             report = replace(report, verified=compare(run, spec, stop, progress))
     except Abandoned:
         raise stopped_error(run, stop) from None
@@ -233,6 +233,32 @@ def convert(
     elif report.failed:
         _discard_if_empty(run, options)
     return replace(report, seconds=time.time() - began)
+
+
+def _done_before(run: Run, options: ConvertOptions) -> bool:
+    """Whether nothing is left to do, besides a comparison of all blocks.
+
+    A complete output has entries in its ledger only as long as drivers compare it, or were killed then.
+    """
+    store = run.job.store
+    return store.complete and not (options.verify and any(True for _ in entries(store.location)))
+
+
+def _copy(
+    run: Run, options: ConvertOptions, exists: bool, stop: Stop, progress: ProgressCallback | None
+) -> None:
+    """Copy the blocks that are not stored, or not as the ledger has them, and build the coarser levels."""
+    job, ledger = run.job, run.ledger
+    source = job.volume.source
+    if hint := job.cache.hint(source):
+        LOG.warning("%s", hint)
+    LOG.info("%s: %s", source, job.cache)
+    if exists:
+        if options.part is None:
+            job.store.location.tidy()
+        changed = changed_blocks(job, run.grid, ledger, run.own_blocks, run.place)
+        recheck(ledger, job.store, run.grid, run.own_blocks, changed, progress=progress)
+    drive_blocks(run, Work(convert_block, "convert"), options.engine, stop, progress)
 
 
 def _finished(run: Run, began: float) -> ConvertReport:
@@ -265,11 +291,17 @@ def _report(run: Run, began: float) -> ConvertReport:
 
 def _discard_if_empty(run: Run, options: ConvertOptions) -> None:
     """Delete an output of which no block was done."""
-    if options.part is None and not np.any(run.ledger.state.of_block == DONE):
-        run.job.store.location.remove()
+    store = run.job.store
+    if options.part is None and not store.complete and not np.any(run.ledger.state.of_block == DONE):
+        store.location.remove()
 
 
 def _forget_ledger(location: Location) -> None:
-    """Delete the ledger, which nothing needs any more, unless another part of the run is about to end."""
-    if location.children(LEDGER) and all(head["state"] != "running" for head in lanes(location).values()):
-        location.remove(LEDGER)
+    """Delete the ledger of a complete output, unless another part of the run is about to end."""
+    try:
+        check_free(location)
+    except BusyError:
+        return
+    while location.children(LEDGER):
+        with suppress(FileNotFoundError):  # another part deletes it, too
+            location.remove(LEDGER)

@@ -7,20 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from hrvol.arrays import Shape3
 from hrvol.engine.spec import EngineSpec
 from hrvol.errors import UsageError
 from hrvol.run.convert.window import check_window
+from hrvol.run.ledger_entries import check_part
 from hrvol.text import printable
 from hrvol.volume.ome.compression import compression_of
+from hrvol.volume.ome.converted import MOST_VOXELS
 from hrvol.volume.region import Region
 
 Version = Literal["0.5", "0.4"]
 
 Pyramid = Literal["mean", "mode", "none"]
-
-MOST_VOXELS = 2**30
-"""Voxels of a shard, at most: it is in memory as a whole."""
 
 
 @dataclass(frozen=True)
@@ -105,20 +106,14 @@ class ConvertOptions:
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)  # may hold secrets
 
     def __post_init__(self) -> None:
-        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
-            raise UsageError(f"part: found {self.part[0]}/{self.part[1]}, expected k/n with k from 1 to n")
-
-    @property
-    def lane(self) -> str | None:
-        """Name of the ledger's lane for this part; ``None`` for a run that does all blocks."""
-        return None if self.part is None else f"part-{self.part[0]}-of-{self.part[1]}"
+        check_part(self.part)
 
 
 def _sides(name: str, sides: Any) -> Shape3:
     numbers = tuple(sides)
-    if len(numbers) not in (2, 3) or not all(isinstance(n, int) and n > 0 for n in numbers):
+    if len(numbers) not in (2, 3) or not all(isinstance(n, int | np.integer) and n > 0 for n in numbers):
         raise UsageError(f"{name}: found {sides}, expected whole numbers above 0: z,y,x (y,x for an image)")
-    z, y, x = numbers if len(numbers) == 3 else (1, *numbers)
+    z, y, x = map(int, numbers if len(numbers) == 3 else (1, *numbers))
     if z * y * x > MOST_VOXELS:
         raise UsageError(f"{name}: found {z * y * x:,} voxels, expected at most {MOST_VOXELS:,}")
     return z, y, x

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,12 +30,11 @@ from hrvol.volume.ome.converted import (
     layout_of,
     provenance_of,
 )
+from hrvol.volume.ome.documents import check_scale
 from hrvol.volume.ome.output import clear_output
 from hrvol.volume.region import region_box
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.volume import Volume, open_volume
-
-LOG = logging.getLogger("hrvol.run")
 
 SHARD, CHUNK = (64, 512, 512), (64, 64, 64)
 """Voxels (z, y, x) of shards and chunks of volumes."""
@@ -75,6 +74,8 @@ def prepare_conversion(
     opened = open_volume(located(volume, options.storage_options), level=options.level)
     location = Location.of(out, options.storage_options)
     region = region_box(options.roi, opened)
+    position = _position(opened, region)
+    check_scale(opened.source, *opened.voxel_size, *position)
     keep_inputs(location, opened, options.engine.scheduler_file)
     if opened.dtype.kind not in _TYPES[0] or opened.dtype.itemsize > _TYPES[1]:
         raise InputError(f"{opened.source}: found type {opened.dtype}, expected at most 64 bits per voxel")
@@ -91,9 +92,11 @@ def prepare_conversion(
         compression=image.compression or DEFAULT,
         reduction=image.pyramid,
         voxel_size=_floats(opened.voxel_size),
-        translation=_position(opened, region),
+        translation=position,
         unit=opened.unit,
     )
+    for level in layout.plan.resolutions:
+        check_scale(opened.source, *level.scale, *level.translation)
     if image.pyramid == "mode" and layout.dtype not in ("uint8", "uint16", "uint32", "uint64"):
         raise InputError(
             f"{opened.source}: found type {layout.dtype}, expected unsigned whole numbers for labels"
@@ -111,9 +114,6 @@ def prepare_conversion(
     }
     z, y, x = (span.start for span in region)
     job = ConvertJob(opened, ConvertedImage(location, layout), (z, y, x), window, cache)
-    if hint := cache.hint(opened.source):
-        LOG.warning("%s", hint)
-    LOG.info("%s: %s", opened.source, cache)
     return PreparedConversion(location, job, json.loads(json.dumps(attributes)))
 
 
@@ -166,14 +166,14 @@ def _boxes(
     shard, chunk = given.shards, given.chunks
     if begun is not None:  # memory may be another now
         shard, chunk = shard or begun.block, chunk or begun.chunk
-    chunk = chunk or _chunk_of(shard, FLAT_CHUNK if flat else CHUNK)
+    usual, usual_chunk = (FLAT_SHARD, FLAT_CHUNK) if flat else (SHARD, CHUNK)
     if shard is not None:
-        return shard, chunk, _cache(volume, region, shard, options)
-    usual = FLAT_SHARD if flat else SHARD
-    depths = (chunk[0],) if flat or given.chunks is not None else DEPTHS
+        return shard, chunk or usual_chunk, _cache(volume, region, shard, options)
+    # Parts may begin at the same moment, on machines with more and with less memory.
+    depths = usual[:1] if flat or options.part is not None else DEPTHS
     for depth in depths:
-        deep = chunk if given.chunks is not None else (min(chunk[0], depth), chunk[1], chunk[2])
-        block = _up((depth, *usual[1:]), deep)
+        deep = chunk or (min(usual_chunk[0], depth), *usual_chunk[1:])
+        block = _shard_of(deep, (depth, *usual[1:]))
         cache = _cache(volume, region, block, options)
         if cache.enough:
             break
@@ -183,29 +183,23 @@ def _boxes(
 def _cache(volume: Volume, region: Box, block: Shape3, options: ConvertOptions) -> CachePlan:
     shape = box_shape(region)
     grid = block_grid(shape, block, volume.chunks)
-    if len(grid) > MOST_BLOCKS:
+    if (count := math.prod(grid.counts)) > MOST_BLOCKS:
         raise InputError(
-            f"{volume.source}: found shape {shape}, {len(grid):.2g} shards, expected at most {MOST_BLOCKS:,}:"
+            f"{volume.source}: found shape {shape}, {count:.2g} shards, expected at most {MOST_BLOCKS:,}:"
             " choose larger ones"
         )
     numbers = partition(grid.order(), options.part)
     return choose_cache(volume, grid, numbers, whole(shape), options.engine, options.scratch)
 
 
-def _chunk_of(shard: Shape3 | None, usual: Shape3) -> Shape3:
-    """Return the usual chunk, or one that divides a shard."""
-    if shard is None:
-        return usual
-    z, y, x = (
-        max(n for n in range(1, min(side, step) + 1) if step % n == 0)
-        for side, step in zip(usual, shard, strict=True)
-    )
-    return z, y, x
-
-
-def _up(sides: Shape3, chunk: Shape3) -> Shape3:
-    """Return sides rounded up to multiples of those of a chunk."""
-    z, y, x = (-(-side // step) * step for side, step in zip(sides, chunk, strict=True))
+def _shard_of(chunk: Shape3, usual: Shape3) -> Shape3:
+    """Return a multiple of a chunk, about as large as a usual shard, and not larger unless the chunk is."""
+    sides = list(chunk)
+    for axis in (2, 1, 0):
+        most = math.prod(usual) * sides[axis] // math.prod(sides)
+        count = min(-(-usual[axis] // chunk[axis]), most // chunk[axis])
+        sides[axis] = chunk[axis] * max(count, 1)
+    z, y, x = sides
     return z, y, x
 
 

@@ -90,6 +90,7 @@ def run_options(task: Task, *, overwrite: bool = False) -> RunOptions:
         storage_of(compute),
         task.paths.get("companion"),
         getattr(spec, "backend", "auto"),
+        compute.scratch,
     )
 
 
@@ -112,6 +113,7 @@ def convert_options(task: Task, *, overwrite: bool = False, verify: bool = False
         engine_of(task.compute),
         image,
         level=spec.level,
+        scratch=task.compute.scratch,
         verify=verify,
         overwrite=overwrite,
         storage_options=storage_of(task.compute),

@@ -20,7 +20,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from hrvol.errors import InputError
+from hrvol.errors import HrvolError, InputError
 from hrvol.text import printable
 from hrvol.volume.importers.lazy_arrays import PlainArray, Selection, SlicedArray
 from hrvol.volume.importers.numbering import in_order
@@ -171,18 +171,24 @@ class PlaneStack(SlicedArray):
 
     def _part_of(self, number: int, rest: Selection) -> NDArray[Any]:
         path = self._paths[number]
-        with self._opened.use(path) as values:
-            return self._selected(path, values, rest)
+        try:
+            with self._opened.use(path) as values:
+                return self._selected(values, rest)
+        except (MemoryError, HrvolError):
+            raise
+        except Exception as error:  # of any codec; none of them names the file
+            name, reason = printable(os.path.basename(path), 100), str(error) or type(error).__name__
+            raise ValueError(f"{name}: {reason}") from error
 
-    def _selected(self, path: str, values: Any, rest: Selection) -> NDArray[Any]:
+    def _selected(self, values: Any, rest: Selection) -> NDArray[Any]:
         shape, dtype = (
             tuple(side for side in values.shape if side > 1 or len(values.shape) == 2),
             values.dtype,
         )
         if values.shape != self._plane.shape and shape != self._plane.shape:
-            raise ValueError(f"found {path} of shape {values.shape}, expected {self._plane.shape}")
+            raise ValueError(f"found shape {values.shape}, expected {self._plane.shape}")
         if np.dtype(dtype).newbyteorder("=") != self.dtype.newbyteorder("="):
-            raise ValueError(f"found {path} of type {dtype}, expected {self.dtype}")
+            raise ValueError(f"found type {dtype}, expected {self.dtype}")
         extra = len(values.shape) - len(self._plane.shape)
         chosen: NDArray[Any] = np.asarray(values[(*[0] * extra, *rest)])
         return chosen

@@ -6,6 +6,7 @@ arrays, and no ``multiscales``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import zarr
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from hrvol.arrays import Shape3
 from hrvol.errors import InputError
@@ -24,7 +25,6 @@ from hrvol.reading.schema import Schema, validated
 from hrvol.volume.grid.tiling import Box, box_shape, shard_and_chunk
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.compression import compressor
-from hrvol.volume.ome.documents import check_scale
 from hrvol.volume.ome.metadata import Level
 from hrvol.volume.ome.output import ensure_array, write_box
 from hrvol.volume.ome.pyramid import ImagePlan, LevelPlan, Reduction, make_level, make_part, plan_levels
@@ -33,7 +33,21 @@ from hrvol.volume.storage.location import MARK, Location
 CONVERSION = "conversion"
 """Key of the provenance that only converted images have."""
 
+_IMAGE = ("ome", "multiscales")
+"""Attributes that make a group an image."""
+
+MOST_VOXELS = 2**30
+"""Voxels of a block, at most: it is in memory as a whole."""
+
+
+def _check_box(sides: Shape3) -> Shape3:
+    if math.prod(sides) > MOST_VOXELS:
+        raise ValueError(f"at most {MOST_VOXELS:,} voxels")
+    return sides
+
+
 _Side = Annotated[int, Field(ge=1, lt=2**40)]
+_Box = Annotated[tuple[_Side, _Side, _Side], AfterValidator(_check_box)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -62,8 +76,8 @@ class ImageLayout(Schema):
     shape: tuple[_Side, _Side, _Side]
     dtype: Annotated[str, Field(max_length=20)]
     ndim: Literal[2, 3]
-    block: tuple[_Side, _Side, _Side]
-    chunk: tuple[_Side, _Side, _Side]
+    block: _Box
+    chunk: _Box
     compression: Annotated[str, Field(max_length=30)]
     reduction: Literal["mean", "mode", "none"]
     voxel_size: tuple[_Number, _Number, _Number]
@@ -174,9 +188,11 @@ class ConvertedImage:
         make_part(self._group, self._level(level), part, self.images[image].reduction)
 
     def update(self, changes: Mapping[str, Any]) -> None:
-        """Change or add items of the provenance; one process at a time."""
+        """Change or add items of the provenance; one process at a time. What is incomplete is no image."""
         attributes = _attributes(self.location)
         provenance = {**attributes.get("hrvol", {}), **changes}
+        if provenance.get("complete") is not True:
+            attributes = {name: value for name, value in attributes.items() if name not in _IMAGE}
         _write_attributes(self.location, self.layout.zarr_format, {**attributes, "hrvol": provenance})
 
     def declare(self, *, complete: bool) -> None:
@@ -235,12 +251,9 @@ def create_converted(
 
     Raises
     ------
-    InputError
-        The voxel size is not finite.
     OutputExistsError
         There is an array with another layout.
     """
-    check_scale(str(location), *layout.voxel_size, *layout.translation)
     image, n = ConvertedImage(location, layout), layout.ndim
     if not provenance_of(location) or not _is_group(location, layout.zarr_format):
         attributes = {"hrvol": {**provenance, "layout": layout.model_dump(mode="json"), "complete": False}}

@@ -11,6 +11,7 @@ from zarr.errors import ZarrUserWarning
 from hrvol.errors import HrvolError, InputError, UnreadableError, UsageError, first_line, one_line
 from hrvol.text import listed, printable
 from hrvol.volume.ome import metadata as ome
+from hrvol.volume.ome.converted import check_converted
 from hrvol.volume.ome.metadata import DEFAULT_LABELS
 from hrvol.volume.storage.location import Location
 from hrvol.volume.storage.open_input import open_input
@@ -177,6 +178,11 @@ def image_around(
         The array.
     location
         Location from which it was opened; ``None`` if unknown: then only local folders are searched.
+
+    Raises
+    ------
+    InputError
+        The metadata of the image are damaged, or it is an unfinished conversion.
     """
     url = location.url if location is not None else str(array.store_path)
     if location is None and not url.startswith("file://"):
@@ -190,6 +196,7 @@ def image_around(
         return None
     # Metadata that name this array have to be right; others are not about it.
     attributes = attributes_of(group, parent) if isinstance(group, zarr.Group) else {}
+    check_converted(attributes, parent)
     if not ome.names_level(attributes, name):
         return None
     multiscale = ome.read_multiscale(attributes, parent)

@@ -91,7 +91,10 @@ def mode_reduce(labels: npt.NDArray[Any], factor: Factor) -> npt.NDArray[Any]:
 
 
 def mean_reduce(image: npt.NDArray[Any], factor: Factor) -> npt.NDArray[Any]:
-    """Reduce each cell of voxels to its mean; integers are rounded, halves up. See :func:`mode_reduce`."""
+    """Reduce each cell of voxels to its mean; integers are rounded, halves up. See :func:`mode_reduce`.
+
+    Sums of numbers of 64 bits would overflow: they are divided before they are added, their remainders after.
+    """
     padded = _pad(image, factor)
     fz, fy, fx = factor
     integer = image.dtype.kind in "iu"
@@ -99,10 +102,14 @@ def mean_reduce(image: npt.NDArray[Any], factor: Factor) -> npt.NDArray[Any]:
     out = np.empty(tuple(n // f for n, f in zip(padded.shape, factor, strict=True)), image.dtype)
     cell = fz * fy * fx
     for k in range(len(out)):  # plane by plane: the sums of a whole shard would need three times its memory
-        total = np.zeros(out.shape[1:], exact)
+        total, quotients = np.zeros(out.shape[1:], exact), np.zeros(out.shape[1:], exact)
         for a, b, c in product(range(fz), range(fy), range(fx)):
-            total += padded[k * fz + a, b::fy, c::fx]
-        out[k] = (2 * total + cell) // (2 * cell) if integer else total / cell
+            values = padded[k * fz + a, b::fy, c::fx]
+            if integer and image.dtype.itemsize == 8:
+                quotient, values = np.divmod(values, image.dtype.type(cell))
+                quotients += quotient
+            total += values
+        out[k] = quotients + (2 * total + cell) // (2 * cell) if integer else total / cell
     return out
 
 

@@ -124,7 +124,7 @@ def test_a_plane_that_is_replaced_later(tmp_path):
     folder = write(tmp_path / "v", compression="zlib")
     volume = open_volume(folder)
     tifffile.imwrite(folder / "scan_5.tif", np.zeros((20, 31), np.uint8))
-    with pytest.raises(UnreadableError, match=r"cannot read z 0:12.*scan_5\.tif of shape \(20, 31\)"):
+    with pytest.raises(UnreadableError, match=r"cannot read z 0:12.*scan_5\.tif: found shape \(20, 31\)"):
         volume.read()
     (folder / "scan_6.tif").write_bytes(b"II*\0")
     with pytest.raises(UnreadableError, match="cannot read z 6:7"):
