@@ -1,0 +1,82 @@
+"""Describe model files in a process of its own: reading one imports packages that take seconds."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hrvol.errors import HrvolError, ModelError
+from hrvol.napari.notify import inform, report
+from hrvol.napari.process import Process
+from hrvol.text import listed, printable
+
+_SECONDS = 120.0
+
+_LISTENERS: list[Callable[[str], None]] = []
+
+
+def listen(function: Callable[[str], None]) -> Callable[[], None]:
+    """Have a function called with each model that napari opens; return what ends that."""
+    _LISTENERS.append(function)
+
+    def end() -> None:
+        if function in _LISTENERS:
+            _LISTENERS.remove(function)
+
+    return end
+
+
+def announce(path: str) -> threading.Thread:
+    """Show what a model is, as a notification and in docks that listen, once it has been read."""
+    for function in tuple(_LISTENERS):
+        function(path)
+
+    def read() -> None:
+        try:
+            inform(summary(describe(path)))
+        except Exception as error:
+            report(error)
+
+    thread = threading.Thread(target=read, name="hrvol-model", daemon=True)
+    thread.start()
+    return thread
+
+
+def describe(path: str) -> dict[str, Any]:
+    """Return the description of a model by ``hrvol info``.
+
+    Raises
+    ------
+    ModelError
+        It cannot be read, or is no model.
+    """
+    process = Process.start(("info", path, "--json"))
+    code = process.wait(_SECONDS)
+    if code is None:
+        process.kill()
+        raise ModelError(f"{path}: not read within {_SECONDS:.0f} s")
+    try:
+        if code:
+            raise HrvolError(process.error())
+        values: dict[str, Any] = json.loads(process.result())
+    finally:
+        process.discard()
+    if values.get("kind") != "model":
+        raise ModelError(f"{path}: found {values.get('kind')}, expected a model (*.hrvol)")
+    return values
+
+
+def summary(values: Mapping[str, Any]) -> str:
+    """Return what a model is in one line."""
+    names = listed((values.get("classes") or {}).values(), 8)
+    path = printable(str(values.get("path")), 200)
+    if values.get("classifier") == "student":
+        kind = f"a {values.get('dimensions')} student of {values.get('flop_per_voxel', 0) / 1000:.0f} kFLOP a voxel"
+    elif values.get("classifier") == "clusters":
+        kind = f"classes found without strokes, {values.get('features')} features"
+    else:
+        weights = f" of {values['weights']}" if values.get("weights") else ""
+        kind = f"{values.get('classifier')} on {values.get('features')} features{weights}"
+    return f"{path}: {kind}; classes: {names}"
