@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
+from os.path import basename
 from typing import Any
 
 from hrvol.errors import HrvolError, ModelError
@@ -71,9 +72,10 @@ def describe(path: str) -> dict[str, Any]:
 def summary(values: Mapping[str, Any]) -> str:
     """Return what a model is in one line."""
     names = listed((values.get("classes") or {}).values(), 8)
-    path = printable(str(values.get("path")), 200)
+    path = printable(basename(str(values.get("path"))), 100)
     if values.get("classifier") == "student":
-        kind = f"a {values.get('dimensions')} student of {values.get('flop_per_voxel', 0) / 1000:.0f} kFLOP a voxel"
+        cost = f"{values.get('flop_per_voxel', 0) / 1000:.0f} kFLOP a voxel"
+        kind = f"a {values.get('dimensions')} student of {cost}"
     elif values.get("classifier") == "clusters":
         kind = f"classes found without strokes, {values.get('features')} features"
     else:

@@ -111,6 +111,12 @@ class Process:
             with suppress(ProcessLookupError):
                 self._popen.send_signal(signal.SIGUSR1)
 
+    def terminate(self) -> None:
+        """Ask a command that keeps no state to end."""
+        if self.running:
+            with suppress(ProcessLookupError):
+                self._popen.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
         """End it, and the processes that it started, at once."""
         if self.running:

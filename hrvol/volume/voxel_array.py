@@ -103,7 +103,7 @@ def _is_integer(part: Any) -> bool:
 def _completed(parts: Sequence[Any], shape: tuple[int, ...]) -> list[Any]:
     """Return one index per axis."""
     found = list(parts)
-    masks = [i for i, part in enumerate(found) if getattr(part, "dtype", None) == bool]
+    masks = [i for i, part in enumerate(found) if getattr(part, "dtype", None) == np.bool_]
     for i in reversed(masks):
         found[i : i + 1] = list(np.nonzero(found[i]))
     dots = [i for i, part in enumerate(found) if part is Ellipsis]
