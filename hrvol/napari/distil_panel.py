@@ -52,6 +52,7 @@ class DistilPanel(QWidget):
         self.size.addItems(("auto", "small", "medium", "large"))
         self.size.setToolTip("About 6, 22 and 48 kFLOP a voxel; auto: the smallest of those that agree best")
         self.dimensions.addItems(_DIMENSIONS)
+        self.engine = engine_box()
         self.accept, self.fresh = (
             QCheckBox("keep it even if it fails the check"),
             QCheckBox("replace an earlier file"),
@@ -73,6 +74,7 @@ class DistilPanel(QWidget):
             ("Time", self.minutes),
             ("Size", self.size),
             ("Planes", self.dimensions),
+            ("Engine", self.engine),
             ("", self.accept),
             ("", self.fresh),
         ):
@@ -86,7 +88,7 @@ class DistilPanel(QWidget):
         layout.addWidget(self.job)
         layout.addWidget(self.result)
         layout.addStretch(1)
-        guard_wheel(self, self.minutes, self.size, self.dimensions)
+        guard_wheel(self, self.engine, self.minutes, self.size, self.dimensions)
         self.model.changed.connect(self._suggest_output)
         hub.model_chosen.connect(self._take_model)
         self.job.changed.connect(lambda: self.run_button.setEnabled(not self.job.running))
@@ -109,6 +111,7 @@ class DistilPanel(QWidget):
             volumetric=_DIMENSIONS[self.dimensions.currentText()],
             accept=self.accept.isChecked(),
             fresh=self.fresh.isChecked(),
+            engine=self.engine.currentText().strip() or "local",
         )
         request.check()
 

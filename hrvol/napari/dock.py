@@ -58,8 +58,7 @@ class Dock(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.tabs)
         self.setMinimumWidth(_WIDTH)
-        end = listen(self.hub.model_chosen.emit)
-        self.destroyed.connect(lambda *_: end())
+        listen(self.hub.take_model)
 
     def select(self, title: str) -> QWidget:
         """Show a tab, and return its panel."""

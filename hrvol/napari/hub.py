@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QWidget
 
@@ -29,6 +30,11 @@ class Hub(QObject):
         super().__init__(parent)
         self.viewer = viewer
         self.jobs = Jobs(parent)
+
+    def take_model(self, path: str) -> None:
+        """Pass a model on to the panels."""
+        if isalive(self):
+            self.model_chosen.emit(path)
 
     def open_labels(self, output: str) -> Any:
         """Show the labels of an output; layers that show it already are replaced. Return the Labels layer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from os.path import basename
 from typing import Any
@@ -15,24 +16,20 @@ from hrvol.text import listed, printable
 
 _SECONDS = 120.0
 
-_LISTENERS: list[Callable[[str], None]] = []
+_LISTENERS: list[weakref.WeakMethod[Callable[[str], None]]] = []
 
 
-def listen(function: Callable[[str], None]) -> Callable[[], None]:
-    """Have a function called with each model that napari opens; return what ends that."""
-    _LISTENERS.append(function)
-
-    def end() -> None:
-        if function in _LISTENERS:
-            _LISTENERS.remove(function)
-
-    return end
+def listen(method: Callable[[str], None]) -> None:
+    """Have a method called with each model that napari opens, as long as its object exists."""
+    _LISTENERS[:] = [known for known in _LISTENERS if known() is not None]
+    _LISTENERS.append(weakref.WeakMethod(method))
 
 
 def announce(path: str) -> threading.Thread:
     """Show what a model is, as a notification and in docks that listen, once it has been read."""
-    for function in tuple(_LISTENERS):
-        function(path)
+    for method in [known() for known in _LISTENERS]:
+        if method is not None:
+            method(path)
 
     def read() -> None:
         try:

@@ -82,7 +82,6 @@ class SegmentRequest:
     def of_engine(self) -> tuple[str, ...]:
         """Return the options that name the engine."""
         options = [] if self.engine == "local" else ["--engine", self.engine]
-        # More workers than one are no choice of an engine without any.
         options += ["--workers", str(self.workers)] if self.workers and self.engine != "serial" else []
         return tuple(options)
 
@@ -117,6 +116,8 @@ class DistilRequest:
         Whether to keep a student that fails the check, and to replace an earlier file.
     tiles, steps
         Number of tiles and of training steps; 0: the defaults.
+    engine
+        Where tiles are labelled, as of the command line.
     """
 
     volume: str
@@ -130,6 +131,7 @@ class DistilRequest:
     fresh: bool = False
     tiles: int = 0
     steps: int = 0
+    engine: str = "local"
 
     def check(self) -> None:
         """Raise a :class:`UsageError` if something is not chosen."""
@@ -145,6 +147,7 @@ class DistilRequest:
         options += ["--roi", region_text(self.region)] if self.region is not None else []
         options += ["--tiles", str(self.tiles)] if self.tiles else []
         options += ["--steps", str(self.steps)] if self.steps else []
+        options += ["--engine", self.engine] if self.engine != "local" else []
         options += ["--accept"] if self.accept else []
         options += ["--fresh"] if self.fresh else []
         return "distil", self.volume, self.model, "-o", self.output, *options, "--json"
@@ -198,6 +201,8 @@ class ClusterRequest:
         options += ["--recipe", self.recipe] if self.recipe else []
         options += ["--roi", region_text(self.region)] if self.region is not None else []
         options += ["--model", self.model] if self.model else []
+        if self.region is not None and self.region[0].stop - self.region[0].start == 1:
+            options += ["--engine", "serial"]  # workers take longer to start
         options += ["--fresh"] if self.fresh else []
         return "cluster", self.volume, self.output, *options
 

@@ -6,8 +6,10 @@ The run may have been started here, earlier, or on another machine: its output i
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from os.path import basename
 from typing import Any
 
@@ -26,6 +28,19 @@ from hrvol.napari.widgets import button, row, text_label
 
 POLL = 1000
 """Milliseconds between looks at the ledger."""
+
+
+_IDLE = 5000
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a look at the ledger of an output found, and how long it took."""
+
+    output: str
+    status: dict[str, Any]
+    driver: psutil.Process | None
+    seconds: float
 
 
 class RunBox(QGroupBox):
@@ -50,8 +65,9 @@ class RunBox(QGroupBox):
         self.output = ""
         self.status: Mapping[str, Any] | None = None
         self._driver: psutil.Process | None = None
-        self._expected = False  # whether it is opened when it is complete: not if it was at first
-        self._reported: Process | None = None
+        self._expected = False  # whether a run from elsewhere was seen running, and is opened when complete
+        self._reported: Process | None = None  # started here, and its end was reported
+        self._error = ""  # that the process ended with
         self._stopping = False
         self._place, self.state, self._failures = text_label("No run is watched."), text_label(), text_label()
         self._bar = QProgressBar()
@@ -86,13 +102,12 @@ class RunBox(QGroupBox):
     def watch(self, output: str) -> None:
         """Watch the run of an output."""
         self.output, self.status, self._driver = output, None, None
-        self._expected = self._own_runs()
-        self._reported = None if self._expected else self._jobs.of(output)
-        self._stopping = False
+        self._expected = False
+        self._reported = None if self._own_runs() else self._jobs.of(output)
+        self._stopping, self._error = False, ""
         self._place.setText(output)
         self.state.setText("looking at its ledger")
-        self._failures.setText("")
-        self._timer.start()
+        self._timer.start(POLL)
         self._show()
         self._look()
 
@@ -140,21 +155,26 @@ class RunBox(QGroupBox):
             return
         output = self.output
 
-        def read() -> tuple[str, dict[str, Any], psutil.Process | None]:
+        def read() -> _Look:
             from hrvol.run.status import run_status
 
+            began = time.monotonic()
             status = run_status(output)
-            return output, status, local_driver(status)
+            return _Look(output, status, local_driver(status), time.monotonic() - began)
 
         self._background.call(read, self._found, lambda error: self._missing(output, error))
 
-    def _found(self, found: tuple[str, dict[str, Any], psutil.Process | None]) -> None:
-        output, status, self._driver = found
-        if output != self.output:
+    def _found(self, look: _Look) -> None:
+        if look.output != self.output:
             return
-        self.status = status
-        self._failures.setText(failure_text(status))
-        self._after_look(status["state"])
+        self.status, self._driver = look.status, look.driver
+        self._after_look(look.status["state"])
+        state, own = look.status["state"], self._own_runs()
+        # The ledger of a large run takes longer to read, and one that nothing writes to is read rarely.
+        pause = max(POLL if own or state == "running" else _IDLE, round(10_000 * look.seconds))
+        self._timer.setInterval(pause)
+        if state == "complete" and not own:
+            self._timer.stop()
 
     def _missing(self, output: str, error: Exception) -> None:
         """There is no ledger yet, or no run at all."""
@@ -173,8 +193,10 @@ class RunBox(QGroupBox):
     def _after_look(self, state: str) -> None:
         process = self._jobs.of(self.output)
         running = process is not None and process.running
-        self._expected = self._expected or running or state == "running"
-        if state == "complete" and self._expected:
+        own = process is not None and process is not self._reported  # its end is reported below
+        if state == "running":
+            self._expected = not own
+        elif state == "complete" and self._expected:
             self._expected = False
             self._completed()
         if self.status is not None:
@@ -184,20 +206,22 @@ class RunBox(QGroupBox):
             self.state.setText(f"stopping; {text}" if self._stopping and (running or self._driver) else text)
         elif process is not None and running:
             self.state.setText(process.progress().text)
-        if process is not None and process is not self._reported and not running:
+        if process is not None and own and not running:
             self._reported = process
             self._report_end(process)
         self._show()
 
     def _report_end(self, process: Process) -> None:
         code = process.poll()
-        self._stopping = self._expected = False
-        if code in STOPPED:
+        self._stopping = False
+        if code == 0:
+            self._completed()
+        elif code in STOPPED:
             self.state.setText("stopped, can be resumed")
             inform(f"{basename(self.output)}: stopped, can be resumed")
-        elif code != 0:
-            self.state.setText(process.error())
-            report(process.error())
+        else:
+            self._error = process.error()
+            report(self._error)
 
     def _completed(self) -> None:
         inform(f"{basename(self.output)}: complete")
@@ -214,6 +238,8 @@ class RunBox(QGroupBox):
         self._stop.setEnabled(active)
         self._resume.setEnabled(bool(self.output) and not active and not elsewhere and self._unfinished())
         self._open.setEnabled(status is not None)
+        failures = "" if status is None else failure_text(status)
+        self._failures.setText("\n".join(filter(None, (self._error, failures))))
         self._failures.setVisible(bool(self._failures.text()))
         self._bar.setVisible(bool(self.output))
         self.state.setVisible(bool(self.state.text()))

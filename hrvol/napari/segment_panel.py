@@ -12,7 +12,6 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QApplication,
     QCheckBox,
-    QComboBox,
     QGroupBox,
     QLabel,
     QSpinBox,
@@ -28,13 +27,11 @@ from hrvol.napari.notify import inform, reported
 from hrvol.napari.process import Process
 from hrvol.napari.provenance import request_of
 from hrvol.napari.region_field import RegionField
-from hrvol.napari.requests import SegmentRequest, absolute, command_line
+from hrvol.napari.requests import PLAN_SECONDS, SegmentRequest, absolute, command_line
 from hrvol.napari.run_box import RunBox
 from hrvol.napari.slurm import job_script
 from hrvol.napari.texts import plan_rows, table
 from hrvol.napari.widgets import PathField, VolumeField, button, form, guard_wheel, narrow, row, text_label
-
-ENGINES = ("local", "serial", "cuda", "slurm")
 
 
 class SegmentPanel(QWidget):
@@ -52,18 +49,14 @@ class SegmentPanel(QWidget):
         super().__init__()
         self.hub = hub
         self._background = Background(self)
+        self.plan_seconds = PLAN_SECONDS
         self._planned: SegmentRequest | None = None
         self._plan: dict[str, Any] | None = None
         self.volume, self.region = VolumeField(hub.viewer), RegionField(hub.viewer)
         self.model = PathField("Choose a model", "Models (*.hrvol)", hint="a model or a student, *.hrvol")
         self.output = PathField("Choose the output", "OME-Zarr (*.ome.zarr)", save=True, hint="*.ome.zarr")
         self.model_text = text_label()
-        self.engine = narrow(QComboBox())
-        self.engine.addItems(ENGINES)
-        self.engine.setEditable(True)
-        self.engine.setToolTip(
-            "Where blocks are computed; or the address of a Dask scheduler, tcp://host:8786"
-        )
+        self.engine = engine_box()
         self.workers = QSpinBox()
         self.workers.setRange(0, 100_000)
         self.workers.setSpecialValueText("auto")
@@ -180,7 +173,7 @@ class SegmentPanel(QWidget):
 
         self._planned, self._plan = None, None
         self.plan_text.setText("")
-        self.plan_box.start(request.plan_arguments(), show, failed=failed)
+        self.plan_box.start(request.plan_arguments(self.plan_seconds), show, failed=failed)
 
     def _show_plan(self, request: SegmentRequest, plan: dict[str, Any], problem: str) -> None:
         rows = plan_rows(plan, distil=request.distil)

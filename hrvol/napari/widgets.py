@@ -29,6 +29,8 @@ from hrvol.napari.requests import absolute
 from hrvol.napari.sources import saved_volume, stored_volume
 from hrvol.volume.storage.location import is_url
 
+ENGINES = ("local", "serial", "cuda", "slurm")
+
 _NARROW = 90  # pixels: the least width of a field, so that a dock may be narrow
 
 
@@ -76,6 +78,15 @@ def text_label(text: str = "") -> QLabel:
     label.setTextFormat(Qt.TextFormat.PlainText)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     return label
+
+
+def engine_box() -> QComboBox:
+    """Return a field for the engine."""
+    box: QComboBox = narrow(QComboBox())
+    box.addItems(ENGINES)
+    box.setEditable(True)
+    box.setToolTip("Where blocks are computed; or the address of a Dask scheduler, tcp://host:8786")
+    return box
 
 
 class _WheelGuard(QObject):
