@@ -19,7 +19,17 @@ from hrvol.napari.process import Process
 from hrvol.napari.region_field import RegionField
 from hrvol.napari.requests import DistilRequest, absolute, command_line
 from hrvol.napari.texts import table
-from hrvol.napari.widgets import PathField, VolumeField, button, form, guard_wheel, narrow, row, text_label
+from hrvol.napari.widgets import (
+    PathField,
+    VolumeField,
+    button,
+    engine_box,
+    form,
+    guard_wheel,
+    narrow,
+    row,
+    text_label,
+)
 
 _DIMENSIONS = {"automatic": "auto", "sees neighbouring planes": "on", "sees one plane": "off"}
 

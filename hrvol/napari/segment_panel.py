@@ -31,7 +31,16 @@ from hrvol.napari.requests import PLAN_SECONDS, SegmentRequest, absolute, comman
 from hrvol.napari.run_box import RunBox
 from hrvol.napari.slurm import job_script
 from hrvol.napari.texts import plan_rows, table
-from hrvol.napari.widgets import PathField, VolumeField, button, form, guard_wheel, narrow, row, text_label
+from hrvol.napari.widgets import (
+    PathField,
+    VolumeField,
+    button,
+    engine_box,
+    form,
+    guard_wheel,
+    row,
+    text_label,
+)
 
 
 class SegmentPanel(QWidget):
