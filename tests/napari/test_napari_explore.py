@@ -129,23 +129,28 @@ def test_a_process_is_cancelled(open_panel, files, tmp_path, wait, news):
 
 
 @pytest.mark.weights
-def test_a_click_shows_what_is_similar(open_panel, viewer, files, wait, news, monkeypatch, own_folders):
+def test_a_click_shows_what_is_similar(
+    open_panel, viewer, grey, tmp_path, wait, news, monkeypatch, own_folders
+):
     if own_folders.weights is None:
         monkeypatch.delenv("HRVOL_CACHE_DIR")
     else:
         monkeypatch.setenv("HRVOL_CACHE_DIR", own_folders.weights)
-    viewer.open(files / "volume.ome.zarr", plugin="hrvol")
+    np.save(tmp_path / "small.npy", grey[:2, :80, :90])
+    viewer.open(tmp_path / "small.npy", plugin="hrvol")
     panel = open_panel("Similar")
+    panel.volume.set_path(str(tmp_path / "small.npy"))
+    assert panel.volume.layer() is viewer.layers["small.npy"]
     panel.pick.setChecked(True)
     *others, clicked = viewer.mouse_drag_callbacks
-    clicked(viewer, Click((150.0, 40 + 4 * 33.2, 4 * 50.0)))
+    clicked(viewer, Click((1.0, 33.2, 50.0)))
     assert list(viewer.mouse_drag_callbacks) == others
     wait(lambda: panel.heat is not None, 120)
     heat = panel.heat
     assert heat.name == "similar to 1, 33, 50"
-    assert heat.data.shape == (1, 300, 260)
+    assert heat.data.shape == (1, 80, 90)
     assert heat.data[0, 33, 50] == pytest.approx(1, abs=0.01)
-    np.testing.assert_allclose(heat.translate, (150, 40, 0))
+    np.testing.assert_allclose(heat.translate, (1, 0, 0))
     assert not [line for severity, line in news() if severity == "error"]
 
 
