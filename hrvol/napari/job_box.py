@@ -35,7 +35,7 @@ class JobBox(QWidget):
         self._jobs, self._what = jobs, what
         self._process: Process | None = None
         self._done: Callable[[Process], Any] = lambda process: None
-        self._failed = self._done
+        self._failed: Callable[[Process], Any] = self._done
         self._stopping = self._lasting = False
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)

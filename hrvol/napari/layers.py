@@ -169,8 +169,8 @@ def classes_of(about: dict[str, Any], values: Sequence[int]) -> tuple[ClassInfo,
     found = []
     for info in default_classes(sorted(values)):
         colour = info.colour
-        if hasattr(colormap, "map"):
+        if colormap is not None and hasattr(colormap, "map"):
             red, green, blue = (round(255 * float(level)) for level in np.ravel(colormap.map(info.value))[:3])
             colour = red, green, blue
-        found.append(ClassInfo(info.value, printable(names.get(info.value, info.name), 200), colour))
+        found.append(ClassInfo(info.value, printable(names.get(info.value, info.name), 200)[:200], colour))
     return tuple(found)

@@ -67,8 +67,7 @@ def _make(folder: Path) -> None:
     from hrvol.volume.write_image import write_image
 
     phantom = make_phantom(_SHAPE)
-    placed = {"voxel_size": (_VOXEL,) * 3, "unit": "nanometer"}
-    volume = replace(open_volume(phantom.image), **placed)
+    volume = replace(open_volume(phantom.image), voxel_size=(_VOXEL, _VOXEL, _VOXEL), unit="nanometer")
     write_image(folder / "volume.ome.zarr", volume)
     strokes = whole_strokes(open_volume(draw_strokes(phantom.labels, _PLANES)))
     names = default_classes(range(1, len(phantom.class_names) + 1), phantom.class_names)

@@ -21,7 +21,8 @@ def write_labels(path: str, data: Any, about: dict[str, Any]) -> list[str]:
     Returns
     -------
     list of str
-        The path; empty if it could not be written, which a notification reports.
+        The path, also if it could not be written, which a notification reports: napari would show a
+        traceback for an empty list.
     """
     from hrvol.napari.layers import classes_of, volume_of
     from hrvol.volume.strokes.merge import count_strokes
@@ -36,5 +37,4 @@ def write_labels(path: str, data: Any, about: dict[str, Any]) -> list[str]:
         write_strokes(strokes, path, volume, overwrite=True)
     except Exception as error:
         report(error)
-        return []
     return [path]

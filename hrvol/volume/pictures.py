@@ -173,7 +173,7 @@ def _class_of(number: int, channel: Any) -> ClassInfo:
     except ValueError:
         red = green = blue = 255
     return ClassInfo(
-        number + 1, printable(str(label), 200) if label else f"class {number + 1}", (red, green, blue)
+        number + 1, printable(str(label), 200)[:200] if label else f"class {number + 1}", (red, green, blue)
     )
 
 

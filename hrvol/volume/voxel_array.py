@@ -69,7 +69,7 @@ class VoxelArray:
         return f"VoxelArray({self.volume.source!r}, shape={self.shape}, dtype={self.dtype})"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        values = self[...]
+        values: NDArray[Any] = self[...]
         return values if dtype is None else values.astype(dtype, copy=False)
 
     def __getitem__(self, key: Any) -> Any:
