@@ -168,7 +168,9 @@ class SegmentPanel(QWidget):
 
     def plan(self) -> None:
         """Estimate the run in a process of its own, and show what it costs."""
-        self._background.call(self.collect(), self._start_plan)
+        request = self.collect()
+        self._changed()
+        self._background.call(request, self._start_plan)
 
     def _start_plan(self, request: SegmentRequest) -> None:
         def show(process: Process) -> None:
@@ -180,8 +182,6 @@ class SegmentPanel(QWidget):
             except ValueError:
                 self._planned = None
 
-        self._planned, self._plan = None, None
-        self.plan_text.setText("")
         self.plan_box.start(request.plan_arguments(self.plan_seconds), show, failed=failed)
 
     def _show_plan(self, request: SegmentRequest, plan: dict[str, Any], problem: str) -> None:
