@@ -109,7 +109,8 @@ class Stage:
         buffer.open(QBuffer.OpenModeFlag.WriteOnly)
         self.window.grab().save(buffer, "PNG")
         picture = Image.open(io.BytesIO(bytes(buffer.data()))).convert("RGB")
-        small = picture.quantize(COLOURS, dither=Image.Dither.NONE)
+        # The default method would merge the colours of thin strokes.
+        small = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         small.save(IMAGES / f"napari-{name}.png", optimize=True)
 
 
@@ -135,23 +136,15 @@ def plan(stage: Stage) -> None:
     stage.wait(panel.start_button.isEnabled)
 
 
-def run(stage: Stage) -> None:
-    """A segmentation in progress."""
+def result(stage: Stage) -> None:
+    """The result, opened when it is complete."""
     panel = stage.panel("Segment")
     if not panel.start_button.isEnabled():
         plan(stage)
     panel.start_button.click()
-    stage.wait(lambda: panel.run.status is not None and panel.run.status["voxels_per_s"])
-    stage.panel("Segment").parent().parent().ensureWidgetVisible(panel.run)
-
-
-def result(stage: Stage) -> None:
-    """The result, opened when it is complete."""
-    panel = stage.panel("Segment")
-    if not panel.run.output:
-        run(stage)
     stage.wait(lambda: "electrode-labels.ome.zarr" in stage.viewer.layers)
     stage.viewer.layers["strokes"].visible = False
+    stage.panel("Segment").parent().parent().ensureWidgetVisible(panel.run)
 
 
 def distil(stage: Stage) -> None:
@@ -171,6 +164,8 @@ def cluster(stage: Stage) -> None:
     """Classes without strokes, and strokes made of two of them."""
     from qtpy.QtCore import Qt
 
+    for layer in stage.viewer.layers:
+        layer.visible = layer.name == "electrode"
     panel = stage.panel("Cluster")
     panel.classes.setValue(3)
     panel.run_button.click()
@@ -184,12 +179,12 @@ def similar(stage: Stage) -> None:
     for layer in stage.viewer.layers:
         layer.visible = layer.name == "electrode"
     panel = stage.panel("Similar")
-    panel.search((16 * 50.0, 128 * 50.0, 104 * 50.0))
+    panel.search((16 * 50.0, 37 * 50.0, 67 * 50.0))  # in a pore
     stage.wait(lambda: panel.heat is not None)
 
 
 PICTURES: dict[str, Callable[[Stage], None]] = {
-    function.__name__: function for function in (sample, plan, run, result, distil, cluster, similar)
+    function.__name__: function for function in (sample, plan, result, distil, cluster, similar)
 }
 
 

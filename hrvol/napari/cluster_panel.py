@@ -214,7 +214,7 @@ class ClusterPanel(QWidget):
         inform(f"{len(where[0]):,} pixels were added to the layer {layer.name}")
 
     def _strokes_layer(self, shape: tuple[int, ...], dtype: Any, chosen: Any) -> Any:
-        """Return the layer of strokes of this shape, which is added if there is none."""
+        """Return the layer of strokes of this shape, which is added without one."""
         layers = self.hub.viewer.layers
         if _STROKES in layers:
             layer = layers[_STROKES]

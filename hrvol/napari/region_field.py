@@ -145,7 +145,7 @@ def plane_region(volume: Volume, world: float | None) -> Box:
     Raises
     ------
     UsageError
-        There is none.
+        It is outside of the volume.
     """
     _, height, width = volume.shape
     z = (

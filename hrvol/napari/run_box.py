@@ -150,7 +150,7 @@ class RunBox(QGroupBox):
         return process is not None and process.running
 
     def _look(self) -> None:
-        """Read the ledger in a thread; a slow file system is not asked again before it has answered."""
+        """Read the ledger in a thread; a slow file system is not read again before it has answered."""
         if self._background.busy or not self.output:
             return
         output = self.output

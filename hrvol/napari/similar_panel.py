@@ -113,6 +113,7 @@ class SimilarPanel(QWidget):
         """Show a map at its plane, in the layer of the map before, and the point."""
         z, y, x = point
         about = placed(volume)
+        limits = min(float(np.percentile(heat, 1)), 0.99), 1.0
         if volume.ndim == 3:
             heat = heat[None]
             start = (about["translate"][0] + z * about["scale"][0], *about["translate"][1:])
@@ -123,7 +124,7 @@ class SimilarPanel(QWidget):
         name = f"similar to {z}, {y}, {x}" if volume.ndim == 3 else f"similar to {y}, {x}"
         try:
             self.heat = self.hub.viewer.add_image(
-                heat, name=name, colormap="turbo", contrast_limits=(0, 1), opacity=0.6, **about
+                heat, name=name, colormap="turbo", contrast_limits=limits, opacity=0.6, **about
             )
         except Exception as error:
             report(error)

@@ -22,7 +22,7 @@ MOST_BYTES = 8 * 2**30
 
 
 def stored_volume(layer: Any) -> str | None:
-    """Return the path of a volume that is what a layer shows; ``None`` if there is none."""
+    """Return the path of a volume that is what a layer shows; ``None`` without one."""
     source = source_of(layer)
     if source is None:
         return None

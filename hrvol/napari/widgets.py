@@ -137,7 +137,7 @@ class PathField(QWidget):
         self.setLayout(row(self._line, browse, stretch=0))
 
     def path(self) -> str:
-        """Return the absolute path, or URL; empty if there is none."""
+        """Return the absolute path, or URL; empty without one."""
         return absolute(self._line.text())
 
     def set_path(self, path: str) -> None:
