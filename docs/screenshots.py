@@ -19,7 +19,7 @@ IMAGES = Path(__file__).parent / "images"
 
 SIZE = 1280, 800
 
-COLOURS = 160
+COLOURS = 256
 """Of the PNG files, which are small then."""
 
 
@@ -109,8 +109,8 @@ class Stage:
         buffer.open(QBuffer.OpenModeFlag.WriteOnly)
         self.window.grab().save(buffer, "PNG")
         picture = Image.open(io.BytesIO(bytes(buffer.data()))).convert("RGB")
-        # The default method would merge the colours of thin strokes.
-        small = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        # Without the refinement, the colours of thin strokes would be merged.
+        small = picture.quantize(COLOURS, Image.Quantize.MEDIANCUT, 3, dither=Image.Dither.NONE)
         small.save(IMAGES / f"napari-{name}.png", optimize=True)
 
 

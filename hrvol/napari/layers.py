@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,11 @@ _ENTRY = "hrvol"
 
 _FURTHER = 64  # classes that have a colour without a name
 
-_cache = ChunkCache(_CACHE)
+
+@cache
+def shared_cache() -> ChunkCache:
+    """Return the cache of decoded chunks of all layers."""
+    return ChunkCache(_CACHE)
 
 
 def layer_of(picture: Picture) -> LayerData:
@@ -39,7 +44,7 @@ def layer_of(picture: Picture) -> LayerData:
     """
     first = picture.finest
     about = placed(first) | {"name": picture.name, "metadata": {_ENTRY: {"source": first.source}}}
-    arrays = [VoxelArray(level, _cache if picture.settled else None) for level in picture.levels]
+    arrays = [VoxelArray(level, shared_cache() if picture.settled else None) for level in picture.levels]
     data: Any = arrays
     if len(arrays) > 1:
         about["multiscale"] = True

@@ -35,7 +35,7 @@ _IDLE = 5000
 
 @dataclass(frozen=True)
 class _Look:
-    """What a look at the ledger of an output found, and how long it took."""
+    """What the ledger of an output held, and how long it took to read it."""
 
     output: str
     status: dict[str, Any]
