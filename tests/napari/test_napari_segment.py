@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_data import make_volume
 
 from hrvol.run.status import run_status
 from hrvol.volume.volume import open_labels
@@ -231,8 +232,9 @@ def test_a_layer_in_memory_is_saved_once(panel, viewer, files, tmp_path, grey):
 
 
 def test_watch_a_run_from_elsewhere_and_stop_it(panel, viewer, files, wait, news, tmp_path):
-    out = tmp_path / "elsewhere.ome.zarr"
-    arguments = ["segment", str(files / "volume.ome.zarr"), str(out), "-m", str(files / "model.hrvol")]
+    out, volume = tmp_path / "elsewhere.ome.zarr", tmp_path / "large.npy"
+    np.save(volume, make_volume(shape=(40, 300, 300))[0])  # so that it does not end before it is stopped
+    arguments = ["segment", str(volume), str(out), "-m", str(files / "model.hrvol")]
     command = [sys.executable, "-m", "hrvol", *arguments, "--engine", "serial", "--uncertainty"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -248,7 +250,7 @@ def test_watch_a_run_from_elsewhere_and_stop_it(panel, viewer, files, wait, news
         process.kill()
         process.wait()
     wait(panel.run._resume.isEnabled)
-    assert panel.volume.file()() == str(files / "volume.ome.zarr")
+    assert panel.volume.file()() == str(volume)
     assert panel.output.path() == str(out)
     assert panel.uncertainty.isChecked()
     assert panel.run.status["left"] > 0
@@ -262,7 +264,7 @@ def test_what_is_no_run_is_not_watched(panel, files, wait, news):
     assert not panel.run._timer.isActive()
 
 
-def test_only_hrvol_itself_is_stopped(tmp_path):
+def test_only_hrvol_itself_is_stopped(tmp_path, wait):
     import os
     import socket
 
@@ -276,6 +278,7 @@ def test_only_hrvol_itself_is_stopped(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", code, "hrvol", path])
     try:
         status = {"path": path, "drivers": [driver | {"pid": process.pid}]}
+        wait(lambda: local_driver(status) is not None)  # its command line appears a moment after its start
         assert local_driver(status).pid == process.pid
         assert local_driver({"path": path, "drivers": [driver | {"pid": process.pid, "host": "x"}]}) is None
         assert local_driver(status | {"path": str(tmp_path / "other.ome.zarr")}) is None
