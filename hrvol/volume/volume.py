@@ -293,7 +293,7 @@ def open_volume(
     return _build(array_parts(source), None, reading)
 
 
-def open_labels(source: Any, *, name: str | None = None) -> Volume:
+def open_labels(source: Any, *, name: str | None = None, level: int = 0) -> Volume:
     """Open strokes, a segmentation or a ground truth: like :func:`open_volume`, with an integer type.
 
     Parameters
@@ -302,6 +302,8 @@ def open_labels(source: Any, *, name: str | None = None) -> Volume:
         As for :func:`open_volume`. For an OME-Zarr image with labels, the labels are opened.
     name
         Name of the labels, if there are several; by default ``hrvol``, or the only ones.
+    level
+        Resolution level, 0 the finest.
 
     Raises
     ------
@@ -310,12 +312,12 @@ def open_labels(source: Any, *, name: str | None = None) -> Volume:
         several and no name was given.
     """
     if isinstance(source, str | Path | Location):
-        labels = _open_path(Location.of(source), name or "", 0)
+        labels = _open_path(Location.of(source), name or "", level)
     elif isinstance(source, zarr.Group):
         path = str(source.store_path)
-        labels = _build(node_parts(labels_of(source, path, name), path, 0, None), None, None)
+        labels = _build(node_parts(labels_of(source, path, name), path, level, None), None, None)
     else:
-        labels = open_volume(source)
+        labels = open_volume(source, level=level)
     if labels.dtype.kind not in "iu":
         raise InputError(f"{labels.source}: found labels of type {labels.dtype}, expected whole numbers")
     return labels

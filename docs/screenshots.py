@@ -1,0 +1,192 @@
+"""Make the screenshots of the napari plugin: a real viewer works on the sample, and is photographed.
+
+It needs a display with OpenGL (``xvfb-run -s "-screen 0 1280x800x24" python docs/screenshots.py``), the extra
+``napari-qt``, and a minute per picture. ``python docs/screenshots.py segment similar`` makes some of them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+IMAGES = Path(__file__).parent / "images"
+
+SIZE = 1280, 800
+
+COLOURS = 256
+"""Of the PNG files, which are small then."""
+
+
+def main(names: list[str]) -> None:
+    """Make the pictures of these names, or all."""
+    with tempfile.TemporaryDirectory(prefix="tomography-") as folder:
+        os.environ["NAPARI_CONFIG"] = str(Path(folder) / "napari.yaml")
+        os.environ["HOME"] = folder  # what the panels suggest is there
+        stage = Stage(Path(folder))
+        for name, make in PICTURES.items():
+            if not names or name in names:
+                make(stage)
+                stage.photograph(name)
+                print(f"docs/images/napari-{name}.png")
+        stage.viewer.close()
+
+
+class Stage:
+    """A viewer with the sample, and the dock.
+
+    Parameters
+    ----------
+    folder
+        Folder for what is computed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import napari
+        from npe2 import PluginManager, PluginManifest
+
+        from hrvol.napari import commands
+
+        self.folder, self.commands = folder, commands
+        self.viewer = napari.Viewer(show=False)
+        manager = PluginManager.instance()
+        if "hrvol" not in manager:  # not installed, but on the path
+            manager.register(PluginManifest.from_file(Path(__file__).parents[1] / "hrvol/napari/napari.yaml"))
+        self.window = self.viewer.window._qt_window
+        self.window.resize(*SIZE)
+        self.window.show()
+        self.viewer.open_sample("hrvol", "phantom")
+        self.viewer.dims.set_current_step(0, 16)
+        self.model = folder / "phases.hrvol"
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 600) -> None:
+        """Run the window until a condition holds."""
+        from qtpy.QtWidgets import QApplication
+
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                raise TimeoutError("the picture is not ready")
+            QApplication.processEvents()
+            time.sleep(0.01)
+
+    def rest(self, seconds: float = 1.0) -> None:
+        """Run the window for some time."""
+        end = time.monotonic() + seconds
+        self.wait(lambda: time.monotonic() > end)
+
+    def panel(self, title: str) -> Any:
+        """Show a tab of the dock."""
+        panel = self.commands.show(title, self.viewer)
+        panel.volume.set_layer(self.viewer.layers["electrode"])
+        return panel
+
+    def train(self) -> None:
+        """Train a model on the strokes of the sample, with classical features."""
+        import hrvol
+        from hrvol.napari.sample_data import phantom_folder
+
+        if not self.model.exists():
+            sample = phantom_folder()
+            pair = sample / "volume.ome.zarr", sample / "strokes.ome.zarr"
+            hrvol.save_model(hrvol.train_model([pair], recipe="classical"), self.model)
+
+    def photograph(self, name: str) -> None:
+        """Save the window as a small PNG."""
+        from PIL import Image
+        from qtpy.QtCore import QBuffer
+
+        self.rest()
+        for note in self.viewer.window._qt_viewer.findChildren(_notification()):
+            note.close()
+        self.rest(0.5)
+        buffer = QBuffer()
+        buffer.open(QBuffer.OpenModeFlag.WriteOnly)
+        self.window.grab().save(buffer, "PNG")
+        picture = Image.open(io.BytesIO(bytes(buffer.data()))).convert("RGB")
+        # Without the refinement, the colours of thin strokes would be merged.
+        small = picture.quantize(COLOURS, Image.Quantize.MEDIANCUT, 3, dither=Image.Dither.NONE)
+        small.save(IMAGES / f"napari-{name}.png", optimize=True)
+
+
+def _notification() -> Any:
+    from napari._qt.dialogs.qt_notification import NapariQtNotification
+
+    return NapariQtNotification
+
+
+def sample(stage: Stage) -> None:
+    """The sample, and the dock as it opens."""
+    stage.panel("Segment")
+
+
+def plan(stage: Stage) -> None:
+    """The plan of a segmentation."""
+    stage.train()
+    panel = stage.panel("Segment")
+    panel.model.set_path(str(stage.model))
+    panel.uncertainty.setChecked(True)
+    stage.wait(panel.model_text.text)
+    panel.plan_button.click()
+    stage.wait(panel.start_button.isEnabled)
+
+
+def result(stage: Stage) -> None:
+    """The result, opened when it is complete."""
+    panel = stage.panel("Segment")
+    if not panel.start_button.isEnabled():
+        plan(stage)
+    panel.start_button.click()
+    stage.wait(lambda: "electrode-labels.ome.zarr" in stage.viewer.layers)
+    stage.viewer.layers["strokes"].visible = False
+    stage.panel("Segment").parent().parent().ensureWidgetVisible(panel.run)
+
+
+def distil(stage: Stage) -> None:
+    """A student, and how it agrees with its teacher."""
+    stage.train()
+    panel = stage.panel("Distil")
+    panel.model.set_path(str(stage.model))
+    panel.minutes.setValue(0.5)
+    panel.size.setCurrentText("small")
+    panel.engine.setCurrentText("serial")
+    panel.accept.setChecked(True)
+    panel.run_button.click()
+    stage.wait(panel.result.text)
+
+
+def cluster(stage: Stage) -> None:
+    """Classes without strokes, and strokes made of two of them."""
+    from qtpy.QtCore import Qt
+
+    for layer in stage.viewer.layers:
+        layer.visible = layer.name == "electrode"
+    panel = stage.panel("Cluster")
+    panel.classes.setValue(3)
+    panel.run_button.click()
+    stage.wait(lambda: panel.list.count())
+    for i in range(2):
+        panel.list.item(i).setCheckState(Qt.CheckState.Checked)
+
+
+def similar(stage: Stage) -> None:
+    """What is similar to a point."""
+    for layer in stage.viewer.layers:
+        layer.visible = layer.name == "electrode"
+    panel = stage.panel("Similar")
+    panel.search((16 * 50.0, 37 * 50.0, 67 * 50.0))  # in a pore
+    stage.wait(lambda: panel.heat is not None)
+
+
+PICTURES: dict[str, Callable[[Stage], None]] = {
+    function.__name__: function for function in (sample, plan, result, distil, cluster, similar)
+}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

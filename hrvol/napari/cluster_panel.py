@@ -1,0 +1,259 @@
+"""The panel that finds classes without strokes, and turns them into strokes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QPixmap
+from qtpy.QtWidgets import (
+    QApplication,
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QGroupBox,
+    QListWidget,
+    QListWidgetItem,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from hrvol.errors import UsageError
+from hrvol.napari.background import Background
+from hrvol.napari.hub import Hub
+from hrvol.napari.job_box import JobBox
+from hrvol.napari.layers import classes_of, look_of_classes
+from hrvol.napari.notify import inform, reported
+from hrvol.napari.region_field import PLANE, RegionField
+from hrvol.napari.requests import ClusterRequest, absolute, command_line
+from hrvol.napari.seeds import strokes_of
+from hrvol.napari.widgets import PathField, VolumeField, button, form, guard_wheel, narrow, row, text_label
+
+_DEFAULT = "automatic"
+
+_PRESETS = (_DEFAULT, "cas", "cas-volume", "cas-paper")
+
+_STROKES = "strokes"
+
+_MOST = 2**33
+"""Most voxels of a layer of strokes in memory; untouched pages take none."""
+
+
+class ClusterPanel(QWidget):
+    """Label a volume without strokes.
+
+    Parameters
+    ----------
+    hub
+        What the panels share.
+    """
+
+    title = "Cluster"
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__()
+        self.hub = hub
+        self._background = Background(self)
+        self.labels: Any = None
+        self.volume, self.region = VolumeField(hub.viewer), RegionField(hub.viewer)
+        self.region.choose(PLANE)
+        self.recipe = narrow(QComboBox())
+        self.recipe.addItems(_PRESETS)
+        self.recipe.setEditable(True)
+        self.recipe.setToolTip("A preset, or the path of a recipe file")
+        self.classes, self.clusters, self.merge = QSpinBox(), QSpinBox(), QDoubleSpinBox()
+        self.classes.setRange(0, 1000)
+        self.classes.setSpecialValueText("by distance")
+        self.classes.setToolTip("Merge clusters until so many classes are left")
+        self.clusters.setRange(0, 10_000)
+        self.clusters.setSpecialValueText("80")
+        self.clusters.setToolTip("Number of k-means clusters before merging")
+        self.merge.setRange(0.05, 10)
+        self.merge.setSingleStep(0.05)
+        self.merge.setValue(1)
+        self.merge.setToolTip("Scale of the merging distance: below 1 merges less, above 1 more")
+        self.output = PathField("Choose the output", "OME-Zarr (*.ome.zarr)", save=True, hint="*.ome.zarr")
+        self.model = PathField(
+            "Choose the model's file", "Models (*.hrvol)", save=True, hint="none, or *.hrvol"
+        )
+        self.fresh = QCheckBox("replace earlier output")
+        self.run_button = button("Find classes", reported(self.run), "Group pixels that look alike")
+        self.copy_button = button("Copy command", reported(self.copy_command))
+        self.job = JobBox(hub.jobs, "cluster")
+        self.list = QListWidget()
+        self.list.setMaximumHeight(150)
+        self.strokes_button = button(
+            "Make strokes of chosen classes",
+            reported(self.make_strokes),
+            "Copy the inner parts of the chosen classes on the present plane to the layer of strokes",
+        )
+        self._lay_out()
+        self.volume.changed.connect(self._suggest_output)
+        self.classes.valueChanged.connect(lambda value: self.merge.setEnabled(not value))
+        self.job.changed.connect(lambda: self.run_button.setEnabled(not self.job.running))
+        self._suggest_output()
+
+    def _lay_out(self) -> None:
+        fields = form()
+        for name, field in (
+            ("Volume", self.volume),
+            ("Region", self.region),
+            ("Recipe", self.recipe),
+            ("Classes", self.classes),
+            ("Merge", self.merge),
+            ("Clusters", self.clusters),
+            ("Output", self.output),
+            ("Model", self.model),
+            ("", self.fresh),
+        ):
+            fields.addRow(name, field)
+        self.found = QGroupBox("Classes")
+        inner = QVBoxLayout(self.found)
+        inner.addWidget(self.list)
+        inner.addLayout(row(self.strokes_button))
+        layout = QVBoxLayout(self)
+        layout.addWidget(text_label("Finds classes without strokes; a few strokes decide better."))
+        layout.addLayout(fields)
+        layout.addLayout(row(self.run_button, self.copy_button))
+        layout.addWidget(self.job)
+        layout.addWidget(self.found)
+        layout.addStretch(1)
+        self.found.hide()
+        guard_wheel(self, self.recipe, self.classes, self.merge, self.clusters)
+
+    def collect(self) -> Callable[[], ClusterRequest]:
+        """Return a function that gives the request, to be called in a thread: it may save a layer.
+
+        Raises
+        ------
+        UsageError
+            Something is not chosen.
+        """
+        file, region = self.volume.file(), self.region.region()
+        recipe = self.recipe.currentText().strip()
+        request = ClusterRequest(
+            volume="-",
+            output=self.output.path(),
+            classes=self.classes.value(),
+            merge=round(self.merge.value(), 3),
+            clusters=self.clusters.value(),
+            recipe="" if recipe == _DEFAULT else recipe if recipe in _PRESETS else absolute(recipe),
+            model=self.model.path(),
+            fresh=self.fresh.isChecked(),
+        )
+        request.check()
+
+        def complete() -> ClusterRequest:
+            from hrvol.volume.volume import open_volume
+
+            path = file()
+            return replace(request, volume=path, region=region(open_volume(path)))
+
+        return complete
+
+    def run(self) -> None:
+        """Find classes in a process of its own."""
+        self._background.call(self.collect(), self.begin)
+
+    def begin(self, request: ClusterRequest) -> None:
+        """Start the search."""
+
+        def show(_: Any) -> None:
+            self.show_classes(self.hub.open_labels(request.output))
+            if request.model:
+                self.hub.model_chosen.emit(request.model)
+
+        self.job.start(request.arguments(), show, name=request.output)
+        self.fresh.setChecked(False)  # the next start resumes it
+
+    def show_classes(self, labels: Any) -> None:
+        """List the classes of a Labels layer."""
+        self.labels = labels
+        self.list.clear()
+        if labels is None:
+            return
+        about = {"features": labels.features, "colormap": labels.colormap}
+        values = [int(value) for value in labels.features.get("index", ()) if value]
+        for info in classes_of(about, values):
+            item = QListWidgetItem(info.name)
+            swatch = QPixmap(14, 14)
+            swatch.fill(QColor(*info.colour))
+            item.setIcon(_icon(swatch))
+            item.setData(Qt.ItemDataRole.UserRole, info)
+            item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
+            item.setCheckState(Qt.CheckState.Unchecked)
+            self.list.addItem(item)
+        self.found.show()
+
+    def make_strokes(self) -> None:
+        """Add the inner parts of the chosen classes, on the present plane, to the layer of strokes."""
+        items = [self.list.item(i) for i in range(self.list.count())]
+        chosen = [
+            item.data(Qt.ItemDataRole.UserRole)
+            for item in items
+            if item.checkState() == Qt.CheckState.Checked
+        ]
+        if not chosen:
+            raise UsageError("strokes: found no chosen class, expected at least one")
+        if self.labels is None or self.labels not in self.hub.viewer.layers:
+            raise UsageError("strokes: the layer of the classes is gone, expected to find classes first")
+        data = self.labels.data[0] if self.labels.multiscale else self.labels.data
+        plane = int(self.hub.viewer.dims.current_step[-3]) if data.ndim > 2 else None
+        values = np.asarray(data if plane is None else data[plane])
+        drawn = strokes_of(values, [info.value for info in chosen])
+        if not drawn.any():
+            raise UsageError("strokes: found none of the chosen classes on this plane")
+        layer = self._strokes_layer(data.shape, drawn.dtype, chosen)
+        where = np.nonzero(drawn)
+        places = where if plane is None else (np.full(len(where[0]), plane), *where)
+        layer.data_setitem(places, drawn[where])
+        inform(f"{len(where[0]):,} pixels were added to the layer {layer.name}")
+
+    def _strokes_layer(self, shape: tuple[int, ...], dtype: Any, chosen: Any) -> Any:
+        """Return the layer of strokes of this shape, which is added without one."""
+        layers = self.hub.viewer.layers
+        if _STROKES in layers:
+            layer = layers[_STROKES]
+            if (
+                layer._type_string == "labels"
+                and not layer.multiscale
+                and tuple(layer.data.shape) == tuple(shape)
+            ):
+                return layer
+        if np.prod(shape, dtype=np.float64) > _MOST:
+            raise UsageError(f"strokes: found a volume of {shape}, expected at most {_MOST:.1e} voxels")
+        labels = self.labels
+        return self.hub.viewer.add_labels(
+            np.zeros(shape, dtype),
+            name=_STROKES,
+            scale=labels.scale,
+            translate=labels.translate,
+            units=labels.units,
+            axis_labels=labels.axis_labels,
+            **look_of_classes(chosen),
+        )
+
+    def copy_command(self) -> None:
+        """Copy the exact command line."""
+
+        def put(request: ClusterRequest) -> None:
+            QApplication.clipboard().setText(command_line(request.arguments()))
+            inform("the command line was copied")
+
+        self._background.call(self.collect(), put)
+
+    def _suggest_output(self) -> None:
+        if self.output.property("suggested") in (None, self.output.path()):
+            path = str(self.volume.folder() / f"{self.volume.name()}-classes.ome.zarr")
+            self.output.set_path(path)
+            self.output.setProperty("suggested", absolute(path))
+
+
+def _icon(pixmap: QPixmap) -> Any:
+    from qtpy.QtGui import QIcon
+
+    return QIcon(pixmap)
