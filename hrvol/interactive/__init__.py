@@ -1,0 +1,1 @@
+"""A session of drawing strokes and seeing what they give, without a user interface."""
