@@ -14,7 +14,6 @@ from hrvol.interactive.live import Fitted, LivePreviews
 from hrvol.interactive.parts import TileParts
 from hrvol.interactive.places import Candidates, Place, candidates_of, choose_places
 from hrvol.interactive.regions import Region, TileKey, keys_of_region, tile_keys
-from hrvol.interactive.stages import Stage
 from hrvol.volume.grid.regions import stratified_tiles
 from hrvol.volume.grid.tiling import whole
 
@@ -93,11 +92,11 @@ def find_places(
 
 def _fitted(parts: TileParts, live: LivePreviews, drawn: Drawn, region: Region, gate: Gate) -> Fitted:
     """Return the classifier of the best stage that enough is known of; compute the coarsest if needed."""
-    for stage in live.usable(drawn):
-        found = live.fit(stage, drawn, gate)
+    for usable in live.usable(drawn):
+        found = live.fit(usable, drawn, gate)
         if found is not None:
             return found
-    stage: Stage = live.stages[0]
+    stage = live.stages[0]
     for key in keys_of_region(parts.volume.shape, parts.tiles, region)[:1]:
         parts.prepare(stage, key, gate)
         live.note_basis(stage, key)

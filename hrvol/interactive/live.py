@@ -97,10 +97,11 @@ class LivePreviews:
 
     def fit(self, stage: Stage, drawn: Drawn, gate: Gate) -> Fitted | None:
         """Return the classifier of a stage, or ``None`` if the features of too few pixels are known."""
+        gate.check()  # not below: work that is held must not keep others from fitting
         with self._lock:
-            return self._fit(stage, drawn, gate)
+            return self._fit(stage, drawn)
 
-    def _fit(self, stage: Stage, drawn: Drawn, gate: Gate) -> Fitted | None:
+    def _fit(self, stage: Stage, drawn: Drawn) -> Fitted | None:
         pixels = self.pixels(drawn)
         features, known, _ = self.rows.collect(stage, pixels)
         count = int(known.sum())
@@ -110,7 +111,6 @@ class LivePreviews:
         basis = self._bases.get(stage.name)
         if not _enough(pixels.labels, known, 0.0) or (stage.features.uses_deep and basis is None):
             return None
-        gate.check()
         featuriser = self._parts.load(stage.features)
         classifier = LiveClassifier.fit(
             features,
@@ -144,7 +144,7 @@ class LivePreviews:
         return (max(shares, key=lambda entry: int(entry[1].sum()))[0],)
 
     def make(
-        self, region: Region, drawn: Drawn, gate: Gate, publish: Callable[[RawPreview], None]
+        self, region: Region, drawn: Drawn, gate: Gate, publish: Callable[[RawPreview], object]
     ) -> RawPreview | None:
         """Make previews of a region, coarse to fine.
 
