@@ -140,11 +140,6 @@ class Session:
         return self.volume.shape
 
     @property
-    def shape(self) -> Shape3:
-        """Voxels (z, y, x) of the volume."""
-        return self.volume.shape
-
-    @property
     def live(self) -> bool:
         """Whether previews follow the strokes and the view; else :meth:`update` makes one."""
         return self._work.live
@@ -284,6 +279,8 @@ class Session:
 
     def close(self) -> None:
         """End the session and its threads. The drawing stays open."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         self._changed.set()
         self._unsubscribe()
