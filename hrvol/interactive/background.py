@@ -86,6 +86,7 @@ class Background:
             on_new=self._features_arrived,
             on_progress=self._progress,
             idle=lambda: not self._slow.busy.is_set(),
+            threads=options.threads,
         )
         self._slow.submit("warm", self._warm)
 
@@ -221,6 +222,8 @@ class Background:
         """Return the exact preview of what is seen, computed when nothing has changed for some seconds."""
         until = time.monotonic() + idle
         while time.monotonic() < until:
+            if self._previews.busy.is_set():
+                until = time.monotonic() + idle
             gate.check()
             time.sleep(_POLL)
         region = self.shown.region

@@ -8,8 +8,8 @@ from pathlib import Path
 from hrvol.features.weights.source import WeightsSource
 from hrvol.interactive.tile_cache import MOST_BYTES
 
-MEMORY = 2**30
-"""Bytes of features in memory."""
+MEMORY = 3 * 2**28
+"""Bytes of features in memory; more where a view needs more."""
 
 
 @dataclass(frozen=True)

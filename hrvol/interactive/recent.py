@@ -34,6 +34,11 @@ class Recent(Generic[V]):
         """Bytes that all values may have."""
         return self._most
 
+    def allow(self, most_bytes: int) -> None:
+        """Allow more bytes from now on; fewer than before change nothing."""
+        with self._lock:
+            self._most = max(self._most, most_bytes)
+
     def get(self, key: Hashable) -> V | None:
         """Return a value, which becomes the most recent one, or ``None``."""
         with self._lock:

@@ -61,7 +61,6 @@ def test_parts_cover_a_region_once_at_any_step(step):
             found = sampled(view, part, region, step)
             if found is None:
                 continue
-            top, _, left, _ = view.tile.window
             window = image[view.tile.window_slices]
             total[found.out] += found.weight
             seen[found.out] += found.weight * window[found.window]

@@ -185,7 +185,7 @@ def test_newer_updates_cancel_older_ones(begin):
 
 
 def test_errors_are_one_line_each(begin, scene):
-    image, truth, _ = scene
+    image, _, _ = scene
     empty = ReadDrawing(np.zeros(SHAPE, np.uint8))
     session, drawing = begin(drawing=empty)
     lines = []

@@ -119,5 +119,10 @@ def test_the_memory_keeps_the_most_recent_values():
     assert (recent.get(6), recent.get(5), recent.nbytes) == ("6", None, 500)
     recent.put(6, "six", 10)
     assert (recent.get(6), recent.nbytes) == ("six", 10)
+    recent.allow(50)
+    assert recent.most_bytes == 100
+    recent.allow(200)
+    recent.put(7, "7", 150)
+    assert recent.get(6) == "six"
     recent.clear()
     assert recent.get(6) is None
