@@ -222,8 +222,8 @@ def render(rows: list[list[str]], machine: str, strokes: int) -> str:
             "",
             f"{machine} `python -m benchmarks.quality.next_places`.",
             "",
-            f"Mean IoU after {strokes} strokes at random places, and the strokes at next places that reach it;",
-            f"aimed at: {AT_MOST:.0%} at most.",
+            f"Mean IoU after {strokes} strokes at random places, and the strokes at next places that",
+            f"reach it; aimed at: {AT_MOST:.0%} at most.",
             "",
             table(head, rows),
         ]
