@@ -1,6 +1,6 @@
 """Run work in the background, one piece after the other, of which a newer one replaces an older one.
 
-Work is cancelled by a :class:`Gate` that it checks between its steps. Whoever waits holds a :class:`Ticket`.
+Work is cancelled by a :class:`Gate` that it checks between its steps. A :class:`Ticket` waits for its result.
 """
 
 from __future__ import annotations

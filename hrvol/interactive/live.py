@@ -130,7 +130,7 @@ class LivePreviews:
     def usable(self, drawn: Drawn) -> tuple[Stage, ...]:
         """Return the stages that enough stroke pixels have features of, the best first.
 
-        If there is none, the one with the most.
+        Without such a stage, the one with the most.
         """
         labels = self.pixels(drawn).labels
         shares = []

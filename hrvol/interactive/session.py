@@ -206,7 +206,7 @@ class Session:
         return self._work.update()
 
     def preview(self) -> Preview | None:
-        """Return the present preview, or ``None`` if there is none yet."""
+        """Return the present preview, or ``None`` before the first one."""
         return self._work.shown.preview
 
     def on_preview(self, function: Callable[[Preview], None]) -> Unsubscribe:
