@@ -1,4 +1,4 @@
-"""Find places to draw next: uncertain ones that differ from what is drawn and from each other."""
+"""Find places to draw next: they stand for many uncertain pixels that are unlike what is drawn."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from hrvol.run.predict import entropy
 STEP = 4
 """Pixels between values of the uncertainty."""
 
-SIDE = 7
-"""Values over which the uncertainty is averaged: about the size of a stroke."""
+SIDE = 3
+"""Values over which the uncertainty is averaged: about the width of a stroke."""
 
 _EVERY = 2  # of the values, a candidate
 
 _NEAR = 12  # pixels from a stroke or another place within which no place is chosen
+
+_MOST = 2000  # candidates that are compared with each other
 
 _COMPARED = 2000  # pixels of strokes that candidates are compared with
 
@@ -133,12 +135,14 @@ def candidates_of(
 
 
 def choose_places(
-    candidates: Candidates, drawn: Drawn, features: NDArray[np.float32], count: int
+    candidates: Candidates, drawn: Drawn, features: NDArray[np.float32], count: int, seed: int = 0
 ) -> tuple[Place, ...]:
-    """Choose candidates one by one: the product of uncertainty and distance to what is drawn is the largest.
+    """Choose candidates one by one: the one that brings most uncertainty near to what is known.
 
-    The distance is that of features, each column over its standard deviation, to the nearest pixel of a
-    stroke or place that was chosen before; it counts up to saturation at the median of all.
+    The distance of a candidate to what is known is that of its features, each column over its standard
+    deviation, to the nearest pixel of a stroke or place that was chosen before. A place is worth as much as
+    it shortens these distances, summed over all candidates times their uncertainty (greedy facility
+    location). So a place stands for many others; an uncertain outlier, which teaches little, does not win.
 
     Parameters
     ----------
@@ -150,40 +154,39 @@ def choose_places(
         ``(m, D)`` of pixels of strokes.
     count
         Number of places; there may be fewer.
+    seed
+        Chooses among more candidates than can be compared.
     """
+    if len(candidates.places) > _MOST:
+        chosen = np.random.default_rng(seed).choice(len(candidates.places), _MOST, replace=False)
+        chosen.sort()
+        candidates = Candidates(
+            candidates.places[chosen], candidates.uncertainty[chosen], candidates.features[chosen]
+        )
     scale = candidates.features.std(axis=0)
     scale[scale == 0] = 1
     points = candidates.features / scale
-    known = features[:: max(1, len(features) // _COMPARED)] / scale
-    distance = _nearest(points, known)
+    known = features[:: max(1, len(features) // _COMPARED)] / scale if len(features) else features
+    apart = _distances(points, points)
+    distance = _distances(points, known).min(axis=1) if len(known) else apart.max(axis=1)
     free = ~_near(candidates.places, drawn.painted.places)
-    chosen: list[int] = []
-    while len(chosen) < count and free.any():
-        middle = max(float(np.median(distance)), 1e-12)
-        score = candidates.uncertainty * (distance / (distance + middle))
-        score[~free] = -1
-        best = int(np.argmax(score))
-        chosen.append(best)
-        distance = np.minimum(distance, _nearest(points, points[best : best + 1]))
+    found: list[Place] = []
+    while len(found) < count and free.any():
+        gains = (candidates.uncertainty[:, None] * np.maximum(distance[:, None] - apart, 0)).sum(axis=0)
+        best = int(np.argmax(np.where(free, gains, -1)))
+        z, y, x = (int(value) for value in candidates.places[best])
+        found.append(Place(z, y, x, float(candidates.uncertainty[best])))
+        distance = np.minimum(distance, apart[:, best])
         free &= ~_near(candidates.places, candidates.places[best : best + 1])
-    found = []
-    for i in chosen:
-        z, y, x = (int(value) for value in candidates.places[i])
-        found.append(Place(z, y, x, float(candidates.uncertainty[i])))
     return tuple(found)
 
 
-def _nearest(points: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the distance of each point to the nearest of others."""
-    if not len(others):
-        return np.ones(len(points))
-    lengths = (others.astype(np.float64) ** 2).sum(axis=1)
-    found = np.empty(len(points))
-    for start in range(0, len(points), 4096):
-        some = points[start : start + 4096].astype(np.float64)
-        squares = (some**2).sum(axis=1)[:, None] + lengths - 2 * (some @ others.T)
-        found[start : start + 4096] = np.sqrt(np.maximum(squares.min(axis=1), 0))
-    return found
+def _distances(points: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the distances ``(n, m)`` of points to others."""
+    a, b = points.astype(np.float32), others.astype(np.float32)
+    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * (a @ b.T)
+    distances: NDArray[np.float32] = np.sqrt(np.maximum(squares, 0))
+    return distances
 
 
 def _near(places: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -228,7 +228,7 @@ class Session:
     def next_places(self, count: int = 1, planes: Scope = "view") -> tuple[Place, ...]:
         """Return places where a stroke would teach most, the best first.
 
-        They are uncertain, and differ from what is drawn and from each other.
+        They stand for many uncertain pixels that are unlike what is drawn, and differ from each other.
 
         Parameters
         ----------

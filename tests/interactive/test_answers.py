@@ -72,6 +72,10 @@ def test_uncertain_places_that_differ_are_chosen():
     chosen = choose_places(Candidates(places, uncertainty, features), drawn, features[:10], 2)
     kinds = {int(groups[p.row // 20]) for p in chosen}
     assert kinds == {1, 3}  # not what is drawn already, nor what is certain
+    # An outlier, however uncertain, stands for nothing else.
+    features[0], uncertainty[0] = 40, 1
+    (place,) = choose_places(Candidates(places, uncertainty, features), drawn, features[10:20], 1)
+    assert place.row > 0
     assert choose_places(Candidates(places, uncertainty, features), drawn, features[:0], 3)
 
 
