@@ -218,14 +218,19 @@ class Background:
         model: Model = self._exact_models().train(drawn, gate, self._progress)
         return drawn, model
 
-    def _exactly(self, gate: Gate, *, idle: float) -> Preview:
-        """Return the exact preview of what is seen, computed when nothing has changed for some seconds."""
+    def _wait(self, gate: Gate, idle: float) -> None:
+        """Wait until nothing else has been computed for some seconds."""
         until = time.monotonic() + idle
         while time.monotonic() < until:
-            if self._previews.busy.is_set():
-                until = time.monotonic() + idle
             gate.check()
+            if self._previews.busy.is_set() or self._features.busy.is_set():
+                until = time.monotonic() + idle
             time.sleep(_POLL)
+
+    def _exactly(self, gate: Gate, *, idle: float) -> Preview:
+        """Return the exact preview of what is seen, computed when nothing has changed for some seconds."""
+        if idle:
+            self._wait(gate, idle)
         region = self.shown.region
         if region is None:
             raise UsageError("update: found no view, expected one to make a preview of")

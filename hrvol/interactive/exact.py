@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hrvol.features.featuriser import Featuriser
 from hrvol.interactive.drawing import Drawn
 from hrvol.interactive.lane import Gate
-from hrvol.interactive.parts import TileParts, tokens_at
+from hrvol.interactive.parts import TileParts, filtered, tokens_at
 from hrvol.interactive.preview import RawPreview
 from hrvol.interactive.regions import Region, region_parts
 from hrvol.interactive.stroke_rows import Rows
@@ -70,7 +70,7 @@ class KeptFeaturiser(Featuriser):
         tokens = None
         if self.spec.uses_deep:
             tokens = self._parts.tokens(self.spec, image, self._gate, exact=True)
-        filtered = self._filters(image).permute(1, 2, 0) if self.spec.uses_classical else None
+        values = filtered(self._filters, image) if self.spec.uses_classical else None
         buffer = torch.empty((min(rows, bottom - top), columns.stop - columns.start, len(self.channels)))
         for start in range(top, bottom, rows):
             self._gate.check()
@@ -78,8 +78,9 @@ class KeptFeaturiser(Featuriser):
             features = buffer[: stripe.stop - start]
             if tokens is not None:
                 tokens.spread(stripe, columns, features[:, :, self.groups["deep"]])
-            if filtered is not None:
-                features[:, :, self.groups["classical"]] = filtered[stripe, columns]
+            if values is not None:
+                inside_of = torch.from_numpy(values[:, stripe, columns])
+                features[:, :, self.groups["classical"]] = inside_of.permute(1, 2, 0)
             yield slice(start - top, stripe.stop - top), features.numpy()
 
     def at(self, image: NDArray[Any], y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float32]:
@@ -92,7 +93,7 @@ class KeptFeaturiser(Featuriser):
             tokens = self._parts.tokens(self.spec, image, self._gate, exact=True)
             features[:, self.groups["deep"]] = tokens_at(tokens, y, x)
         if self.spec.uses_classical:
-            features[:, self.groups["classical"]] = self._filters(image)[:, y, x].numpy(force=True).T
+            features[:, self.groups["classical"]] = filtered(self._filters, image)[:, y, x].T
         return features
 
 

@@ -151,7 +151,7 @@ class Fetcher:
     def _room(self, keys: Sequence[TileKey], stage: Stage) -> int:
         """Return how many planes the memory holds beside the one that is seen, on either side."""
         whole = sum(self._size(stage, key) for key in keys)
-        return min(AHEAD, (self._parts.memory.most_bytes // whole - 1) // 3) if whole else 0
+        return min(AHEAD, (self._parts.memory.most_bytes // whole - 1) // 2) if whole else 0
 
     def _size(self, stage: Stage, key: TileKey) -> int:
         """Return the bytes of the features of a tile; 0 if they are not in memory."""

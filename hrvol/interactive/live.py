@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from hrvol.classes import ClassInfo
 from hrvol.interactive.drawing import Drawn
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.live_classifier import PER_CLASS, Basis, LiveClassifier
-from hrvol.interactive.parts import TileParts, TileValues
+from hrvol.interactive.parts import DeepPart, FilterPart, TileParts, TileValues
 from hrvol.interactive.preview import RawPreview
 from hrvol.interactive.regions import Region, RegionPart, TileKey, region_parts, tile_keys
 from hrvol.interactive.stages import ORDER, Stage, StageName
@@ -49,6 +50,14 @@ class Fitted:
     known: int
 
 
+@dataclass(frozen=True, eq=False)
+class _Predicted:
+    """Probabilities of a tile, and the classifier and features that they are from."""
+
+    source: tuple[Fitted, DeepPart | None, FilterPart | None]
+    probabilities: NDArray[np.float32]
+
+
 class LivePreviews:
     """Makes previews from features in memory; computes none.
 
@@ -78,6 +87,7 @@ class LivePreviews:
         self._fitted: dict[tuple[StageName, int], Fitted] = {}
         self._bases: dict[StageName, Basis] = {}
         self._chosen: tuple[int, StrokePixels] | None = None
+        self._predicted: dict[int, dict[Any, _Predicted]] = {}  # of the last preview of each step
 
     def pixels(self, drawn: Drawn) -> StrokePixels:
         """Return the stroke pixels that previews are trained on."""
@@ -237,6 +247,7 @@ class LivePreviews:
         total = np.zeros((len(infos), height, width), np.float32)
         names = set()
         complete = True
+        predicted: dict[Any, _Predicted] = {}
         for part in parts:
             for view in part.views:
                 stage, values = chosen[id(view)]
@@ -249,11 +260,19 @@ class LivePreviews:
                 if where is None:
                     continue
                 names.add(fitted.stage.name)
-                proba = fitted.classifier.predict(values, *where.window, gate, threads=self._threads)
+                name = view.tile.core, region.bounds
+                last = self._predicted.get(step, {}).get(name)
+                source = fitted, values.deep, values.filters
+                if last is not None and last.source == source:
+                    proba = last.probabilities
+                else:
+                    proba = fitted.classifier.predict(values, *where.window, gate, threads=self._threads)
+                predicted[name] = _Predicted(source, proba)
                 for k in range(len(infos)):
                     total[(k, *where.out)] += where.weight * proba[..., k]
         if not names:
             return None
+        self._predicted[step] = predicted
         sums = total.sum(axis=0)
         np.divide(total, sums, out=total, where=sums > 0)
         return RawPreview(

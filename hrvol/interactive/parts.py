@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.features.filters.bank import classical_features
 from hrvol.features.weights.source import WeightsSource
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.recent import Recent
@@ -134,6 +135,17 @@ def image_digest(image: NDArray[np.float32]) -> str:
     """Return a digest of the grey values in [0, 1] that the features of a tile are computed from."""
     data = np.ascontiguousarray(image, np.float32)
     return hashlib.blake2b(f"{data.shape}".encode() + data.tobytes(), digest_size=20).hexdigest()
+
+
+def filtered(featuriser: Featuriser, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the values ``(C, Y, X)`` of filters, with the bits of a featuriser of filters."""
+    if featuriser.device.type != "cpu":
+        values: NDArray[np.float32] = featuriser(image).numpy(force=True)
+        return values
+    found: NDArray[np.float32] = classical_features(
+        np.ascontiguousarray(image, np.float32), featuriser.spec.classical
+    )
+    return found
 
 
 class TileParts:
@@ -262,7 +274,7 @@ class TileParts:
         with self._alone(name, gate):
             if self.memory.get(name) is None:
                 featuriser = self.load(FeatureSpec(kind="classical", classical=spec))
-                part = FilterPart.of(featuriser(image).numpy(force=True), tile)
+                part = FilterPart.of(filtered(featuriser, image), tile)
                 self.memory.put(name, part, part.values.nbytes)
 
     @contextmanager
