@@ -77,7 +77,7 @@ class Background:
         self._publishing = Lane("publish", self.failed)
         self._previews = Lane("preview", self.failed)
         holds = (self._previews.busy,)
-        self._slow = Lane("model", self.failed, holds)
+        self._slow = Lane("model", self.failed, holds, yields=True)  # fits cannot be held
         self._features = Lane("features", self.failed, holds)
         self._fetcher = Fetcher(
             self._parts,
@@ -220,11 +220,13 @@ class Background:
 
     def _wait(self, gate: Gate, idle: float) -> None:
         """Wait until nothing else has been computed for some seconds."""
-        until = time.monotonic() + idle
-        while time.monotonic() < until:
+        quiet = 0.0  # counted in steps: on a busy machine they are longer
+        while quiet < idle:
+            began = time.monotonic()
             gate.check()
-            if self._previews.busy.is_set() or self._features.busy.is_set():
-                until = time.monotonic() + idle
+            held = time.monotonic() - began > _POLL
+            busy = held or self._previews.busy.is_set() or self._features.busy.is_set()
+            quiet = 0.0 if busy else quiet + _POLL
             time.sleep(_POLL)
 
     def _exactly(self, gate: Gate, *, idle: float) -> Preview:

@@ -5,6 +5,8 @@ Work is cancelled by a :class:`Gate` that it checks between its steps. A :class:
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future, InvalidStateError
@@ -12,6 +14,8 @@ from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+_NICE = 10
 
 _STEP = 0.01  # seconds between two looks at what holds a gate
 
@@ -127,6 +131,8 @@ class Lane:
         Called with what work raises, in the lane's thread.
     holds
         Events that hold the work while they are set.
+    yields
+        Whether other threads get the processor first, where the system can do that (Linux).
 
     Attributes
     ----------
@@ -139,9 +145,11 @@ class Lane:
         name: str,
         on_error: Callable[[BaseException], None] = lambda error: None,
         holds: Iterable[threading.Event] = (),
+        *,
+        yields: bool = False,
     ) -> None:
         self.busy = threading.Event()
-        self._on_error, self._holds = on_error, tuple(holds)
+        self._on_error, self._holds, self._yields = on_error, tuple(holds), yields
         self._waiting: dict[str, tuple[Ticket[Any], Callable[[Gate], Any]]] = {}
         self._running: tuple[str, Ticket[Any]] | None = None
         self._changed = threading.Condition()
@@ -197,6 +205,9 @@ class Lane:
             self._thread.join(timeout)
 
     def _run(self) -> None:
+        if self._yields and sys.platform == "linux":  # threads that it starts inherit this
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while True:
             with self._changed:
                 self._running = None

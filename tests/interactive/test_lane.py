@@ -1,5 +1,7 @@
 """Work in the background: newest wins, held and cancelled work."""
 
+import os
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -107,3 +109,13 @@ def test_a_lane_is_busy_while_work_waits_or_runs(lane):
             break
         time.sleep(0.01)
     assert not lane.busy.is_set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no priorities of threads")
+def test_work_that_yields_has_a_lower_priority(lane):
+    def priority(gate):
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    yielding = Lane("slow", yields=True)
+    assert yielding.submit("a", priority).result(5) > lane.submit("a", priority).result(5)
+    yielding.close()
