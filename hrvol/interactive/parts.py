@@ -180,7 +180,7 @@ class TileParts:
         self.device, self.weights, self.disk = device, weights, disk
         self.memory: Recent[DeepPart | FilterPart] = Recent(memory)
         self._digests: Recent[str] = Recent(2**24)  # of images, by plane and window; 100 bytes each
-        self._computed: set[tuple[Any, str]] = set()
+        self._computed: set[tuple[Any, ...]] = set()
         self._computing = threading.Condition()
         self._visited: dict[TileKey, None] = {}
 
@@ -202,13 +202,15 @@ class TileParts:
         digest = self._digests.get(self._name(key))
         if digest is None:
             return None
-        found: list[Any] = []
         spec = stage.features
-        for used, part in ((spec.uses_deep, spec.deep), (spec.uses_classical, spec.classical)):
-            found.append(self.memory.get((part, digest)) if used else None)
-            if used and found[-1] is None:
-                return None
-        return TileValues(found[0], found[1])
+        deep = self.memory.get((spec.deep, digest)) if spec.uses_deep else None
+        name = (spec.classical, digest, self.tile(key).core)
+        filters = self.memory.get(name) if spec.uses_classical else None
+        if (spec.uses_deep and deep is None) or (spec.uses_classical and filters is None):
+            return None
+        assert not isinstance(deep, FilterPart)
+        assert not isinstance(filters, DeepPart)
+        return TileValues(deep, filters)
 
     def prepare(self, stage: Stage, key: TileKey, gate: Gate) -> None:
         """Have the features of a tile in memory: read from disk, or computed.
@@ -270,7 +272,7 @@ class TileParts:
         return part.tokens
 
     def _filters(self, spec: ClassicalSpec, image: NDArray[np.float32], tile: Tile, gate: Gate) -> None:
-        name = (spec, image_digest(image))
+        name = (spec, image_digest(image), tile.core)  # tiles at a border may share a window
         with self._alone(name, gate):
             if self.memory.get(name) is None:
                 featuriser = self.load(FeatureSpec(kind="classical", classical=spec))
@@ -278,7 +280,7 @@ class TileParts:
                 self.memory.put(name, part, part.values.nbytes)
 
     @contextmanager
-    def _alone(self, name: tuple[Any, str], gate: Gate) -> Iterator[None]:
+    def _alone(self, name: tuple[Any, ...], gate: Gate) -> Iterator[None]:
         """Wait while another thread computes the same, then be the one that does."""
         with self._computing:
             while name in self._computed:

@@ -131,6 +131,22 @@ def test_little_memory_is_enough(scene, weights):
     assert parts.get(stage, (0, 0, 1)) is not None
 
 
+def test_tiles_at_a_border_may_share_their_window(scene, weights):
+    image, _ = scene
+    parts = parts_of(image, CLASSICAL, weights)
+    (stage,) = stages_of(CLASSICAL)
+    first, second = (0, 0, 1), (0, 0, 2)
+    assert parts.tile(first).window == parts.tile(second).window
+    for key in (first, second):
+        parts.prepare(stage, key, Gate())
+    for key in (first, second):
+        rows, columns = labelled(parts.tile(key))
+        assert parts.get(stage, key).filters.stripe(rows, columns).shape[:2] == (
+            rows.stop - rows.start,
+            columns.stop - columns.start,
+        )
+
+
 def test_stages_end_with_the_recipe():
     for name, names in {
         "fast": ["filters", "recipe"],

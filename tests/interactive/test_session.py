@@ -40,12 +40,15 @@ def begin(scene, weights, tmp_path):
         drawing.source = SOURCE
         options = {"cache": tmp_path / "cache", "threads": 2, "device": "cpu"} | options
         session = Session.open(image, drawing, recipe=recipe, weights_path=weights, **options)
+        session.on_error(errors.append)
         opened.append(session)
         return session, drawing
 
+    errors = []
     yield start
     for session in opened:
         session.close()
+    assert not [line for line in errors if "two" not in line and "expected one to make" not in line]
 
 
 class Seen(list):
@@ -54,7 +57,9 @@ class Seen(list):
     def __init__(self, session):
         super().__init__()
         self._new = threading.Condition()
+        self.errors = []
         session.on_preview(self._add)
+        session.on_error(self.errors.append)
 
     def _add(self, preview):
         with self._new:
@@ -63,7 +68,10 @@ class Seen(list):
 
     def wait(self, wanted, timeout=WAIT):
         with self._new:
-            assert self._new.wait_for(lambda: any(map(wanted, self)), timeout), [p.version for p in self]
+            assert self._new.wait_for(lambda: any(map(wanted, self)), timeout), (
+                self.errors,
+                [(p.stage, p.exact, p.complete, p.version) for p in self],
+            )
             return next(p for p in self if wanted(p))
 
 
