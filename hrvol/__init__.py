@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hrvol.explore.similar import find_similar
     from hrvol.features.featuriser import Featuriser, load_featuriser
     from hrvol.info import describe
+    from hrvol.interactive.session import Session
     from hrvol.planning.plan_run import plan_run
     from hrvol.recipe.recipe import Recipe
     from hrvol.run.cluster import cluster_volume
@@ -41,6 +42,7 @@ _HOME = {
     "RawLayout": "hrvol.volume.read_options",
     "ReadOptions": "hrvol.volume.read_options",
     "Recipe": "hrvol.recipe.recipe",
+    "Session": "hrvol.interactive.session",
     "StrokesSource": "hrvol.volume.strokes.source",
     "Volume": "hrvol.volume.volume",
     "build_pyramid": "hrvol.run.pyramid.build_pyramid",
@@ -74,6 +76,7 @@ __all__ = [
     "RawLayout",
     "ReadOptions",
     "Recipe",
+    "Session",
     "StrokesSource",
     "Volume",
     "__version__",

@@ -1,1 +1,1 @@
-"""Sessions without a GUI: strokes that are drawn, features of visited planes, models and previews."""
+"""A session of drawing strokes and seeing what they give, without a user interface."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hrvol.arrays import Array, Shape3, added_up, beside, most_likely, namespace, to_host, where_is
 from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
-from hrvol.recipe.specs import CrfSpec
+from hrvol.recipe.specs import CrfSpec, TileSpec
 from hrvol.run.classify import classify
 from hrvol.run.options import PredictOptions
 from hrvol.segment.class_weights import weighted
@@ -90,7 +90,7 @@ def read_window(
 
 def window_box(block: Block, part: Box, shape: Shape3, model: Model) -> Box:
     """Return the voxels of a volume of this shape that :func:`read_window` reads."""
-    return (part[0], *_bounds(_views(block, part, shape, model)))
+    return (part[0], *_bounds(part_views(block, part, shape, model.recipe.tiles)))
 
 
 def predict_part(
@@ -122,8 +122,7 @@ def predict_part(
     on_plane
         Called with the number of planes done.
     """
-    views = _views(block, part, volume.shape, model)
-    top, left = (bound.start for bound in _bounds(views))
+    views = part_views(block, part, volume.shape, model.recipe.tiles)
     neighbours = [(i, j) for i, j, _ in overlap_pairs([view.tile for view in views])]
     seams = SeamDisagreement()
     depth, height, width = box_shape(part)
@@ -136,13 +135,9 @@ def predict_part(
         uncertainty = np.zeros((depth, height, width), np.uint8)
     for k in range(depth):
         if mask is None or mask[k].any():
-            tiles = []
-            for view in views:
-                y0, y1, x0, x1 = view.tile.window
-                image = to_unit(raw[k, y0 - top : y1 - top, x0 - left : x1 - left], model.window)
-                tiles.append(classify(image, view.in_window, model, featuriser, options))
+            tiles = _classified(raw[k], views, model, featuriser, options)
             seams += _seams(views, tiles, neighbours)
-            plane = _blend(views, tiles, (height, width))
+            plane = blend_views(views, tiles, (height, width))
             if options.companion is not None:
                 plane = (plane + beside(options.companion(k), plane)) / 2
             if options.class_factors is not None:
@@ -162,7 +157,46 @@ def predict_part(
     return Prediction(labels, probabilities, uncertainty, seams)
 
 
-def _blend(views: Sequence[_View], tiles: Sequence[Array], shape: tuple[int, int]) -> Array:
+def plane_probabilities(
+    volume: Volume,
+    z: int,
+    block: Block,
+    part: Box,
+    model: Model,
+    featuriser: Featuriser,
+    options: PredictOptions = PredictOptions(),
+) -> NDArray[np.float32]:
+    """Return the probabilities ``(K, y, x)`` of a plane of a part of a block, before class weights.
+
+    Parameters are those of :func:`predict_part`, whose labels are the most likely classes of these.
+    """
+    _, rows, columns = part
+    part = (slice(z, z + 1), rows, columns)
+    views = part_views(block, part, volume.shape, model.recipe.tiles)
+    raw = read_window(volume, block, part, model)
+    tiles = _classified(raw[0], views, model, featuriser, options)
+    plane: NDArray[np.float32] = to_host(blend_views(views, tiles, box_shape(part)[1:]))
+    return plane
+
+
+def _classified(
+    raw: NDArray[Any],
+    views: Sequence[PartView],
+    model: Model,
+    featuriser: Featuriser,
+    options: PredictOptions,
+) -> list[Array]:
+    """Return the probabilities (y, x, K) of tiles of a plane, of whose windows the grey values are given."""
+    top, left = (bound.start for bound in _bounds(views))
+    tiles = []
+    for view in views:
+        y0, y1, x0, x1 = view.tile.window
+        image = to_unit(raw[y0 - top : y1 - top, x0 - left : x1 - left], model.window)
+        tiles.append(classify(image, view.in_window, model, featuriser, options))
+    return tiles
+
+
+def blend_views(views: Sequence[PartView], tiles: Sequence[Array], shape: tuple[int, int]) -> Array:
     """Return the probabilities (K, y, x) of a plane from those of its tiles, which are (y, x, K).
 
     They add up to 1. Computed class by class, because numpy is many times slower along an axis as short as K;
@@ -197,7 +231,7 @@ def as_bytes(shares: Array) -> Array:
     return xp.astype(xp.round(255 * shares), xp.uint8)
 
 
-def _bounds(views: Sequence[_View]) -> tuple[slice, slice]:
+def _bounds(views: Sequence[PartView]) -> tuple[slice, slice]:
     """Return the rows and columns that all windows together cover."""
     top, bottom = (end(view.tile.window[i] for view in views) for i, end in ((0, min), (1, max)))
     left, right = (end(view.tile.window[i] for view in views) for i, end in ((2, min), (3, max)))
@@ -219,7 +253,7 @@ def label_plane(
 
 
 @dataclass(frozen=True)
-class _View:
+class PartView:
     """A tile and the pixels of it that count in a part of a block.
 
     Attributes
@@ -238,10 +272,10 @@ class _View:
     weight: NDArray[np.float32]
 
 
-def _views(block: Block, part: Box, shape: tuple[int, int, int], model: Model) -> list[_View]:
+def part_views(block: Block, part: Box, shape: Shape3, tiles: TileSpec) -> list[PartView]:
     """Return the tiles that reach into a part of a block, blend ramps included."""
     views = []
-    for tile in tiles_of(block, shape[1:], model.recipe.tiles):
+    for tile in tiles_of(block, shape[1:], tiles):
         weight = blend_weight(tile, block)
         rows, columns = (np.flatnonzero(weight.any(axis=axis)) for axis in (1, 0))
         y0, _, x0, _ = tile.window
@@ -255,7 +289,7 @@ def _views(block: Block, part: Box, shape: tuple[int, int, int], model: Model) -
             continue
         in_window = (_shift(shared[1], y0), _shift(shared[2], x0))
         in_part = (_shift(shared[1], part[1].start), _shift(shared[2], part[2].start))
-        views.append(_View(tile, in_window, in_part, np.ascontiguousarray(weight[in_window])))
+        views.append(PartView(tile, in_window, in_part, np.ascontiguousarray(weight[in_window])))
     return views
 
 
@@ -264,7 +298,7 @@ def _shift(span: slice, origin: int) -> slice:
 
 
 def _seams(
-    views: Sequence[_View], found: Sequence[Array], neighbours: Sequence[tuple[int, int]]
+    views: Sequence[PartView], found: Sequence[Array], neighbours: Sequence[tuple[int, int]]
 ) -> SeamDisagreement:
     """Compare the probabilities (y, x, K) that neighbouring tiles give where both count."""
     total = SeamDisagreement()
@@ -279,7 +313,7 @@ def _seams(
     return total
 
 
-def _planes_of(proba: Array, view: _View, shared: Sequence[slice]) -> Array:
+def _planes_of(proba: Array, view: PartView, shared: Sequence[slice]) -> Array:
     """Return the probabilities (K, y, x) of pixels of the part, of a tile's (y, x, K)."""
     rows, columns = (_shift(span, start.start) for span, start in zip(shared, view.in_part, strict=True))
     return namespace(proba).moveaxis(proba[rows, columns, :], -1, 0)

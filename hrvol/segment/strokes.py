@@ -194,6 +194,28 @@ def choose_pixels(
     return StrokePixels(chosen[order], labels[order].astype(np.uint16), dict(sorted(drawn.items())))
 
 
+def choose_listed(
+    pixels: NDArray[np.int64], labels: NDArray[Any], per_class: int | None, seed: int
+) -> StrokePixels:
+    """Choose among listed pixels those that :func:`choose_pixels` chooses; there may be one class, or none.
+
+    Parameters
+    ----------
+    pixels
+        ``(n, 4)`` int64, each row once: image, z, y, x.
+    labels
+        ``(n,)`` class values from 1.
+    per_class, seed
+        As for :func:`choose_pixels`.
+    """
+    ranks = _ranks(pixels, seed)
+    kept = [np.flatnonzero(labels == value) for value in np.unique(labels)]
+    kept = [chosen[_lowest_of(ranks[chosen], pixels[chosen], per_class)] for chosen in kept]
+    chosen = np.concatenate(kept) if kept else np.empty(0, np.intp)
+    chosen = chosen[np.lexsort(pixels[chosen].T[::-1])]
+    return StrokePixels(pixels[chosen], np.asarray(labels)[chosen].astype(np.uint16), _counts(labels))
+
+
 def collect_samples(
     positions: StrokePixels,
     features_at: Callable[[int, int, NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]],
@@ -232,6 +254,15 @@ def _lowest(
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     if n is None or len(ranks) <= n:
         return ranks, pixels
-    # Positions break ties of ranks, so that even a collision does not depend on the order of reading.
-    keep = np.lexsort((*pixels.T[::-1], ranks))[:n]
+    keep = _lowest_of(ranks, pixels, n)
     return ranks[keep], pixels[keep]
+
+
+def _lowest_of(
+    ranks: NDArray[np.uint64], pixels: NDArray[np.int64], n: int | None
+) -> NDArray[np.intp] | slice:
+    """Return the indices of the lowest ranks, at most ``n``."""
+    if n is None or len(ranks) <= n:
+        return slice(None)
+    # Positions break ties of ranks, so that even a collision does not depend on the order of reading.
+    return np.lexsort((*pixels.T[::-1], ranks))[:n]

@@ -140,9 +140,8 @@ def gather(
     def features_at(image: int, z: int, y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float32]:
         values = np.empty((len(y), len(features.featuriser.channels)), np.float32)
         for tile, owned in _owners(layouts[image], y, x):
-            of_tile = features.of(pairs[image].volume, z, tile)
             rows, columns = y[owned] - tile.window[0], x[owned] - tile.window[2]
-            values[owned] = of_tile[:, rows, columns].numpy(force=True).T
+            values[owned] = features.at(pairs[image].volume, z, tile, rows, columns)
             tally.finish((image, z, tile.core), _area(tile))
         return values
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,21 @@ class TileFeatures:
     def of(self, volume: Volume, z: int, tile: Tile) -> Tensor:
         """Return the features ``(C, Y, X)`` float32 of a tile of plane ``z``, context included."""
         return self.featuriser(self.image(volume, z, tile))
+
+    def at(
+        self, volume: Volume, z: int, tile: Tile, rows: NDArray[Any], columns: NDArray[Any]
+    ) -> NDArray[np.float32]:
+        """Return the features ``(n, C)`` of some pixels of a tile of plane ``z``.
+
+        Parameters
+        ----------
+        volume, z, tile
+            The tile.
+        rows, columns
+            ``(n,)`` integers in its window.
+        """
+        values: NDArray[np.float32] = self.of(volume, z, tile)[:, rows, columns].numpy(force=True).T
+        return values
 
     def image(self, volume: Volume, z: int, tile: Tile) -> NDArray[np.float32]:
         """Return the grey values ``(Y, X)`` in [0, 1] of a tile of plane ``z``, context included.

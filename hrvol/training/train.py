@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hrvol.classes import ClassInfo
 from hrvol.device import choose_device, cpus
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.model.model import Model
 from hrvol.segment.pixel_classifier import PixelClassifier
-from hrvol.segment.strokes import choose_pixels
+from hrvol.segment.strokes import StrokePixels, choose_pixels
 from hrvol.training.strokes import (
+    TrainingPair,
     check_context,
     check_data,
     gather,
@@ -119,25 +121,59 @@ def train_model(
     LOG.info("%s", choice)
     check_context(featuriser, volumes, spec.tiles)
     window = common_window(volumes, spec.intensity, spec.seed)
-    samples = gather(pairs, pixels, TileFeatures(featuriser, window, spec.tiles), progress)
+    features = TileFeatures(featuriser, window, spec.tiles)
+    return fit_model(pairs, pixels, infos, spec, features, device=choice.device, progress=progress)
+
+
+def fit_model(
+    pairs: Sequence[TrainingPair],
+    pixels: StrokePixels,
+    classes: tuple[ClassInfo, ...],
+    recipe: Recipe,
+    features: TileFeatures,
+    *,
+    device: str = "cpu",
+    progress: ProgressCallback | None = None,
+) -> Model:
+    """Train a pixel classifier on chosen pixels of strokes.
+
+    Parameters
+    ----------
+    pairs
+        Volumes and their strokes.
+    pixels
+        Pixels to train on, from :func:`hrvol.segment.strokes.choose_pixels`.
+    classes
+        Those of the pixels.
+    recipe
+        All settings.
+    features
+        How the recipe's features are computed.
+    device
+        Where the classifier is fitted, see :meth:`hrvol.segment.pixel_classifier.PixelClassifier.fit`.
+    progress
+        Called with stage, voxels done, all voxels.
+    """
+    featuriser = features.featuriser
+    samples = gather(pairs, pixels, features, progress)
     if progress is not None:
         progress("fit", 0, len(pixels))
     classifier = PixelClassifier.fit(
         samples,
-        spec.classifier,
-        combine=spec.combine,
+        recipe.classifier,
+        combine=recipe.combine,
         groups=featuriser.groups,
         grey=featuriser.grey,
-        seed=spec.seed,
+        seed=recipe.seed,
         n_jobs=cpus(),
-        device=choice.device,
+        device=device,
     )
     if progress is not None:
         progress("fit", len(pixels), len(pixels))
     return Model(
-        recipe=spec,
-        classes=infos,
-        window=window,
+        recipe=recipe,
+        classes=classes,
+        window=features.window,
         classifier=classifier,
         weights_sha256=featuriser.weights_sha256,
         channels=featuriser.channels,

@@ -69,7 +69,7 @@ def in_two_tiles():
     for i, columns in enumerate((slice(0, 16), slice(10, 24))):
         width = columns.stop - columns.start
         weight = np.linspace(0.1, 0.9, width, dtype=np.float32)[None].repeat(20, axis=0)
-        views.append(predict._View(None, (slice(0, 20), slice(0, width)), (slice(0, 20), columns), weight))
+        views.append(predict.PartView(None, (slice(0, 20), slice(0, width)), (slice(0, 20), columns), weight))
         found.append(chances(20, width, 3, seed=i))
     return views, found
 
@@ -82,14 +82,14 @@ def test_a_hidden_copy_to_the_host_would_be_noticed(monkeypatch):
     views, found = in_two_tiles()
     monkeypatch.setattr(predict, "added_up", lambda planes: np.sum(planes, axis=0))
     with pytest.raises(RuntimeError, match=r"Can't convert array on the .*device1"):
-        predict._blend(views, [away(proba) for proba in found], (20, 24))
+        predict.blend_views(views, [away(proba) for proba in found], (20, 24))
 
 
 @every_library
 def test_tiles_are_blended_labelled_and_compared_where_they_are(move):
     views, found = in_two_tiles()
     there = [move(proba) for proba in found]
-    plane, expected = (predict._blend(views, probas, (20, 24)) for probas in (there, found))
+    plane, expected = (predict.blend_views(views, probas, (20, 24)) for probas in (there, found))
     assert where_is(plane) == where_is(there[0])
     np.testing.assert_array_equal(to_host(plane), expected)
     np.testing.assert_allclose(expected.sum(axis=0), 1, atol=1e-6)

@@ -8,7 +8,7 @@ scores) can be applied to tokens before upsampling: the result is exact, with K 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +22,8 @@ from torch import Tensor
 from hrvol.errors import InputError
 from hrvol.features.deep.backbone import HeadMap, Positions, Tokens
 from hrvol.features.deep.layout import Layout, canvas_of, layout_of
-from hrvol.features.deep.placement import Axis, axis_weights, spread
+from hrvol.features.deep.placement import Axis, axis_weights
+from hrvol.features.deep.token_grids import TokenGrids, ViewGroup
 from hrvol.features.deep.views import View, combine, flips, rotations, shifts, symmetries, transposes
 from hrvol.recipe.specs import BATCH, DeepSpec
 
@@ -158,53 +159,6 @@ def upsample(
     return Upsampled(by_channel["features"], by_channel.get("attention"), by_channel.get("head_map"))
 
 
-@dataclass(frozen=True, eq=False)
-class ViewGroup:
-    """Views that share the weights of their columns.
-
-    Attributes
-    ----------
-    grids
-        Tokens ``(h, w, C)`` float32 of each view.
-    rows
-        Weights of the rows of each view.
-    columns
-        Weights of the columns of all views.
-    """
-
-    grids: tuple[Tensor, ...]
-    rows: tuple[Axis, ...]
-    columns: Axis
-
-    def put(self, result: Tensor, *, first: bool, share: float) -> None:
-        """Upsample the tokens, and write their shares to the result, or add them unless ``first``."""
-
-        def put(start: int, stop: int, values: Tensor) -> None:
-            if first:
-                result[start:stop] = values
-            else:
-                result[start:stop].add_(values)
-
-        spread(list(zip(self.grids, self.rows, strict=True)), self.columns, put, share=share)
-
-    def crop(self, rows: slice, columns: slice) -> ViewGroup:
-        """Return the group with the weights of some rows and columns of pixels."""
-        return ViewGroup(self.grids, tuple(y.crop(rows) for y in self.rows), self.columns.crop(columns))
-
-
-@dataclass(frozen=True, eq=False)
-class TokenGrids:
-    """The tokens of one image in groups of views, for upsampling any rows and columns of it."""
-
-    groups: tuple[ViewGroup, ...]
-
-    def spread(self, rows: slice, columns: slice, out: Tensor) -> None:
-        """Write the features of some rows and columns into ``out``, ``(y, x, C)`` float32."""
-        views = sum(len(group.grids) for group in self.groups)
-        for number, group in enumerate(self.groups):
-            group.crop(rows, columns).put(out, first=number == 0, share=1 / views)
-
-
 def token_grids(
     backbone: TokenSource, image: Tensor, spec: DeepSpec, *, batch_size: int = BATCH
 ) -> TokenGrids:
@@ -224,9 +178,15 @@ def token_grids(
     """
     layout = _checked_layout(backbone, image, spec)
     grids = _grids(backbone, image, spec, layout, None, False, batch_size)
+    return grouped((grids_of["features"] for grids_of in grids), spec, layout)
+
+
+def grouped(grids: Iterable[Tensor], spec: DeepSpec, layout: Layout) -> TokenGrids:
+    """Return tokens ``(h, w, C)`` of all views of a spec, in order, with the weights of a layout."""
+    each = iter(grids)
     return TokenGrids(
         tuple(
-            ViewGroup(tuple(grids_of["features"] for grids_of in islice(grids, len(rows))), rows, columns)
+            ViewGroup(tuple(islice(each, len(rows))), rows, columns)
             for rows, columns in _groups(layout, spec)
         )
     )

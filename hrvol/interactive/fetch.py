@@ -1,0 +1,173 @@
+"""Prepare features in the background: of what is seen first, then of strokes, then of neighbouring planes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, takewhile
+
+from hrvol.interactive.drawing import DrawnStrokes
+from hrvol.interactive.lane import Gate
+from hrvol.interactive.live import LivePreviews
+from hrvol.interactive.parts import TileParts
+from hrvol.interactive.regions import Region, TileKey, keys_of_region
+from hrvol.interactive.stages import Stage
+
+MOST_TILES = 25
+"""Tiles of a view that features are prepared of, those near its middle first."""
+
+AHEAD = 2
+"""Neighbouring planes on either side that are prepared too, if the memory holds them beside the view."""
+
+_OFTEN = 2.0  # seconds between reports of new features, at least, until all of a stage are there
+
+_SPARE = 1.3  # memory of a view, over that of its tiles
+
+Want = tuple[Stage, TileKey]
+
+
+class Fetcher:
+    """Prepares the features of the tiles that a session needs, one after the other.
+
+    Parameters
+    ----------
+    parts
+        Features of tiles.
+    live
+        Knows which stroke pixels lack features.
+    strokes
+        The strokes.
+    on_new
+        Called when there are new features.
+    on_progress
+        Called with stage, tiles done, all tiles.
+    idle
+        Whether nothing else is computed: neighbouring planes wait for it.
+    threads
+        Tiles that filters are applied to at once.
+    """
+
+    def __init__(
+        self,
+        parts: TileParts,
+        live: LivePreviews,
+        strokes: DrawnStrokes,
+        *,
+        on_new: Callable[[], None],
+        on_progress: Callable[[str, int, int], None],
+        idle: Callable[[], bool],
+        threads: int = 1,
+    ) -> None:
+        self._parts, self._live, self._strokes = parts, live, strokes
+        self._on_new, self._on_progress, self._idle = on_new, on_progress, idle
+        self._threads = threads
+        self._region: Region | None = None
+        self._keys: tuple[TileKey, ...] = ()
+        self._done: set[tuple[str, TileKey]] = set()
+        self._current: tuple[TileKey, ...] = ()
+        self._unseen = False
+        self._reported = 0.0
+
+    def look(self, region: Region | None) -> bool:
+        """Set the region that is seen; return whether what is computed now is not part of it."""
+        self._region = region
+        keys: tuple[TileKey, ...] = ()
+        if region is not None:
+            keys = keys_of_region(self._parts.volume.shape, self._parts.tiles, region)[:MOST_TILES]
+        if set(keys) != set(self._keys):
+            self._done = set()
+        self._keys = keys
+        return bool(self._current) and not set(self._current) & set(keys)
+
+    def run(self, gate: Gate) -> None:
+        """Prepare all features that are wanted, also those that come to be wanted meanwhile."""
+        try:
+            with ThreadPoolExecutor(self._threads, "hrvol-filters") as pool:
+                while wants := self._next():
+                    gate.check()
+                    self._prepare(wants, pool, gate)
+        finally:
+            self._current = ()
+        self._report()
+
+    def _prepare(self, wants: Sequence[Want], pool: ThreadPoolExecutor, gate: Gate) -> None:
+        self._current = tuple(key for _, key in wants)
+        stage = wants[0][0]
+        held = all(self._parts.get(stage, key) is not None for key in self._current)
+        if len(wants) == 1:
+            self._parts.prepare(stage, self._current[0], gate)
+        else:
+            for _ in pool.map(lambda key: self._parts.prepare(stage, key, gate), self._current):
+                pass
+        self._done |= {(stage.name, key) for key in self._current}
+        if not held:
+            self._live.missing(stage, self._strokes.read())  # keeps the features of its stroke pixels
+            self._unseen = True
+        keys = self._keys
+        if not set(self._current) & set(keys):
+            return
+        self._parts.memory.allow(int(_SPARE * len(keys) * self._size(stage, self._current[0])))
+        done = sum((stage.name, each) in self._done for each in keys)
+        self._on_progress(f"features: {stage.name}", done, len(keys))
+        if done == len(keys) or time.monotonic() - self._reported > _OFTEN:
+            self._report()
+
+    def _report(self) -> None:
+        if self._unseen:
+            self._unseen = False
+            self._reported = time.monotonic()
+            self._on_new()
+
+    def _next(self) -> list[Want]:
+        """Return what is wanted most: a tile, or several to which only filters are applied."""
+        wants = (want for want in self._wants() if (want[0].name, want[1]) not in self._done)
+        first = next(wants, None)
+        if first is None:
+            return []
+        if first[0].features.uses_deep or self._threads == 1:
+            return [first]
+        more = takewhile(lambda want: want[0] == first[0] and want[1] != first[1], wants)
+        return [first, *islice(more, self._threads - 1)]
+
+    def _wants(self) -> Iterator[Want]:
+        """Yield all features that are wanted, the most urgent first."""
+        region, keys, stages = self._region, self._keys, self._live.stages
+        if region is None:
+            return
+        drawn = self._strokes.read()
+        for stage in stages:
+            yield from ((stage, key) for key in keys)
+            missing = self._live.missing(stage, drawn)
+            yield from ((stage, key) for key in nearest(missing, region.plane))
+        if self._unseen:
+            self._report()
+        if region.level == 0 and self._idle():
+            planes = ahead(region.plane, self._parts.volume.shape[0], self._room(keys, stages[-1]))
+            for z in planes:
+                for stage in stages:
+                    yield from ((stage, (z, row, column)) for _, row, column in keys)
+
+    def _room(self, keys: Sequence[TileKey], stage: Stage) -> int:
+        """Return how many planes the memory holds beside the one that is seen, on either side."""
+        whole = sum(self._size(stage, key) for key in keys)
+        return min(AHEAD, (self._parts.memory.most_bytes // whole - 1) // 2) if whole else 0
+
+    def _size(self, stage: Stage, key: TileKey) -> int:
+        """Return the bytes of the features of a tile; 0 if they are not in memory."""
+        values = self._parts.get(stage, key)
+        if values is None:
+            return 0
+        deep = 0 if values.deep is None else values.deep.tokens.nbytes
+        return deep + (0 if values.filters is None else values.filters.values.nbytes)
+
+
+def nearest(keys: Sequence[TileKey], plane: int) -> tuple[TileKey, ...]:
+    """Return tiles in order of the distance of their planes."""
+    return tuple(sorted(keys, key=lambda key: (abs(key[0] - plane), key)))
+
+
+def ahead(plane: int, depth: int, count: int) -> tuple[int, ...]:
+    """Return neighbouring planes, the nearest first, ``count`` on either side at most."""
+    planes = [plane + sign * step for step in range(1, count + 1) for sign in (1, -1)]
+    return tuple(z for z in planes if 0 <= z < depth)

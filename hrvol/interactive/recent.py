@@ -1,0 +1,65 @@
+"""Keep the most recently used values within a number of bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class Recent(Generic[V]):
+    """Values by key, of which the least recently used are dropped.
+
+    Parameters
+    ----------
+    most_bytes
+        Bytes of all values together; the most recent value is kept even if it is larger.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most, self._bytes = most_bytes, 0
+        self._values: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values."""
+        return self._bytes
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that all values may have."""
+        return self._most
+
+    def allow(self, most_bytes: int) -> None:
+        """Allow more bytes from now on; fewer than before change nothing."""
+        with self._lock:
+            self._most = max(self._most, most_bytes)
+
+    def get(self, key: Hashable) -> V | None:
+        """Return a value, which becomes the most recent one, or ``None``."""
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key][0]
+
+    def put(self, key: Hashable, value: V, nbytes: int) -> None:
+        """Keep a value of so many bytes; it replaces one with the same key."""
+        with self._lock:
+            if key in self._values:
+                self._bytes -= self._values.pop(key)[1]
+            self._values[key] = value, nbytes
+            self._bytes += nbytes
+            while self._bytes > self._most and len(self._values) > 1:
+                _, (_, dropped) = self._values.popitem(last=False)
+                self._bytes -= dropped
+
+    def clear(self) -> None:
+        """Drop all values."""
+        with self._lock:
+            self._values.clear()
+            self._bytes = 0

@@ -1,0 +1,107 @@
+"""What a session shows, and those who are called with it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from hrvol.interactive.preview import Preview, RawPreview, check_weights, preview_of
+from hrvol.interactive.regions import Region
+from hrvol.interactive.stages import ORDER
+
+LOG = logging.getLogger("hrvol.interactive")
+
+Event = Literal["preview", "error", "progress"]
+
+Unsubscribe = Callable[[], None]
+
+
+class Listeners:
+    """Functions that are called with the events of a session."""
+
+    def __init__(self) -> None:
+        self._functions: dict[Event, list[Callable[..., None]]] = {"preview": [], "error": [], "progress": []}
+        self._lock = threading.Lock()
+
+    def add(self, event: Event, function: Callable[..., None]) -> Unsubscribe:
+        """Call a function with all events of a kind, until the function that is returned is called."""
+        with self._lock:
+            self._functions[event].append(function)
+
+        def forget() -> None:
+            with self._lock:
+                if function in self._functions[event]:
+                    self._functions[event].remove(function)
+
+        return forget
+
+    def tell(self, event: Event, *values: Any) -> None:
+        """Call the functions; what they raise is logged."""
+        with self._lock:
+            functions = list(self._functions[event])
+        for function in functions:
+            try:
+                function(*values)
+            except Exception:
+                LOG.exception("a function that was called with a %s failed", event)
+
+
+class Shown:
+    """The best preview of what is seen, with class weights.
+
+    Parameters
+    ----------
+    listeners
+        Called with each new preview.
+    """
+
+    def __init__(self, listeners: Listeners) -> None:
+        self._listeners = listeners
+        self._lock = threading.Lock()
+        self._raw: RawPreview | None = None
+        self._weights: Mapping[int, float] = MappingProxyType({})
+        self.preview: Preview | None = None
+        self.region: Region | None = None
+
+    @property
+    def weights(self) -> Mapping[int, float]:
+        """Factors of the classes' probabilities by class value."""
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: Mapping[int, float]) -> None:
+        self._weights = MappingProxyType(check_weights(weights))
+
+    def publish(self, raw: RawPreview) -> Preview:
+        """Show a preview, unless it is of another region or there is a better one of the same strokes."""
+        with self._lock:
+            held = self._raw
+            same = held is not None and (held.region, held.version) == (raw.region, raw.version)
+            newest = held is None or raw.version >= held.version or held.region != raw.region
+            better = held is None or not same or _rank(raw) >= _rank(held)
+            chosen = raw.region == self.region and newest and better
+            if chosen:
+                self._raw = raw
+        return self._show(raw) if chosen else preview_of(raw, self._weights)
+
+    def weigh(self) -> None:
+        """Show the present preview again, with the present class weights."""
+        raw = self._raw
+        if raw is not None:
+            self._show(raw)
+
+    def _show(self, raw: RawPreview) -> Preview:
+        found = preview_of(raw, self._weights)
+        with self._lock:
+            if self._raw is raw:
+                self.preview = found
+        self._listeners.tell("preview", found)
+        return found
+
+
+def _rank(raw: RawPreview) -> tuple[bool, bool, bool, int, int]:
+    """Return what makes a preview better than another one."""
+    return raw.stage == "student", raw.exact, raw.complete, ORDER.index(raw.stage), -raw.step
