@@ -34,10 +34,8 @@ from hrvol.distil.cache import DistilCache
 from hrvol.distil.choose import Candidates, candidates
 from hrvol.distil.dimensions import apparent_spacing, dimensions_of
 from hrvol.distil.options import RARITY, STEPS, DistilOptions
-from hrvol.distil.rarity import odds_factors, weighed
 from hrvol.distil.sample import TeacherSample, label_sample
 from hrvol.distil.teach import teach
-from hrvol.distil.training import KeptBack
 from hrvol.engine.stop import Stop
 from hrvol.quality.metrics import Confusion, iou_per_class, mean_iou
 from hrvol.recipe.recipe import Recipe
@@ -133,19 +131,13 @@ def measure(row: dict[str, Any], teachers: Teachers, sizes: Sequence[str], args:
         _score(row, "teacher", by_teacher, data)
         row["changes"]["truth"] = changes(data.truth[planes]) if is_cubic(data) else None
     for size in sizes:
-        even = teachers.folder / f"{row['way']}-{seed}-{size}-{args.tiles}-{args.steps}.hrvol"
-        if not even.is_file():
+        kept = teachers.folder / f"{row['way']}-{seed}-{size}-{args.tiles}-{args.steps}.hrvol"
+        if not kept.is_file():
             cache = DistilCache.of({"benchmark": data.name, "seed": seed, "preset": args.preset})
-            report = teach(sample, replace(distilling, size=size, rarity=0), cache, Stop(), None, "cpu")
-            save_model(report.student, even)
-        student = load_model(even)
+            report = teach(sample, replace(distilling, size=size), cache, Stop(), None, "cpu")
+            save_model(report.student, kept)
+        student = load_model(kept)
         row["check"][size] = _check(student)
-        _score(row, f"{size}, even", _predict(teachers, student, planes), data)
-        some = (*sample.kept_back, *sample.training[: max(1, len(sample.kept_back))])
-        seen = KeptBack(volume, teacher.window, some).predict(student.classifier)  # type: ignore[arg-type]
-        factors = odds_factors(sample, args.rarity, some, seen)
-        if factors is not None:
-            student = replace(student, classifier=weighed(student.classifier, factors))  # type: ignore[arg-type]
         by_student = _predict(teachers, student, planes)
         _score(row, size, by_student, data)
         both = {z: np.asarray((by_teacher[z] + by_student[z]) / 2, np.float32) for z in planes}

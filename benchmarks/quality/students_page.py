@@ -64,8 +64,7 @@ def _summary(groups: Groups) -> list[str]:
     last = [f"{np.mean(means[n]) - np.mean(of_teacher[n]):+.3f}" if means[n] else "" for n in names]
     rows.append(["mean of sets, less the teacher", "", "", *last])
     return [
-        "Mean IoU over the classes, mean and standard deviation over drawings. *Even*: without `--rarity`,"
-        " classes weigh as they do in the teacher.",
+        "Mean IoU over the classes, mean and standard deviation over drawings.",
         "",
         table(["data set", "student sees", "drawings", *names], rows),
         "",
@@ -76,7 +75,7 @@ def _depth(groups: Groups) -> list[str]:
     """Return students of planes, of a few planes and of volumes side by side."""
     rows = []
     for (name, _), members in groups.items():
-        for entry in ("teacher", "small, even", "small"):
+        for entry in ("teacher", "small"):
             present = [row for row in members if entry in row["surface"]]
             if not present or (entry == "teacher" and members[0]["way"] != "auto"):
                 continue
@@ -113,12 +112,12 @@ def _checks(found: Mapping[str, Row]) -> list[str]:
     rows = []
     for row in found.values():
         for size, check in row["check"].items():
-            gain = row["miou"][f"{size}, even"] - row["miou"]["teacher"]
+            gain = row["miou"][size] - row["miou"]["teacher"]
             figures = (check[name] for name in ("agreement", "gap", "lowest_tile", "calibration_error"))
             verdict = "rejected" if check["problems"] else "passed"
             name = f"{row['dataset']}, {row['seed']}"
             rows.append([name, size, row["sees"], f"{gain:+.3f}", *(f"{f:.3f}" for f in figures), verdict])
-    head = ["data set, drawing", "student", "sees", "student (even) less teacher"]
+    head = ["data set, drawing", "student", "sees", "student less teacher"]
     head += ["agreement", "gap", "lowest tile", "ECE", "check"]
     return ["## What the check says", "", table(head, rows), ""]
 

@@ -24,6 +24,9 @@ CROP = 256
 CROP_3D = (16, 96, 96)
 """Voxels (z, y, x) of the crops of volumes, for students that see few planes."""
 
+SHARE = 1e-3
+"""Least share of a class that its weight is computed from."""
+
 CROP_CUBE = (48, 64, 64)
 """The same for students whose levels are coarser along z, too."""
 
@@ -152,6 +155,17 @@ def read_example(volume: Volume, window: Window, tile: LabelledTile, shape: Crop
     origin = (spans[0][0], spans[1][0], spans[2][0])
     check_finite(values, volume.source, origin)
     return Example(tile, np.ascontiguousarray(values), origin, window)
+
+
+def class_weights(examples: Sequence[Example], power: float) -> NDArray[np.float32]:
+    """Return weights ``(K,)`` of classes: their mean probability in the tiles to a negative power.
+
+    The mean weight of a voxel is 1. Shares below :data:`SHARE` count as that.
+    """
+    total = sum(example.tile.probabilities.sum(axis=(1, 2), dtype=np.float64) for example in examples)
+    shares: NDArray[np.float64] = np.asarray(total) / np.sum(total)
+    weights = np.maximum(shares, SHARE) ** -power
+    return np.asarray(weights / (weights * shares).sum(), np.float32)
 
 
 def draw_place(

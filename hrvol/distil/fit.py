@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hrvol.distil.augment import augmented
@@ -45,6 +46,9 @@ class FitSettings:
     even
         Share of the crops that are drawn around a pixel of a class, each class as often as another; see
         :func:`hrvol.distil.examples.draw_place`.
+    rare
+        Power of the classes' shares by which voxels of rare classes count more; see
+        :func:`hrvol.distil.examples.class_weights`.
     augmentation
         Strength of changes of grey values; 0: none.
     seed
@@ -60,6 +64,7 @@ class FitSettings:
     confidence: bool = True
     floor: float = 0.05
     even: float = 0.5
+    rare: float = 0.0
     augmentation: float = 1.0
     seed: int = 0
 
@@ -107,10 +112,19 @@ class Fit:
         """Voxels of the crops of a step."""
         return self.settings.batch * prod(self._shape.side)
 
-    def run_step(self, examples: Sequence[Example]) -> float:
+    def run_step(
+        self, examples: Sequence[Example], class_weights: NDArray[np.float32] | None = None
+    ) -> float:
         """Do one step on random crops and return the loss.
 
         The random numbers depend on the seed and the step alone.
+
+        Parameters
+        ----------
+        examples
+            Tiles to learn from.
+        class_weights
+            ``(K,)``: how much voxels of each class count; ``None``: all the same.
 
         Raises
         ------
@@ -126,7 +140,7 @@ class Fit:
             crops.append(augmented(crop, rng, settings.augmentation))
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate()
-        loss = self._loss(crops)
+        loss = self._loss(crops, class_weights)
         value = loss.item()
         if not np.isfinite(value):
             raise ModelError(
@@ -146,7 +160,7 @@ class Fit:
         rise = min(1.0, (step + 1) / settings.warm_up)
         return float(settings.learning_rate * rise * 0.5 * (1 + np.cos(np.pi * step / settings.steps)))
 
-    def _loss(self, crops: Sequence[Crop]) -> Tensor:
+    def _loss(self, crops: Sequence[Crop], class_weights: NDArray[np.float32] | None) -> Tensor:
         grey, target, labelled = (
             torch.from_numpy(np.stack([getattr(crop, name) for crop in crops])).to(self.device)
             for name in ("grey", "target", "labelled")
@@ -162,6 +176,9 @@ class Fit:
         if self.settings.confidence:
             entropy = -(target * target.clamp_min(1e-6).log()).sum(1) / np.log(max(target.shape[1], 2))
             weight = weight * ((1 - entropy).clamp_min(0) + self.settings.floor)
+        if class_weights is not None:
+            of_class = torch.from_numpy(class_weights).to(self.device)
+            weight = weight * torch.einsum("nk...,k->n...", target, of_class)
         loss: Tensor = -(weight * (target * log_proba).sum(1)).sum() / weight.sum().clamp_min(1e-6)
         return loss
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hrvol.distil.examples import LabelledTile
 from hrvol.distil.sample import TeacherSample
+from hrvol.segment.model.model import Model
 from hrvol.segment.pixel_classifier import PixelClassifier
 from hrvol.segment.student.student import StudentClassifier
 
@@ -17,6 +18,13 @@ LEAST = 0.7
 """Part of the pixels that a teacher finds of a class, which a student is left with at least."""
 
 _STEPS = 10  # of the power
+
+
+def is_even(teacher: Model) -> bool:
+    """Return whether a teacher was trained to weigh all classes evenly."""
+    return isinstance(teacher.classifier, PixelClassifier) and (
+        teacher.recipe.classifier.class_weight == "balanced"
+    )
 
 
 def odds_factors(
@@ -42,12 +50,7 @@ def odds_factors(
     predicted
         The student's probabilities ``(K, rows, columns)`` of these tiles.
     """
-    recipe = sample.teacher.recipe
-    even = (
-        isinstance(sample.teacher.classifier, PixelClassifier)
-        and recipe.classifier.class_weight == "balanced"
-    )
-    if power == 0 or not even:
+    if power == 0 or not is_even(sample.teacher):
         return None
     return factors_of(sample.shares, power, [tile.probabilities for tile in tiles], predicted)
 

@@ -16,7 +16,7 @@ from hrvol.distil.examples import Example, crop_shape, read_example, trimmed
 from hrvol.distil.fit import FitSettings
 from hrvol.distil.held_out import HeldOut
 from hrvol.distil.options import AUTO, DistilOptions
-from hrvol.distil.rarity import odds_factors, weighed
+from hrvol.distil.rarity import is_even, odds_factors, weighed
 from hrvol.distil.sample import TeacherSample
 from hrvol.distil.training import KeptBack, Trained, Trainer, few_threads
 from hrvol.engine.stop import Stop
@@ -31,6 +31,9 @@ LOG = logging.getLogger("hrvol.run")
 
 TRIM = 256
 """Side of the part of a tile whose surroundings are kept in memory for students that see volumes."""
+
+RARE = 0.5
+"""Power of :attr:`hrvol.distil.fit.FitSettings.rare`."""
 
 CLOSE = 0.005
 """The smallest student whose mean IoU with the teacher is that close to the best is chosen."""
@@ -112,7 +115,9 @@ def teach(
     kept = KeptBack(sample.volume, teacher.window, sample.kept_back)
     key = {"teacher": sample.sha256, "tiles": [tile.where.describe() for tile in sample.tiles]}
     trainer = Trainer(values, kept, cache, key, stop, progress, device)
-    settings = FitSettings(distilling.steps, seed=distilling.seed)
+    # Voxels of rare classes count more only where these are made rarer at the end.
+    rare = RARE if distilling.rarity and is_even(teacher) else 0.0
+    settings = FitSettings(distilling.steps, rare=rare, seed=distilling.seed)
     names = NAMES if distilling.size == AUTO else (distilling.size,)
     found: dict[str, tuple[Trained, Agreement, float, list[NDArray[np.float32]]]] = {}
     truth = [tile.probabilities for tile in sample.kept_back]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hrvol.device import cpus
 from hrvol.distil.cache import DistilCache
 from hrvol.distil.check import agreement
-from hrvol.distil.examples import Example, LabelledTile
+from hrvol.distil.examples import Example, LabelledTile, class_weights
 from hrvol.distil.fit import Fit, FitSettings
 from hrvol.distil.label import stopped
 from hrvol.engine.stop import Stop
@@ -173,10 +173,11 @@ class Trainer:
         fit = Fit(spec, len(self.values), settings, self.device)
         fit, best = self._resume(fit, key)
         looks = sorted({max(1, round(share * settings.steps)) for share in _SHARES})
+        weights = class_weights(examples, settings.rare)
         losses: list[float] = []
         began = saved = time.monotonic()
         while fit.step < settings.steps:
-            losses.append(fit.run_step(examples))
+            losses.append(fit.run_step(examples, weights))
             if fit.step in looks:
                 best = self._look(fit, best)
             if self.progress is not None:

@@ -21,6 +21,7 @@ from hrvol.distil.examples import (
     CropShape,
     Example,
     LabelledTile,
+    class_weights,
     draw_crop,
     draw_place,
     read_example,
@@ -175,6 +176,25 @@ def test_training_has_the_same_bits_whether_interrupted_or_not() -> None:
     assert second.step == 6
     for name, value in whole.state().items():
         assert torch.equal(value, second.state()[name]), name
+
+
+def test_rare_classes_count_more_and_the_mean_voxel_counts_once() -> None:
+    examples = examples_to_learn()
+    found = []
+    for example in examples:
+        first = np.zeros((96, 96), np.float16)
+        first[:6, :16] = 1  # a 96th
+        tile = replace(example.tile, probabilities=np.stack([first, 1 - first]))
+        found.append(replace(example, tile=tile))
+    weights = class_weights(found, 0.5)
+    np.testing.assert_allclose(weights @ [1 / 96, 95 / 96], 1, rtol=1e-3)
+    np.testing.assert_allclose(weights[0] / weights[1], 95**0.5, rtol=1e-3)
+    np.testing.assert_allclose(class_weights(found, 0.0), 1)
+    even, weighed = (
+        Fit(TINY, 2, FitSettings(steps=2, batch=1), shape=SMALL).run_step(found, entry)
+        for entry in (None, weights)
+    )
+    assert even != weighed
 
 
 def test_training_learns_what_the_tiles_show() -> None:
