@@ -13,6 +13,7 @@ from hrvol.napari.cluster_panel import ClusterPanel
 from hrvol.napari.distil_panel import DistilPanel
 from hrvol.napari.hub import Hub
 from hrvol.napari.models import listen
+from hrvol.napari.painting.panel import PaintPanel
 from hrvol.napari.segment_panel import SegmentPanel
 from hrvol.napari.similar_panel import SimilarPanel
 
@@ -28,6 +29,7 @@ class Tab:
 
 
 TABS: tuple[Tab, ...] = (
+    Tab(PaintPanel.title, PaintPanel),
     Tab(SegmentPanel.title, SegmentPanel),
     Tab(DistilPanel.title, DistilPanel),
     Tab(ClusterPanel.title, ClusterPanel),
