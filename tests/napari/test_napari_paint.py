@@ -100,11 +100,10 @@ def test_live_mode_follows_strokes_and_planes(panel, paint, viewer, truth, wait,
     paint(0, [2])
     wait(lambda: "prediction" in viewer.layers)
     prediction = viewer.layers["prediction"]
-    before = (prediction.data == 1).mean()
-    where = np.nonzero(truth[:1] == 1)
-    panel.layer.data_setitem(where, 2)  # all of class 1 is class 2 from now on, but for what is erased
-    panel.layer.data_setitem((where[0][:50], where[1][:50], where[2][:50]), 1)
-    wait(lambda: (prediction.data == 1).mean() < before / 2)
+    assert set(np.unique(prediction.data)) <= {0, 1, 2}
+    panel.layer.data_setitem(np.nonzero(draw(truth, [0]) == 1), 3)  # a class of its own from now on
+    wait(lambda: set(np.unique(prediction.data)) == {2, 3})
+    wait(lambda: len(prediction.features) == 3)
     viewer.dims.set_point(0, 250.0)
     wait(lambda: prediction.translate[0] == 250)
     panel.learn.live.setChecked(False)
@@ -218,3 +217,40 @@ def test_other_strokes_are_imported(panel, truth, tmp_path, wait):
     wait(lambda: store_of(panel).counts().planes)
     np.testing.assert_array_equal(np.asarray(store_of(panel).array())[1], draw(truth, [1])[1])
     assert store_of(panel).steps == (1, 0)
+
+
+def test_the_layer_is_saved_as_strokes(panel, paint, viewer, tmp_path, news):
+    from hrvol.volume.strokes.open_strokes import open_strokes
+    from hrvol.volume.volume import open_volume
+
+    paint()
+    path = tmp_path / "saved.ome.zarr"
+    viewer.layers.save(str(path), selected=True, plugin="hrvol")
+    saved = open_volume(path)
+    np.testing.assert_array_equal(saved.read(), np.asarray(panel.layer.data))
+    assert saved.voxel_size == (50, 4, 4)
+    assert [info.name for info in open_strokes(path).classes] == ["class 1", "class 2"]
+    viewer.layers.save(str(store_of(panel).source), selected=True, plugin="hrvol")
+    assert news()[-1][0] == "error"  # never over what is open
+
+
+def test_classes_of_labels_become_strokes_of_the_same_name(panel, files, tmp_path, viewer):
+    from hrvol.classes import ClassInfo
+
+    panel.classes.table.item(1, 0).setText("disc")
+    labels = np.zeros((300, 260), np.uint8)
+    labels[10:20, 30:40] = 1
+    labels[50:60, 30:40] = 7
+    chosen = [ClassInfo(1, "disc", (1, 2, 3)), ClassInfo(7, "crack", (4, 5, 6))]
+    assert panel.hub.board.draw(2, labels, chosen) == 200
+    drawn = np.asarray(store_of(panel).array())[2]
+    assert (drawn[10:20, 30:40] == 2).all()
+    assert (drawn[50:60, 30:40] == 3).all()
+    assert [info.name for info in store_of(panel).classes] == ["class 1", "disc", "crack"]
+    assert store_of(panel).classes[2].colour == (4, 5, 6)
+    panel.hub.strokes_added.emit()
+    viewer.dims.set_point(0, 200.0)
+    assert panel.layer.get_value((2, 15, 35)) == 2
+    panel.layer.undo()
+    panel.layer.undo()  # the name
+    assert [info.name for info in store_of(panel).classes] == ["class 1", "class 2"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrvol.classes import default_classes
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.classes import ClassInfo, default_classes
 from hrvol.errors import StrokesError
 from hrvol.napari.folders import plugin_folder
 from hrvol.volume.drawing_store.store import DrawingStore
@@ -49,6 +53,22 @@ class Board:
         if create:
             return cls(path, volume, DrawingStore.create(strokes, volume, default_classes((1, 2))))
         return cls(path, volume, DrawingStore.open(strokes, volume))
+
+    def draw(self, plane: int, labels: NDArray[Any], classes: Sequence[ClassInfo]) -> int:
+        """Draw classes of a plane's labels ``(y, x)``, as one step of undo; return the number of pixels.
+
+        Classes are those of the same name; one that does not exist is added.
+        """
+        known = {info.name: info.value for info in self.store.classes}
+        count = 0
+        with self.store.stroke():
+            for info in classes:
+                y, x = np.nonzero(labels == info.value)
+                if info.name not in known:
+                    known[info.name] = self.store.add_class(info.name, info.colour)
+                self.store.paint((np.full(len(y), plane), y, x), known[info.name])
+                count += len(y)
+        return count
 
     def check_drawn(self) -> None:
         """Raise a :class:`StrokesError` unless two classes are drawn."""

@@ -12,10 +12,10 @@ from qtpy.QtWidgets import (
     QColorDialog,
     QHeaderView,
     QMenu,
+    QPushButton,
     QSlider,
     QTableWidget,
     QTableWidgetItem,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -75,10 +75,8 @@ class ClassBox(QWidget):
         self.table.setColumnWidth(_WEIGHT, 90)
         self.add_button = button("Add", reported(self.add), "Add a class")
         self.colour_button = button("Colour", reported(self.choose_colour), "Change the colour of the class")
-        self.merge_button = QToolButton()
-        self.merge_button.setText("Merge into")
+        self.merge_button = QPushButton("Merge into")
         self.merge_button.setToolTip("Draw the strokes of the class as those of another one, and remove it")
-        self.merge_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self._menu = QMenu(self.merge_button)
         self._menu.aboutToShow.connect(self._fill_menu)
         self.merge_button.setMenu(self._menu)

@@ -52,6 +52,7 @@ class LearnBox(QWidget):
         self._hub, self._desk, self._look = hub, desk, look
         self._background = Background(self)
         self._tickets: list[Any] = []
+        self._shown = ""  # what the present preview is
         self.recipe = narrow(QComboBox())
         self.recipe.addItems(PRESETS)
         self.recipe.setEditable(True)
@@ -221,8 +222,8 @@ class LearnBox(QWidget):
     def _over(self, ticket: Any) -> None:
         if ticket in self._tickets:
             self._tickets.remove(ticket)
-        if not self._tickets and self.state.text() == "working":
-            self._say("")
+        if not self._tickets:
+            self._say(self._shown)
 
     def _recipe_chosen(self, *_: Any) -> None:
         """Take another recipe at once in live mode; else with the next question."""
@@ -251,15 +252,17 @@ class LearnBox(QWidget):
     def _closed(self) -> None:
         self.live.setChecked(False)
         self.quality.hide()
+        self._shown = ""
         self._say("")
 
     def _progressed(self, stage: str, done: int, total: int) -> None:
-        self._say(f"{stage}: {done:,} of {total:,}" if done < total else "")
+        self._say(f"{stage}: {done:,} of {total:,}" if done < total else self._shown)
 
     def _previewed(self, preview: Any) -> None:
         kind = "exact" if preview.exact else f"preview, {preview.stage}"
         part = "" if preview.step == 1 else f", every {preview.step}th pixel"
-        self._say(f"{kind}{part}")
+        self._shown = f"{kind}{part}"
+        self._say(self._shown)
 
     def _say(self, text: str) -> None:
         self.state.setText(text)

@@ -80,6 +80,7 @@ class PaintPanel(QWidget):
         for emitter in (camera_of(viewer).events.center, camera_of(viewer).events.zoom):
             emitter.connect(self._moved)
         viewer.layers.events.removed.connect(self._removed)
+        hub.strokes_added.connect(self._refresh)
         hub.jobs.closing.connect(self.desk.close)
         desk = self.desk
         self.destroyed.connect(lambda *_: _close_quietly(desk))
@@ -132,8 +133,7 @@ class PaintPanel(QWidget):
 
         def show(count: int) -> None:
             inform(f"{count:,} pixels were imported")
-            if self.layer is not None:
-                self.layer.refresh()
+            self._refresh()
 
         self._background.call(read, show)
 
@@ -217,6 +217,7 @@ class PaintPanel(QWidget):
 
     def _opened(self) -> None:
         board = self.desk.need()
+        self.hub.board = board
         viewer = self.hub.viewer
         name = Path(board.store.source).name.removesuffix(".ome.zarr")
         self.layer = add_strokes_layer(viewer, board, name)
@@ -234,6 +235,7 @@ class PaintPanel(QWidget):
             return
         layer, results, mark = self.layer, self.results, self._mark
         self.layer = self.results = self._preview = self._mark = self._seen = None
+        self.hub.board = None
         self.classes.attach(None)
         if results is not None:
             results.remove()
@@ -282,6 +284,11 @@ class PaintPanel(QWidget):
         self.results.uncertainty = self.learn.uncertainty.isChecked()
         self.results.probabilities = self.learn.probabilities.isChecked()
         reported(self.results.show)(self._preview)
+
+    def _refresh(self) -> None:
+        """Show what was drawn by others."""
+        if self.layer is not None:
+            self.layer.refresh()
 
     def _removed(self, event: Any) -> None:
         if isalive(self) and self.layer is not None and event.value == self.layer:
