@@ -68,7 +68,9 @@ class Dock(QWidget):
         return self.panels[title]
 
     def event(self, event: Any) -> bool:
-        """Guard the window once the dock is in it."""
+        """Guard the window once the dock is in it; end what is open once it is taken out."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.hub.jobs.closing.emit()
         if event.type() in (QEvent.Type.Show, QEvent.Type.ParentChange) and self.window() is not self:
             self.hub.jobs.guard(self.window())
         return bool(super().event(event))

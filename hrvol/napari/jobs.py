@@ -25,7 +25,7 @@ class Jobs(QObject):
     """
 
     closing = Signal()
-    """The window closes."""
+    """The window closes, or the dock."""
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)

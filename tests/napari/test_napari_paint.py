@@ -254,3 +254,28 @@ def test_classes_of_labels_become_strokes_of_the_same_name(panel, files, tmp_pat
     panel.layer.undo()
     panel.layer.undo()  # the name
     assert [info.name for info in store_of(panel).classes] == ["class 1", "class 2"]
+
+
+def test_a_closed_dock_lets_go_of_the_strokes(panel, paint, viewer, tmp_path):
+    from hrvol.napari.commands import PLUGIN, WIDGET
+
+    paint()
+    source = store_of(panel).source
+    dock, _ = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
+    viewer.window.remove_dock_widget(dock)
+    assert panel.desk.board is None
+    with DrawingStore.open(source) as store:
+        assert len(store.counts().planes) == 2
+
+
+def test_strokes_that_cannot_be_opened_are_one_line(panel, files, tmp_path, wait, news):
+    panel.close_strokes()
+    panel.path.set_path(str(tmp_path / "none.ome.zarr"))
+    panel.open_button.click()
+    wait(lambda: [line for severity, line in news() if severity == "error"])
+    assert "none.ome.zarr" in news()[-1][1]
+    assert panel.open_button.isEnabled()
+    assert not panel.learn.isEnabled()
+    panel.path.set_path(str(tmp_path / "drawn.ome.zarr"))
+    panel.open_button.click()
+    wait(lambda: panel.desk.session is not None)

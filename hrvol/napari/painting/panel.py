@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +81,6 @@ class PaintPanel(QWidget):
         viewer.layers.events.removed.connect(self._removed)
         hub.strokes_added.connect(self._refresh)
         hub.jobs.closing.connect(self.desk.close)
-        desk = self.desk
-        self.destroyed.connect(lambda *_: _close_quietly(desk))
         self._suggest()
         self._enable()
 
@@ -302,12 +299,3 @@ class PaintPanel(QWidget):
             path = suggested_path(self.volume.folder(), self.volume.name())
             self.path.set_path(str(path))
             self.path.setProperty("suggested", self.path.path())
-
-
-def _close_quietly(desk: Desk) -> None:
-    board, session = desk.board, desk.session
-    desk.board = desk.session = None
-    closers: list[Callable[[], Any]] = [] if session is None else [session.cancel]
-    closers += [] if board is None else [board.store.close]
-    for close in closers:
-        reported(close)()
