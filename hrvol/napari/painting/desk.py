@@ -76,7 +76,7 @@ class Desk(QObject):
         self.opened.emit()
 
     def with_session(self, recipe: str, then: Callable[[Any], Any] = lambda session: None) -> None:
-        """Call a function with the session of a recipe, which is begun if there is none."""
+        """Call a function with the session of a recipe, which is begun first where needed."""
         board = self.need()
         if self.session is not None and self.recipe == recipe:
             then(self.session)

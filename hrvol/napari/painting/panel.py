@@ -54,7 +54,7 @@ class PaintPanel(QWidget):
         self.volume = VolumeField(hub.viewer)
         self.path = PathField("Choose the strokes", "OME-Zarr (*.ome.zarr)", save=True, hint="*.ome.zarr")
         self.new_button = button("New strokes", reported(self.new), "Begin to draw on the volume")
-        self.open_button = button("Open strokes", reported(self.open), "Go on with earlier strokes")
+        self.open_button = button("Open strokes", reported(self.open), "Continue earlier strokes")
         self.import_button = button(
             "Import", reported(self.choose_import), "Add strokes of other files or programs to these"
         )
