@@ -147,18 +147,20 @@ def test_classes_are_edited_and_undone(panel, paint, wait, news):
     assert not (store_of(panel).array()[0] == 2).any()
 
 
-def test_a_drag_is_one_step_of_undo(panel):
+def test_a_drag_is_one_step_of_undo(panel, viewer):
+    layer = viewer.layers["drawn"]  # as napari has it; plugins get it wrapped
+
     class Event:
         type = "mouse_press"
 
-    drag = panel.layer.mouse_drag_callbacks[0](panel.layer, Event)
+    drag = layer.mouse_drag_callbacks[0](layer, Event)
     next(drag)
     for x in (20, 40, 60):
-        panel.layer.paint((0, 50, x), 1)
+        layer.paint((0, 50, x), 1)
     Event.type = "mouse_release"
     assert next(drag, None) is None
     assert store_of(panel).steps == (1, 0)
-    panel.layer.undo()
+    layer.undo()
     assert not store_of(panel).counts().planes
 
 
