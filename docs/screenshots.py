@@ -183,8 +183,30 @@ def similar(stage: Stage) -> None:
     stage.wait(lambda: panel.heat is not None)
 
 
+def paint(stage: Stage) -> None:
+    """Strokes, and what they give."""
+    from hrvol.napari.sample_data import phantom_folder
+
+    for layer in stage.viewer.layers:
+        layer.visible = layer.name == "electrode"
+    stage.viewer.dims.set_current_step(0, 16)
+    panel = stage.panel("Paint")
+    panel.learn.recipe.setCurrentText("classical")
+    panel.new_button.click()
+    stage.wait(lambda: panel.desk.session is not None)
+    names = "pore", "binder"
+    for number, name in enumerate(names):
+        panel.classes.table.item(number, 0).setText(name)
+    panel.import_from(str(phantom_folder() / "strokes.ome.zarr"))
+    stage.wait(panel.desk.board.store.boxes)
+    panel.learn.update_button.click()
+    stage.wait(lambda: panel.learn.state.text() == "exact")
+    panel.learn.quality_button.click()
+    stage.wait(panel.learn.quality.text)
+
+
 PICTURES: dict[str, Callable[[Stage], None]] = {
-    function.__name__: function for function in (sample, plan, result, distil, cluster, similar)
+    function.__name__: function for function in (sample, plan, result, distil, cluster, similar, paint)
 }
 
 

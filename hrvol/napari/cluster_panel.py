@@ -207,6 +207,12 @@ class ClusterPanel(QWidget):
         drawn = strokes_of(values, [info.value for info in chosen])
         if not drawn.any():
             raise UsageError("strokes: found none of the chosen classes on this plane")
+        board = self.hub.board
+        if board is not None and tuple(data.shape) == board.store.array().shape:
+            count = board.draw(plane or 0, drawn, chosen)
+            self.hub.strokes_added.emit()
+            inform(f"{count:,} pixels were added to {board.store.source}")
+            return
         layer = self._strokes_layer(data.shape, drawn.dtype, chosen)
         where = np.nonzero(drawn)
         places = where if plane is None else (np.full(len(where[0]), plane), *where)

@@ -10,6 +10,11 @@ PLUGIN, WIDGET = "hrvol", "Segment volumes"
 """Names of the plugin and of the dock in the manifest."""
 
 
+def show_paint() -> Any:
+    """Open the dock to paint strokes."""
+    return show("Paint")
+
+
 def show_segment() -> Any:
     """Open the dock to segment a volume."""
     return show("Segment")

@@ -13,6 +13,7 @@ from hrvol.napari.cluster_panel import ClusterPanel
 from hrvol.napari.distil_panel import DistilPanel
 from hrvol.napari.hub import Hub
 from hrvol.napari.models import listen
+from hrvol.napari.painting.panel import PaintPanel
 from hrvol.napari.segment_panel import SegmentPanel
 from hrvol.napari.similar_panel import SimilarPanel
 
@@ -28,6 +29,7 @@ class Tab:
 
 
 TABS: tuple[Tab, ...] = (
+    Tab(PaintPanel.title, PaintPanel),
     Tab(SegmentPanel.title, SegmentPanel),
     Tab(DistilPanel.title, DistilPanel),
     Tab(ClusterPanel.title, ClusterPanel),
@@ -66,7 +68,9 @@ class Dock(QWidget):
         return self.panels[title]
 
     def event(self, event: Any) -> bool:
-        """Guard the window once the dock is in it."""
+        """Guard the window once the dock is in it; end what is open once it is taken out."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.hub.jobs.closing.emit()
         if event.type() in (QEvent.Type.Show, QEvent.Type.ParentChange) and self.window() is not self:
             self.hub.jobs.guard(self.window())
         return bool(super().event(event))

@@ -25,11 +25,14 @@ class Hub(QObject):
 
     model_chosen = Signal(str)
     """Path of a model that was opened, trained or distilled."""
+    strokes_added = Signal()
+    """A panel drew in the strokes that are open."""
 
     def __init__(self, viewer: Any, parent: QWidget) -> None:
         super().__init__(parent)
         self.viewer = viewer
         self.jobs = Jobs(parent)
+        self.board: Any = None  # the strokes that are open, a hrvol.napari.painting.board.Board
 
     def take_model(self, path: str) -> None:
         """Pass a model on to the panels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, Signal
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from hrvol.napari.process import Process
@@ -23,6 +23,9 @@ class Jobs(QObject):
     parent
         The dock.
     """
+
+    closing = Signal()
+    """The window closes, or the dock."""
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
@@ -82,4 +85,5 @@ class Jobs(QObject):
                 process.stop()
         for process in self._short:
             process.kill()
+        self.closing.emit()
         return False

@@ -24,12 +24,18 @@ def write_labels(path: str, data: Any, about: dict[str, Any]) -> list[str]:
         The path, also if it could not be written, which a notification reports: napari would show a
         traceback for an empty list.
     """
+    from hrvol.interactive.strokes import export_strokes
     from hrvol.napari.layers import classes_of, volume_of
+    from hrvol.volume.drawing_store.paintable import PaintableArray
+    from hrvol.volume.drawing_store.store import DrawingStore
     from hrvol.volume.strokes.merge import count_strokes
     from hrvol.volume.strokes.open_strokes import open_strokes
     from hrvol.volume.strokes.write import write_strokes
 
     try:
+        if isinstance(data, PaintableArray) and isinstance(data.strokes, DrawingStore):
+            export_strokes(data.strokes, path, overwrite=True)
+            return [path]
         volume = volume_of(data, about)
         strokes = open_strokes(volume)
         values = [info.value for info in count_strokes(strokes).classes]

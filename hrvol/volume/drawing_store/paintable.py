@@ -54,6 +54,11 @@ class PaintableArray:
         self.shape: tuple[int, ...] = store.shape[3 - store.ndim :]
 
     @property
+    def strokes(self) -> Paintable:
+        """The strokes."""
+        return self._store
+
+    @property
     def size(self) -> int:
         """Number of voxels."""
         return int(np.prod(self.shape, dtype=object))

@@ -1,0 +1,166 @@
+"""Keep what is open for painting, and bring news of its threads into that of the window."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from qtpy.compat import isalive
+from qtpy.QtCore import QObject, Qt, Signal
+
+from hrvol.errors import UsageError
+from hrvol.napari.background import Background
+from hrvol.napari.notify import report
+from hrvol.napari.painting.board import Board, begin_session
+
+
+class Desk(QObject):
+    """The strokes that are open, and the session on them.
+
+    Parameters
+    ----------
+    owner
+        The panel.
+    """
+
+    opened = Signal()
+    """Strokes were opened: :attr:`board`."""
+    closed = Signal()
+    """They were closed."""
+    began = Signal()
+    """A session began: :attr:`session`."""
+    drawn = Signal(object)
+    """A change of the strokes."""
+    previewed = Signal(object)
+    """A preview."""
+    progressed = Signal(str, int, int)
+    """A stage, how much of it is done, and all of it."""
+
+    _news = Signal(object)
+
+    def __init__(self, owner: QObject) -> None:
+        super().__init__(owner)
+        self.board: Board | None = None
+        self.session: Any = None
+        self.recipe = ""
+        self._background = Background(self)
+        self._waiting: list[Callable[[Any], Any]] = []
+        self._opening = ""
+        self._forget: list[Callable[[], None]] = []
+        self._news.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
+
+    @property
+    def busy(self) -> bool:
+        """Whether strokes or a session are being opened."""
+        return self._background.busy
+
+    def need(self) -> Board:
+        """Return what is open.
+
+        Raises
+        ------
+        UsageError
+            Nothing is.
+        """
+        if self.board is None:
+            raise UsageError("strokes: found none open, expected New strokes or Open strokes first")
+        return self.board
+
+    def take(self, board: Board) -> None:
+        """Begin to work on a board; what was open is closed."""
+        self.close()
+        self.board = board
+        self._forget.append(board.store.subscribe(self._told(board, self.drawn)))
+        self.opened.emit()
+
+    def with_session(self, recipe: str, then: Callable[[Any], Any] = lambda session: None) -> None:
+        """Call a function with the session of a recipe, which is begun first where needed."""
+        board = self.need()
+        if self.session is not None and self.recipe == recipe:
+            then(self.session)
+            return
+        self._waiting.append(then)
+        if self._opening == recipe:
+            return
+        self._opening = recipe
+        self._end_session()
+
+        def begin() -> tuple[Board, str, Any]:
+            session = begin_session(board, recipe)
+            if not isalive(self):
+                session.close()
+            return board, recipe, session
+
+        def failed(error: Exception) -> None:
+            if self._opening == recipe:
+                self._opening = ""
+                self._waiting.clear()
+            report(error)
+
+        self._background.call(begin, self._began, failed)
+
+    def _began(self, found: tuple[Board, str, Any]) -> None:
+        board, recipe, session = found
+        if board is not self.board or recipe != self._opening:  # another one is wanted by now
+            _in_thread(session.close)
+            return
+        self._opening = ""
+        self.session, self.recipe = session, recipe
+        session.on_preview(self._told(session, self.previewed))
+        session.on_progress(lambda *values: self._post(session, self.progressed, values))
+        session.on_error(lambda line: self._post(session, None, (line,)))
+        self.began.emit()
+        waiting, self._waiting = self._waiting, []
+        for function in waiting:
+            function(session)
+
+    def close(self) -> None:
+        """End the session, and save and close the strokes; an error of saving is shown."""
+        board, self.board = self.board, None
+        for forget in self._forget:
+            forget()
+        self._forget.clear()
+        self._waiting.clear()
+        self._opening = ""
+        self._end_session()
+        if board is None:
+            return
+        try:
+            board.store.close()
+        except Exception as error:
+            report(error)
+        self.closed.emit()
+
+    def _end_session(self) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            session.cancel()
+            _in_thread(session.close)  # it waits for what cannot be interrupted
+
+    def _told(self, source: Any, signal: Any) -> Callable[[Any], None]:
+        return lambda value: self._post(source, signal, (value,))
+
+    def _post(self, source: Any, signal: Any, values: tuple[Any, ...]) -> None:
+        """Send news from any thread."""
+        with suppress(RuntimeError):  # deleted just now
+            if isalive(self):
+                self._news.emit((source, signal, values))
+
+    def _deliver(self, news: tuple[Any, Any, tuple[Any, ...]]) -> None:
+        source, signal, values = news
+        if source is not self.board and source is not self.session:
+            return  # of what was closed meanwhile
+        if signal is None:
+            report(*values)
+        else:
+            signal.emit(*values)
+
+
+def _in_thread(function: Callable[[], Any]) -> None:
+    def quiet() -> None:
+        with suppress(Exception):  # nobody is there to hear
+            function()
+
+    threading.Thread(target=quiet, name="hrvol-close", daemon=True).start()
