@@ -539,9 +539,9 @@ for suffix in suffixes:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """Labels of 60 MiB, compressed to little."""
+    """Labels of 162 MiB, compressed to little."""
     path = tmp_path_factory.mktemp("large") / "large.zarr"
-    shape = (160, 640, 640)
+    shape = (416, 640, 640)
     array = zarr.create_array(path, shape=shape, chunks=(32, 128, 128), shards=(32, 256, 256), dtype="u1")
     z, y, x = np.ogrid[:32, :640, :640]
     array[:32] = 1 + ((z // 16 + y // 256 + x // 256) % 2).astype(np.uint8)
@@ -554,8 +554,8 @@ def test_memory_is_bounded(large, tmp_path):
     suffixes = (".tif", "", ".h5", ".mha", ".nrrd", ".ply")
     command = [sys.executable, "-c", PROGRAM, str(large), str(tmp_path), *suffixes]
     grown = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=200).stdout.split()
-    # KiB: the 4 MiB requested, and what Zarr needs to read shards; not the 60 MiB of the labels.
-    assert all(int(number) < 56 * 1024 for number in grown), dict(zip(suffixes, grown, strict=True))
+    # KiB: the 4 MiB requested, and what Zarr and its threads need for shards; not the 162 MiB of the labels.
+    assert all(int(number) < 100 * 1024 for number in grown), dict(zip(suffixes, grown, strict=True))
 
 
 def test_an_interrupted_command_leaves_nothing(large, tmp_path):
