@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from run_data import make_volume
 
 from hrvol.run.status import run_status
-from hrvol.volume.volume import open_labels
+from hrvol.volume.volume import open_labels, open_volume
+from hrvol.volume.write_image import write_image
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,9 +53,14 @@ def labels_of(path):
     return open_labels(path).read()
 
 
-def test_plan_start_stop_resume_and_open(panel, viewer, files, output, wait, news, tmp_path):
+def test_plan_start_stop_resume_and_open(panel, viewer, files, grey, wait, news, tmp_path):
     out = tmp_path / "labels.ome.zarr"
     fill(panel, files, out)
+    # Enough blocks that the run is not over before it is stopped.
+    placed = {"voxel_size": (50.0, 4.0, 4.0), "unit": "nanometer"}
+    volume = replace(open_volume(np.tile(grey, (20, 1, 1))), **placed)
+    write_image(tmp_path / "long.ome.zarr", volume)
+    panel.volume.set_path(str(tmp_path / "long.ome.zarr"))
     assert not panel.start_button.isEnabled()
     panel.plan_box._jobs.guard(viewer.window._qt_window)
     panel.plan_button.click()
@@ -75,7 +82,9 @@ def test_plan_start_stop_resume_and_open(panel, viewer, files, output, wait, new
     panel.run._resume.click()
     wait(lambda: "labels.ome.zarr" in viewer.layers)
     layer = viewer.layers["labels.ome.zarr"]
-    np.testing.assert_array_equal(np.asarray(layer.data[0]), labels_of(output))
+    labels = labels_of(out)
+    np.testing.assert_array_equal(np.asarray(layer.data[0]), labels)
+    assert labels.all()
     assert list(layer.features["class"]) == ["-", "matrix", "disc"]
     assert layer.multiscale
     np.testing.assert_allclose(layer.scale, (50, 4, 4))
@@ -137,6 +146,7 @@ def test_what_is_copied_is_what_is_run(panel, viewer, files, tmp_path, wait, new
     panel.uncertainty.setChecked(True)
     request = panel.collect()()
     clipboard = QApplication.clipboard()
+    clipboard.clear()  # other panels copy commands, too
     panel.copy_button.click()
     wait(lambda: clipboard.text().startswith("hrvol "))
     assert shlex.split(clipboard.text()) == ["hrvol", *request.arguments()]
@@ -233,7 +243,8 @@ def test_a_layer_in_memory_is_saved_once(panel, viewer, files, tmp_path, grey):
 
 def test_watch_a_run_from_elsewhere_and_stop_it(panel, viewer, files, wait, news, tmp_path):
     out, volume = tmp_path / "elsewhere.ome.zarr", tmp_path / "large.npy"
-    np.save(volume, make_volume(shape=(40, 300, 300))[0])  # so that it does not end before it is stopped
+    image = np.tile(make_volume(shape=(20, 300, 300))[0], (20, 1, 1))  # it must not end before it is stopped
+    np.save(volume, image)
     arguments = ["segment", str(volume), str(out), "-m", str(files / "model.hrvol")]
     command = [sys.executable, "-m", "hrvol", *arguments, "--engine", "serial", "--uncertainty"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
