@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import (
-    QApplication,
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
@@ -24,12 +22,13 @@ from qtpy.QtWidgets import (
 
 from hrvol.errors import UsageError
 from hrvol.napari.background import Background
+from hrvol.napari.complete_request import completing, copy_command_line
 from hrvol.napari.hub import Hub
 from hrvol.napari.job_box import JobBox
 from hrvol.napari.layers import classes_of, look_of_classes
 from hrvol.napari.notify import inform, reported
 from hrvol.napari.region_field import PLANE, RegionField
-from hrvol.napari.requests import ClusterRequest, absolute, command_line
+from hrvol.napari.requests import ClusterRequest, absolute
 from hrvol.napari.seeds import strokes_of
 from hrvol.napari.widgets import PathField, VolumeField, button, form, guard_wheel, narrow, row, text_label
 
@@ -147,13 +146,7 @@ class ClusterPanel(QWidget):
         )
         request.check()
 
-        def complete() -> ClusterRequest:
-            from hrvol.volume.volume import open_volume
-
-            path = file()
-            return replace(request, volume=path, region=region(open_volume(path)))
-
-        return complete
+        return completing(request, file, region)
 
     def run(self) -> None:
         """Find classes in a process of its own."""
@@ -221,14 +214,12 @@ class ClusterPanel(QWidget):
 
     def _strokes_layer(self, shape: tuple[int, ...], dtype: Any, chosen: Any) -> Any:
         """Return the layer of strokes of this shape, which is added without one."""
+        from napari.layers import Labels
+
         layers = self.hub.viewer.layers
         if _STROKES in layers:
             layer = layers[_STROKES]
-            if (
-                layer._type_string == "labels"
-                and not layer.multiscale
-                and tuple(layer.data.shape) == tuple(shape)
-            ):
+            if isinstance(layer, Labels) and not layer.multiscale and tuple(layer.data.shape) == tuple(shape):
                 return layer
         if np.prod(shape, dtype=np.float64) > _MOST:
             raise UsageError(f"strokes: found a volume of {shape}, expected at most {_MOST:.1e} voxels")
@@ -245,12 +236,7 @@ class ClusterPanel(QWidget):
 
     def copy_command(self) -> None:
         """Copy the exact command line."""
-
-        def put(request: ClusterRequest) -> None:
-            QApplication.clipboard().setText(command_line(request.arguments()))
-            inform("the command line was copied")
-
-        self._background.call(self.collect(), put)
+        self._background.call(self.collect(), copy_command_line)
 
     def _suggest_output(self) -> None:
         if self.output.property("suggested") in (None, self.output.path()):

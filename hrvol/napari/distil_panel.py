@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QCheckBox, QComboBox, QDoubleSpinBox, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QLabel, QVBoxLayout, QWidget
 
 from hrvol.napari.background import Background
+from hrvol.napari.complete_request import completing, copy_command_line
 from hrvol.napari.hub import Hub
 from hrvol.napari.job_box import JobBox
 from hrvol.napari.notify import inform, reported
 from hrvol.napari.process import Process
 from hrvol.napari.region_field import RegionField
-from hrvol.napari.requests import DistilRequest, absolute, command_line
+from hrvol.napari.requests import DistilRequest, absolute
 from hrvol.napari.texts import table
 from hrvol.napari.widgets import (
     PathField,
@@ -125,13 +125,7 @@ class DistilPanel(QWidget):
         )
         request.check()
 
-        def complete() -> DistilRequest:
-            from hrvol.volume.volume import open_volume
-
-            path = file()
-            return replace(request, volume=path, region=region(open_volume(path)))
-
-        return complete
+        return completing(request, file, region)
 
     def run(self) -> None:
         """Distil in a process of its own."""
@@ -150,12 +144,7 @@ class DistilPanel(QWidget):
 
     def copy_command(self) -> None:
         """Copy the exact command line."""
-
-        def put(request: DistilRequest) -> None:
-            QApplication.clipboard().setText(command_line(request.arguments()))
-            inform("the command line was copied")
-
-        self._background.call(self.collect(), put)
+        self._background.call(self.collect(), copy_command_line)
 
     def _take_model(self, path: str) -> None:
         """Take a model that was opened as the teacher, unless it is the student."""

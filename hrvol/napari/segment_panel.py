@@ -10,7 +10,6 @@ from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QApplication,
     QCheckBox,
     QGroupBox,
     QLabel,
@@ -20,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from hrvol.napari.background import Background
+from hrvol.napari.complete_request import completing, copy_text
 from hrvol.napari.hub import Hub
 from hrvol.napari.job_box import JobBox
 from hrvol.napari.models import describe, summary
@@ -158,13 +158,7 @@ class SegmentPanel(QWidget):
         )
         request.check()
 
-        def complete() -> SegmentRequest:
-            from hrvol.volume.volume import open_volume
-
-            path = file()
-            return replace(request, volume=path, region=region(open_volume(path)))
-
-        return complete
+        return completing(request, file, region)
 
     def plan(self) -> None:
         """Estimate the run in a process of its own, and show what it costs."""
@@ -233,8 +227,7 @@ class SegmentPanel(QWidget):
 
     def _copy(self, text: Callable[[SegmentRequest], str], news: str) -> None:
         def put(request: SegmentRequest) -> None:
-            QApplication.clipboard().setText(text(request))
-            inform(news)
+            copy_text(text(request), news)
 
         self._background.call(self.collect(), put)
 
