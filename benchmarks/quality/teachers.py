@@ -22,7 +22,7 @@ from hrvol.classes import default_classes
 from hrvol.distil.planes import PlaneTile, layout
 from hrvol.features.featuriser import Featuriser, load_featuriser
 from hrvol.recipe.recipe import Recipe
-from hrvol.segment.model.model import Model
+from hrvol.segment.model.model import Model, load_model, save_model
 from hrvol.segment.pixel_classifier import PixelClassifier
 from hrvol.volume.intensity import common_window
 from hrvol.volume.volume import Volume, open_volume
@@ -67,28 +67,31 @@ class Teachers:
     def train(
         cls, data: Dense, strokes: Mapping[int, NDArray[np.uint8]], recipe: Recipe, cache: Path
     ) -> Teachers:
-        """Train a model on each drawing."""
+        """Train a model on each drawing, or load those that a folder of labels holds already."""
         featuriser = load_featuriser(recipe.features)
         recipe = recipe.with_(**{"classifier.samples_per_class": PER_CLASS})
         volume = open_volume(data.images)
-        window = common_window([volume], recipe.intensity, recipe.seed)
-        models = {}
-        for seed, samples in samples_of(data.images, strokes, featuriser, recipe=recipe).items():
-            classifier = PixelClassifier.fit(
-                samples, recipe.classifier, grey=featuriser.grey, seed=seed, n_jobs=1
-            )
-            models[seed] = Model(
-                recipe.with_(seed=seed),
-                default_classes(list(range(1, len(data.classes) + 1)), list(data.classes)),
-                window,
-                classifier,
-                featuriser.weights_sha256,
-                featuriser.channels,
-                source=f"{data.name}, drawing {seed}",
-            )
         key = json.dumps([data.name, recipe.to_dict(), sorted(strokes)], sort_keys=True)
         folder = cache / f"{data.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
         folder.mkdir(parents=True, exist_ok=True)
+        files = {seed: folder / f"teacher-{seed}.hrvol" for seed in sorted(strokes)}
+        if not all(file.is_file() for file in files.values()):
+            window = common_window([volume], recipe.intensity, recipe.seed)
+            for seed, samples in samples_of(data.images, strokes, featuriser, recipe=recipe).items():
+                classifier = PixelClassifier.fit(
+                    samples, recipe.classifier, grey=featuriser.grey, seed=seed, n_jobs=1
+                )
+                model = Model(
+                    recipe.with_(seed=seed),
+                    default_classes(list(range(1, len(data.classes) + 1)), list(data.classes)),
+                    window,
+                    classifier,
+                    featuriser.weights_sha256,
+                    featuriser.channels,
+                    source=f"{data.name}, drawing {seed}",
+                )
+                save_model(model, files[seed])
+        models = {seed: load_model(file) for seed, file in files.items()}
         return cls(data, volume, models, featuriser, folder)
 
     def planes(self) -> list[tuple[int, int]]:
