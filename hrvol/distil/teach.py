@@ -24,13 +24,13 @@ from hrvol.progress import ProgressCallback
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.shapes import flop_per_voxel
 from hrvol.segment.student.spec import NAMES, student_spec
-from hrvol.segment.student.student import StudentClassifier, channel_names
+from hrvol.segment.student.student import channel_names
 from hrvol.volume.intensity import grey_statistics
 
 LOG = logging.getLogger("hrvol.run")
 
 TRIM = 256
-"""Side of the part of a tile whose surroundings are kept in memory for students that see volumes."""
+"""Side of the part of a tile that serves students that see volumes: they need what is around it, too."""
 
 RARE = 0.5
 """Power of :attr:`hrvol.distil.fit.FitSettings.rare`."""
@@ -112,27 +112,27 @@ def teach(
     """Train the sizes requested, and compare them with the teacher."""
     teacher = sample.teacher
     values = tuple(info.value for info in teacher.classes)
-    kept = KeptBack(sample.volume, teacher.window, sample.kept_back)
+    names = NAMES if distilling.size == AUTO else (distilling.size,)
+    volumetric = student_spec(names[0], sample.sees).is_3d
+    kept_back, training = (
+        tuple(trimmed(tile, TRIM) if volumetric else tile for tile in tiles)
+        for tiles in (sample.kept_back, sample.training)
+    )
+    kept = KeptBack(sample.volume, teacher.window, kept_back)
     key = {"teacher": sample.sha256, "tiles": [tile.where.describe() for tile in sample.tiles]}
     trainer = Trainer(values, kept, cache, key, stop, progress, device)
     # Voxels of rare classes count more only where these are made rarer at the end.
     rare = RARE if distilling.rarity and is_even(teacher) else 0.0
     settings = FitSettings(distilling.steps, rare=rare, seed=distilling.seed)
-    names = NAMES if distilling.size == AUTO else (distilling.size,)
     found: dict[str, tuple[Trained, Agreement, float, list[NDArray[np.float32]]]] = {}
-    truth = [tile.probabilities for tile in sample.kept_back]
+    truth = [tile.probabilities for tile in kept.tiles]
     examples: list[Example] = []
     shape = None
     for name in names:
         spec = student_spec(name, sample.sees)
         if shape != crop_shape(spec):
             shape = crop_shape(spec)
-            examples = [
-                read_example(
-                    sample.volume, teacher.window, trimmed(tile, TRIM) if spec.is_3d else tile, shape
-                )
-                for tile in sample.training
-            ]
+            examples = [read_example(sample.volume, teacher.window, tile, shape) for tile in training]
         with few_threads():
             trained = trainer.train(name, spec, examples, settings)
         predicted = kept.predict(trained.student, device)
@@ -142,7 +142,7 @@ def teach(
     best = max(entry[1].mean_iou for entry in found.values())
     chosen = next(name for name, entry in found.items() if entry[1].mean_iou >= best - CLOSE)
     trained, kept_agreement, temperature, on_kept = found[chosen]
-    some = KeptBack(sample.volume, teacher.window, sample.training[: max(1, len(sample.kept_back))])
+    some = KeptBack(sample.volume, teacher.window, training[: max(1, len(kept.tiles))])
     on_some = some.predict(trained.student, device)
     on_training = agreement([tile.probabilities for tile in some.tiles], on_some, temperature)
     by_size = {name: round(entry[1].mean_iou, 4) for name, entry in found.items()}
@@ -193,7 +193,10 @@ def teach(
         channels=channel_names(student.spec),
         trained_on=teacher.trained_on,
     )
-    pictures = _pictures(kept, student, kept_agreement, device)
+    weights = np.ones(len(values)) if factors is None else factors
+    labels = [
+        ((proba.T * weights).T.argmax(axis=0) + 1).astype(np.uint8) for proba in seen[: len(kept.tiles)]
+    ]
     return DistilReport(
         model,
         chosen,
@@ -206,7 +209,7 @@ def teach(
         by_size,
         problems,
         _notes(kept, kept_agreement),
-        pictures,
+        _pictures(kept, labels, kept_agreement),
     )
 
 
@@ -256,16 +259,13 @@ def _notes(kept: KeptBack, found: Agreement) -> tuple[str, ...]:
 
 
 def _pictures(
-    kept: KeptBack, student: StudentClassifier, found: Agreement, device: str
+    kept: KeptBack, labels: Sequence[NDArray[np.uint8]], found: Agreement
 ) -> tuple[tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]], ...]:
     """Return the kept-back tiles, the worst first: grey values, the teacher's labels, the student's."""
-    predicted = kept.predict(student, device)
     pictures = []
     for number in np.argsort(found.tiles):
         tile = kept.tiles[number]
         image = tile.where.image(kept.volume, kept.window)[tile.where.tile.core_in_window]
-        labels = [
-            (values.argmax(axis=0) + 1).astype(np.uint8) for values in (tile.probabilities, predicted[number])
-        ]
-        pictures.append((image, labels[0], labels[1]))
+        by_teacher = (tile.probabilities.argmax(axis=0) + 1).astype(np.uint8)
+        pictures.append((image, by_teacher, labels[number]))
     return tuple(pictures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ from hrvol.volume.volume import Volume
 
 LOOKS = 4
 """How often a student is compared with its teacher on kept-back tiles during training."""
+
+LOOKED_AT = 8
+"""Most tiles of such a comparison: a student of volumes predicts a thick slab for each of them."""
 
 CHECKPOINT = 15.0
 """Seconds between two checkpoints."""
@@ -66,6 +69,12 @@ class KeptBack:
     volume: Volume
     window: Window
     tiles: tuple[LabelledTile, ...]
+
+    def some(self, count: int) -> KeptBack:
+        """Return at most so many of the tiles, spread over all of them."""
+        count = min(count, len(self.tiles))
+        numbers = np.linspace(0, len(self.tiles) - 1, count).round().astype(int)
+        return replace(self, tiles=tuple(self.tiles[number] for number in numbers))
 
     def predict(self, student: StudentClassifier, device: str = "cpu") -> list[NDArray[np.float32]]:
         """Return a student's probabilities ``(K, rows, columns)`` of the tiles' cores."""
@@ -195,11 +204,12 @@ class Trainer:
         return Trained(student, time.monotonic() - began, means)
 
     def _look(self, fit: Fit, best: _Best) -> _Best:
-        """Compare the averaged weights on the kept-back tiles; return these or the best before."""
+        """Compare the averaged weights on kept-back tiles; return these or the best before."""
         arrays = network_arrays(folded(fit.average))
         student = StudentClassifier(fit.spec, self.values, arrays)
-        predicted = self.kept_back.predict(student, self.device)
-        found = agreement([tile.probabilities for tile in self.kept_back.tiles], predicted)
+        some = self.kept_back.some(LOOKED_AT)
+        predicted = some.predict(student, self.device)
+        found = agreement([tile.probabilities for tile in some.tiles], predicted)
         return _Best(arrays, found.cross_entropy) if found.cross_entropy <= best.cross_entropy else best
 
     def _resume(self, fit: Fit, key: Mapping[str, Any]) -> tuple[Fit, _Best]:
