@@ -54,6 +54,11 @@ class OpenStrokes:
         return self._grid
 
     @property
+    def table(self) -> ClassTable:
+        """Classes, and the value of the next one."""
+        return self._table
+
+    @property
     def shape(self) -> Shape3:
         """Voxels of the volume (z, y, x)."""
         return self._grid.shape
