@@ -169,8 +169,8 @@ class Connection:
         self._end()
         if waiting:
             raise ServerError(
-                f"{self.url}: found {len(waiting):,} changes of strokes that the server has not received; they"
-                f" are kept in {path}, and the next connection sends them"
+                f"{self.url}: found {len(waiting):,} changes that the server has not received; they are kept"
+                f" in {path}, and the next connection sends them"
             )
 
     def _end(self) -> None:

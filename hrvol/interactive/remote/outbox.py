@@ -84,6 +84,7 @@ class Outbox:
         with self._changed:
             self._acked, self._waiting = acked, deque(changes)
             self._bytes = sum(len(record) for change in changes for record in change)
+        self._on_new.set()
 
     def waiting(self) -> tuple[int, list[Records]]:
         """Return the number of the first change that waits, and all that wait."""

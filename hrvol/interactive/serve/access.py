@@ -6,11 +6,13 @@ A page in a browser can send requests to this machine under a name that resolves
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from hrvol.errors import BusyError, HrvolError, InputError, ResourceError, ServerError, UsageError
@@ -23,6 +25,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_DRAIN_SECONDS = 5.0
 
 _HOST = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 
@@ -53,6 +57,8 @@ class Guarded:
         headers = {name.lower(): value for name, value in scope["headers"]}
         refusal = self._refusal(headers)
         if refusal is not None:
+            if refusal[0] == 413:
+                await _drain(receive, self._limit)
             await _refuse(send, *refusal)
             return
         await self._inner(scope, _bounded(receive, self._limit), send)
@@ -103,10 +109,23 @@ def _bounded(receive: Receive, limit: int) -> Receive:
         message = await receive()
         left -= len(message.get("body", b""))
         if left < 0:
+            await _drain(receive, limit)
             raise TooLargeError
         return message
 
     return part
+
+
+async def _drain(receive: Receive, limit: int) -> None:
+    """Read on, and keep nothing: a client that still sends when the connection ends sees no answer."""
+    read = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while read <= limit:
+                message = await receive()
+                read += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 def status_of(error: BaseException) -> int:

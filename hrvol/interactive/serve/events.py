@@ -64,9 +64,11 @@ class Events:
             self._slots.pop(slot, None)
 
     def clear(self) -> None:
-        """Remove all news."""
+        """Remove all news, and end the waiting for some."""
         with self._changed:
             self._slots.clear()
+            self._waiting += 1
+            self._changed.notify_all()
 
     def after(self, number: int, seconds: float) -> list[tuple[int, Event]]:
         """Return the news after a number, in order; wait for some so long. A later call ends the waiting."""

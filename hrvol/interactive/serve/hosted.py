@@ -121,6 +121,7 @@ class Hosted:
     def release(self, client: str) -> None:
         """Let others draw."""
         self._pen.release(client)
+        self._events.clear()
         self._host.reset()
 
     def drawn(self, client: str, lineage: str, after: str) -> Frame:
