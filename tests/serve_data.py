@@ -42,7 +42,9 @@ class ServerProcess:
     def start(self):
         self._log.unlink(missing_ok=True)
         self._process = FORK.Process(
-            target=run_server, args=([*self._arguments, "--port", str(self.port)], str(self._log)), daemon=True
+            target=run_server,
+            args=([*self._arguments, "--port", str(self.port)], str(self._log)),
+            daemon=True,
         )
         self._process.start()
         end = time.monotonic() + START

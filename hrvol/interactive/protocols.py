@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,9 @@ from hrvol.volume.drawing_store.paintable import PaintableArray
 from hrvol.volume.grid.tiling import Box
 from hrvol.volume.strokes.painted import Painted
 from hrvol.volume.strokes.stroke_counts import StrokeCounts
+
+if TYPE_CHECKING:  # imports Zarr
+    from hrvol.volume.volume import Volume
 
 Forget = Callable[[], None]
 
@@ -85,6 +88,10 @@ class PaintedStrokes(Protocol):
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
         """Classes in order of value."""
+
+    @property
+    def labels(self) -> Volume:
+        """The labels as a volume."""
 
     @property
     def steps(self) -> tuple[int, int]:

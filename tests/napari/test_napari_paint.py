@@ -1,8 +1,13 @@
-"""The panel *Paint* in a real viewer: draw, see, change classes, save a model, open again."""
+"""The panel *Paint* in a real viewer: draw, see, change classes, save a model, open again.
+
+Most tests run twice: with the strokes in this process, and on a server in another one, through a network that
+is slow and is cut twice.
+"""
 
 import numpy as np
 import pytest
 from run_data import QUICK, draw, make_volume
+from serve_data import Proxy, ServerProcess
 
 from hrvol.napari.painting.seen import camera_of
 from hrvol.volume.drawing_store.store import DrawingStore
@@ -14,25 +19,59 @@ def truth():
 
 
 @pytest.fixture
-def panel(viewer, files, tmp_path, wait):
-    """The panel with the volume, a quick recipe, and new strokes."""
+def empty(viewer, files, tmp_path):
+    """The panel with a quick recipe, and nothing open."""
     from hrvol.napari.commands import show
 
-    viewer.open(files / "volume.ome.zarr", plugin="hrvol")
-    viewer.dims.set_point(0, 100.0)
     panel = show("Paint", viewer)
-    panel.volume.set_path(str(files / "volume.ome.zarr"))
     recipe = tmp_path / "quick.yaml"
     recipe.write_text(QUICK.to_yaml())
     panel.learn.recipe.setCurrentText(str(recipe))
-    panel.path.set_path(str(tmp_path / "drawn.ome.zarr"))
     panel.learn.model.set_path(str(tmp_path / "drawn.hrvol"))
-    panel.new_button.click()
-    wait(lambda: panel.desk.session is not None)
     yield panel
     panel.close_strokes()
     panel.learn.uncertainty.setChecked(False)
     panel.learn.probabilities.setChecked(False)
+
+
+@pytest.fixture
+def local(empty, viewer, files, tmp_path, wait):
+    """The panel with the volume and new strokes, in this process."""
+    viewer.open(files / "volume.ome.zarr", plugin="hrvol")
+    viewer.dims.set_point(0, 100.0)
+    empty.volume.set_path(str(files / "volume.ome.zarr"))
+    empty.path.set_path(str(tmp_path / "drawn.ome.zarr"))
+    empty.new_button.click()
+    wait(lambda: empty.desk.session is not None)
+    return empty
+
+
+@pytest.fixture
+def server(files, tmp_path):
+    """``hrvol serve`` in another process."""
+    strokes = ("--strokes", tmp_path / "drawn.ome.zarr")
+    process = ServerProcess(tmp_path, files / "volume.ome.zarr", *strokes, "--cache", tmp_path / "cache")
+    yield process
+    process.close()
+    assert "Traceback" not in process.output()
+
+
+@pytest.fixture
+def served(empty, viewer, server, wait):
+    """The panel with the volume and new strokes of a server."""
+    network = Proxy(server.port, cuts=(14, 22))
+    empty.connect_to(network.url, token_file=str(server.token_file))
+    wait(lambda: empty.desk.session is not None)
+    viewer.dims.set_point(0, 100.0)
+    yield empty
+    empty.close_strokes()
+    network.close()
+
+
+@pytest.fixture(params=["local", "served"])
+def panel(request):
+    """The panel with the volume and new strokes, here or on a server."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
@@ -270,14 +309,14 @@ def test_a_closed_dock_lets_go_of_the_strokes(panel, paint, viewer, tmp_path):
         assert len(store.counts().planes) == 2
 
 
-def test_strokes_that_cannot_be_opened_are_one_line(panel, files, tmp_path, wait, news):
-    panel.close_strokes()
-    panel.path.set_path(str(tmp_path / "none.ome.zarr"))
-    panel.open_button.click()
+def test_strokes_that_cannot_be_opened_are_one_line(local, files, tmp_path, wait, news):
+    local.close_strokes()
+    local.path.set_path(str(tmp_path / "none.ome.zarr"))
+    local.open_button.click()
     wait(lambda: [line for severity, line in news() if severity == "error"])
     assert "none.ome.zarr" in news()[-1][1]
-    assert panel.open_button.isEnabled()
-    assert not panel.learn.isEnabled()
-    panel.path.set_path(str(tmp_path / "drawn.ome.zarr"))
-    panel.open_button.click()
-    wait(lambda: panel.desk.session is not None)
+    assert local.open_button.isEnabled()
+    assert not local.learn.isEnabled()
+    local.path.set_path(str(tmp_path / "drawn.ome.zarr"))
+    local.open_button.click()
+    wait(lambda: local.desk.session is not None)

@@ -73,7 +73,10 @@ class Connection:
         self._sessions = secrets.randbits(40)  # not those of another client
         self._news = 0
         self._lost_at: float | None = None
-        self._unsaved = False
+        left = len(self._kept.changes)
+        self._kept_until = (
+            self._kept.first + left if left else 0
+        )  # number after those in the file; 0: no file
         try:
             self.levels, self._tiles = open_levels(self._link)
             self.drawing = self._first_attach()
@@ -199,7 +202,7 @@ class Connection:
             raise InputError(f"{self.url}: found chunks of {z} x {y} x {x} voxels")
         volume = self.levels[0]
         grid = ChunkGrid(source, volume.shape, (z, y, x), dtype, volume.ndim)
-        drawing = RemoteDrawing(grid, self._outbox, self.url, self._close)
+        drawing = RemoteDrawing(grid, volume, self._outbox, self.url, self._close)
         self._load(drawing, reply)
         return drawing
 
@@ -314,16 +317,16 @@ class Connection:
 
     def _keep(self) -> None:
         first, waiting = self._outbox.waiting()
-        if waiting:
+        if waiting and self._kept_until != first + len(waiting):
             with suppress(OSError):
                 self._kept.write(first, waiting)
-                self._unsaved = True
+                self._kept_until = first + len(waiting)
 
     def _found(self) -> None:
         self._lost_at = None
-        if self._unsaved and self._outbox.acked == self._outbox.last:
+        if self._kept_until and self.drawing.saved:
             self._kept.write(1, [])
-            self._unsaved = False
+            self._kept_until = 0
         if self.drawing.problem:
             self.drawing.report("")
 

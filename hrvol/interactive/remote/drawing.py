@@ -6,7 +6,8 @@ All is drawn in the copy at once, also while the server cannot be reached. Undo 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from hrvol.arrays import Shape3
 from hrvol.errors import InputError, ServerError
 from hrvol.interactive.remote.outbox import Outbox
+from hrvol.interactive.remote.volume import RemoteVolume
 from hrvol.volume.drawing_store.change import Change
 from hrvol.volume.drawing_store.chunk_grid import ChunkGrid
 from hrvol.volume.drawing_store.chunks import Chunks
@@ -21,6 +23,9 @@ from hrvol.volume.drawing_store.class_table import ClassTable
 from hrvol.volume.drawing_store.drawer import Drawer
 from hrvol.volume.drawing_store.piece import Piece
 from hrvol.volume.grid.tiling import whole
+
+if TYPE_CHECKING:
+    from hrvol.volume.volume import Volume
 
 _FLUSH_SECONDS = 20.0
 
@@ -42,6 +47,8 @@ class RemoteDrawing(Drawer):
     ----------
     grid
         Shape, type and chunks on the server.
+    volume
+        What is drawn on.
     outbox
         Takes the changes.
     url
@@ -50,12 +57,31 @@ class RemoteDrawing(Drawer):
         Ends the connection.
     """
 
-    def __init__(self, grid: ChunkGrid, outbox: Outbox, url: str, end: Callable[[], None]) -> None:
+    def __init__(
+        self, grid: ChunkGrid, volume: RemoteVolume, outbox: Outbox, url: str, end: Callable[[], None]
+    ) -> None:
         super().__init__(grid, ClassTable(grid.source, grid.highest), _Nothing(grid))
-        self._outbox, self._url, self._close = outbox, url, end
+        self._volume, self._outbox, self._url, self._close = volume, outbox, url, end
         self._offset = -outbox.last
         self.problem = ""
         """Why changes cannot be sent at present, one line; empty if they can."""
+
+    @property
+    def labels(self) -> Volume:
+        """The labels as a volume, with voxel size, unit and position; this needs Zarr on this machine."""
+        from hrvol.volume.volume import Volume
+
+        like, axes = self._volume, tuple("zyx"[-self.ndim :])
+        return Volume(
+            self.source,
+            self.array(),
+            axes,
+            like.voxel_size,
+            like.unit,
+            self.ndim,
+            Path(self.source).name,
+            like.translation,
+        )
 
     @property
     def saved(self) -> bool:

@@ -225,7 +225,9 @@ class RemoteSession:
         elif values.get("session") != self.number:
             return  # of an earlier session
         elif kind == "session":
-            if "error" in values:
+            if "error" in values and self._opened.done:  # of a server that started again
+                self._listeners.tell("error", str(error_from_json(values)))
+            elif "error" in values:
                 self._opened.fail(error_from_json(values))
             else:
                 self._opened.resolve(None)

@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any
 
-from hrvol.errors import HrvolError, one_line
+from hrvol.errors import HrvolError, UsageError, one_line
 from hrvol.interactive.lane import Ticket
 from hrvol.interactive.serve.events import Event, Events
 from hrvol.interactive.serve.wanted import Ask, Wanted, WantedSession
@@ -44,6 +44,7 @@ class SessionHost:
         self._closed = self._resets = False
         self._done = Wanted()
         self._session: Session | None = None
+        self._problem: Exception | None = None
         self._tickets: dict[int, Ticket[Any]] = {}
         self._thread = threading.Thread(target=self._run, name="hrvol-host", daemon=True)
         self._thread.start()
@@ -93,6 +94,10 @@ class SessionHost:
                 self._open(wanted.session)
         session, before, self._done = self._session, self._done, wanted
         if session is None:
+            for ask in wanted.asks:
+                problem = self._problem or UsageError("session: found none, expected one to ask")
+                values = {"ask": ask.number, "answers": ask.kind, **error_to_json(problem)}
+                self._events.put(f"answer {ask.number}", Event("answer", values))
             return
         if wanted.cancels != before.cancels:
             session.cancel()
@@ -118,10 +123,11 @@ class SessionHost:
             self._events.put_error(str(error))
 
     def _open(self, wanted: WantedSession) -> None:
-        number = wanted.number
+        number, self._problem = wanted.number, None
         try:
             session = self._begin(wanted)
         except Exception as error:
+            self._problem = error
             self._events.put("session", Event("session", {"session": number, **error_to_json(error)}))
             return
         self._session = session

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,6 +20,9 @@ from hrvol.volume.drawing_store.paintable import PaintableArray
 from hrvol.volume.drawing_store.piece import Patch, pieces
 from hrvol.volume.drawing_store.reading import OpenStrokes
 from hrvol.volume.grid.tiling import Box, box_shape
+
+if TYPE_CHECKING:  # imports Zarr
+    from hrvol.volume.volume import Volume
 
 
 class Drawer(OpenStrokes):
@@ -37,6 +40,11 @@ class Drawer(OpenStrokes):
         self._strokes = threading.local()  # the stroke that each thread draws
         self._listeners = Listeners(grid.source)
         self._closed = False
+
+    @property
+    def labels(self) -> Volume:
+        """The labels as a volume, with voxel size, unit and position."""
+        raise NotImplementedError
 
     def paint(self, where: Where, values: ArrayLike) -> Change:
         """Set voxels; 0 erases. A value without a class makes one.
