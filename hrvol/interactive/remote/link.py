@@ -98,6 +98,8 @@ class Link:
     ) -> bytes:
         """Send a request and return the bytes of the answer.
 
+        Sent twice, each request means the same; so it is sent again at once if its connection is cut.
+
         Parameters
         ----------
         method, path, params
@@ -118,15 +120,29 @@ class Link:
         """
         headers = {} if lineage is None else {LINEAGE: lineage}
         body = json.dumps(values).encode() if content is None and values is not None else content
+        request = self._client.build_request(method, path, params=params, content=body, headers=headers)
         try:
-            with self._client.stream(method, path, params=params, content=body, headers=headers) as answer:
-                data = _read(answer, ANSWER_BYTES if answer.status_code == 200 else _ERROR_BYTES, self.url)
+            try:
+                status, data = self._answer(request)
+            except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+                if isinstance(error, httpx.ConnectError):
+                    raise
+                status, data = self._answer(request)
         except (httpx.HTTPError, RuntimeError) as error:  # the latter once it is closed
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ServerError(f"{self.url}: the server cannot be reached: {reason}") from None
-        if answer.status_code != 200:
-            self._fail(answer.status_code, data)
+        if status != 200:
+            self._fail(status, data)
         return data
+
+    def _answer(self, request: httpx.Request) -> tuple[int, bytes]:
+        """Return the status and the bytes of an answer."""
+        answer = self._client.send(request, stream=True)
+        try:
+            limit = ANSWER_BYTES if answer.status_code == 200 else _ERROR_BYTES
+            return answer.status_code, _read(answer, limit, self.url)
+        finally:
+            answer.close()
 
     def _fail(self, status: int, data: bytes) -> None:
         try:

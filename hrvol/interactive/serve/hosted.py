@@ -119,8 +119,9 @@ class Hosted:
         }
 
     def release(self, client: str) -> None:
-        """Let others draw."""
+        """Let others draw, and other programs read what is drawn."""
         self._pen.release(client)
+        self._store.flush()
         self._events.clear()
         self._host.reset()
 
