@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,15 @@ from uuid import uuid4
 
 from numpy.typing import NDArray
 
-from hrvol.errors import HrvolError, InputError, ServerError, StrokesError, UsageError, one_line
+from hrvol.errors import BusyError, HrvolError, InputError, ServerError, StrokesError, UsageError, one_line
+from hrvol.interactive.remote.attaching import attach, grid_of, pieces_of, table_of
 from hrvol.interactive.remote.drawing import RemoteDrawing
 from hrvol.interactive.remote.kept import Kept
 from hrvol.interactive.remote.link import DetachedError, Link, RefusedError
 from hrvol.interactive.remote.outbox import Outbox, frame_of
 from hrvol.interactive.remote.session import RemoteSession, Wish
 from hrvol.interactive.remote.volume import RemoteVolume, TileCache, open_levels
-from hrvol.interactive.wire.frame import TYPES
-from hrvol.interactive.wire.messages import classes_from_json
 from hrvol.interactive.wire.token import checked_token, read_token
-from hrvol.volume.drawing_store.chunk_grid import ChunkGrid
-from hrvol.volume.drawing_store.class_table import ClassTable
-from hrvol.volume.drawing_store.piece import Piece, decode
 
 BEGIN_SECONDS = 300.0
 """Seconds in which a server has to begin a session."""
@@ -50,6 +46,8 @@ class Connection:
         The strokes; drawing in them works while the server cannot be reached, too.
     """
 
+    drawing: RemoteDrawing
+
     def __init__(self, url: str, token: str) -> None:
         link = Link(url, token, uuid4().hex)
         try:
@@ -73,14 +71,20 @@ class Connection:
         self._sessions = secrets.randbits(40)  # not those of another client
         self._news = 0
         self._lost_at: float | None = None
-        left = len(self._kept.changes)
-        self._kept_until = (
-            self._kept.first + left if left else 0
-        )  # number after those in the file; 0: no file
+        kept = self._kept
+        # Number after those in the file; 0 without a file.
+        self._kept_until = kept.first + len(kept.changes) if kept.changes else 0
         try:
             self.levels, self._tiles = open_levels(self._link)
-            self.drawing = self._first_attach()
+            self._attach()
+        except DetachedError:
+            self._end()
+            raise BusyError(
+                f"{self.url}: found another client that draws, expected it to end first"
+            ) from None
         except BaseException:
+            with suppress(Exception):
+                self._link.call("DELETE", "/v1/attach")
             self._end()
             raise
         names = (("sender", self._sending), ("news", self._listening))
@@ -188,66 +192,26 @@ class Connection:
                 self._wish = self._wish[0] + 1, wish.to_json()
         self._outbox.new.set()
 
-    # Attaching
-
-    def _first_attach(self) -> RemoteDrawing:
-        reply = self._attach()
-        try:
-            dtype = next(kind for kind in TYPES[:2] if kind.str == reply["dtype"])
-            z, y, x = (int(side) for side in reply["chunk"])
-            source = str(reply["source"])
-        except (KeyError, TypeError, ValueError, StopIteration):
-            raise InputError(f"{self.url}: found a damaged description of strokes") from None
-        if not all(1 <= side <= 2**16 for side in (z, y, x)) or z * y * x > 2**24:
-            raise InputError(f"{self.url}: found chunks of {z} x {y} x {x} voxels")
-        volume = self.levels[0]
-        grid = ChunkGrid(source, volume.shape, (z, y, x), dtype, volume.ndim)
-        drawing = RemoteDrawing(grid, volume, self._outbox, self.url, self._close)
-        self._load(drawing, reply)
-        return drawing
-
-    def _attach(self) -> dict[str, Any]:
-        reply = self._link.json("POST", "/v1/attach", values={"received": self._outbox.acked})
-        received, lineage = reply.get("received"), reply.get("lineage")
-        if type(received) is not int or not isinstance(lineage, str) or received > self._outbox.last:
-            raise InputError(f"{self.url}: found other changes of strokes than those of this client")
-        self._outbox.received(received)
-        return reply
-
-    def _load(self, drawing: RemoteDrawing, reply: dict[str, Any]) -> None:
-        grid, lineage = drawing.grid, str(reply["lineage"])
-        try:
-            table = ClassTable.of(
-                grid.source, grid.highest, classes_from_json(reply.get("classes")), int(reply["next"])
-            )
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"{self.url}: found a damaged table of classes") from None
-        try:
-            drawing.load(table, self._pieces(lineage))
-        except StrokesError:
-            self._kept.set_aside()
-            raise
-        self._lineage = lineage
-        self._news = 0
-        self._attached.set()
-
-    def _pieces(self, lineage: str) -> Iterator[Piece]:
-        after = ""
-        while True:
-            frame = self._link.frame("GET", "/v1/drawn", params={"after": after}, lineage=lineage)
-            if "piece" not in frame.arrays:
-                return
-            try:
-                piece = decode(frame.arrays["piece"].tobytes())
-            except ValueError as error:
-                raise InputError(f"{self.url}: found damaged strokes: {error}") from None
-            last = ",".join(map(str, piece.chunks[-1].tolist())) if len(piece.chunks) else ""
-            if not last or last == after:
-                raise InputError(f"{self.url}: found damaged strokes")
-            yield piece
-            after = last
-
     # Sending
+
+    def _attach(self) -> None:
+        """Begin to draw; load the strokes if others may have changed them."""
+        reply = attach(self._link, self._outbox.acked, self._outbox.last)
+        self._outbox.received(reply["received"])
+        lineage = str(reply["lineage"])
+        if lineage != self._lineage:
+            if not self._lineage:
+                grid = grid_of(reply, self.volume, self.url)
+                self.drawing = RemoteDrawing(grid, self.volume, self._outbox, self.url, self._close)
+            table = table_of(reply, self.drawing.grid, self.url)
+            try:
+                self.drawing.load(table, pieces_of(self._link, lineage))
+            except StrokesError:
+                self._kept.set_aside()
+                raise
+            self._lineage, self._news = lineage, 0
+        self._sent = 0
+        self._attached.set()
 
     def _sending(self) -> None:
         tries = 0
@@ -270,11 +234,7 @@ class Connection:
         """Send what waits: first changes, then what is wanted after them; return whether there was any."""
         sent = not self._attached.is_set()
         if sent:
-            reply = self._attach()
-            if reply["lineage"] != self._lineage:
-                self._load(self.drawing, reply)
-            self._sent = 0
-            self._attached.set()
+            self._attach()
         with self._lock:
             revision, wish = self._wish
         last = self._outbox.last
@@ -297,7 +257,7 @@ class Connection:
             self._attached.clear()
         elif isinstance(error, RefusedError):
             self._outbox.refused(error.received)
-            self._lineage = ""  # what is drawn here differs from now on
+            self._lineage = "other"  # what is drawn here differs from now on
             self._attached.clear()
             self.drawing.report(str(error.error))
         elif isinstance(error, ServerError):
