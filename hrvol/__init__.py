@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hrvol.explore.similar import find_similar
     from hrvol.features.featuriser import Featuriser, load_featuriser
     from hrvol.info import describe
+    from hrvol.interactive.remote.connection import connect
     from hrvol.interactive.session import Session
     from hrvol.planning.plan_run import plan_run
     from hrvol.recipe.recipe import Recipe
@@ -47,6 +48,7 @@ _HOME = {
     "Volume": "hrvol.volume.volume",
     "build_pyramid": "hrvol.run.pyramid.build_pyramid",
     "cluster_volume": "hrvol.run.cluster",
+    "connect": "hrvol.interactive.remote.connection",
     "convert_volume": "hrvol.run.convert.convert_volume",
     "describe": "hrvol.info",
     "detect_objects": "hrvol.explore.detect",
@@ -82,6 +84,7 @@ __all__ = [
     "__version__",
     "build_pyramid",
     "cluster_volume",
+    "connect",
     "convert_volume",
     "describe",
     "detect_objects",

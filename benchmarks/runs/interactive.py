@@ -26,7 +26,7 @@ from benchmarks.machine import describe_machine, log
 from benchmarks.markdown import table
 from hrvol.classes import default_classes
 from hrvol.interactive.array_drawing import ArrayDrawing
-from hrvol.interactive.preview import Preview
+from hrvol.interactive.results import Preview
 from hrvol.interactive.session import Session
 from hrvol.phantom import CLASS_NAMES, Phantom, draw_strokes, make_phantom
 

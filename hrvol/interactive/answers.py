@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 
@@ -12,13 +11,12 @@ from hrvol.interactive.drawing import Drawn
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.live import Fitted, LivePreviews
 from hrvol.interactive.parts import TileParts
-from hrvol.interactive.places import Candidates, Place, candidates_of, choose_places
-from hrvol.interactive.regions import Region, TileKey, keys_of_region, tile_keys
+from hrvol.interactive.places import Candidates, candidates_of, choose_places
+from hrvol.interactive.region import Region
+from hrvol.interactive.regions import TileKey, keys_of_region, tile_keys
+from hrvol.interactive.results import Place, Scope
 from hrvol.volume.grid.regions import stratified_tiles
 from hrvol.volume.grid.tiling import whole
-
-Scope = Literal["view", "visited", "volume"]
-"""Where places are looked for."""
 
 VISITED = 24
 """Visited tiles that are looked at, at most."""

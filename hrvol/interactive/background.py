@@ -10,23 +10,23 @@ import time
 from typing import Any
 
 from hrvol.errors import UsageError, one_line
-from hrvol.interactive.answers import Scope, find_places
+from hrvol.interactive.answers import find_places
 from hrvol.interactive.drawing import Drawing, Drawn, DrawnStrokes
 from hrvol.interactive.fetch import Fetcher
 from hrvol.interactive.lane import Gate, Lane, Ticket
+from hrvol.interactive.listeners import Listeners
 from hrvol.interactive.live import LivePreviews
 from hrvol.interactive.options import SessionOptions
 from hrvol.interactive.parts import TileParts
-from hrvol.interactive.places import Place
-from hrvol.interactive.preview import Preview
-from hrvol.interactive.quality import Quality, cross_validate
-from hrvol.interactive.regions import Region
-from hrvol.interactive.shown import Listeners, Shown
+from hrvol.interactive.quality import cross_validate
+from hrvol.interactive.region import Region
+from hrvol.interactive.results import Place, Preview, Quality, Scope
+from hrvol.interactive.shown import Shown
 from hrvol.interactive.stages import stages_of
 from hrvol.interactive.students import student_preview
 from hrvol.interactive.tile_cache import TileCache
 from hrvol.recipe.recipe import Recipe
-from hrvol.segment.model.model import Model
+from hrvol.segment.model.model import Model, model_bytes
 from hrvol.volume.intensity import common_window
 from hrvol.volume.volume import Volume
 
@@ -170,6 +170,10 @@ class Background:
     def model(self) -> Ticket[Model]:
         """Train."""
         return self._slow.submit("model", lambda gate: self._train(gate)[1])
+
+    def model_bytes(self) -> Ticket[bytes]:
+        """Train, and return the bytes of the model's file."""
+        return self._slow.submit("model", lambda gate: model_bytes(self._train(gate)[1]))
 
     def cancel(self) -> None:
         """Cancel everything."""

@@ -20,7 +20,8 @@ from hrvol.interactive.drawing import Drawn
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.parts import TileParts, filtered, tokens_at
 from hrvol.interactive.preview import RawPreview
-from hrvol.interactive.regions import Region, region_parts
+from hrvol.interactive.region import Region
+from hrvol.interactive.regions import region_parts
 from hrvol.interactive.stroke_rows import Rows
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.recipe import Recipe

@@ -11,7 +11,8 @@ from hrvol.interactive.drawing import DrawnStrokes
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.live import LivePreviews
 from hrvol.interactive.parts import TileParts
-from hrvol.interactive.regions import Region, TileKey, keys_of_region
+from hrvol.interactive.region import Region
+from hrvol.interactive.regions import TileKey, keys_of_region
 from hrvol.interactive.stages import Stage
 
 MOST_TILES = 25

@@ -16,8 +16,10 @@ from hrvol.interactive.lane import Gate
 from hrvol.interactive.live_classifier import PER_CLASS, Basis, LiveClassifier
 from hrvol.interactive.parts import DeepPart, FilterPart, TileParts, TileValues
 from hrvol.interactive.preview import RawPreview
-from hrvol.interactive.regions import Region, RegionPart, TileKey, region_parts, tile_keys
-from hrvol.interactive.stages import ORDER, Stage, StageName
+from hrvol.interactive.region import Region
+from hrvol.interactive.regions import RegionPart, TileKey, region_parts, tile_keys
+from hrvol.interactive.results import ORDER, StageName
+from hrvol.interactive.stages import Stage
 from hrvol.interactive.stroke_rows import StrokeRows
 from hrvol.recipe.recipe import Recipe
 from hrvol.run.predict import PartView

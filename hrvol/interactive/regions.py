@@ -10,52 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.arrays import Shape3
+from hrvol.interactive.region import Region
 from hrvol.recipe.specs import TileSpec
 from hrvol.run.predict import PartView, part_views
 from hrvol.volume.grid.tiling import Block, Box, Tile, block_shape, core_side, intersection, tiles_of
 
 TileKey = tuple[int, int, int]
 """A tile: plane, and its row and column in the plane's grid of tiles."""
-
-
-@dataclass(frozen=True)
-class Region:
-    """A region of a plane.
-
-    Attributes
-    ----------
-    plane
-        Number of the plane.
-    rows, columns
-        Pixels, as slices with explicit bounds.
-    level
-        Resolution of a preview: one value for ``2**level`` pixels.
-    """
-
-    plane: int
-    rows: slice
-    columns: slice
-    level: int = 0
-
-    @property
-    def box(self) -> Box:
-        """The voxels."""
-        return slice(self.plane, self.plane + 1), self.rows, self.columns
-
-    @property
-    def bounds(self) -> tuple[int, int, int, int, int]:
-        """Plane, first and last rows and columns: a key, as slices cannot be one."""
-        return self.plane, self.rows.start, self.rows.stop, self.columns.start, self.columns.stop
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        """Row and column of the middle."""
-        return (self.rows.start + self.rows.stop) / 2, (self.columns.start + self.columns.stop) / 2
-
-    def clipped(self, shape: Shape3) -> Region | None:
-        """Return what of the region is inside of a volume, or ``None``."""
-        inside = intersection(self.box, (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2])))
-        return None if inside is None else Region(self.plane, inside[1], inside[2], self.level)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hrvol.interactive.parts import TileParts
 from hrvol.interactive.regions import TileKey, tile_keys
-from hrvol.interactive.stages import Stage, StageName
+from hrvol.interactive.results import StageName
+from hrvol.interactive.stages import Stage
 from hrvol.segment.strokes import StrokePixels
 
 

@@ -11,7 +11,7 @@ from hrvol.arrays import softmax, to_host
 from hrvol.errors import ModelError
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.preview import RawPreview
-from hrvol.interactive.regions import Region
+from hrvol.interactive.region import Region
 from hrvol.run.students.predict_student import cell_scores, read_cells, run_lattice, shifted
 from hrvol.segment.model.model import Model, load_model
 from hrvol.segment.student.backend import choose_backend

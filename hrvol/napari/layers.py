@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.classes import ClassInfo, default_classes, default_colour
+from hrvol.interactive.protocols import ShownVolume
 from hrvol.text import printable
 from hrvol.volume.chunk_cache import ChunkCache
 from hrvol.volume.pictures import Picture
@@ -67,7 +68,17 @@ def layer_of(picture: Picture) -> LayerData:
     return data, about | {"colormap": Colormap(colours, name=info.name), "blending": "additive"}, "image"
 
 
-def placed(volume: Volume) -> dict[str, Any]:
+def shown_levels(name: str, levels: Sequence[ShownVolume]) -> LayerData:
+    """Return data, properties and type of the layer that shows a volume of a server, level by level.
+
+    The layer names no source: a path on the server is none here.
+    """
+    volumes: Any = tuple(levels)
+    data, about, kind = layer_of(Picture("image", name, volumes))
+    return data, about | {"metadata": {}}, kind
+
+
+def placed(volume: ShownVolume) -> dict[str, Any]:
     """Return the properties of a layer that place a volume in the world."""
     n = volume.ndim
     about: dict[str, Any] = {

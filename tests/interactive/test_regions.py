@@ -5,8 +5,8 @@ import pytest
 
 from hrvol.interactive.fetch import ahead, nearest
 from hrvol.interactive.live import sampled, steps_of
+from hrvol.interactive.region import Region
 from hrvol.interactive.regions import (
-    Region,
     blocks_in,
     keys_of_region,
     region_parts,

@@ -13,7 +13,7 @@ from qtpy.QtCore import QObject, Qt, Signal
 from hrvol.errors import UsageError
 from hrvol.napari.background import Background
 from hrvol.napari.notify import report
-from hrvol.napari.painting.board import Board, begin_session
+from hrvol.napari.painting.board import Board
 
 
 class Desk(QObject):
@@ -88,7 +88,7 @@ class Desk(QObject):
         self._end_session()
 
         def begin() -> tuple[Board, str, Any]:
-            session = begin_session(board, recipe)
+            session = board.begin(recipe)
             if not isalive(self):
                 session.close()
             return board, recipe, session
@@ -97,7 +97,8 @@ class Desk(QObject):
             if self._opening == recipe:
                 self._opening = ""
                 self._waiting.clear()
-            report(error)
+            if board is self.board:  # else closed meanwhile
+                report(error)
 
         self._background.call(begin, self._began, failed)
 

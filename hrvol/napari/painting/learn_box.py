@@ -11,7 +11,8 @@ from typing import Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QVBoxLayout, QWidget
 
-from hrvol.errors import UsageError
+from hrvol.errors import ModelError, UsageError
+from hrvol.files import atomic_write
 from hrvol.napari.background import Background
 from hrvol.napari.hub import Hub
 from hrvol.napari.job_box import JobBox
@@ -156,21 +157,24 @@ class LearnBox(QWidget):
         if not path.endswith(".hrvol"):
             raise UsageError(f"model: found {path or 'no path'}, expected a name that ends in .hrvol")
 
-        def write(model: Any) -> str:
-            from hrvol.segment.model.model import save_model
-
-            save_model(model, path)
+        def write(data: bytes) -> str:
+            try:
+                with atomic_write(Path(path), durable=True) as partial:
+                    partial.write_bytes(data)
+            except OSError as error:
+                raise ModelError(f"{path}: cannot be written: {error.strerror or error}") from None
             return path
 
         def saved(path: str) -> None:
             inform(f"the model was saved as {path}")
             self._hub.model_chosen.emit(path)
 
-        self._ask(lambda session: session.request_model(), saved, write)
+        self._ask(lambda session: session.request_model_bytes(), saved, write)
 
     def suggest(self) -> None:
         """Search a recipe, in a process of its own."""
         board = self._desk.need()
+        board.check_local("hrvol tune")
         board.check_drawn()
         board.store.flush()
         strokes = Path(board.store.source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from qtpy.QtWidgets import QFileDialog, QGroupBox, QVBoxLayout, QWidget
 from hrvol.errors import UsageError
 from hrvol.napari.background import Background
 from hrvol.napari.hub import Hub
-from hrvol.napari.layers import placed
+from hrvol.napari.layers import placed, shown_levels
 from hrvol.napari.notify import inform, reported
 from hrvol.napari.painting.board import SUFFIX, Board, free_path, suggested_path
 from hrvol.napari.painting.class_box import ClassBox
+from hrvol.napari.painting.connect_dialog import ConnectDialog
 from hrvol.napari.painting.desk import Desk
 from hrvol.napari.painting.learn_box import LearnBox
 from hrvol.napari.painting.result_layers import ResultLayers
@@ -51,10 +53,14 @@ class PaintPanel(QWidget):
         self._preview: Any = None
         self._seen: Seen | None = None
         self._mark: Any = None
+        self._image: Any = None  # of a server's volume
         self.volume = VolumeField(hub.viewer)
         self.path = PathField("Choose the strokes", "OME-Zarr (*.ome.zarr)", save=True, hint="*.ome.zarr")
         self.new_button = button("New strokes", reported(self.new), "Begin to draw on the volume")
         self.open_button = button("Open strokes", reported(self.open), "Continue earlier strokes")
+        self.connect_button = button(
+            "Connect", reported(self.choose_server), "Draw on a volume of another machine (hrvol serve)"
+        )
         self.import_button = button(
             "Import", reported(self.choose_import), "Add strokes of other files or programs to these"
         )
@@ -95,6 +101,7 @@ class PaintPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.addLayout(fields)
         layout.addLayout(row(self.new_button, self.open_button, self.import_button))
+        layout.addLayout(row(self.connect_button))
         layout.addWidget(self.group)
         layout.addWidget(self.learn)
         layout.addStretch(1)
@@ -115,6 +122,34 @@ class PaintPanel(QWidget):
                 return
         self._open(path, create=False)
 
+    def choose_server(self) -> None:
+        """Ask for a server, and connect to it."""
+        dialog = ConnectDialog(self)
+        if dialog.exec():
+            self.connect_to(*dialog.values())
+
+    def connect_to(self, url: str, token: str = "", token_file: str = "") -> None:
+        """Show the volume of a server and its strokes, and draw in them."""
+        self.desk.close()
+
+        def read() -> tuple[Board, Any]:
+            board = Board.connect(url, token, token_file)
+            try:
+                shown = shown_levels(board.volume.name, board.levels)
+            except BaseException:
+                board.store.close()
+                raise
+            if not isalive(self):
+                board.store.close()
+            return board, shown
+
+        def show(found: tuple[Board, Any]) -> None:
+            board, (data, about, _) = found
+            self._image = self.hub.viewer.add_image(data, **about)
+            self.desk.take(board)
+
+        self._in_background(read, show)
+
     def close_strokes(self) -> None:
         """Save and close the strokes."""
         self.desk.close()
@@ -126,7 +161,7 @@ class PaintPanel(QWidget):
         def read() -> int:
             from hrvol.interactive.strokes import import_strokes
 
-            return import_strokes(board.store, path, board.volume)
+            return import_strokes(board.store, path, board.local_volume)
 
         def show(count: int) -> None:
             inform(f"{count:,} pixels were imported")
@@ -203,8 +238,12 @@ class PaintPanel(QWidget):
             self.path.setProperty("suggested", None)
             self.desk.take(board)
 
-        self.new_button.setEnabled(False)
-        self.open_button.setEnabled(False)
+        self._in_background(read, show)
+
+    def _in_background(self, read: Callable[[], Any], show: Callable[[Any], None]) -> None:
+        """Open something; no other is opened meanwhile."""
+        for each in (self.new_button, self.open_button, self.connect_button):
+            each.setEnabled(False)
 
         def failed(error: Exception) -> None:
             self._enable()
@@ -216,27 +255,25 @@ class PaintPanel(QWidget):
         board = self.desk.need()
         self.hub.board = board
         viewer = self.hub.viewer
-        name = Path(board.store.source).name.removesuffix(".ome.zarr")
-        self.layer = add_strokes_layer(viewer, board, name)
+        self.layer = add_strokes_layer(viewer, board, board.name)
         self.results = ResultLayers(viewer, board, self.layer)
         self.classes.attach(self.layer)
         if not self.learn.model.path():
-            place = Path(board.store.source)
-            model = place.with_name(place.name.removesuffix(SUFFIX).partition(".")[0] + ".hrvol")
-            self.learn.model.set_path(str(model))
+            name = Path(board.store.source).name.removesuffix(SUFFIX).partition(".")[0]
+            self.learn.model.set_path(str(board.folder / f"{name}.hrvol"))
         self._enable()
         self.desk.with_session(self.learn.recipe_text())  # prepares features of what is visible
 
     def _closed(self) -> None:
         if not isalive(self):
             return
-        layer, results, mark = self.layer, self.results, self._mark
-        self.layer = self.results = self._preview = self._mark = self._seen = None
+        layer, results, mark, image = self.layer, self.results, self._mark, self._image
+        self.layer = self.results = self._preview = self._mark = self._seen = self._image = None
         self.hub.board = None
         self.classes.attach(None)
         if results is not None:
             results.remove()
-        for one in (layer, mark):
+        for one in (layer, mark, image):
             if one is not None:
                 let_go(self.hub.viewer, one)
         self._enable()
@@ -245,8 +282,8 @@ class PaintPanel(QWidget):
         on = self.desk.board is not None
         for widget in (self.group, self.learn, self.import_button):
             widget.setEnabled(on)
-        self.new_button.setEnabled(True)
-        self.open_button.setEnabled(True)
+        for each in (self.new_button, self.open_button, self.connect_button):
+            each.setEnabled(True)
 
     def _began(self) -> None:
         if self.classes.weights:
@@ -288,7 +325,8 @@ class PaintPanel(QWidget):
             self.layer.refresh()
 
     def _removed(self, event: Any) -> None:
-        if isalive(self) and self.layer is not None and event.value == self.layer:
+        shown = [one for one in (self.layer, self._image) if one is not None]
+        if isalive(self) and self.layer is not None and event.value in shown:
             self.desk.close()
 
     def _suggest(self) -> None:

@@ -111,6 +111,14 @@ class Keeper:
             self._failed(error)
             raise ResourceError(self.problem) from None
 
+    def sync(self) -> None:
+        """Bring the journal to the disk; raise :class:`ResourceError` if that is impossible."""
+        try:
+            self._journal.sync()
+        except OSError as error:
+            self._failed(error)
+            raise ResourceError(self.problem) from None
+
     def close(self) -> None:
         """End the threads; what is not saved by then is lost."""
         for saver in self._savers:

@@ -17,6 +17,7 @@ from zarr.core.metadata import ArrayV3Metadata
 from hrvol.arrays import Shape3
 from hrvol.classes import ClassInfo
 from hrvol.errors import InputError, ResourceError, StrokesError, UsageError, first_line
+from hrvol.volume.drawing_store.chunk_grid import ChunkGrid
 from hrvol.volume.drawing_store.class_table import ClassTable, next_value
 from hrvol.volume.guard import keep_inputs
 from hrvol.volume.ome import metadata as ome
@@ -84,10 +85,9 @@ class Layout:
         return self.labels.chunks
 
     @property
-    def grid(self) -> Shape3:
-        """Number of chunks (z, y, x)."""
-        z, y, x = (-(-n // side) for n, side in zip(self.shape, self.chunk, strict=True))
-        return z, y, x
+    def grid(self) -> ChunkGrid:
+        """Shape, type and chunks."""
+        return ChunkGrid(self.source, self.shape, self.chunk, self.labels.dtype, self.labels.ndim)
 
     def write_classes(self, table: ClassTable) -> None:
         """Write the classes to the metadata of the group."""
