@@ -1,0 +1,97 @@
+"""Features of what is seen are there, whatever else is prepared."""
+
+import numpy as np
+import pytest
+from session_data import CLASSICAL, phantom, strokes_of
+
+from hrvol.features.weights.source import WeightsSource
+from hrvol.interactive.array_drawing import ArrayDrawing
+from hrvol.interactive.drawing import DrawnStrokes
+from hrvol.interactive.fetch import Fetcher
+from hrvol.interactive.lane import Gate
+from hrvol.interactive.live import LivePreviews
+from hrvol.interactive.parts import TileParts
+from hrvol.interactive.regions import Region, keys_of_region
+from hrvol.interactive.stages import stages_of
+from hrvol.volume.intensity import common_window
+from hrvol.volume.volume import open_volume
+
+FEW = 200_000  # bytes: three tiles
+
+
+class Desk:
+    """What prepares features of a small volume, without threads."""
+
+    def __init__(self, labels, image=None, memory=FEW, threads=1):
+        volume = open_volume(phantom()[0] if image is None else image)
+        window = common_window([open_volume(phantom()[0])], CLASSICAL.intensity, CLASSICAL.seed)
+        self.parts = TileParts(
+            volume,
+            window,
+            CLASSICAL.tiles,
+            device="cpu",
+            weights=WeightsSource(),
+            disk=None,
+            memory=memory,
+        )
+        self.live = LivePreviews(self.parts, stages_of(CLASSICAL), CLASSICAL, 1)
+        self.stage = self.live.stages[-1]
+        self.drawing = ArrayDrawing(labels)
+        self.strokes = DrawnStrokes(self.drawing)
+        self.progress, self.errors = [], []
+        self.fetcher = Fetcher(
+            self.parts,
+            self.live,
+            self.strokes,
+            on_new=lambda: None,
+            on_progress=lambda *values: self.progress.append(values),
+            idle=lambda: False,
+            threads=threads,
+        )
+
+    def look(self, plane):
+        _, height, width = self.parts.volume.shape
+        region = Region(plane, slice(0, height), slice(0, width))
+        self.keys = keys_of_region(self.parts.volume.shape, self.parts.tiles, region)
+        self.fetcher.look(region)
+        self.fetcher.run(Gate())
+
+    def held(self):
+        return [self.parts.get(self.stage, key) is not None for key in self.keys]
+
+    def missing(self):
+        return self.live.missing(self.stage, self.strokes.read())
+
+
+@pytest.fixture
+def everywhere():
+    return strokes_of(phantom()[1], (0, 1, 2, 3))
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_strokes_of_other_planes_do_not_push_the_view_out_of_memory(everywhere, threads):
+    desk = Desk(everywhere, threads=threads)
+    desk.look(1)
+    assert all(desk.held())
+    assert desk.missing() == ()
+    desk.drawing.paint((slice(1, 2), slice(0, 100), slice(60, 61)), 3)
+    assert desk.missing() == ()  # a stroke in the view counts at once
+    desk.look(2)
+    assert all(desk.held())
+    assert desk.parts.memory.nbytes < 16 * FEW // 3  # those of the plane before are not held
+
+
+def test_features_that_were_dropped_are_prepared_again(everywhere):
+    desk = Desk(everywhere)
+    desk.look(0)
+    desk.parts.memory.clear()
+    desk.fetcher.run(Gate())
+    assert all(desk.held())
+    assert desk.progress[-1][1:] == (len(desk.keys), len(desk.keys))
+
+
+def test_features_that_are_lost_at_once_are_not_prepared_for_ever(everywhere, monkeypatch):
+    desk = Desk(np.zeros_like(everywhere))
+    monkeypatch.setattr(desk.parts.memory, "put", lambda *values: None)
+    desk.look(0)  # ends
+    assert not any(desk.held())
