@@ -54,6 +54,8 @@ class Background:
         The present preview and what is seen.
     live
         Whether previews follow the strokes and the view.
+    started
+        Version of the strokes that :meth:`start` was called for last.
     """
 
     def __init__(self, volume: Volume, drawing: Drawing, recipe: Recipe, options: SessionOptions) -> None:
@@ -62,6 +64,7 @@ class Background:
         self.listeners = Listeners()
         self.shown = Shown(self.listeners)
         self.live = self._wanted = False
+        self.started: int | None = None
         self._student: tuple[Model, int] | None = None
         self._exact: Any = None
         self._parts = TileParts(
@@ -115,6 +118,7 @@ class Background:
 
     def start(self) -> None:
         """Make previews of what has changed, and an exact one if nothing changes for a while."""
+        self.started = self.strokes.version  # before they are read: what is drawn meanwhile counts as new
         if self.shown.region is None:
             return
         self.strokes.read()

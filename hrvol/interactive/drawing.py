@@ -128,9 +128,9 @@ class DrawnStrokes:
         self._drawn: Drawn | None = None
 
     @property
-    def changed(self) -> bool:
-        """Whether the drawing has another version than :meth:`read` returned."""
-        return self._drawn is None or self._drawing.version != self._drawn.version
+    def version(self) -> int:
+        """Present version of the drawing; nothing is read."""
+        return self._drawing.version
 
     def read(self) -> Drawn:
         """Return the present strokes."""

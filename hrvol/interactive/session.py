@@ -292,7 +292,7 @@ class Session:
             self._changed.wait(_POLL)
             self._changed.clear()
             try:
-                if self._work.live and self._work.strokes.changed:
+                if self._work.live and self._work.started != self._work.strokes.version:
                     self._work.start()
             except Exception as error:  # strokes that cannot be read now may be read later
                 self._work.failed(error)

@@ -171,6 +171,21 @@ def test_live_previews_follow_strokes_and_view(begin, scene):
     assert session.preview().version == 1
 
 
+def test_strokes_that_another_thread_reads_first_are_previewed(begin, scene):
+    _, truth, strokes = scene
+    drawing, readers = ReadDrawing(strokes, classes()), []
+    drawing.subscribe(lambda version: [session._work.strokes.read() for session in readers])
+    session, _ = begin(drawing=drawing)
+    readers.append(session)  # called before the session hears of a change
+    seen = Seen(session)
+    session.view(1, slice(0, 60), slice(0, 60))
+    session.live = True
+    seen.wait(lambda p: p.exact)
+    box = (slice(1, 2), slice(40, 50), slice(10, 13))
+    drawing.paint(box, truth[box])
+    seen.wait(lambda p: p.version == 1, timeout=10)
+
+
 def test_a_coarse_level_has_fewer_values(begin):
     session, _ = begin()
     session.view(0, slice(0, 100), slice(0, 130))
