@@ -94,14 +94,19 @@ class Background:
         self._slow.submit("warm", self._warm)
 
     @property
+    def unread(self) -> bool:
+        """Whether a thread could not read the strokes since :meth:`start` was called last."""
+        return self._failures != self.strokes.failures
+
+    @property
     def student(self) -> Model | None:
         """A student of the present strokes; ``None`` as soon as they change."""
         held = self._student
-        return None if held is None or held[1] != self.strokes.read().version else held[0]
+        return None if held is None or held[1] != self.strokes.version else held[0]
 
     @student.setter
     def student(self, model: Model | None) -> None:
-        self._student = None if model is None else (model, self.strokes.read().version)
+        self._student = None if model is None else (model, self.strokes.version)
 
     def failed(self, error: BaseException) -> None:
         """Report an error as one line."""
@@ -119,9 +124,9 @@ class Background:
     def start(self) -> None:
         """Make previews of what has changed, and an exact one if nothing changes for a while."""
         self.started = self.strokes.version  # before they are read: what is drawn meanwhile counts as new
+        self._failures = self.strokes.failures
         if self.shown.region is None:
             return
-        self.strokes.read()
         self._previews.submit("round", self._round)
         self._fetch()
         self._slow.submit("exact", lambda gate: self._exactly(gate, idle=IDLE))

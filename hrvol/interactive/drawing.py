@@ -119,10 +119,15 @@ class DrawnStrokes:
     ----------
     drawing
         The strokes.
+
+    Attributes
+    ----------
+    failures
+        How often they could not be read.
     """
 
     def __init__(self, drawing: Drawing) -> None:
-        self._drawing = drawing
+        self._drawing, self.failures = drawing, 0
         self._planes: dict[int, Painted] = {}
         self._lock = threading.Lock()
         self._drawn: Drawn | None = None
@@ -134,6 +139,13 @@ class DrawnStrokes:
 
     def read(self) -> Drawn:
         """Return the present strokes."""
+        try:
+            return self._read()
+        except Exception:
+            self.failures += 1
+            raise
+
+    def _read(self) -> Drawn:
         with self._lock:
             last, drawing = self._drawn, self._drawing
             version = drawing.version  # before the voxels: what is drawn meanwhile is read again next time

@@ -291,11 +291,14 @@ class Session:
         while not self._closed.is_set():
             self._changed.wait(_POLL)
             self._changed.clear()
+            work = self._work
             try:
-                if self._work.live and self._work.started != self._work.strokes.version:
-                    self._work.start()
-            except Exception as error:  # strokes that cannot be read now may be read later
-                self._work.failed(error)
+                if work.live and work.unread:  # they may be readable later
+                    self._closed.wait(_LATER)
+                if work.live and (work.unread or work.started != work.strokes.version):
+                    work.start()
+            except Exception as error:  # of a drawing that cannot name its version
+                work.failed(error)
                 self._closed.wait(_LATER)
 
 
