@@ -52,6 +52,8 @@ class Listeners:
 class Shown:
     """The best preview of what is seen, with class weights.
 
+    Listeners are called one after the other, in the order of what is shown: they may not wait for a preview.
+
     Parameters
     ----------
     listeners
@@ -60,7 +62,8 @@ class Shown:
 
     def __init__(self, listeners: Listeners) -> None:
         self._listeners = listeners
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the fields; held for moments
+        self._showing = threading.RLock()  # held while listeners are called; taken before the other
         self._raw: RawPreview | None = None
         self._weights: Mapping[int, float] = MappingProxyType({})
         self.preview: Preview | None = None
@@ -85,7 +88,8 @@ class Shown:
             chosen = raw.region == self.region and newest and better
             if chosen:
                 self._raw = raw
-        return self._show(raw) if chosen else preview_of(raw, self._weights)
+        found = self._show(raw) if chosen else None
+        return preview_of(raw, self._weights) if found is None else found
 
     def weigh(self) -> None:
         """Show the present preview again, with the present class weights."""
@@ -93,13 +97,18 @@ class Shown:
         if raw is not None:
             self._show(raw)
 
-    def _show(self, raw: RawPreview) -> Preview:
-        found = preview_of(raw, self._weights)
-        with self._lock:
-            if self._raw is raw:
+    def _show(self, raw: RawPreview) -> Preview | None:
+        """Show a preview; ``None`` if another one has replaced it meanwhile."""
+        with self._showing:
+            if self._raw is not raw:
+                return None
+            found = preview_of(raw, self._weights)
+            with self._lock:
+                if self._raw is not raw:
+                    return None
                 self.preview = found
-        self._listeners.tell("preview", found)
-        return found
+            self._listeners.tell("preview", found)
+            return found
 
 
 def _rank(raw: RawPreview) -> tuple[bool, bool, bool, int, int]:
