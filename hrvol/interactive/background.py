@@ -211,7 +211,9 @@ class Background:
     def _round(self, gate: Gate) -> None:
         """Make previews from what is at hand."""
         region, drawn = self.shown.region, self.strokes.read()
-        if region is not None and len(drawn.values) > 1:
+        if len(drawn.values) < 2:
+            self.shown.clear(drawn.version)
+        elif region is not None:
             self._quick.make(region, drawn, gate, self.shown.publish)
 
     def _exact_models(self) -> Any:

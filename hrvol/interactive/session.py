@@ -206,12 +206,22 @@ class Session:
         return self._work.update()
 
     def preview(self) -> Preview | None:
-        """Return the present preview, or ``None`` before the first one."""
+        """Return the present preview, or ``None`` before the first one and while strokes give none."""
         return self._work.shown.preview
 
     def on_preview(self, function: Callable[[Preview], None]) -> Unsubscribe:
-        """Call a function with each new preview, in a thread of the session."""
+        """Call a function with each new preview, in a thread of the session.
+
+        It may not wait for what the session computes.
+        """
         return self._work.listeners.add("preview", function)
+
+    def on_nothing(self, function: Callable[[], None]) -> Unsubscribe:
+        """Call a function, without arguments, when the preview is gone: fewer than two classes are drawn.
+
+        It is called in order with those of :meth:`on_preview`, in a thread of the session.
+        """
+        return self._work.listeners.add("nothing", function)
 
     def on_error(self, function: Callable[[str], None]) -> Unsubscribe:
         """Call a function with each error, one line of text, in a thread of the session."""

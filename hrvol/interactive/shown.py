@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hrvol.interactive.preview import Preview, RawPreview, check_weights, preview_of
 from hrvol.interactive.regions import Region
@@ -14,7 +14,7 @@ from hrvol.interactive.stages import ORDER
 
 LOG = logging.getLogger("hrvol.interactive")
 
-Event = Literal["preview", "error", "progress"]
+Event = Literal["preview", "nothing", "error", "progress"]
 
 Unsubscribe = Callable[[], None]
 
@@ -23,7 +23,8 @@ class Listeners:
     """Functions that are called with the events of a session."""
 
     def __init__(self) -> None:
-        self._functions: dict[Event, list[Callable[..., None]]] = {"preview": [], "error": [], "progress": []}
+        events: tuple[Event, ...] = get_args(Event)
+        self._functions: dict[Event, list[Callable[..., None]]] = {event: [] for event in events}
         self._lock = threading.Lock()
 
     def add(self, event: Event, function: Callable[..., None]) -> Unsubscribe:
@@ -66,6 +67,7 @@ class Shown:
         self._showing = threading.RLock()  # held while listeners are called; taken before the other
         self._raw: RawPreview | None = None
         self._weights: Mapping[int, float] = MappingProxyType({})
+        self._empty = -1  # version of strokes that gave no preview: earlier ones are not shown any more
         self.preview: Preview | None = None
         self.region: Region | None = None
 
@@ -85,11 +87,21 @@ class Shown:
             same = held is not None and (held.region, held.version) == (raw.region, raw.version)
             newest = held is None or raw.version >= held.version or held.region != raw.region
             better = held is None or not same or _rank(raw) >= _rank(held)
-            chosen = raw.region == self.region and newest and better
+            chosen = raw.region == self.region and newest and better and raw.version > self._empty
             if chosen:
                 self._raw = raw
         found = self._show(raw) if chosen else None
         return preview_of(raw, self._weights) if found is None else found
+
+    def clear(self, version: int) -> None:
+        """Show nothing: strokes of this version give no preview."""
+        with self._showing:
+            with self._lock:
+                self._empty = max(self._empty, version)
+                if self._raw is None or self._raw.version > version:
+                    return
+                self._raw = self.preview = None
+            self._listeners.tell("nothing")
 
     def weigh(self) -> None:
         """Show the present preview again, with the present class weights."""

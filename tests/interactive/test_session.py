@@ -208,6 +208,21 @@ def test_strokes_are_read_in_threads_of_the_session(begin, scene):
     assert threading.current_thread().name not in readers
 
 
+def test_a_preview_is_gone_with_the_second_class(begin, scene):
+    session, drawing = begin()
+    seen, gone = Seen(session), threading.Event()
+    session.on_nothing(gone.set)
+    session.view(1, slice(0, 60), slice(0, 60))
+    session.live = True
+    seen.wait(lambda p: p.complete)
+    everything = tuple(slice(0, n) for n in SHAPE)
+    drawing.paint(everything, 0)
+    assert gone.wait(WAIT)
+    assert session.preview() is None
+    drawing.paint(everything, scene[2])
+    assert seen.wait(lambda p: p.version == 2).classes == classes()
+
+
 def test_a_coarse_level_has_fewer_values(begin):
     session, _ = begin()
     session.view(0, slice(0, 100), slice(0, 130))

@@ -59,3 +59,19 @@ def test_a_preview_that_was_replaced_is_not_told(shown, monkeypatch):
     newer.join(30)
     assert versions == [2]
     assert shown.preview.version == 2
+
+
+def test_nothing_is_shown_of_strokes_that_give_no_preview(shown):
+    previews, nothings = told(shown), told(shown, "nothing")
+    shown.clear(0)
+    assert nothings == []  # nothing was shown
+    shown.publish(raw(1))
+    shown.clear(2)
+    assert shown.preview is None
+    assert nothings == [None]
+    shown.publish(raw(1, exact=True))  # it was computed meanwhile
+    shown.clear(2)
+    assert (shown.preview, previews, nothings) == (None, [1], [None])
+    shown.publish(raw(3))
+    shown.clear(2)
+    assert (shown.preview.version, previews, nothings) == (3, [1, 3], [None])
