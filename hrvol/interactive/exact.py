@@ -27,6 +27,7 @@ from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import FeatureSpec
 from hrvol.run.options import PredictOptions
 from hrvol.run.predict import plane_probabilities
+from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
 from hrvol.segment.strokes import choose_pixels
 from hrvol.training.strokes import TrainingPair, check_context, stroke_blocks
@@ -190,12 +191,20 @@ class ExactModels:
         return model
 
     def predict(self, region: Region, drawn: Drawn, model: Model, gate: Gate, threads: int) -> RawPreview:
-        """Return the probabilities of a region that a run with the model computes before class weights."""
+        """Return the probabilities of a region that a run with the model computes before class weights.
+
+        Raises
+        ------
+        MissingExtraError
+            The recipe has a CRF, and the library for it is not installed.
+        """
+        if model.recipe.crf is not None:
+            check_available()
         parts, step = self._parts, 2**region.level
         height, width = (s.stop - s.start for s in (region.rows, region.columns))
         total = np.zeros((len(model.classes), height, width), np.float32)
         featuriser = self.featuriser(gate)
-        options = PredictOptions(threads=threads)
+        options = PredictOptions(crf=model.recipe.crf, threads=threads)
         for part in region_parts(parts.volume.shape, parts.tiles, region):
             gate.check()
             rows, columns = (

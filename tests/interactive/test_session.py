@@ -1,5 +1,6 @@
 """A session shows what a run writes, and its model is that of training."""
 
+import sys
 import threading
 import time
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 from session_data import CLASSICAL, HYBRID, SHAPE, ReadDrawing, classes, phantom, strokes_of
 
-from hrvol.errors import InputError, StrokesError, UsageError
+from hrvol.errors import InputError, MissingExtraError, StrokesError, UsageError
 from hrvol.interactive.session import Session
+from hrvol.recipe.specs import CrfSpec
 from hrvol.run.segment import segment_volume
 from hrvol.segment.model.model import load_model, model_bytes, save_model
 from hrvol.training.train import train_model
@@ -48,7 +50,7 @@ def begin(scene, weights, tmp_path):
     yield start
     for session in opened:
         session.close()
-    expected = ("two", "expected one to make", "at present")
+    expected = ("two", "expected one to make", "at present", "pydensecrf2")
     assert not [line for line in errors if not any(text in line for text in expected)]
 
 
@@ -114,6 +116,19 @@ def test_previews_become_what_a_run_writes(begin, scene, recipe, weights, tmp_pa
     )
     weighted = open_labels(tmp_path / "weighted.ome.zarr").read()[1, 10:95, :120]
     assert np.array_equal(changed.labels, weighted)
+
+
+def test_an_exact_preview_is_refined_as_a_run_is(begin, scene, tmp_path, monkeypatch):
+    pytest.importorskip("pydensecrf.densecrf")
+    session, _ = begin(CLASSICAL.with_(crf=CrfSpec()))
+    session.view(1, slice(0, 100), slice(0, 130))
+    preview = session.update().result(WAIT)
+    plane = (slice(1, 2), slice(None), slice(None))
+    segment_volume(scene[0], tmp_path / "out.ome.zarr", session.model(), roi=plane, device="cpu")
+    assert np.array_equal(preview.labels, open_labels(tmp_path / "out.ome.zarr").read()[1])
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    with pytest.raises(MissingExtraError, match="pydensecrf2"):  # as a run says it
+        session.update().result(WAIT)
 
 
 def test_quick_previews_come_first_and_are_alike(begin, recipe):
