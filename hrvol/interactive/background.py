@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from hrvol.errors import UsageError, one_line
+from hrvol.errors import HrvolError, UsageError, one_line
 from hrvol.interactive.answers import Scope, find_places
 from hrvol.interactive.drawing import Drawing, Drawn, DrawnStrokes
 from hrvol.interactive.fetch import Fetcher
-from hrvol.interactive.lane import Gate, Lane, Ticket
+from hrvol.interactive.lane import Cancelled, Gate, Lane, Ticket
 from hrvol.interactive.live import LivePreviews
 from hrvol.interactive.options import SessionOptions
 from hrvol.interactive.parts import TileParts
@@ -65,6 +65,7 @@ class Background:
         self.shown = Shown(self.listeners)
         self.live = self._wanted = False
         self.started: int | None = None
+        self._told: set[str] = set()  # errors of work that nobody asked for
         self._student: tuple[Model, int] | None = None
         self._exact: Any = None
         self._parts = TileParts(
@@ -78,16 +79,17 @@ class Background:
         )
         self._quick = LivePreviews(self._parts, stages_of(recipe), recipe, options.threads)
         self._publishing = Lane("publish", self.failed)
-        self._previews = Lane("preview", self.failed)
+        self._previews = Lane("preview", self._failed_again)
         holds = (self._previews.busy,)
         self._slow = Lane("model", self.failed, holds, yields=True)  # fits cannot be held
-        self._features = Lane("features", self.failed, holds)
+        self._features = Lane("features", self._failed_again, holds)
         self._fetcher = Fetcher(
             self._parts,
             self._quick,
             self.strokes,
             on_new=self._features_arrived,
             on_progress=self._progress,
+            on_error=self._failed_again,
             idle=lambda: not self._slow.busy.is_set(),
             threads=options.threads,
         )
@@ -112,6 +114,10 @@ class Background:
         """Report an error as one line."""
         self.listeners.tell("error", one_line(error))
 
+    def forget_errors(self) -> None:
+        """Report again, if they occur again, errors that were reported once."""
+        self._told.clear()
+
     def look(self, region: Region) -> None:
         """Set what is seen, and prepare its features."""
         self.shown.region, self._wanted = region, False
@@ -129,11 +135,12 @@ class Background:
             return
         self._previews.submit("round", self._round)
         self._fetch()
-        self._slow.submit("exact", lambda gate: self._exactly(gate, idle=IDLE))
+        self._slow.submit("exact", self._follow)
 
     def update(self) -> Ticket[Preview]:
         """Make previews of the present strokes, the last of them exact."""
         self._wanted = True
+        self.forget_errors()
         self._previews.submit("round", self._round)
         self._fetch()
         return self._slow.submit("exact", lambda gate: self._exactly(gate, idle=0.0))
@@ -192,6 +199,13 @@ class Background:
             lane.close()
         self._parts.memory.clear()
 
+    def _failed_again(self, error: BaseException) -> None:
+        """Report an error of work that is repeated with each stroke: once."""
+        line = one_line(error)
+        if line not in self._told:
+            self._told.add(line)
+            self.failed(error)
+
     def _progress(self, stage: str, done: int, total: int) -> None:
         self.listeners.tell("progress", stage, done, total)
 
@@ -239,6 +253,16 @@ class Background:
             busy = held or self._previews.busy.is_set() or self._features.busy.is_set()
             quiet = 0.0 if busy else quiet + _POLL
             time.sleep(_POLL)
+
+    def _follow(self, gate: Gate) -> Preview:
+        """Return the exact preview when nothing has changed for a while; an error is reported once."""
+        try:
+            return self._exactly(gate, idle=IDLE)
+        except HrvolError as error:
+            if (line := one_line(error)) in self._told:
+                raise Cancelled from None
+            self._told.add(line)
+            raise
 
     def _exactly(self, gate: Gate, *, idle: float) -> Preview:
         """Return the exact preview of what is seen, computed when nothing has changed for some seconds."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, takewhile
 
+from hrvol.errors import InputError
 from hrvol.interactive.drawing import DrawnStrokes
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.live import LivePreviews
@@ -22,6 +23,8 @@ AHEAD = 2
 """Neighbouring planes on either side that are prepared too, if the memory holds them beside the view."""
 
 _OFTEN = 2.0  # seconds between reports of new features, at least, until all of a stage are there
+
+_RETRY = 30.0  # seconds from when a tile could not be read until it is tried again
 
 _SPARE = 1.3  # memory of a view, over that of its tiles
 
@@ -39,6 +42,7 @@ class _View:
     keys: tuple[TileKey, ...] = ()
     done: set[Name] = field(default_factory=set)  # its tiles and those of neighbours that were prepared
     lost: set[Name] = field(default_factory=set)  # prepared and not there then: not tried again
+    unreadable: set[TileKey] = field(default_factory=set)
 
 
 class Fetcher:
@@ -56,6 +60,8 @@ class Fetcher:
         Called when there are new features.
     on_progress
         Called with stage, tiles done, all tiles.
+    on_error
+        Called with the error of a tile that cannot be read, of several of a view with the first one.
     idle
         Whether nothing else is computed: neighbouring planes wait for it.
     threads
@@ -70,14 +76,17 @@ class Fetcher:
         *,
         on_new: Callable[[], None],
         on_progress: Callable[[str, int, int], None],
+        on_error: Callable[[BaseException], None],
         idle: Callable[[], bool],
         threads: int = 1,
     ) -> None:
         self._parts, self._live, self._strokes = parts, live, strokes
-        self._on_new, self._on_progress, self._idle = on_new, on_progress, idle
+        self._on_new, self._on_progress, self._on_error = on_new, on_progress, on_error
+        self._idle = idle
         self._threads = threads
         self._view = _View()  # replaced as a whole, as threads read it
         self._current: tuple[TileKey, ...] = ()
+        self._failed: dict[TileKey, float] = {}  # when tiles could not be read
         self._unseen = False
         self._reported = 0.0
 
@@ -88,7 +97,7 @@ class Fetcher:
             keys = keys_of_region(self._parts.volume.shape, self._parts.tiles, region)[:MOST_TILES]
         last = self._view
         same = set(keys) == set(last.keys)
-        self._view = _View(region, keys, last.done, last.lost) if same else _View(region, keys)
+        self._view = replace(last, region=region, keys=keys) if same else _View(region, keys)
         current = set(self._current)
         return bool(current) and not current & set(keys)
 
@@ -109,23 +118,36 @@ class Fetcher:
         self._parts.holds.set({*view.keys, *self._current})
         held = all(self._parts.get(stage, key) is not None for key in self._current)
         if len(wants) == 1:
-            self._parts.prepare(stage, self._current[0], gate)
+            self._one(view, stage, self._current[0], gate)
         else:
-            for _ in pool.map(lambda key: self._parts.prepare(stage, key, gate), self._current):
+            for _ in pool.map(lambda key: self._one(view, stage, key, gate), self._current):
                 pass
         if not held:
             self._live.missing(stage, self._strokes.read())  # keeps the features of its stroke pixels
             self._unseen = True
         for key in self._current:
-            there = self._parts.get(stage, key) is not None
+            there = key in self._failed or self._parts.get(stage, key) is not None
             (view.done if there else view.lost).add((stage.name, key))
         if not set(self._current) & set(view.keys):
             return
         self._parts.memory.allow(int(_SPARE * len(view.keys) * self._size(stage, self._current[0])))
-        done = sum((stage.name, each) in view.done for each in view.keys)
+        done = sum(
+            (stage.name, each) in view.done or not self._possible(view, stage, each) for each in view.keys
+        )
         self._on_progress(f"features: {stage.name}", done, len(view.keys))
         if done == len(view.keys) or time.monotonic() - self._reported > _OFTEN:
             self._report()
+
+    def _one(self, view: _View, stage: Stage, key: TileKey, gate: Gate) -> None:
+        try:
+            self._parts.prepare(stage, key, gate)
+            self._failed.pop(key, None)
+        except (InputError, OSError) as error:  # others are there, and this one may be readable later
+            known = key in self._failed or bool(view.unreadable)
+            self._failed[key] = time.monotonic()
+            view.unreadable.add(key)
+            if not known:
+                self._on_error(error)
 
     def _report(self) -> None:
         if self._unseen:
@@ -136,7 +158,7 @@ class Fetcher:
     def _next(self) -> list[Want]:
         """Return what is wanted most: a tile, or several to which only filters are applied."""
         view = self._view
-        wants = (want for want in self._wants(view) if (want[0].name, want[1]) not in view.lost)
+        wants = (want for want in self._wants(view) if self._possible(view, *want))
         first = next(wants, None)
         if first is None:
             return []
@@ -163,6 +185,11 @@ class Fetcher:
                 for stage in stages:
                     around = ((z, row, column) for _, row, column in keys)
                     yield from ((stage, key) for key in around if (stage.name, key) not in view.done)
+
+    def _possible(self, view: _View, stage: Stage, key: TileKey) -> bool:
+        """Whether it makes sense to prepare a tile now."""
+        since = time.monotonic() - self._failed.get(key, -_RETRY)
+        return since >= _RETRY and (stage.name, key) not in view.lost
 
     def _kept(self, view: _View, stage: Stage, key: TileKey) -> bool:
         """Whether a tile of the view was prepared since it is seen, and still is in memory."""

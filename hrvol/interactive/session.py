@@ -148,6 +148,7 @@ class Session:
     def live(self, value: bool) -> None:
         self._work.live = bool(value)
         if self._work.live:
+            self._work.forget_errors()
             self._work.start()
 
     @property

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from session_data import CLASSICAL, phantom, strokes_of
+from session_data import CLASSICAL, damaged, phantom, strokes_of
 
+from hrvol.errors import UnreadableError
 from hrvol.features.weights.source import WeightsSource
+from hrvol.interactive import fetch
 from hrvol.interactive.array_drawing import ArrayDrawing
 from hrvol.interactive.drawing import DrawnStrokes
 from hrvol.interactive.fetch import Fetcher
@@ -45,6 +47,7 @@ class Desk:
             self.strokes,
             on_new=lambda: None,
             on_progress=lambda *values: self.progress.append(values),
+            on_error=self.errors.append,
             idle=lambda: False,
             threads=threads,
         )
@@ -95,3 +98,22 @@ def test_features_that_are_lost_at_once_are_not_prepared_for_ever(everywhere, mo
     monkeypatch.setattr(desk.parts.memory, "put", lambda *values: None)
     desk.look(0)  # ends
     assert not any(desk.held())
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_tile_that_cannot_be_read_stops_no_others(everywhere, tmp_path, threads, monkeypatch):
+    desk = Desk(everywhere, damaged(tmp_path / "volume.zarr"), threads=threads)
+    desk.look(1)
+    assert all(desk.held())
+    assert {key[0] for key in desk.missing()} == {0}
+    desk.drawing.paint((slice(1, 2), slice(0, 100), slice(60, 61)), 3)
+    desk.fetcher.run(Gate())
+    assert [type(error) for error in desk.errors] == [UnreadableError]
+    desk.look(0)
+    assert desk.progress[-1][1:] == (len(desk.keys), len(desk.keys))
+    assert len(desk.errors) <= 2  # of tiles that were not seen before
+    (tmp_path / "volume.zarr" / "c" / "0" / "0" / "0").unlink()  # readable again: zeros
+    monkeypatch.setattr(fetch, "_RETRY", 0.0)
+    desk.fetcher.run(Gate())
+    assert all(desk.held())
+    assert desk.missing() == ()

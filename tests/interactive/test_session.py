@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 import pytest
-from session_data import CLASSICAL, HYBRID, SHAPE, ReadDrawing, classes, phantom, strokes_of
+from session_data import CLASSICAL, HYBRID, SHAPE, ReadDrawing, classes, damaged, phantom, strokes_of
 
-from hrvol.errors import InputError, MissingExtraError, StrokesError, UsageError
+from hrvol.errors import InputError, MissingExtraError, StrokesError, UnreadableError, UsageError
 from hrvol.interactive.session import Session
 from hrvol.recipe.specs import CrfSpec
 from hrvol.run.segment import segment_volume
@@ -36,12 +36,12 @@ def recipe(request):
 def begin(scene, weights, tmp_path):
     opened = []
 
-    def start(recipe=CLASSICAL, drawing=None, **options):
+    def start(recipe=CLASSICAL, drawing=None, volume=None, **options):
         image, _, strokes = scene
         drawing = drawing or ReadDrawing(strokes, classes())
         drawing.source = SOURCE
         options = {"cache": tmp_path / "cache", "threads": 2, "device": "cpu"} | options
-        session = Session.open(image, drawing, recipe=recipe, weights_path=weights, **options)
+        session = Session.open(image if volume is None else volume, drawing, recipe=recipe, weights_path=weights, **options)
         session.on_error(errors.append)
         opened.append(session)
         return session, drawing
@@ -50,7 +50,7 @@ def begin(scene, weights, tmp_path):
     yield start
     for session in opened:
         session.close()
-    expected = ("two", "expected one to make", "at present", "pydensecrf2")
+    expected = ("two", "expected one to make", "at present", "pydensecrf2", "cannot read")
     assert not [line for line in errors if not any(text in line for text in expected)]
 
 
@@ -294,6 +294,22 @@ def test_errors_are_one_line_each(begin, scene):
     seen = Seen(session)
     seen.wait(lambda p: p.version == 2)
     assert [info.name for info in session.preview().classes] == ["class 1", "class 2"]
+
+
+def test_a_tile_that_cannot_be_read_is_reported_once(begin, scene, tmp_path):
+    _, truth, _ = scene
+    session, drawing = begin(volume=damaged(tmp_path / "volume.zarr"))
+    seen = Seen(session)
+    session.view(1, slice(0, 60), slice(0, 60))
+    session.live = True
+    for number in range(1, 4):
+        seen.wait(lambda p, version=number - 1: p.version == version and p.complete)
+        box = (slice(1, 2), slice(10 * number, 10 * number + 3), slice(0, 50))
+        drawing.paint(box, truth[box])
+    seen.wait(lambda p: p.version == 3)
+    assert len(seen.errors) == 1, seen.errors
+    with pytest.raises(UnreadableError):  # there are strokes on it
+        session.model()
 
 
 def test_listeners_that_fail_stop_nothing(begin):
