@@ -13,12 +13,15 @@ from hrvol.interactive.lane import Gate
 from hrvol.interactive.live import Fitted, LivePreviews
 from hrvol.interactive.parts import TileParts
 from hrvol.interactive.places import Candidates, Place, candidates_of, choose_places
-from hrvol.interactive.regions import Region, TileKey, keys_of_region, tile_keys
+from hrvol.interactive.regions import Region, TileKey, keys_of_region, spread_keys, tile_keys
 from hrvol.volume.grid.regions import stratified_tiles
 from hrvol.volume.grid.tiling import whole
 
 Scope = Literal["view", "visited", "volume"]
 """Where places are looked for."""
+
+VIEW = 24
+"""Tiles of a view that are looked at, at most: of a larger one, evenly spread ones."""
 
 VISITED = 24
 """Visited tiles that are looked at, at most."""
@@ -97,7 +100,7 @@ def _fitted(parts: TileParts, live: LivePreviews, drawn: Drawn, region: Region, 
         if found is not None:
             return found
     stage = live.stages[0]
-    for key in keys_of_region(parts.volume.shape, parts.tiles, region)[:1]:
+    for key in keys_of_region(parts.volume.shape, parts.tiles, region, 1):
         parts.prepare(stage, key, gate)
         live.note_basis(stage, key)
     for key in live.missing(stage, drawn):
@@ -111,7 +114,7 @@ def _fitted(parts: TileParts, live: LivePreviews, drawn: Drawn, region: Region, 
 def _keys(parts: TileParts, region: Region, scope: Scope) -> tuple[TileKey, ...]:
     shape = parts.volume.shape
     if scope == "view":
-        return keys_of_region(shape, parts.tiles, region)
+        return spread_keys(shape, parts.tiles, region, VIEW)
     if scope == "visited":
         visited, count = parts.visited, min(VISITED, len(parts.visited))
         return tuple(visited[i * len(visited) // count] for i in range(count))

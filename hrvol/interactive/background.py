@@ -20,7 +20,7 @@ from hrvol.interactive.parts import TileParts
 from hrvol.interactive.places import Place
 from hrvol.interactive.preview import Preview
 from hrvol.interactive.quality import Quality, cross_validate
-from hrvol.interactive.regions import Region
+from hrvol.interactive.regions import Region, count_tiles
 from hrvol.interactive.shown import Listeners, Shown
 from hrvol.interactive.stages import stages_of
 from hrvol.interactive.students import student_preview
@@ -32,6 +32,9 @@ from hrvol.volume.volume import Volume
 
 IDLE = 1.5
 """Seconds without changes after which the exact preview is computed in live mode."""
+
+LIVE_TILES = 64
+"""Tiles of a view above which no exact preview is computed in live mode, only by an update."""
 
 _POLL = 0.03
 
@@ -264,6 +267,11 @@ class Background:
             self._told.add(line)
             raise
 
+    def _follows(self, region: Region) -> bool:
+        """Whether the exact preview follows the strokes: two classes are drawn, and the view is not large."""
+        few = count_tiles(self.volume.shape, self.recipe.tiles, region) <= LIVE_TILES
+        return few and len(self.strokes.read().values) > 1
+
     def _exactly(self, gate: Gate, *, idle: float) -> Preview:
         """Return the exact preview of what is seen, computed when nothing has changed for some seconds."""
         if idle:
@@ -271,8 +279,8 @@ class Background:
         region = self.shown.region
         if region is None:
             raise UsageError("update: found no view, expected one to make a preview of")
-        if idle and len(self.strokes.read().values) < 2:
-            gate.cancel()  # no error while the first class is drawn
+        if idle and not self._follows(region):
+            gate.cancel()
         gate.check()
         drawn, model = self._train(gate)
         threads = self.options.threads

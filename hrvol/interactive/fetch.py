@@ -94,7 +94,7 @@ class Fetcher:
         """Set the region that is seen; return whether what is computed now is not part of it."""
         keys: tuple[TileKey, ...] = ()
         if region is not None:
-            keys = keys_of_region(self._parts.volume.shape, self._parts.tiles, region)[:MOST_TILES]
+            keys = keys_of_region(self._parts.volume.shape, self._parts.tiles, region, MOST_TILES)
         last = self._view
         same = set(keys) == set(last.keys)
         self._view = replace(last, region=region, keys=keys) if same else _View(region, keys)

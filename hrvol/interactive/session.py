@@ -141,7 +141,10 @@ class Session:
 
     @property
     def live(self) -> bool:
-        """Whether previews follow the strokes and the view; else :meth:`update` makes one."""
+        """Whether previews follow the strokes and the view; else :meth:`update` makes one.
+
+        The exact preview follows only in views of at most 64 tiles: further out :meth:`update` computes it.
+        """
         return self._work.live
 
     @live.setter

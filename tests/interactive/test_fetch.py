@@ -1,12 +1,15 @@
 """Features of what is seen are there, whatever else is prepared."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+import zarr
 from session_data import CLASSICAL, damaged, phantom, strokes_of
 
 from hrvol.errors import UnreadableError
 from hrvol.features.weights.source import WeightsSource
-from hrvol.interactive import fetch
+from hrvol.interactive import answers, fetch
 from hrvol.interactive.array_drawing import ArrayDrawing
 from hrvol.interactive.drawing import DrawnStrokes
 from hrvol.interactive.fetch import Fetcher
@@ -52,9 +55,10 @@ class Desk:
             threads=threads,
         )
 
-    def look(self, plane):
+    def look(self, plane, level=0):
         _, height, width = self.parts.volume.shape
-        region = Region(plane, slice(0, height), slice(0, width))
+        region = Region(plane, slice(0, height), slice(0, width), level)
+        self.region = region
         self.keys = keys_of_region(self.parts.volume.shape, self.parts.tiles, region)
         self.fetcher.look(region)
         self.fetcher.run(Gate())
@@ -117,3 +121,49 @@ def test_a_tile_that_cannot_be_read_stops_no_others(everywhere, tmp_path, thread
     desk.fetcher.run(Gate())
     assert all(desk.held())
     assert desk.missing() == ()
+
+
+@pytest.fixture
+def wide(everywhere, tmp_path):
+    """A plane of 3136 tiles, of which few are drawn on."""
+    array = zarr.create_array(tmp_path / "wide.zarr", shape=(1, 3600, 3600), dtype="u1", chunks=(1, 512, 512))
+    array[0, :100, :130] = phantom()[0][0]
+    labels = np.zeros(array.shape, np.uint8)
+    labels[0, :100, :130] = everywhere[0]
+    return Desk(labels, tmp_path / "wide.zarr", memory=2**24)
+
+
+def test_previews_of_large_planes_are_made_of_the_tiles_that_are_known(wide):
+    wide.look(0, level=5)
+    assert len(wide.keys) == 57 * 57 > fetch.MOST_TILES
+    found = []
+    tracemalloc.start()
+    try:
+        wide.live.make(wide.region, wide.strokes.read(), Gate(), found.append)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * 2**20  # the weights of all tiles are five times as many
+    preview = found[-1]
+    assert not preview.complete
+    known = preview.probabilities.sum(axis=0) > 0
+    assert known[56, 56]
+    assert known[0, 0]  # drawn on
+    assert 2 * fetch.MOST_TILES < known.sum() < 6 * fetch.MOST_TILES
+
+
+def test_places_of_large_views_are_looked_for_in_a_sample(wide):
+    wide.look(0, level=5)
+    wide.progress.clear()
+    places = answers.find_places(
+        wide.parts,
+        wide.live,
+        wide.strokes.read(),
+        wide.region,
+        "view",
+        1,
+        Gate(),
+        progress=lambda *values: wide.progress.append(values),
+    )
+    assert len(places) == 1
+    assert wide.progress[-1][2] <= answers.VIEW

@@ -3,12 +3,14 @@
 import sys
 import threading
 import time
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
 from session_data import CLASSICAL, HYBRID, SHAPE, ReadDrawing, classes, damaged, phantom, strokes_of
 
 from hrvol.errors import InputError, MissingExtraError, StrokesError, UnreadableError, UsageError
+from hrvol.interactive import background
 from hrvol.interactive.session import Session
 from hrvol.recipe.specs import CrfSpec
 from hrvol.run.segment import segment_volume
@@ -246,6 +248,18 @@ def test_a_coarse_level_has_fewer_values(begin):
     part = session.update().result(WAIT)
     assert part.step == 4
     assert np.array_equal(part.labels, whole.labels[::4, ::4])
+
+
+def test_the_exact_preview_of_a_large_view_does_not_follow(begin, monkeypatch):
+    session, _ = begin()
+    monkeypatch.setattr(background, "IDLE", 0.05)
+    session.view(0, slice(0, 100), slice(0, 130))
+    follow = session._work._follow
+    assert session._work._slow.submit("exact", follow).result(WAIT).exact
+    monkeypatch.setattr(background, "LIVE_TILES", 5)
+    with pytest.raises(CancelledError):
+        session._work._slow.submit("exact", follow).result(WAIT)
+    assert session.update().result(WAIT).exact
 
 
 def test_newer_updates_cancel_older_ones(begin):
