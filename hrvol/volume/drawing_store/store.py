@@ -319,13 +319,14 @@ class DrawingStore(OpenStrokes):
         """Record and make an edit, or undo it."""
         if self._closed:
             raise StrokesError(f"{self.source}: is closed, expected open strokes to draw")
-        self._keeper.record(edit.records(back), edit.before if back else edit.after)
+        table = self._table.then(edit.before if back else edit.after)
+        self._keeper.record(edit.records(back), table)
         boxes: list[Box] = []
         pixels = 0
         for piece in edit.decoded(back):
             boxes += self._chunks.apply(piece, back)
             pixels += len(piece.places)
-        self._table = edit.before if back else edit.after
+        self._table = table
         self._version += 1
         change = Change(kind, self._version, few_boxes(boxes), pixels, edit.before != edit.after)
         self._log.add(change)

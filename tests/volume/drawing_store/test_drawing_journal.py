@@ -303,3 +303,21 @@ def copied_despite_the_limit(store, to):
         ["bash", "-c", 'ulimit -S -f unlimited && cp -r "$0" "$1"', store.source, str(to)], check=True
     )
     return to
+
+
+def test_a_value_means_one_class_for_ever(tmp_path, monkeypatch):
+    """What is undone is not used again: another class would take over what others remember of it."""
+    monkeypatch.setattr("hrvol.volume.drawing_store.keeper.SAVE", 60)
+    with create(tmp_path / "strokes.ome.zarr", classes=CLASSES) as store:
+        assert [store.add_class(name) for name in "ab"] == [3, 4]
+        store.undo()
+        store.undo()
+        assert store.classes == CLASSES
+        store._keeper._journal.sync()
+        killed = copied_while_open(store, tmp_path / "killed.ome.zarr")
+        assert store.add_class("c") == 5
+        store.undo()
+    for path, expected in ((store.source, 6), (killed, 5)):
+        with DrawingStore.open(path) as again:
+            assert again.classes == CLASSES
+            assert again.add_class("d") == expected
