@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 import threading
 import time
 
@@ -12,10 +13,12 @@ import pytest
 from drawing_data import SHAPE, act, create, disc
 
 from hrvol.classes import default_classes
-from hrvol.errors import ResourceError
+from hrvol.errors import ResourceError, StrokesError
 from hrvol.volume.drawing_store.journal import Journal, journal_files, read_records
 from hrvol.volume.drawing_store.store import DrawingStore
 from hrvol.volume.grid.tiling import whole
+from hrvol.volume.strokes.merge import count_strokes
+from hrvol.volume.strokes.open_strokes import open_strokes
 
 ALL = whole(SHAPE)
 CLASSES = default_classes([1, 2], ["pore", "solid"])
@@ -321,3 +324,30 @@ def test_a_value_means_one_class_for_ever(tmp_path, monkeypatch):
         with DrawingStore.open(path) as again:
             assert again.classes == CLASSES
             assert again.add_class("d") == expected
+
+
+def test_training_reads_no_strokes_of_which_a_part_is_missing(tmp_path, monkeypatch):
+    killed, states = unsaved(tmp_path, monkeypatch)
+    with pytest.raises(StrokesError, match="found strokes of a killed process that are not stored yet"):
+        open_strokes(killed)
+    with DrawingStore.open(killed) as store:
+        store.paint(disc((6, 80, 80)), 1)
+        store._keeper._journal.sync()
+        open_strokes(killed)  # they are stored soon
+    assert np.array_equal(open_strokes(killed).read(ALL)[:6], states[-1][0][:6])
+
+
+def test_a_script_that_ends_without_closing_saves_all_chunks(tmp_path):
+    path = tmp_path / "strokes.ome.zarr"
+    script = "; ".join(
+        [
+            "import numpy as np",
+            "from hrvol.volume.drawing_store.store import DrawingStore",
+            "from hrvol.volume.volume import open_volume",
+            f"store = DrawingStore.create({str(path)!r}, open_volume(np.zeros((8, 9, 9), np.uint8)))",
+            "store.paint((slice(0, 8), slice(0, 4), slice(0, 4)), 1)",
+        ]
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
+    assert journal_files(path / "0/.drawing") == []
+    assert count_strokes(open_strokes(path)).planes == {1: dict.fromkeys(range(8), 16)}
