@@ -101,9 +101,9 @@ class Keeper:
                     self._chunks.end_save(saved=saved)
                     if saved:
                         self._saved_table = table
-            if self.problem:
-                self.problem = ""
-                self._report_problem("")
+            solved, self.problem = bool(self.problem), ""
+        if solved:  # after the lock: who hears of it may save or close
+            self._report_problem("")
 
     def flush(self) -> None:
         """Save as :meth:`save`; raise :class:`ResourceError` if that is impossible."""

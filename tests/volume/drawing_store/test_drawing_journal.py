@@ -301,6 +301,30 @@ def test_a_full_disk_is_reported_and_costs_nothing(tmp_path, monkeypatch):
         assert np.array_equal(earlier.read(ALL)[1], stored[1])
 
 
+def test_who_hears_that_saving_works_again_may_save_and_close(tmp_path, monkeypatch):
+    monkeypatch.setattr("hrvol.volume.drawing_store.saver.RETRY", 60)
+    monkeypatch.setattr("hrvol.volume.drawing_store.keeper.SAVE", 60)
+    store = create(tmp_path / "strokes.ome.zarr", classes=CLASSES)
+    closed = threading.Event()
+
+    def close(change):
+        if change.kind == "error" and not change.message:
+            store.paint(disc((2, 20, 20)), 2)
+            store.flush()
+            store.close()
+            closed.set()
+
+    store.subscribe(close)
+    with Limit(40):
+        store.paint(disc((1, 20, 20)), 1)
+        with pytest.raises(ResourceError):
+            store.flush()
+    threading.Thread(target=store.flush, daemon=True).start()
+    assert closed.wait(30)
+    with DrawingStore.open(tmp_path / "strokes.ome.zarr") as again:
+        assert {*again.counts().planes} == {1, 2}
+
+
 def copied_despite_the_limit(store, to):
     subprocess.run(
         ["bash", "-c", 'ulimit -S -f unlimited && cp -r "$0" "$1"', store.source, str(to)], check=True
