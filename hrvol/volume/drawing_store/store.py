@@ -267,7 +267,15 @@ class DrawingStore(OpenStrokes):
         if self._closed:
             return
         self.flush()
-        self._closed = True
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True  # from now on nothing is drawn
+        try:
+            self.flush()  # what was drawn meanwhile
+        except BaseException:
+            self._closed = False
+            raise
         atexit.unregister(self._end)
         self._keeper.close()
         with suppress(OSError), self._lock:

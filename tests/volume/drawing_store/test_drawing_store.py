@@ -567,3 +567,21 @@ def test_strokes_that_are_drawn_are_not_overwritten(tmp_path, monkeypatch):
         with pytest.raises(OutputExistsError, match="found strokes that were drawn here"):
             write_strokes(strokes, place, overwrite=True)
         assert plain(place)[4, 20, 20] == 2
+
+
+def test_what_is_drawn_while_a_store_is_closed_is_saved_or_refused(tmp_path):
+    path = tmp_path / "strokes.ome.zarr"
+    store = create(path, classes=CLASSES)
+    flush, late = store._keeper.flush, []
+
+    def flushed():
+        flush()
+        if not late:
+            late.append(store.paint(disc((2, 20, 20)), 1))
+
+    store._keeper.flush = flushed
+    store.close()
+    with pytest.raises(StrokesError, match="is closed"):
+        store.paint(disc((3, 20, 20)), 1)
+    with DrawingStore.open(path) as again:
+        assert again.counts().planes == {1: {2: late[0].pixels}}
