@@ -233,6 +233,34 @@ def test_an_edit_of_many_records_is_repeated_as_a_whole_or_not_at_all(tmp_path, 
             assert same(again, states[(number + 1) // each]), number
 
 
+def test_a_large_journal_is_repeated_file_by_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("hrvol.volume.drawing_store.piece.MOST_VOXELS", 2000)
+    monkeypatch.setattr("hrvol.volume.drawing_store.journal.SPLIT", 1000)
+    monkeypatch.setattr("hrvol.volume.drawing_store.keeper.SAVE", 60)
+    killed = tmp_path / "killed.ome.zarr"
+    with create(tmp_path / "strokes.ome.zarr", classes=CLASSES) as store:
+        store.paint(disc((1, 20, 20)), 2)
+        state = store.read(ALL), store.classes
+        store.paint(ALL, 1)
+        store._keeper._journal.sync()
+        shutil.copytree(store.source, killed)
+    files = journal_files(killed / "0/.drawing")
+    assert len(files) > 2
+    assert all(path.stat().st_size < 2000 for path in files)
+    shutil.copytree(killed, tmp_path / "whole.ome.zarr")
+    with DrawingStore.open(tmp_path / "whole.ome.zarr") as again:
+        assert (again.read(ALL) == 1).all()
+    files[-1].unlink()  # the edit was not finished
+    with DrawingStore.open(killed) as again:
+        assert same(again, state)
+        again.paint(disc((3, 50, 50)), 1)
+        state = again.read(ALL), again.classes
+        again._keeper._journal.sync()
+        shutil.copytree(killed, tmp_path / "twice.ome.zarr")
+    with DrawingStore.open(tmp_path / "twice.ome.zarr") as again:
+        assert same(again, state)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_journal_of_noise_is_refused_or_harmless(tmp_path, monkeypatch, seed):
     """Valid checksums, and contents that nobody wrote."""
