@@ -177,12 +177,17 @@ class DrawingStore(OpenStrokes):
     @contextmanager
     def stroke(self) -> Iterator[None]:
         """Make all changes of this thread inside of the ``with`` statement one step of undo."""
-        outer = getattr(self._strokes, "one", None)
+        outer = self.present_stroke
         self._strokes.one = outer or object()
         try:
             yield
         finally:
             self._strokes.one = outer
+
+    @property
+    def present_stroke(self) -> object | None:
+        """What is the same for all changes of the stroke of this thread; ``None`` outside of strokes."""
+        return getattr(self._strokes, "one", None)
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -310,7 +315,7 @@ class DrawingStore(OpenStrokes):
         if edit.empty:
             return Change(kind, self._version)
         change = self._commit(kind, edit)
-        self._history.add(edit, getattr(self._strokes, "one", None))
+        self._history.add(edit, self.present_stroke)
         return change
 
     def _stepped(self, kind: Literal["undo", "redo"]) -> Change | None:
