@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from hrvol.errors import UsageError
+from hrvol.errors import ResourceError, UsageError
 from hrvol.interactive.drawing import Drawn
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.live import Fitted, LivePreviews
@@ -67,6 +67,8 @@ def find_places(
         Fewer than two classes are drawn.
     UsageError
         There is no view yet, or no such scope.
+    ResourceError
+        Features of strokes were dropped before they were used.
     """
     if scope not in ("view", "visited", "volume"):
         raise UsageError(f"planes: found {scope!r}, expected view, visited or volume")
@@ -107,7 +109,8 @@ def _fitted(parts: TileParts, live: LivePreviews, drawn: Drawn, region: Region, 
         parts.prepare(stage, key, gate)
         live.missing(stage, drawn)  # keeps the features of its stroke pixels
     found = live.fit(stage, drawn, gate)
-    assert found is not None
+    if found is None:  # others needed the memory meanwhile
+        raise ResourceError(f"{drawn.source}: found too little memory for features of all strokes, try again")
     return found
 
 

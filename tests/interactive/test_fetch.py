@@ -7,9 +7,9 @@ import pytest
 import zarr
 from session_data import CLASSICAL, damaged, phantom, strokes_of
 
-from hrvol.errors import UnreadableError
+from hrvol.errors import ResourceError, UnreadableError
 from hrvol.features.weights.source import WeightsSource
-from hrvol.interactive import answers, fetch
+from hrvol.interactive import answers, fetch, stroke_rows
 from hrvol.interactive.array_drawing import ArrayDrawing
 from hrvol.interactive.drawing import DrawnStrokes
 from hrvol.interactive.fetch import Fetcher
@@ -167,3 +167,46 @@ def test_places_of_large_views_are_looked_for_in_a_sample(wide):
     )
     assert len(places) == 1
     assert wide.progress[-1][2] <= answers.VIEW
+
+
+def test_features_of_strokes_are_kept_for_older_and_newer_versions():
+    desk = Desk(strokes_of(phantom()[1], (0,)))
+    desk.look(0)
+    older = desk.strokes.read()
+    desk.drawing.paint((slice(0, 1), slice(30, 60), slice(20, 60)), 2)
+    newer = desk.strokes.read()
+    desk.live.missing(desk.stage, newer)
+    desk.parts.memory.clear()
+    pixels = [drawn.choose(300, CLASSICAL.seed) for drawn in (older, newer)]
+    rows = [desk.live.rows.collect(desk.stage, each) for each in pixels + pixels]
+    for features, known, missing in rows:
+        assert known.all()
+        assert missing == ()
+        assert len(features) == len(known)
+    for first, again in zip(rows[:2], rows[2:], strict=True):
+        assert np.array_equal(first[0], again[0])
+    where = [{tuple(place): n for n, place in enumerate(each.where)} for each in pixels]
+    shared = where[0].keys() & where[1].keys()
+    assert len(shared) > 20
+    for place in shared:
+        assert np.array_equal(rows[0][0][where[0][place]], rows[1][0][where[1][place]])
+
+
+def test_features_of_strokes_take_little_memory(everywhere, monkeypatch):
+    monkeypatch.setattr(stroke_rows, "_FEW", 0)
+    desk = Desk(everywhere)
+    desk.look(0)
+    for number in range(12):
+        desk.drawing.paint((slice(0, 1), slice(8 * number, 8 * number + 8), slice(0, 130)), 1 + number % 3)
+        desk.fetcher.run(Gate())
+        kept = sum(len(rows.keys) for rows in desk.live.rows._rows[desk.stage.name].values())
+        assert kept <= stroke_rows._MOST * len(desk.live.pixels(desk.strokes.read()))
+
+
+def test_places_without_memory_are_an_error_of_one_line(everywhere, monkeypatch):
+    desk = Desk(everywhere)
+    desk.look(0)
+    monkeypatch.setattr(desk.live, "fit", lambda *values: None)
+    values = desk.parts, desk.live, desk.strokes.read(), desk.region, "view", 1, Gate()
+    with pytest.raises(ResourceError, match="found too little memory"):
+        answers.find_places(*values, progress=lambda *progress: None)
