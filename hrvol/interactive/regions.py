@@ -222,9 +222,9 @@ def _near(numbers: range, middle: int, most: int | None) -> range:
 
 
 def spread_keys(shape: Shape3, tiles: TileSpec, region: Region, most: int) -> tuple[TileKey, ...]:
-    """Return at most so many tiles that a region is predicted from, spread evenly over it; all if they are few.
+    """Return at most so many tiles that a region is predicted from, spread evenly over it.
 
-    Those near its middle are first if they are all.
+    If it has no more, those near its middle are first.
     """
     rows, columns = tile_ranges(shape, tiles, region)
     if len(rows) * len(columns) <= most:

@@ -13,7 +13,6 @@ from hrvol.interactive.regions import TileKey, tile_keys
 from hrvol.interactive.stages import Stage, StageName
 from hrvol.segment.strokes import StrokePixels
 
-
 _MOST = 3
 """Times the pixels that are asked for, whose features are kept: also those of other versions of strokes."""
 
@@ -60,7 +59,7 @@ class StrokeRows:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[TileKey, ...]]:
         """Return the features of pixels as far as they are known.
 
-        Features of other pixels are kept for a while: two threads may work with different versions of strokes.
+        Features of other pixels are kept for a while: threads may work with different versions of strokes.
 
         Returns
         -------

@@ -80,7 +80,8 @@ def test_keys_are_those_of_the_tiles_that_count(shape, blend):
         for most in (1, 3, 7):
             assert keys_of_region(shape, tiles, region, most) == expected[:most]
         some = expected[::2]
-        views = [entry for p in region_parts(shape, tiles, region, some) for entry in zip(p.keys, p.views)]
+        parts = region_parts(shape, tiles, region, some)
+        views = [entry for part in parts for entry in zip(part.keys, part.views, strict=True)]
         assert {key for key, _ in views} == set(some)
         assert all(view.tile == tile_of(shape, tiles, *key[1:]) for key, view in views)
 

@@ -43,7 +43,9 @@ def begin(scene, weights, tmp_path):
         drawing = drawing or ReadDrawing(strokes, classes())
         drawing.source = SOURCE
         options = {"cache": tmp_path / "cache", "threads": 2, "device": "cpu"} | options
-        session = Session.open(image if volume is None else volume, drawing, recipe=recipe, weights_path=weights, **options)
+        session = Session.open(
+            image if volume is None else volume, drawing, recipe=recipe, weights_path=weights, **options
+        )
         session.on_error(errors.append)
         opened.append(session)
         return session, drawing

@@ -17,9 +17,7 @@ REGION = Region(0, slice(0, 4), slice(0, 4))
 def raw(version, **changes):
     values = {"region": REGION, "step": 1, "stage": "recipe", "exact": False, "complete": True} | changes
     probabilities = np.full((2, 4, 4), 0.5, np.float32)
-    return RawPreview(
-        classes=default_classes((1, 2)), probabilities=probabilities, version=version, **values
-    )
+    return RawPreview(classes=default_classes((1, 2)), probabilities=probabilities, version=version, **values)
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ _ROWS = 16_384  # rows whose distances to centroids are held at once
 _LIMIT_LOCK = threading.RLock()
 
 _FOREST_LOCK = threading.Lock()
-"""Held while a forest is fitted: scikit-learn's threads of two fits would lose the process's warning filters."""
+"""Held while a forest is fitted: threads of two fits would lose the warning filters of the process."""
 
 
 def make_classifier(spec: ClassifierSpec, n_features: int, seed: int, n_jobs: int = 1) -> Any:

@@ -93,7 +93,7 @@ class ClassTable:
         return replace(self, classes=tuple(info for info in self.classes if info.value != value))
 
     def then(self, later: ClassTable) -> ClassTable:
-        """Return another table, of an edit or what it undoes, that uses no value again which this one used."""
+        """Return a later table, also an undone one, that uses no value again which this one used."""
         return replace(later, next_value=max(self.next_value, later.next_value))
 
     def _with(self, info: ClassInfo) -> ClassTable:

@@ -60,8 +60,8 @@ def open_strokes(
     Raises
     ------
     InputError
-        The source cannot be read; :class:`StrokesError`: it does not fit the volume, or a process that drew in
-        it was killed, and what it drew last is in its journal only.
+        The source cannot be read; :class:`StrokesError`: it does not fit the volume, or what a killed process
+        drew last is in its journal only.
     """
     if isinstance(source, Strokes):
         return source
@@ -89,8 +89,8 @@ def _check_stored(location: Location) -> None:
     for folder in drawing_folders(location):
         if has_journal(folder) and not is_locked(folder):  # a process that draws stores within 2 s
             raise StrokesError(
-                f"{location}: found strokes of a killed process that are not stored yet, expected stored ones:"
-                " open and close them once, in napari or with hrvol's DrawingStore.open"
+                f"{location}: found strokes of a killed process that are not stored yet, expected stored"
+                " ones: open and close them once, in napari or with hrvol's DrawingStore.open"
             )
 
 

@@ -209,7 +209,7 @@ def test_a_damaged_chunk_is_reported_once_in_a_stroke(tmp_path):
         array, version = store.array(), store.version
         for _ in range(2):
             with store.stroke():
-                with pytest.raises(StrokesError, match="c/2/0/0: cannot read .* nothing can be drawn there"):
+                with pytest.raises(StrokesError, match=r"c/2/0/0: cannot read .* nothing can be drawn there"):
                     array[2, 3, 3] = 2
                 array[2, 3, 4] = 2  # the brush moves on
                 array[2, 3:5, 4:5] = 2

@@ -554,7 +554,7 @@ def test_strokes_that_are_drawn_are_not_overwritten(tmp_path, monkeypatch):
         pass
     written(path)  # nothing was drawn
     with DrawingStore.open(path) as store:
-        with pytest.raises(BusyError, match="process [0-9]+ on .* draws in it; it is not overwritten"):
+        with pytest.raises(BusyError, match=r"process [0-9]+ on .* draws in it; it is not overwritten"):
             write_strokes(strokes, path, overwrite=True)
         store.paint(disc((4, 20, 20)), 2)
         store._keeper._journal.sync()
