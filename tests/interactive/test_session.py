@@ -12,7 +12,7 @@ from session_data import CLASSICAL, HYBRID, SHAPE, ReadDrawing, classes, damaged
 from hrvol.errors import InputError, MissingExtraError, StrokesError, UnreadableError, UsageError
 from hrvol.interactive import background
 from hrvol.interactive.session import Session
-from hrvol.recipe.specs import CrfSpec
+from hrvol.recipe.specs import CrfSpec, IntensitySpec
 from hrvol.run.segment import segment_volume
 from hrvol.segment.model.model import load_model, model_bytes, save_model
 from hrvol.training.train import train_model
@@ -313,8 +313,10 @@ def test_errors_are_one_line_each(begin, scene):
 
 
 def test_a_tile_that_cannot_be_read_is_reported_once(begin, scene, tmp_path):
-    _, truth, _ = scene
-    session, drawing = begin(volume=damaged(tmp_path / "volume.zarr"))
+    image, truth, _ = scene
+    given = IntensitySpec(window=(float(image.min()), float(image.max())))  # else planes are read for it
+    recipe = CLASSICAL.with_(intensity=given)
+    session, drawing = begin(recipe, volume=damaged(tmp_path / "volume.zarr"))
     seen = Seen(session)
     session.view(1, slice(0, 60), slice(0, 60))
     session.live = True
