@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 LOG = logging.getLogger("hrvol.interactive")
 
-Event = Literal["preview", "error", "progress"]
+Event = Literal["preview", "nothing", "error", "progress"]
 
 Unsubscribe = Callable[[], None]
 
@@ -18,7 +18,8 @@ class Listeners:
     """Functions that are called with the events of a session."""
 
     def __init__(self) -> None:
-        self._functions: dict[Event, list[Callable[..., None]]] = {"preview": [], "error": [], "progress": []}
+        events: tuple[Event, ...] = get_args(Event)
+        self._functions: dict[Event, list[Callable[..., None]]] = {event: [] for event in events}
         self._lock = threading.Lock()
 
     def add(self, event: Event, function: Callable[..., None]) -> Unsubscribe:

@@ -177,6 +177,9 @@ class PaintSession(Protocol):
     def on_preview(self, function: Callable[[Preview], None]) -> Forget:
         """Call a function with each new preview."""
 
+    def on_nothing(self, function: Callable[[], None]) -> Forget:
+        """Call a function when the preview is gone."""
+
     def on_error(self, function: Callable[[str], None]) -> Forget:
         """Call a function with each error, one line."""
 

@@ -138,13 +138,17 @@ class Session:
 
     @property
     def live(self) -> bool:
-        """Whether previews follow the strokes and the view; else :meth:`update` makes one."""
+        """Whether previews follow the strokes and the view; else :meth:`update` makes one.
+
+        The exact preview follows only in views of at most 64 tiles: further out :meth:`update` computes it.
+        """
         return self._work.live
 
     @live.setter
     def live(self, value: bool) -> None:
         self._work.live = bool(value)
         if self._work.live:
+            self._work.forget_errors()
             self._work.start()
 
     @property
@@ -196,12 +200,22 @@ class Session:
         return self._work.update()
 
     def preview(self) -> Preview | None:
-        """Return the present preview, or ``None`` before the first one."""
+        """Return the present preview, or ``None`` before the first one and while strokes give none."""
         return self._work.shown.preview
 
     def on_preview(self, function: Callable[[Preview], None]) -> Unsubscribe:
-        """Call a function with each new preview, in a thread of the session."""
+        """Call a function with each new preview, in a thread of the session.
+
+        It may not wait for what the session computes.
+        """
         return self._work.listeners.add("preview", function)
+
+    def on_nothing(self, function: Callable[[], None]) -> Unsubscribe:
+        """Call a function, without arguments, when the preview is gone: fewer than two classes are drawn.
+
+        It is called in order with those of :meth:`on_preview`, in a thread of the session.
+        """
+        return self._work.listeners.add("nothing", function)
 
     def on_error(self, function: Callable[[str], None]) -> Unsubscribe:
         """Call a function with each error, one line of text, in a thread of the session."""
@@ -289,9 +303,12 @@ class Session:
         while not self._closed.is_set():
             self._changed.wait(_POLL)
             self._changed.clear()
+            work = self._work
             try:
-                if self._work.live and self._work.strokes.changed:
-                    self._work.start()
-            except Exception as error:  # strokes that cannot be read now may be read later
-                self._work.failed(error)
+                if work.live and work.unread:  # they may be readable later
+                    self._closed.wait(_LATER)
+                if work.live and (work.unread or work.started != work.strokes.version):
+                    work.start()
+            except Exception as error:  # of a drawing that cannot name its version
+                work.failed(error)
                 self._closed.wait(_LATER)

@@ -32,7 +32,7 @@ def import_strokes(
     conflicts: Conflicts = "error",
     storage_options: Mapping[str, Any] | None = None,
 ) -> int:
-    """Draw strokes of another origin, as one step of undo.
+    """Draw strokes of another origin, as one step of undo, or several if another thread draws meanwhile.
 
     Parameters
     ----------

@@ -163,6 +163,10 @@ class RemoteSession:
         """Call a function with each new preview, in a thread of the connection."""
         return self._listeners.add("preview", function)
 
+    def on_nothing(self, function: Callable[[], None]) -> Unsubscribe:
+        """Call a function when the preview is gone, in a thread of the connection."""
+        return self._listeners.add("nothing", function)
+
     def on_error(self, function: Callable[[str], None]) -> Unsubscribe:
         """Call a function with each error, one line of text, in a thread of the connection."""
         return self._listeners.add("error", function)
@@ -234,6 +238,9 @@ class RemoteSession:
         elif kind == "preview":
             self._preview = self._preview_of(values, arrays)
             self._listeners.tell("preview", self._preview)
+        elif kind == "nothing":
+            self._preview = None
+            self._listeners.tell("nothing")
         elif kind == "progress":
             stage, done, total = (values.get(name) for name in ("stage", "done", "total"))
             if type(done) is int and type(total) is int:

@@ -137,6 +137,8 @@ class SessionHost:
             self._tell("preview", {"session": number, **values}, arrays)
 
         session.on_preview(previewed)
+        # In the place of the last preview: only the newest of both is sent.
+        session.on_nothing(lambda: self._events.put("preview", Event("nothing", {"session": number})))
         session.on_progress(
             lambda stage, done, total: self._tell(
                 "progress", {"session": number, "stage": stage, "done": done, "total": total}

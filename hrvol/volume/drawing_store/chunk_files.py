@@ -212,4 +212,10 @@ def _each(function: Callable[[Any], None], values: Iterable[Any]) -> None:
             function(value)
         return
     with ThreadPoolExecutor(_THREADS, "hrvol-strokes") as pool:
+        try:
+            pool.submit(len, ()).result()
+        except RuntimeError:  # the interpreter ends, and starts no more threads
+            for value in every:
+                function(value)
+            return
         list(pool.map(function, every))

@@ -76,12 +76,17 @@ class Drawer(OpenStrokes):
     @contextmanager
     def stroke(self) -> Iterator[None]:
         """Make all changes of this thread inside of the ``with`` statement one step of undo."""
-        outer = getattr(self._strokes, "one", None)
+        outer = self.present_stroke
         self._strokes.one = outer or object()
         try:
             yield
         finally:
             self._strokes.one = outer
+
+    @property
+    def present_stroke(self) -> object | None:
+        """What is the same for all changes of the stroke of this thread; ``None`` outside of strokes."""
+        return getattr(self._strokes, "one", None)
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -225,7 +230,7 @@ class Drawer(OpenStrokes):
         if edit.empty:
             return Change(kind, self._version)
         change = self._commit(kind, edit)
-        self._history.add(edit, getattr(self._strokes, "one", None))
+        self._history.add(edit, self.present_stroke)
         return change
 
     def _stepped(self, kind: Literal["undo", "redo"]) -> Change | None:
@@ -241,13 +246,14 @@ class Drawer(OpenStrokes):
     def _commit(self, kind: Kind, edit: Edit, back: bool = False) -> Change:
         """Record and make an edit, or undo it."""
         self._check_open()
-        self._record(edit.records(back), edit.before if back else edit.after)
+        table = self._table.then(edit.before if back else edit.after)
+        self._record(edit.records(back), table)
         boxes: list[Box] = []
         pixels = 0
         for piece in edit.decoded(back):
             boxes += self._chunks.apply(piece, back)
             pixels += len(piece.places)
-        self._table = edit.before if back else edit.after
+        self._table = table
         self._version += 1
         change = Change(kind, self._version, few_boxes(boxes), pixels, edit.before != edit.after)
         self._log.add(change)

@@ -52,14 +52,17 @@ def replay(layout: Layout, chunks: Chunks, table: ClassTable) -> tuple[ClassTabl
     Returns
     -------
     tuple
-        Table of classes; number of the next file of the journal; number of repeated edits.
+        Table of classes; number of the next file of the journal, not the one after the last file, in which an
+        unfinished edit would seem to continue; number of repeated edits.
     """
     grid = layout.grid
     number, count = 0, 0
+    edit: list[bytes] = []
     for path in journal_files(layout.own):
-        number = max(number, number_of(path))
+        if number_of(path) != number + 1:
+            edit = []  # was not finished
+        number = number_of(path)
         records, damaged = read_records(path)
-        edit: list[bytes] = []
         for data in records:
             try:
                 record = Record.of(data, table)
@@ -81,7 +84,7 @@ def replay(layout: Layout, chunks: Chunks, table: ClassTable) -> tuple[ClassTabl
             kept = next(name for name in names if not name.exists())
             shutil.copyfile(path, kept)
             LOG.warning("%s: found a damaged journal; what is valid of it is restored, and it is kept", kept)
-    return table.with_values([*chunks.planes]), number + 1, count
+    return table.with_values([*chunks.planes]), number + 2, count
 
 
 def _possible(counts: Counts, index: Shape3, layout: Layout, highest: int) -> bool:

@@ -175,12 +175,23 @@ class DrawingStore(Drawer):
         if self._closed:
             return
         self.flush()
-        self._closed = True
+        with self._lock:
+            if self._is_closed():  # by another thread, meanwhile
+                return
+            self._closed = True  # from now on nothing is drawn
+        try:
+            self.flush()  # what was drawn meanwhile
+        except BaseException:
+            self._closed = False
+            raise
         atexit.unregister(self._end)
         self._keeper.close()
         with suppress(OSError), self._lock:
             write_counts(self._layout.own, self._files, self._chunks.counts)
         self._lock_file.release()
+
+    def _is_closed(self) -> bool:
+        return self._closed
 
     def _end(self) -> None:
         with suppress(Exception):  # the journal is written already, and nobody is there to hear

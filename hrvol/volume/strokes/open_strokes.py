@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hrvol.arrays import Shape3
 from hrvol.errors import StrokesError
+from hrvol.volume.storage.drawn import drawing_folders, has_journal, is_locked
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.strokes.crop import check_inside, crop_offset
 from hrvol.volume.strokes.drawing import Shape, paint, value_classes
@@ -58,7 +60,8 @@ def open_strokes(
     Raises
     ------
     InputError
-        The source cannot be read; :class:`StrokesError`: it does not fit the volume.
+        The source cannot be read; :class:`StrokesError`: it does not fit the volume, or what a killed process
+        drew last is in its journal only.
     """
     if isinstance(source, Strokes):
         return source
@@ -68,6 +71,8 @@ def open_strokes(
     if is_drawing(spec.source):
         return _open_drawing(spec, volume, names, storage_options)
     array = open_labels(located(spec.source, storage_options))
+    if isinstance(spec.source, str | Path | Location):
+        _check_stored(Location.of(spec.source, storage_options))
     offset = spec.offset or (0, 0, 0)
     if volume is not None:
         offset = crop_offset(array, volume, spec.offset)
@@ -77,6 +82,16 @@ def open_strokes(
     if parts is not None:
         parts += np.array(offset)[None, :, None]
     return Strokes(array.source, shape, array, offset, parts, classes=classes)
+
+
+def _check_stored(location: Location) -> None:
+    """Raise a :class:`StrokesError` if a killed process drew what only its journal has."""
+    for folder in drawing_folders(location):
+        if has_journal(folder) and not is_locked(folder):  # a process that draws stores within 2 s
+            raise StrokesError(
+                f"{location}: found strokes of a killed process that are not stored yet, expected stored"
+                " ones: open and close them once, in napari or with hrvol's DrawingStore.open"
+            )
 
 
 def _open_drawing(
