@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -50,6 +51,11 @@ class LabelledTile:
     def pixels(self) -> NDArray[np.int64]:
         """Pixels ``(K,)`` of each class."""
         return np.bincount(self.probabilities.argmax(axis=0).ravel(), minlength=len(self.probabilities))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the position, the labelled pixels and a digest of the labels as JSON values."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.probabilities).tobytes()).hexdigest()
+        return {**self.where.describe(), "labels": digest[:32]}
 
     def draw_pixel(self, number: int, rng: np.random.Generator) -> tuple[int, int]:
         """Return a random pixel (row, column) of the class with a number, 0 to K - 1."""

@@ -119,7 +119,11 @@ def teach(
         for tiles in (sample.kept_back, sample.training)
     )
     kept = KeptBack(sample.volume, teacher.window, kept_back)
-    key = {"teacher": sample.sha256, "tiles": [tile.where.describe() for tile in sample.tiles]}
+    key = {
+        "teacher": sample.sha256,
+        "volume": sample.identity["sha256"],
+        "tiles": [tile.describe() for tile in sample.tiles],
+    }
     trainer = Trainer(values, kept, cache, key, stop, progress, device)
     # Voxels of rare classes count more only where these are made rarer at the end.
     rare = RARE if distilling.rarity and is_even(teacher) else 0.0

@@ -28,6 +28,9 @@ from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.intensity import Window, to_unit
 from hrvol.volume.volume import Volume
 
+TRAINING = 1
+"""Version of the training: raised when the same tiles and settings come to give another student."""
+
 LOOKS = 4
 """How often a student is compared with its teacher on kept-back tiles during training."""
 
@@ -114,9 +117,9 @@ class Trained:
     student
         The student, its temperature not yet fitted.
     seconds
-        Of training, in this process.
+        Of training, in this process; 0 if an earlier one trained it.
     losses
-        Mean loss of each tenth of the steps.
+        Mean loss of each tenth of the steps of this process.
     """
 
     student: StudentClassifier
@@ -153,7 +156,7 @@ class Trainer:
     def train(
         self, name: str, spec: StudentSpec, examples: Sequence[Example], settings: FitSettings
     ) -> Trained:
-        """Train one student.
+        """Train one student, unless one was trained with the same settings on the same tiles.
 
         Parameters
         ----------
@@ -178,8 +181,12 @@ class Trainer:
             "spec": spec.to_dict(),
             "settings": asdict(settings),
             "threads": torch.get_num_threads(),
+            "training": TRAINING,
         }
+        trained = {**key, "trained": True}
         fit = Fit(spec, len(self.values), settings, self.device)
+        if (arrays := self._finished(fit, trained)) is not None:
+            return Trained(StudentClassifier(spec, self.values, arrays), 0.0, ())
         fit, best = self._resume(fit, key)
         looks = sorted({max(1, round(share * settings.steps)) for share in _SHARES})
         weights = class_weights(examples, settings.rare)
@@ -197,6 +204,7 @@ class Trainer:
                 saved = time.monotonic()
             if self.stop.requested and fit.step < settings.steps:
                 raise stopped(self.stop, f"while {name} was trained")
+        self.cache.write_state(trained, best.tensors())
         self.cache.forget_state(key)
         tenth = max(1, len(losses) // 10)
         means = tuple(round(float(np.mean(losses[i : i + tenth])), 4) for i in range(0, len(losses), tenth))
@@ -212,6 +220,19 @@ class Trainer:
         found = agreement([tile.probabilities for tile in some.tiles], predicted)
         return _Best(arrays, found.cross_entropy) if found.cross_entropy <= best.cross_entropy else best
 
+    def _finished(self, fit: Fit, key: Mapping[str, Any]) -> dict[str, NDArray[np.float32]] | None:
+        """Return the arrays of a student that an earlier call trained, or ``None``."""
+        tensors = self.cache.read_state(key)
+        if tensors is None:
+            return None
+        expected = network_arrays(folded(fit.average))
+        arrays = _best_arrays(tensors)
+        if {n: (v.shape, v.dtype) for n, v in arrays.items()} != {
+            n: (v.shape, v.dtype) for n, v in expected.items()
+        }:
+            return None  # damaged: train again
+        return arrays
+
     def _resume(self, fit: Fit, key: Mapping[str, Any]) -> tuple[Fit, _Best]:
         """Return the training as it was left, or as it begins if nothing whole was kept."""
         tensors = self.cache.read_state(key)
@@ -222,9 +243,12 @@ class Trainer:
         except (KeyError, RuntimeError, ValueError):  # damaged: begin again
             again = Fit(fit.spec, len(self.values), fit.settings, self.device)
             return again, _Best({}, float("inf"))
-        prefix = "best."
-        arrays = {n.removeprefix(prefix): v.numpy() for n, v in tensors.items() if n.startswith(prefix)}
-        return fit, _Best(arrays, float(tensors["cross_entropy"]))
+        return fit, _Best(_best_arrays(tensors), float(tensors["cross_entropy"]))
+
+
+def _best_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float32]]:
+    prefix = "best."
+    return {n.removeprefix(prefix): v.numpy() for n, v in tensors.items() if n.startswith(prefix)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from run_data import QUICK, draw, make_volume
 
 from hrvol import distil_model, fit_classes, train_model
+from hrvol.distil.cache import distil_dir
 from hrvol.distil.distil import distil
 from hrvol.distil.options import DistilOptions
 from hrvol.engine.stop import Stop
@@ -70,6 +72,23 @@ def test_the_cache_saves_the_labelling_and_keeps_the_bits(image: np.ndarray, tea
     more = distil_model(image, teacher, tiles=10, engine="local", workers=2, **QUICKLY)
     assert (first.labelled, again.labelled, more.labelled) == (8, 0, 2)
     assert model_bytes(first.student) == model_bytes(again.student)
+
+
+def test_a_student_is_trained_once(image: np.ndarray, teacher: Model) -> None:
+    def trained(**other: Any) -> tuple[bytes, bool]:
+        stages: set[str] = set()
+        report = distil_model(
+            image, teacher, tiles=8, progress=lambda stage, *_: stages.add(stage), **(QUICKLY | other)
+        )
+        return model_bytes(report.student), any(stage.startswith("train") for stage in stages)
+
+    first, computed = trained()
+    assert computed
+    assert trained() == (first, False)
+    assert trained(seed=1)[1]
+    for file in distil_dir().rglob("*.safetensors"):  # damaged: it is trained again
+        file.write_bytes(file.read_bytes()[:-3])
+    assert trained() == (first, True)
 
 
 class _StopAfter(Stop):
