@@ -44,8 +44,9 @@ class LazyLabels(VoxelArray):
 
     def __setitem__(self, key: Any, values: Any) -> None:
         raise UsageError(
-            f"{self.volume.source}: found labels of {format_size(self.nbytes)} or still being written, which are"
-            f" read-only, expected at most {format_size(EDITABLE)}: paint strokes in the panel Paint"
+            f"{self.volume.source}: found labels of {format_size(self.nbytes)} or still being written,"
+            f" which are read-only, expected at most {format_size(EDITABLE)}:"
+            " paint strokes in the panel Paint"
         )
 
 

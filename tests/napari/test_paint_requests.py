@@ -1,4 +1,4 @@
-"""The panel *Paint* in a real viewer: what it searches, cancels and changes; planes, networks, found classes."""
+"""The panel *Paint* in a real viewer: what it searches, cancels and changes; planes, networks, classes."""
 
 import os
 from dataclasses import dataclass

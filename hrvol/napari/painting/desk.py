@@ -131,7 +131,7 @@ class Desk(QObject):
             self.session.view(seen.plane, seen.rows, seen.columns, seen.level)
 
     def cancel(self) -> None:
-        """Cancel what is computed, and what waits for a session; progress that is still on its way is dropped."""
+        """Cancel what is computed, and what waits for a session, and drop progress on its way."""
         self._waiting.clear()
         self._cancelled = True
         if self.session is not None:
