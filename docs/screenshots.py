@@ -1,7 +1,9 @@
 """Make the screenshots of the napari plugin: a real viewer works on the sample, and is photographed.
 
 It needs a display with OpenGL (``xvfb-run -s "-screen 0 1280x800x24" python docs/screenshots.py``), the extra
-``napari-qt``, and a minute per picture. ``python docs/screenshots.py segment similar`` makes some of them.
+``napari-qt``, and a minute per picture. ``python docs/screenshots.py segment similar`` makes some of them,
+``python docs/screenshots.py tour`` those of the tutorial, each of which continues the one before. Weights are
+those in ``$HRVOL_CACHE_DIR``, else they are downloaded.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tour import TOUR
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -30,7 +34,7 @@ def main(names: list[str]) -> None:
         os.environ["HOME"] = folder  # what the panels suggest is there
         stage = Stage(Path(folder))
         for name, make in PICTURES.items():
-            if not names or name in names:
+            if not names or name in names or ("tour" in names and name.startswith("tour-")):
                 make(stage)
                 stage.photograph(name)
                 print(f"docs/images/napari-{name}.png")
@@ -63,6 +67,7 @@ class Stage:
         self.viewer.open_sample("hrvol", "phantom")
         self.viewer.dims.set_current_step(0, 16)
         self.model = folder / "phases.hrvol"
+        self.truth: Any = None  # of the volume of the tutorial
 
     def wait(self, condition: Callable[[], Any], seconds: float = 600) -> None:
         """Run the window until a condition holds."""
@@ -80,10 +85,10 @@ class Stage:
         end = time.monotonic() + seconds
         self.wait(lambda: time.monotonic() > end)
 
-    def panel(self, title: str) -> Any:
+    def panel(self, title: str, volume: str = "electrode") -> Any:
         """Show a tab of the dock."""
         panel = self.commands.show(title, self.viewer)
-        panel.volume.set_layer(self.viewer.layers["electrode"])
+        panel.volume.set_layer(self.viewer.layers[volume])
         return panel
 
     def train(self) -> None:
@@ -206,7 +211,8 @@ def paint(stage: Stage) -> None:
 
 
 PICTURES: dict[str, Callable[[Stage], None]] = {
-    function.__name__: function for function in (sample, plan, result, distil, cluster, similar, paint)
+    function.__name__.replace("_", "-"): function
+    for function in (sample, plan, result, distil, cluster, similar, paint, *TOUR)
 }
 
 

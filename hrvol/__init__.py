@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from hrvol.training.cluster import fit_classes
     from hrvol.training.train import train_model
     from hrvol.training.tuning.tune import tune_recipe
+    from hrvol.volume.drawing_store.store import DrawingStore
     from hrvol.volume.read_options import RawLayout, ReadOptions
     from hrvol.volume.strokes.source import StrokesSource
     from hrvol.volume.volume import Volume, open_volume
 
 _HOME = {
+    "DrawingStore": "hrvol.volume.drawing_store.store",
     "Featuriser": "hrvol.features.featuriser",
     "Model": "hrvol.segment.model.model",
     "RawLayout": "hrvol.volume.read_options",
@@ -73,6 +75,7 @@ _HOME = {
 }
 
 __all__ = [
+    "DrawingStore",
     "Featuriser",
     "Model",
     "RawLayout",

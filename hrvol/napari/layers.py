@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.classes import ClassInfo, default_classes, default_colour
+from hrvol.errors import UsageError
 from hrvol.interactive.protocols import ShownVolume
+from hrvol.progress import format_size
 from hrvol.text import printable
 from hrvol.volume.chunk_cache import ChunkCache
 from hrvol.volume.pictures import Picture
@@ -20,8 +22,8 @@ from hrvol.volume.voxel_array import VoxelArray
 
 LayerData = tuple[Any, dict[str, Any], str]
 
-EDITABLE = 2**26
-"""Most voxels of single-level labels that are loaded into memory, so that they can be painted on."""
+EDITABLE = 64 * 2**20
+"""Most bytes of single-level labels that are loaded into memory, so that they can be painted on."""
 
 _CACHE = 512 * 2**20  # bytes of decoded chunks of all volumes that are shown
 
@@ -38,10 +40,22 @@ def shared_cache() -> ChunkCache:
     return ChunkCache(_CACHE)
 
 
+class LazyLabels(VoxelArray):
+    """Labels that are read when they are shown, and explain why nobody can paint on them."""
+
+    def __setitem__(self, key: Any, values: Any) -> None:
+        raise UsageError(
+            f"{self.volume.source}: found labels of {format_size(self.nbytes)} or still being written,"
+            f" which are read-only, expected at most {format_size(EDITABLE)}:"
+            " paint strokes in the panel Paint"
+        )
+
+
 def layer_of(picture: Picture) -> LayerData:
     """Return data, properties and type of the layer that shows a picture.
 
-    Volumes are lazy and keep their levels. Probabilities and uncertainty are hidden at first.
+    Volumes are lazy and keep their levels, but for small labels of one level, which can be painted on.
+    Probabilities and uncertainty are hidden at first.
     """
     first = picture.finest
     about = placed(first) | {"name": picture.name, "metadata": {_ENTRY: {"source": first.source}}}
@@ -52,8 +66,10 @@ def layer_of(picture: Picture) -> LayerData:
     else:
         data = arrays[0]
     if picture.kind == "labels":
-        if len(arrays) == 1 and data.size <= EDITABLE and picture.settled:
+        if len(arrays) == 1 and arrays[0].nbytes <= EDITABLE and picture.settled:
             data = np.asarray(data)
+        elif len(arrays) == 1:  # napari lets nobody paint on several levels
+            data = LazyLabels(first, shared_cache() if picture.settled else None)
         return data, about | look_of_classes(picture.classes), "labels"
     if picture.kind == "image":
         limits = contrast(picture.levels[-1])

@@ -54,6 +54,8 @@ def labels_of(path):
 
 
 def test_plan_start_stop_resume_and_open(panel, viewer, files, grey, wait, news, tmp_path):
+    from qtpy.QtWidgets import QApplication
+
     out = tmp_path / "labels.ome.zarr"
     fill(panel, files, out)
     # Enough blocks that the run is not over before it is stopped.
@@ -90,6 +92,17 @@ def test_plan_start_stop_resume_and_open(panel, viewer, files, grey, wait, news,
     np.testing.assert_allclose(layer.scale, (50, 4, 4))
     assert state(panel) == "complete"
     assert not panel.run._stop.isEnabled()
+    table = panel.run.measures
+    wait(lambda: not table.isHidden())
+    counts = np.bincount(labels.ravel())[1:]
+    for number in counts:
+        assert f"{number:,}" in table.text.text()
+    assert "nm³" in table.text.text()
+    table.copy_button.click()
+    head, *lines = QApplication.clipboard().text().splitlines()
+    assert head.split("\t") == ["class", "voxels", "fraction", "nm³"]
+    assert [line.split("\t")[:2] for line in lines] == [["matrix", str(counts[0])], ["disc", str(counts[1])]]
+    assert float(lines[0].split("\t")[3]) == counts[0] * 800
     assert not [line for severity, line in news() if severity == "error"]
 
 

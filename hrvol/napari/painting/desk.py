@@ -14,6 +14,7 @@ from hrvol.errors import UsageError
 from hrvol.napari.background import Background
 from hrvol.napari.notify import report
 from hrvol.napari.painting.board import Board
+from hrvol.napari.painting.seen import Seen
 
 
 class Desk(QObject):
@@ -31,6 +32,8 @@ class Desk(QObject):
     """They were closed."""
     began = Signal()
     """A session began: :attr:`session`."""
+    failed = Signal()
+    """A session could not begin, which was reported."""
     drawn = Signal(object)
     """A change of the strokes."""
     previewed = Signal(object)
@@ -39,6 +42,7 @@ class Desk(QObject):
     """A stage, how much of it is done, and all of it."""
 
     _news = Signal(object)
+    _computed = Signal(str, int, int)
 
     def __init__(self, owner: QObject) -> None:
         super().__init__(owner)
@@ -48,8 +52,10 @@ class Desk(QObject):
         self._background = Background(self)
         self._waiting: list[Callable[[Any], Any]] = []
         self._opening = ""
+        self._cancelled = False  # and nothing was requested since
         self._forget: list[Callable[[], None]] = []
         self._news.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
+        self._computed.connect(self._progress)
 
     @property
     def busy(self) -> bool:
@@ -78,6 +84,7 @@ class Desk(QObject):
     def with_session(self, recipe: str, then: Callable[[Any], Any] = lambda session: None) -> None:
         """Call a function with the session of a recipe, which is begun first where needed."""
         board = self.need()
+        self._cancelled = False
         if self.session is not None and self.recipe == recipe:
             then(self.session)
             return
@@ -97,6 +104,7 @@ class Desk(QObject):
             if self._opening == recipe:
                 self._opening = ""
                 self._waiting.clear()
+                self.failed.emit()
             if board is self.board:  # else closed meanwhile
                 report(error)
 
@@ -110,12 +118,25 @@ class Desk(QObject):
         self._opening = ""
         self.session, self.recipe = session, recipe
         session.on_preview(self._told(session, self.previewed))
-        session.on_progress(lambda *values: self._post(session, self.progressed, values))
+        session.on_progress(lambda *values: self._post(session, self._computed, values))
         session.on_error(lambda line: self._post(session, None, (line,)))
         self.began.emit()
         waiting, self._waiting = self._waiting, []
         for function in waiting:
             function(session)
+
+    def look(self, seen: Seen) -> None:
+        """Tell the session what is visible, if there is one."""
+        if self.session is not None:
+            self._cancelled = False
+            self.session.view(seen.plane, seen.rows, seen.columns, seen.level)
+
+    def cancel(self) -> None:
+        """Cancel what is computed, and what waits for a session, and drop progress on its way."""
+        self._waiting.clear()
+        self._cancelled = True
+        if self.session is not None:
+            self.session.cancel()
 
     def close(self) -> None:
         """End the session, and save and close the strokes; an error of saving is shown."""
@@ -148,6 +169,10 @@ class Desk(QObject):
         with suppress(RuntimeError):  # deleted just now
             if isalive(self):
                 self._news.emit((source, signal, values))
+
+    def _progress(self, stage: str, done: int, total: int) -> None:
+        if not self._cancelled:
+            self.progressed.emit(stage, done, total)
 
     def _deliver(self, news: tuple[Any, Any, tuple[Any, ...]]) -> None:
         source, signal, values = news

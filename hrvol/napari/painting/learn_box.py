@@ -29,6 +29,9 @@ _SCOPES = {"in the view": "view", "in visited planes": "visited", "in the volume
 
 _RECIPE_SUFFIX = "-recipe.yaml"
 
+SUGGEST_MINUTES = 5.0
+"""Approximate time of a search for a recipe, by default."""
+
 
 class LearnBox(QWidget):
     """Buttons that ask the session.
@@ -54,6 +57,7 @@ class LearnBox(QWidget):
         self._background = Background(self)
         self._tickets: list[Any] = []
         self._shown = ""  # what the present preview is
+        self.suggest_minutes = SUGGEST_MINUTES
         self.recipe = narrow(QComboBox())
         self.recipe.addItems(PRESETS)
         self.recipe.setEditable(True)
@@ -93,6 +97,7 @@ class LearnBox(QWidget):
         desk.progressed.connect(self._progressed)
         desk.previewed.connect(self._previewed)
         desk.began.connect(self._began)
+        desk.failed.connect(lambda: self.live.setChecked(False))
         desk.closed.connect(self._closed)
 
     def _lay_out(self) -> None:
@@ -185,15 +190,16 @@ class LearnBox(QWidget):
             self._recipe_chosen()
             inform(f"the recipe was saved as {output}")
 
-        self.tuning.start(("tune", board.path, str(strokes), "-o", str(output), "--fresh"), take)
+        options = "-o", str(output), "--minutes", f"{self.suggest_minutes:g}", "--fresh"
+        self.tuning.start(("tune", board.path, str(strokes), *options), take)
 
     def cancel(self) -> None:
         """Cancel what is computed."""
         self.live.setChecked(False)
         for ticket in self._tickets:
             ticket.cancel()
-        if self._desk.session is not None:
-            self._desk.session.cancel()
+        self._desk.cancel()
+        self._say(self._shown)
 
     def _ask(
         self,

@@ -188,8 +188,7 @@ class PaintPanel(QWidget):
         if seen is None:
             raise UsageError("view: found no z plane of the volume on the screen, expected one, in 2-D")
         self._seen = seen
-        if self.desk.session is not None:
-            self.desk.session.view(seen.plane, seen.rows, seen.columns, seen.level)
+        self.desk.look(seen)
         return seen
 
     def go(self, place: Any) -> None:
