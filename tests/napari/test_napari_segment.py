@@ -56,6 +56,8 @@ def labels_of(path):
 def test_plan_start_stop_resume_and_open(panel, viewer, files, grey, wait, news, tmp_path):
     from qtpy.QtWidgets import QApplication
 
+    from hrvol.napari.window_guard import guard
+
     out = tmp_path / "labels.ome.zarr"
     fill(panel, files, out)
     # Enough blocks that the run is not over before it is stopped.
@@ -64,7 +66,7 @@ def test_plan_start_stop_resume_and_open(panel, viewer, files, grey, wait, news,
     write_image(tmp_path / "long.ome.zarr", volume)
     panel.volume.set_path(str(tmp_path / "long.ome.zarr"))
     assert not panel.start_button.isEnabled()
-    panel.plan_box._jobs.guard(viewer.window._qt_window)
+    guard(viewer.window._qt_window, panel.plan_box._jobs)
     panel.plan_button.click()
     wait(panel.start_button.isEnabled)
     for word in ("Time", "Memory", "Disk", "serial, 1 worker", "free"):
@@ -319,10 +321,11 @@ def test_closing_asks_what_becomes_of_runs(viewer, wait, choice, closes):
 
     from hrvol.napari.jobs import Jobs
     from hrvol.napari.process import Process
+    from hrvol.napari.window_guard import guard
 
     window = QWidget()
     jobs = Jobs(window)
-    jobs.guard(window)
+    guard(window, jobs)
     process = Process.start(("0",), "tests_napari_sleeper")  # ends with an error at once
     assert process.wait(30) == 1
     jobs.add(process, "ended.ome.zarr")
@@ -343,6 +346,40 @@ def test_closing_asks_what_becomes_of_runs(viewer, wait, choice, closes):
     assert window.close() is closes
     assert sleeper.stopped is (choice == "Stop")
     window.hide()
+    window.deleteLater()
+
+
+def test_nothing_ends_unless_the_window_closes(viewer):
+    """Two docks in a window that refuses to close at first, as napari's does when its own dialog is cancelled."""
+    from qtpy.QtWidgets import QWidget
+
+    from hrvol.napari.jobs import Jobs
+    from hrvol.napari.window_guard import guard
+
+    class Window(QWidget):
+        accepts = False
+
+        def closeEvent(self, event):
+            event.setAccepted(self.accepts)
+
+    window = Window()
+    ended, saves = [], [False]
+    for name in ("first", "second"):
+        jobs = Jobs(QWidget(window))
+        jobs.closing.connect(lambda name=name: ended.append(name))
+        guard(window, jobs)
+    jobs.save_first(lambda: saves[-1])
+    window.show()
+    window.accepts = True
+    assert not window.close()  # what is unsaved keeps it open
+    saves.append(True)
+    window.accepts = False
+    assert not window.close()
+    assert ended == []
+    assert window.isVisible()
+    window.accepts = True
+    assert window.close()
+    assert ended == ["first", "second"]
     window.deleteLater()
 
 

@@ -86,6 +86,7 @@ class PaintPanel(QWidget):
             emitter.connect(self._moved)
         viewer.layers.events.removed.connect(self._removed)
         hub.strokes_added.connect(self._refresh)
+        hub.jobs.save_first(self.desk.save)
         hub.jobs.closing.connect(self.desk.close)
         self._suggest()
         self._enable()
@@ -130,7 +131,8 @@ class PaintPanel(QWidget):
 
     def connect_to(self, url: str, token: str = "", token_file: str = "") -> None:
         """Show the volume of a server and its strokes, and draw in them."""
-        self.desk.close()
+        if not self.desk.close():
+            return
 
         def read() -> tuple[Board, Any]:
             board = Board.connect(url, token, token_file)
@@ -224,7 +226,8 @@ class PaintPanel(QWidget):
 
     def _open(self, path: str, *, create: bool) -> None:
         file = self.volume.file()
-        self.desk.close()  # so that the same strokes can be opened again
+        if not self.desk.close():  # so that the same strokes can be opened again
+            return
 
         def read() -> Board:
             board = Board.open(file(), path, create=create)
@@ -325,8 +328,13 @@ class PaintPanel(QWidget):
 
     def _removed(self, event: Any) -> None:
         shown = [one for one in (self.layer, self._image) if one is not None]
-        if isalive(self) and self.layer is not None and event.value in shown:
-            self.desk.close()
+        if isalive(self) and self.layer is not None and event.value in shown and not self.desk.close():
+            QTimer.singleShot(0, self._put_back)  # after the removal
+
+    def _put_back(self) -> None:
+        """Show strokes again that could not be saved."""
+        if isalive(self) and self.layer is not None and self.layer not in self.hub.viewer.layers:
+            self.hub.viewer.layers.append(self.layer)
 
     def _suggest(self) -> None:
         if self.desk.board is not None:
