@@ -1,4 +1,4 @@
-"""Ask before a window closes, and act once it does: napari has a question of its own, which may be cancelled."""
+"""Ask before a window closes, and act once it does: napari asks, too, and its question may be cancelled."""
 
 from __future__ import annotations
 
