@@ -263,6 +263,25 @@ def test_strokes_are_there_again(local, viewer, tmp_path, wait, news):
     assert panel.new_button.isEnabled()
 
 
+def test_a_preview_is_gone_with_its_class_and_so_is_its_weight(local, truth, viewer, wait, news):
+    panel = local
+    drawn = draw(truth, [0])
+    for value in (1, 2):
+        panel.layer.data_setitem(np.nonzero(drawn == value), value)
+    panel.learn.live.setChecked(True)
+    wait(lambda: "prediction" in viewer.layers)
+    panel.classes.set_weight(2, 20)
+    assert panel.desk.session.class_weights == {2: 10}
+    panel.classes.choose(2)
+    panel.classes.delete()
+    assert panel.desk.session.class_weights == {}
+    wait(lambda: "prediction" not in viewer.layers)
+    assert panel.learn.state.text() == ""
+    panel.classes.undo_button.click()
+    wait(lambda: "prediction" in viewer.layers)
+    assert not [line for severity, line in news() if severity == "error"]
+
+
 @contextmanager
 def full_disk():
     """No file of this process grows."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from run_data import make_volume
 
+from hrvol.errors import UsageError
 from hrvol.run.status import run_status
 from hrvol.volume.volume import open_labels, open_volume
 from hrvol.volume.write_image import write_image
@@ -27,6 +28,7 @@ def panel(viewer):
     panel.model.set_path("")
     panel.output.set_path("")
     panel.region.set_box(None)
+    panel.weights.setText("")
     for box in (panel.distil, panel.uncertainty, panel.probabilities, panel.background_mask, panel.fresh):
         box.setChecked(False)
     panel.engine.setCurrentText("serial")
@@ -191,6 +193,8 @@ def test_the_job_script_is_that_of_the_workflows():
     assert "\n#SBATCH --cpus-per-task=4\n" in script
     assert "\n#SBATCH --mem=5G " in script
     assert script.endswith(house.partition("set -euo pipefail\n")[2])
+    with pytest.raises(UsageError, match="distilled first"):
+        job_script(SegmentRequest("v.zarr", "m.hrvol", "o.zarr", distil=True))
 
 
 def test_a_rectangle_on_some_planes_is_the_region(panel, viewer, files, tmp_path):
@@ -211,6 +215,19 @@ def test_a_rectangle_on_some_planes_is_the_region(panel, viewer, files, tmp_path
     assert panel.collect()().region == (slice(2, 3), slice(0, 300), slice(0, 260))
     panel.region.choose("Whole volume")
     assert panel.collect()().region is None
+
+
+def test_the_present_plane_is_one_of_the_volume(panel, viewer, files, tmp_path):
+    viewer.open(files / "volume.ome.zarr", plugin="hrvol")
+    fill(panel, files, tmp_path / "labels.ome.zarr")
+    # The sliders have steps of the smallest scale, from the first place of all layers.
+    viewer.add_image(np.zeros((400, 8, 8), np.uint8), translate=(-8, 0, 0), units="nm")
+    viewer.dims.set_point(0, 100 + 2 * 50)
+    corners = np.array([[200, 40, 0], [200, 40, 90], [200, 90, 90], [200, 90, 0]], float)
+    viewer.add_shapes([corners], shape_type="rectangle", name="part", units="nm")
+    assert viewer.dims.current_step[0] > 4
+    panel.region.choose("part")
+    assert panel.collect()().region[0] == slice(2, 3)
 
 
 def test_a_rectangle_outside_is_an_error(panel, viewer, files, tmp_path, wait, news):
@@ -350,7 +367,7 @@ def test_closing_asks_what_becomes_of_runs(viewer, wait, choice, closes):
 
 
 def test_nothing_ends_unless_the_window_closes(viewer):
-    """Two docks in a window that refuses to close at first, as napari's does when its own dialog is cancelled."""
+    """Two docks in a window that refuses to close, as napari's does when its own dialog is cancelled."""
     from qtpy.QtWidgets import QWidget
 
     from hrvol.napari.jobs import Jobs

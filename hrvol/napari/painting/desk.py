@@ -38,6 +38,8 @@ class Desk(QObject):
     """A change of the strokes."""
     previewed = Signal(object)
     """A preview."""
+    emptied = Signal()
+    """The preview is gone: fewer than two classes are drawn."""
     progressed = Signal(str, int, int)
     """A stage, how much of it is done, and all of it."""
 
@@ -120,6 +122,7 @@ class Desk(QObject):
         self._opening = ""
         self.session, self.recipe = session, recipe
         session.on_preview(self._told(session, self.previewed))
+        session.on_nothing(lambda: self._post(session, self.emptied, ()))
         session.on_progress(lambda *values: self._post(session, self._computed, values))
         session.on_error(lambda line: self._post(session, None, (line,)))
         self.began.emit()
