@@ -148,6 +148,18 @@ def contrast(volume: Volume) -> tuple[float, float] | None:
     return (low, high) if low < high else (low, low + 1.0)
 
 
+def plane_of(viewer: Any, layer: Any) -> int | None:
+    """Return the plane of a layer that is shown, by its place in the world; ``None`` outside of the layer.
+
+    Steps of the viewer's sliders are of the range of all layers, and are no planes of one of them.
+    """
+    if layer.ndim < 3:
+        return 0
+    finest = layer.data[0] if layer.multiscale else layer.data
+    plane = round(float(layer.world_to_data(viewer.dims.point)[-3]))
+    return plane if 0 <= plane < finest.shape[-3] else None
+
+
 def source_of(layer: Any) -> str | None:
     """Return the path or URL that a layer shows, as far as it is known."""
     entry = layer.metadata.get(_ENTRY)

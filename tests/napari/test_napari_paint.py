@@ -4,6 +4,9 @@ Most tests run twice: with the strokes in this process, and on a server in anoth
 is slow and is cut twice.
 """
 
+import os
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from run_data import QUICK, draw, make_volume
@@ -240,9 +243,9 @@ def test_a_model_is_that_of_training(panel, paint, viewer, files, tmp_path, wait
     assert path.read_bytes() == model_bytes(trained)
 
 
-def test_strokes_are_there_again(local, paint, viewer, tmp_path, wait, news):
+def test_strokes_are_there_again(local, viewer, tmp_path, wait, news):
     panel = local
-    paint()
+    panel.layer.paint((0, 20, 30), 2)
     panel.classes.table.item(1, 0).setText("disc")
     drawn = np.asarray(store_of(panel).array())
     panel.close_strokes()
@@ -258,6 +261,61 @@ def test_strokes_are_there_again(local, paint, viewer, tmp_path, wait, news):
     wait(lambda: [line for severity, line in news() if severity == "error"])
     assert "drawn.ome.zarr" in news()[-1][1]
     assert panel.new_button.isEnabled()
+
+
+def test_a_preview_is_gone_with_its_class_and_so_is_its_weight(local, truth, viewer, wait, news):
+    panel = local
+    drawn = draw(truth, [0])
+    for value in (1, 2):
+        panel.layer.data_setitem(np.nonzero(drawn == value), value)
+    panel.learn.live.setChecked(True)
+    wait(lambda: "prediction" in viewer.layers)
+    panel.classes.set_weight(2, 20)
+    assert panel.desk.session.class_weights == {2: 10}
+    panel.classes.choose(2)
+    panel.classes.delete()
+    assert panel.desk.session.class_weights == {}
+    wait(lambda: "prediction" not in viewer.layers)
+    assert panel.learn.state.text() == ""
+    panel.classes.undo_button.click()
+    wait(lambda: "prediction" in viewer.layers)
+    assert not [line for severity, line in news() if severity == "error"]
+
+
+@contextmanager
+def full_disk():
+    """No file of this process grows."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the size of files cannot be limited")
+def test_strokes_that_cannot_be_saved_stay_open(local, viewer, tmp_path, wait, news, capsys):
+    panel = local  # napari prints notifications: capsys keeps them in memory
+    panel.layer.paint((1, 20, 20), 1)
+    layer, store = panel.layer, store_of(panel)
+    with full_disk():
+        panel.layer.paint((1, 40, 40), 2)
+        assert not panel.desk.save()  # the window stays open
+        panel.close_strokes()
+        assert news()[-1][0] == "error"
+        assert "close again" in news()[-1][1]
+        assert panel.desk.board.store is store
+        viewer.layers.remove(layer)
+        wait(lambda: layer in viewer.layers)
+    assert panel.desk.session is not None
+    layer.paint((1, 60, 60), 2)
+    assert panel.desk.save()
+    viewer.layers.remove(layer)
+    assert panel.desk.board is None
+    with DrawingStore.open(tmp_path / "drawn.ome.zarr") as saved:
+        assert saved.array()[1, 40, 40] == saved.array()[1, 60, 60] == 2
 
 
 def test_other_strokes_are_imported(panel, truth, tmp_path, wait):

@@ -296,19 +296,21 @@ def test_found_classes_become_strokes_that_are_open(painting, viewer, wait, news
     found = viewer.add_labels(
         painting.truth.copy(), name="found", **look_of_classes(panel.desk.board.store.classes)
     )
-    found.features = {"index": [0, 1, 2], "class": ["-", "matrix", "disc"]}
+    viewer.add_image(np.zeros((9, 8, 8), np.uint8), scale=(0.5, 1, 1), translate=(-1, 0, 0))  # other steps
+    found.features = {"index": [0, 1, 2], "class": ["-", "matrix", "class 2"]}
     clusters = show("Cluster", viewer)
     clusters.show_classes(found)
     for i in range(clusters.list.count()):
         clusters.list.item(i).setCheckState(Qt.CheckState.Checked)
     viewer.dims.set_point(0, 2)
     clusters.strokes_button.click()
+    wait(lambda: any("pixels were added" in line for _, line in news()))
     drawn = np.asarray(panel.layer.data)
     expected = strokes_of(painting.truth[2], [1, 2])
     assert {info.name: info.value for info in painting.store.classes} == {
         "matrix": 1,
         "class 2": 2,
-        "disc": 3,
+        "cluster 2": 3,
     }
     np.testing.assert_array_equal(drawn[2], np.where(expected == 2, 3, expected))
     assert not drawn[[0, 1, 3]].any()

@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, Qt, Signal
 
 from hrvol.errors import UsageError
 from hrvol.napari.background import Background
-from hrvol.napari.notify import report
+from hrvol.napari.notify import line_of, report
 from hrvol.napari.painting.board import Board
 from hrvol.napari.painting.seen import Seen
 
@@ -38,6 +38,8 @@ class Desk(QObject):
     """A change of the strokes."""
     previewed = Signal(object)
     """A preview."""
+    emptied = Signal()
+    """The preview is gone: fewer than two classes are drawn."""
     progressed = Signal(str, int, int)
     """A stage, how much of it is done, and all of it."""
 
@@ -75,8 +77,10 @@ class Desk(QObject):
         return self.board
 
     def take(self, board: Board) -> None:
-        """Begin to work on a board; what was open is closed."""
-        self.close()
+        """Begin to work on a board; what was open is closed, and stays if it cannot be."""
+        if not self.close():
+            board.store.close()
+            return
         self.board = board
         self._forget.append(board.store.subscribe(self._told(board, self.drawn)))
         self.opened.emit()
@@ -118,6 +122,7 @@ class Desk(QObject):
         self._opening = ""
         self.session, self.recipe = session, recipe
         session.on_preview(self._told(session, self.previewed))
+        session.on_nothing(lambda: self._post(session, self.emptied, ()))
         session.on_progress(lambda *values: self._post(session, self._computed, values))
         session.on_error(lambda line: self._post(session, None, (line,)))
         self.began.emit()
@@ -138,22 +143,47 @@ class Desk(QObject):
         if self.session is not None:
             self.session.cancel()
 
-    def close(self) -> None:
-        """End the session, and save and close the strokes; an error of saving is shown."""
-        board, self.board = self.board, None
+    def save(self) -> bool:
+        """Save the strokes; return whether they may be closed. An error is shown.
+
+        Those of a server may: what it has not received is kept on this machine.
+        """
+        if self.board is None or self.board.remote:
+            return True
+        try:
+            self.board.store.flush()
+        except Exception as error:
+            self._report_unsaved(error)
+            return False
+        return True
+
+    def close(self) -> bool:
+        """End the session, and save and close the strokes; return ``False`` if they cannot be saved.
+
+        They stay open then: what is drawn is only in memory. The error is shown.
+        """
+        board = self.board
+        if board is not None:
+            try:
+                board.store.close()
+            except Exception as error:
+                if not board.remote:
+                    self._report_unsaved(error)
+                    return False
+                report(error)
+        self.board = None
         for forget in self._forget:
             forget()
         self._forget.clear()
         self._waiting.clear()
         self._opening = ""
         self._end_session()
-        if board is None:
-            return
-        try:
-            board.store.close()
-        except Exception as error:
-            report(error)
-        self.closed.emit()
+        if board is not None:
+            self.closed.emit()
+        return True
+
+    def _report_unsaved(self, error: Exception) -> None:
+        report(f"{line_of(error)}; the strokes stay open: close again to save them")
 
     def _end_session(self) -> None:
         session, self.session = self.session, None
