@@ -79,14 +79,14 @@ def panel(request):
 
 
 @pytest.fixture
-def paint(panel, truth):
+def paint(empty, truth):
     """A function that draws lines of the true classes on a plane, as napari's tools do."""
 
     def lines(plane=0, values=(1, 2)):
         drawn = draw(truth, [plane])
         for value in values:
             where = np.nonzero(drawn == value)
-            panel.layer.data_setitem(where, value)
+            empty.layer.data_setitem(where, value)
 
     return lines
 
