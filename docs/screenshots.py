@@ -90,7 +90,7 @@ class Stage:
         self.viewer.open_sample("hrvol", "phantom")
         self.viewer.dims.set_current_step(0, 16)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 600) -> None:
+    def wait(self, condition: Callable[[], Any], seconds: float = 7200) -> None:
         """Run the window until a condition holds."""
         from qtpy.QtWidgets import QApplication
 
