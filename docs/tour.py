@@ -40,11 +40,8 @@ def tour_open(stage: Stage) -> None:
             folder / f"slice-{number:03d}.tif", plane, imagej=True, resolution=resolution, metadata=about
         )
     stage.truth = phantom.labels
-    stage.commands.show("Paint", stage.viewer).close_strokes()
-    stage.viewer.layers.clear()
     stage.viewer.open(folder, plugin="hrvol")
     stage.viewer.dims.set_current_step(0, SHOWN)
-    stage.viewer.reset_view()
     stage.panel("Paint", "slices")
 
 
@@ -74,17 +71,20 @@ def tour_next(stage: Stage) -> None:
     panel.learn.uncertainty.setChecked(True)
     panel.learn.next_button.click()
     stage.wait(lambda: "next place" in stage.viewer.layers)
+    stage.viewer.layers["prediction"].visible = False
 
 
 def tour_quality(stage: Stage) -> None:
     """More strokes, another plane, quality, and the model."""
     panel = stage.panel("Paint", "slices")
     panel.learn.uncertainty.setChecked(False)
+    stage.viewer.layers["prediction"].visible = True
     if "next place" in stage.viewer.layers:
         stage.viewer.layers.remove("next place")
     for plane in (2, 13):
         _paint(stage, plane, seed=2)
     stage.viewer.dims.set_current_step(0, 2)
+    stage.viewer.reset_view()
     _update(stage, panel)
     panel.learn.quality_button.click()
     stage.wait(panel.learn.quality.text)
@@ -113,7 +113,7 @@ def tour_result(stage: Stage) -> None:
     stage.wait(lambda: "slices-labels.ome.zarr" in stage.viewer.layers)
     stage.wait(lambda: not panel.run.measures.isHidden())
     stage.viewer.layers["slices-labels.ome.zarr"].opacity = 0.55
-    panel.parent().parent().ensureWidgetVisible(panel.run)
+    stage.scroll_down(panel)
 
 
 def _paint(stage: Stage, plane: int, seed: int) -> None:

@@ -265,6 +265,18 @@ def test_a_single_plane_is_painted(begin, viewer, tmp_path, wait, news):
     assert not errors(news)
 
 
+def test_an_update_is_of_what_is_visible_at_its_end(painting, viewer, wait, news):
+    learn = painting.panel.learn
+    painting.paint()
+    learn.update_button.click()
+    viewer.dims.set_point(0, 3)
+    wait(lambda: learn.state.text() == "exact")
+    assert viewer.layers["prediction"].translate[0] == 3
+    viewer.dims.set_point(0, 1)
+    wait(lambda: learn.state.text() == "")  # nothing is shown of this plane
+    assert not errors(news)
+
+
 @pytest.mark.weights
 def test_features_of_the_network_are_shown_coarse_to_fine(begin, network, viewer, wait, news):
     painting = begin(*make_volume(shape=(1, 150, 160)), "fast")

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,24 @@ class LearnBox(QWidget):
 
     def update_once(self) -> None:
         """Make previews of what is visible, the last of them exact."""
-        self._ask(lambda session: session.update(), lambda preview: None)
+        looked: list[Any] = []
+
+        def request(session: Any) -> Any:
+            looked.append(self._look())
+            return session.update()
+
+        def made(_: Any) -> None:
+            with suppress(UsageError):  # no plane of z is visible any more
+                if self._look() != looked[-1]:  # what was made is not of what is visible now
+                    self.update_once()
+
+        self._ask(request, made)
+
+    def forget_shown(self) -> None:
+        """Take note that the present preview is not of what is visible now."""
+        self._shown = ""
+        if not self._tickets:
+            self._say("")
 
     def next_place(self) -> None:
         """Look for the next place."""

@@ -204,7 +204,9 @@ class PaintPanel(QWidget):
         seen = None if self.layer is None else seen_of(self.hub.viewer, self.layer)
         if seen is None:
             raise UsageError("view: found no z plane of the volume on the screen, expected one, in 2-D")
-        self._seen = seen
+        if seen != self._seen:
+            self._seen = seen
+            self.learn.forget_shown()
         self.desk.look(seen)
         return seen
 
