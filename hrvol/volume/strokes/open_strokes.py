@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,8 @@ from hrvol.volume.strokes.strokes import Strokes
 from hrvol.volume.strokes.tables import read_table
 from hrvol.volume.volume import Volume, class_info, open_labels
 
+LOG = logging.getLogger("hrvol.volume")
+
 
 def open_strokes(
     source: Any,
@@ -60,8 +63,7 @@ def open_strokes(
     Raises
     ------
     InputError
-        The source cannot be read; :class:`StrokesError`: it does not fit the volume, or what a killed process
-        drew last is in its journal only.
+        The source cannot be read; :class:`StrokesError`: it does not fit the volume.
     """
     if isinstance(source, Strokes):
         return source
@@ -72,7 +74,7 @@ def open_strokes(
         return _open_drawing(spec, volume, names, storage_options)
     array = open_labels(located(spec.source, storage_options))
     if isinstance(spec.source, str | Path | Location):
-        _check_stored(Location.of(spec.source, storage_options))
+        _warn_of_journals(Location.of(spec.source, storage_options))
     offset = spec.offset or (0, 0, 0)
     if volume is not None:
         offset = crop_offset(array, volume, spec.offset)
@@ -84,13 +86,14 @@ def open_strokes(
     return Strokes(array.source, shape, array, offset, parts, classes=classes)
 
 
-def _check_stored(location: Location) -> None:
-    """Raise a :class:`StrokesError` if a killed process drew what only its journal has."""
+def _warn_of_journals(location: Location) -> None:
+    """Name strokes that only the journal of a killed process has; one that draws stores within 2 s."""
     for folder in drawing_folders(location):
-        if has_journal(folder) and not is_locked(folder):  # a process that draws stores within 2 s
-            raise StrokesError(
-                f"{location}: found strokes of a killed process that are not stored yet, expected stored"
-                " ones: open and close them once, in napari or with hrvol's DrawingStore.open"
+        if has_journal(folder) and not is_locked(folder):
+            LOG.warning(
+                "%s: found strokes of a killed process that are not stored yet, and leaves them out: open and"
+                " close them once, in napari or with hrvol's DrawingStore.open",
+                location,
             )
 
 
