@@ -269,9 +269,7 @@ class DrawingStore(OpenStrokes):
         ResourceError
             It cannot be written; the store stays open.
         """
-        if self._closed:
-            return
-        self.flush()
+        self.flush()  # most of it, while others may draw
         with self._lock:
             if self._closed:
                 return
