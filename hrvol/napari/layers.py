@@ -71,7 +71,7 @@ def layer_of(picture: Picture) -> LayerData:
 def shown_levels(name: str, levels: Sequence[ShownVolume]) -> LayerData:
     """Return data, properties and type of the layer that shows a volume of a server, level by level.
 
-    The layer names no source: a path on the server is none here.
+    The layer names no source, as paths on the server mean nothing here.
     """
     volumes: Any = tuple(levels)
     data, about, kind = layer_of(Picture("image", name, volumes))

@@ -163,7 +163,7 @@ class Hosted:
     def _begin(self, wanted: WantedSession) -> Session:
         recipe = self._recipe
         if wanted.preset is not None:
-            if wanted.preset not in PRESETS:  # a path on this machine is none
+            if wanted.preset not in PRESETS:  # paths on this machine are not read
                 raise RecipeError(
                     f"{printable(wanted.preset, 100)}: found no such preset, expected {', '.join(PRESETS)}"
                 )

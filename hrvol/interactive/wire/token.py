@@ -26,7 +26,7 @@ def read_token(path: str | Path) -> str:
 
 
 def checked_token(text: str, source: str) -> str:
-    """Return a token; :class:`InputError` if it is none. Messages do not quote it."""
+    """Return a text that may be a token; :class:`InputError` for others. Messages do not quote it."""
     if _TOKEN.fullmatch(text) is None:
         raise InputError(f"{source}: found no token, expected 32 to 200 letters, digits, - and _")
     return text
