@@ -329,7 +329,7 @@ def main() -> None:
         if options.convpaint is not None:
             convpaint = Convpaint(options.convpaint, options.threads, Path(folder))
             measured = {
-                side: convpaint.measure(scene_of(side, strokes), 5 if options.quick else _BUDGET)
+                side: convpaint.measure(scene_of(side, strokes), 20 if options.quick else _BUDGET)
                 for side in sides
             }
             hrvol = {side: latency.fine for side, latency in latencies.items()}
