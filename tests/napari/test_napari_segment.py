@@ -97,12 +97,12 @@ def test_plan_start_stop_resume_and_open(panel, viewer, files, grey, wait, news,
     counts = np.bincount(labels.ravel())[1:]
     for number in counts:
         assert f"{number:,}" in table.text.text()
-    assert "nm³" in table.text.text()
+    assert "µm³" in table.text.text()
     table.copy_button.click()
     head, *lines = QApplication.clipboard().text().splitlines()
-    assert head.split("\t") == ["class", "voxels", "fraction", "nm³"]
+    assert head.split("\t") == ["class", "voxels", "fraction", "µm³"]
     assert [line.split("\t")[:2] for line in lines] == [["matrix", str(counts[0])], ["disc", str(counts[1])]]
-    assert float(lines[0].split("\t")[3]) == counts[0] * 800
+    assert float(lines[0].split("\t")[3]) == pytest.approx(counts[0] * 800e-9)
     assert not [line for severity, line in news() if severity == "error"]
 
 
