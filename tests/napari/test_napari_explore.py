@@ -171,13 +171,24 @@ def test_a_click_outside_is_an_error(open_panel, viewer, files, wait, news):
     assert not panel.job.running
 
 
+def test_no_two_processes_share_a_log(monkeypatch, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from hrvol.napari import folders
+
+    monkeypatch.setenv("HRVOL_CACHE_DIR", str(tmp_path))
+    with ThreadPoolExecutor(8) as pool:
+        logs = list(pool.map(folders.new_log, ["info"] * 40))
+    assert len(set(logs)) == 40
+
+
 def test_logs_do_not_pile_up(own_folders, monkeypatch, tmp_path):
     from hrvol.napari import folders
 
     monkeypatch.setenv("HRVOL_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(folders, "_LOGS", 3)
     for name in "abcdef":
-        folders.new_log(name).touch()
+        folders.new_log(name)
     kept = sorted(file.name.split("-")[-1] for file in (tmp_path / "napari" / "logs").iterdir())
     assert kept == ["d.log", "e.log", "f.log"]
     assert os.environ["HRVOL_CACHE_DIR"] == str(tmp_path)
