@@ -131,7 +131,7 @@ def measure(row: dict[str, Any], teachers: Teachers, sizes: Sequence[str], args:
         _score(row, "teacher", by_teacher, data)
         row["changes"]["truth"] = changes(data.truth[planes]) if is_cubic(data) else None
     for size in sizes:
-        kept = teachers.folder / f"{row['way']}-{seed}-{size}-{args.tiles}-{args.steps}.hrvol"
+        kept = teachers.folder / f"{row['way']}-{seed}-{size}-{args.tiles}-{args.steps}-{args.rarity:g}.hrvol"
         if not kept.is_file():
             cache = DistilCache.of({"benchmark": data.name, "seed": seed, "preset": args.preset})
             report = teach(sample, replace(distilling, size=size), cache, Stop(), None, "cpu")

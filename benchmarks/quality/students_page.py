@@ -27,14 +27,23 @@ def render(found: Mapping[str, Row], text: str, threads: int) -> str:
     threads
         Of the measurement.
     """
-    lines = ["# Students and teachers", "", "Made by", "", "```"]
-    lines += ["python -m benchmarks.quality.students", "```", ""]
-    lines += [f"Machine: {describe_machine(threads)}.", "", " ".join(text.split()), ""]
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in found.values():
         groups.setdefault((row["dataset"], row["way"]), []).append(row)
+    lines = ["# Students and teachers", "", "Made by", "", "```", *_commands(groups), "```", ""]
+    lines += [f"Machine: {describe_machine(threads)}", "", " ".join(text.split()), ""]
     lines += _summary(groups) + _depth(groups) + _checks(found) + _classes(groups)
     return "\n".join(lines)
+
+
+def _commands(groups: Groups) -> list[str]:
+    """Return the commands that measure these rows."""
+    asked: dict[str, list[str]] = {}
+    for (name, way), members in groups.items():
+        sizes, seeds = " ".join(members[0]["check"]), " ".join(str(row["seed"]) for row in members)
+        asked.setdefault(f"--sizes {sizes} --ways {way} --only {seeds}", []).append(name)
+    command = "python -m benchmarks.quality.students"
+    return [f"{command} {options} --datasets {' '.join(names)}" for options, names in asked.items()]
 
 
 def _names(groups: Groups) -> list[str]:

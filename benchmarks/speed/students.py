@@ -184,8 +184,14 @@ def _volume(path: Path, shape: tuple[int, int, int]) -> Path:
 
 def render(found: dict[str, Any]) -> str:
     """Return the page of results."""
-    lines = ["# Cost of students", "", "Made by", "", "```", "python -m benchmarks.speed.students", "```", ""]
-    lines += [f"Machine: {found['machine']}.", "", " ".join((__doc__ or "").split("\n\n")[1].split()), ""]
+    lines = ["# Cost of students", "", "Made by", "", "```"]
+    if "network" in found:
+        lines.append("python -m benchmarks.speed.students --parts network")
+    if "pipeline" in found:
+        students = " ".join(found["pipeline"]["runs"])
+        lines.append(f"python -m benchmarks.speed.students --parts pipeline --add --students {students}")
+    lines += ["```", ""]
+    lines += [f"Machine: {found['machine']}", "", " ".join((__doc__ or "").split("\n\n")[1].split()), ""]
     if "network" in found:
         rows = found["network"]["rows"]
         teacher = float(np.median(next(iter(rows.values()))))

@@ -1,4 +1,4 @@
-"""What a distillation has done so far, on disk: labelled tiles and the training, by content.
+"""What a distillation has done so far, on disk: labelled tiles and trainings, by content.
 
 The folder of a teacher holds a tile per file, found by the grey values that it was labelled from, so that
 another distillation, of another size say, labels none of them again, and one that was killed is resumed.
@@ -99,7 +99,7 @@ class DistilCache:
             np.save(partial, probabilities, allow_pickle=False)
 
     def read_state(self, key: Mapping[str, Any]) -> dict[str, Tensor] | None:
-        """Return the tensors of an unfinished training with these settings, or ``None``."""
+        """Return the tensors that a training with these settings has left, or ``None``."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
@@ -113,14 +113,14 @@ class DistilCache:
         return tensors
 
     def write_state(self, key: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Keep the tensors of an unfinished training."""
+        """Keep the tensors of a training, unfinished or done."""
         from safetensors.torch import save_file
 
         with atomic_write(self._state_file(key)) as partial:
             save_file(dict(tensors), partial)
 
     def forget_state(self, key: Mapping[str, Any]) -> None:
-        """Delete the tensors of a training that is done."""
+        """Delete the tensors of a training that is not to be resumed."""
         self._state_file(key).unlink(missing_ok=True)
 
     def read_note(self, key: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -18,13 +18,13 @@ from hrvol.distil.held_out import HeldOut
 from hrvol.distil.options import AUTO, DistilOptions
 from hrvol.distil.rarity import is_even, odds_factors, weighed
 from hrvol.distil.sample import TeacherSample
-from hrvol.distil.training import KeptBack, Trained, Trainer, few_threads
+from hrvol.distil.training import KeptBack, Trainer, few_threads
 from hrvol.engine.stop import Stop
 from hrvol.progress import ProgressCallback
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.shapes import flop_per_voxel
 from hrvol.segment.student.spec import NAMES, student_spec
-from hrvol.segment.student.student import channel_names
+from hrvol.segment.student.student import StudentClassifier, channel_names
 from hrvol.volume.intensity import grey_statistics
 
 LOG = logging.getLogger("hrvol.run")
@@ -128,7 +128,7 @@ def teach(
     # Voxels of rare classes count more only where these are made rarer at the end.
     rare = RARE if distilling.rarity and is_even(teacher) else 0.0
     settings = FitSettings(distilling.steps, rare=rare, seed=distilling.seed)
-    found: dict[str, tuple[Trained, Agreement, float, list[NDArray[np.float32]]]] = {}
+    found: dict[str, tuple[StudentClassifier, Agreement, float, list[NDArray[np.float32]]]] = {}
     truth = [tile.probabilities for tile in kept.tiles]
     examples: list[Example] = []
     shape = None
@@ -139,7 +139,7 @@ def teach(
             examples = [read_example(sample.volume, teacher.window, tile, shape) for tile in training]
         with few_threads():
             trained = trainer.train(name, spec, examples, settings)
-        predicted = kept.predict(trained.student, device)
+        predicted = kept.predict(trained, device)
         temperature = fit_temperature(truth, predicted, distilling.seed)
         found[name] = (trained, agreement(truth, predicted, temperature), temperature, predicted)
         LOG.info("%s: mean IoU with the teacher %.3f", name, found[name][1].mean_iou)
@@ -147,13 +147,13 @@ def teach(
     chosen = next(name for name, entry in found.items() if entry[1].mean_iou >= best - CLOSE)
     trained, kept_agreement, temperature, on_kept = found[chosen]
     some = KeptBack(sample.volume, teacher.window, training[: max(1, len(kept.tiles))])
-    on_some = some.predict(trained.student, device)
+    on_some = some.predict(trained, device)
     on_training = agreement([tile.probabilities for tile in some.tiles], on_some, temperature)
     by_size = {name: round(entry[1].mean_iou, 4) for name, entry in found.items()}
     on_strokes = None
     if held_out is not None:
         drawn = KeptBack(sample.volume, teacher.window, held_out.tiles)
-        by_student = held_out.mean_iou(drawn.predict(trained.student, device))
+        by_student = held_out.mean_iou(drawn.predict(trained, device))
         on_strokes = (held_out.mean_iou([tile.probabilities for tile in held_out.tiles]), by_student)
     class_names = [info.name for info in teacher.classes]
     problems = problems_of(kept_agreement, on_training, class_names, on_strokes)
@@ -171,7 +171,7 @@ def teach(
         "tiles": len(sample.tiles),
         "kept_back": len(sample.kept_back),
         "size": chosen,
-        "kflop": round(flop_per_voxel(trained.student.spec, len(values)) / 1e3, 2),
+        "kflop": round(flop_per_voxel(trained.spec, len(values)) / 1e3, 2),
         "agreement": kept_agreement.to_dict(),
         "on_training": on_training.to_dict(),
         "on_strokes": None if on_strokes is None else [round(value, 4) for value in on_strokes],
@@ -186,7 +186,7 @@ def teach(
         taught["class_weights"] = {
             info.name: float(f"{factor:.4g}") for info, factor in zip(teacher.classes, factors, strict=True)
         }
-    student = replace(trained.student, temperature=temperature, taught=taught)
+    student = replace(trained, temperature=temperature, taught=taught)
     student = student if factors is None else weighed(student, factors)
     model = Model(
         recipe=teacher.recipe.with_(crf=None),

@@ -108,25 +108,6 @@ class KeptBack:
         return values
 
 
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A trained student.
-
-    Attributes
-    ----------
-    student
-        The student, its temperature not yet fitted.
-    seconds
-        Of training, in this process; 0 if an earlier one trained it.
-    losses
-        Mean loss of each tenth of the steps of this process.
-    """
-
-    student: StudentClassifier
-    seconds: float
-    losses: tuple[float, ...]
-
-
 @dataclass
 class Trainer:
     """Trains students of several architectures on the same tiles.
@@ -155,8 +136,10 @@ class Trainer:
 
     def train(
         self, name: str, spec: StudentSpec, examples: Sequence[Example], settings: FitSettings
-    ) -> Trained:
+    ) -> StudentClassifier:
         """Train one student, unless one was trained with the same settings on the same tiles.
+
+        Its temperature is not fitted yet.
 
         Parameters
         ----------
@@ -186,14 +169,13 @@ class Trainer:
         trained = {**key, "trained": True}
         fit = Fit(spec, len(self.values), settings, self.device)
         if (arrays := self._finished(fit, trained)) is not None:
-            return Trained(StudentClassifier(spec, self.values, arrays), 0.0, ())
+            return StudentClassifier(spec, self.values, arrays)
         fit, best = self._resume(fit, key)
         looks = sorted({max(1, round(share * settings.steps)) for share in _SHARES})
-        weights = class_weights(examples, settings.rare)
-        losses: list[float] = []
-        began = saved = time.monotonic()
+        weights = class_weights(examples, settings.rare) if settings.rare else None
+        saved = time.monotonic()
         while fit.step < settings.steps:
-            losses.append(fit.run_step(examples, weights))
+            fit.run_step(examples, weights)
             if fit.step in looks:
                 best = self._look(fit, best)
             if self.progress is not None:
@@ -206,10 +188,7 @@ class Trainer:
                 raise stopped(self.stop, f"while {name} was trained")
         self.cache.write_state(trained, best.tensors())
         self.cache.forget_state(key)
-        tenth = max(1, len(losses) // 10)
-        means = tuple(round(float(np.mean(losses[i : i + tenth])), 4) for i in range(0, len(losses), tenth))
-        student = StudentClassifier(spec, self.values, best.arrays)
-        return Trained(student, time.monotonic() - began, means)
+        return StudentClassifier(spec, self.values, best.arrays)
 
     def _look(self, fit: Fit, best: _Best) -> _Best:
         """Compare the averaged weights on kept-back tiles; return these or the best before."""
