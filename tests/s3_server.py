@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import boto3
+import requests
 from moto import settings
 from moto.core.authorization import enable_iam_authentication
 from moto.server import ThreadedMotoServer
@@ -115,8 +116,10 @@ def s3_server() -> Iterator[S3Server]:
     server.start()
     try:
         endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        requests.post(f"{endpoint}/moto-api/reset", timeout=60).raise_for_status()  # moto keeps its objects
+        # for as long as the process lives: without this, a server would begin with those of the one before
         people = _client("iam", endpoint, "anybody", "anything")
-        user = f"beamline-{uuid.uuid4().hex}"  # moto's users belong to the process, not to a server
+        user = f"beamline-{uuid.uuid4().hex}"
         people.create_user(UserName=user)
         everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
         policy = json.dumps({"Version": "2012-10-17", "Statement": [everything]})
