@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hrvol.explore.similar import find_similar
     from hrvol.features.featuriser import Featuriser, load_featuriser
     from hrvol.info import describe
+    from hrvol.interactive.remote.connection import connect
     from hrvol.interactive.session import Session
     from hrvol.planning.plan_run import plan_run
     from hrvol.recipe.recipe import Recipe
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
     from hrvol.training.cluster import fit_classes
     from hrvol.training.train import train_model
     from hrvol.training.tuning.tune import tune_recipe
+    from hrvol.volume.drawing_store.store import DrawingStore
     from hrvol.volume.read_options import RawLayout, ReadOptions
     from hrvol.volume.strokes.source import StrokesSource
     from hrvol.volume.volume import Volume, open_volume
 
 _HOME = {
+    "DrawingStore": "hrvol.volume.drawing_store.store",
     "Featuriser": "hrvol.features.featuriser",
     "Model": "hrvol.segment.model.model",
     "RawLayout": "hrvol.volume.read_options",
@@ -47,6 +50,7 @@ _HOME = {
     "Volume": "hrvol.volume.volume",
     "build_pyramid": "hrvol.run.pyramid.build_pyramid",
     "cluster_volume": "hrvol.run.cluster",
+    "connect": "hrvol.interactive.remote.connection",
     "convert_volume": "hrvol.run.convert.convert_volume",
     "describe": "hrvol.info",
     "detect_objects": "hrvol.explore.detect",
@@ -71,6 +75,7 @@ _HOME = {
 }
 
 __all__ = [
+    "DrawingStore",
     "Featuriser",
     "Model",
     "RawLayout",
@@ -82,6 +87,7 @@ __all__ = [
     "__version__",
     "build_pyramid",
     "cluster_volume",
+    "connect",
     "convert_volume",
     "describe",
     "detect_objects",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import (
@@ -20,12 +22,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from hrvol.classes import ClassInfo, default_classes
 from hrvol.errors import UsageError
 from hrvol.napari.background import Background
 from hrvol.napari.complete_request import completing, copy_command_line
 from hrvol.napari.hub import Hub
 from hrvol.napari.job_box import JobBox
-from hrvol.napari.layers import classes_of, look_of_classes
+from hrvol.napari.layers import classes_of, look_of_classes, plane_of
 from hrvol.napari.notify import inform, reported
 from hrvol.napari.region_field import PLANE, RegionField
 from hrvol.napari.requests import ClusterRequest, absolute
@@ -58,7 +61,8 @@ class ClusterPanel(QWidget):
         self.hub = hub
         self._background = Background(self)
         self.labels: Any = None
-        self.volume, self.region = VolumeField(hub.viewer), RegionField(hub.viewer)
+        self.volume = VolumeField(hub.viewer)
+        self.region = RegionField(hub.viewer, self.volume.layer)
         self.region.choose(PLANE)
         self.recipe = narrow(QComboBox())
         self.recipe.addItems(_PRESETS)
@@ -171,7 +175,7 @@ class ClusterPanel(QWidget):
             return
         about = {"features": labels.features, "colormap": labels.colormap}
         values = [int(value) for value in labels.features.get("index", ()) if value]
-        for info in classes_of(about, values):
+        for info in map(_as_cluster, classes_of(about, values)):
             item = QListWidgetItem(info.name)
             swatch = QPixmap(14, 14)
             swatch.fill(QColor(*info.colour))
@@ -194,19 +198,36 @@ class ClusterPanel(QWidget):
             raise UsageError("strokes: found no chosen class, expected at least one")
         if self.labels is None or self.labels not in self.hub.viewer.layers:
             raise UsageError("strokes: the layer of the classes is gone, expected to find classes first")
-        data = self.labels.data[0] if self.labels.multiscale else self.labels.data
-        plane = int(self.hub.viewer.dims.current_step[-3]) if data.ndim > 2 else None
-        values = np.asarray(data if plane is None else data[plane])
-        drawn = strokes_of(values, [info.value for info in chosen])
-        if not drawn.any():
-            raise UsageError("strokes: found none of the chosen classes on this plane")
+        labels, board = self.labels, self.hub.board
+        data = labels.data[0] if labels.multiscale else labels.data
+        shown = plane_of(self.hub.viewer, labels)
+        if shown is None:
+            raise UsageError("strokes: found a place outside of the classes, expected one of their planes")
+        plane = shown if data.ndim > 2 else None
+
+        def draw() -> NDArray[Any]:
+            values = np.asarray(data if plane is None else data[plane])
+            drawn = strokes_of(values, [info.value for info in chosen])
+            if not drawn.any():
+                raise UsageError("strokes: found none of the chosen classes on this plane")
+            return drawn
+
+        def add(drawn: NDArray[Any]) -> None:
+            if board is not self.hub.board:
+                raise UsageError("strokes: found other strokes open by now, expected those of before")
+            self._add(drawn, plane, data.shape, chosen)
+
+        self._background.call(draw, add)
+
+    def _add(self, drawn: NDArray[Any], plane: int | None, shape: tuple[int, ...], chosen: Any) -> None:
+        """Draw on a plane of the strokes that are open, or of a layer."""
         board = self.hub.board
-        if board is not None and tuple(data.shape) == board.store.array().shape:
+        if board is not None and tuple(shape) == board.store.array().shape:
             count = board.draw(plane or 0, drawn, chosen)
             self.hub.strokes_added.emit()
             inform(f"{count:,} pixels were added to {board.store.source}")
             return
-        layer = self._strokes_layer(data.shape, drawn.dtype, chosen)
+        layer = self._strokes_layer(shape, drawn.dtype, chosen)
         where = np.nonzero(drawn)
         places = where if plane is None else (np.full(len(where[0]), plane), *where)
         layer.data_setitem(places, drawn[where])
@@ -243,6 +264,12 @@ class ClusterPanel(QWidget):
             path = str(self.volume.folder() / f"{self.volume.name()}-classes.ome.zarr")
             self.output.set_path(path)
             self.output.setProperty("suggested", absolute(path))
+
+
+def _as_cluster(info: ClassInfo) -> ClassInfo:
+    """Return a class with a name that no class of strokes has by default: clusters mean nothing yet."""
+    (default,) = default_classes((info.value,))
+    return replace(info, name=f"cluster {info.value}") if info.name == default.name else info
 
 
 def _icon(pixmap: QPixmap) -> Any:

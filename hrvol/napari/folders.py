@@ -20,11 +20,18 @@ def plugin_folder(name: str) -> Path:
 
 
 def new_log(name: str) -> Path:
-    """Return the path of a log that does not exist; the oldest logs are deleted."""
+    """Create an empty log, and return its path; the oldest logs are deleted."""
     folder = plugin_folder("logs")
     logs = sorted(folder.glob("*.log"), key=lambda file: file.name)
     for old in logs[: max(0, len(logs) - _LOGS + 1)]:
         old.unlink(missing_ok=True)
         old.with_suffix(".out").unlink(missing_ok=True)
     number = 1 + max((int(file.name.split("-")[0]) for file in logs if file.name[:6].isdecimal()), default=0)
-    return folder / f"{number:06d}-{os.getpid()}-{name}.log"
+    while True:
+        path = folder / f"{number:06d}-{os.getpid()}-{name}.log"
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:  # another thread took the number
+            number += 1
+        else:
+            return path

@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from hrvol.napari.layers import look_of_classes, placed
-from hrvol.napari.notify import reported
+from hrvol.napari.notify import inform, reported
 from hrvol.napari.painting.board import Board
+
+MOST_IN_3D = 2**28
+"""Most voxels of strokes that are shown in 3-D."""
 
 _BRUSH = 5  # pixels
 
@@ -21,9 +24,11 @@ _BRUSH = 5  # pixels
 def add_strokes_layer(viewer: Any, board: Board, name: str) -> Any:
     """Add the layer of strokes, select it to paint, and return it."""
     store = board.store
+    array = store.array()
     layer = viewer.add_labels(
-        store.array(),
+        array,
         name=name,
+        visible=viewer.dims.ndisplay != 3 or array.size <= MOST_IN_3D,
         metadata={"hrvol": {"source": store.source}},
         opacity=0.9,
         **placed(board.volume),
@@ -56,6 +61,18 @@ def _one_step(board: Board) -> Any:
                 yield
 
     return drag
+
+
+def hide_in_3d(viewer: Any, layer: Any) -> bool:
+    """Hide strokes that are too large for the 3-D display, and return whether it did.
+
+    To be called before napari reads them: in 3-D it reads all.
+    """
+    if viewer.dims.ndisplay != 3 or not layer.visible or layer.data.size <= MOST_IN_3D:
+        return False
+    layer.visible = False
+    inform(f"{layer.name}: strokes of {layer.data.size:.1e} voxels are hidden in the 3-D display")
+    return True
 
 
 def let_go(viewer: Any, layer: Any) -> None:
