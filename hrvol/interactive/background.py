@@ -69,7 +69,7 @@ class Background:
         self.shown = Shown(self.listeners)
         self.live = self._wanted = False
         self.started: int | None = None
-        self._told: set[str] = set()  # errors of work that nobody asked for
+        self._told: set[str] = set()  # errors of work that is repeated with each stroke
         self._student: tuple[Model, int] | None = None
         self._exact: Any = None
         self._parts = TileParts(

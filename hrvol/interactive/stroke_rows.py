@@ -15,7 +15,7 @@ from hrvol.interactive.stages import Stage
 from hrvol.segment.strokes import StrokePixels
 
 _MOST = 3
-"""Times the pixels that are asked for, whose features are kept: also those of other versions of strokes."""
+"""Times the pixels of one version of strokes, whose features are kept: those of other versions, too."""
 
 _FEW = 4000  # pixels whose features are always kept
 

@@ -173,7 +173,8 @@ def test_features_of_strokes_are_kept_for_older_and_newer_versions():
     desk = Desk(strokes_of(phantom()[1], (0,)))
     desk.look(0)
     older = desk.strokes.read()
-    desk.drawing.paint((slice(0, 1), slice(30, 60), slice(20, 60)), 2)
+    for row in (10, 70):  # in all tiles: of class 2, others are chosen
+        desk.drawing.paint((slice(0, 1), slice(row, row + 4), slice(0, 130)), 2)
     newer = desk.strokes.read()
     desk.live.missing(desk.stage, newer)
     desk.parts.memory.clear()

@@ -191,18 +191,35 @@ def test_live_previews_follow_strokes_and_view(begin, scene):
     assert session.preview().version == 1
 
 
+class HeldDrawing(ReadDrawing):
+    """Strokes whose version the thread that watches them reads late, while ``free`` is not set."""
+
+    free = threading.Event()
+
+    @property
+    def version(self):
+        if threading.current_thread().name == "hrvol-watch":
+            self.free.wait(WAIT)
+        return self._version
+
+    @version.setter
+    def version(self, value):
+        self._version = value
+
+
 def test_strokes_that_another_thread_reads_first_are_previewed(begin, scene):
     _, truth, strokes = scene
-    drawing, readers = ReadDrawing(strokes, classes()), []
-    drawing.subscribe(lambda version: [session._work.strokes.read() for session in readers])
-    session, _ = begin(drawing=drawing)
-    readers.append(session)  # called before the session hears of a change
+    HeldDrawing.free.set()
+    session, drawing = begin(drawing=HeldDrawing(strokes, classes()), memory=1)  # no neighbours arrive
     seen = Seen(session)
     session.view(1, slice(0, 60), slice(0, 60))
     session.live = True
     seen.wait(lambda p: p.exact)
+    drawing.free.clear()
     box = (slice(1, 2), slice(40, 50), slice(10, 13))
     drawing.paint(box, truth[box])
+    session._work.strokes.read()  # as the thread that prepares features does
+    drawing.free.set()
     seen.wait(lambda p: p.version == 1, timeout=10)
 
 

@@ -172,9 +172,7 @@ class DrawingStore(Drawer):
         ResourceError
             It cannot be written; the store stays open.
         """
-        if self._closed:
-            return
-        self.flush()
+        self.flush()  # most of it, while others may draw
         with self._lock:
             if self._is_closed():  # by another thread, meanwhile
                 return

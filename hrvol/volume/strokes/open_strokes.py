@@ -87,7 +87,7 @@ def open_strokes(
 
 
 def _warn_of_journals(location: Location) -> None:
-    """Name strokes of a killed process that only its journal has; one that draws stores its own within 2 s."""
+    """Name strokes that only the journal of a killed process has; one that draws stores within 2 s."""
     for folder in drawing_folders(location):
         if has_journal(folder) and not is_locked(folder):
             LOG.warning(
