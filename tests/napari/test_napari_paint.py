@@ -276,7 +276,7 @@ def test_a_preview_is_gone_with_its_class_and_so_is_its_weight(local, truth, vie
     panel.classes.delete()
     assert panel.desk.session.class_weights == {}
     wait(lambda: "prediction" not in viewer.layers)
-    assert panel.learn.state.text() == ""
+    wait(lambda: panel.learn.state.text() == "")  # once features that are under way are made
     panel.classes.undo_button.click()
     wait(lambda: "prediction" in viewer.layers)
     assert not [line for severity, line in news() if severity == "error"]

@@ -20,44 +20,47 @@ def store(tmp_path):
         yield opened
 
 
-def test_large_strokes_are_hidden_in_3d(plugin, tmp_path, news):
+def shown(store, volume, viewer):
+    from hrvol.napari.painting.strokes_layer import add_strokes_layer
+
+    return add_strokes_layer(viewer, SimpleNamespace(store=store, volume=volume), "strokes")
+
+
+@pytest.mark.parametrize("ndisplay", [2, 3])
+def test_large_strokes_are_hidden_in_3d(plugin, tmp_path, news, ndisplay):
     pytest.importorskip("dask.array")
     import dask.array as da
     from napari.components import ViewerModel
 
-    from hrvol.napari.painting.strokes_layer import hide_in_3d
+    from hrvol.napari.painting.strokes_layer import show_again
 
     huge = open_volume(da.zeros((10_000, 10_000, 10_000), dtype=np.uint8, chunks=1000))
     with DrawingStore.create(tmp_path / "huge.ome.zarr", huge) as store:
-        viewer = ViewerModel()
-        layer = viewer.add_labels(store.array(), name="strokes")
-        hid = []
-
-        def turned(event):
-            hid.append(hide_in_3d(viewer, layer))
-
-        def turned_back(event):
-            layer.visible = viewer.dims.ndisplay == 2
-
-        viewer.dims.events.ndisplay.connect(turned, position="first")
-        viewer.dims.events.ndisplay.connect(turned_back, position="last")
+        viewer = ViewerModel(ndisplay=ndisplay)
+        layer = shown(store, huge, viewer)
+        assert layer.visible == (ndisplay == 2)
         viewer.dims.ndisplay = 3  # without an error
-        assert hid == [True]
+        assert not layer.visible
+        show_again(viewer, layer)
+        assert not layer.visible
+        layer.visible = True  # by hand
         assert not layer.visible
         assert "hidden in the 3-D display" in news()[-1][1]
         viewer.dims.ndisplay = 2
+        show_again(viewer, layer)
         assert layer.visible
-        assert hid == [True, False]
+        store.paint((slice(0, 1), slice(0, 9), slice(0, 9)), 1)
+        assert layer.data[0, 4, 4] == 1
 
 
 def test_small_strokes_are_shown_in_3d(plugin, store):
     from napari.components import ViewerModel
 
-    from hrvol.napari.painting.strokes_layer import hide_in_3d
-
     viewer = ViewerModel(ndisplay=3)
-    layer = viewer.add_labels(store.array())
-    assert not hide_in_3d(viewer, layer)
+    layer = shown(store, open_volume(np.zeros((2, 30, 40), np.uint8)), viewer)
+    assert layer.visible
+    viewer.dims.ndisplay = 2
+    viewer.dims.ndisplay = 3
     assert layer.visible
 
 

@@ -23,7 +23,7 @@ from hrvol.napari.painting.import_dialog import ImportDialog
 from hrvol.napari.painting.learn_box import LearnBox
 from hrvol.napari.painting.result_layers import ResultLayers
 from hrvol.napari.painting.seen import Seen, camera_of, seen_of
-from hrvol.napari.painting.strokes_layer import add_strokes_layer, hide_in_3d, let_go
+from hrvol.napari.painting.strokes_layer import add_strokes_layer, let_go, show_again
 from hrvol.napari.weights_text import named_weights, weights_text
 from hrvol.napari.widgets import PathField, VolumeField, button, form, row
 
@@ -57,7 +57,6 @@ class PaintPanel(QWidget):
         self.results: ResultLayers | None = None
         self._preview: Any = None
         self._seen: Seen | None = None
-        self._hidden = False  # the layer, in 3-D
         self._mark: Any = None
         self._canvas: Any = None  # the part of the window around it
         self._image: Any = None  # of a server's volume
@@ -89,8 +88,7 @@ class PaintPanel(QWidget):
         self.learn.saved.connect(self._pass_weights)
         self.learn.layers_changed.connect(self._show_again)
         viewer = hub.viewer
-        viewer.dims.events.ndisplay.connect(self._turned, position="first")  # before napari reads
-        viewer.dims.events.ndisplay.connect(self._turned_back, position="last")
+        viewer.dims.events.ndisplay.connect(self._turned)
         for emitter in (viewer.dims.events.point, viewer.dims.events.order, viewer.dims.events.ndisplay):
             emitter.connect(self._moved)
         for emitter in (camera_of(viewer).events.center, camera_of(viewer).events.zoom):
@@ -275,7 +273,6 @@ class PaintPanel(QWidget):
         self.hub.board = board
         viewer = self.hub.viewer
         self.layer = add_strokes_layer(viewer, board, board.name)
-        self._hidden = not self.layer.visible
         self.results = ResultLayers(viewer, board, self.layer)
         self.classes.attach(self.layer)
         if not self.learn.model.path():
@@ -289,7 +286,6 @@ class PaintPanel(QWidget):
             return
         layer, results, mark, image = self.layer, self.results, self._mark, self._image
         self.layer = self.results = self._preview = self._mark = self._seen = self._image = None
-        self._hidden = False
         self.hub.board = None
         self.classes.attach(None)
         if results is not None:
@@ -326,15 +322,9 @@ class PaintPanel(QWidget):
             self._timer.start()
 
     def _turned(self, *_: Any) -> None:
-        """Hide large strokes in 3-D."""
-        if isalive(self) and self.layer is not None and hide_in_3d(self.hub.viewer, self.layer):
-            self._hidden = True
-
-    def _turned_back(self, *_: Any) -> None:
-        """Show them again in 2-D."""
-        if isalive(self) and self._hidden and self.layer is not None and self.hub.viewer.dims.ndisplay == 2:
-            self._hidden = False
-            self.layer.visible = True
+        """Show large strokes again that were hidden in 3-D."""
+        if isalive(self) and self.layer is not None:
+            show_again(self.hub.viewer, self.layer)
 
     def showEvent(self, event: Any) -> None:
         """Follow the size of the canvas, too, once the panel is in a window."""

@@ -8,12 +8,16 @@ store's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hrvol.napari.layers import look_of_classes, placed
 from hrvol.napari.notify import inform, reported
 from hrvol.napari.painting.board import Board
+from hrvol.volume.drawing_store.paintable import Paintable, PaintableArray
 
 MOST_IN_3D = 2**28
 """Most voxels of strokes that are shown in 3-D."""
@@ -21,18 +25,46 @@ MOST_IN_3D = 2**28
 _BRUSH = 5  # pixels
 
 
+class ShownStrokes(PaintableArray):
+    """Strokes as napari shows them: in 3-D it reads all, and before it tells anybody that it turned.
+
+    So strokes that are too large for that are hidden when they are read, and a voxel takes their place.
+
+    Parameters
+    ----------
+    store
+        The strokes.
+    """
+
+    def __init__(self, store: Paintable) -> None:
+        super().__init__(store)
+        self.hide: Callable[[], None] | None = None
+        self.hidden = False
+
+    def _read(self, box: tuple[slice, ...]) -> NDArray[Any]:
+        sides = [span.stop - span.start for span in box]
+        if min(sides, default=0) < 2 or float(np.prod(sides, dtype=float)) <= MOST_IN_3D:
+            return super()._read(box)
+        if self.hide is not None:
+            self.hidden = True
+            self.hide()
+        return np.zeros((1,) * len(box), self.dtype)
+
+
 def add_strokes_layer(viewer: Any, board: Board, name: str) -> Any:
     """Add the layer of strokes, select it to paint, and return it."""
     store = board.store
-    array = store.array()
+    array = ShownStrokes(store)
+    array.hidden = viewer.dims.ndisplay == 3 and array.size > MOST_IN_3D
     layer = viewer.add_labels(
         array,
         name=name,
-        visible=viewer.dims.ndisplay != 3 or array.size <= MOST_IN_3D,
+        visible=not array.hidden,
         metadata={"hrvol": {"source": store.source}},
         opacity=0.9,
         **placed(board.volume),
     )
+    array.hide = reported(lambda: _hide(layer))
     show_classes(layer, board)
     if store.classes:
         layer.selected_label = store.classes[0].value
@@ -63,16 +95,16 @@ def _one_step(board: Board) -> Any:
     return drag
 
 
-def hide_in_3d(viewer: Any, layer: Any) -> bool:
-    """Hide strokes that are too large for the 3-D display, and return whether it did.
+def show_again(viewer: Any, layer: Any) -> None:
+    """Show strokes again that were hidden in 3-D, if the display is 2-D."""
+    if viewer.dims.ndisplay == 2 and layer.data.hidden:
+        layer.data.hidden = False
+        layer.visible = True
 
-    To be called before napari reads them: in 3-D it reads all.
-    """
-    if viewer.dims.ndisplay != 3 or not layer.visible or layer.data.size <= MOST_IN_3D:
-        return False
+
+def _hide(layer: Any) -> None:
     layer.visible = False
     inform(f"{layer.name}: strokes of {layer.data.size:.1e} voxels are hidden in the 3-D display")
-    return True
 
 
 def let_go(viewer: Any, layer: Any) -> None:
