@@ -326,6 +326,22 @@ def test_other_strokes_are_imported(panel, truth, tmp_path, wait):
     assert store_of(panel).steps == (1, 0)
 
 
+def test_nothing_is_drawn_or_undone_during_an_import(panel, paint, tmp_path, wait, news):
+    paint()
+    before = store_of(panel).steps
+    panel.import_from(str(tmp_path / "none.npy"))
+    assert not panel.layer.editable
+    assert not panel.group.isEnabled()
+    panel.layer.undo()
+    assert "being imported" in news()[-1][1]
+    assert store_of(panel).steps == before
+    wait(lambda: panel.layer.editable)  # after a failure, too
+    assert panel.group.isEnabled()
+    assert news()[-1][0] == "error"
+    panel.layer.undo()
+    assert store_of(panel).steps != before
+
+
 def test_the_layer_is_saved_as_strokes(panel, paint, viewer, tmp_path, news):
     from hrvol.volume.strokes.open_strokes import open_strokes
     from hrvol.volume.volume import open_volume

@@ -23,7 +23,7 @@ from hrvol.napari.painting.import_dialog import ImportDialog
 from hrvol.napari.painting.learn_box import LearnBox
 from hrvol.napari.painting.result_layers import ResultLayers
 from hrvol.napari.painting.seen import Seen, camera_of, seen_of
-from hrvol.napari.painting.strokes_layer import add_strokes_layer, let_go, show_again
+from hrvol.napari.painting.strokes_layer import add_strokes_layer, let_go, set_paintable, show_again
 from hrvol.napari.weights_text import named_weights, weights_text
 from hrvol.napari.widgets import PathField, VolumeField, button, form, row
 
@@ -167,18 +167,30 @@ class PaintPanel(QWidget):
 
     def import_from(self, path: str, conflicts: Conflicts = "error") -> None:
         """Add strokes of a file to those that are open, as one step of undo."""
-        board = self.desk.need()
+        board, layer = self.desk.need(), self.layer
 
         def read() -> int:
             from hrvol.interactive.strokes import import_strokes
 
             return import_strokes(board.store, path, board.local_volume, conflicts=conflicts)
 
+        def over() -> None:
+            set_paintable(layer, board, on=True)
+            self._enable()
+
         def show(count: int) -> None:
+            over()
             inform(f"{count:,} pixels were imported")
             self._refresh()
 
-        self._background.call(read, show)
+        def failed(error: Exception) -> None:
+            over()
+            raise error
+
+        set_paintable(layer, board, on=False)  # or undo would take back a part of what is imported
+        for widget in (self.group, self.import_button):
+            widget.setEnabled(False)
+        self._background.call(read, show, failed)
 
     def choose_import(self) -> None:
         """Ask for strokes to import."""

@@ -69,10 +69,19 @@ def add_strokes_layer(viewer: Any, board: Board, name: str) -> Any:
     if store.classes:
         layer.selected_label = store.classes[0].value
     layer.brush_size = _BRUSH
-    layer.undo, layer.redo = reported(store.undo), reported(store.redo)
     layer.mouse_drag_callbacks.insert(0, _one_step(board))
-    layer.mode = "paint"
+    set_paintable(layer, board, on=True)
     return layer
+
+
+def set_paintable(layer: Any, board: Board, *, on: bool) -> None:
+    """Let the layer be painted, undone and redone, or not for a while."""
+    layer.editable = on
+    if on:
+        layer.mode = "paint"
+        layer.undo, layer.redo = reported(board.store.undo), reported(board.store.redo)
+    else:
+        layer.undo = layer.redo = lambda: inform(f"{layer.name}: strokes are being imported")
 
 
 def show_classes(layer: Any, board: Board) -> None:
