@@ -19,8 +19,12 @@ from hrvol.volume.grid.tiling import Box
 from hrvol.volume.intensity import Window, check_finite, to_unit
 from hrvol.volume.volume import Volume
 
-CROP = 256
+CROP = 128
 """Side in pixels of the crops of planes that a student is trained on."""
+
+CROPS = 8
+"""Crops of planes in a step: many small ones show more of a volume at once than few large ones, without which
+a student of planes that differ much does not learn what they have in common."""
 
 CROP_3D = (16, 96, 96)
 """Voxels (z, y, x) of the crops of volumes, for students that see few planes."""
@@ -30,6 +34,9 @@ SHARE = 1e-3
 
 CROP_CUBE = (48, 64, 64)
 """The same for students whose levels are coarser along z, too."""
+
+CROPS_3D = 2
+"""Crops of volumes in a step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +114,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class CropShape:
-    """Shape of the crops of a student.
+    """Shape and number of the crops of a step of a student's training.
 
     Attributes
     ----------
@@ -115,19 +122,22 @@ class CropShape:
         Voxels (z, y, x) that are predicted.
     margin
         Voxels on each side of grey values beyond these.
+    count
+        Number of crops.
     """
 
     side: Shape3
     margin: Shape3
+    count: int = 1
 
 
 def crop_shape(spec: StudentSpec) -> CropShape:
-    """Return the shape of the crops that a student of this architecture is trained on."""
+    """Return the shape and number of the crops that a student of this architecture is trained on."""
     margin = [whole - network for whole, network in zip(spec.halo, spec.network_halo, strict=True)]
     side: Shape3 = (1, CROP, CROP)
     if spec.is_3d:
         side = CROP_CUBE if spec.alignment[0] > 1 else CROP_3D
-    return CropShape(side, (margin[0], margin[1], margin[2]))
+    return CropShape(side, (margin[0], margin[1], margin[2]), CROPS_3D if spec.is_3d else CROPS)
 
 
 def trimmed(tile: LabelledTile, side: int) -> LabelledTile:

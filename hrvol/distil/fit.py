@@ -29,8 +29,6 @@ class FitSettings:
     ----------
     steps
         Most optimisation steps.
-    batch
-        Crops per step.
     learning_rate
         Highest learning rate; it rises over ``warm_up`` steps and falls along a cosine.
     warm_up
@@ -56,7 +54,6 @@ class FitSettings:
     """
 
     steps: int = 800
-    batch: int = 2
     learning_rate: float = 3e-3
     warm_up: int = 50
     weight_decay: float = 1e-3
@@ -83,7 +80,7 @@ class Fit:
     device
         Name of torch's device.
     shape
-        Shape of crops; ``None``: the usual one of the architecture.
+        Shape and number of crops; ``None``: the usual ones of the architecture.
     """
 
     def __init__(
@@ -110,7 +107,7 @@ class Fit:
     @property
     def voxels(self) -> int:
         """Voxels of the crops of a step."""
-        return self.settings.batch * prod(self._shape.side)
+        return self._shape.count * prod(self._shape.side)
 
     def run_step(
         self, examples: Sequence[Example], class_weights: NDArray[np.float32] | None = None
@@ -134,7 +131,7 @@ class Fit:
         settings = self.settings
         rng = np.random.default_rng([settings.seed, self.step])
         crops = []
-        for _ in range(settings.batch):
+        for _ in range(self._shape.count):
             number, pixel = draw_place(examples, settings.even, rng)
             crop = draw_crop(examples, number, self._shape, rng, pixel)
             crops.append(augmented(crop, rng, settings.augmentation))
@@ -171,7 +168,17 @@ class Fit:
         mixed = self.device.type == "cuda" or _fast_bfloat16()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             logits = self.network(inputs)
-        log_proba = logits.float().log_softmax(1)
+        total, weight = self._entropy(logits.float().log_softmax(1), target, labelled, class_weights)
+        return total / weight.clamp_min(1e-6)
+
+    def _entropy(
+        self,
+        log_proba: Tensor,
+        target: Tensor,
+        labelled: Tensor,
+        class_weights: NDArray[np.float32] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the weighted sum of the cross-entropy of voxels, and the sum of their weights."""
         weight = labelled.float()
         if self.settings.confidence:
             entropy = -(target * target.clamp_min(1e-6).log()).sum(1) / np.log(max(target.shape[1], 2))
@@ -179,8 +186,26 @@ class Fit:
         if class_weights is not None:
             of_class = torch.from_numpy(class_weights).to(self.device)
             weight = weight * torch.einsum("nk...,k->n...", target, of_class)
-        loss: Tensor = -(weight * (target * log_proba).sum(1)).sum() / weight.sum().clamp_min(1e-6)
-        return loss
+        return -(weight * (target * log_proba).sum(1)).sum(), weight.sum()
+
+    @torch.no_grad()
+    def loss_on(
+        self,
+        teacher: Sequence[NDArray[np.floating]],
+        student: Sequence[NDArray[np.float32]],
+        class_weights: NDArray[np.float32] | None = None,
+    ) -> float:
+        """Return the loss of the training on probabilities ``(K, rows, columns)`` of tiles."""
+        totals, weights = 0.0, 0.0
+        for one, other in zip(teacher, student, strict=True):
+            target, proba = (
+                torch.from_numpy(np.asarray(values, np.float32)[None]).to(self.device)
+                for values in (one, other)
+            )
+            log_proba = proba.clamp_min(1e-6).log()
+            total, weight = self._entropy(log_proba, target, torch.ones_like(target[:, 0]), class_weights)
+            totals, weights = totals + total.item(), weights + weight.item()
+        return totals / max(weights, 1e-6)
 
     @torch.no_grad()
     def _follow(self, decay: float) -> None:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from hrvol.device import cpus
 from hrvol.distil.cache import DistilCache
-from hrvol.distil.check import agreement
 from hrvol.distil.examples import Example, LabelledTile, class_weights
 from hrvol.distil.fit import Fit, FitSettings
 from hrvol.distil.label import stopped
@@ -28,7 +27,7 @@ from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.intensity import Window, to_unit
 from hrvol.volume.volume import Volume
 
-TRAINING = 1
+TRAINING = 2
 """Version of the training: raised when the same tiles and settings come to give another student."""
 
 LOOKS = 4
@@ -177,7 +176,7 @@ class Trainer:
         while fit.step < settings.steps:
             fit.run_step(examples, weights)
             if fit.step in looks:
-                best = self._look(fit, best)
+                best = self._look(fit, best, weights)
             if self.progress is not None:
                 self.progress(f"train {name}", fit.step * fit.voxels, settings.steps * fit.voxels)
             late = time.monotonic() - saved > CHECKPOINT
@@ -190,14 +189,18 @@ class Trainer:
         self.cache.forget_state(key)
         return StudentClassifier(spec, self.values, best.arrays)
 
-    def _look(self, fit: Fit, best: _Best) -> _Best:
-        """Compare the averaged weights on kept-back tiles; return these or the best before."""
+    def _look(self, fit: Fit, best: _Best, class_weights: NDArray[np.float32] | None) -> _Best:
+        """Compare the averaged weights on kept-back tiles; return these or the best before.
+
+        By the loss of the training: where that gives rare classes more weight, the plain cross-entropy
+        with the teacher grows with each step, and the first state would be the best.
+        """
         arrays = network_arrays(folded(fit.average))
         student = StudentClassifier(fit.spec, self.values, arrays)
         some = self.kept_back.some(LOOKED_AT)
         predicted = some.predict(student, self.device)
-        found = agreement([tile.probabilities for tile in some.tiles], predicted)
-        return _Best(arrays, found.cross_entropy) if found.cross_entropy <= best.cross_entropy else best
+        loss = fit.loss_on([tile.probabilities for tile in some.tiles], predicted, class_weights)
+        return _Best(arrays, loss) if loss <= best.loss else best
 
     def _finished(self, fit: Fit, key: Mapping[str, Any]) -> dict[str, NDArray[np.float32]] | None:
         """Return the arrays of a student that an earlier call trained, or ``None``."""
@@ -222,7 +225,7 @@ class Trainer:
         except (KeyError, RuntimeError, ValueError):  # damaged: begin again
             again = Fit(fit.spec, len(self.values), fit.settings, self.device)
             return again, _Best({}, float("inf"))
-        return fit, _Best(_best_arrays(tensors), float(tensors["cross_entropy"]))
+        return fit, _Best(_best_arrays(tensors), float(tensors["loss"]))
 
 
 def _best_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float32]]:
@@ -232,11 +235,11 @@ def _best_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.fl
 
 @dataclass(frozen=True, eq=False)
 class _Best:
-    """The weights that agreed best so far, and their cross-entropy."""
+    """The weights that agreed best so far, and their loss."""
 
     arrays: dict[str, NDArray[np.float32]]
-    cross_entropy: float
+    loss: float
 
     def tensors(self) -> dict[str, torch.Tensor]:
         tensors = {f"best.{name}": torch.from_numpy(values.copy("C")) for name, values in self.arrays.items()}
-        return tensors | {"cross_entropy": torch.tensor(self.cross_entropy, dtype=torch.float64)}
+        return tensors | {"loss": torch.tensor(self.loss, dtype=torch.float64)}

@@ -216,7 +216,7 @@ def _labelling_seconds(task: Task, plan: Plan) -> float:
 
 def _training_seconds(spec: StudentSpec, per_voxel: float, device: str) -> float:
     """Return the seconds for training a student in this process."""
-    settings = FitSettings()
-    crops = settings.batch * prod(crop_shape(spec).side)
+    shape = crop_shape(spec)
+    crops = shape.count * prod(shape.side)
     threads = 1 if device == "cuda" else min(cpus(), THREADS)
-    return settings.steps * crops * _BACKWARD * per_voxel / threads
+    return FitSettings().steps * crops * _BACKWARD * per_voxel / threads

@@ -161,7 +161,7 @@ def test_crops_around_a_rare_class_hold_it(axis: int, seed: int) -> None:
 
 
 def test_training_has_the_same_bits_whether_interrupted_or_not() -> None:
-    examples, wanted = examples_to_learn(), FitSettings(steps=6, batch=1)
+    examples, wanted = examples_to_learn(), FitSettings(steps=6)
     whole = Fit(TINY, 2, wanted, shape=SMALL)
     for _ in range(6):
         whole.run_step(examples)
@@ -191,14 +191,40 @@ def test_rare_classes_count_more_and_the_mean_voxel_counts_once() -> None:
     np.testing.assert_allclose(weights[0] / weights[1], 95**0.5, rtol=1e-3)
     np.testing.assert_allclose(class_weights(found, 0.0), 1)
     even, weighed = (
-        Fit(TINY, 2, FitSettings(steps=2, batch=1), shape=SMALL).run_step(found, entry)
+        Fit(TINY, 2, FitSettings(steps=2), shape=SMALL).run_step(found, entry)
         for entry in (None, weights)
     )
     assert even != weighed
 
 
+def test_states_are_compared_by_what_the_training_minimises() -> None:
+    fit = Fit(TINY, 2, FitSettings(steps=2), shape=SMALL)
+    sure = np.array([0.95, 0.05], np.float16)
+    teacher = [np.tile(sure[:, None, None], (1, 8, 8)), np.tile(sure[::-1, None, None], (1, 8, 2))]
+    weights = class_weights(
+        [
+            replace(one, tile=replace(one.tile, probabilities=p))
+            for one, p in zip(examples_to_learn(2), teacher, strict=True)
+        ],
+        1.0,
+    )
+
+    def unsure(share: float) -> list[np.ndarray]:
+        """Return what a student predicts that cannot tell the two apart."""
+        return [np.tile(np.array([1 - share, share], np.float32)[:, None, None], (1, 8, n)) for n in (8, 2)]
+
+    shares = np.linspace(0.1, 0.9, 17)
+    plain = shares[np.argmin([fit.loss_on(teacher, unsure(share)) for share in shares])]
+    weighed = shares[np.argmin([fit.loss_on(teacher, unsure(share), weights) for share in shares])]
+    np.testing.assert_allclose(plain, 0.25, atol=0.05)
+    np.testing.assert_allclose(weighed, 0.5, atol=0.05)
+    same = [one.astype(np.float32) for one in teacher]
+    entropy = -(0.95 * np.log(0.95) + 0.05 * np.log(0.05))
+    np.testing.assert_allclose(fit.loss_on(teacher, same), entropy, rtol=1e-2)
+
+
 def test_training_learns_what_the_tiles_show() -> None:
-    fit = Fit(TINY, 2, FitSettings(steps=60, batch=1, augmentation=0, learning_rate=1e-2), shape=SMALL)
+    fit = Fit(TINY, 2, FitSettings(steps=60, augmentation=0, learning_rate=1e-2), shape=SMALL)
     examples = examples_to_learn()
     losses = [fit.run_step(examples) for _ in range(60)]
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
@@ -209,7 +235,7 @@ def test_a_loss_that_is_not_finite_is_one_line() -> None:
     tile = examples[0].tile
     broken = replace(examples[0], tile=replace(tile, probabilities=np.full_like(tile.probabilities, np.nan)))
     with pytest.raises(ModelError, match=r"found a loss of nan at step 0, expected a finite one"):
-        Fit(TINY, 2, FitSettings(steps=2, batch=1), shape=SMALL).run_step([broken])
+        Fit(TINY, 2, FitSettings(steps=2), shape=SMALL).run_step([broken])
 
 
 def test_a_student_that_loses_a_class_is_rejected() -> None:
