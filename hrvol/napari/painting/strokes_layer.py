@@ -54,7 +54,7 @@ class ShownStrokes(PaintableArray):
 def add_strokes_layer(viewer: Any, board: Board, name: str) -> Any:
     """Add the layer of strokes, select it to paint, and return it."""
     store = board.store
-    array = ShownStrokes(store)
+    array = ShownStrokes(store.array().strokes)
     array.hidden = viewer.dims.ndisplay == 3 and array.size > MOST_IN_3D
     layer = viewer.add_labels(
         array,
