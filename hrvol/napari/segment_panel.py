@@ -32,6 +32,7 @@ from hrvol.napari.requests import PLAN_SECONDS, SegmentRequest, absolute, comman
 from hrvol.napari.run_box import RunBox
 from hrvol.napari.slurm import job_script
 from hrvol.napari.texts import plan_rows, table
+from hrvol.napari.weights_text import parse_weights, weights_text
 from hrvol.napari.widgets import (
     PathField,
     VolumeField,
@@ -43,7 +44,6 @@ from hrvol.napari.widgets import (
     row,
     text_label,
 )
-from hrvol.napari.weights_text import parse_weights, weights_text
 
 
 class SegmentPanel(QWidget):

@@ -73,7 +73,9 @@ class LearnBox(QWidget):
         )
         self.update_button = button("Update", reported(self.update_once), "Show what the strokes give here")
         self.live = QCheckBox("live")
-        self.live.setToolTip("Follow the strokes and the view; of a large view only Update makes the exact preview")
+        self.live.setToolTip(
+            "Follow the strokes and the view; of a large view only Update makes the exact preview"
+        )
         self.cancel_button = button("Cancel", self.cancel, "Cancel what is computed")
         self.uncertainty, self.probabilities = QCheckBox("uncertainty"), QCheckBox("probabilities")
         self.state = text_label()
