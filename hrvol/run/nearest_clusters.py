@@ -1,4 +1,4 @@
-"""Find the nearest cluster of each pixel of a plane: classes of other merging settings are looked up in it."""
+"""Find the nearest cluster of each pixel of a plane, in which classes of any merging are looked up."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def nearest_clusters(
     box
         Rows and columns of the plane; ``None``: all.
     device, weights, storage_options, progress
-        Where features are computed and from which weights; how the volume is opened; called with stage, pixels
-        done, all pixels.
+        Where features are computed and from which weights; how the volume is opened; called with stage,
+        pixels done, all pixels.
 
     Returns
     -------

@@ -306,15 +306,15 @@ def merge_again(classifier: ClusterClassifier, spec: ClusterSpec) -> ClusterClas
     classifier
         The fitted clusters.
     spec
-        How to merge them; its ``clusters``, ``samples``, ``sample_tiles`` and ``position_degree`` are not used.
+        How to merge them; its numbers of clusters and samples, and ``position_degree``, are not used.
 
     Returns
     -------
     ClusterClassifier
-        The same clusters, sorted by their new classes; those of one class in the order of ``classifier``. With
-        the settings of the fit it is identical to ``classifier``, unless distances of centroids are tied: of
-        equal distances, complete linkage merges those of the first clusters first, and a fitted classifier
-        has its clusters in another order than k-means returned them.
+        The same clusters, sorted by their new classes; those of one class in the order of ``classifier``.
+        With the settings of the fit it is identical to ``classifier``, unless distances of centroids are
+        tied: of equal distances, complete linkage merges those of the first clusters first, and a fitted
+        classifier has its clusters in another order than k-means returned them.
 
     Raises
     ------
@@ -333,8 +333,8 @@ def class_values(
     Returns
     -------
     tuple
-        ``(C,)`` class value of each cluster, from 1; of classes of equal share, that of the first cluster comes
-        first. And the distance below which clusters were merged, see :func:`merge_clusters`.
+        ``(C,)`` class value of each cluster, from 1; of classes of equal share, that of the first cluster
+        comes first. And the distance below which clusters were merged, see :func:`merge_clusters`.
 
     Raises
     ------

@@ -22,8 +22,8 @@ class MergedClasses:
     model
         The model with the new classes.
     of_cluster
-        ``(C,)`` int64 new class value of each cluster, in the order of the model before: the new model has its
-        clusters sorted by their new classes.
+        ``(C,)`` int64 new class value of each cluster, in the order of the model before: the new model has
+        its clusters sorted by their new classes.
     """
 
     model: Model
