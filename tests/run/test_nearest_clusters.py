@@ -1,5 +1,7 @@
 """The nearest cluster of each pixel of a plane, and classes that are looked up in it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import zarr
@@ -8,6 +10,7 @@ from run_data import QUICK
 import hrvol
 from hrvol.errors import RecipeError, UsageError
 from hrvol.run.nearest_clusters import nearest_clusters
+from hrvol.segment.attention import ClusterTally
 from hrvol.training.merging import merged
 from hrvol.volume.volume import open_labels
 
@@ -96,6 +99,20 @@ def test_a_model_with_other_classes(model):
     back = hrvol.merge_classes(two, classes=3)
     assert back.classes == model.classes
     assert sorted(back.classifier.class_tally.pixels) == sorted(model.classifier.class_tally.pixels)
+
+
+def test_a_merging_distance_replaces_the_number_of_classes(model):
+    pixels = model.classifier.tally.pixels
+    tally = ClusterTally(pixels, pixels * np.linspace(0.1, 3, len(pixels)))
+    attended = replace(model, classifier=replace(model.classifier, tally=tally))
+    counts = []
+    for factor in (0.05, 1.0, 50.0):
+        again = hrvol.merge_classes(attended, merge=factor)
+        assert (again.recipe.cluster.merge, again.recipe.cluster.classes) == (factor, None)
+        assert again.classifier.semantic_distance > 0
+        counts.append(len(again.classes))
+    assert counts[0] > counts[-1] == 1
+    assert counts == sorted(counts, reverse=True)
 
 
 def test_other_classes_are_refused_in_one_line(model, volume):
