@@ -39,7 +39,7 @@ API = {
     "Recipes, features and models": [
         *("Recipe", "load_featuriser", "Featuriser", "load_model", "save_model", "Model")
     ],
-    "Training": ["train_model", "tune_recipe", "fit_classes", "StrokesSource"],
+    "Training": ["train_model", "tune_recipe", "fit_classes", "merge_classes", "StrokesSource"],
     "Runs": [
         *("segment_volume", "cluster_volume", "plan_run", "run_series", "run_status", "stop_signals"),
         *("evaluate_volumes", "export_volume"),

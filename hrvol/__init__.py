@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hrvol.segment.model.model import Model, load_model, save_model
     from hrvol.series.run_series import run_series
     from hrvol.training.cluster import fit_classes
+    from hrvol.training.merging import merge_classes
     from hrvol.training.train import train_model
     from hrvol.training.tuning.tune import tune_recipe
     from hrvol.volume.drawing_store.store import DrawingStore
@@ -62,6 +63,7 @@ _HOME = {
     "fit_classes": "hrvol.training.cluster",
     "load_featuriser": "hrvol.features.featuriser",
     "load_model": "hrvol.segment.model.model",
+    "merge_classes": "hrvol.training.merging",
     "open_volume": "hrvol.volume.volume",
     "pca_picture": "hrvol.explore.pca",
     "plan_run": "hrvol.planning.plan_run",
@@ -99,6 +101,7 @@ __all__ = [
     "fit_classes",
     "load_featuriser",
     "load_model",
+    "merge_classes",
     "open_volume",
     "pca_picture",
     "plan_run",

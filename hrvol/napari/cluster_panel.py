@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,11 @@ from hrvol.classes import ClassInfo, default_classes
 from hrvol.errors import UsageError
 from hrvol.napari.background import Background
 from hrvol.napari.complete_request import completing, copy_command_line
+from hrvol.napari.folders import new_model
 from hrvol.napari.hub import Hub
 from hrvol.napari.job_box import JobBox
 from hrvol.napari.layers import classes_of, look_of_classes, plane_of
+from hrvol.napari.merge_box import MergeBox
 from hrvol.napari.notify import inform, reported
 from hrvol.napari.region_field import PLANE, RegionField
 from hrvol.napari.requests import ClusterRequest, absolute
@@ -94,7 +97,9 @@ class ClusterPanel(QWidget):
             reported(self.make_strokes),
             "Copy the inner parts of the chosen classes on the present plane to the layer of strokes",
         )
+        self.merging = MergeBox(hub)
         self._lay_out()
+        self.merging.changed.connect(self._list_merged)
         self.volume.changed.connect(self._suggest_output)
         self.classes.valueChanged.connect(lambda value: self.merge.setEnabled(not value))
         self.job.changed.connect(lambda: self.run_button.setEnabled(not self.job.running))
@@ -124,6 +129,7 @@ class ClusterPanel(QWidget):
         layout.addLayout(row(self.run_button, self.copy_button))
         layout.addWidget(self.job)
         layout.addWidget(self.found)
+        layout.addWidget(self.merging)
         layout.addStretch(1)
         self.found.hide()
         guard_wheel(self, self.recipe, self.classes, self.merge, self.clusters)
@@ -158,11 +164,17 @@ class ClusterPanel(QWidget):
 
     def begin(self, request: ClusterRequest) -> None:
         """Start the search."""
+        chosen = request.model
+        model = chosen or str(new_model(Path(request.output).name.split(".")[0] or "classes"))
+        request = replace(request, model=model)  # always: its clusters can be merged again
 
         def show(_: Any) -> None:
+            self.merging.close_search()
             self.show_classes(self.hub.open_labels(request.output))
-            if request.model:
-                self.hub.model_chosen.emit(request.model)
+            if self.labels is not None:
+                self.merging.open(request.volume, model, request.region, self.labels)
+            if chosen:
+                self.hub.model_chosen.emit(chosen)
 
         self.job.start(request.arguments(), show, name=request.output)
         self.fresh.setChecked(False)  # the next start resumes it
@@ -170,12 +182,25 @@ class ClusterPanel(QWidget):
     def show_classes(self, labels: Any) -> None:
         """List the classes of a Labels layer."""
         self.labels = labels
-        self.list.clear()
         if labels is None:
+            self.list.clear()
             return
         about = {"features": labels.features, "colormap": labels.colormap}
         values = [int(value) for value in labels.features.get("index", ()) if value]
-        for info in map(_as_cluster, classes_of(about, values)):
+        self._list(classes_of(about, values))
+        self.found.show()
+
+    def _list_merged(self) -> None:
+        """List the classes of the preview, or else those of the search."""
+        infos = self.merging.infos
+        if infos is None:
+            self.show_classes(self.labels)
+        else:
+            self._list(infos)
+
+    def _list(self, infos: Sequence[ClassInfo]) -> None:
+        self.list.clear()
+        for info in map(_as_cluster, infos):
             item = QListWidgetItem(info.name)
             swatch = QPixmap(14, 14)
             swatch.fill(QColor(*info.colour))
@@ -184,7 +209,6 @@ class ClusterPanel(QWidget):
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
             item.setCheckState(Qt.CheckState.Unchecked)
             self.list.addItem(item)
-        self.found.show()
 
     def make_strokes(self) -> None:
         """Add the inner parts of the chosen classes, on the present plane, to the layer of strokes."""
@@ -204,9 +228,14 @@ class ClusterPanel(QWidget):
         if shown is None:
             raise UsageError("strokes: found a place outside of the classes, expected one of their planes")
         plane = shown if data.ndim > 2 else None
+        merged = None
+        if self.merging.infos is not None:
+            merged = self.merging.values(shown)
+            if merged is None:
+                raise UsageError("strokes: found no preview of this plane, expected to preview it first")
 
         def draw() -> NDArray[Any]:
-            values = np.asarray(data if plane is None else data[plane])
+            values = np.asarray(data if plane is None else data[plane]) if merged is None else merged
             drawn = strokes_of(values, [info.value for info in chosen])
             if not drawn.any():
                 raise UsageError("strokes: found none of the chosen classes on this plane")

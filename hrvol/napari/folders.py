@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import platformdirs
 
 _LOGS = 100
 """Number of logs that are kept."""
+
+_MODELS = 100
+"""Number of models without a chosen path that are kept."""
 
 
 def plugin_folder(name: str) -> Path:
@@ -35,3 +40,15 @@ def new_log(name: str) -> Path:
             number += 1
         else:
             return path
+
+
+def new_model(name: str) -> Path:
+    """Return the path of a model that is written without a chosen path; the oldest ones are deleted."""
+    folder = plugin_folder("models")
+    ages: list[tuple[float, Path]] = []
+    for file in folder.glob("*.hrvol"):
+        with suppress(OSError):
+            ages.append((file.stat().st_mtime, file))
+    for _, old in sorted(ages)[: max(0, len(ages) - _MODELS + 1)]:
+        old.unlink(missing_ok=True)
+    return folder / f"{name}-{uuid4().hex[:12]}.hrvol"
