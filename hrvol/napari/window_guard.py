@@ -12,7 +12,7 @@ from hrvol.napari.jobs import Jobs
 
 
 def guard(window: QWidget, jobs: Jobs) -> None:
-    """Have the processes of a dock asked before its window closes, and told once it does."""
+    """Check the processes of a dock before its window closes, and end them once it does."""
     found = window.findChild(WindowGuard)
     watcher = WindowGuard(window) if found is None else found
     watcher.add(jobs)
