@@ -191,8 +191,7 @@ def test_rare_classes_count_more_and_the_mean_voxel_counts_once() -> None:
     np.testing.assert_allclose(weights[0] / weights[1], 95**0.5, rtol=1e-3)
     np.testing.assert_allclose(class_weights(found, 0.0), 1)
     even, weighed = (
-        Fit(TINY, 2, FitSettings(steps=2), shape=SMALL).run_step(found, entry)
-        for entry in (None, weights)
+        Fit(TINY, 2, FitSettings(steps=2), shape=SMALL).run_step(found, entry) for entry in (None, weights)
     )
     assert even != weighed
 
