@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from sklearn.cluster import KMeans
 
+from hrvol.distil.cache import DistilCache
 from hrvol.distil.planes import PlaneTile
 from hrvol.errors import UsageError
 from hrvol.progress import ProgressCallback, Tally
@@ -58,6 +60,7 @@ def candidates(
     seed: int,
     region: Box | None = None,
     progress: ProgressCallback | None = None,
+    cache: DistilCache | None = None,
 ) -> Candidates:
     """Spread candidates over a volume and group those that look alike.
 
@@ -75,6 +78,9 @@ def candidates(
         Part of the volume to take tiles from; ``None``: all of it.
     progress
         Called with stage, voxels done, all voxels.
+    cache
+        Where the groups are kept: looking at a volume takes minutes where planes along y and x are spread
+        over all of a file.
     """
     region = whole(volume.shape) if region is None else region
     chosen: list[PlaneTile] = []
@@ -87,20 +93,51 @@ def candidates(
         chosen += [PlaneTile(axis, position, tile) for position, _, tile in spread]
     if not chosen:
         raise UsageError(f"{volume.source}: found no tile in the region, expected a larger one")
+    key = {
+        "volume": volume.identity()["sha256"] if cache is not None else "",
+        "window": [float(value) for value in window],
+        "candidates": [tile.describe() for tile in chosen],
+        "seed": seed,
+    }
+    note = (cache.read_note(key) or {}).get("clusters") if cache is not None else None
+    clusters = _known(note, len(chosen))
+    if clusters is None:
+        clusters = _clusters(volume, window, chosen, seed, progress)
+        if cache is not None:
+            cache.write_note(key, {"clusters": clusters.tolist()})
+    return Candidates(tuple(chosen), clusters)
+
+
+def _known(note: Any, count: int) -> NDArray[np.int64] | None:
+    """Return the clusters of a note, or ``None`` if it is none of as many candidates."""
+    if not isinstance(note, list) or len(note) != count:
+        return None
+    if not all(isinstance(number, int) and 0 <= number < CLUSTERS for number in note):
+        return None
+    return np.array(note, np.int64)
+
+
+def _clusters(
+    volume: Volume,
+    window: Window,
+    chosen: Sequence[PlaneTile],
+    seed: int,
+    progress: ProgressCallback | None,
+) -> NDArray[np.int64]:
+    """Return the cluster ``(n,)`` of each tile: of those that look alike."""
     values = []
     tally = Tally(progress, "look at the volume", len(chosen) * LOOK**2)
     for number, tile in enumerate(chosen):
         values.append(_look(volume, window, tile))
         tally.finish(number, LOOK**2)
     table = np.stack([_descriptors(image) for image in values])
-    clusters = np.zeros(len(chosen), np.int64)
-    if len(chosen) > CLUSTERS:
-        scale = table.std(axis=0)
-        scaled = (table - table.mean(axis=0)) / np.where(scale > 0, scale, 1)
-        different = len(np.unique(scaled, axis=0))
-        fitted = KMeans(min(CLUSTERS, different), n_init=4, random_state=seed).fit(scaled)
-        clusters = fitted.labels_.astype(np.int64)
-    return Candidates(tuple(chosen), clusters)
+    if len(chosen) <= CLUSTERS:
+        return np.zeros(len(chosen), np.int64)
+    scale = table.std(axis=0)
+    scaled = (table - table.mean(axis=0)) / np.where(scale > 0, scale, 1)
+    different = len(np.unique(scaled, axis=0))
+    fitted = KMeans(min(CLUSTERS, different), n_init=4, random_state=seed).fit(scaled)
+    return np.asarray(fitted.labels_, np.int64)
 
 
 class Turns:

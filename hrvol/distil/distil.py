@@ -175,7 +175,7 @@ def distil(
             "neighbouring planes are as far apart as %.1f px of a plane: the student sees %s", spacing, sees
         )
         found = candidates(
-            opened, teacher.window, teacher.recipe.tiles, axes, distilling.seed, region, progress
+            opened, teacher.window, teacher.recipe.tiles, axes, distilling.seed, region, progress, cache
         )
         threads = cpus() if options.engine.serial else 1
         labeller = Labeller(

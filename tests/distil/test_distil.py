@@ -80,8 +80,10 @@ def test_a_student_is_trained_once(image: np.ndarray, teacher: Model) -> None:
         report = distil_model(
             image, teacher, tiles=8, progress=lambda stage, *_: stages.add(stage), **(QUICKLY | other)
         )
+        looked.append("look at the volume" in stages)
         return model_bytes(report.student), any(stage.startswith("train") for stage in stages)
 
+    looked: list[bool] = []
     first, computed = trained()
     assert computed
     assert trained() == (first, False)
@@ -89,6 +91,11 @@ def test_a_student_is_trained_once(image: np.ndarray, teacher: Model) -> None:
     for file in distil_dir().rglob("*.safetensors"):  # damaged: it is trained again
         file.write_bytes(file.read_bytes()[:-3])
     assert trained() == (first, True)
+    assert looked == [True, False, True, False]
+    for file in distil_dir().rglob("note-*.json"):
+        file.write_text('{"clusters": [0, 9]}')
+    assert trained() == (first, False)
+    assert looked[-1]
 
 
 class _StopAfter(Stop):
