@@ -39,12 +39,12 @@ API = {
     "Recipes, features and models": [
         *("Recipe", "load_featuriser", "Featuriser", "load_model", "save_model", "Model")
     ],
-    "Training": ["train_model", "tune_recipe", "fit_classes", "StrokesSource"],
+    "Training": ["train_model", "tune_recipe", "fit_classes", "merge_classes", "StrokesSource"],
     "Runs": [
         *("segment_volume", "cluster_volume", "plan_run", "run_series", "run_status", "stop_signals"),
         *("evaluate_volumes", "export_volume"),
     ],
-    "Interactive": ["Session"],
+    "Interactive": ["Session", "DrawingStore", "connect"],
     "Exploring": ["detect_objects", "find_similar", "pca_picture", "extract_features"],
 }
 """Pages of the API and their names. A public name that is missing here lands on a page ``Other``."""

@@ -1,7 +1,9 @@
 """Make the screenshots of the napari plugin: a real viewer works on the sample, and is photographed.
 
 It needs a display with OpenGL (``xvfb-run -s "-screen 0 1280x800x24" python docs/screenshots.py``), the extra
-``napari-qt``, and a minute per picture. ``python docs/screenshots.py segment similar`` makes some of them.
+``napari-qt``, and a minute per picture. ``python docs/screenshots.py segment similar`` makes some of them,
+``python docs/screenshots.py tour`` those of the tutorial, each of which continues the one before. Weights are
+those in ``$HRVOL_CACHE_DIR``, else they are downloaded.
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tour import TOUR
+
 IMAGES = Path(__file__).parent / "images"
 
 SIZE = 1280, 800
+
+_TOUR = "tour-"
 
 COLOURS = 256
 """Of the PNG files, which are small then."""
@@ -28,17 +34,32 @@ def main(names: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="tomography-") as folder:
         os.environ["NAPARI_CONFIG"] = str(Path(folder) / "napari.yaml")
         os.environ["HOME"] = folder  # what the panels suggest is there
-        stage = Stage(Path(folder))
-        for name, make in PICTURES.items():
-            if not names or name in names:
-                make(stage)
-                stage.photograph(name)
-                print(f"docs/images/napari-{name}.png")
-        stage.viewer.close()
+        for tutorial in (False, True):
+            _make(Path(folder), names, tutorial)
+
+
+def _make(folder: Path, names: list[str], tutorial: bool) -> None:
+    """Make the pictures of the tutorial, or the others, in a window of their own."""
+    chosen = {
+        name: make
+        for name, make in PICTURES.items()
+        if name.startswith(_TOUR) == tutorial
+        and (not names or name in names or (tutorial and "tour" in names))
+    }
+    if not chosen:
+        return
+    stage = Stage(folder)
+    if not tutorial:
+        stage.open_sample()
+    for name, make in chosen.items():
+        make(stage)
+        stage.photograph(name)
+        print(f"docs/images/napari-{name}.png", flush=True)
+    stage.viewer.close()
 
 
 class Stage:
-    """A viewer with the sample, and the dock.
+    """A viewer, and folders for what is computed.
 
     Parameters
     ----------
@@ -60,11 +81,16 @@ class Stage:
         self.window = self.viewer.window._qt_window
         self.window.resize(*SIZE)
         self.window.show()
+        self.model = folder / "phases.hrvol"
+        self._fitted = False
+        self.truth: Any = None  # of the volume of the tutorial
+
+    def open_sample(self) -> None:
+        """Open the sample of the plugin at its middle plane."""
         self.viewer.open_sample("hrvol", "phantom")
         self.viewer.dims.set_current_step(0, 16)
-        self.model = folder / "phases.hrvol"
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 600) -> None:
+    def wait(self, condition: Callable[[], Any], seconds: float = 7200) -> None:
         """Run the window until a condition holds."""
         from qtpy.QtWidgets import QApplication
 
@@ -80,11 +106,21 @@ class Stage:
         end = time.monotonic() + seconds
         self.wait(lambda: time.monotonic() > end)
 
-    def panel(self, title: str) -> Any:
+    def panel(self, title: str, volume: str = "electrode") -> Any:
         """Show a tab of the dock."""
         panel = self.commands.show(title, self.viewer)
-        panel.volume.set_layer(self.viewer.layers["electrode"])
+        panel.volume.set_layer(self.viewer.layers[volume])
+        if not self._fitted:  # the dock has made the canvas narrower
+            self._fitted = True
+            self.rest()
+            self.viewer.reset_view()
         return panel
+
+    def scroll_down(self, panel: Any) -> None:
+        """Show the end of a panel."""
+        self.rest(0.5)  # until it is laid out
+        bar = panel.parent().parent().verticalScrollBar()
+        bar.setValue(bar.maximum())
 
     def train(self) -> None:
         """Train a model on the strokes of the sample, with classical features."""
@@ -144,7 +180,8 @@ def result(stage: Stage) -> None:
     panel.start_button.click()
     stage.wait(lambda: "electrode-labels.ome.zarr" in stage.viewer.layers)
     stage.viewer.layers["strokes"].visible = False
-    stage.panel("Segment").parent().parent().ensureWidgetVisible(panel.run)
+    stage.wait(lambda: not panel.run.measures.isHidden())
+    stage.scroll_down(panel)
 
 
 def distil(stage: Stage) -> None:
@@ -206,7 +243,8 @@ def paint(stage: Stage) -> None:
 
 
 PICTURES: dict[str, Callable[[Stage], None]] = {
-    function.__name__: function for function in (sample, plan, result, distil, cluster, similar, paint)
+    function.__name__.replace("_", "-"): function
+    for function in (sample, plan, result, distil, cluster, similar, paint, *TOUR)
 }
 
 

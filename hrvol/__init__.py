@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hrvol.explore.similar import find_similar
     from hrvol.features.featuriser import Featuriser, load_featuriser
     from hrvol.info import describe
+    from hrvol.interactive.remote.connection import connect
     from hrvol.interactive.session import Session
     from hrvol.planning.plan_run import plan_run
     from hrvol.recipe.recipe import Recipe
@@ -30,13 +31,16 @@ if TYPE_CHECKING:
     from hrvol.segment.model.model import Model, load_model, save_model
     from hrvol.series.run_series import run_series
     from hrvol.training.cluster import fit_classes
+    from hrvol.training.merging import merge_classes
     from hrvol.training.train import train_model
     from hrvol.training.tuning.tune import tune_recipe
+    from hrvol.volume.drawing_store.store import DrawingStore
     from hrvol.volume.read_options import RawLayout, ReadOptions
     from hrvol.volume.strokes.source import StrokesSource
     from hrvol.volume.volume import Volume, open_volume
 
 _HOME = {
+    "DrawingStore": "hrvol.volume.drawing_store.store",
     "Featuriser": "hrvol.features.featuriser",
     "Model": "hrvol.segment.model.model",
     "RawLayout": "hrvol.volume.read_options",
@@ -47,6 +51,7 @@ _HOME = {
     "Volume": "hrvol.volume.volume",
     "build_pyramid": "hrvol.run.pyramid.build_pyramid",
     "cluster_volume": "hrvol.run.cluster",
+    "connect": "hrvol.interactive.remote.connection",
     "convert_volume": "hrvol.run.convert.convert_volume",
     "describe": "hrvol.info",
     "detect_objects": "hrvol.explore.detect",
@@ -58,6 +63,7 @@ _HOME = {
     "fit_classes": "hrvol.training.cluster",
     "load_featuriser": "hrvol.features.featuriser",
     "load_model": "hrvol.segment.model.model",
+    "merge_classes": "hrvol.training.merging",
     "open_volume": "hrvol.volume.volume",
     "pca_picture": "hrvol.explore.pca",
     "plan_run": "hrvol.planning.plan_run",
@@ -71,6 +77,7 @@ _HOME = {
 }
 
 __all__ = [
+    "DrawingStore",
     "Featuriser",
     "Model",
     "RawLayout",
@@ -82,6 +89,7 @@ __all__ = [
     "__version__",
     "build_pyramid",
     "cluster_volume",
+    "connect",
     "convert_volume",
     "describe",
     "detect_objects",
@@ -93,6 +101,7 @@ __all__ = [
     "fit_classes",
     "load_featuriser",
     "load_model",
+    "merge_classes",
     "open_volume",
     "pca_picture",
     "plan_run",

@@ -20,6 +20,7 @@
     ├── ResourceError          exit code 1   memory, disk or permissions do not suffice
     ├── BlockError             exit code 1   blocks of a run failed
     ├── SeriesError            exit code 1   steps of a workflow failed
+    ├── ServerError            exit code 1   a server of a session cannot be reached at present
     └── StoppedError           exit code 75  stopped on request; can be resumed
 
 A message is one line: the file, the value found and the value expected.
@@ -128,6 +129,12 @@ class BlockError(HrvolError):
 
 class SeriesError(HrvolError):
     """Steps of a workflow failed; the message names the first one."""
+
+
+class ServerError(HrvolError):
+    """A server of a session cannot be reached at present, or does not answer in time."""
+
+    transient = True
 
 
 class StoppedError(HrvolError):

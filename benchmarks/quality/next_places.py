@@ -28,7 +28,8 @@ from hrvol.interactive.drawing import DrawnStrokes
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.live import LivePreviews
 from hrvol.interactive.parts import TileParts
-from hrvol.interactive.regions import Region, TileKey, keys_of_region
+from hrvol.interactive.region import Region
+from hrvol.interactive.regions import TileKey, keys_of_region
 from hrvol.interactive.stages import stages_of
 from hrvol.interactive.tile_cache import TileCache
 from hrvol.quality.metrics import Confusion, mean_iou

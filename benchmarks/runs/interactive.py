@@ -1,20 +1,23 @@
 """Measure how soon a session answers: from a stroke to its preview, on a first visit, and its memory.
 
-Run it alone on a machine with idle cores::
+Run it alone on a machine with idle cores: ``python -m benchmarks.runs.interactive``. With ``--convpaint`` and
+the Python of an environment that has napari-convpaint, that draws the same strokes on the same view, too.
 
-    python -m benchmarks.runs.interactive benchmarks/runs/interactive.md
-
-``--quick`` checks that it works, with few strokes and planes; its figures mean nothing. Other programs on
-the cores change the times, so the processor time of the session is measured too: on idle cores the time from
-stroke to preview is between the processor time over the number of threads and the processor time.
+``--quick`` checks that it works, with few strokes and planes; its figures mean nothing and are printed only.
+Other programs on the cores change the times, so the processor time of the session is measured too: on idle
+cores the time from stroke to preview is between the processor time over the number of threads and the
+processor time. What drawing itself takes is measured by ``benchmarks.runs.painting``.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,16 +27,29 @@ import psutil
 
 from benchmarks.machine import describe_machine, log
 from benchmarks.markdown import table
+from benchmarks.runs.interactive_convpaint import Convpaint, Scene
 from hrvol.classes import default_classes
 from hrvol.interactive.array_drawing import ArrayDrawing
-from hrvol.interactive.preview import Preview
+from hrvol.interactive.results import Preview
 from hrvol.interactive.session import Session
 from hrvol.phantom import CLASS_NAMES, Phantom, draw_strokes, make_phantom
+from hrvol.volume.drawing_store.store import DrawingStore
+from hrvol.volume.volume import Volume
 
 TARGETS = {512: (1.0, 1.5), 1024: (2.5, None)}
 """Seconds from a stroke to its preview by the side of the view: median, and 95 % of the strokes."""
 
+VOLUME = (10_000, 10_000, 10_000)
+"""Voxels of the volume on which memory is measured."""
+
+OUTPUT = Path("benchmarks/runs/interactive.md")
+
+START = 100
+"""First row and column of the views."""
+
 _LONGEST = 600.0
+
+_BUDGET = 300.0  # seconds of the strokes of napari-convpaint
 
 
 @dataclass
@@ -84,10 +100,16 @@ def scene(side: int, planes: int, seed: int = 0) -> Phantom:
     return Phantom(image, labels)
 
 
-def begin(phantom: Phantom, options: argparse.Namespace, **changes: Any) -> tuple[Session, ArrayDrawing]:
-    """Return a session on a phantom with a few strokes on its first plane."""
+def first_strokes(phantom: Phantom) -> np.ndarray:
+    """Return a few strokes ``(z, y, x)`` on the first plane of a phantom."""
     strokes = np.zeros_like(phantom.labels)
     strokes[:1, :512, :512] = draw_strokes(phantom.labels[:1, :512, :512], (0,), strokes=3, seed=1)
+    return strokes
+
+
+def begin(phantom: Phantom, options: argparse.Namespace, **changes: Any) -> tuple[Session, ArrayDrawing]:
+    """Return a session on a phantom with a few strokes on its first plane."""
+    strokes = first_strokes(phantom)
     drawing = ArrayDrawing(strokes, default_classes((1, 2, 3, 4), CLASS_NAMES))
     keywords: dict[str, Any] = {"recipe": options.recipe, "cache": False, "device": "cpu"} | changes
     return Session.open(phantom.image, drawing, threads=options.threads, **keywords), drawing
@@ -103,21 +125,30 @@ def stroke_at(
     return rows, columns, np.where(inside == labels[y, x], inside, 0)
 
 
+def scene_of(side: int, count: int) -> Scene:
+    """Return what :func:`measure_strokes` shows and draws, cut to the view."""
+    phantom, rng = scene(side, 1), np.random.default_rng(0)
+    view = slice(START, START + side)
+    drawn = [stroke_at(phantom.labels[0], rng, (START, START + side)) for _ in range(count)]
+    places = np.array([(rows.start - START, columns.start - START) for rows, columns, _ in drawn])
+    values = np.stack([stroke for _, _, stroke in drawn])
+    return Scene(phantom.image[0, view, view], first_strokes(phantom)[0, view, view], places, values)
+
+
 def measure_strokes(options: argparse.Namespace, side: int, count: int) -> Latency:
     """Draw strokes one after the other in a view whose features are there, each after its preview."""
     phantom = scene(side, 1)
     session, drawing = begin(phantom, options)
     watcher = Watcher(session)
     rng = np.random.default_rng(0)
-    start = 100
     with session:
-        session.view(0, slice(start, start + side), slice(start, start + side))
+        session.view(0, slice(START, START + side), slice(START, START + side))
         session.live = True
         watcher.wait(lambda p: p.stage == "recipe" and p.complete and p.step == 1)
         coarse, fine, cpu = [], [], []
         process = psutil.Process()
         for number in range(count):
-            rows, columns, values = stroke_at(phantom.labels[0], rng, (start, start + side))
+            rows, columns, values = stroke_at(phantom.labels[0], rng, (START, START + side))
             values = np.where(values > 0, values, drawing.read((slice(0, 1), rows, columns))[0])
             used = sum(process.cpu_times()[:2])
             began = time.perf_counter()
@@ -143,13 +174,13 @@ def measure_visits(options: argparse.Namespace, count: int) -> dict[str, list[fl
     watcher = Watcher(session)
     found: dict[str, list[float]] = {}
     with session:
-        session.view(0, slice(100, 612), slice(100, 612))
+        session.view(0, slice(START, START + 512), slice(START, START + 512))
         session.live = True
         watcher.wait(lambda p: p.stage == "recipe" and p.complete)
         for number in range(count):
             plane = 8 * number + 5
             began = time.perf_counter()
-            session.view(plane, slice(100, 612), slice(100, 612))
+            session.view(plane, slice(START, START + 512), slice(START, START + 512))
             for stage in ("filters", "recipe"):
                 when = watcher.wait(
                     lambda p, z=plane, s=stage: p.plane == z and p.complete and p.stage in (s, "recipe")
@@ -159,23 +190,69 @@ def measure_visits(options: argparse.Namespace, count: int) -> dict[str, list[fl
     return found
 
 
-def measure_memory(options: argparse.Namespace, planes: int, folder: Path) -> tuple[float, float]:
-    """Visit planes in turn with a cache on disk; return the most memory in GB, and GB on disk."""
-    phantom = scene(512, planes)
-    session, _ = begin(phantom, options, cache=folder)
-    watcher = Watcher(session)
-    process = psutil.Process()
-    most = 0.0
-    with session:
-        session.live = True
-        for plane in range(planes):
-            session.view(plane, slice(100, 612), slice(100, 612))
-            watcher.wait(lambda p, z=plane: p.plane == z and p.stage == "recipe" and p.complete)
-            watcher.seen.clear()
-            most = max(most, process.memory_info().rss / 1e9)
-            if plane % 10 == 0:
-                log(f"plane {plane + 1} of {planes}: {most:.2f} GB")
-    return most, sum(file.stat().st_size for file in folder.iterdir()) / 1e9
+@dataclass(frozen=True)
+class Repeated:
+    """A phantom that is repeated without end, of which nothing is stored."""
+
+    tile: np.ndarray
+    shape: tuple[int, int, int] = VOLUME
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the voxels."""
+        return self.tile.dtype
+
+    def __getitem__(self, box: tuple[slice, ...]) -> np.ndarray:
+        axes = [
+            np.arange(n)[span] % side for span, n, side in zip(box, self.shape, self.tile.shape, strict=True)
+        ]
+        return self.tile[np.ix_(*axes)]
+
+
+def measure_memory(recipe: str, threads: int, planes: int, folder: Path) -> tuple[float, float, float]:
+    """Visit planes of a volume of 10^12 voxels in turn, strokes in their store and features also on disk.
+
+    Returns
+    -------
+    tuple
+        The most memory of this process in GB, GB of features on disk, MB of strokes on disk.
+    """
+    phantom = make_phantom((8, 512, 512))
+    image = Repeated(phantom.image)
+    volume = Volume("volume", image, ("z", "y", "x"), (1.0, 1.0, 1.0), "micrometer", 3, "volume")
+    cache, strokes = folder / "features", folder / "strokes.ome.zarr"
+    with DrawingStore.create(strokes, volume, default_classes((1, 2, 3, 4), CLASS_NAMES)) as store:
+        first = draw_strokes(phantom.labels[:1], (0,), strokes=3, seed=1)
+        z, y, x = np.nonzero(first)
+        store.paint((z, y, x), first[z, y, x])
+        keywords: dict[str, Any] = {"recipe": recipe, "cache": cache, "device": "cpu", "threads": threads}
+        with Session.open(volume, store, **keywords) as session:
+            watcher = Watcher(session)
+            session.live = True
+            for number in range(planes):
+                plane = number * (VOLUME[0] // planes)
+                session.view(plane, slice(START, START + 512), slice(START, START + 512))
+                watcher.wait(lambda p, z=plane: p.plane == z and p.stage == "recipe" and p.complete)
+                watcher.seen.clear()
+                if number % 10 == 0:
+                    log(f"plane {number + 1} of {planes}: {_peak():.2f} GB")
+    return _peak(), _size(cache) / 1e9, _size(strokes) / 1e6
+
+
+def _peak() -> float:
+    """Return the most memory that this process had, in GB."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e9
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function returns in a process that has done nothing else."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def row(side: int, latency: Latency) -> list[str]:
@@ -196,7 +273,8 @@ def row(side: int, latency: Latency) -> list[str]:
 def render(
     strokes: Sequence[list[str]],
     visits: dict[str, list[float]],
-    memory: tuple[float, float, int],
+    memory: tuple[float, float, float, int],
+    convpaint: str,
     machine: str,
 ) -> str:
     """Return the page."""
@@ -205,7 +283,7 @@ def render(
         [name, f"{np.median(times):.2f}", f"{max(times):.2f}", str(limit)]
         for (name, times), limit in zip(visits.items(), (1, 5), strict=True)
     ]
-    gigabytes, disk, planes = memory
+    gigabytes, disk, drawn, planes = memory
     return "\n".join(
         [
             "# Interactive sessions",
@@ -221,30 +299,48 @@ def render(
             "",
             table(["stage", "median (s)", "most (s)", "at most (s)"], first),
             "",
-            f"Memory of the process after {planes} visited planes: {gigabytes:.2f} GB (at most 2.5);"
-            f" on disk {disk:.2f} GB.",
+            f"Most memory of a process that visits {planes} planes of a volume of 10^12 voxels:"
+            f" {gigabytes:.2f} GB (at most 2.5); features on disk {disk:.2f} GB, strokes {drawn:.2f} MB.",
             "",
+            convpaint,
         ]
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("page", type=Path, nargs="?", help="Markdown page to write")
-    parser.add_argument("--recipe", default="fast")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--folder", type=Path, default=Path("interactive-cache"), help="for tokens on disk")
-    parser.add_argument("--quick", action="store_true", help="few strokes and planes")
+    add = parser.add_argument
+    add("-o", "--output", type=Path, help=f"Markdown page [{OUTPUT}, with --quick none]")
+    add("--recipe", default="fast")
+    add("--threads", type=int, default=2)
+    add("--convpaint", type=Path, metavar="PYTHON", help="of an environment with napari-convpaint")
+    add("--quick", action="store_true", help="few strokes and planes")
     options = parser.parse_args()
     strokes, visits, planes = (4, 1, 2) if options.quick else (50, 10, 100)
     sides = (512,) if options.quick else (512, 1024)
-    rows = [row(side, measure_strokes(options, side, strokes)) for side in sides]
-    visited = measure_visits(options, visits)
-    memory, disk = measure_memory(options, planes, options.folder)
-    page = render(rows, visited, (memory, disk, planes), describe_machine(options.threads))
+    with tempfile.TemporaryDirectory(prefix="hrvol-interactive-") as folder:
+        # First, while nothing else is in memory or in the cache of the system.
+        memory, disk, drawn = in_own_process(
+            measure_memory, options.recipe, options.threads, planes, Path(folder)
+        )
+        latencies = {side: measure_strokes(options, side, strokes) for side in sides}
+        visited = measure_visits(options, visits)
+        beside = ""
+        if options.convpaint is not None:
+            convpaint = Convpaint(options.convpaint, options.threads, Path(folder))
+            measured = {
+                side: convpaint.measure(scene_of(side, strokes), 20 if options.quick else _BUDGET)
+                for side in sides
+            }
+            hrvol = {side: latency.fine for side, latency in latencies.items()}
+            beside = convpaint.page(hrvol, float(np.median(visited["recipe"])), measured)
+    rows = [row(side, latency) for side, latency in latencies.items()]
+    machine = describe_machine(options.threads)
+    page = render(rows, visited, (memory, disk, drawn, planes), beside, machine)
     print(page)
-    if options.page is not None:
-        options.page.write_text(page, encoding="utf-8")
+    output = options.output or (None if options.quick else OUTPUT)
+    if output is not None:
+        output.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -248,15 +249,7 @@ def measure_convpaint(job: dict[str, Any]) -> dict[str, Any]:
 
     Keys of ``job``: ``weights``, ``image``, ``repeats``, ``budget`` (seconds for repeats).
     """
-    from importlib.metadata import version
-
-    from napari_convpaint.convpaint_model import ConvpaintModel
-    from napari_convpaint.feature_extractors import dino
-
-    network = load_network(Path(job["weights"]))
-    dino.guided_model_download = lambda *_, **__: ""
-    with hub_gives(network):
-        model = ConvpaintModel("dinov2")
+    model, network = convpaint(Path(job["weights"]))
     image = np.load(job["image"])
     model.get_feature_image(image[:56, :56])
     network.seen.clear()
@@ -264,6 +257,56 @@ def measure_convpaint(job: dict[str, Any]) -> dict[str, Any]:
     timing = timed(lambda: shapes.append(model.get_feature_image(image).shape), job["repeats"], job["budget"])
     found = figures(timing, network.seen, len(timing.seconds), DEPTH)
     return found | {"version": version("napari-convpaint"), "shape": list(shapes[-1])}
+
+
+def convpaint(weights: Path) -> tuple[Any, Network]:
+    """Return napari-convpaint's model with DINOv2 features, and the network that it uses."""
+    from napari_convpaint.convpaint_model import ConvpaintModel
+    from napari_convpaint.feature_extractors import dino
+
+    network = load_network(weights)
+    dino.guided_model_download = lambda *_, **__: ""
+    with hub_gives(network):
+        return ConvpaintModel("dinov2"), network
+
+
+def measure_convpaint_strokes(job: dict[str, Any]) -> dict[str, Any]:
+    """Time napari-convpaint from strokes to the labels of a view.
+
+    What its dock does is timed: it trains with the features of annotated pixels kept (*continuous training*),
+    and segments the view, whose features it computes each time.
+
+    Keys of ``job``: ``weights``, ``scene`` (an ``.npz``: ``image``, the ``strokes`` of the start, and
+    ``places`` and ``values`` of those that are drawn one after the other), ``budget`` (seconds).
+    """
+    model, network = convpaint(Path(job["weights"]))
+    with np.load(job["scene"]) as arrays:
+        image, strokes, places, values = (arrays[name] for name in ("image", "strokes", "places", "values"))
+
+    def train() -> None:
+        model.train(image, strokes, memory_mode=True, img_ids="view")
+
+    model.get_feature_image(image[:56, :56])  # the network's first pass is slow
+    network.seen.clear()
+    first = [seconds_of(train), seconds_of(lambda: model.segment(image))]
+    trained, segmented = [], []
+    for (top, left), patch in zip(places, values, strict=True):
+        seen = strokes[top : top + patch.shape[0], left : left + patch.shape[1]]
+        seen[patch > 0] = patch[patch > 0]
+        trained.append(seconds_of(train))
+        segmented.append(seconds_of(lambda: model.segment(image)))
+        if sum(trained) + sum(segmented) > job["budget"]:
+            break
+    shape = list(model.segment(image).shape)
+    about = {"version": version("napari-convpaint"), "shape": shape, "tokens": max(network.seen)}
+    return about | {"first": first, "train": trained, "segment": segmented}
+
+
+def seconds_of(run: Callable[[], Any]) -> float:
+    """Return how long a call takes."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
 
 
 def figures(timing: Timing, tokens: Sequence[int], runs: int, blocks: int) -> dict[str, Any]:
@@ -282,6 +325,7 @@ JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "check": check_reference,
     "reference": measure_reference,
     "convpaint": measure_convpaint,
+    "convpaint-strokes": measure_convpaint_strokes,
 }
 
 

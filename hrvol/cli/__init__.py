@@ -27,12 +27,14 @@ from hrvol.cli.evaluate import evaluate
 from hrvol.cli.export import export
 from hrvol.cli.features import features
 from hrvol.cli.info import info
+from hrvol.cli.merge import merge
 from hrvol.cli.pca import pca
 from hrvol.cli.plan import plan
 from hrvol.cli.pyramid import pyramid
 from hrvol.cli.recipe import recipe
 from hrvol.cli.run import run_command
 from hrvol.cli.segment import segment
+from hrvol.cli.serve import serve
 from hrvol.cli.similar import similar
 from hrvol.cli.status import status
 from hrvol.cli.strokes import strokes
@@ -159,7 +161,7 @@ def main(context: click.Context) -> None:
 
 _COMMANDS = (
     *(demo, doctor, info, convert, weights, recipe, strokes, tune, train, distil, plan, segment, status),
-    *(pyramid, cluster, detect, similar, pca, evaluate, features, export, run_command),
+    *(pyramid, cluster, merge, detect, similar, pca, evaluate, features, export, serve, run_command),
 )
 for _command in _COMMANDS:
     main.add_command(_command)

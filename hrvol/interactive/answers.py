@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 
-from hrvol.errors import UsageError
+from hrvol.errors import ResourceError, UsageError
 from hrvol.interactive.drawing import Drawn
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.live import Fitted, LivePreviews
 from hrvol.interactive.parts import TileParts
-from hrvol.interactive.places import Candidates, Place, candidates_of, choose_places
-from hrvol.interactive.regions import Region, TileKey, keys_of_region, tile_keys
+from hrvol.interactive.places import Candidates, candidates_of, choose_places
+from hrvol.interactive.region import Region
+from hrvol.interactive.regions import TileKey, keys_of_region, spread_keys, tile_keys
+from hrvol.interactive.results import Place, Scope
 from hrvol.volume.grid.regions import stratified_tiles
 from hrvol.volume.grid.tiling import whole
 
-Scope = Literal["view", "visited", "volume"]
-"""Where places are looked for."""
+VIEW = 24
+"""Tiles of a view that are looked at, at most: of a larger one, evenly spread ones."""
 
 VISITED = 24
 """Visited tiles that are looked at, at most."""
@@ -64,6 +65,8 @@ def find_places(
         Fewer than two classes are drawn.
     UsageError
         There is no view yet, or no such scope.
+    ResourceError
+        Features of strokes were dropped before they were used.
     """
     if scope not in ("view", "visited", "volume"):
         raise UsageError(f"planes: found {scope!r}, expected view, visited or volume")
@@ -97,21 +100,22 @@ def _fitted(parts: TileParts, live: LivePreviews, drawn: Drawn, region: Region, 
         if found is not None:
             return found
     stage = live.stages[0]
-    for key in keys_of_region(parts.volume.shape, parts.tiles, region)[:1]:
+    for key in keys_of_region(parts.volume.shape, parts.tiles, region, 1):
         parts.prepare(stage, key, gate)
         live.note_basis(stage, key)
     for key in live.missing(stage, drawn):
         parts.prepare(stage, key, gate)
         live.missing(stage, drawn)  # keeps the features of its stroke pixels
     found = live.fit(stage, drawn, gate)
-    assert found is not None
+    if found is None:  # others needed the memory meanwhile
+        raise ResourceError(f"{drawn.source}: found too little memory for features of all strokes, try again")
     return found
 
 
 def _keys(parts: TileParts, region: Region, scope: Scope) -> tuple[TileKey, ...]:
     shape = parts.volume.shape
     if scope == "view":
-        return keys_of_region(shape, parts.tiles, region)
+        return spread_keys(shape, parts.tiles, region, VIEW)
     if scope == "visited":
         visited, count = parts.visited, min(VISITED, len(parts.visited))
         return tuple(visited[i * len(visited) // count] for i in range(count))

@@ -9,29 +9,33 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from hrvol.errors import UsageError, one_line
-from hrvol.interactive.answers import Scope, find_places
+from hrvol.errors import HrvolError, UsageError, one_line
+from hrvol.interactive.answers import find_places
 from hrvol.interactive.drawing import Drawing, Drawn, DrawnStrokes
 from hrvol.interactive.fetch import Fetcher
-from hrvol.interactive.lane import Gate, Lane, Ticket
+from hrvol.interactive.lane import Cancelled, Gate, Lane, Ticket
+from hrvol.interactive.listeners import Listeners
 from hrvol.interactive.live import LivePreviews
 from hrvol.interactive.options import SessionOptions
 from hrvol.interactive.parts import TileParts
-from hrvol.interactive.places import Place
-from hrvol.interactive.preview import Preview
-from hrvol.interactive.quality import Quality, cross_validate
-from hrvol.interactive.regions import Region
-from hrvol.interactive.shown import Listeners, Shown
+from hrvol.interactive.quality import cross_validate
+from hrvol.interactive.region import Region
+from hrvol.interactive.regions import count_tiles
+from hrvol.interactive.results import Place, Preview, Quality, Scope
+from hrvol.interactive.shown import Shown
 from hrvol.interactive.stages import stages_of
 from hrvol.interactive.students import student_preview
 from hrvol.interactive.tile_cache import TileCache
 from hrvol.recipe.recipe import Recipe
-from hrvol.segment.model.model import Model
+from hrvol.segment.model.model import Model, model_bytes
 from hrvol.volume.intensity import common_window
 from hrvol.volume.volume import Volume
 
 IDLE = 1.5
 """Seconds without changes after which the exact preview is computed in live mode."""
+
+LIVE_TILES = 64
+"""Tiles of a view above which no exact preview is computed in live mode, only by an update."""
 
 _POLL = 0.03
 
@@ -54,6 +58,8 @@ class Background:
         The present preview and what is seen.
     live
         Whether previews follow the strokes and the view.
+    started
+        Version of the strokes that :meth:`start` was called for last.
     """
 
     def __init__(self, volume: Volume, drawing: Drawing, recipe: Recipe, options: SessionOptions) -> None:
@@ -62,6 +68,8 @@ class Background:
         self.listeners = Listeners()
         self.shown = Shown(self.listeners)
         self.live = self._wanted = False
+        self.started: int | None = None
+        self._told: set[str] = set()  # errors of work that is repeated with each stroke
         self._student: tuple[Model, int] | None = None
         self._exact: Any = None
         self._parts = TileParts(
@@ -75,34 +83,44 @@ class Background:
         )
         self._quick = LivePreviews(self._parts, stages_of(recipe), recipe, options.threads)
         self._publishing = Lane("publish", self.failed)
-        self._previews = Lane("preview", self.failed)
+        self._previews = Lane("preview", self._failed_again)
         holds = (self._previews.busy,)
         self._slow = Lane("model", self.failed, holds, yields=True)  # fits cannot be held
-        self._features = Lane("features", self.failed, holds)
+        self._features = Lane("features", self._failed_again, holds)
         self._fetcher = Fetcher(
             self._parts,
             self._quick,
             self.strokes,
             on_new=self._features_arrived,
             on_progress=self._progress,
+            on_error=self._failed_again,
             idle=lambda: not self._slow.busy.is_set(),
             threads=options.threads,
         )
         self._slow.submit("warm", self._warm)
 
     @property
+    def unread(self) -> bool:
+        """Whether a thread could not read the strokes since :meth:`start` was called last."""
+        return self._failures != self.strokes.failures
+
+    @property
     def student(self) -> Model | None:
         """A student of the present strokes; ``None`` as soon as they change."""
         held = self._student
-        return None if held is None or held[1] != self.strokes.read().version else held[0]
+        return None if held is None or held[1] != self.strokes.version else held[0]
 
     @student.setter
     def student(self, model: Model | None) -> None:
-        self._student = None if model is None else (model, self.strokes.read().version)
+        self._student = None if model is None else (model, self.strokes.version)
 
     def failed(self, error: BaseException) -> None:
         """Report an error as one line."""
         self.listeners.tell("error", one_line(error))
+
+    def forget_errors(self) -> None:
+        """Report again, if they occur again, errors that were reported once."""
+        self._told.clear()
 
     def look(self, region: Region) -> None:
         """Set what is seen, and prepare its features."""
@@ -115,16 +133,18 @@ class Background:
 
     def start(self) -> None:
         """Make previews of what has changed, and an exact one if nothing changes for a while."""
+        self.started = self.strokes.version  # before they are read: what is drawn meanwhile counts as new
+        self._failures = self.strokes.failures
         if self.shown.region is None:
             return
-        self.strokes.read()
         self._previews.submit("round", self._round)
         self._fetch()
-        self._slow.submit("exact", lambda gate: self._exactly(gate, idle=IDLE))
+        self._slow.submit("exact", self._follow)
 
     def update(self) -> Ticket[Preview]:
         """Make previews of the present strokes, the last of them exact."""
         self._wanted = True
+        self.forget_errors()
         self._previews.submit("round", self._round)
         self._fetch()
         return self._slow.submit("exact", lambda gate: self._exactly(gate, idle=0.0))
@@ -171,6 +191,10 @@ class Background:
         """Train."""
         return self._slow.submit("model", lambda gate: self._train(gate)[1])
 
+    def model_bytes(self) -> Ticket[bytes]:
+        """Train, and return the bytes of the model's file."""
+        return self._slow.submit("model", lambda gate: model_bytes(self._train(gate)[1]))
+
     def cancel(self) -> None:
         """Cancel everything."""
         self._wanted = False
@@ -182,6 +206,13 @@ class Background:
         for lane in (self._previews, self._slow, self._features, self._publishing):
             lane.close()
         self._parts.memory.clear()
+
+    def _failed_again(self, error: BaseException) -> None:
+        """Report an error of work that is repeated with each stroke: once."""
+        line = one_line(error)
+        if line not in self._told:
+            self._told.add(line)
+            self.failed(error)
 
     def _progress(self, stage: str, done: int, total: int) -> None:
         self.listeners.tell("progress", stage, done, total)
@@ -202,7 +233,9 @@ class Background:
     def _round(self, gate: Gate) -> None:
         """Make previews from what is at hand."""
         region, drawn = self.shown.region, self.strokes.read()
-        if region is not None and len(drawn.values) > 1:
+        if len(drawn.values) < 2:
+            self.shown.clear(drawn.version)
+        elif region is not None:
             self._quick.make(region, drawn, gate, self.shown.publish)
 
     def _exact_models(self) -> Any:
@@ -229,6 +262,21 @@ class Background:
             quiet = 0.0 if busy else quiet + _POLL
             time.sleep(_POLL)
 
+    def _follow(self, gate: Gate) -> Preview:
+        """Return the exact preview when nothing has changed for a while; an error is reported once."""
+        try:
+            return self._exactly(gate, idle=IDLE)
+        except HrvolError as error:
+            if (line := one_line(error)) in self._told:
+                raise Cancelled from None
+            self._told.add(line)
+            raise
+
+    def _follows(self, region: Region) -> bool:
+        """Whether the exact preview follows the strokes: two classes are drawn, and the view is not large."""
+        few = count_tiles(self.volume.shape, self.recipe.tiles, region) <= LIVE_TILES
+        return few and len(self.strokes.read().values) > 1
+
     def _exactly(self, gate: Gate, *, idle: float) -> Preview:
         """Return the exact preview of what is seen, computed when nothing has changed for some seconds."""
         if idle:
@@ -236,8 +284,8 @@ class Background:
         region = self.shown.region
         if region is None:
             raise UsageError("update: found no view, expected one to make a preview of")
-        if idle and len(self.strokes.read().values) < 2:
-            gate.cancel()  # no error while the first class is drawn
+        if idle and not self._follows(region):
+            gate.cancel()
         gate.check()
         drawn, model = self._train(gate)
         threads = self.options.threads

@@ -119,21 +119,33 @@ class DrawnStrokes:
     ----------
     drawing
         The strokes.
+
+    Attributes
+    ----------
+    failures
+        How often they could not be read.
     """
 
     def __init__(self, drawing: Drawing) -> None:
-        self._drawing = drawing
+        self._drawing, self.failures = drawing, 0
         self._planes: dict[int, Painted] = {}
         self._lock = threading.Lock()
         self._drawn: Drawn | None = None
 
     @property
-    def changed(self) -> bool:
-        """Whether the drawing has another version than :meth:`read` returned."""
-        return self._drawn is None or self._drawing.version != self._drawn.version
+    def version(self) -> int:
+        """Present version of the drawing; nothing is read."""
+        return self._drawing.version
 
     def read(self) -> Drawn:
         """Return the present strokes."""
+        try:
+            return self._read()
+        except Exception:
+            self.failures += 1
+            raise
+
+    def _read(self) -> Drawn:
         with self._lock:
             last, drawing = self._drawn, self._drawing
             version = drawing.version  # before the voxels: what is drawn meanwhile is read again next time

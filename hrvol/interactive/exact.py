@@ -20,19 +20,21 @@ from hrvol.interactive.drawing import Drawn
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.parts import TileParts, filtered, tokens_at
 from hrvol.interactive.preview import RawPreview
-from hrvol.interactive.regions import Region, region_parts
+from hrvol.interactive.region import Region
+from hrvol.interactive.regions import blocks_in, on_grid
 from hrvol.interactive.stroke_rows import Rows
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import FeatureSpec
 from hrvol.run.options import PredictOptions
 from hrvol.run.predict import plane_probabilities
+from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
 from hrvol.segment.strokes import choose_pixels
 from hrvol.training.strokes import TrainingPair, check_context, stroke_blocks
 from hrvol.training.tile_features import TileFeatures
 from hrvol.training.train import fit_model
-from hrvol.volume.grid.tiling import Tile
+from hrvol.volume.grid.tiling import Tile, intersection
 from hrvol.volume.volume import Volume
 
 if TYPE_CHECKING:
@@ -190,26 +192,41 @@ class ExactModels:
         return model
 
     def predict(self, region: Region, drawn: Drawn, model: Model, gate: Gate, threads: int) -> RawPreview:
-        """Return the probabilities of a region that a run with the model computes before class weights."""
+        """Return the probabilities of a region that a run with the model computes before class weights.
+
+        Raises
+        ------
+        MissingExtraError
+            The recipe has a CRF, and the library for it is not installed.
+        """
+        if model.recipe.crf is not None:
+            check_available()
         parts, step = self._parts, 2**region.level
-        height, width = (s.stop - s.start for s in (region.rows, region.columns))
+        shape, seen = parts.volume.shape, (region.rows, region.columns)
+        height, width = (-(-(s.stop - s.start) // step) for s in seen)
         total = np.zeros((len(model.classes), height, width), np.float32)
         featuriser = self.featuriser(gate)
-        options = PredictOptions(threads=threads)
-        for part in region_parts(parts.volume.shape, parts.tiles, region):
+        options = PredictOptions(crf=model.recipe.crf, threads=threads)
+        for block in blocks_in(shape, parts.tiles, region.box):
             gate.check()
-            rows, columns = (
-                slice(s.start - seen.start, s.stop - seen.start)
-                for s, seen in zip(part.box[1:], (region.rows, region.columns), strict=True)
-            )
-            total[:, rows, columns] = plane_probabilities(
-                parts.volume, region.plane, part.block, part.box, model, featuriser, options
-            )
+            box = intersection(block.core, region.box)
+            assert box is not None
+            grid = [
+                on_grid(s.start - of.start, s.stop - s.start, step)
+                for s, of in zip(box[1:], seen, strict=True)
+            ]
+            if grid[0] is None or grid[1] is None:
+                continue
+            plane = plane_probabilities(
+                parts.volume, region.plane, block, box, model, featuriser, options
+            )  # of all pixels: of some of them, the bits may differ
+            (rows, to_rows), (columns, to_columns) = grid[0], grid[1]
+            total[:, to_rows, to_columns] = plane[:, rows, columns]
         return RawPreview(
             region,
             step,
             model.classes,
-            np.ascontiguousarray(total[:, ::step, ::step]),
+            total,
             "recipe",
             True,
             True,

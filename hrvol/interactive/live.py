@@ -16,8 +16,10 @@ from hrvol.interactive.lane import Gate
 from hrvol.interactive.live_classifier import PER_CLASS, Basis, LiveClassifier
 from hrvol.interactive.parts import DeepPart, FilterPart, TileParts, TileValues
 from hrvol.interactive.preview import RawPreview
-from hrvol.interactive.regions import Region, RegionPart, TileKey, region_parts, tile_keys
-from hrvol.interactive.stages import ORDER, Stage, StageName
+from hrvol.interactive.region import Region
+from hrvol.interactive.regions import RegionPart, TileKey, count_tiles, on_grid, region_parts, tile_ranges
+from hrvol.interactive.results import ORDER, StageName
+from hrvol.interactive.stages import Stage
 from hrvol.interactive.stroke_rows import StrokeRows
 from hrvol.recipe.recipe import Recipe
 from hrvol.run.predict import PartView
@@ -174,13 +176,20 @@ class LivePreviews:
         RawPreview or None
             The last one; ``None`` if no tile has features yet.
         """
-        shape = self._parts.volume.shape
-        parts = tuple(region_parts(shape, self._parts.tiles, region))
-        self._note_bases(region, parts)
-        stages = self.usable(drawn)
-        chosen = self._choose(parts, stages)
-        if not any(values is not None for _, values in chosen.values()):
+        shape, tiles = self._parts.volume.shape, self._parts.tiles
+        rows, columns = tile_ranges(shape, tiles, region)
+        seen = [
+            key
+            for key in self._parts.visited  # others have no features
+            if key[0] == region.plane and key[1] in rows and key[2] in columns
+        ]
+        for stage in self.stages:
+            for key in seen:
+                self.note_basis(stage, key)
+        chosen = self._choose(seen, self.usable(drawn))
+        if not chosen:
             return None
+        parts = tuple(region_parts(shape, tiles, region, chosen))
         infos = drawn.infos()
         last = None
         for step in steps_of(region):
@@ -198,46 +207,26 @@ class LivePreviews:
             if values is not None:
                 self._bases[stage.name] = Basis.of(values)
 
-    def _note_bases(self, region: Region, parts: Sequence[RegionPart]) -> None:
-        """Fit the components of deep features of each stage to the first tile that is seen."""
-        for stage in self.stages:
-            for key in self._keys(region, parts).values():
-                self.note_basis(stage, key)
-
-    def _keys(self, region: Region, parts: Sequence[RegionPart]) -> dict[int, TileKey]:
-        """Return the key of each view, by its identity."""
-        shape, tiles = self._parts.volume.shape, self._parts.tiles
-        keys = {}
-        for part in parts:
-            for view in part.views:
-                place = np.array([[region.plane, view.tile.core[0], view.tile.core[2]]], np.int64)
-                z, row, column = (int(number) for number in tile_keys(shape, tiles, place)[0])
-                keys[id(view)] = (z, row, column)
-        return keys
-
     def _choose(
-        self, parts: Sequence[RegionPart], stages: Sequence[Stage]
-    ) -> dict[int, tuple[Stage | None, TileValues | None]]:
-        """Return the best stage that each view has features of, and the features."""
-        chosen: dict[int, tuple[Stage | None, TileValues | None]] = {}
-        for part in parts:
-            region = Region(part.box[0].start, part.box[1], part.box[2])
-            for view, key in self._keys(region, [part]).items():
-                chosen[view] = None, None
-                for stage in stages:
-                    if stage.features.uses_deep and stage.name not in self._bases:
-                        continue
-                    values = self._parts.get(stage, key)
-                    if values is not None:
-                        chosen[view] = stage, values
-                        break
+        self, keys: Sequence[TileKey], stages: Sequence[Stage]
+    ) -> dict[TileKey, tuple[Stage, TileValues]]:
+        """Return the best stage that each tile has features of, if any, and the features."""
+        chosen: dict[TileKey, tuple[Stage, TileValues]] = {}
+        for key in keys:
+            for stage in stages:
+                if stage.features.uses_deep and stage.name not in self._bases:
+                    continue
+                values = self._parts.get(stage, key)
+                if values is not None:
+                    chosen[key] = stage, values
+                    break
         return chosen
 
     def _preview(
         self,
         region: Region,
         parts: Sequence[RegionPart],
-        chosen: dict[int, tuple[Stage | None, TileValues | None]],
+        chosen: dict[TileKey, tuple[Stage, TileValues]],
         step: int,
         drawn: Drawn,
         infos: tuple[ClassInfo, ...],
@@ -246,13 +235,13 @@ class LivePreviews:
         height, width = (-(-(s.stop - s.start) // step) for s in (region.rows, region.columns))
         total = np.zeros((len(infos), height, width), np.float32)
         names = set()
-        complete = True
+        complete = len(chosen) == count_tiles(self._parts.volume.shape, self._parts.tiles, region)
         predicted: dict[Any, _Predicted] = {}
         for part in parts:
-            for view in part.views:
-                stage, values = chosen[id(view)]
-                fitted = None if stage is None else self.fit(stage, drawn, gate)
-                if fitted is None or values is None or len(fitted.classifier.classes) != len(infos):
+            for key, view in zip(part.keys, part.views, strict=True):
+                stage, values = chosen[key]
+                fitted = self.fit(stage, drawn, gate)
+                if fitted is None or len(fitted.classifier.classes) != len(infos):
                     complete = False
                     continue
                 gate.check()
@@ -304,16 +293,13 @@ def sampled(view: PartView, part: RegionPart, region: Region, step: int) -> Samp
     window, out, picks = [], [], []
     spans = zip(view.in_window, view.in_part, part.box[1:], (region.rows, region.columns), strict=True)
     for in_window, in_part, box, seen in spans:
-        first = box.start + in_part.start - seen.start  # in the region
-        skip = -first % step
-        count = len(range(skip, in_part.stop - in_part.start, step))
-        if count == 0:
+        grid = on_grid(box.start + in_part.start - seen.start, in_part.stop - in_part.start, step)
+        if grid is None:
             return None
-        window.append(slice(in_window.start + skip, in_window.stop, step))
-        out.append(slice((first + skip) // step, (first + skip) // step + count))
-        picks.append(slice(skip, None, step))
-    weight = view.weight[picks[0], picks[1]]
-    return Sampled((window[0], window[1]), (out[0], out[1]), weight)
+        window.append(slice(in_window.start + grid[0].start, in_window.stop, step))
+        out.append(grid[1])
+        picks.append(grid[0])
+    return Sampled((window[0], window[1]), (out[0], out[1]), view.weight[picks[0], picks[1]])
 
 
 def steps_of(region: Region) -> tuple[int, ...]:

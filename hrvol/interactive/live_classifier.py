@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from hrvol.interactive.lane import Gate
 from hrvol.interactive.parts import TileValues
 from hrvol.recipe.specs import ClassifierKind, ClassifierSpec
 from hrvol.segment.estimators.estimators import CHUNK, make_classifier
+from hrvol.segment.estimators.keywords import FOREST, classifier_settings, keywords_of
 from hrvol.segment.estimators.linear import linear_head
 
 TREES = 24
@@ -71,7 +73,7 @@ class Basis:
 class _Forest:
     """Forests whose trees are averaged."""
 
-    forests: tuple[Any, ...]
+    forests: tuple[tuple[Any, ...], ...]
 
     def probabilities(self, features: NDArray[np.float32], classes: int) -> NDArray[np.float64]:
         """Return ``(n, K)``; columns that were hidden in training were constant, so no tree reads them."""
@@ -79,9 +81,9 @@ class _Forest:
         count = 0
         values = np.asfortranarray(features)
         for forest in self.forests:
-            for member in forest.estimators_:
+            for member in forest:
                 total += member.tree_.predict(values)
-            count += len(forest.estimators_)
+            count += len(forest)
         total /= count
         return total
 
@@ -259,13 +261,29 @@ def _fit_line(features: NDArray[np.float32], labels: NDArray[Any], spec: Classif
 def _fit_forest(
     groups: list[NDArray[np.float32]], labels: NDArray[Any], spec: ClassifierSpec, seed: int, threads: int
 ) -> _Forest:
+    """Fit trees as a random forest does.
+
+    Not by scikit-learn's own forest: its threads set the warning filters of the process, and a fit beside
+    another one, of a model that is trained meanwhile, leaves none of them.
+    """
+    from sklearn.tree import DecisionTreeClassifier
+
     trees = max(1, min(spec.trees, TREES) // len(groups))
     forest = spec.model_copy(update={"kind": "forest", "trees": trees})
-    fitted = []
-    for number, features in enumerate(groups):
-        estimator = make_classifier(forest, features.shape[1], seed + number, threads)
-        fitted.append(estimator.fit(features, labels))
-    return _Forest(tuple(fitted))
+
+    def grow(group: int, number: int) -> Any:
+        features = groups[group]
+        rng = np.random.default_rng([seed, group, number])
+        options = keywords_of(FOREST, classifier_settings(forest, features.shape[1], seed))
+        del options["n_estimators"]
+        options["random_state"] = int(rng.integers(2**31))
+        counts = np.bincount(rng.integers(0, len(labels), len(labels)), minlength=len(labels))
+        return DecisionTreeClassifier(**options).fit(features, labels, sample_weight=counts)
+
+    with ThreadPoolExecutor(max(threads, 1), "hrvol-trees") as pool:
+        return _Forest(
+            tuple(tuple(pool.map(partial(grow, group), range(trees))) for group in range(len(groups)))
+        )
 
 
 def _shares(scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hrvol.features.filters.bank import classical_features
 from hrvol.features.weights.source import WeightsSource
+from hrvol.interactive.holds import Holds
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.recent import Recent
 from hrvol.interactive.regions import TileKey, tile_of
@@ -180,6 +181,7 @@ class TileParts:
         self.device, self.weights, self.disk = device, weights, disk
         self.memory: Recent[DeepPart | FilterPart] = Recent(memory)
         self._digests: Recent[str] = Recent(2**24)  # of images, by plane and window; 100 bytes each
+        self.holds = Holds(self.memory, lambda key: self._digests.get(self._name(key)))
         self._computed: set[tuple[Any, ...]] = set()
         self._computing = threading.Condition()
         self._visited: dict[TileKey, None] = {}
@@ -238,6 +240,7 @@ class TileParts:
         image = read_unit(self.volume, key[0], self.tile(key), self.window)
         digest = image_digest(image)
         self._digests.put(self._name(key), digest, 100)
+        self.holds.note(key, digest)
         return image
 
     def tokens(self, spec: FeatureSpec, image: NDArray[np.float32], gate: Gate, *, exact: bool) -> TokenGrids:

@@ -13,7 +13,9 @@ from hrvol.interactive.drawing import Drawn
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.live import Fitted
 from hrvol.interactive.parts import TileParts, TileValues
-from hrvol.interactive.regions import Region, TileKey
+from hrvol.interactive.region import Region
+from hrvol.interactive.regions import TileKey
+from hrvol.interactive.results import Place
 from hrvol.run.predict import entropy
 
 STEP = 4
@@ -29,24 +31,6 @@ _NEAR = 12  # pixels from a stroke or another place within which no place is cho
 _MOST = 2000  # candidates that are compared with each other
 
 _COMPARED = 2000  # pixels of strokes that candidates are compared with
-
-
-@dataclass(frozen=True)
-class Place:
-    """A place to draw at.
-
-    Attributes
-    ----------
-    plane, row, column
-        The voxel.
-    uncertainty
-        Mean entropy over log K around it, in 0..1.
-    """
-
-    plane: int
-    row: int
-    column: int
-    uncertainty: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from hrvol.arrays import most_likely, to_host
 from hrvol.classes import ClassInfo
-from hrvol.errors import UsageError
-from hrvol.interactive.regions import Region
-from hrvol.interactive.stages import StageName
+from hrvol.interactive.region import Region
+from hrvol.interactive.results import Preview, StageName
 from hrvol.run.predict import entropy
-from hrvol.segment.class_weights import problem_of, weighted
+from hrvol.segment.class_weights import weighted
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,65 +48,6 @@ class RawPreview:
     exact: bool
     complete: bool
     version: int
-
-
-@dataclass(frozen=True, eq=False)
-class Preview:
-    """What a session shows of a region.
-
-    Attributes
-    ----------
-    plane
-        Number of the plane.
-    rows, columns
-        Its pixels.
-    step
-        One value stands for ``step`` x ``step`` pixels, the upper left one of them.
-    classes
-        Classes in order of the probabilities.
-    labels
-        ``(y, x)`` uint16 class values; 0 where there are no probabilities yet.
-    probabilities
-        ``(K, y, x)`` float32 with sum 1, after class weights.
-    uncertainty
-        ``(y, x)`` float32: entropy over log K, 0 certain, 1 uniform.
-    stage
-        ``filters``, ``fast``, ``recipe`` or ``student``: the coarsest features of its tiles.
-    exact
-        Whether labels are those that a run with the model of these strokes writes.
-    complete
-        Whether there are labels of all pixels.
-    version
-        Of the strokes.
-    """
-
-    plane: int
-    rows: slice
-    columns: slice
-    step: int
-    classes: tuple[ClassInfo, ...]
-    labels: NDArray[np.uint16]
-    probabilities: NDArray[np.float32]
-    uncertainty: NDArray[np.float32]
-    stage: StageName
-    exact: bool
-    complete: bool
-    version: int
-
-
-def check_weights(weights: Mapping[int, float]) -> dict[int, float]:
-    """Return class weights as plain numbers by class value.
-
-    Raises
-    ------
-    UsageError
-        One is not finite or not above 0, or their ratio is too large.
-    """
-    plain = {int(value): float(weight) for value, weight in weights.items()}
-    problem = problem_of([1.0, *plain.values()])
-    if problem is not None:
-        raise UsageError(f"class weights: {problem}")
-    return plain
 
 
 def preview_of(raw: RawPreview, weights: Mapping[int, float]) -> Preview:

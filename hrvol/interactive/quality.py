@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.arrays import Shape3
-from hrvol.classes import ClassInfo
 from hrvol.device import cpus
 from hrvol.interactive.drawing import Drawn
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.parts import TileParts
+from hrvol.interactive.results import Quality
 from hrvol.interactive.stages import Stage
 from hrvol.interactive.stroke_rows import StrokeRows
 from hrvol.quality.metrics import Confusion, iou_per_class
@@ -23,31 +22,6 @@ from hrvol.segment.strokes import Samples, choose_listed
 from hrvol.training.tuning.cost import trial_spec
 from hrvol.training.tuning.folds import UNUSED, split_strokes
 from hrvol.training.tuning.held_out import FOLDS, PIXELS
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Agreement of classifiers with strokes that they were not trained on.
-
-    Attributes
-    ----------
-    classes
-        Classes that are drawn.
-    iou
-        IoU of each class on held-out pixels, in 0..1; NaN for one that could not be held out.
-    mean
-        Mean of those that are known.
-    description
-        What was held out, in words.
-    version
-        Of the strokes.
-    """
-
-    classes: tuple[ClassInfo, ...]
-    iou: tuple[float, ...]
-    mean: float
-    description: str
-    version: int
 
 
 def cross_validate(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
 
 V = TypeVar("V")
 
@@ -16,12 +16,14 @@ class Recent(Generic[V]):
     Parameters
     ----------
     most_bytes
-        Bytes of all values together; the most recent value is kept even if it is larger.
+        Bytes of all values together; the most recent value and those that are pinned are kept even if they
+        are larger.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self._most, self._bytes = most_bytes, 0
         self._values: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()
+        self._pinned: Callable[[Any], bool] = lambda key: False
         self._lock = threading.Lock()
 
     @property
@@ -39,6 +41,11 @@ class Recent(Generic[V]):
         with self._lock:
             self._most = max(self._most, most_bytes)
 
+    def pin(self, pinned: Callable[[Any], bool]) -> None:
+        """Do not drop the values of keys that satisfy a condition, until the next call."""
+        with self._lock:
+            self._pinned = pinned
+
     def get(self, key: Hashable) -> V | None:
         """Return a value, which becomes the most recent one, or ``None``."""
         with self._lock:
@@ -54,9 +61,11 @@ class Recent(Generic[V]):
                 self._bytes -= self._values.pop(key)[1]
             self._values[key] = value, nbytes
             self._bytes += nbytes
-            while self._bytes > self._most and len(self._values) > 1:
-                _, (_, dropped) = self._values.popitem(last=False)
-                self._bytes -= dropped
+            if self._bytes > self._most:
+                for other in [one for one in self._values if one != key and not self._pinned(one)]:
+                    if self._bytes <= self._most:
+                        break
+                    self._bytes -= self._values.pop(other)[1]
 
     def clear(self) -> None:
         """Drop all values."""

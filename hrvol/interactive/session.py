@@ -13,18 +13,15 @@ from typing import Any, Literal
 
 from hrvol.arrays import Shape3
 from hrvol.device import choose_device, cpus
-from hrvol.errors import InputError, UsageError
+from hrvol.errors import InputError
 from hrvol.features.weights.source import WeightsSource
-from hrvol.interactive.answers import Scope
 from hrvol.interactive.background import Background
 from hrvol.interactive.drawing import Drawing
 from hrvol.interactive.lane import Ticket
+from hrvol.interactive.listeners import Unsubscribe
 from hrvol.interactive.options import MEMORY, SessionOptions
-from hrvol.interactive.places import Place
-from hrvol.interactive.preview import Preview
-from hrvol.interactive.quality import Quality
-from hrvol.interactive.regions import Region
-from hrvol.interactive.shown import Unsubscribe
+from hrvol.interactive.region import visible_region
+from hrvol.interactive.results import Place, Preview, Quality, Scope
 from hrvol.interactive.students import open_student
 from hrvol.interactive.tile_cache import MOST_BYTES, cache_dir
 from hrvol.recipe.recipe import Recipe
@@ -141,13 +138,17 @@ class Session:
 
     @property
     def live(self) -> bool:
-        """Whether previews follow the strokes and the view; else :meth:`update` makes one."""
+        """Whether previews follow the strokes and the view; else :meth:`update` makes one.
+
+        The exact preview follows only in views of at most 64 tiles: further out :meth:`update` computes it.
+        """
         return self._work.live
 
     @live.setter
     def live(self, value: bool) -> None:
         self._work.live = bool(value)
         if self._work.live:
+            self._work.forget_errors()
             self._work.start()
 
     @property
@@ -189,14 +190,7 @@ class Session:
         UsageError
             Nothing of it is inside of the volume.
         """
-        _, height, width = self.shape
-        region = Region(plane, _bounded(rows, height), _bounded(columns, width), level).clipped(self.shape)
-        if region is None or level < 0:
-            raise UsageError(
-                f"view: found plane {plane}, rows {rows}, columns {columns}, level {level};"
-                f" expected pixels of a volume of shape {self.shape}"
-            )
-        self._work.look(region)
+        self._work.look(visible_region(self.shape, plane, rows, columns, level))
 
     def update(self) -> Ticket[Preview]:
         """Make previews of the present strokes and view, the last of them exact, which the ticket returns.
@@ -206,12 +200,22 @@ class Session:
         return self._work.update()
 
     def preview(self) -> Preview | None:
-        """Return the present preview, or ``None`` before the first one."""
+        """Return the present preview, or ``None`` before the first one and while strokes give none."""
         return self._work.shown.preview
 
     def on_preview(self, function: Callable[[Preview], None]) -> Unsubscribe:
-        """Call a function with each new preview, in a thread of the session."""
+        """Call a function with each new preview, in a thread of the session.
+
+        It may not wait for what the session computes.
+        """
         return self._work.listeners.add("preview", function)
+
+    def on_nothing(self, function: Callable[[], None]) -> Unsubscribe:
+        """Call a function, without arguments, when the preview is gone: fewer than two classes are drawn.
+
+        It is called in order with those of :meth:`on_preview`, in a thread of the session.
+        """
+        return self._work.listeners.add("nothing", function)
 
     def on_error(self, function: Callable[[str], None]) -> Unsubscribe:
         """Call a function with each error, one line of text, in a thread of the session."""
@@ -273,6 +277,14 @@ class Session:
         """
         return self.request_model().result()
 
+    def request_model_bytes(self) -> Ticket[bytes]:
+        """Begin to train, see :meth:`model_bytes`."""
+        return self._work.model_bytes()
+
+    def model_bytes(self) -> bytes:
+        """Return the bytes of the ``*.hrvol`` file of :meth:`model`."""
+        return self.request_model_bytes().result()
+
     def cancel(self) -> None:
         """Cancel everything that is computed, and the tickets of it."""
         self._work.cancel()
@@ -291,14 +303,12 @@ class Session:
         while not self._closed.is_set():
             self._changed.wait(_POLL)
             self._changed.clear()
+            work = self._work
             try:
-                if self._work.live and self._work.strokes.changed:
-                    self._work.start()
-            except Exception as error:  # strokes that cannot be read now may be read later
-                self._work.failed(error)
+                if work.live and work.unread:  # they may be readable later
+                    self._closed.wait(_LATER)
+                if work.live and (work.unread or work.started != work.strokes.version):
+                    work.start()
+            except Exception as error:  # of a drawing that cannot name its version
+                work.failed(error)
                 self._closed.wait(_LATER)
-
-
-def _bounded(span: slice, length: int) -> slice:
-    """Return a slice with explicit bounds, which may lie outside; it does not count from the end."""
-    return slice(span.start or 0, length if span.stop is None else span.stop)

@@ -2,55 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
 
-from hrvol.interactive.preview import Preview, RawPreview, check_weights, preview_of
-from hrvol.interactive.regions import Region
-from hrvol.interactive.stages import ORDER
-
-LOG = logging.getLogger("hrvol.interactive")
-
-Event = Literal["preview", "error", "progress"]
-
-Unsubscribe = Callable[[], None]
-
-
-class Listeners:
-    """Functions that are called with the events of a session."""
-
-    def __init__(self) -> None:
-        self._functions: dict[Event, list[Callable[..., None]]] = {"preview": [], "error": [], "progress": []}
-        self._lock = threading.Lock()
-
-    def add(self, event: Event, function: Callable[..., None]) -> Unsubscribe:
-        """Call a function with all events of a kind, until the function that is returned is called."""
-        with self._lock:
-            self._functions[event].append(function)
-
-        def forget() -> None:
-            with self._lock:
-                if function in self._functions[event]:
-                    self._functions[event].remove(function)
-
-        return forget
-
-    def tell(self, event: Event, *values: Any) -> None:
-        """Call the functions; what they raise is logged."""
-        with self._lock:
-            functions = list(self._functions[event])
-        for function in functions:
-            try:
-                function(*values)
-            except Exception:
-                LOG.exception("a function that was called with a %s failed", event)
+from hrvol.interactive.listeners import Listeners
+from hrvol.interactive.preview import RawPreview, preview_of
+from hrvol.interactive.region import Region
+from hrvol.interactive.results import ORDER, Preview, check_weights
 
 
 class Shown:
     """The best preview of what is seen, with class weights.
+
+    Listeners are called one after the other, in the order of what is shown: they may not wait for a preview.
 
     Parameters
     ----------
@@ -60,9 +25,11 @@ class Shown:
 
     def __init__(self, listeners: Listeners) -> None:
         self._listeners = listeners
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the fields; held for moments
+        self._showing = threading.RLock()  # held while listeners are called; taken before the other
         self._raw: RawPreview | None = None
         self._weights: Mapping[int, float] = MappingProxyType({})
+        self._empty = -1  # version of strokes that gave no preview: earlier ones are not shown any more
         self.preview: Preview | None = None
         self.region: Region | None = None
 
@@ -82,10 +49,21 @@ class Shown:
             same = held is not None and (held.region, held.version) == (raw.region, raw.version)
             newest = held is None or raw.version >= held.version or held.region != raw.region
             better = held is None or not same or _rank(raw) >= _rank(held)
-            chosen = raw.region == self.region and newest and better
+            chosen = raw.region == self.region and newest and better and raw.version > self._empty
             if chosen:
                 self._raw = raw
-        return self._show(raw) if chosen else preview_of(raw, self._weights)
+        found = self._show(raw) if chosen else None
+        return preview_of(raw, self._weights) if found is None else found
+
+    def clear(self, version: int) -> None:
+        """Show nothing: strokes of this version give no preview."""
+        with self._showing:
+            with self._lock:
+                self._empty = max(self._empty, version)
+                if self._raw is None or self._raw.version > version:
+                    return
+                self._raw = self.preview = None
+            self._listeners.tell("nothing")
 
     def weigh(self) -> None:
         """Show the present preview again, with the present class weights."""
@@ -93,13 +71,18 @@ class Shown:
         if raw is not None:
             self._show(raw)
 
-    def _show(self, raw: RawPreview) -> Preview:
-        found = preview_of(raw, self._weights)
-        with self._lock:
-            if self._raw is raw:
+    def _show(self, raw: RawPreview) -> Preview | None:
+        """Show a preview; ``None`` if another one has replaced it meanwhile."""
+        with self._showing:
+            if self._raw is not raw:
+                return None
+            found = preview_of(raw, self._weights)
+            with self._lock:
+                if self._raw is not raw:
+                    return None
                 self.preview = found
-        self._listeners.tell("preview", found)
-        return found
+            self._listeners.tell("preview", found)
+            return found
 
 
 def _rank(raw: RawPreview) -> tuple[bool, bool, bool, int, int]:

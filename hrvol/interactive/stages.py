@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from hrvol.interactive.results import StageName
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import DeepSpec, FeatureSpec
-
-StageName = Literal["filters", "fast", "recipe", "student"]
-
-ORDER: tuple[StageName, ...] = ("filters", "fast", "recipe", "student")
-"""Names of stages, coarse to fine."""
 
 _FAST_OFFSETS = 2
 

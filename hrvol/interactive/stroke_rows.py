@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 
 from hrvol.interactive.parts import TileParts
 from hrvol.interactive.regions import TileKey, tile_keys
-from hrvol.interactive.stages import Stage, StageName
+from hrvol.interactive.results import StageName
+from hrvol.interactive.stages import Stage
 from hrvol.segment.strokes import StrokePixels
+
+_MOST = 3
+"""Times the pixels of one version of strokes, whose features are kept: those of other versions, too."""
+
+_FEW = 4000  # pixels whose features are always kept
 
 
 class Rows:
@@ -54,7 +60,7 @@ class StrokeRows:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[TileKey, ...]]:
         """Return the features of pixels as far as they are known.
 
-        Features of other pixels are forgotten.
+        Features of other pixels are kept for a while: threads may work with different versions of strokes.
 
         Returns
         -------
@@ -69,7 +75,8 @@ class StrokeRows:
         self, stage: Stage, pixels: StrokePixels
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[TileKey, ...]]:
         kept = self._rows.get(stage.name, {})
-        rows: dict[TileKey, Rows] = {}
+        rows = dict(kept)
+        own: dict[TileKey, Rows] = {}
         found: list[NDArray[np.float32]] = []
         known = np.zeros(len(pixels), bool)
         missing, indices = [], []
@@ -87,8 +94,9 @@ class StrokeRows:
             known[chosen[there]] = True
             indices.append(chosen[there])
             found.append(of_tile.features[where[there]])
-            rows[tile] = of_tile
-        self._rows[stage.name] = rows
+            rows[tile], own[tile] = of_tile, Rows(keys[there], found[-1])
+        many = sum(len(each.keys) for each in rows.values()) > _MOST * max(len(pixels), _FEW)
+        self._rows[stage.name] = own if many else rows
         features = np.concatenate(found) if found else np.empty((0, 0), np.float32)
         order = np.concatenate(indices) if indices else np.empty(0, np.intp)
         return features[np.argsort(order, kind="stable")], known, tuple(missing)
@@ -112,10 +120,9 @@ class StrokeRows:
         new = values.at(places[~there, 1] - top, places[~there, 2] - left)
         if rows is None:
             return Rows(keys, new)  # in order: pixels are sorted by row and column
-        where, _ = rows.find(keys)
-        features = np.empty((len(keys), new.shape[1]), np.float32)
-        features[there], features[~there] = rows.features[where[there]], new
-        return Rows(keys, features)
+        merged = np.concatenate([rows.keys, keys[~there]])
+        order = np.argsort(merged, kind="stable")
+        return Rows(merged[order], np.concatenate([rows.features, new])[order])
 
 
 def by_tile(parts: TileParts, pixels: StrokePixels) -> Iterator[tuple[TileKey, NDArray[np.intp]]]:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from hrvol.classes import ClassInfo, default_classes
 from hrvol.errors import StrokesError
+from hrvol.interactive.protocols import PaintedStrokes
 from hrvol.volume.drawing_store.as_strokes import strokes_of
-from hrvol.volume.drawing_store.store import DrawingStore
+from hrvol.volume.drawing_store.drawer import Drawer
 from hrvol.volume.guard import keep_inputs
 from hrvol.volume.storage.location import Location
 from hrvol.volume.strokes.merge import Conflicts
@@ -23,7 +24,7 @@ from hrvol.volume.volume import Volume
 
 
 def import_strokes(
-    store: DrawingStore,
+    store: PaintedStrokes,
     source: Any,
     volume: Volume | None = None,
     *,
@@ -31,7 +32,7 @@ def import_strokes(
     conflicts: Conflicts = "error",
     storage_options: Mapping[str, Any] | None = None,
 ) -> int:
-    """Draw strokes of another origin, as one step of undo.
+    """Draw strokes of another origin, as one step of undo, or several if another thread draws meanwhile.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def import_strokes(
 
 
 def export_strokes(
-    store: DrawingStore, path: str | Path | Location, like: Volume | None = None, *, overwrite: bool = False
+    store: Drawer, path: str | Path | Location, like: Volume | None = None, *, overwrite: bool = False
 ) -> None:
     """Write what is drawn, saved or not, to a file or store.
 
@@ -112,7 +113,7 @@ def _infos(strokes: Strokes, names: Sequence[str] | None) -> tuple[ClassInfo, ..
     return default_classes(range(1, len(names) + 1), names)
 
 
-def _value_of(store: DrawingStore, info: ClassInfo) -> int:
+def _value_of(store: PaintedStrokes, info: ClassInfo) -> int:
     """Return the value in the store of a class of the source, which is added if no class has its name."""
     for known in store.classes:
         if known.name == info.name:
@@ -131,7 +132,7 @@ def _planes(strokes: Strokes) -> Iterator[tuple[tuple[NDArray[Any], ...], NDArra
 
 
 def _draw(
-    store: DrawingStore,
+    store: PaintedStrokes,
     where: tuple[NDArray[Any], ...],
     drawn: NDArray[Any],
     values: Mapping[int, int],
@@ -152,7 +153,7 @@ def _mapped(drawn: NDArray[Any], values: Mapping[int, int]) -> NDArray[np.int64]
     return new
 
 
-def _check_conflicts(store: DrawingStore, strokes: Strokes, infos: Sequence[ClassInfo]) -> None:
+def _check_conflicts(store: PaintedStrokes, strokes: Strokes, infos: Sequence[ClassInfo]) -> None:
     """Raise a :class:`StrokesError` that names the first voxel that both draw with different classes."""
     known = {info.name: info.value for info in store.classes}
     values = {info.value: known.get(info.name, -1) for info in infos}

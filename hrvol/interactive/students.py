@@ -11,7 +11,8 @@ from hrvol.arrays import softmax, to_host
 from hrvol.errors import ModelError
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.preview import RawPreview
-from hrvol.interactive.regions import Region
+from hrvol.interactive.region import Region
+from hrvol.interactive.regions import on_grid
 from hrvol.run.students.predict_student import cell_scores, read_cells, run_lattice, shifted
 from hrvol.segment.model.model import Model, load_model
 from hrvol.segment.student.backend import choose_backend
@@ -44,24 +45,30 @@ def student_preview(
     assert isinstance(student, StudentClassifier)
     lattice = run_lattice(volume.shape, student, device)
     runner = load_runner(student, device, _backend(device))
-    raw = read_cells(volume, region.box, lattice)
-    step = 2**region.level
-    height, width = (s.stop - s.start for s in (region.rows, region.columns))
+    step, seen = 2**region.level, (region.rows, region.columns)
+    height, width = (-(-(s.stop - s.start) // step) for s in seen)
     total = np.zeros((len(model.classes), height, width), np.float32)
 
     def predict(cell: tuple[slice, slice, slice]) -> None:
         gate.check()
         shared = intersection(cell, region.box)
         assert shared is not None
-        inside, within = shifted(shared, region.box), shifted(shared, cell)
-        scores = cell_scores(raw, lattice, region.box, cell, model, runner)
+        grid = [
+            on_grid(s.start - of.start, s.stop - s.start, step)
+            for s, of in zip(shared[1:], seen, strict=True)
+        ]
+        if grid[0] is None or grid[1] is None:
+            return
+        raw = read_cells(volume, shared, lattice)  # cell by cell: the region may be a whole plane
+        scores = cell_scores(raw, lattice, shared, cell, model, runner)
         found = to_host(scores.placed(softmax(scores.values)))
-        total[(slice(None), *inside[1:])] = found[(slice(None), *within)][:, 0]
+        within = found[(slice(None), *shifted(shared, cell))][:, 0]
+        (rows, to_rows), (columns, to_columns) = grid[0], grid[1]
+        total[:, to_rows, to_columns] = within[:, rows, columns]
 
     for _ in runner.each(predict, list(lattice.cells(region.box)), threads):
         gate.check()
-    probabilities = np.ascontiguousarray(total[:, ::step, ::step])
-    return RawPreview(region, step, model.classes, probabilities, "student", False, True, version)
+    return RawPreview(region, step, model.classes, total, "student", False, True, version)
 
 
 @lru_cache(maxsize=2)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import (
@@ -20,12 +23,15 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from hrvol.classes import ClassInfo, default_classes
 from hrvol.errors import UsageError
 from hrvol.napari.background import Background
 from hrvol.napari.complete_request import completing, copy_command_line
+from hrvol.napari.folders import new_model
 from hrvol.napari.hub import Hub
 from hrvol.napari.job_box import JobBox
-from hrvol.napari.layers import classes_of, look_of_classes
+from hrvol.napari.layers import classes_of, look_of_classes, plane_of
+from hrvol.napari.merge_box import MergeBox
 from hrvol.napari.notify import inform, reported
 from hrvol.napari.region_field import PLANE, RegionField
 from hrvol.napari.requests import ClusterRequest, absolute
@@ -58,7 +64,8 @@ class ClusterPanel(QWidget):
         self.hub = hub
         self._background = Background(self)
         self.labels: Any = None
-        self.volume, self.region = VolumeField(hub.viewer), RegionField(hub.viewer)
+        self.volume = VolumeField(hub.viewer)
+        self.region = RegionField(hub.viewer, self.volume.layer)
         self.region.choose(PLANE)
         self.recipe = narrow(QComboBox())
         self.recipe.addItems(_PRESETS)
@@ -90,7 +97,9 @@ class ClusterPanel(QWidget):
             reported(self.make_strokes),
             "Copy the inner parts of the chosen classes on the present plane to the layer of strokes",
         )
+        self.merging = MergeBox(hub)
         self._lay_out()
+        self.merging.changed.connect(self._list_merged)
         self.volume.changed.connect(self._suggest_output)
         self.classes.valueChanged.connect(lambda value: self.merge.setEnabled(not value))
         self.job.changed.connect(lambda: self.run_button.setEnabled(not self.job.running))
@@ -120,6 +129,7 @@ class ClusterPanel(QWidget):
         layout.addLayout(row(self.run_button, self.copy_button))
         layout.addWidget(self.job)
         layout.addWidget(self.found)
+        layout.addWidget(self.merging)
         layout.addStretch(1)
         self.found.hide()
         guard_wheel(self, self.recipe, self.classes, self.merge, self.clusters)
@@ -154,11 +164,17 @@ class ClusterPanel(QWidget):
 
     def begin(self, request: ClusterRequest) -> None:
         """Start the search."""
+        chosen = request.model
+        model = chosen or str(new_model(Path(request.output).name.split(".")[0] or "classes"))
+        request = replace(request, model=model)  # always: its clusters can be merged again
 
         def show(_: Any) -> None:
+            self.merging.close_search()
             self.show_classes(self.hub.open_labels(request.output))
-            if request.model:
-                self.hub.model_chosen.emit(request.model)
+            if self.labels is not None:
+                self.merging.open(request.volume, model, request.region, self.labels)
+            if chosen:
+                self.hub.model_chosen.emit(chosen)
 
         self.job.start(request.arguments(), show, name=request.output)
         self.fresh.setChecked(False)  # the next start resumes it
@@ -166,12 +182,25 @@ class ClusterPanel(QWidget):
     def show_classes(self, labels: Any) -> None:
         """List the classes of a Labels layer."""
         self.labels = labels
-        self.list.clear()
         if labels is None:
+            self.list.clear()
             return
         about = {"features": labels.features, "colormap": labels.colormap}
         values = [int(value) for value in labels.features.get("index", ()) if value]
-        for info in classes_of(about, values):
+        self._list(classes_of(about, values))
+        self.found.show()
+
+    def _list_merged(self) -> None:
+        """List the classes of the preview, or else those of the search."""
+        infos = self.merging.infos
+        if infos is None:
+            self.show_classes(self.labels)
+        else:
+            self._list(infos)
+
+    def _list(self, infos: Sequence[ClassInfo]) -> None:
+        self.list.clear()
+        for info in map(_as_cluster, infos):
             item = QListWidgetItem(info.name)
             swatch = QPixmap(14, 14)
             swatch.fill(QColor(*info.colour))
@@ -180,7 +209,6 @@ class ClusterPanel(QWidget):
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
             item.setCheckState(Qt.CheckState.Unchecked)
             self.list.addItem(item)
-        self.found.show()
 
     def make_strokes(self) -> None:
         """Add the inner parts of the chosen classes, on the present plane, to the layer of strokes."""
@@ -194,19 +222,41 @@ class ClusterPanel(QWidget):
             raise UsageError("strokes: found no chosen class, expected at least one")
         if self.labels is None or self.labels not in self.hub.viewer.layers:
             raise UsageError("strokes: the layer of the classes is gone, expected to find classes first")
-        data = self.labels.data[0] if self.labels.multiscale else self.labels.data
-        plane = int(self.hub.viewer.dims.current_step[-3]) if data.ndim > 2 else None
-        values = np.asarray(data if plane is None else data[plane])
-        drawn = strokes_of(values, [info.value for info in chosen])
-        if not drawn.any():
-            raise UsageError("strokes: found none of the chosen classes on this plane")
+        labels, board = self.labels, self.hub.board
+        data = labels.data[0] if labels.multiscale else labels.data
+        shown = plane_of(self.hub.viewer, labels)
+        if shown is None:
+            raise UsageError("strokes: found a place outside of the classes, expected one of their planes")
+        plane = shown if data.ndim > 2 else None
+        merged = None
+        if self.merging.infos is not None:
+            merged = self.merging.values(shown)
+            if merged is None:
+                raise UsageError("strokes: found no preview of this plane, expected to preview it first")
+
+        def draw() -> NDArray[Any]:
+            values = np.asarray(data if plane is None else data[plane]) if merged is None else merged
+            drawn = strokes_of(values, [info.value for info in chosen])
+            if not drawn.any():
+                raise UsageError("strokes: found none of the chosen classes on this plane")
+            return drawn
+
+        def add(drawn: NDArray[Any]) -> None:
+            if board is not self.hub.board:
+                raise UsageError("strokes: found other strokes open by now, expected those of before")
+            self._add(drawn, plane, data.shape, chosen)
+
+        self._background.call(draw, add)
+
+    def _add(self, drawn: NDArray[Any], plane: int | None, shape: tuple[int, ...], chosen: Any) -> None:
+        """Draw on a plane of the strokes that are open, or of a layer."""
         board = self.hub.board
-        if board is not None and tuple(data.shape) == board.store.array().shape:
+        if board is not None and tuple(shape) == board.store.array().shape:
             count = board.draw(plane or 0, drawn, chosen)
             self.hub.strokes_added.emit()
             inform(f"{count:,} pixels were added to {board.store.source}")
             return
-        layer = self._strokes_layer(data.shape, drawn.dtype, chosen)
+        layer = self._strokes_layer(shape, drawn.dtype, chosen)
         where = np.nonzero(drawn)
         places = where if plane is None else (np.full(len(where[0]), plane), *where)
         layer.data_setitem(places, drawn[where])
@@ -243,6 +293,12 @@ class ClusterPanel(QWidget):
             path = str(self.volume.folder() / f"{self.volume.name()}-classes.ome.zarr")
             self.output.set_path(path)
             self.output.setProperty("suggested", absolute(path))
+
+
+def _as_cluster(info: ClassInfo) -> ClassInfo:
+    """Return a class with a name that no class of strokes has by default: clusters mean nothing yet."""
+    (default,) = default_classes((info.value,))
+    return replace(info, name=f"cluster {info.value}") if info.name == default.name else info
 
 
 def _icon(pixmap: QPixmap) -> Any:

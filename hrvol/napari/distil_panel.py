@@ -49,7 +49,8 @@ class DistilPanel(QWidget):
         super().__init__()
         self.hub = hub
         self._background = Background(self)
-        self.volume, self.region = VolumeField(hub.viewer), RegionField(hub.viewer)
+        self.volume = VolumeField(hub.viewer)
+        self.region = RegionField(hub.viewer, self.volume.layer)
         self.model = PathField("Choose the teacher", "Models (*.hrvol)", hint="the teacher, *.hrvol")
         self.output = PathField("Choose the student's file", "Models (*.hrvol)", save=True, hint="*.hrvol")
         self.minutes = QDoubleSpinBox()

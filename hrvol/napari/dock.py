@@ -16,6 +16,7 @@ from hrvol.napari.models import listen
 from hrvol.napari.painting.panel import PaintPanel
 from hrvol.napari.segment_panel import SegmentPanel
 from hrvol.napari.similar_panel import SimilarPanel
+from hrvol.napari.window_guard import guard
 
 _WIDTH = 380  # pixels
 
@@ -72,7 +73,7 @@ class Dock(QWidget):
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.hub.jobs.closing.emit()
         if event.type() in (QEvent.Type.Show, QEvent.Type.ParentChange) and self.window() is not self:
-            self.hub.jobs.guard(self.window())
+            guard(self.window(), self.hub.jobs)
         return bool(super().event(event))
 
 

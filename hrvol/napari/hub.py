@@ -25,6 +25,8 @@ class Hub(QObject):
 
     model_chosen = Signal(str)
     """Path of a model that was opened, trained or distilled."""
+    weights_chosen = Signal(str)
+    """Class weights of the model that was trained last, as a line of text."""
     strokes_added = Signal()
     """A panel drew in the strokes that are open."""
 

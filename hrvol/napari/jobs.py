@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import cast
 
-from qtpy.QtCore import QEvent, QObject, Signal
+from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from hrvol.napari.process import Process
@@ -31,13 +32,15 @@ class Jobs(QObject):
         super().__init__(parent)
         self._lasting: dict[str, Process] = {}
         self._short: list[Process] = []
-        self._window: QWidget | None = None
+        self._savers: list[Callable[[], bool]] = []
 
-    def guard(self, window: QWidget) -> None:
-        """Ask before a window closes while lasting processes run."""
-        if window is not self._window:
-            self._window = window
-            window.installEventFilter(self)
+    def window(self) -> QWidget:
+        """Return the window of the dock."""
+        return cast(QWidget, cast(QWidget, self.parent()).window())
+
+    def save_first(self, function: Callable[[], bool]) -> None:
+        """Call a function before the window closes, which stays open if it returns ``False``."""
+        self._savers.append(function)
 
     def add(self, process: Process, name: str = "") -> None:
         """Keep a process; a lasting one has a name, such as its output."""
@@ -56,7 +59,7 @@ class Jobs(QObject):
 
     def ask(self, names: list[str]) -> str:
         """Ask what becomes of running processes."""
-        box = QMessageBox(self._window)
+        box = QMessageBox(self.window())
         box.setIcon(QMessageBox.Icon.Question)
         box.setWindowTitle("hrvol")
         box.setText("hrvol is still working on\n" + "\n".join(names))
@@ -71,19 +74,17 @@ class Jobs(QObject):
         clicked = box.clickedButton()
         return KEEP if clicked is keep else STOP if clicked is stop else STAY
 
-    def eventFilter(self, watched: Any, event: Any) -> bool:
-        """Ask when the window is about to close."""
-        if event.type() != QEvent.Type.Close:
-            return False
+    def may_close(self) -> str | None:
+        """Ask whether the window may close: return what becomes of processes; ``None``: it stays open."""
         running = self.running()
         choice = self.ask(sorted(running)) if running else KEEP
-        if choice == STAY:
-            event.ignore()
-            return True
+        return None if choice == STAY or not all(save() for save in self._savers) else choice
+
+    def close(self, choice: str) -> None:
+        """End what ends with the window."""
         if choice == STOP:
-            for process in running.values():
+            for process in self.running().values():
                 process.stop()
         for process in self._short:
             process.kill()
         self.closing.emit()
-        return False

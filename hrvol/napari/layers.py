@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.classes import ClassInfo, default_classes, default_colour
+from hrvol.errors import UsageError
+from hrvol.interactive.protocols import ShownVolume
+from hrvol.progress import format_size
 from hrvol.text import printable
 from hrvol.volume.chunk_cache import ChunkCache
 from hrvol.volume.pictures import Picture
@@ -19,8 +22,8 @@ from hrvol.volume.voxel_array import VoxelArray
 
 LayerData = tuple[Any, dict[str, Any], str]
 
-EDITABLE = 2**26
-"""Most voxels of single-level labels that are loaded into memory, so that they can be painted on."""
+EDITABLE = 64 * 2**20
+"""Most bytes of single-level labels that are loaded into memory, so that they can be painted on."""
 
 _CACHE = 512 * 2**20  # bytes of decoded chunks of all volumes that are shown
 
@@ -37,10 +40,22 @@ def shared_cache() -> ChunkCache:
     return ChunkCache(_CACHE)
 
 
+class LazyLabels(VoxelArray):
+    """Labels that are read when they are shown, and explain why nobody can paint on them."""
+
+    def __setitem__(self, key: Any, values: Any) -> None:
+        raise UsageError(
+            f"{self.volume.source}: found labels of {format_size(self.nbytes)} or still being written,"
+            f" which are read-only, expected at most {format_size(EDITABLE)}:"
+            " paint strokes in the panel Paint"
+        )
+
+
 def layer_of(picture: Picture) -> LayerData:
     """Return data, properties and type of the layer that shows a picture.
 
-    Volumes are lazy and keep their levels. Probabilities and uncertainty are hidden at first.
+    Volumes are lazy and keep their levels, but for small labels of one level, which can be painted on.
+    Probabilities and uncertainty are hidden at first.
     """
     first = picture.finest
     about = placed(first) | {"name": picture.name, "metadata": {_ENTRY: {"source": first.source}}}
@@ -51,8 +66,10 @@ def layer_of(picture: Picture) -> LayerData:
     else:
         data = arrays[0]
     if picture.kind == "labels":
-        if len(arrays) == 1 and data.size <= EDITABLE and picture.settled:
+        if len(arrays) == 1 and arrays[0].nbytes <= EDITABLE and picture.settled:
             data = np.asarray(data)
+        elif len(arrays) == 1:  # napari lets nobody paint on several levels
+            data = LazyLabels(first, shared_cache() if picture.settled else None)
         return data, about | look_of_classes(picture.classes), "labels"
     if picture.kind == "image":
         limits = contrast(picture.levels[-1])
@@ -67,7 +84,17 @@ def layer_of(picture: Picture) -> LayerData:
     return data, about | {"colormap": Colormap(colours, name=info.name), "blending": "additive"}, "image"
 
 
-def placed(volume: Volume) -> dict[str, Any]:
+def shown_levels(name: str, levels: Sequence[ShownVolume]) -> LayerData:
+    """Return data, properties and type of the layer that shows a volume of a server, level by level.
+
+    The layer names no source, as paths on the server mean nothing here.
+    """
+    volumes: Any = tuple(levels)
+    data, about, kind = layer_of(Picture("image", name, volumes))
+    return data, about | {"metadata": {}}, kind
+
+
+def placed(volume: ShownVolume) -> dict[str, Any]:
     """Return the properties of a layer that place a volume in the world."""
     n = volume.ndim
     about: dict[str, Any] = {
@@ -119,6 +146,18 @@ def contrast(volume: Volume) -> tuple[float, float] | None:
     if not low < high:
         low, high = float(finite.min()), float(finite.max())
     return (low, high) if low < high else (low, low + 1.0)
+
+
+def plane_of(viewer: Any, layer: Any) -> int | None:
+    """Return the plane of a layer that is shown, by its place in the world; ``None`` outside of the layer.
+
+    Steps of the viewer's sliders are of the range of all layers, and are no planes of one of them.
+    """
+    if layer.ndim < 3:
+        return 0
+    finest = layer.data[0] if layer.multiscale else layer.data
+    plane = round(float(layer.world_to_data(viewer.dims.point)[-3]))
+    return plane if 0 <= plane < finest.shape[-3] else None
 
 
 def source_of(layer: Any) -> str | None:

@@ -29,6 +29,7 @@ def request_of(output: str) -> SegmentRequest:
         probabilities=_flag(made, "probabilities"),
         uncertainty=_flag(made, "uncertainty"),
         skip_background=made.get("mask") is not None,
+        class_weights=_weights(made),
     )
 
 
@@ -41,6 +42,18 @@ def _text(made: dict[str, Any], key: str) -> str:
 def _flag(made: dict[str, Any], key: str) -> bool:
     outputs = made.get("outputs")
     return isinstance(outputs, dict) and outputs.get(key) is True
+
+
+def _weights(made: dict[str, Any]) -> tuple[tuple[str, float], ...]:
+    """Return the class weights that were requested; those that were chosen by fractions were not."""
+    values = made.get("class_weights")
+    if not isinstance(values, dict) or "fractions" in made:
+        return ()
+    return tuple(
+        (str(name), float(factor))
+        for name, factor in values.items()
+        if isinstance(factor, int | float) and factor != 1
+    )
 
 
 def _region(made: dict[str, Any]) -> Box | None:

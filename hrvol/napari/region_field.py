@@ -10,6 +10,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QLabel, QSpinBox, QVBoxLayout, QWidget
 
 from hrvol.errors import UsageError
+from hrvol.napari.layers import plane_of
 from hrvol.napari.regions import rectangle_region, shape_corners
 from hrvol.napari.requests import region_text
 from hrvol.napari.widgets import guard_wheel, narrow, row
@@ -30,13 +31,15 @@ class RegionField(QWidget):
     ----------
     viewer
         The viewer.
+    layer
+        Returns the layer of the volume; ``None`` if no layer shows it.
     """
 
     changed = Signal()
 
-    def __init__(self, viewer: Any) -> None:
+    def __init__(self, viewer: Any, layer: Callable[[], Any]) -> None:
         super().__init__()
-        self._viewer = viewer
+        self._viewer, self._layer = viewer, layer
         self._box = narrow(QComboBox())
         self._box.setToolTip("Draw a rectangle in a Shapes layer to choose it here")
         self._first, self._last = QSpinBox(), QSpinBox()
@@ -111,7 +114,9 @@ class RegionField(QWidget):
         drawn = layer is not None and not isinstance(layer, tuple)
         self._planes.setVisible(drawn and three)
         if drawn and three:
-            plane = int(self._viewer.dims.current_step[-3])
+            shown = self._layer()
+            step = max(0, int(self._viewer.dims.current_step[-3]))  # of a path: nothing better is known
+            plane = step if shown is None else plane_of(self._viewer, shown) or 0
             self.set_planes(plane, plane)
         self.changed.emit()
 

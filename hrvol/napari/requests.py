@@ -49,6 +49,8 @@ class SegmentRequest:
         Whether to write them too.
     skip_background
         Whether to skip what is no material.
+    class_weights
+        Names or numbers of classes, and factors of their probabilities.
     fresh
         Whether to replace an earlier output.
     """
@@ -63,6 +65,7 @@ class SegmentRequest:
     probabilities: bool = False
     uncertainty: bool = False
     skip_background: bool = False
+    class_weights: tuple[tuple[str, float], ...] = ()
     fresh: bool = False
 
     def check(self) -> None:
@@ -77,6 +80,8 @@ class SegmentRequest:
         options += ["--mask", "auto"] if self.skip_background else []
         options += ["--probabilities"] if self.probabilities else []
         options += ["--uncertainty"] if self.uncertainty else []
+        for name, factor in self.class_weights:
+            options += ["--class-weight", f"{name}={factor:.12g}"]
         return tuple(options)
 
     def of_engine(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from hrvol.errors import InputError, UsageError
 from hrvol.napari.background import Background
 from hrvol.napari.drivers import local_driver
 from hrvol.napari.jobs import Jobs
+from hrvol.napari.measure_table import MeasureTable
 from hrvol.napari.notify import inform, report, reported
 from hrvol.napari.process import STOPPED, Process
 from hrvol.napari.texts import failure_text, state_text
@@ -78,10 +79,11 @@ class RunBox(QGroupBox):
         )
         self._open = button("Open result", self.open_result, "Show the labels as far as they are computed")
         self._watch = button("Watch …", self.choose, "Show a run that was started elsewhere, by its output")
+        self.measures = MeasureTable()
         self._opens = QCheckBox("open the result when it is complete")
         self._opens.setChecked(True)
         layout = QVBoxLayout(self)
-        for widget in (self._place, self._bar, self.state, self._failures):
+        for widget in (self._place, self._bar, self.state, self._failures, self.measures):
             layout.addWidget(widget)
         layout.addLayout(row(self._stop, self._resume, self._open, self._watch))
         layout.addWidget(self._opens)
@@ -105,6 +107,7 @@ class RunBox(QGroupBox):
         self._expected = False
         self._reported = None if self._own_runs() else self._jobs.of(output)
         self._stopping, self._error = False, ""
+        self.measures.clear()
         self._place.setText(output)
         self.state.setText("looking at its ledger")
         self._timer.start(POLL)
@@ -175,6 +178,7 @@ class RunBox(QGroupBox):
         self._timer.setInterval(pause)
         if state == "complete" and not own:
             self._timer.stop()
+            self.measures.measure(self.output)
 
     def _missing(self, output: str, error: Exception) -> None:
         """There is no ledger yet, or no run at all."""

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QGroupBox,
     QLabel,
+    QLineEdit,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -31,6 +32,7 @@ from hrvol.napari.requests import PLAN_SECONDS, SegmentRequest, absolute, comman
 from hrvol.napari.run_box import RunBox
 from hrvol.napari.slurm import job_script
 from hrvol.napari.texts import plan_rows, table
+from hrvol.napari.weights_text import parse_weights, weights_text
 from hrvol.napari.widgets import (
     PathField,
     VolumeField,
@@ -38,6 +40,7 @@ from hrvol.napari.widgets import (
     engine_box,
     form,
     guard_wheel,
+    narrow,
     row,
     text_label,
 )
@@ -61,7 +64,8 @@ class SegmentPanel(QWidget):
         self.plan_seconds = PLAN_SECONDS
         self._planned: SegmentRequest | None = None
         self._plan: dict[str, Any] | None = None
-        self.volume, self.region = VolumeField(hub.viewer), RegionField(hub.viewer)
+        self.volume = VolumeField(hub.viewer)
+        self.region = RegionField(hub.viewer, self.volume.layer)
         self.model = PathField("Choose a model", "Models (*.hrvol)", hint="a model or a student, *.hrvol")
         self.output = PathField("Choose the output", "OME-Zarr (*.ome.zarr)", save=True, hint="*.ome.zarr")
         self.model_text = text_label()
@@ -75,6 +79,11 @@ class SegmentPanel(QWidget):
             "Train a small network on the model's labels, and segment with it: many times as fast"
         )
         self.uncertainty, self.probabilities = QCheckBox("uncertainty"), QCheckBox("probabilities")
+        self.weights = narrow(QLineEdit())
+        self.weights.setPlaceholderText("none, or pore=0.5, binder=2")
+        self.weights.setToolTip(
+            "Factors of the classes' probabilities, NAME=FACTOR: below 1 a class becomes rarer"
+        )
         self.background_mask, self.fresh = QCheckBox("skip background"), QCheckBox("replace earlier output")
         self.background_mask.setToolTip("Skip the rim of a round reconstruction, and air around the sample")
         self.plan_box = JobBox(hub.jobs, "plan")
@@ -103,6 +112,7 @@ class SegmentPanel(QWidget):
         fields.addRow("Model", self.model)
         fields.addRow("", self.model_text)
         fields.addRow("", self.distil)
+        fields.addRow("Weights", self.weights)
         fields.addRow("Output", self.output)
         fields.addRow("Engine", row(self.engine, QLabel("workers"), self.workers, stretch=0))
         fields.addRow("Also", row(self.uncertainty, self.probabilities))
@@ -128,11 +138,13 @@ class SegmentPanel(QWidget):
             signal.connect(self._changed)
         self.engine.currentTextChanged.connect(self._changed)
         self.workers.valueChanged.connect(self._changed)
+        self.weights.textChanged.connect(self._changed)
         for box in (self.distil, self.uncertainty, self.probabilities, self.background_mask, self.fresh):
             box.toggled.connect(self._changed)
         self.model.changed.connect(self._describe_model)
         self.plan_box.changed.connect(self._enable)
         self.hub.model_chosen.connect(self.model.set_path)
+        self.hub.weights_chosen.connect(self.weights.setText)
         self.run.watched.connect(self._restore)
 
     def collect(self) -> Callable[[], SegmentRequest]:
@@ -154,6 +166,7 @@ class SegmentPanel(QWidget):
             probabilities=self.probabilities.isChecked(),
             uncertainty=self.uncertainty.isChecked(),
             skip_background=self.background_mask.isChecked(),
+            class_weights=parse_weights(self.weights.text()),
             fresh=self.fresh.isChecked(),
         )
         request.check()
@@ -263,6 +276,7 @@ class SegmentPanel(QWidget):
             self.uncertainty.setChecked(request.uncertainty)
             self.probabilities.setChecked(request.probabilities)
             self.background_mask.setChecked(request.skip_background)
+            self.weights.setText(weights_text(request.class_weights))
 
         self._background.call(lambda: request_of(output), fill, lambda error: None)
 

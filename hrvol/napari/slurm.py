@@ -6,6 +6,7 @@ import re
 import shlex
 from importlib import resources
 
+from hrvol.errors import UsageError
 from hrvol.napari.requests import SegmentRequest
 
 TEMPLATE = "slurm_array.sbatch"
@@ -27,7 +28,17 @@ def job_script(
         Number of jobs, and CPUs (and workers) of each.
     worker_memory
         Bytes of a worker by the plan; ``None``: 4 GiB.
+
+    Raises
+    ------
+    UsageError
+        A student is to be distilled first, which each job of the array would do.
     """
+    if request.distil:
+        raise UsageError(
+            "job script: found a student to be distilled first, expected one that is: make it in the panel"
+            " Distil, and choose it as the model"
+        )
     text = resources.files("hrvol.napari").joinpath(TEMPLATE).read_text(encoding="utf-8")
     each = max(_GIB, worker_memory or 4 * _GIB)
     memory = -(-cpus * each * 5 // 4 // _GIB)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,6 +22,13 @@ from hrvol.volume.volume import Volume, open_volume
 
 MOST_BYTES = 8 * 2**30
 """Most bytes of a layer that are saved."""
+
+KEPT_BYTES = 32 * 2**30
+"""Bytes of saved layers above which those that were not used for longest are deleted."""
+
+_PARTIAL = ".partial.ome.zarr"
+
+_DAY = 86_400.0  # seconds for which a saved layer is kept anyway: a run may read it
 
 
 def stored_volume(layer: Any) -> str | None:
@@ -71,10 +81,51 @@ def _save(volume: Volume, name: str) -> Path:
     folder = plugin_folder("layers")
     path = folder / f"{readable}-{digest.hexdigest()}.ome.zarr"
     if not path.exists():
-        partial = folder / f"{uuid4().hex}.partial.ome.zarr"
+        partial = folder / f"{uuid4().hex}{_PARTIAL}"
         try:
             write_image(partial, volume)
             partial.rename(path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+    os.utime(path)  # used now
+    tidy_layers(folder, path, time.time())
     return path
+
+
+def tidy_layers(folder: Path, used: Path, now: float, most: int = KEPT_BYTES) -> None:
+    """Delete what killed saves left, and saved layers beyond a size, least recently used first.
+
+    Parameters
+    ----------
+    folder
+        Where layers are saved.
+    used
+        The layer in use, which stays.
+    now
+        Seconds since 1970; what was used in the day before stays.
+    most
+        Bytes that may stay.
+    """
+    ages: list[tuple[float, Path]] = []
+    for path in folder.glob("*.ome.zarr"):
+        with suppress(OSError):
+            ages.append((now - path.stat().st_mtime, path))
+    total = 0
+    for age, path in sorted(ages):
+        if path.name.endswith(_PARTIAL):
+            gone = age > _DAY
+        else:
+            total += _bytes_of(path)
+            gone = total > most and age > _DAY and path != used
+        if gone:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _bytes_of(folder: Path) -> int:
+    """Return the bytes of the files in a folder."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(place, name)).st_size
+    return total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -60,6 +60,18 @@ def table(rows: list[tuple[str, str]]) -> str:
         for name, value in rows
     )
     return f"<table>{cells}</table>"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows, the head first, as a table in Qt's HTML; all columns but the first are numbers."""
+    lines = []
+    for i, (name, *numbers) in enumerate(rows):
+        tag = "th" if i == 0 else "td"
+        cells = "".join(
+            f"<{tag} align='right' style='padding-left: 12px'>{_cell(n)}</{tag}>" for n in numbers
+        )
+        lines.append(f"<tr><{tag} align='left'>{_cell(name)}</{tag}>{cells}</tr>")
+    return f"<table>{''.join(lines)}</table>"
 
 
 def _cell(text: str) -> str:

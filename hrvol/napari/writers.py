@@ -26,14 +26,14 @@ def write_labels(path: str, data: Any, about: dict[str, Any]) -> list[str]:
     """
     from hrvol.interactive.strokes import export_strokes
     from hrvol.napari.layers import classes_of, volume_of
+    from hrvol.volume.drawing_store.drawer import Drawer
     from hrvol.volume.drawing_store.paintable import PaintableArray
-    from hrvol.volume.drawing_store.store import DrawingStore
     from hrvol.volume.strokes.merge import count_strokes
     from hrvol.volume.strokes.open_strokes import open_strokes
     from hrvol.volume.strokes.write import write_strokes
 
     try:
-        if isinstance(data, PaintableArray) and isinstance(data.strokes, DrawingStore):
+        if isinstance(data, PaintableArray) and isinstance(data.strokes, Drawer):
             export_strokes(data.strokes, path, overwrite=True)
             return [path]
         volume = volume_of(data, about)

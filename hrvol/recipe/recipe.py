@@ -145,9 +145,20 @@ class Recipe(Spec):
                 f" {', '.join(PRESETS)}"
             )
         content = read_file(source, _FILE_BYTES, "a recipe file or preset", RecipeError)
-        mapping = parse_mapping(content, str(source))
+        return cls.from_yaml(content, str(source))
+
+    @classmethod
+    def from_yaml(cls, content: bytes, source: str = "recipe") -> Recipe:
+        """Return the recipe of the content of a YAML file.
+
+        Raises
+        ------
+        RecipeError
+            It is no valid recipe; the message starts with ``source:line:column``, counted from 1.
+        """
+        mapping = parse_mapping(content, source)
         return cls._validated(
-            mapping.values, str(source), lambda path, of_key: mapping.position(path, of_key=of_key)
+            mapping.values, source, lambda path, of_key: mapping.position(path, of_key=of_key)
         )
 
     @classmethod

@@ -5,6 +5,7 @@ Probabilities stay on the device of the features, the CPU or a GPU; a CRF works 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,18 +82,27 @@ def cluster_maps(clusters: ClusterClassifier, featuriser: Featuriser) -> dict[st
     return maps
 
 
-def _by_clusters(
+def cluster_scores(
     image: NDArray[np.float32],
     inside: Inside,
     clusters: ClusterClassifier,
     featuriser: Featuriser,
     batch_size: int,
-) -> Array:
+) -> Iterator[tuple[slice, Array]]:
+    """Yield the scores of clusters of the pixels inside a window, stripe by stripe.
+
+    Parameters are those of :func:`classify`.
+
+    Yields
+    ------
+    tuple
+        Rows inside, and their scores ``(rows, x, C)`` float32: the nearest cluster has the highest one.
+    """
     scores = featuriser.scores(image, cluster_maps(clusters, featuriser), batch_size=batch_size)
     pixels = namespace(scores).moveaxis(scores, 0, -1)[(*inside, ...)]
     if str(where_is(scores)) == "cpu":
         pixels = to_host(pixels)
-    height, planes, start = pixels.shape[0], None, inside[0].start
+    height, start = pixels.shape[0], inside[0].start
     for row in range(0, height, STRIPE):
         rows = slice(row, min(row + STRIPE, height))
         stripe = pixels[rows, ...]
@@ -102,7 +112,19 @@ def _by_clusters(
                 featuriser.groups["deep"], in_window, inside[1], image.shape[:2]
             )
             stripe = stripe if position is None else stripe - beside(position, stripe)
-        planes = _put(planes, rows, clusters.class_probabilities(stripe), height)
+        yield rows, stripe
+
+
+def _by_clusters(
+    image: NDArray[np.float32],
+    inside: Inside,
+    clusters: ClusterClassifier,
+    featuriser: Featuriser,
+    batch_size: int,
+) -> Array:
+    height, planes = inside[0].stop - inside[0].start, None
+    for rows, scores in cluster_scores(image, inside, clusters, featuriser, batch_size):
+        planes = _put(planes, rows, clusters.class_probabilities(scores), height)
     return _pixel_by_pixel(planes)
 
 

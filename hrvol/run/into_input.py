@@ -32,6 +32,7 @@ from hrvol.text import printable
 from hrvol.volume.ome.adopt import adopt
 from hrvol.volume.ome.image_labels import LABELS, ImageGroup, check_name, find_image
 from hrvol.volume.ome.label_documents import PROBABILITIES, UNCERTAINTY
+from hrvol.volume.storage.drawn import check_not_drawn
 from hrvol.volume.storage.location import MARK, Location
 
 UNFINISHED = ".unfinished"
@@ -86,6 +87,7 @@ class LabelPlace:
 
     def clear(self) -> None:
         """Delete earlier labels that hrvol wrote; they are taken from the list first."""
+        check_not_drawn(self.labels)
         others = [name for name in self.labels.children() if not (name in _OURS or name.isdecimal())]
         if others:
             raise OutputExistsError(

@@ -274,23 +274,26 @@ class PartView:
 
 def part_views(block: Block, part: Box, shape: Shape3, tiles: TileSpec) -> list[PartView]:
     """Return the tiles that reach into a part of a block, blend ramps included."""
-    views = []
-    for tile in tiles_of(block, shape[1:], tiles):
-        weight = blend_weight(tile, block)
-        rows, columns = (np.flatnonzero(weight.any(axis=axis)) for axis in (1, 0))
-        y0, _, x0, _ = tile.window
-        reach = (
-            part[0],
-            slice(y0 + int(rows[0]), y0 + int(rows[-1]) + 1),
-            slice(x0 + int(columns[0]), x0 + int(columns[-1]) + 1),
-        )
-        shared = intersection(reach, part)
-        if shared is None:
-            continue
-        in_window = (_shift(shared[1], y0), _shift(shared[2], x0))
-        in_part = (_shift(shared[1], part[1].start), _shift(shared[2], part[2].start))
-        views.append(PartView(tile, in_window, in_part, np.ascontiguousarray(weight[in_window])))
-    return views
+    found = (part_view(tile, block, part) for tile in tiles_of(block, shape[1:], tiles))
+    return [view for view in found if view is not None]
+
+
+def part_view(tile: Tile, block: Block, part: Box) -> PartView | None:
+    """Return the pixels of a tile of a block that count in a part of it, or ``None``."""
+    weight = blend_weight(tile, block)
+    rows, columns = (np.flatnonzero(weight.any(axis=axis)) for axis in (1, 0))
+    y0, _, x0, _ = tile.window
+    reach = (
+        part[0],
+        slice(y0 + int(rows[0]), y0 + int(rows[-1]) + 1),
+        slice(x0 + int(columns[0]), x0 + int(columns[-1]) + 1),
+    )
+    shared = intersection(reach, part)
+    if shared is None:
+        return None
+    in_window = (_shift(shared[1], y0), _shift(shared[2], x0))
+    in_part = (_shift(shared[1], part[1].start), _shift(shared[2], part[2].start))
+    return PartView(tile, in_window, in_part, np.ascontiguousarray(weight[in_window]))
 
 
 def _shift(span: slice, origin: int) -> slice:

@@ -11,7 +11,7 @@ highest score ``2 mu.F - |mu|^2``, which is linear in F and can be computed on t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -267,10 +267,7 @@ def fit_clusters(
         Both attention and the number of classes are missing.
     """
     count = len(features)
-    if attention is None and spec.classes is None:
-        raise UsageError(
-            "cluster: found features without attention, expected the number of classes (--classes N)"
-        )
+    _check_attention(attention is not None, spec)
     if count < spec.clusters:
         raise InputError(f"{source}: found {count} pixels, expected at least {spec.clusters} (clusters)")
     if not np.isfinite(features).all():
@@ -287,21 +284,92 @@ def fit_clusters(
         )
     tally = ClusterTally.of(assigned, attention, spec.clusters)
     temperature = float(((scaled - centroids[assigned]) ** 2).sum(axis=1, dtype=np.float64).mean())
+    values, threshold = class_values(centroids, tally, spec)
+    return _by_class(
+        ClusterClassifier(
+            centroids=centroids,
+            of_cluster=values,
+            mean=mean,
+            scale=scale,
+            temperature=max(temperature, 1e-12),
+            tally=tally,
+            semantic_distance=threshold,
+        )
+    )
+
+
+def merge_again(classifier: ClusterClassifier, spec: ClusterSpec) -> ClusterClassifier:
+    """Merge the clusters of a fitted classifier to other classes; the clusters themselves stay.
+
+    Parameters
+    ----------
+    classifier
+        The fitted clusters.
+    spec
+        How to merge them; its numbers of clusters and samples, and ``position_degree``, are not used.
+
+    Returns
+    -------
+    ClusterClassifier
+        The same clusters, sorted by their new classes; those of one class in the order of ``classifier``.
+        With the settings of the fit it is identical to ``classifier``, unless distances of centroids are
+        tied: of equal distances, complete linkage merges those of the first clusters first, and a fitted
+        classifier has its clusters in another order than k-means returned them.
+
+    Raises
+    ------
+    UsageError
+        More classes than clusters are requested, or both attention and the number of classes are missing.
+    """
+    values, threshold = class_values(classifier.centroids, classifier.tally, spec)
+    return _by_class(replace(classifier, of_cluster=values, semantic_distance=threshold))
+
+
+def class_values(
+    centroids: NDArray[np.float32], tally: ClusterTally, spec: ClusterSpec
+) -> tuple[NDArray[np.int64], float]:
+    """Merge clusters into classes, and number these by decreasing share.
+
+    Returns
+    -------
+    tuple
+        ``(C,)`` class value of each cluster, from 1; of classes of equal share, that of the first cluster
+        comes first. And the distance below which clusters were merged, see :func:`merge_clusters`.
+
+    Raises
+    ------
+    UsageError
+        More classes than clusters are requested, or both attention and the number of classes are missing.
+    """
+    count = len(centroids)
+    if spec.classes is not None and spec.classes > count:
+        raise UsageError(
+            f"cluster: found {spec.classes} classes, expected at most the number of clusters, {count}"
+        )
+    _check_attention(tally.attention is not None, spec)
     group, threshold = merge_clusters(centroids, tally, spec)
-    # Classes by decreasing share; of equal ones the class of the first cluster comes first.
     sizes = np.bincount(group, tally.pixels)
     value_of = np.empty(len(sizes), np.int64)
     value_of[np.argsort(-sizes, kind="stable")] = np.arange(1, len(sizes) + 1)
-    values = value_of[group]
-    order = np.argsort(values, kind="stable")
-    return ClusterClassifier(
-        centroids=centroids[order],
-        of_cluster=values[order],
-        mean=mean,
-        scale=scale,
-        temperature=max(temperature, 1e-12),
+    return value_of[group], threshold
+
+
+def _check_attention(known: bool, spec: ClusterSpec) -> None:
+    if not known and spec.classes is None:
+        raise UsageError(
+            "cluster: found features without attention, expected the number of classes (--classes N)"
+        )
+
+
+def _by_class(classifier: ClusterClassifier) -> ClusterClassifier:
+    """Return a classifier with its clusters sorted by class."""
+    order = np.argsort(classifier.of_cluster, kind="stable")
+    tally = classifier.tally
+    return replace(
+        classifier,
+        centroids=classifier.centroids[order],
+        of_cluster=classifier.of_cluster[order],
         tally=ClusterTally(tally.pixels[order], None if tally.attention is None else tally.attention[order]),
-        semantic_distance=threshold,
     )
 
 

@@ -1,6 +1,7 @@
 """Strokes in memory, and a small volume to draw on."""
 
 import numpy as np
+import zarr
 
 from hrvol.classes import default_classes
 from hrvol.interactive.array_drawing import ArrayDrawing
@@ -55,3 +56,11 @@ def strokes_of(truth, planes=(0, 2)):
 
 def classes():
     return default_classes((1, 2, 3), ("pore", "binder", "particle"))
+
+
+def damaged(path):
+    """Write the volume of the phantom, of which plane 0 cannot be read."""
+    array = zarr.create_array(path, data=phantom()[0], chunks=(1, *SHAPE[1:]))
+    (path / "c" / "0" / "0" / "0").write_bytes(b"damaged")
+    assert array.shape == SHAPE
+    return path

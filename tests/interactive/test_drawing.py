@@ -21,13 +21,12 @@ def labels():
 def test_only_changed_planes_are_read(labels):
     drawing = ReadDrawing(labels, classes())
     strokes = DrawnStrokes(drawing)
-    assert strokes.changed
     first = strokes.read()
-    assert not strokes.changed
+    assert strokes.version == first.version
     assert strokes.read() is first
     drawing.paint((slice(1, 3), slice(5, 9), slice(5, 9)), 2)
     drawing.paint((slice(3, 4), slice(0, 30), slice(0, 40)), 0)  # the whole plane is erased
-    assert strokes.changed
+    assert strokes.version == 2
     second = strokes.read()
     assert drawing.reads == [None, (1, 2, 3)]
     now = drawing.read((slice(0, 4), slice(0, 30), slice(0, 40)))

@@ -1,8 +1,13 @@
 """The quick stand-in for a classifier: folded onto tokens it predicts what it predicts from features."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from session_data import CLASSICAL, HYBRID, phantom
+from sklearn.ensemble import RandomForestClassifier, _forest
 
 from hrvol.features.weights.source import WeightsSource
 from hrvol.interactive.lane import Gate
@@ -12,6 +17,7 @@ from hrvol.interactive.stages import fast_features, stages_of
 from hrvol.interactive.tile_cache import TileCache
 from hrvol.recipe.recipe import PRESETS
 from hrvol.recipe.specs import ClassifierSpec
+from hrvol.segment.estimators.estimators import fit_classifier
 from hrvol.volume.intensity import common_window
 from hrvol.volume.volume import open_volume
 
@@ -78,12 +84,45 @@ def test_grey_values_are_hidden_from_half_of_the_trees(scene, weights):
     features = values.at(y, x)
     arguments = (features, labels[y, x], featuriser.groups, Basis.of(values))
     fitted = LiveClassifier.fit(*arguments, ClassifierSpec(kind="forest"), grey=featuriser.grey)
-    assert [len(forest.estimators_) for forest in fitted._forest.forests] == [TREES // 2, TREES // 2]
+    assert [len(forest) for forest in fitted._forest.forests] == [TREES // 2, TREES // 2]
     deep = featuriser.groups["deep"].stop
     grey = [32 + column - deep for column in featuriser.grey]
-    importance = fitted._forest.forests[1].feature_importances_
-    assert importance[grey].sum() == 0
-    assert fitted._forest.forests[0].feature_importances_[grey].sum() > 0
+    importances = [sum(tree.feature_importances_ for tree in trees) for trees in fitted._forest.forests]
+    assert importances[1][grey].sum() == 0
+    assert importances[0][grey].sum() > 0
+
+
+def test_fits_at_once_leave_the_warning_filters_of_the_process(monkeypatch):
+    rng = np.random.default_rng(0)
+    features, labels = rng.random((200, 4), np.float32), rng.integers(1, 4, 200)
+    spec = ClassifierSpec(kind="forest", trees=4)
+
+    def serial(*values, **options):
+        raise AssertionError("sets the warning filters of the process")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_forest, "Parallel", serial)
+        fitted = LiveClassifier.fit(
+            features, labels, {"classical": slice(0, 4)}, None, spec, seed=1, threads=3
+        )
+    again = LiveClassifier.fit(features, labels, {"classical": slice(0, 4)}, None, spec, seed=1)
+    found = fitted.predict_rows(features)
+    assert (found.argmax(axis=1) + 1 == labels).mean() > 0.6  # of noise
+    assert np.array_equal(found, again.predict_rows(features))
+    # Fits of models wait for each other.
+    together, fit = threading.Barrier(2, timeout=0.2), RandomForestClassifier.fit
+
+    def meet(self, *values):
+        with suppress(threading.BrokenBarrierError):
+            together.wait()
+            met.append(1)
+        return fit(self, *values)
+
+    met = []
+    monkeypatch.setattr(RandomForestClassifier, "fit", meet)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda seed: fit_classifier(spec, features, labels, seed, 2), range(2)))
+    assert not met
 
 
 def test_filters_are_kept_where_labels_are_made(scene, weights):

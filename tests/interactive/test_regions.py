@@ -5,17 +5,21 @@ import pytest
 
 from hrvol.interactive.fetch import ahead, nearest
 from hrvol.interactive.live import sampled, steps_of
+from hrvol.interactive.region import Region
 from hrvol.interactive.regions import (
-    Region,
     blocks_in,
+    count_tiles,
     keys_of_region,
+    on_grid,
     region_parts,
+    spread_keys,
     tile_keys,
     tile_of,
 )
 from hrvol.recipe.specs import TileSpec
+from hrvol.run.predict import part_views
 from hrvol.volume.grid.regions import plane_tiles
-from hrvol.volume.grid.tiling import blocks, intersection, whole
+from hrvol.volume.grid.tiling import blocks, core_side, intersection, whole
 
 TILES = TileSpec(core=64, overlap=12, blend=4, planes=3, across=2)
 SHAPES = [(7, 300, 215), (1, 80, 90), (5, 90, 400), (2, 64, 64)]
@@ -46,6 +50,67 @@ def test_a_trillion_voxels_take_no_time():
     assert 4 <= len(keys) <= 9
     assert keys[0] == (5000, 9, 9)  # nearest to the middle
     assert all(key[0] == 5000 for key in keys)
+
+
+def tiles_of_region(shape, tiles, region):
+    """The keys of all tiles with a weight in a region, those near its middle first."""
+    found = {}
+    for block in blocks_in(shape, tiles, region.box):
+        box = intersection(block.core, region.box)
+        for view in part_views(block, box, shape, tiles):
+            y0, y1, x0, x1 = view.tile.core
+            row, column = y0 // core_side(shape[1], tiles), x0 // core_side(shape[2], tiles)
+            middle = region.centre
+            distance = ((y0 + y1) / 2 - middle[0]) ** 2 + ((x0 + x1) / 2 - middle[1]) ** 2
+            found[region.plane, row, column] = distance
+    return tuple(sorted(found, key=lambda key: (found[key], key)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("blend", [0, 4, 12])
+def test_keys_are_those_of_the_tiles_that_count(shape, blend):
+    tiles = TILES.model_copy(update={"blend": blend})
+    rng = np.random.default_rng(blend)
+    for _ in range(30):
+        rows, columns = (slice(*(np.sort(rng.choice(n + 1, 2, replace=False)).tolist())) for n in shape[1:])
+        region = Region(0, rows, columns)
+        expected = tiles_of_region(shape, tiles, region)
+        assert keys_of_region(shape, tiles, region) == expected
+        assert count_tiles(shape, tiles, region) == len(expected)
+        for most in (1, 3, 7):
+            assert keys_of_region(shape, tiles, region, most) == expected[:most]
+        some = expected[::2]
+        parts = region_parts(shape, tiles, region, some)
+        views = [entry for part in parts for entry in zip(part.keys, part.views, strict=True)]
+        assert {key for key, _ in views} == set(some)
+        assert all(view.tile == tile_of(shape, tiles, *key[1:]) for key, view in views)
+
+
+def test_a_plane_of_any_size_takes_the_time_of_its_middle():
+    shape = (2, 10**9, 10**9)
+    region = Region(1, slice(0, shape[1]), slice(0, shape[2]), 12)
+    keys = keys_of_region(shape, TILES, region, 25)
+    tiles = 10**9 // 64
+    assert keys[0] == (1, tiles // 2 - 1, tiles // 2 - 1)  # of four
+    assert len(set(keys)) == 25
+    spread = spread_keys(shape, TILES, region, 24)
+    assert len(set(spread)) == 24
+    low, high = np.array(spread).min(axis=0), np.array(spread).max(axis=0)
+    assert (low[1:] < tiles / 4).all()
+    assert (high[1:] > 3 * tiles / 4).all()
+    few = Region(1, slice(0, 100), slice(0, 130))
+    assert spread_keys(shape, TILES, few, 24) == keys_of_region(shape, TILES, few)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 8])
+def test_the_grid_of_a_preview_is_every_stepth_pixel(step):
+    pixels = np.arange(100)
+    shown = np.full(len(pixels[::step]), -1)
+    for first in range(0, 100, 7):
+        found = on_grid(first, min(7, 100 - first), step)
+        if found is not None:
+            shown[found[1]] = pixels[first : first + 7][found[0]]
+    assert np.array_equal(shown, pixels[::step])
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 8])

@@ -1,14 +1,18 @@
 """A session shows what a run writes, and its model is that of training."""
 
+import sys
 import threading
 import time
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
-from session_data import CLASSICAL, HYBRID, SHAPE, ReadDrawing, classes, phantom, strokes_of
+from session_data import CLASSICAL, HYBRID, SHAPE, ReadDrawing, classes, damaged, phantom, strokes_of
 
-from hrvol.errors import InputError, StrokesError, UsageError
+from hrvol.errors import InputError, MissingExtraError, StrokesError, UnreadableError, UsageError
+from hrvol.interactive import background
 from hrvol.interactive.session import Session
+from hrvol.recipe.specs import CrfSpec, IntensitySpec
 from hrvol.run.segment import segment_volume
 from hrvol.segment.model.model import load_model, model_bytes, save_model
 from hrvol.training.train import train_model
@@ -34,12 +38,14 @@ def recipe(request):
 def begin(scene, weights, tmp_path):
     opened = []
 
-    def start(recipe=CLASSICAL, drawing=None, **options):
+    def start(recipe=CLASSICAL, drawing=None, volume=None, **options):
         image, _, strokes = scene
         drawing = drawing or ReadDrawing(strokes, classes())
         drawing.source = SOURCE
         options = {"cache": tmp_path / "cache", "threads": 2, "device": "cpu"} | options
-        session = Session.open(image, drawing, recipe=recipe, weights_path=weights, **options)
+        session = Session.open(
+            image if volume is None else volume, drawing, recipe=recipe, weights_path=weights, **options
+        )
         session.on_error(errors.append)
         opened.append(session)
         return session, drawing
@@ -48,7 +54,8 @@ def begin(scene, weights, tmp_path):
     yield start
     for session in opened:
         session.close()
-    assert not [line for line in errors if "two" not in line and "expected one to make" not in line]
+    expected = ("two", "expected one to make", "at present", "pydensecrf2", "cannot read")
+    assert not [line for line in errors if not any(text in line for text in expected)]
 
 
 class Seen(list):
@@ -115,6 +122,19 @@ def test_previews_become_what_a_run_writes(begin, scene, recipe, weights, tmp_pa
     assert np.array_equal(changed.labels, weighted)
 
 
+def test_an_exact_preview_is_refined_as_a_run_is(begin, scene, tmp_path, monkeypatch):
+    pytest.importorskip("pydensecrf.densecrf")
+    session, _ = begin(CLASSICAL.with_(crf=CrfSpec()))
+    session.view(1, slice(0, 100), slice(0, 130))
+    preview = session.update().result(WAIT)
+    plane = (slice(1, 2), slice(None), slice(None))
+    segment_volume(scene[0], tmp_path / "out.ome.zarr", session.model(), roi=plane, device="cpu")
+    assert np.array_equal(preview.labels, open_labels(tmp_path / "out.ome.zarr").read()[1])
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    with pytest.raises(MissingExtraError, match="pydensecrf2"):  # as a run says it
+        session.update().result(WAIT)
+
+
 def test_quick_previews_come_first_and_are_alike(begin, recipe):
     session, _ = begin(recipe)
     seen = Seen(session)
@@ -171,6 +191,74 @@ def test_live_previews_follow_strokes_and_view(begin, scene):
     assert session.preview().version == 1
 
 
+class HeldDrawing(ReadDrawing):
+    """Strokes whose version the thread that watches them reads late, while ``free`` is not set."""
+
+    free = threading.Event()
+
+    @property
+    def version(self):
+        if threading.current_thread().name == "hrvol-watch":
+            self.free.wait(WAIT)
+        return self._version
+
+    @version.setter
+    def version(self, value):
+        self._version = value
+
+
+def test_strokes_that_another_thread_reads_first_are_previewed(begin, scene):
+    _, truth, strokes = scene
+    HeldDrawing.free.set()
+    session, drawing = begin(drawing=HeldDrawing(strokes, classes()), memory=1)  # no neighbours arrive
+    seen = Seen(session)
+    session.view(1, slice(0, 60), slice(0, 60))
+    session.live = True
+    seen.wait(lambda p: p.exact)
+    drawing.free.clear()
+    box = (slice(1, 2), slice(40, 50), slice(10, 13))
+    drawing.paint(box, truth[box])
+    session._work.strokes.read()  # as the thread that prepares features does
+    drawing.free.set()
+    seen.wait(lambda p: p.version == 1, timeout=10)
+
+
+def test_strokes_are_read_in_threads_of_the_session(begin, scene):
+    readers, failures = set(), ["strokes: cannot be read at present"]
+
+    class WatchedDrawing(ReadDrawing):
+        def points(self, planes=None):
+            readers.add(threading.current_thread().name)
+            if failures:
+                raise StrokesError(failures.pop())
+            return super().points(planes)
+
+    drawing = WatchedDrawing(scene[2], classes())
+    session, _ = begin(drawing=drawing)
+    seen = Seen(session)
+    session.view(1, slice(0, 60), slice(0, 60))
+    session.live = True
+    session.student = None
+    assert session.student is None
+    seen.wait(lambda p: p.complete)  # they are read again
+    assert threading.current_thread().name not in readers
+
+
+def test_a_preview_is_gone_with_the_second_class(begin, scene):
+    session, drawing = begin()
+    seen, gone = Seen(session), threading.Event()
+    session.on_nothing(gone.set)
+    session.view(1, slice(0, 60), slice(0, 60))
+    session.live = True
+    seen.wait(lambda p: p.complete)
+    everything = tuple(slice(0, n) for n in SHAPE)
+    drawing.paint(everything, 0)
+    assert gone.wait(WAIT)
+    assert session.preview() is None
+    drawing.paint(everything, scene[2])
+    assert seen.wait(lambda p: p.version == 2).classes == classes()
+
+
 def test_a_coarse_level_has_fewer_values(begin):
     session, _ = begin()
     session.view(0, slice(0, 100), slice(0, 130))
@@ -179,6 +267,18 @@ def test_a_coarse_level_has_fewer_values(begin):
     part = session.update().result(WAIT)
     assert part.step == 4
     assert np.array_equal(part.labels, whole.labels[::4, ::4])
+
+
+def test_the_exact_preview_of_a_large_view_does_not_follow(begin, monkeypatch):
+    session, _ = begin()
+    monkeypatch.setattr(background, "IDLE", 0.05)
+    session.view(0, slice(0, 100), slice(0, 130))
+    follow = session._work._follow
+    assert session._work._slow.submit("exact", follow).result(WAIT).exact
+    monkeypatch.setattr(background, "LIVE_TILES", 5)
+    with pytest.raises(CancelledError):
+        session._work._slow.submit("exact", follow).result(WAIT)
+    assert session.update().result(WAIT).exact
 
 
 def test_newer_updates_cancel_older_ones(begin):
@@ -227,6 +327,24 @@ def test_errors_are_one_line_each(begin, scene):
     seen = Seen(session)
     seen.wait(lambda p: p.version == 2)
     assert [info.name for info in session.preview().classes] == ["class 1", "class 2"]
+
+
+def test_a_tile_that_cannot_be_read_is_reported_once(begin, scene, tmp_path):
+    image, truth, _ = scene
+    given = IntensitySpec(window=(float(image.min()), float(image.max())))  # else planes are read for it
+    recipe = CLASSICAL.with_(intensity=given)
+    session, drawing = begin(recipe, volume=damaged(tmp_path / "volume.zarr"))
+    seen = Seen(session)
+    session.view(1, slice(0, 60), slice(0, 60))
+    session.live = True
+    for number in range(1, 4):
+        seen.wait(lambda p, version=number - 1: p.version == version and p.complete)
+        box = (slice(1, 2), slice(10 * number, 10 * number + 3), slice(0, 50))
+        drawing.paint(box, truth[box])
+    seen.wait(lambda p: p.version == 3)
+    assert len(seen.errors) == 1, seen.errors
+    with pytest.raises(UnreadableError):  # there are strokes on it
+        session.model()
 
 
 def test_listeners_that_fail_stop_nothing(begin):

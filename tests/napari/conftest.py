@@ -99,7 +99,7 @@ def news():
 def wait():
     """A function that runs Qt's events until a condition holds."""
 
-    def until(condition, seconds=60):
+    def until(condition, seconds=150):
         from qtpy.QtWidgets import QApplication
 
         end = time.monotonic() + seconds

@@ -52,7 +52,8 @@ def test_classes_are_found_and_become_strokes(open_panel, viewer, files, tmp_pat
     wait(lambda: panel.list.count() == 3)
     assert (tmp_path / "classes.hrvol").is_file()
     labels = viewer.layers["classes.ome.zarr"]
-    assert panel.list.item(0).text() == labels.features["class"][1]
+    names = [panel.list.item(i).text() for i in range(3)]
+    assert names == ["cluster 1", "cluster 2", "cluster 3"]  # no class of strokes is called so
     plane = np.asarray(labels.data[0][2])
     assert set(np.unique(plane)) == {1, 2, 3}
 
@@ -61,14 +62,17 @@ def test_classes_are_found_and_become_strokes(open_panel, viewer, files, tmp_pat
     panel.list.item(0).setCheckState(Qt.CheckState.Checked)
     panel.list.item(2).setCheckState(Qt.CheckState.Checked)
     panel.strokes_button.click()
+    wait(lambda: "strokes" in viewer.layers)
     strokes = viewer.layers["strokes"]
     np.testing.assert_array_equal(strokes.data[2], strokes_of(plane, [1, 3]))
     assert not strokes.data[[0, 1, 3]].any()
-    assert list(strokes.features["class"])[1:] == [labels.features["class"][1], labels.features["class"][3]]
+    assert list(strokes.features["class"])[1:] == [names[0], names[2]]
     np.testing.assert_allclose(strokes.scale, labels.scale)
     np.testing.assert_allclose(strokes.translate, labels.translate)
     before = strokes.data.copy()
+    told = len(news())
     panel.strokes_button.click()  # the same layer again
+    wait(lambda: len(news()) > told)
     np.testing.assert_array_equal(strokes.data, before)
     strokes.undo()
     assert sum(layer.name.startswith("strokes") for layer in viewer.layers) == 1
@@ -171,13 +175,24 @@ def test_a_click_outside_is_an_error(open_panel, viewer, files, wait, news):
     assert not panel.job.running
 
 
+def test_no_two_processes_share_a_log(monkeypatch, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from hrvol.napari import folders
+
+    monkeypatch.setenv("HRVOL_CACHE_DIR", str(tmp_path))
+    with ThreadPoolExecutor(8) as pool:
+        logs = list(pool.map(folders.new_log, ["info"] * 40))
+    assert len(set(logs)) == 40
+
+
 def test_logs_do_not_pile_up(own_folders, monkeypatch, tmp_path):
     from hrvol.napari import folders
 
     monkeypatch.setenv("HRVOL_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(folders, "_LOGS", 3)
     for name in "abcdef":
-        folders.new_log(name).touch()
+        folders.new_log(name)
     kept = sorted(file.name.split("-")[-1] for file in (tmp_path / "napari" / "logs").iterdir())
     assert kept == ["d.log", "e.log", "f.log"]
     assert os.environ["HRVOL_CACHE_DIR"] == str(tmp_path)

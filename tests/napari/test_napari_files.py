@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from hrvol.errors import UsageError
 from hrvol.volume.strokes.open_strokes import open_strokes
 from hrvol.volume.voxel_array import VoxelArray
 
@@ -140,3 +141,30 @@ def test_a_writer_that_cannot_write_reports_it(viewer, tmp_path, news):
     layer.save(str(path), plugin="hrvol")
     assert any(severity == "error" and "other.zarr" in line for severity, line in news())
     assert (path / "precious.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("planes", "dtype", "lazy"), [(64, np.uint8, False), (65, np.uint8, True), (33, np.uint16, True)]
+)
+def test_labels_are_in_memory_up_to_a_size(viewer, tmp_path, news, planes, dtype, lazy):
+    from hrvol.classes import default_classes
+    from hrvol.volume.drawing_store.store import DrawingStore
+    from hrvol.volume.volume import open_volume
+
+    volume = open_volume(np.zeros((planes, 1024, 1024), np.uint8))
+    path = tmp_path / "strokes.ome.zarr"
+    with DrawingStore.create(path, volume, default_classes([1]), dtype=dtype) as store:
+        store.paint((slice(3, 4), slice(500, 510), slice(500, 510)), 1)
+    (layer,) = viewer.open(path, plugin="hrvol")
+    viewer.dims.set_point(0, 3)
+    assert isinstance(layer.data, VoxelArray if lazy else np.ndarray)
+    assert (layer.data.shape, layer.data.dtype) == ((planes, 1024, 1024), dtype)
+    assert layer.get_value((3, 505, 505)) == 1
+    assert list(layer.features["class"]) == ["-", "class 1"]
+    if lazy:
+        with pytest.raises(UsageError, match=r"strokes.ome.zarr: found labels of 6[56] MiB.* at most 64 MiB"):
+            layer.paint((3, 20, 20), 1)
+    else:
+        layer.paint((3, 20, 20), 1)
+    assert layer.get_value((3, 20, 20)) == (0 if lazy else 1)
+    assert not news()

@@ -1,8 +1,16 @@
-"""The panel *Paint* in a real viewer: draw, see, change classes, save a model, open again."""
+"""The panel *Paint* in a real viewer: draw, see, change classes, save a model, open again.
+
+Most tests run twice: with the strokes in this process, and on a server in another one, through a network that
+is slow and is cut twice.
+"""
+
+import os
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from run_data import QUICK, draw, make_volume
+from serve_data import Proxy, ServerProcess
 
 from hrvol.napari.painting.seen import camera_of
 from hrvol.volume.drawing_store.store import DrawingStore
@@ -14,21 +22,15 @@ def truth():
 
 
 @pytest.fixture
-def panel(viewer, files, tmp_path, wait):
-    """The panel with the volume, a quick recipe, and new strokes."""
+def empty(viewer, files, tmp_path):
+    """The panel with a quick recipe, and nothing open."""
     from hrvol.napari.commands import show
 
-    viewer.open(files / "volume.ome.zarr", plugin="hrvol")
-    viewer.dims.set_point(0, 100.0)
     panel = show("Paint", viewer)
-    panel.volume.set_path(str(files / "volume.ome.zarr"))
     recipe = tmp_path / "quick.yaml"
     recipe.write_text(QUICK.to_yaml())
     panel.learn.recipe.setCurrentText(str(recipe))
-    panel.path.set_path(str(tmp_path / "drawn.ome.zarr"))
     panel.learn.model.set_path(str(tmp_path / "drawn.hrvol"))
-    panel.new_button.click()
-    wait(lambda: panel.desk.session is not None)
     yield panel
     panel.close_strokes()
     panel.learn.uncertainty.setChecked(False)
@@ -36,14 +38,55 @@ def panel(viewer, files, tmp_path, wait):
 
 
 @pytest.fixture
-def paint(panel, truth):
+def local(empty, viewer, files, tmp_path, wait):
+    """The panel with the volume and new strokes, in this process."""
+    viewer.open(files / "volume.ome.zarr", plugin="hrvol")
+    viewer.dims.set_point(0, 100.0)
+    empty.volume.set_path(str(files / "volume.ome.zarr"))
+    empty.path.set_path(str(tmp_path / "drawn.ome.zarr"))
+    empty.new_button.click()
+    wait(lambda: empty.desk.session is not None)
+    return empty
+
+
+@pytest.fixture
+def server(files, tmp_path):
+    """``hrvol serve`` in another process."""
+    strokes = ("--strokes", tmp_path / "drawn.ome.zarr")
+    process = ServerProcess(tmp_path, files / "volume.ome.zarr", *strokes, "--cache", tmp_path / "cache")
+    yield process
+    process.close()
+    assert "Traceback" not in process.output()
+
+
+@pytest.fixture
+def served(empty, viewer, server, wait):
+    """The panel with the volume and new strokes of a server."""
+    network = Proxy(server.port, cuts=(6, 11))
+    empty.connect_to(network.url, token_file=str(server.token_file))
+    wait(lambda: empty.desk.session is not None)
+    viewer.dims.set_point(0, 100.0)
+    yield empty
+    assert network.cut_count == 2
+    empty.close_strokes()
+    network.close()
+
+
+@pytest.fixture(params=["local", "served"])
+def panel(request):
+    """The panel with the volume and new strokes, here or on a server."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def paint(empty, truth):
     """A function that draws lines of the true classes on a plane, as napari's tools do."""
 
     def lines(plane=0, values=(1, 2)):
         drawn = draw(truth, [plane])
         for value in values:
             where = np.nonzero(drawn == value)
-            panel.layer.data_setitem(where, value)
+            empty.layer.data_setitem(where, value)
 
     return lines
 
@@ -180,7 +223,7 @@ def test_the_viewer_goes_where_a_stroke_would_teach(panel, paint, viewer, wait, 
     assert not [line for severity, line in news() if severity == "error"]
 
 
-def test_a_model_is_saved_and_strokes_are_there_again(panel, paint, viewer, files, tmp_path, wait, news):
+def test_a_model_is_that_of_training(panel, paint, viewer, files, tmp_path, wait):
     import hrvol
     from hrvol.napari.commands import show
     from hrvol.segment.model.model import model_bytes
@@ -192,13 +235,20 @@ def test_a_model_is_saved_and_strokes_are_there_again(panel, paint, viewer, file
     path = tmp_path / "drawn.hrvol"
     wait(lambda: segment.model.path() == str(path))
     show("Paint", viewer)
-    drawn = np.asarray(store_of(panel).array())
     viewer.layers.remove(panel.layer)  # closes what it shows
     assert panel.desk.board is None
     trained = hrvol.train_model(
         [(files / "volume.ome.zarr", tmp_path / "drawn.ome.zarr")], recipe=tmp_path / "quick.yaml"
     )
-    assert model_bytes(hrvol.load_model(path)) == model_bytes(trained)
+    assert path.read_bytes() == model_bytes(trained)
+
+
+def test_strokes_are_there_again(local, viewer, tmp_path, wait, news):
+    panel = local
+    panel.layer.paint((0, 20, 30), 2)
+    panel.classes.table.item(1, 0).setText("disc")
+    drawn = np.asarray(store_of(panel).array())
+    panel.close_strokes()
     panel.open_button.click()
     wait(lambda: panel.desk.board is not None)
     np.testing.assert_array_equal(np.asarray(panel.layer.data), drawn)
@@ -213,12 +263,83 @@ def test_a_model_is_saved_and_strokes_are_there_again(panel, paint, viewer, file
     assert panel.new_button.isEnabled()
 
 
+def test_a_preview_is_gone_with_its_class_and_so_is_its_weight(local, truth, viewer, wait, news):
+    panel = local
+    drawn = draw(truth, [0])
+    for value in (1, 2):
+        panel.layer.data_setitem(np.nonzero(drawn == value), value)
+    panel.learn.live.setChecked(True)
+    wait(lambda: "prediction" in viewer.layers)
+    panel.classes.set_weight(2, 20)
+    assert panel.desk.session.class_weights == {2: 10}
+    panel.classes.choose(2)
+    panel.classes.delete()
+    assert panel.desk.session.class_weights == {}
+    wait(lambda: "prediction" not in viewer.layers)
+    wait(lambda: panel.learn.state.text() == "")  # once features that are under way are made
+    panel.classes.undo_button.click()
+    wait(lambda: "prediction" in viewer.layers)
+    assert not [line for severity, line in news() if severity == "error"]
+
+
+@contextmanager
+def full_disk():
+    """No file of this process grows."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the size of files cannot be limited")
+def test_strokes_that_cannot_be_saved_stay_open(local, viewer, tmp_path, wait, news, capsys):
+    panel = local  # napari prints notifications: capsys keeps them in memory
+    panel.layer.paint((1, 20, 20), 1)
+    layer, store = panel.layer, store_of(panel)
+    with full_disk():
+        panel.layer.paint((1, 40, 40), 2)
+        assert not panel.desk.save()  # the window stays open
+        panel.close_strokes()
+        assert news()[-1][0] == "error"
+        assert "close again" in news()[-1][1]
+        assert panel.desk.board.store is store
+        viewer.layers.remove(layer)
+        wait(lambda: layer in viewer.layers)
+    assert panel.desk.session is not None
+    layer.paint((1, 60, 60), 2)
+    assert panel.desk.save()
+    viewer.layers.remove(layer)
+    assert panel.desk.board is None
+    with DrawingStore.open(tmp_path / "drawn.ome.zarr") as saved:
+        assert saved.array()[1, 40, 40] == saved.array()[1, 60, 60] == 2
+
+
 def test_other_strokes_are_imported(panel, truth, tmp_path, wait):
     np.save(tmp_path / "others.npy", draw(truth, [1]))
     panel.import_from(str(tmp_path / "others.npy"))
     wait(lambda: store_of(panel).counts().planes)
     np.testing.assert_array_equal(np.asarray(store_of(panel).array())[1], draw(truth, [1])[1])
     assert store_of(panel).steps == (1, 0)
+
+
+def test_nothing_is_drawn_or_undone_during_an_import(panel, paint, tmp_path, wait, news):
+    paint()
+    before = store_of(panel).steps
+    panel.import_from(str(tmp_path / "none.npy"))
+    assert not panel.layer.editable
+    assert not panel.group.isEnabled()
+    panel.layer.undo()
+    assert "being imported" in news()[-1][1]
+    assert store_of(panel).steps == before
+    wait(lambda: panel.layer.editable)  # after a failure, too
+    assert panel.group.isEnabled()
+    assert news()[-1][0] == "error"
+    panel.layer.undo()
+    assert store_of(panel).steps != before
 
 
 def test_the_layer_is_saved_as_strokes(panel, paint, viewer, tmp_path, news):
@@ -258,26 +379,52 @@ def test_classes_of_labels_become_strokes_of_the_same_name(panel, files, tmp_pat
     assert [info.name for info in store_of(panel).classes] == ["class 1", "class 2"]
 
 
-def test_a_closed_dock_lets_go_of_the_strokes(panel, paint, viewer, tmp_path):
+def test_a_closed_dock_lets_go_of_the_strokes(panel, paint, viewer, request):
     from hrvol.napari.commands import PLUGIN, WIDGET
 
     paint()
-    source = store_of(panel).source
+    source, remote = store_of(panel).source, panel.desk.board.remote
     dock, _ = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
     viewer.window.remove_dock_widget(dock)
     assert panel.desk.board is None
+    if remote:
+        request.getfixturevalue("server").stop()
     with DrawingStore.open(source) as store:
         assert len(store.counts().planes) == 2
 
 
-def test_strokes_that_cannot_be_opened_are_one_line(panel, files, tmp_path, wait, news):
-    panel.close_strokes()
-    panel.path.set_path(str(tmp_path / "none.ome.zarr"))
-    panel.open_button.click()
+def test_a_server_that_cannot_be_used_is_one_line(empty, viewer, server, tmp_path, wait, news):
+    def errors():
+        return [line for severity, line in news() if severity == "error"]
+
+    empty.connect_to(f"http://127.0.0.1:{server.port}", "x" * 43)
+    wait(errors)
+    assert "wrong token" in errors()[-1]
+    assert empty.connect_button.isEnabled()
+    server.kill()
+    empty.connect_to(f"http://127.0.0.1:{server.port}", token_file=str(server.token_file))
+    wait(lambda: len(errors()) == 2)
+    assert "cannot be reached" in errors()[-1]
+    assert not viewer.layers
+    server.start()
+    empty.connect_to(f"http://127.0.0.1:{server.port}", token_file=str(server.token_file))
+    wait(lambda: empty.desk.session is not None)
+    assert [layer.name for layer in viewer.layers] == ["volume.ome.zarr", "drawn"]
+    empty.learn.suggest_button.click()
+    assert "found strokes on a server" in errors()[-1]
+    viewer.layers.remove(viewer.layers[0])
+    assert empty.desk.board is None
+    assert not viewer.layers
+
+
+def test_strokes_that_cannot_be_opened_are_one_line(local, files, tmp_path, wait, news):
+    local.close_strokes()
+    local.path.set_path(str(tmp_path / "none.ome.zarr"))
+    local.open_button.click()
     wait(lambda: [line for severity, line in news() if severity == "error"])
     assert "none.ome.zarr" in news()[-1][1]
-    assert panel.open_button.isEnabled()
-    assert not panel.learn.isEnabled()
-    panel.path.set_path(str(tmp_path / "drawn.ome.zarr"))
-    panel.open_button.click()
-    wait(lambda: panel.desk.session is not None)
+    assert local.open_button.isEnabled()
+    assert not local.learn.isEnabled()
+    local.path.set_path(str(tmp_path / "drawn.ome.zarr"))
+    local.open_button.click()
+    wait(lambda: local.desk.session is not None)

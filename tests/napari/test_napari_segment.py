@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from run_data import make_volume
 
+from hrvol.errors import UsageError
 from hrvol.run.status import run_status
 from hrvol.volume.volume import open_labels, open_volume
 from hrvol.volume.write_image import write_image
@@ -27,6 +28,7 @@ def panel(viewer):
     panel.model.set_path("")
     panel.output.set_path("")
     panel.region.set_box(None)
+    panel.weights.setText("")
     for box in (panel.distil, panel.uncertainty, panel.probabilities, panel.background_mask, panel.fresh):
         box.setChecked(False)
     panel.engine.setCurrentText("serial")
@@ -54,6 +56,10 @@ def labels_of(path):
 
 
 def test_plan_start_stop_resume_and_open(panel, viewer, files, grey, wait, news, tmp_path):
+    from qtpy.QtWidgets import QApplication
+
+    from hrvol.napari.window_guard import guard
+
     out = tmp_path / "labels.ome.zarr"
     fill(panel, files, out)
     # Enough blocks that the run is not over before it is stopped.
@@ -62,7 +68,7 @@ def test_plan_start_stop_resume_and_open(panel, viewer, files, grey, wait, news,
     write_image(tmp_path / "long.ome.zarr", volume)
     panel.volume.set_path(str(tmp_path / "long.ome.zarr"))
     assert not panel.start_button.isEnabled()
-    panel.plan_box._jobs.guard(viewer.window._qt_window)
+    guard(viewer.window._qt_window, panel.plan_box._jobs)
     panel.plan_button.click()
     wait(panel.start_button.isEnabled)
     for word in ("Time", "Memory", "Disk", "serial, 1 worker", "free"):
@@ -90,6 +96,17 @@ def test_plan_start_stop_resume_and_open(panel, viewer, files, grey, wait, news,
     np.testing.assert_allclose(layer.scale, (50, 4, 4))
     assert state(panel) == "complete"
     assert not panel.run._stop.isEnabled()
+    table = panel.run.measures
+    wait(lambda: not table.isHidden())
+    counts = np.bincount(labels.ravel())[1:]
+    for number in counts:
+        assert f"{number:,}" in table.text.text()
+    assert "µm³" in table.text.text()
+    table.copy_button.click()
+    head, *lines = QApplication.clipboard().text().splitlines()
+    assert head.split("\t") == ["class", "voxels", "fraction", "µm³"]
+    assert [line.split("\t")[:2] for line in lines] == [["matrix", str(counts[0])], ["disc", str(counts[1])]]
+    assert float(lines[0].split("\t")[3]) == pytest.approx(counts[0] * 800e-9)
     assert not [line for severity, line in news() if severity == "error"]
 
 
@@ -176,6 +193,8 @@ def test_the_job_script_is_that_of_the_workflows():
     assert "\n#SBATCH --cpus-per-task=4\n" in script
     assert "\n#SBATCH --mem=5G " in script
     assert script.endswith(house.partition("set -euo pipefail\n")[2])
+    with pytest.raises(UsageError, match="distilled first"):
+        job_script(SegmentRequest("v.zarr", "m.hrvol", "o.zarr", distil=True))
 
 
 def test_a_rectangle_on_some_planes_is_the_region(panel, viewer, files, tmp_path):
@@ -196,6 +215,19 @@ def test_a_rectangle_on_some_planes_is_the_region(panel, viewer, files, tmp_path
     assert panel.collect()().region == (slice(2, 3), slice(0, 300), slice(0, 260))
     panel.region.choose("Whole volume")
     assert panel.collect()().region is None
+
+
+def test_the_present_plane_is_one_of_the_volume(panel, viewer, files, tmp_path):
+    viewer.open(files / "volume.ome.zarr", plugin="hrvol")
+    fill(panel, files, tmp_path / "labels.ome.zarr")
+    # The sliders have steps of the smallest scale, from the first place of all layers.
+    viewer.add_image(np.zeros((400, 8, 8), np.uint8), translate=(-8, 0, 0), units="nm")
+    viewer.dims.set_point(0, 100 + 2 * 50)
+    corners = np.array([[200, 40, 0], [200, 40, 90], [200, 90, 90], [200, 90, 0]], float)
+    viewer.add_shapes([corners], shape_type="rectangle", name="part", units="nm")
+    assert viewer.dims.current_step[0] > 4
+    panel.region.choose("part")
+    assert panel.collect()().region[0] == slice(2, 3)
 
 
 def test_a_rectangle_outside_is_an_error(panel, viewer, files, tmp_path, wait, news):
@@ -306,10 +338,11 @@ def test_closing_asks_what_becomes_of_runs(viewer, wait, choice, closes):
 
     from hrvol.napari.jobs import Jobs
     from hrvol.napari.process import Process
+    from hrvol.napari.window_guard import guard
 
     window = QWidget()
     jobs = Jobs(window)
-    jobs.guard(window)
+    guard(window, jobs)
     process = Process.start(("0",), "tests_napari_sleeper")  # ends with an error at once
     assert process.wait(30) == 1
     jobs.add(process, "ended.ome.zarr")
@@ -330,6 +363,40 @@ def test_closing_asks_what_becomes_of_runs(viewer, wait, choice, closes):
     assert window.close() is closes
     assert sleeper.stopped is (choice == "Stop")
     window.hide()
+    window.deleteLater()
+
+
+def test_nothing_ends_unless_the_window_closes(viewer):
+    """Two docks in a window that refuses to close, as napari's does when its own dialog is cancelled."""
+    from qtpy.QtWidgets import QWidget
+
+    from hrvol.napari.jobs import Jobs
+    from hrvol.napari.window_guard import guard
+
+    class Window(QWidget):
+        accepts = False
+
+        def closeEvent(self, event):
+            event.setAccepted(self.accepts)
+
+    window = Window()
+    ended, saves = [], [False]
+    for name in ("first", "second"):
+        jobs = Jobs(QWidget(window))
+        jobs.closing.connect(lambda name=name: ended.append(name))
+        guard(window, jobs)
+    jobs.save_first(lambda: saves[-1])
+    window.show()
+    window.accepts = True
+    assert not window.close()  # what is unsaved keeps it open
+    saves.append(True)
+    window.accepts = False
+    assert not window.close()
+    assert ended == []
+    assert window.isVisible()
+    window.accepts = True
+    assert window.close()
+    assert ended == ["first", "second"]
     window.deleteLater()
 
 

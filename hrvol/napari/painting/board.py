@@ -1,9 +1,12 @@
-"""Open what is drawn on: the volume and the store of its strokes. No Qt here."""
+"""Open what is drawn on: a volume and its strokes, on this machine or of a server. No Qt here.
+
+Drawing on a server needs neither torch nor the lock of files, so these are imported where they are used.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.classes import ClassInfo, default_classes
-from hrvol.errors import StrokesError
+from hrvol.errors import StrokesError, UsageError
+from hrvol.interactive.protocols import PaintedStrokes, PaintSession, ShownVolume
 from hrvol.napari.folders import plugin_folder
-from hrvol.volume.drawing_store.store import DrawingStore
-from hrvol.volume.volume import Volume, open_volume
 
 SUFFIX = "-strokes.ome.zarr"
 
@@ -32,11 +34,37 @@ class Board:
         The volume.
     store
         The strokes.
+    begin
+        Begins a session with a recipe: a preset's name, or the path of a file.
+    levels
+        Of a server: the volume at all its resolutions, to be shown; else empty, as the viewer shows it.
     """
 
     path: str
-    volume: Volume
-    store: DrawingStore
+    volume: ShownVolume
+    store: PaintedStrokes
+    begin: Callable[[str], PaintSession]
+    levels: tuple[ShownVolume, ...] = ()
+
+    @property
+    def remote(self) -> bool:
+        """Whether they are on a server."""
+        return bool(self.levels)
+
+    @property
+    def local_volume(self) -> Any:
+        """The volume, unless it is on a server."""
+        return None if self.remote else self.volume
+
+    @property
+    def folder(self) -> Path:
+        """Where results go by default."""
+        return plugin_folder("models") if self.remote else Path(self.store.source).parent
+
+    @property
+    def name(self) -> str:
+        """Name of the strokes."""
+        return Path(self.store.source).name.removesuffix(".ome.zarr")
 
     @classmethod
     def open(cls, path: str, strokes: str, *, create: bool) -> Board:
@@ -49,10 +77,37 @@ class Board:
         OutputExistsError
             They are to be created, and something is there.
         """
+        from hrvol.volume.drawing_store.store import DrawingStore
+        from hrvol.volume.volume import open_volume
+
         volume = open_volume(path)
         if create:
-            return cls(path, volume, DrawingStore.create(strokes, volume, default_classes((1, 2))))
-        return cls(path, volume, DrawingStore.open(strokes, volume))
+            store = DrawingStore.create(strokes, volume, default_classes((1, 2)))
+        else:
+            store = DrawingStore.open(strokes, volume)
+
+        def begin(recipe: str) -> PaintSession:
+            from hrvol.interactive.session import Session  # imports torch
+
+            return Session.open(volume, store, recipe=recipe)
+
+        return cls(path, volume, store, begin)
+
+    @classmethod
+    def connect(cls, url: str, token: str = "", token_file: str = "") -> Board:
+        """Connect to ``hrvol serve``, see :func:`hrvol.connect`; the file counts if both are given."""
+        from hrvol.interactive.remote.connection import connect
+
+        given = {"token_file": token_file} if token_file else {"token": token}
+        connection = connect(url, **given)
+        return cls(
+            connection.url, connection.volume, connection.drawing, connection.session, connection.levels
+        )
+
+    def check_local(self, what: str) -> None:
+        """Raise a :class:`UsageError` unless the strokes are on this machine."""
+        if self.remote:
+            raise UsageError(f"{self.path}: found strokes on a server, expected {what} on its machine")
 
     def draw(self, plane: int, labels: NDArray[Any], classes: Sequence[ClassInfo]) -> int:
         """Draw classes of a plane's labels ``(y, x)``, as one step of undo; return the number of pixels.
@@ -98,10 +153,3 @@ def free_path(path: Path) -> Path:
     stem = path.name.removesuffix(SUFFIX)
     candidates = (path.with_name(f"{stem}-{number}{SUFFIX}") for number in range(2, 10_000))
     return path if not os.path.lexists(path) else next(p for p in candidates if not os.path.lexists(p))
-
-
-def begin_session(board: Board, recipe: str) -> Any:
-    """Return a session on the strokes; it imports torch where the recipe needs it."""
-    from hrvol.interactive.session import Session
-
-    return Session.open(board.volume, board.store, recipe=recipe)

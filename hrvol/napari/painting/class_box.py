@@ -210,7 +210,10 @@ class ClassBox(QWidget):
                 self.table.setItem(i, _PIXELS, pixels)
                 self.table.setCellWidget(i, _WEIGHT, self._new_slider(info.value))
         known = {info.value for info in classes}
-        self.weights = {value: weight for value, weight in self.weights.items() if value in known}
+        kept = {value: weight for value, weight in self.weights.items() if value in known}
+        if kept != self.weights:  # or the class would have an invisible weight once its deletion is undone
+            self.weights = kept
+            self.weights_changed.emit(dict(kept))
         if board is not None and self.layer is not None:
             show_classes(self.layer, board)
         self._count()

@@ -12,8 +12,9 @@ from qtpy.QtCore import QObject, Qt, Signal
 
 from hrvol.errors import UsageError
 from hrvol.napari.background import Background
-from hrvol.napari.notify import report
-from hrvol.napari.painting.board import Board, begin_session
+from hrvol.napari.notify import line_of, report
+from hrvol.napari.painting.board import Board
+from hrvol.napari.painting.seen import Seen
 
 
 class Desk(QObject):
@@ -31,14 +32,19 @@ class Desk(QObject):
     """They were closed."""
     began = Signal()
     """A session began: :attr:`session`."""
+    failed = Signal()
+    """A session could not begin, which was reported."""
     drawn = Signal(object)
     """A change of the strokes."""
     previewed = Signal(object)
     """A preview."""
+    emptied = Signal()
+    """The preview is gone: fewer than two classes are drawn."""
     progressed = Signal(str, int, int)
     """A stage, how much of it is done, and all of it."""
 
     _news = Signal(object)
+    _computed = Signal(str, int, int)
 
     def __init__(self, owner: QObject) -> None:
         super().__init__(owner)
@@ -48,8 +54,10 @@ class Desk(QObject):
         self._background = Background(self)
         self._waiting: list[Callable[[Any], Any]] = []
         self._opening = ""
+        self._cancelled = False  # and nothing was requested since
         self._forget: list[Callable[[], None]] = []
         self._news.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
+        self._computed.connect(self._progress)
 
     @property
     def busy(self) -> bool:
@@ -69,8 +77,10 @@ class Desk(QObject):
         return self.board
 
     def take(self, board: Board) -> None:
-        """Begin to work on a board; what was open is closed."""
-        self.close()
+        """Begin to work on a board; what was open is closed, and stays if it cannot be."""
+        if not self.close():
+            board.store.close()
+            return
         self.board = board
         self._forget.append(board.store.subscribe(self._told(board, self.drawn)))
         self.opened.emit()
@@ -78,6 +88,7 @@ class Desk(QObject):
     def with_session(self, recipe: str, then: Callable[[Any], Any] = lambda session: None) -> None:
         """Call a function with the session of a recipe, which is begun first where needed."""
         board = self.need()
+        self._cancelled = False
         if self.session is not None and self.recipe == recipe:
             then(self.session)
             return
@@ -88,7 +99,7 @@ class Desk(QObject):
         self._end_session()
 
         def begin() -> tuple[Board, str, Any]:
-            session = begin_session(board, recipe)
+            session = board.begin(recipe)
             if not isalive(self):
                 session.close()
             return board, recipe, session
@@ -97,7 +108,9 @@ class Desk(QObject):
             if self._opening == recipe:
                 self._opening = ""
                 self._waiting.clear()
-            report(error)
+                self.failed.emit()
+            if board is self.board:  # else closed meanwhile
+                report(error)
 
         self._background.call(begin, self._began, failed)
 
@@ -109,29 +122,68 @@ class Desk(QObject):
         self._opening = ""
         self.session, self.recipe = session, recipe
         session.on_preview(self._told(session, self.previewed))
-        session.on_progress(lambda *values: self._post(session, self.progressed, values))
+        session.on_nothing(lambda: self._post(session, self.emptied, ()))
+        session.on_progress(lambda *values: self._post(session, self._computed, values))
         session.on_error(lambda line: self._post(session, None, (line,)))
         self.began.emit()
         waiting, self._waiting = self._waiting, []
         for function in waiting:
             function(session)
 
-    def close(self) -> None:
-        """End the session, and save and close the strokes; an error of saving is shown."""
-        board, self.board = self.board, None
+    def look(self, seen: Seen) -> None:
+        """Tell the session what is visible, if there is one."""
+        if self.session is not None:
+            self._cancelled = False
+            self.session.view(seen.plane, seen.rows, seen.columns, seen.level)
+
+    def cancel(self) -> None:
+        """Cancel what is computed, and what waits for a session, and drop progress on its way."""
+        self._waiting.clear()
+        self._cancelled = True
+        if self.session is not None:
+            self.session.cancel()
+
+    def save(self) -> bool:
+        """Save the strokes; return whether they may be closed. An error is shown.
+
+        Those of a server may: what it has not received is kept on this machine.
+        """
+        if self.board is None or self.board.remote:
+            return True
+        try:
+            self.board.store.flush()
+        except Exception as error:
+            self._report_unsaved(error)
+            return False
+        return True
+
+    def close(self) -> bool:
+        """End the session, and save and close the strokes; return ``False`` if they cannot be saved.
+
+        They stay open then: what is drawn is only in memory. The error is shown.
+        """
+        board = self.board
+        if board is not None:
+            try:
+                board.store.close()
+            except Exception as error:
+                if not board.remote:
+                    self._report_unsaved(error)
+                    return False
+                report(error)
+        self.board = None
         for forget in self._forget:
             forget()
         self._forget.clear()
         self._waiting.clear()
         self._opening = ""
         self._end_session()
-        if board is None:
-            return
-        try:
-            board.store.close()
-        except Exception as error:
-            report(error)
-        self.closed.emit()
+        if board is not None:
+            self.closed.emit()
+        return True
+
+    def _report_unsaved(self, error: Exception) -> None:
+        report(f"{line_of(error)}; the strokes stay open: close again to save them")
 
     def _end_session(self) -> None:
         session, self.session = self.session, None
@@ -147,6 +199,10 @@ class Desk(QObject):
         with suppress(RuntimeError):  # deleted just now
             if isalive(self):
                 self._news.emit((source, signal, values))
+
+    def _progress(self, stage: str, done: int, total: int) -> None:
+        if not self._cancelled:
+            self.progressed.emit(stage, done, total)
 
     def _deliver(self, news: tuple[Any, Any, tuple[Any, ...]]) -> None:
         source, signal, values = news

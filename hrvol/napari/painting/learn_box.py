@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QMessageBox, QVBoxLayout, QWidget
 
-from hrvol.errors import UsageError
+from hrvol.errors import ModelError, UsageError
+from hrvol.files import MODEL, atomic_write, check_file
 from hrvol.napari.background import Background
 from hrvol.napari.hub import Hub
 from hrvol.napari.job_box import JobBox
 from hrvol.napari.notify import inform, report, reported
 from hrvol.napari.painting.desk import Desk
+from hrvol.napari.painting.taught import SavedModel, give_student
 from hrvol.napari.process import Process
 from hrvol.napari.requests import absolute
 from hrvol.napari.texts import table
@@ -27,6 +31,9 @@ PRESETS = ("fast", "classical", "balanced", "best")
 _SCOPES = {"in the view": "view", "in visited planes": "visited", "in the volume": "volume"}
 
 _RECIPE_SUFFIX = "-recipe.yaml"
+
+SUGGEST_MINUTES = 5.0
+"""Approximate time of a search for a recipe, by default."""
 
 
 class LearnBox(QWidget):
@@ -44,6 +51,8 @@ class LearnBox(QWidget):
 
     place_found = Signal(object)
     """A place to draw next."""
+    saved = Signal()
+    """A model was saved."""
     layers_changed = Signal()
     """Other layers are wanted."""
 
@@ -52,7 +61,9 @@ class LearnBox(QWidget):
         self._hub, self._desk, self._look = hub, desk, look
         self._background = Background(self)
         self._tickets: list[Any] = []
+        self._saved: SavedModel | None = None
         self._shown = ""  # what the present preview is
+        self.suggest_minutes = SUGGEST_MINUTES
         self.recipe = narrow(QComboBox())
         self.recipe.addItems(PRESETS)
         self.recipe.setEditable(True)
@@ -62,7 +73,9 @@ class LearnBox(QWidget):
         )
         self.update_button = button("Update", reported(self.update_once), "Show what the strokes give here")
         self.live = QCheckBox("live")
-        self.live.setToolTip("Follow the strokes and the view")
+        self.live.setToolTip(
+            "Follow the strokes and the view; of a large view only Update makes the exact preview"
+        )
         self.cancel_button = button("Cancel", self.cancel, "Cancel what is computed")
         self.uncertainty, self.probabilities = QCheckBox("uncertainty"), QCheckBox("probabilities")
         self.state = text_label()
@@ -91,8 +104,11 @@ class LearnBox(QWidget):
         self.tuning.changed.connect(lambda: self.suggest_button.setEnabled(not self.tuning.running))
         desk.progressed.connect(self._progressed)
         desk.previewed.connect(self._previewed)
+        desk.emptied.connect(self._emptied)
         desk.began.connect(self._began)
+        desk.failed.connect(lambda: self.live.setChecked(False))
         desk.closed.connect(self._closed)
+        hub.model_chosen.connect(self._take_student)
 
     def _lay_out(self) -> None:
         fields = form()
@@ -122,7 +138,24 @@ class LearnBox(QWidget):
 
     def update_once(self) -> None:
         """Make previews of what is visible, the last of them exact."""
-        self._ask(lambda session: session.update(), lambda preview: None)
+        looked: list[Any] = []
+
+        def request(session: Any) -> Any:
+            looked.append(self._look())
+            return session.update()
+
+        def made(_: Any) -> None:
+            with suppress(UsageError):  # no plane of z is visible any more
+                if self._look() != looked[-1]:  # what was made is not of what is visible now
+                    self.update_once()
+
+        self._ask(request, made)
+
+    def forget_shown(self) -> None:
+        """Take note that the present preview is not of what is visible now."""
+        self._shown = ""
+        if not self._tickets:
+            self._say("")
 
     def next_place(self) -> None:
         """Look for the next place."""
@@ -156,21 +189,51 @@ class LearnBox(QWidget):
         if not path.endswith(".hrvol"):
             raise UsageError(f"model: found {path or 'no path'}, expected a name that ends in .hrvol")
 
-        def write(model: Any) -> str:
-            from hrvol.segment.model.model import save_model
+        replaced = os.path.lexists(path)
+        check_file(path, MODEL, replaced)  # only an earlier model may be replaced, as by hrvol train --fresh
+        if replaced and not self.confirm(f"{path} exists. Replace the model?"):
+            return
+        board = self._desk.need()
+        version = board.store.version
 
-            save_model(model, path)
-            return path
+        def write(data: bytes) -> SavedModel:
+            try:
+                with atomic_write(Path(path), durable=True) as partial:
+                    partial.write_bytes(data)
+            except OSError as error:
+                raise ModelError(f"{path}: cannot be written: {error.strerror or error}") from None
+            return SavedModel.of(board, version, data)
 
-        def saved(path: str) -> None:
+        def saved(model: SavedModel) -> None:
+            self._saved = model
             inform(f"the model was saved as {path}")
+            self.saved.emit()
             self._hub.model_chosen.emit(path)
 
-        self._ask(lambda session: session.request_model(), saved, write)
+        self._ask(lambda session: session.request_model_bytes(), saved, write)
+
+    def confirm(self, question: str) -> bool:
+        """Ask a question that is answered by yes or no."""
+        answers = QMessageBox.StandardButton
+        return bool(QMessageBox.question(self, "hrvol", question) == answers.Yes)
+
+    def _take_student(self, path: str) -> None:
+        """Show a student's labels while strokes are those of its teacher."""
+        session, saved = self._desk.session, self._saved
+        board = self._desk.board
+        if session is None or saved is None or saved.board is not board or board.remote:
+            return
+
+        def told(given: bool) -> None:
+            if given:
+                inform(f"previews have a further stage, the student {Path(path).name}")
+
+        self._background.call(lambda: give_student(session, saved, path), told)
 
     def suggest(self) -> None:
         """Search a recipe, in a process of its own."""
         board = self._desk.need()
+        board.check_local("hrvol tune")
         board.check_drawn()
         board.store.flush()
         strokes = Path(board.store.source)
@@ -181,15 +244,16 @@ class LearnBox(QWidget):
             self._recipe_chosen()
             inform(f"the recipe was saved as {output}")
 
-        self.tuning.start(("tune", board.path, str(strokes), "-o", str(output), "--fresh"), take)
+        options = "-o", str(output), "--minutes", f"{self.suggest_minutes:g}", "--fresh"
+        self.tuning.start(("tune", board.path, str(strokes), *options), take)
 
     def cancel(self) -> None:
         """Cancel what is computed."""
         self.live.setChecked(False)
         for ticket in self._tickets:
             ticket.cancel()
-        if self._desk.session is not None:
-            self._desk.session.cancel()
+        self._desk.cancel()
+        self._say(self._shown)
 
     def _ask(
         self,
@@ -252,6 +316,7 @@ class LearnBox(QWidget):
     def _closed(self) -> None:
         self.live.setChecked(False)
         self.quality.hide()
+        self._saved = None
         self._shown = ""
         self._say("")
 
@@ -263,6 +328,10 @@ class LearnBox(QWidget):
         part = "" if preview.step == 1 else f", every {preview.step}th pixel"
         self._shown = f"{kind}{part}"
         self._say(self._shown)
+
+    def _emptied(self) -> None:
+        self._shown = ""
+        self._say("")
 
     def _say(self, text: str) -> None:
         self.state.setText(text)

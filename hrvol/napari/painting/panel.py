@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.compat import isalive
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog, QGroupBox, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtWidgets import QFileDialog, QGroupBox, QMainWindow, QVBoxLayout, QWidget
 
 from hrvol.errors import UsageError
 from hrvol.napari.background import Background
 from hrvol.napari.hub import Hub
-from hrvol.napari.layers import placed
+from hrvol.napari.layers import placed, shown_levels
 from hrvol.napari.notify import inform, reported
 from hrvol.napari.painting.board import SUFFIX, Board, free_path, suggested_path
 from hrvol.napari.painting.class_box import ClassBox
+from hrvol.napari.painting.connect_dialog import ConnectDialog
 from hrvol.napari.painting.desk import Desk
+from hrvol.napari.painting.import_dialog import ImportDialog
 from hrvol.napari.painting.learn_box import LearnBox
 from hrvol.napari.painting.result_layers import ResultLayers
 from hrvol.napari.painting.seen import Seen, camera_of, seen_of
-from hrvol.napari.painting.strokes_layer import add_strokes_layer, let_go
+from hrvol.napari.painting.strokes_layer import add_strokes_layer, let_go, set_paintable, show_again
+from hrvol.napari.weights_text import named_weights, weights_text
 from hrvol.napari.widgets import PathField, VolumeField, button, form, row
+
+if TYPE_CHECKING:
+    from hrvol.volume.strokes.merge import Conflicts
 
 _DELAY = 80  # milliseconds without a movement, after which the view counts
 
@@ -51,10 +58,15 @@ class PaintPanel(QWidget):
         self._preview: Any = None
         self._seen: Seen | None = None
         self._mark: Any = None
+        self._canvas: Any = None  # the part of the window around it
+        self._image: Any = None  # of a server's volume
         self.volume = VolumeField(hub.viewer)
         self.path = PathField("Choose the strokes", "OME-Zarr (*.ome.zarr)", save=True, hint="*.ome.zarr")
         self.new_button = button("New strokes", reported(self.new), "Begin to draw on the volume")
         self.open_button = button("Open strokes", reported(self.open), "Continue earlier strokes")
+        self.connect_button = button(
+            "Connect", reported(self.choose_server), "Draw on a volume of another machine (hrvol serve)"
+        )
         self.import_button = button(
             "Import", reported(self.choose_import), "Add strokes of other files or programs to these"
         )
@@ -70,16 +82,20 @@ class PaintPanel(QWidget):
         self.desk.closed.connect(self._closed)
         self.desk.began.connect(self._began)
         self.desk.previewed.connect(self._show)
+        self.desk.emptied.connect(self._show_nothing)
         self.classes.weights_changed.connect(reported(self._weigh))
         self.learn.place_found.connect(reported(self.go))
+        self.learn.saved.connect(self._pass_weights)
         self.learn.layers_changed.connect(self._show_again)
         viewer = hub.viewer
+        viewer.dims.events.ndisplay.connect(self._turned)
         for emitter in (viewer.dims.events.point, viewer.dims.events.order, viewer.dims.events.ndisplay):
             emitter.connect(self._moved)
         for emitter in (camera_of(viewer).events.center, camera_of(viewer).events.zoom):
             emitter.connect(self._moved)
         viewer.layers.events.removed.connect(self._removed)
         hub.strokes_added.connect(self._refresh)
+        hub.jobs.save_first(self.desk.save)
         hub.jobs.closing.connect(self.desk.close)
         self._suggest()
         self._enable()
@@ -95,6 +111,7 @@ class PaintPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.addLayout(fields)
         layout.addLayout(row(self.new_button, self.open_button, self.import_button))
+        layout.addLayout(row(self.connect_button))
         layout.addWidget(self.group)
         layout.addWidget(self.learn)
         layout.addStretch(1)
@@ -115,31 +132,76 @@ class PaintPanel(QWidget):
                 return
         self._open(path, create=False)
 
+    def choose_server(self) -> None:
+        """Ask for a server, and connect to it."""
+        dialog = ConnectDialog(self)
+        if dialog.exec():
+            self.connect_to(*dialog.values())
+
+    def connect_to(self, url: str, token: str = "", token_file: str = "") -> None:
+        """Show the volume of a server and its strokes, and draw in them."""
+        if not self.desk.close():
+            return
+
+        def read() -> tuple[Board, Any]:
+            board = Board.connect(url, token, token_file)
+            try:
+                shown = shown_levels(board.volume.name, board.levels)
+            except BaseException:
+                board.store.close()
+                raise
+            if not isalive(self):
+                board.store.close()
+            return board, shown
+
+        def show(found: tuple[Board, Any]) -> None:
+            board, (data, about, _) = found
+            self._image = self.hub.viewer.add_image(data, **about)
+            self.desk.take(board)
+
+        self._in_background(read, show)
+
     def close_strokes(self) -> None:
         """Save and close the strokes."""
         self.desk.close()
 
-    def import_from(self, path: str) -> None:
+    def import_from(self, path: str, conflicts: Conflicts = "error") -> None:
         """Add strokes of a file to those that are open, as one step of undo."""
-        board = self.desk.need()
+        board, layer = self.desk.need(), self.layer
 
         def read() -> int:
             from hrvol.interactive.strokes import import_strokes
 
-            return import_strokes(board.store, path, board.volume)
+            return import_strokes(board.store, path, board.local_volume, conflicts=conflicts)
+
+        def over() -> None:
+            set_paintable(layer, board, on=True)
+            self._enable()
 
         def show(count: int) -> None:
+            over()
             inform(f"{count:,} pixels were imported")
             self._refresh()
 
-        self._background.call(read, show)
+        def failed(error: Exception) -> None:
+            over()
+            raise error
+
+        set_paintable(layer, board, on=False)  # or undo would take back a part of what is imported
+        for widget in (self.group, self.import_button):
+            widget.setEnabled(False)
+        self._background.call(read, show, failed)
 
     def choose_import(self) -> None:
         """Ask for strokes to import."""
         self.desk.need()
-        path = QFileDialog.getExistingDirectory(self, "Choose strokes (OME-Zarr)", str(self.volume.folder()))
-        if path:
-            self.import_from(path)
+        dialog = ImportDialog(self, str(self.volume.folder()))
+        if not dialog.exec():
+            return
+        path, conflicts = dialog.values()
+        if not path:
+            raise UsageError("import: found no path, expected strokes")
+        self.import_from(path, conflicts)
 
     def look(self) -> Seen:
         """Tell the session what is visible.
@@ -152,9 +214,10 @@ class PaintPanel(QWidget):
         seen = None if self.layer is None else seen_of(self.hub.viewer, self.layer)
         if seen is None:
             raise UsageError("view: found no z plane of the volume on the screen, expected one, in 2-D")
-        self._seen = seen
-        if self.desk.session is not None:
-            self.desk.session.view(seen.plane, seen.rows, seen.columns, seen.level)
+        if seen != self._seen:
+            self._seen = seen
+            self.learn.forget_shown()
+        self.desk.look(seen)
         return seen
 
     def go(self, place: Any) -> None:
@@ -190,7 +253,8 @@ class PaintPanel(QWidget):
 
     def _open(self, path: str, *, create: bool) -> None:
         file = self.volume.file()
-        self.desk.close()  # so that the same strokes can be opened again
+        if not self.desk.close():  # so that the same strokes can be opened again
+            return
 
         def read() -> Board:
             board = Board.open(file(), path, create=create)
@@ -203,8 +267,12 @@ class PaintPanel(QWidget):
             self.path.setProperty("suggested", None)
             self.desk.take(board)
 
-        self.new_button.setEnabled(False)
-        self.open_button.setEnabled(False)
+        self._in_background(read, show)
+
+    def _in_background(self, read: Callable[[], Any], show: Callable[[Any], None]) -> None:
+        """Open something; no other is opened meanwhile."""
+        for each in (self.new_button, self.open_button, self.connect_button):
+            each.setEnabled(False)
 
         def failed(error: Exception) -> None:
             self._enable()
@@ -216,27 +284,25 @@ class PaintPanel(QWidget):
         board = self.desk.need()
         self.hub.board = board
         viewer = self.hub.viewer
-        name = Path(board.store.source).name.removesuffix(".ome.zarr")
-        self.layer = add_strokes_layer(viewer, board, name)
+        self.layer = add_strokes_layer(viewer, board, board.name)
         self.results = ResultLayers(viewer, board, self.layer)
         self.classes.attach(self.layer)
         if not self.learn.model.path():
-            place = Path(board.store.source)
-            model = place.with_name(place.name.removesuffix(SUFFIX).partition(".")[0] + ".hrvol")
-            self.learn.model.set_path(str(model))
+            name = Path(board.store.source).name.removesuffix(SUFFIX).partition(".")[0]
+            self.learn.model.set_path(str(board.folder / f"{name}.hrvol"))
         self._enable()
         self.desk.with_session(self.learn.recipe_text())  # prepares features of what is visible
 
     def _closed(self) -> None:
         if not isalive(self):
             return
-        layer, results, mark = self.layer, self.results, self._mark
-        self.layer = self.results = self._preview = self._mark = self._seen = None
+        layer, results, mark, image = self.layer, self.results, self._mark, self._image
+        self.layer = self.results = self._preview = self._mark = self._seen = self._image = None
         self.hub.board = None
         self.classes.attach(None)
         if results is not None:
             results.remove()
-        for one in (layer, mark):
+        for one in (layer, mark, image):
             if one is not None:
                 let_go(self.hub.viewer, one)
         self._enable()
@@ -245,8 +311,8 @@ class PaintPanel(QWidget):
         on = self.desk.board is not None
         for widget in (self.group, self.learn, self.import_button):
             widget.setEnabled(on)
-        self.new_button.setEnabled(True)
-        self.open_button.setEnabled(True)
+        for each in (self.new_button, self.open_button, self.connect_button):
+            each.setEnabled(True)
 
     def _began(self) -> None:
         if self.classes.weights:
@@ -257,9 +323,35 @@ class PaintPanel(QWidget):
         if self.desk.session is not None:
             self.desk.session.class_weights = weights
 
+    def _pass_weights(self) -> None:
+        """Give the weights to the panels, beside the model that was saved, of which they are no part."""
+        if self.desk.board is not None:
+            pairs = named_weights(self.classes.weights, self.desk.board.store.classes)
+            self.hub.weights_chosen.emit(weights_text(pairs))
+
     def _moved(self, *_: Any) -> None:
         if isalive(self) and self.layer is not None:
             self._timer.start()
+
+    def _turned(self, *_: Any) -> None:
+        """Show large strokes again that were hidden in 3-D."""
+        if isalive(self) and self.layer is not None:
+            show_again(self.hub.viewer, self.layer)
+
+    def showEvent(self, event: Any) -> None:
+        """Follow the size of the canvas, too, once the panel is in a window."""
+        super().showEvent(event)
+        window: Any = self.window()
+        canvas = window.centralWidget() if isinstance(window, QMainWindow) else None
+        if canvas is not None and canvas is not self._canvas:
+            self._canvas = canvas
+            canvas.installEventFilter(self)
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Hear of a new size of the canvas, which moves nothing else."""
+        if event.type() == QEvent.Type.Resize and watched is self._canvas:
+            self._moved()
+        return False
 
     def _follow(self) -> None:
         """Tell the session what is visible, if that has changed."""
@@ -275,6 +367,11 @@ class PaintPanel(QWidget):
         self._preview = preview
         self._show_again()
 
+    def _show_nothing(self) -> None:
+        self._preview = None
+        if self.results is not None:
+            self.results.remove()
+
     def _show_again(self) -> None:
         if self.results is None or self._preview is None:
             return
@@ -288,8 +385,14 @@ class PaintPanel(QWidget):
             self.layer.refresh()
 
     def _removed(self, event: Any) -> None:
-        if isalive(self) and self.layer is not None and event.value == self.layer:
-            self.desk.close()
+        shown = [one for one in (self.layer, self._image) if one is not None]
+        if isalive(self) and self.layer is not None and event.value in shown and not self.desk.close():
+            QTimer.singleShot(0, self._put_back)  # after the removal
+
+    def _put_back(self) -> None:
+        """Show strokes again that could not be saved."""
+        if isalive(self) and self.layer is not None and self.layer not in self.hub.viewer.layers:
+            self.hub.viewer.layers.append(self.layer)
 
     def _suggest(self) -> None:
         if self.desk.board is not None:

@@ -42,7 +42,7 @@ class ResultLayers:
         self._classes = preview.classes
         grey = {"contrast_limits": (0, 1), "opacity": 0.6}
         if self.uncertainty:
-            about = grey | {"colormap": "magma", "blending": "additive"}
+            about = grey | {"colormap": "magma"}
             self._put(UNCERTAINTY, "image", preview.uncertainty, region, about)
         kept = {PREDICTION, *([UNCERTAINTY] if self.uncertainty else ())}
         for info, plane in zip(preview.classes, preview.probabilities, strict=True):

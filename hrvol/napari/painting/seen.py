@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from hrvol.napari.layers import plane_of
+
 MOST = 2048
 """Most values of a side of a preview; of a larger region fewer values are computed."""
 
@@ -39,9 +41,8 @@ def seen_of(viewer: Any, layer: Any) -> Seen | None:
     displayed = tuple(axis - offset for axis in viewer.dims.displayed)
     if tuple(sorted(displayed)) != (n - 2, n - 1):
         return None
-    point = layer.world_to_data(viewer.dims.point)
-    plane = round(float(point[-3])) if n == 3 else 0
-    if n == 3 and not 0 <= plane < layer.data.shape[0]:
+    plane = plane_of(viewer, layer)
+    if plane is None:
         return None
     spans = [_span(layer, axis) for axis in (n - 2, n - 1)]
     if any(span.start >= span.stop for span in spans):

@@ -71,6 +71,9 @@ _ROWS = 16_384  # rows whose distances to centroids are held at once
 
 _LIMIT_LOCK = threading.RLock()
 
+_FOREST_LOCK = threading.Lock()
+"""Held while a forest is fitted: threads of two fits would lose the warning filters of the process."""
+
 
 def make_classifier(spec: ClassifierSpec, n_features: int, seed: int, n_jobs: int = 1) -> Any:
     """Return an unfitted classifier of any kind but ``vote``.
@@ -169,7 +172,8 @@ def fit_classifier(
             return fit_forest(estimator, values, features, labels, device).set_params(n_jobs=1)
         return fit_logistic(estimator, values, features, labels, device)
     if spec.kind == "forest":
-        estimator.fit(features, labels)
+        with _FOREST_LOCK:
+            estimator.fit(features, labels)
         # Neither model files nor predictions may depend on the machine: with several jobs scikit-learn sums
         # the trees in the order in which they finish.
         return estimator.set_params(n_jobs=1)

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from hrvol.volume.drawing_store.store import DrawingStore
+from hrvol.volume.drawing_store.drawer import Drawer
 from hrvol.volume.strokes.strokes import Strokes
 
 
-def strokes_of(store: DrawingStore) -> Strokes:
+def strokes_of(store: Drawer) -> Strokes:
     """Return what is drawn in a store, saved or not; nothing is copied, so that later strokes are in it, too.
 
     Boxes without strokes at present are not read later.

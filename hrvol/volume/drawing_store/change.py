@@ -15,7 +15,7 @@ from hrvol.volume.grid.tiling import Box, hull, whole
 
 LOG = logging.getLogger("hrvol.volume")
 
-Kind = Literal["paint", "classes", "undo", "redo", "error"]
+Kind = Literal["paint", "classes", "undo", "redo", "reload", "error"]
 
 MOST_BOXES = 1024
 """Boxes of one change; of more, the box around all of them is given."""
@@ -30,7 +30,7 @@ class Change:
     Attributes
     ----------
     kind
-        What was done; ``error``: the strokes cannot be saved at present, nothing changed.
+        What was done; ``reload``: others drew; ``error``: they cannot be saved now, nothing changed.
     version
         Version of the strokes after it.
     boxes

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, ZstdCodec
 from zarr.core.metadata import ArrayV3Metadata
 
-from hrvol.volume.storage.codecs import check_size
+from hrvol.volume.storage.declared_size import check_size
 
 
 @dataclass(frozen=True)

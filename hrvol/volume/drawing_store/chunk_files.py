@@ -155,7 +155,7 @@ class ChunkFiles:
     def stored(self) -> dict[Shape3, FileStamp]:
         """Return the chunks that have files, and their stamps; unfinished files are deleted."""
         layout = self._layout
-        dimensions = layout.labels.ndim
+        dimensions, sides = layout.labels.ndim, layout.grid.counts
         lead = "c" if str(self._keys((0,) * dimensions)).startswith("c/") else ""
         found: dict[Shape3, FileStamp] = {}
         for entry in _files(layout.folder / lead):
@@ -165,7 +165,7 @@ class ChunkFiles:
                 continue
             numbers = [int(part) for part in name.replace(".", "/").split("/") if part.isdecimal()]
             index = (0,) * (3 - len(numbers)) + tuple(numbers)
-            if len(numbers) != dimensions or any(i >= n for i, n in zip(index, layout.grid, strict=True)):
+            if len(numbers) != dimensions or any(i >= n for i, n in zip(index, sides, strict=True)):
                 continue
             if self._keys(tuple(numbers)) == name:
                 status = entry.stat()
@@ -212,4 +212,10 @@ def _each(function: Callable[[Any], None], values: Iterable[Any]) -> None:
             function(value)
         return
     with ThreadPoolExecutor(_THREADS, "hrvol-strokes") as pool:
+        try:
+            pool.submit(len, ()).result()
+        except RuntimeError:  # the interpreter ends, and starts no more threads
+            for value in every:
+                function(value)
+            return
         list(pool.map(function, every))

@@ -12,8 +12,7 @@ from numcodecs import zstd
 from numpy.typing import NDArray
 
 from hrvol.arrays import Shape3
-from hrvol.volume.drawing_store.chunk_files import ChunkFiles
-from hrvol.volume.drawing_store.layout import Layout
+from hrvol.volume.drawing_store.chunk_grid import ChunkGrid, ChunkReader
 from hrvol.volume.drawing_store.piece import Patch, Piece
 from hrvol.volume.grid.tiling import Box, box_shape, intersection
 from hrvol.volume.strokes.painted import Painted
@@ -35,15 +34,15 @@ class Chunks:
 
     Parameters
     ----------
-    layout
-        How they are stored.
-    files
+    grid
+        Their shape and type.
+    reader
         Where they are read from.
     """
 
-    def __init__(self, layout: Layout, files: ChunkFiles) -> None:
-        self._layout, self._files = layout, files
-        self._side, self._dtype = layout.chunk, layout.labels.dtype
+    def __init__(self, grid: ChunkGrid, reader: ChunkReader) -> None:
+        self._grid, self._reader = grid, reader
+        self._side, self._dtype = grid.chunk, grid.dtype
         self._plane = self._side[1] * self._side[2]
         self._raw: OrderedDict[Shape3, NDArray[Any]] = OrderedDict()
         self._most = max(MEMORY // (int(np.prod(self._side)) * self._dtype.itemsize), 8)
@@ -82,7 +81,7 @@ class Chunks:
         """Return the box of a chunk, inside the volume."""
         z, y, x = (
             slice(i * side, min((i + 1) * side, n))
-            for i, side, n in zip(index, self._side, self._layout.shape, strict=True)
+            for i, side, n in zip(index, self._side, self._grid.shape, strict=True)
         )
         return z, y, x
 
@@ -96,7 +95,7 @@ class Chunks:
         if packed is not None:
             found = self._unpacked(packed)
         elif index in self.counts:
-            found = self._files.read(index)
+            found = self._reader.read(index)
         else:
             found = np.zeros(self._side, self._dtype)
         self._raw[index] = found
@@ -165,6 +164,12 @@ class Chunks:
             size = len(places)
             yield index, places, np.full(size, value, np.uint16), np.full(size, target, np.uint16)
 
+    def drawn_patches(self, indices: Iterable[Shape3]) -> Iterator[Patch]:
+        """Yield what changes when the voxels of chunks are drawn where nothing was."""
+        for index in indices:
+            flat, values = self.points_of(index)
+            yield index, flat, np.zeros(len(flat), np.uint16), values
+
     def apply(self, piece: Piece, back: bool = False) -> list[Box]:
         """Set voxels, and return the boxes around them."""
         boxes = []
@@ -223,7 +228,7 @@ class Chunks:
             places.append(local)
             drawn.append(values)
         every, values = np.concatenate(places), np.concatenate(drawn)
-        order = np.argsort(np.ravel_multi_index(tuple(every.T), self._layout.shape), kind="stable")
+        order = np.argsort(np.ravel_multi_index(tuple(every.T), self._grid.shape), kind="stable")
         return Painted(every[order], values[order])
 
     def begin_save(self) -> list[Shape3]:
@@ -269,7 +274,7 @@ class Chunks:
         if not len(places):
             return
         indices, local = np.divmod(places, self._side)
-        chunk = np.ravel_multi_index(tuple(indices.T), self._layout.grid)
+        chunk = np.ravel_multi_index(tuple(indices.T), self._grid.counts)
         flat = np.ravel_multi_index(tuple(local.T), self._side)
         order = np.lexsort((flat, chunk))
         first = np.flatnonzero(np.append(True, np.diff(chunk[order]) != 0))

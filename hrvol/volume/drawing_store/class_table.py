@@ -92,6 +92,10 @@ class ClassTable:
         self.info(value)
         return replace(self, classes=tuple(info for info in self.classes if info.value != value))
 
+    def then(self, later: ClassTable) -> ClassTable:
+        """Return a later table, also an undone one, that uses no value again which this one used."""
+        return replace(later, next_value=max(self.next_value, later.next_value))
+
     def _with(self, info: ClassInfo) -> ClassTable:
         if info.value > self.highest:
             raise StrokesError(
@@ -117,7 +121,7 @@ class ClassTable:
         }
 
     def from_json(self, values: Any) -> ClassTable:
-        """Return the table of JSON values, for the same strokes; :class:`InputError` if they are damaged."""
+        """Return the table of JSON values after this one; :class:`InputError` if they are damaged."""
         try:
             classes = [
                 ClassInfo(int(v), str(name), (int(r), int(g), int(b)))
@@ -126,7 +130,7 @@ class ClassTable:
             next_value = int(values["next"])
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{self.source}: found a damaged table of classes") from None
-        return ClassTable.of(self.source, self.highest, classes, min(next_value, self.highest + 1))
+        return self.then(ClassTable.of(self.source, self.highest, classes, min(next_value, self.highest + 1)))
 
 
 def next_value(attributes: Mapping[str, Any]) -> int:

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from hrvol.errors import InputError
 from hrvol.reading.bounded import parse_mapping
 from hrvol.volume.drawing_store.class_table import ClassTable
@@ -89,6 +91,12 @@ class Record:
     back: bool
     piece: Piece | None
     table: ClassTable | None
+
+    def values(self) -> set[int]:
+        """Return the values that are drawn."""
+        if self.piece is None:
+            return set()
+        return set(np.flatnonzero(np.bincount(self.piece.before if self.back else self.piece.after)).tolist())
 
     @classmethod
     def of(cls, data: bytes, table: ClassTable) -> Record:

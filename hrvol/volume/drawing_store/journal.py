@@ -21,6 +21,9 @@ from hrvol.volume.storage.location import sync_folder
 MOST_BYTES = 2**31
 """Most bytes of a file of the journal that is read."""
 
+SPLIT = 2**30
+"""Bytes of a file after which records go to the next one, also in the middle of an edit."""
+
 _MARK = b"hrvS"
 
 _FRAME = struct.Struct("<4sII")
@@ -44,7 +47,7 @@ class Journal:
 
     def __init__(self, folder: Path, number: int) -> None:
         self._folder = folder
-        self._number = number
+        self._number, self._size = number, 0  # of the file that records go to, and their bytes
         self._names = threading.Lock()  # of the list of records; held for moments
         self._files = threading.RLock()  # held while files are written
         self._count = self._last_written = self._last_synced = 0  # numbers of records
@@ -68,13 +71,17 @@ class Journal:
         """Add records that belong together; nothing is written yet."""
         with self._names:
             for record in records:
+                data = _framed(record)
+                if self._size and self._size + len(data) > SPLIT:
+                    self._number, self._size = self._number + 1, 0
                 self._count += 1
-                self._pending.append((self._count, self._number, _framed(record)))
+                self._size += len(data)
+                self._pending.append((self._count, self._number, data))
 
     def rotate(self) -> int:
         """Let later records go to another file, and return the number of the present one."""
         with self._names:
-            self._number += 1
+            self._number, self._size = self._number + 1, 0
             return self._number - 1
 
     def write(self) -> None:

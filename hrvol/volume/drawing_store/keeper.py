@@ -47,6 +47,7 @@ class Keeper:
         self._lock, self._report_problem = lock, failed
         self._journal = Journal(layout.own, number)
         self._table = self._saved_table = layout.table
+        self._marked = layout.drawn  # whether the metadata say that strokes were drawn
         self._saving = threading.Lock()  # one writer of chunks; taken before the lock of the store
         self._closed = False
         self.problem = ""
@@ -90,8 +91,9 @@ class Keeper:
             try:
                 self._journal.sync()
                 self._files.write(self._chunks.to_save())
-                if table != self._saved_table:
+                if table != self._saved_table or not self._marked:
                     self._layout.write_classes(table)
+                    self._marked = True
                 self._journal.cut(number)
                 saved = True
             finally:
@@ -99,14 +101,22 @@ class Keeper:
                     self._chunks.end_save(saved=saved)
                     if saved:
                         self._saved_table = table
-            if self.problem:
-                self.problem = ""
-                self._report_problem("")
+            solved, self.problem = bool(self.problem), ""
+        if solved:  # after the lock: who hears of it may save or close
+            self._report_problem("")
 
     def flush(self) -> None:
         """Save as :meth:`save`; raise :class:`ResourceError` if that is impossible."""
         try:
             self.save()
+        except OSError as error:
+            self._failed(error)
+            raise ResourceError(self.problem) from None
+
+    def sync(self) -> None:
+        """Bring the journal to the disk; raise :class:`ResourceError` if that is impossible."""
+        try:
+            self._journal.sync()
         except OSError as error:
             self._failed(error)
             raise ResourceError(self.problem) from None

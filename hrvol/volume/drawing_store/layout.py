@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from zarr.core.metadata import ArrayV3Metadata
 from hrvol.arrays import Shape3
 from hrvol.classes import ClassInfo
 from hrvol.errors import InputError, ResourceError, StrokesError, UsageError, first_line
+from hrvol.volume.drawing_store.chunk_grid import ChunkGrid
 from hrvol.volume.drawing_store.class_table import ClassTable, next_value
 from hrvol.volume.guard import keep_inputs
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.documents import check_scale
 from hrvol.volume.ome.output import check_overwrite
+from hrvol.volume.storage.drawn import FOLDER
 from hrvol.volume.storage.location import MARK, PARTIAL, Location, sync_folder
 from hrvol.volume.volume import Volume, open_labels
 
@@ -32,8 +34,6 @@ MOST_CHUNK_VOXELS = 2**24
 """Most voxels of a chunk of strokes that others wrote: a stroke writes whole chunks."""
 
 _ARRAY = "0"
-
-_OWN = ".drawing"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +50,15 @@ class Layout:
         Of the array.
     table
         Classes that the metadata of the group name.
+    drawn
+        Whether the metadata say that strokes were drawn there; else others wrote all that is there.
     """
 
     location: Location
     labels: Volume
     metadata: ArrayV3Metadata
     table: ClassTable
+    drawn: bool = True
 
     @property
     def source(self) -> str:
@@ -71,7 +74,7 @@ class Layout:
     @property
     def own(self) -> Path:
         """Folder of the journal: inside the array, where Zarr looks for chunks only."""
-        return self.folder / _OWN
+        return self.folder / FOLDER
 
     @property
     def shape(self) -> Shape3:
@@ -84,19 +87,19 @@ class Layout:
         return self.labels.chunks
 
     @property
-    def grid(self) -> Shape3:
-        """Number of chunks (z, y, x)."""
-        z, y, x = (-(-n // side) for n, side in zip(self.shape, self.chunk, strict=True))
-        return z, y, x
+    def grid(self) -> ChunkGrid:
+        """Shape, type and chunks."""
+        return ChunkGrid(self.source, self.shape, self.chunk, self.labels.dtype, self.labels.ndim)
 
     def write_classes(self, table: ClassTable) -> None:
-        """Write the classes to the metadata of the group."""
+        """Write the classes to the metadata of the group, and that strokes were drawn there."""
         document = self.location.read_json(MARK)
         if document is None:
             raise InputError(f"{self.source}: found damaged metadata of labels")
         attributes = document.get("attributes", {})
         inner = {**attributes.get("ome", {}), "image-label": _image_label(table.classes)}
-        own = {**attributes.get("hrvol", {}), "drawing": {"format": 1, "next": table.next_value}}
+        others = {k: v for k, v in attributes.get("hrvol", {}).items() if k != "complete"}  # of outputs
+        own = {**others, "drawing": {"format": 1, "next": table.next_value}}
         self.location.write_json(MARK, {**document, "attributes": {**attributes, "ome": inner, "hrvol": own}})
 
 
@@ -200,7 +203,9 @@ def open_layout(location: str | Path | Location, like: Volume | None = None) -> 
     highest = int(np.iinfo(labels.dtype).max)
     classes = ome.read_classes(attributes, str(place)) or ()
     table = ClassTable.of(str(place), highest, classes, next_value(attributes))
-    return Layout(place, labels, metadata, table)
+    provenance = attributes.get("hrvol")
+    drawn = isinstance(provenance, Mapping) and "drawing" in provenance
+    return Layout(place, labels, metadata, table, drawn)
 
 
 def _image_label(classes: Sequence[ClassInfo]) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hrvol.errors import BusyError, InputError, ResourceError
-from hrvol.reading.bounded import read_file
-from hrvol.text import printable
+from hrvol.errors import BusyError, ResourceError
+from hrvol.volume.storage.drawn import LOCK, owner_of
 
 
 class StoreLock:
@@ -35,14 +34,10 @@ class StoreLock:
         owner = folder / "owner"
         try:
             folder.mkdir(exist_ok=True)
-            self._lock = FileLock(folder / "lock", timeout=0, thread_local=False)
+            self._lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
             self._lock.acquire()
         except Timeout:
-            try:
-                name = printable(read_file(owner, 300, "the name of a process").decode(errors="replace"), 300)
-            except InputError:
-                name = "another process"
-            raise BusyError(f"{source}: {name} draws in it, expected nobody else") from None
+            raise BusyError(f"{source}: {owner_of(folder)} draws in it, expected nobody else") from None
         except OSError as error:
             raise ResourceError(f"{source}: cannot be locked: {error.strerror or error}") from None
         try:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hrvol.arrays import Shape3
+from hrvol.errors import StrokesError, UnreadableError
 from hrvol.volume.grid.tiling import Box
 
 
@@ -35,6 +36,10 @@ class Paintable(Protocol):
     def paint(self, where: tuple[Any, Any, Any], values: ArrayLike) -> Any:
         """Set a box or voxels."""
 
+    @property
+    def present_stroke(self) -> object | None:
+        """What is the same for all changes of one stroke; ``None`` outside of strokes."""
+
 
 class PaintableArray:
     """Strokes as an array: reading gives copies, setting draws.
@@ -52,6 +57,7 @@ class PaintableArray:
         self.dtype = store.dtype
         self.ndim = store.ndim
         self.shape: tuple[int, ...] = store.shape[3 - store.ndim :]
+        self._told: tuple[object, str] | None = None  # a stroke, and what was raised in it
 
     @property
     def strokes(self) -> Paintable:
@@ -91,7 +97,7 @@ class PaintableArray:
         parts = self._parts(key)
         new = np.asarray(values)
         if _is_places(parts):
-            self._store.paint(self._all_axes(parts, 0), new)
+            self._paint(self._all_axes(parts, 0), new)
             return
         box, inside = self._hull(parts)
         if any(
@@ -111,7 +117,17 @@ class PaintableArray:
             new = np.broadcast_to(new, shape)
         if new.ndim:
             new = new.reshape([s.stop - s.start for s in self._all_axes(box, slice(0, 1))])
-        self._store.paint(self._all_axes(box, slice(0, 1)), new)
+        self._paint(self._all_axes(box, slice(0, 1)), new)
+
+    def _paint(self, where: tuple[Any, Any, Any], values: NDArray[Any]) -> None:
+        """Draw; a chunk that cannot be read is reported once in a stroke, not at each step of the brush."""
+        try:
+            self._store.paint(where, values)
+        except UnreadableError as error:
+            told = self._store.present_stroke, str(error)
+            if told[0] is None or told != self._told:
+                self._told = told
+                raise StrokesError(f"{error}; nothing can be drawn there") from None
 
     def _read(self, box: tuple[slice, ...]) -> NDArray[Any]:
         values = self._store.read(self._all_axes(box, slice(0, 1)))

@@ -14,7 +14,7 @@ from numcodecs import zstd
 from numpy.typing import NDArray
 
 from hrvol.arrays import Shape3
-from hrvol.volume.storage.codecs import check_size
+from hrvol.volume.storage.declared_size import check_size
 
 MOST_VOXELS = 2**22
 """Voxels after which another piece begins."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,14 +14,13 @@ from hrvol.arrays import Shape3
 from hrvol.classes import ClassInfo
 from hrvol.volume.drawing_store.change import ChangeLog
 from hrvol.volume.drawing_store.checks import Where, checked_box, checked_places
-from hrvol.volume.drawing_store.chunk_files import ChunkFiles
+from hrvol.volume.drawing_store.chunk_grid import ChunkGrid, ChunkReader
 from hrvol.volume.drawing_store.chunks import Chunks
-from hrvol.volume.drawing_store.layout import Layout
-from hrvol.volume.drawing_store.recovery import load_chunks
+from hrvol.volume.drawing_store.class_table import ClassTable
+from hrvol.volume.drawing_store.piece import Piece, pieces
 from hrvol.volume.grid.tiling import Box
-from hrvol.volume.strokes.merge import StrokeCounts
 from hrvol.volume.strokes.painted import Painted
-from hrvol.volume.volume import Volume
+from hrvol.volume.strokes.stroke_counts import StrokeCounts
 
 
 class OpenStrokes:
@@ -28,43 +28,50 @@ class OpenStrokes:
 
     Parameters
     ----------
-    layout
-        Where the strokes are stored.
+    grid
+        Shape and type of the strokes.
+    table
+        Their classes.
+    reader
+        Where chunks are read from.
     """
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, grid: ChunkGrid, table: ClassTable, reader: ChunkReader) -> None:
+        self._grid = grid
         self._lock = threading.RLock()  # held for moments
-        self._files = ChunkFiles(layout)
-        self._chunks = Chunks(layout, self._files)
-        self._table = layout.table
-        self._log, self._version = ChangeLog(layout.shape), 0
-        load_chunks(layout, self._files, self._chunks)
+        self._chunks = Chunks(grid, reader)
+        self._table = table
+        self._log, self._version = ChangeLog(grid.shape), 0
 
     @property
     def source(self) -> str:
         """Path of the labels, for messages and for what is trained on them."""
-        return self._layout.source
+        return self._grid.source
 
     @property
-    def labels(self) -> Volume:
-        """The labels as other programs read them: what is saved, and voxel size, unit and position."""
-        return self._layout.labels
+    def grid(self) -> ChunkGrid:
+        """Shape, type and chunks."""
+        return self._grid
+
+    @property
+    def table(self) -> ClassTable:
+        """Classes, and the value of the next one."""
+        return self._table
 
     @property
     def shape(self) -> Shape3:
         """Voxels of the volume (z, y, x)."""
-        return self._layout.shape
+        return self._grid.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the values."""
-        return self._layout.labels.dtype
+        return self._grid.dtype
 
     @property
     def ndim(self) -> int:
         """2 for strokes on an image, else 3."""
-        return self._layout.labels.ndim
+        return self._grid.ndim
 
     @property
     def version(self) -> int:
@@ -114,3 +121,14 @@ class OpenStrokes:
         """Return boxes that hold all that is drawn, without overlap, in order."""
         with self._lock:
             return tuple(self._chunks.box_of(index) for index in sorted(self._chunks.counts))
+
+    def piece_after(self, index: Shape3 | None = None) -> Piece | None:
+        """Return what is drawn, as a change of an empty volume, in the chunks that follow one, in order.
+
+        A piece has a limited size: for more call this again with the last chunk of the piece. ``None``:
+        nothing more is drawn.
+        """
+        with self._lock:
+            every = sorted(self._chunks.counts)
+            rest = every[0 if index is None else bisect_right(every, index) :]
+            return next(pieces(self._chunks.drawn_patches(rest)), None)

@@ -16,7 +16,6 @@ from hrvol.volume.drawing_store.count_file import read_counts
 from hrvol.volume.drawing_store.edit import Record
 from hrvol.volume.drawing_store.journal import journal_files, number_of, read_records
 from hrvol.volume.drawing_store.layout import Layout
-from hrvol.volume.drawing_store.piece import Piece
 from hrvol.volume.storage.location import PARTIAL
 
 LOG = logging.getLogger("hrvol.volume")
@@ -53,17 +52,21 @@ def replay(layout: Layout, chunks: Chunks, table: ClassTable) -> tuple[ClassTabl
     Returns
     -------
     tuple
-        Table of classes; number of the next file of the journal; number of repeated edits.
+        Table of classes; number of the next file of the journal, not the one after the last file, in which an
+        unfinished edit would seem to continue; number of repeated edits.
     """
+    grid = layout.grid
     number, count = 0, 0
+    edit: list[bytes] = []
     for path in journal_files(layout.own):
-        number = max(number, number_of(path))
+        if number_of(path) != number + 1:
+            edit = []  # was not finished
+        number = number_of(path)
         records, damaged = read_records(path)
-        edit: list[bytes] = []
         for data in records:
             try:
                 record = Record.of(data, table)
-                if record.piece is not None and not _fits(record.piece, layout):
+                if record.piece is not None and not grid.fits(record.piece):
                     raise ValueError("found voxels outside of the volume")
             except ValueError:
                 damaged = True
@@ -81,24 +84,7 @@ def replay(layout: Layout, chunks: Chunks, table: ClassTable) -> tuple[ClassTabl
             kept = next(name for name in names if not name.exists())
             shutil.copyfile(path, kept)
             LOG.warning("%s: found a damaged journal; what is valid of it is restored, and it is kept", kept)
-    return table.with_values([*chunks.planes]), number + 1, count
-
-
-def _fits(piece: Piece, layout: Layout) -> bool:
-    """Whether all voxels of a piece are in the volume, each once, and all values have the type."""
-    if not len(piece.places) or (piece.counts < 1).any() or (piece.chunks >= layout.grid).any():
-        return False
-    highest = np.iinfo(layout.labels.dtype).max
-    if (
-        int(piece.places.max()) >= int(np.prod(layout.chunk))
-        or max(piece.before.max(), piece.after.max()) > highest
-    ):
-        return False
-    rises = np.append(True, piece.places[1:] > piece.places[:-1])
-    rises[np.cumsum(piece.counts)[:-1]] = True  # a chunk begins
-    local = np.stack(np.unravel_index(piece.places, layout.chunk), axis=1)
-    voxels = np.repeat(piece.chunks, piece.counts, axis=0) * layout.chunk + local
-    return bool(rises.all() and (voxels < layout.shape).all())
+    return table.with_values([*chunks.planes]), number + 2, count
 
 
 def _possible(counts: Counts, index: Shape3, layout: Layout, highest: int) -> bool:

@@ -14,6 +14,7 @@ from hrvol.errors import OutputExistsError
 from hrvol.text import printable
 from hrvol.volume.grid.tiling import Box, box_shape
 from hrvol.volume.ome.documents import recorded_documents
+from hrvol.volume.storage.drawn import check_not_drawn
 from hrvol.volume.storage.location import MARK, PARTIAL, Location
 
 CHANNELS_PER_SHARD = 16
@@ -56,7 +57,7 @@ def clear_output(location: Location, overwrite: bool) -> None:
     ------
     OutputExistsError
         The location is occupied: by anything without ``overwrite``, by anything but an output of hrvol with
-        it.
+        it, and by strokes that were drawn.
     """
     if check_overwrite(location, overwrite):
         location.remove()
@@ -69,12 +70,14 @@ def check_overwrite(location: Location, overwrite: bool) -> bool:
         return False
     if not overwrite:
         raise OutputExistsError(f"{location}: exists already, expected nothing there")
+    check_not_drawn(location)
     provenance = (attributes or {}).get("hrvol")
-    if not isinstance(provenance, Mapping) or "complete" not in provenance:
-        documents = recorded_documents(location)  # of an output whose root is damaged
+    drawn = isinstance(provenance, Mapping) and "drawing" in provenance
+    if drawn or not isinstance(provenance, Mapping) or "complete" not in provenance:
+        documents = None if drawn else recorded_documents(location)  # of an output whose root is damaged
         if documents is None:
             content = "no Zarr" if attributes is None else "Zarr that hrvol did not write"
-            if isinstance(provenance, Mapping) and "drawing" in provenance:
+            if drawn:
                 content = "strokes that were drawn here"
             raise OutputExistsError(
                 f"{location}: found {content}, expected an earlier output; it is not overwritten"

@@ -191,7 +191,11 @@ class Location:
         """Write the value of a key."""
         if self.path is not None and (self.path / key).is_dir():  # no file takes the name of a folder
             self.erase([key])
-        sync(self.store(read_only=False).set(key, default_buffer_prototype().buffer.from_bytes(data)))
+        store, value = self.store(read_only=False), default_buffer_prototype().buffer.from_bytes(data)
+        if isinstance(store, DurableStore):
+            store.set_sync(key, value)  # without Zarr's threads, which end before the interpreter does
+        else:
+            sync(store.set(key, value))
 
     def occupied(self) -> bool:
         """Return whether anything exists here, Zarr or not; an empty folder does not count."""

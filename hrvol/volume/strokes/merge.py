@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,41 +11,13 @@ from numpy.typing import NDArray
 from hrvol.classes import MAX_VALUE, ClassInfo, default_colour
 from hrvol.errors import StrokesError
 from hrvol.volume.strokes.painted import MOST_PAINTED, Painted
+from hrvol.volume.strokes.stroke_counts import StrokeCounts
 from hrvol.volume.strokes.strokes import Strokes
 
 Conflicts = Literal["error", "first", "last"]
 """Which of two classes counts that are drawn on one voxel."""
 
 _SHOWN = 3
-
-
-@dataclass(frozen=True)
-class StrokeCounts:
-    """Drawn voxels of strokes.
-
-    Attributes
-    ----------
-    planes
-        By class value, in rising order: drawn voxels of each plane that has any.
-    classes
-        Names and colours of these classes.
-    """
-
-    planes: Mapping[int, Mapping[int, int]]
-    classes: tuple[ClassInfo, ...]
-
-    def to_dict(self) -> list[dict[str, Any]]:
-        """Return the counts as JSON values, one entry per class."""
-        return [
-            {
-                "value": info.value,
-                "name": info.name,
-                "colour": list(info.colour),
-                "pixels": sum(self.planes[info.value].values()),
-                "planes": {str(z): count for z, count in self.planes[info.value].items()},
-            }
-            for info in self.classes
-        ]
 
 
 def count_strokes(strokes: Strokes) -> StrokeCounts:

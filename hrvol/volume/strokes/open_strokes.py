@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hrvol.arrays import Shape3
 from hrvol.errors import StrokesError
+from hrvol.volume.storage.drawn import drawing_folders, has_journal, is_locked
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.strokes.crop import check_inside, crop_offset
 from hrvol.volume.strokes.drawing import Shape, paint, value_classes
@@ -30,6 +33,8 @@ from hrvol.volume.strokes.stored_chunks import stored_boxes
 from hrvol.volume.strokes.strokes import Strokes
 from hrvol.volume.strokes.tables import read_table
 from hrvol.volume.volume import Volume, class_info, open_labels
+
+LOG = logging.getLogger("hrvol.volume")
 
 
 def open_strokes(
@@ -68,6 +73,8 @@ def open_strokes(
     if is_drawing(spec.source):
         return _open_drawing(spec, volume, names, storage_options)
     array = open_labels(located(spec.source, storage_options))
+    if isinstance(spec.source, str | Path | Location):
+        _warn_of_journals(Location.of(spec.source, storage_options))
     offset = spec.offset or (0, 0, 0)
     if volume is not None:
         offset = crop_offset(array, volume, spec.offset)
@@ -77,6 +84,17 @@ def open_strokes(
     if parts is not None:
         parts += np.array(offset)[None, :, None]
     return Strokes(array.source, shape, array, offset, parts, classes=classes)
+
+
+def _warn_of_journals(location: Location) -> None:
+    """Name strokes that only the journal of a killed process has; one that draws stores within 2 s."""
+    for folder in drawing_folders(location):
+        if has_journal(folder) and not is_locked(folder):
+            LOG.warning(
+                "%s: found strokes of a killed process that are not stored yet, and leaves them out: open and"
+                " close them once, in napari or with hrvol's DrawingStore.open",
+                location,
+            )
 
 
 def _open_drawing(

@@ -1,5 +1,7 @@
 """Strokes as an array: indexed as NumPy does, and painted by napari."""
 
+import os
+
 import numpy as np
 import pytest
 from drawing_data import SHAPE, create, volume_of
@@ -193,3 +195,27 @@ def draw_in_window(layer, store):
     assert len(store.points()) == 0
     layer.redo()
     assert len(store.points()) == len(places)
+
+
+def test_a_damaged_chunk_is_reported_once_in_a_stroke(tmp_path):
+    path = tmp_path / "strokes.ome.zarr"
+    with create(path, classes=CLASSES) as store:
+        store.paint(np.s_[2:3, 0:5, 0:5], 1)
+    file = path / "0/c/2/0/0"
+    state = file.stat()
+    file.write_bytes(b"x" * state.st_size)
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))  # so that it is not read before
+    with DrawingStore.open(path) as store:
+        array, version = store.array(), store.version
+        for _ in range(2):
+            with store.stroke():
+                with pytest.raises(StrokesError, match=r"c/2/0/0: cannot read .* nothing can be drawn there"):
+                    array[2, 3, 3] = 2
+                array[2, 3, 4] = 2  # the brush moves on
+                array[2, 3:5, 4:5] = 2
+                array[3, 3, 4] = 2
+            assert store.version == version + 1
+        with pytest.raises(StrokesError):
+            array[2, 3, 3] = 2
+        with pytest.raises(StrokesError):
+            array[2, 3, 3] = 2

@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 import threading
 import time
 
@@ -16,6 +17,8 @@ from hrvol.errors import ResourceError
 from hrvol.volume.drawing_store.journal import Journal, journal_files, read_records
 from hrvol.volume.drawing_store.store import DrawingStore
 from hrvol.volume.grid.tiling import whole
+from hrvol.volume.strokes.merge import count_strokes
+from hrvol.volume.strokes.open_strokes import open_strokes
 
 ALL = whole(SHAPE)
 CLASSES = default_classes([1, 2], ["pore", "solid"])
@@ -230,6 +233,34 @@ def test_an_edit_of_many_records_is_repeated_as_a_whole_or_not_at_all(tmp_path, 
             assert same(again, states[(number + 1) // each]), number
 
 
+def test_a_large_journal_is_repeated_file_by_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("hrvol.volume.drawing_store.piece.MOST_VOXELS", 2000)
+    monkeypatch.setattr("hrvol.volume.drawing_store.journal.SPLIT", 1000)
+    monkeypatch.setattr("hrvol.volume.drawing_store.keeper.SAVE", 60)
+    killed = tmp_path / "killed.ome.zarr"
+    with create(tmp_path / "strokes.ome.zarr", classes=CLASSES) as store:
+        store.paint(disc((1, 20, 20)), 2)
+        state = store.read(ALL), store.classes
+        store.paint(ALL, 1)
+        store._keeper._journal.sync()
+        shutil.copytree(store.source, killed)
+    files = journal_files(killed / "0/.drawing")
+    assert len(files) > 2
+    assert all(path.stat().st_size < 2000 for path in files)
+    shutil.copytree(killed, tmp_path / "whole.ome.zarr")
+    with DrawingStore.open(tmp_path / "whole.ome.zarr") as again:
+        assert (again.read(ALL) == 1).all()
+    files[-1].unlink()  # the edit was not finished
+    with DrawingStore.open(killed) as again:
+        assert same(again, state)
+        again.paint(disc((3, 50, 50)), 1)
+        state = again.read(ALL), again.classes
+        again._keeper._journal.sync()
+        shutil.copytree(killed, tmp_path / "twice.ome.zarr")
+    with DrawingStore.open(tmp_path / "twice.ome.zarr") as again:
+        assert same(again, state)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_journal_of_noise_is_refused_or_harmless(tmp_path, monkeypatch, seed):
     """Valid checksums, and contents that nobody wrote."""
@@ -298,8 +329,80 @@ def test_a_full_disk_is_reported_and_costs_nothing(tmp_path, monkeypatch):
         assert np.array_equal(earlier.read(ALL)[1], stored[1])
 
 
+def test_who_hears_that_saving_works_again_may_save_and_close(tmp_path, monkeypatch):
+    monkeypatch.setattr("hrvol.volume.drawing_store.saver.RETRY", 60)
+    monkeypatch.setattr("hrvol.volume.drawing_store.keeper.SAVE", 60)
+    store = create(tmp_path / "strokes.ome.zarr", classes=CLASSES)
+    closed = threading.Event()
+
+    def close(change):
+        if change.kind == "error" and not change.message:
+            store.paint(disc((2, 20, 20)), 2)
+            store.flush()
+            store.close()
+            closed.set()
+
+    store.subscribe(close)
+    with Limit(40):
+        store.paint(disc((1, 20, 20)), 1)
+        with pytest.raises(ResourceError):
+            store.flush()
+    threading.Thread(target=store.flush, daemon=True).start()
+    assert closed.wait(30)
+    with DrawingStore.open(tmp_path / "strokes.ome.zarr") as again:
+        assert {*again.counts().planes} == {1, 2}
+
+
 def copied_despite_the_limit(store, to):
     subprocess.run(
         ["bash", "-c", 'ulimit -S -f unlimited && cp -r "$0" "$1"', store.source, str(to)], check=True
     )
     return to
+
+
+def test_a_value_means_one_class_for_ever(tmp_path, monkeypatch):
+    """What is undone is not used again: another class would take over what others remember of it."""
+    monkeypatch.setattr("hrvol.volume.drawing_store.keeper.SAVE", 60)
+    with create(tmp_path / "strokes.ome.zarr", classes=CLASSES) as store:
+        assert [store.add_class(name) for name in "ab"] == [3, 4]
+        store.undo()
+        store.undo()
+        assert store.classes == CLASSES
+        store._keeper._journal.sync()
+        killed = copied_while_open(store, tmp_path / "killed.ome.zarr")
+        assert store.add_class("c") == 5
+        store.undo()
+    for path, expected in ((store.source, 6), (killed, 5)):
+        with DrawingStore.open(path) as again:
+            assert again.classes == CLASSES
+            assert again.add_class("d") == expected
+
+
+def test_strokes_that_training_does_not_see_are_named(tmp_path, monkeypatch, caplog):
+    killed, states = unsaved(tmp_path, monkeypatch)
+    open_strokes(killed)
+    (record,) = caplog.records
+    assert "killed.ome.zarr: found strokes of a killed process that are not stored yet" in record.message
+    caplog.clear()
+    with DrawingStore.open(killed) as store:
+        store.paint(disc((6, 80, 80)), 1)
+        store._keeper._journal.sync()
+        open_strokes(killed)  # they are stored soon
+    assert np.array_equal(open_strokes(killed).read(ALL)[:6], states[-1][0][:6])
+    assert not caplog.records
+
+
+def test_a_script_that_ends_without_closing_saves_all_chunks(tmp_path):
+    path = tmp_path / "strokes.ome.zarr"
+    script = "; ".join(
+        [
+            "import numpy as np",
+            "from hrvol.volume.drawing_store.store import DrawingStore",
+            "from hrvol.volume.volume import open_volume",
+            f"store = DrawingStore.create({str(path)!r}, open_volume(np.zeros((8, 9, 9), np.uint8)))",
+            "store.paint((slice(0, 8), slice(0, 4), slice(0, 4)), 1)",
+        ]
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
+    assert journal_files(path / "0/.drawing") == []
+    assert count_strokes(open_strokes(path)).planes == {1: dict.fromkeys(range(8), 16)}

@@ -18,14 +18,15 @@ from ome_zarr_models.v05 import ImageLabel
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ZstdCodec
 
 from hrvol.classes import ClassInfo, default_classes
-from hrvol.errors import InputError, OutputExistsError, StrokesError, UnreadableError, UsageError
+from hrvol.errors import BusyError, InputError, OutputExistsError, StrokesError, UnreadableError, UsageError
 from hrvol.volume.drawing_store import change, chunks, edit
 from hrvol.volume.drawing_store.as_strokes import strokes_of
 from hrvol.volume.drawing_store.store import DrawingStore
 from hrvol.volume.grid.tiling import whole
 from hrvol.volume.strokes.merge import count_strokes, painted_of
-from hrvol.volume.strokes.open_strokes import open_strokes
+from hrvol.volume.strokes.open_strokes import open_strokes, whole_strokes
 from hrvol.volume.strokes.painted import Painted
+from hrvol.volume.strokes.write import write_strokes
 from hrvol.volume.volume import class_info, open_labels, open_volume
 
 CLASSES = default_classes([1, 2], ["pore", "solid"])
@@ -534,3 +535,53 @@ def test_no_output_replaces_drawn_strokes(tmp_path):
         store.paint(disc((2, 20, 20)), 1)
     with pytest.raises(OutputExistsError, match="found strokes that were drawn here"):
         check_target(tmp_path / "strokes.ome.zarr", overwrite=True)
+
+
+def written(path):
+    """Write strokes as ``hrvol strokes`` does; return them."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[0, :4], labels[1, :4] = 1, 2
+    strokes = whole_strokes(open_volume(labels))
+    write_strokes(strokes, path, volume_of(SHAPE), overwrite=True)
+    return strokes
+
+
+def test_strokes_that_are_drawn_are_not_overwritten(tmp_path, monkeypatch):
+    monkeypatch.setattr("hrvol.volume.drawing_store.keeper.SAVE", 60)
+    path = tmp_path / "strokes.ome.zarr"
+    strokes = written(path)
+    with DrawingStore.open(path):
+        pass
+    written(path)  # nothing was drawn
+    with DrawingStore.open(path) as store:
+        with pytest.raises(BusyError, match=r"process [0-9]+ on .* draws in it; it is not overwritten"):
+            write_strokes(strokes, path, overwrite=True)
+        store.paint(disc((4, 20, 20)), 2)
+        store._keeper._journal.sync()
+        killed = tmp_path / "killed.ome.zarr"
+        shutil.copytree(path, killed)
+    with pytest.raises(OutputExistsError, match="found strokes that are drawn and not stored yet"):
+        write_strokes(strokes, killed, overwrite=True)
+    for place in (path, killed):
+        DrawingStore.open(place).close()
+        with pytest.raises(OutputExistsError, match="found strokes that were drawn here"):
+            write_strokes(strokes, place, overwrite=True)
+        assert plain(place)[4, 20, 20] == 2
+
+
+def test_what_is_drawn_while_a_store_is_closed_is_saved_or_refused(tmp_path):
+    path = tmp_path / "strokes.ome.zarr"
+    store = create(path, classes=CLASSES)
+    flush, late = store._keeper.flush, []
+
+    def flushed():
+        flush()
+        if not late:
+            late.append(store.paint(disc((2, 20, 20)), 1))
+
+    store._keeper.flush = flushed
+    store.close()
+    with pytest.raises(StrokesError, match="is closed"):
+        store.paint(disc((3, 20, 20)), 1)
+    with DrawingStore.open(path) as again:
+        assert again.counts().planes == {1: {2: late[0].pixels}}
