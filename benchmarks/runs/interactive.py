@@ -93,11 +93,23 @@ class Latency:
 
 
 def scene(side: int, planes: int, seed: int = 0) -> Phantom:
-    """Return a phantom of at least this side: one of 512, repeated, because large ones take minutes."""
+    """Return a phantom of at least this side: one of 512, repeated, because large ones take minutes.
+
+    Each repetition along z is shifted: features are kept by content, so a plane that was seen costs nothing.
+    """
     tile = make_phantom((min(planes, 8), 512, 512), seed=seed)
-    repeats = (-(-planes // len(tile.image)), -(-side // 512) + 1, -(-side // 512) + 1)
-    image, labels = (np.tile(values, repeats)[:planes] for values in (tile.image, tile.labels))
-    return Phantom(image, labels)
+    depth, across = len(tile.image), -(-side // 512) + 1
+
+    def stacked(values: np.ndarray) -> np.ndarray:
+        shifted = (np.roll(values[z % depth], shift_of(z // depth), (0, 1)) for z in range(planes))
+        return np.stack([np.tile(plane, (across, across)) for plane in shifted])
+
+    return Phantom(stacked(tile.image), stacked(tile.labels))
+
+
+def shift_of(number: int) -> tuple[int, int]:
+    """Return by how many rows and columns a repetition is shifted: another one for the first 512."""
+    return 37 * number % 512, 53 * number % 512
 
 
 def first_strokes(phantom: Phantom) -> np.ndarray:
@@ -192,7 +204,7 @@ def measure_visits(options: argparse.Namespace, count: int) -> dict[str, list[fl
 
 @dataclass(frozen=True)
 class Repeated:
-    """A phantom that is repeated without end, of which nothing is stored."""
+    """A phantom that is repeated without end, shifted each time, of which nothing is stored."""
 
     tile: np.ndarray
     shape: tuple[int, int, int] = VOLUME
@@ -203,10 +215,14 @@ class Repeated:
         return self.tile.dtype
 
     def __getitem__(self, box: tuple[slice, ...]) -> np.ndarray:
-        axes = [
-            np.arange(n)[span] % side for span, n, side in zip(box, self.shape, self.tile.shape, strict=True)
-        ]
-        return self.tile[np.ix_(*axes)]
+        z, y, x = (np.arange(n)[span] for span, n in zip(box, self.shape, strict=True))
+        depth, height, width = self.tile.shape
+        planes = []
+        for plane in z:
+            down, right = shift_of(int(plane) // depth)
+            rows, columns = (y - down) % height, (x - right) % width
+            planes.append(self.tile[plane % depth][np.ix_(rows, columns)])
+        return np.stack(planes) if planes else np.empty((0, len(y), len(x)), self.tile.dtype)
 
 
 def measure_memory(recipe: str, threads: int, planes: int, folder: Path) -> tuple[float, float, float]:
