@@ -109,7 +109,7 @@ def candidates(
 
 
 def _known(note: Any, count: int) -> NDArray[np.int64] | None:
-    """Return the clusters of a note, or ``None`` if it is none of as many candidates."""
+    """Return the clusters that a note holds, or ``None`` if they are not those of so many candidates."""
     if not isinstance(note, list) or len(note) != count:
         return None
     if not all(isinstance(number, int) and 0 <= number < CLUSTERS for number in note):
