@@ -332,9 +332,7 @@ def _view_grids(
 
 def _axes(layout: Layout, view: View, spec: DeepSpec) -> tuple[Axis, Axis]:
     """Return the interpolation weights of the rows and columns of one view."""
-    y, x = view.where(*layout.pixels, layout.canvas)
-    if transposes(view):
-        y, x = x, y
+    y, x = layout.pixels_of(view)
     return (
         axis_weights(layout.centres[0], y, spec.interpolation),
         axis_weights(layout.centres[1], x, spec.interpolation),
