@@ -3,7 +3,7 @@
 Along an axis, the interpolation of a view is linear between the centres of its tokens, and so the sum of all
 views is linear between the centres of all: the *knots*. The views are added up at the knots by two products,
 of rows and of columns, and the sum is interpolated at pixels. This is exact up to rounding, and far less work
-than interpolating each view at each pixel: `balanced` has 148 x 148 knots for 518 x 518 pixels. With
+than interpolating each view at each pixel: `balanced` has 150 x 150 knots for 518 x 518 pixels. With
 ``interpolation: nearest`` a knot stands for successive pixels that take the same tokens in all views.
 
 Everything is linear: tokens may be features, or class logits or other linear maps of them. The results equal
@@ -296,8 +296,8 @@ def joint_grid(
         reach=tuple(_reach(weights) for weights in down.weights),
         group=group,
         columns=torch.cat(distinct, 1).to(device),
-        y=_on(down.pixels, device),
-        x=_on(across.pixels, device),
+        y=down.pixels.to(device),
+        x=across.pixels.to(device),
     )
 
 
@@ -305,7 +305,3 @@ def _reach(weights: Tensor) -> NDArray[np.int64]:
     """Return the first token with a weight and the one after the last, ``(knots, 2)``."""
     used = weights.numpy() != 0
     return np.stack([used.argmax(1), used.shape[1] - used[:, ::-1].argmax(1)], 1)
-
-
-def _on(axis: Axis, device: str | torch.device) -> Axis:
-    return Axis(axis.low.to(device), axis.high.to(device), axis.fraction.to(device))

@@ -22,7 +22,7 @@ from torch import Tensor
 from hrvol.errors import InputError
 from hrvol.features.deep.backbone import HeadMap, Positions, Tokens
 from hrvol.features.deep.layout import Layout, canvas_of, layout_of
-from hrvol.features.deep.placement import Axis, axis_weights
+from hrvol.features.deep.placement import Axis, axis_weights, interleave
 from hrvol.features.deep.token_grids import TokenGrids, ViewGroup
 from hrvol.features.deep.views import View, combine, flips, rotations, shifts, symmetries, transposes
 from hrvol.recipe.specs import BATCH, DeepSpec
@@ -267,13 +267,6 @@ def _one_by_one(tokens: Tokens) -> Iterator[Tokens]:
         yield Tokens(*(None if values is None else values[i : i + 1] for values in fields))  # type: ignore[arg-type]
 
 
-def _interleave(passes: Tensor, per_axis: int) -> Tensor:
-    """Interleave ``(k*k, C, h, w)`` tokens of k x k offsets in one grid ``(h*k, w*k, C)``."""
-    _, channels, height, width = passes.shape
-    grid = passes.reshape(per_axis, per_axis, channels, height, width).permute(3, 0, 4, 1, 2)
-    return grid.reshape(height * per_axis, width * per_axis, channels)
-
-
 def _checked_layout(backbone: TokenSource, image: Tensor, spec: DeepSpec) -> Layout:
     if image.ndim != 2 or 0 in image.shape:
         raise InputError(f"expected an image (Y, X), found shape {tuple(image.shape)}")
@@ -318,7 +311,7 @@ def _view_grids(
 ) -> dict[str, Tensor]:
     """Return the tokens and maps of the passes of one view, each as a grid ``(h, w, C)``."""
     grids = {
-        name: _interleave(torch.cat([getattr(tokens, name) for tokens in passes]), layout.per_axis)
+        name: interleave(torch.cat([getattr(tokens, name) for tokens in passes]), layout.per_axis)
         for name in ("features", "attention", "head_map")
         if getattr(passes[0], name) is not None
     }
