@@ -103,8 +103,8 @@ def _breakpoints(centres: NDArray[np.float64], at: NDArray[np.float64]) -> NDArr
     """
     number = np.arange(len(at), dtype=np.float64)
     step = np.diff(at)
-    jumps = np.flatnonzero(np.abs(step) > 1.5 * np.abs(step).min()) + 1 if len(step) else []
-    found = []
+    jumps = np.flatnonzero(np.abs(step) > 1.5 * np.abs(step).min(initial=np.inf)) + 1
+    found: list[NDArray[np.float64]] = []
     for run, pixels in zip(np.split(at, jumps), np.split(number, jumps), strict=True):
         inside = centres[(centres > run.min()) & (centres < run.max())]
         descends = len(run) > 1 and run[1] < run[0]
@@ -266,9 +266,9 @@ def joint_grid(
 ) -> JointGrid:
     """Return the joint grid of views for some of the pixels of images of one shape.
 
-    A grid made for a few rows has the knots of these only. Where there are nearly as many knots as pixels (the
-    ``paper`` preset), the sums of a stripe are made with a grid of their own, so that memory for the knots of
-    the stripe and not for those of the image is needed; the last bits depend on the stripe then.
+    A grid made for a region has only the knots of the region, and its sums need memory for these alone. Where
+    there are as many knots as pixels (``paper``), make one grid for each stripe of rows: all sums of an image
+    would need as much memory as its features. Sums made for different regions differ in their last bits.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """Geometry of woven grids: each offset has its own symmetry, and every token lies where its patch is."""
 
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
@@ -40,6 +41,11 @@ def spread(tokens, shape):
 def axes_of(layout):
     """Sub-patch phases of the tokens of both offsets along each axis."""
     return [sorted({centre % PATCH for centre in centres}) for centres in layout.centres]
+
+
+def corners_of(layout):
+    """First rows and first columns of the patches."""
+    return [[int(centre - PATCH / 2) for centre in centres] for centres in layout.centres]
 
 
 @pytest.mark.parametrize("passes", PASSES)
@@ -91,22 +97,21 @@ def test_other_numbers_of_passes_are_refused():
 @settings(max_examples=20, deadline=None)
 @given(SHAPES)
 def test_tokens_of_a_woven_grid_are_half_a_patch_apart(shape):
-    for phases, centres in zip(
-        axes_of(layout_of(PATCH, SPEC, shape)), layout_of(PATCH, SPEC, shape).centres, strict=True
-    ):
+    layout = layout_of(PATCH, SPEC, shape)
+    for phases, centres in zip(axes_of(layout), layout.centres, strict=True):
         assert len(phases) == 2
         assert set(np.diff(centres)) == {PATCH / 2}
 
 
 @pytest.mark.parametrize("passes", PASSES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(shape=SHAPES)
 def test_every_token_lies_where_its_patch_is(passes, shape):
     """Means of patches do not depend on the symmetry: the grid is that of the image without views."""
     image = torch.from_numpy(np.random.default_rng(0).random(shape, np.float32))
     layout = layout_of(PATCH, SPEC, shape)
     canvas = canvas_of(image, layout)
-    tops, lefts = ([int(centre - PATCH / 2) for centre in centres] for centres in layout.centres)
+    tops, lefts = corners_of(layout)
     expected = F.avg_pool2d(canvas[None], PATCH, 1)[0][tops][:, lefts]
     for grid in woven(passes):
         found = weave([network(crop) for crop in woven_crops(canvas, layout, grid)], grid)
@@ -119,14 +124,11 @@ def test_each_pass_sees_its_own_symmetry(passes):
     image = torch.from_numpy(np.random.default_rng(0).random((40, 50), np.float32))
     layout = layout_of(PATCH, SPEC, (40, 50))
     canvas = canvas_of(image, layout)
+    tops, lefts = corners_of(layout)
     for grid in woven(passes):
         crops = woven_crops(canvas, layout, grid)
         found = weave([crop[None, ::PATCH, 1::PATCH] for crop in crops], grid)[:, :, 0]
-        for (y, top), (x, left) in [
-            ((y, top), (x, left))
-            for y, top in enumerate(int(centre) - 7 for centre in layout.centres[0])
-            for x, left in enumerate(int(centre) - 7 for centre in layout.centres[1])
-        ]:
+        for (y, top), (x, left) in product(enumerate(tops), enumerate(lefts)):
             patch = canvas[top : top + PATCH, left : left + PATCH]
             assert found[y, x] == grid[2 * (y % 2) + x % 2].apply(patch)[0, 1]
 
@@ -162,7 +164,10 @@ def test_smoothing_keeps_linear_images(shape):
     y, x = (torch.from_numpy(centres).float() for centres in layout.centres)
     ramp = (2 * y[:, None] - x)[:, :, None]
     found = spread(woven_tokens([ramp, ramp], layout), shape)[:, :, 0]
-    middles = [np.clip(p, c[:-1].min() + 3.5, c[1:].max() - 3.5) for p, c in zip(layout.pixels, layout.centres)]
+    middles = [
+        np.clip(pixels, centres[0] + 3.5, centres[-1] - 3.5)
+        for pixels, centres in zip(layout.pixels, layout.centres, strict=True)
+    ]
     expected = 2 * middles[0][:, None] - middles[1]
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
 
