@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,6 +163,20 @@ def read_example(volume: Volume, window: Window, tile: LabelledTile, shape: Crop
             start, stop = start - side + 1, stop + side - 1
         short = max(side - (stop - start), 0)
         spans.append((start - short // 2 - margin, stop + short - short // 2 + margin, length))
+    raw, origin = read_around(volume, spans)
+    return Example(tile, raw, origin, window)
+
+
+def read_around(volume: Volume, spans: Sequence[tuple[int, int, int]]) -> tuple[NDArray[Any], Shape3]:
+    """Return voxels that may lie beyond a volume, which is mirrored there, and the position of the first.
+
+    Parameters
+    ----------
+    volume
+        The volume.
+    spans
+        Start and stop along z, y and x, and the length of the volume.
+    """
     indices = [reflected(*span) for span in spans]
     box = tuple(slice(int(index.min()), int(index.max()) + 1) for index in indices)
     values = volume.read((box[0], box[1], box[2]))
@@ -170,16 +184,43 @@ def read_example(volume: Volume, window: Window, tile: LabelledTile, shape: Crop
         values = np.take(values, index - span.start, axis=axis)
     origin = (spans[0][0], spans[1][0], spans[2][0])
     check_finite(values, volume.source, origin)
-    return Example(tile, np.ascontiguousarray(values), origin, window)
+    return np.ascontiguousarray(values), origin
 
 
-def class_weights(examples: Sequence[Example], power: float) -> NDArray[np.float32]:
-    """Return weights ``(K,)`` of classes: their mean probability in the tiles to a negative power.
+class Source(Protocol):
+    """What crops are drawn from."""
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """``(K,)``: mean probability of each class."""
+
+    def draw(self, shape: CropShape, even: float, rng: np.random.Generator) -> Crop:
+        """Return a random crop; see :func:`draw_place` for ``even``."""
+
+
+@dataclass(frozen=True, eq=False)
+class TileSource:
+    """Draws crops from labelled tiles."""
+
+    examples: Sequence[Example]
+
+    @cached_property
+    def shares(self) -> NDArray[np.float64]:
+        """``(K,)``: mean probability of each class."""
+        total = sum(entry.tile.probabilities.sum(axis=(1, 2), dtype=np.float64) for entry in self.examples)
+        return np.asarray(total / np.sum(total), np.float64)
+
+    def draw(self, shape: CropShape, even: float, rng: np.random.Generator) -> Crop:
+        """Return a random crop; see :func:`draw_place` for ``even``."""
+        number, pixel = draw_place(self.examples, even, rng)
+        return draw_crop(self.examples, number, shape, rng, pixel)
+
+
+def class_weights(shares: NDArray[np.float64], power: float) -> NDArray[np.float32]:
+    """Return weights ``(K,)`` of classes: their mean probability to a negative power.
 
     The mean weight of a voxel is 1. Shares below :data:`SHARE` count as that.
     """
-    total = sum(example.tile.probabilities.sum(axis=(1, 2), dtype=np.float64) for example in examples)
-    shares: NDArray[np.float64] = np.asarray(total) / np.sum(total)
     weights = np.maximum(shares, SHARE) ** -power
     return np.asarray(weights / (weights * shares).sum(), np.float32)
 

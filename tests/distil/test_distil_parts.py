@@ -21,6 +21,7 @@ from hrvol.distil.examples import (
     CropShape,
     Example,
     LabelledTile,
+    TileSource,
     class_weights,
     draw_crop,
     draw_place,
@@ -164,15 +165,15 @@ def test_training_has_the_same_bits_whether_interrupted_or_not() -> None:
     examples, wanted = examples_to_learn(), FitSettings(steps=6)
     whole = Fit(TINY, 2, wanted, shape=SMALL)
     for _ in range(6):
-        whole.run_step(examples)
+        whole.run_step(TileSource(examples))
     first = Fit(TINY, 2, wanted, shape=SMALL)
     for _ in range(3):
-        first.run_step(examples)
+        first.run_step(TileSource(examples))
     second = Fit(TINY, 2, replace(wanted), shape=SMALL)
     torch.manual_seed(99)  # nothing depends on the global generator
     second.restore(first.state())
     for _ in range(3):
-        second.run_step(examples)
+        second.run_step(TileSource(examples))
     assert second.step == 6
     for name, value in whole.state().items():
         assert torch.equal(value, second.state()[name]), name
@@ -186,12 +187,13 @@ def test_rare_classes_count_more_and_the_mean_voxel_counts_once() -> None:
         first[:6, :16] = 1  # a 96th
         tile = replace(example.tile, probabilities=np.stack([first, 1 - first]))
         found.append(replace(example, tile=tile))
-    weights = class_weights(found, 0.5)
+    weights = class_weights(TileSource(found).shares, 0.5)
     np.testing.assert_allclose(weights @ [1 / 96, 95 / 96], 1, rtol=1e-3)
     np.testing.assert_allclose(weights[0] / weights[1], 95**0.5, rtol=1e-3)
-    np.testing.assert_allclose(class_weights(found, 0.0), 1)
+    np.testing.assert_allclose(class_weights(TileSource(found).shares, 0.0), 1)
     even, weighed = (
-        Fit(TINY, 2, FitSettings(steps=2), shape=SMALL).run_step(found, entry) for entry in (None, weights)
+        Fit(TINY, 2, FitSettings(steps=2), shape=SMALL).run_step(TileSource(found), entry)
+        for entry in (None, weights)
     )
     assert even != weighed
 
@@ -200,13 +202,11 @@ def test_states_are_compared_by_what_the_training_minimises() -> None:
     fit = Fit(TINY, 2, FitSettings(steps=2), shape=SMALL)
     sure = np.array([0.95, 0.05], np.float16)
     teacher = [np.tile(sure[:, None, None], (1, 8, 8)), np.tile(sure[::-1, None, None], (1, 8, 2))]
-    weights = class_weights(
-        [
-            replace(one, tile=replace(one.tile, probabilities=p))
-            for one, p in zip(examples_to_learn(2), teacher, strict=True)
-        ],
-        1.0,
-    )
+    tiles = [
+        replace(one, tile=replace(one.tile, probabilities=p))
+        for one, p in zip(examples_to_learn(2), teacher, strict=True)
+    ]
+    weights = class_weights(TileSource(tiles).shares, 1.0)
 
     def unsure(share: float) -> list[np.ndarray]:
         """Return what a student predicts that cannot tell the two apart."""
@@ -225,7 +225,7 @@ def test_states_are_compared_by_what_the_training_minimises() -> None:
 def test_training_learns_what_the_tiles_show() -> None:
     fit = Fit(TINY, 2, FitSettings(steps=60, augmentation=0, learning_rate=1e-2), shape=SMALL)
     examples = examples_to_learn()
-    losses = [fit.run_step(examples) for _ in range(60)]
+    losses = [fit.run_step(TileSource(examples)) for _ in range(60)]
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
 
@@ -234,7 +234,7 @@ def test_a_loss_that_is_not_finite_is_one_line() -> None:
     tile = examples[0].tile
     broken = replace(examples[0], tile=replace(tile, probabilities=np.full_like(tile.probabilities, np.nan)))
     with pytest.raises(ModelError, match=r"found a loss of nan at step 0, expected a finite one"):
-        Fit(TINY, 2, FitSettings(steps=2), shape=SMALL).run_step([broken])
+        Fit(TINY, 2, FitSettings(steps=2), shape=SMALL).run_step(TileSource([broken]))
 
 
 def test_a_student_that_loses_a_class_is_rejected() -> None:
