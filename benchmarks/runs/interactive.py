@@ -29,6 +29,7 @@ from benchmarks.machine import describe_machine, log
 from benchmarks.markdown import table
 from benchmarks.runs.interactive_convpaint import Convpaint, Scene
 from hrvol.classes import default_classes
+from hrvol.errors import InputError
 from hrvol.interactive.array_drawing import ArrayDrawing
 from hrvol.interactive.results import Preview
 from hrvol.interactive.session import Session
@@ -344,12 +345,18 @@ def main() -> None:
         beside = ""
         if options.convpaint is not None:
             convpaint = Convpaint(options.convpaint, options.threads, Path(folder))
-            measured = {
-                side: convpaint.measure(scene_of(side, strokes), 20 if options.quick else _BUDGET)
-                for side in sides
-            }
+            measured, failed = {}, []
+            for side in sides:
+                try:
+                    measured[side] = convpaint.measure(
+                        scene_of(side, strokes), 20 if options.quick else _BUDGET
+                    )
+                except InputError as error:  # it may need more memory than there is
+                    failed.append(f"\n\nView of {side} x {side}: {error}.")
+                    log(f"napari-convpaint, {side} px: {error}")
             hrvol = {side: latency.fine for side, latency in latencies.items()}
-            beside = convpaint.page(hrvol, float(np.median(visited["recipe"])), measured)
+            visit = float(np.median(visited["recipe"]))
+            beside = (convpaint.page(hrvol, visit, measured) if measured else "") + "".join(failed)
     rows = [row(side, latency) for side, latency in latencies.items()]
     machine = describe_machine(options.threads)
     page = render(rows, visited, (memory, disk, drawn, planes), beside, machine)

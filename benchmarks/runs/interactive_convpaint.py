@@ -89,8 +89,12 @@ class Convpaint:
             check=False,
         )
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise InputError(f"{self.python}: {last}; expected figures of napari-convpaint")
+            last = (done.stderr.strip().splitlines() or [""])[-1]
+            if done.returncode < 0:  # nothing that it printed tells why
+                last = f"found it ended by signal {-done.returncode} (9: out of memory)"
+            raise InputError(
+                f"napari-convpaint: {last or f'found exit code {done.returncode}'}, expected figures"
+            )
         figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         log(f"napari-convpaint, {len(scene.image)} px: {len(figures['train'])} strokes")
         return figures
