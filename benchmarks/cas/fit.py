@@ -24,7 +24,8 @@ from hrvol.features.featuriser import load_featuriser
 from hrvol.recipe.recipe import PRESETS, Recipe
 from hrvol.recipe.specs import ClusterSpec, FeatureSpec
 from hrvol.segment.attention import ClusterTally
-from hrvol.segment.cluster_classifier import Distance, fit_clusters
+from hrvol.segment.cluster_classifier import fit_clusters
+from hrvol.segment.cluster_merging import Distance
 from hrvol.segment.positions import PositionField
 from hrvol.training.position_field import position_field, subtract_field
 from hrvol.training.sampling import sample_pixels

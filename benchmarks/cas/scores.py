@@ -16,7 +16,7 @@ from hrvol.quality.matching import match_classes, purity, relabel
 from hrvol.quality.metrics import Confusion, binary_iou, box_iou, iou_per_class, mean_iou
 from hrvol.recipe.specs import ClusterSpec
 from hrvol.segment.attention import foreground
-from hrvol.segment.cluster_classifier import merge_clusters
+from hrvol.segment.cluster_merging import merge_clusters
 
 LAMBDAS = (0.95, 1.0, 1.1)
 """Factors on the semantic distance that the paper tried; it reports 1.0."""

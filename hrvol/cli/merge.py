@@ -23,7 +23,7 @@ from hrvol.cli.common.output import echo, echo_table, suggest_fresh
 def merge(model: str, output: str, classes: int | None, factor: float | None, fresh: bool) -> None:
     """Merge the classes that hrvol cluster found again, to more or fewer.
 
-    MODEL is a file of hrvol cluster --model. Its clusters stay, so this takes a second and no volume;
+    MODEL is a file of hrvol cluster --model. Its clusters stay, so this takes seconds and no volume;
     segment -m labels volumes with the new classes.
 
     \b

@@ -6,35 +6,19 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-import numpy as np
-
-from hrvol.errors import HrvolError, one_line
+from hrvol.napari.plane_process import print_progress, write_plane
 
 
 def main(arguments: list[str]) -> int:
-    """Write the map ``(y, x)``, float32 in [-1, 1], and return an exit code; errors are one line."""
+    """Write the map ``(y, x)``, float32 in [-1, 1], and return an exit code."""
     from hrvol.explore.similar import find_similar
 
     volume, z, y, x, file, *recipe = arguments
-    try:
-        result = find_similar(
-            volume, [(int(z), int(y), int(x))], recipe=recipe[0] if recipe else None, progress=_print
-        )
-    except HrvolError as error:
-        print(f"hrvol: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except Exception as error:
-        print(f"hrvol: error: unexpected {one_line(error)} (a fault in hrvol)", file=sys.stderr)
-        return 1
-    np.save(Path(file), result.targets[0].heat, allow_pickle=False)
-    return 0
-
-
-def _print(stage: str, done: int, total: int) -> None:
-    percent = 100 * done // max(1, total)
-    print(f"{stage}: {percent} % ({done} of {total}), computing", file=sys.stderr, flush=True)
+    point, used = (int(z), int(y), int(x)), recipe[0] if recipe else None
+    return write_plane(
+        lambda: find_similar(volume, [point], recipe=used, progress=print_progress).targets[0].heat, file
+    )
 
 
 if __name__ == "__main__":

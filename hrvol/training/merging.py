@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.errors import UsageError
-from hrvol.segment.cluster_classifier import ClusterClassifier, class_values, merge_again
+from hrvol.segment.cluster_classifier import ClusterClassifier, merge_again
+from hrvol.segment.cluster_merging import class_values
 from hrvol.segment.model.model import Model
 from hrvol.training.cluster import cluster_recipe, name_clusters
 
@@ -33,7 +34,7 @@ class MergedClasses:
 def merge_classes(model: Model, *, merge: float | None = None, classes: int | None = None) -> Model:
     """Merge the clusters that were found without labels again, to more or fewer classes.
 
-    The clusters stay as they are, so this takes no volume, no network and less than a second.
+    The clusters stay as they are, so this takes no volume and no network.
 
     Parameters
     ----------

@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 from hrvol.errors import InputError, UsageError
 from hrvol.recipe.specs import ClusterSpec
 from hrvol.segment.attention import ClusterTally, foreground
-from hrvol.segment.cluster_classifier import (
-    centroid_distances,
-    fit_clusters,
-    merge,
-    merge_clusters,
-    semantic_distance,
-)
+from hrvol.segment.cluster_classifier import fit_clusters
+from hrvol.segment.cluster_merging import centroid_distances, merge, merge_clusters, semantic_distance
 
 pytestmark = pytest.mark.filterwarnings("error")
 

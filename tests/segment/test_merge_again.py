@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from hrvol.errors import UsageError
 from hrvol.recipe.specs import ClusterSpec
-from hrvol.segment.cluster_classifier import class_values, fit_clusters, merge_again
+from hrvol.segment.cluster_classifier import fit_clusters, merge_again
+from hrvol.segment.cluster_merging import class_values
 
 seeds = st.integers(0, 2**32 - 1)
 specs = st.builds(

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFileDialog, QGroupBox, QMainWindow, QVBoxLayout, QWi
 from hrvol.errors import UsageError
 from hrvol.napari.background import Background
 from hrvol.napari.hub import Hub
-from hrvol.napari.layers import placed, shown_levels
+from hrvol.napari.layers import shown_levels
 from hrvol.napari.notify import inform, reported
 from hrvol.napari.painting.board import SUFFIX, Board, free_path, suggested_path
 from hrvol.napari.painting.class_box import ClassBox
@@ -23,7 +23,13 @@ from hrvol.napari.painting.import_dialog import ImportDialog
 from hrvol.napari.painting.learn_box import LearnBox
 from hrvol.napari.painting.result_layers import ResultLayers
 from hrvol.napari.painting.seen import Seen, camera_of, seen_of
-from hrvol.napari.painting.strokes_layer import add_strokes_layer, let_go, set_paintable, show_again
+from hrvol.napari.painting.strokes_layer import (
+    add_strokes_layer,
+    let_go,
+    mark_place,
+    set_paintable,
+    show_again,
+)
 from hrvol.napari.weights_text import named_weights, weights_text
 from hrvol.napari.widgets import PathField, VolumeField, button, form, row
 
@@ -31,10 +37,6 @@ if TYPE_CHECKING:
     from hrvol.volume.strokes.merge import Conflicts
 
 _DELAY = 80  # milliseconds without a movement, after which the view counts
-
-_PLACE = "next place"
-
-_MARK = 24  # pixels of the mark of a place
 
 
 class PaintPanel(QWidget):
@@ -174,23 +176,21 @@ class PaintPanel(QWidget):
 
             return import_strokes(board.store, path, board.local_volume, conflicts=conflicts)
 
-        def over() -> None:
-            set_paintable(layer, board, on=True)
-            self._enable()
-
         def show(count: int) -> None:
-            over()
+            self._paintable(layer, board, on=True)
             inform(f"{count:,} pixels were imported")
             self._refresh()
 
         def failed(error: Exception) -> None:
-            over()
+            self._paintable(layer, board, on=True)
             raise error
 
-        set_paintable(layer, board, on=False)  # or undo would take back a part of what is imported
-        for widget in (self.group, self.import_button):
-            widget.setEnabled(False)
+        self._paintable(layer, board, on=False)  # or undo would take back a part of what is imported
         self._background.call(read, show, failed)
+
+    def _paintable(self, layer: Any, board: Board, *, on: bool) -> None:
+        set_paintable(layer, board, on=on)
+        self._enable(busy=not on)
 
     def choose_import(self) -> None:
         """Ask for strokes to import."""
@@ -230,19 +230,7 @@ class PaintPanel(QWidget):
         for axis in range(n):
             viewer.dims.set_point(offset + axis, float(world[axis]))
         camera_of(viewer).center = (0.0, float(world[-2]), float(world[-1]))
-        if self._mark is None or self._mark not in viewer.layers:
-            self._mark = viewer.add_points(
-                [point],
-                name=_PLACE,
-                size=_MARK,
-                symbol="ring",
-                face_color="yellow",
-                border_width=0,
-                opacity=0.9,
-                **placed(board.volume),
-            )
-        else:
-            self._mark.data = [point]
+        self._mark = mark_place(viewer, board, point, self._mark)
         viewer.layers.selection.active = self.layer
 
     def _strokes_path(self) -> str:
@@ -307,8 +295,8 @@ class PaintPanel(QWidget):
                 let_go(self.hub.viewer, one)
         self._enable()
 
-    def _enable(self) -> None:
-        on = self.desk.board is not None
+    def _enable(self, *, busy: bool = False) -> None:
+        on = self.desk.board is not None and not busy
         for widget in (self.group, self.learn, self.import_button):
             widget.setEnabled(on)
         for each in (self.new_button, self.open_button, self.connect_button):

@@ -24,6 +24,10 @@ MOST_IN_3D = 2**28
 
 _BRUSH = 5  # pixels
 
+_PLACE = "next place"
+
+_MARK = 24  # pixels of the mark of a place
+
 
 class ShownStrokes(PaintableArray):
     """Strokes as napari shows them: in 3-D it reads all, and before it tells anybody that it turned.
@@ -120,3 +124,20 @@ def let_go(viewer: Any, layer: Any) -> None:
     """Remove the layer of strokes that are closed: nothing could be painted into it."""
     if layer in viewer.layers:
         viewer.layers.remove(layer)
+
+
+def mark_place(viewer: Any, board: Board, point: tuple[int, ...], mark: Any) -> Any:
+    """Move the mark of the next place to a voxel, or add it, and return its layer."""
+    if mark is not None and mark in viewer.layers:
+        mark.data = [point]
+        return mark
+    return viewer.add_points(
+        [point],
+        name=_PLACE,
+        size=_MARK,
+        symbol="ring",
+        face_color="yellow",
+        border_width=0,
+        opacity=0.9,
+        **placed(board.volume),
+    )

@@ -174,7 +174,7 @@ class DrawingStore(Drawer):
         """
         self.flush()  # most of it, while others may draw
         with self._lock:
-            if self._is_closed():  # by another thread, meanwhile
+            if self._closed:
                 return
             self._closed = True  # from now on nothing is drawn
         try:
@@ -187,9 +187,6 @@ class DrawingStore(Drawer):
         with suppress(OSError), self._lock:
             write_counts(self._layout.own, self._files, self._chunks.counts)
         self._lock_file.release()
-
-    def _is_closed(self) -> bool:
-        return self._closed
 
     def _end(self) -> None:
         with suppress(Exception):  # the journal is written already, and nobody is there to hear
