@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,18 +151,49 @@ def trimmed(tile: LabelledTile, side: int) -> LabelledTile:
     return LabelledTile(where, tile.probabilities[:, rows, columns])
 
 
-def read_example(volume: Volume, window: Window, tile: LabelledTile, shape: CropShape) -> Example:
-    """Read the grey values around a labelled tile that any of its crops may need."""
-    core = tile.where.core
-    spans = []
-    for axis, (span, side, margin, length) in enumerate(
-        zip(core, shape.side, shape.margin, volume.shape, strict=True)
-    ):
+def read_example(
+    volume: Volume, window: Window, tile: LabelledTile, shape: CropShape, *, turned: bool = False
+) -> Example:
+    """Read the grey values around a labelled tile that any of its crops may need.
+
+    Parameters
+    ----------
+    volume, window
+        The volume, and the grey values that become 0 and 1.
+    tile
+        The labelled tile.
+    shape
+        Shape of crops.
+    turned
+        Whether the axis that the tile's plane is perpendicular to becomes the first, so that a student of
+        planes learns from it as from a plane along z. Only examples of one axis may be drawn from together.
+    """
+    axis = tile.where.axis if turned else 0
+    order = (axis, *(number for number in range(3) if number != axis))
+    where = replace(tile.where, axis=0) if turned else tile.where
+    spans = [(0, 0, 0)] * 3
+    for number, (span, side, margin) in enumerate(zip(where.core, shape.side, shape.margin, strict=True)):
         start, stop = span.start, span.stop
-        if axis == tile.where.axis and side > 1:
+        if number == where.axis and side > 1:
             start, stop = start - side + 1, stop + side - 1
         short = max(side - (stop - start), 0)
-        spans.append((start - short // 2 - margin, stop + short - short // 2 + margin, length))
+        length = volume.shape[order[number]]
+        spans[order[number]] = (start - short // 2 - margin, stop + short - short // 2 + margin, length)
+    raw, origin = read_around(volume, spans)
+    z, y, x = (origin[number] for number in order)
+    return Example(replace(tile, where=where), raw.transpose(order), (z, y, x), window)
+
+
+def read_around(volume: Volume, spans: Sequence[tuple[int, int, int]]) -> tuple[NDArray[Any], Shape3]:
+    """Return voxels that may lie beyond a volume, which is mirrored there, and the position of the first.
+
+    Parameters
+    ----------
+    volume
+        The volume.
+    spans
+        Start and stop along z, y and x, and the length of the volume.
+    """
     indices = [reflected(*span) for span in spans]
     box = tuple(slice(int(index.min()), int(index.max()) + 1) for index in indices)
     values = volume.read((box[0], box[1], box[2]))
@@ -170,16 +201,61 @@ def read_example(volume: Volume, window: Window, tile: LabelledTile, shape: Crop
         values = np.take(values, index - span.start, axis=axis)
     origin = (spans[0][0], spans[1][0], spans[2][0])
     check_finite(values, volume.source, origin)
-    return Example(tile, np.ascontiguousarray(values), origin, window)
+    return np.ascontiguousarray(values), origin
 
 
-def class_weights(examples: Sequence[Example], power: float) -> NDArray[np.float32]:
-    """Return weights ``(K,)`` of classes: their mean probability in the tiles to a negative power.
+class Source(Protocol):
+    """What crops are drawn from."""
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """``(K,)``: mean probability of each class."""
+
+    def draw(self, shape: CropShape, even: float, rng: np.random.Generator) -> Crop:
+        """Return a random crop; see :func:`draw_place` for ``even``."""
+
+
+@dataclass(frozen=True, eq=False)
+class TileSource:
+    """Draws crops from labelled tiles."""
+
+    examples: Sequence[Example]
+
+    @cached_property
+    def shares(self) -> NDArray[np.float64]:
+        """``(K,)``: mean probability of each class."""
+        total = sum(entry.tile.probabilities.sum(axis=(1, 2), dtype=np.float64) for entry in self.examples)
+        return np.asarray(total / np.sum(total), np.float64)
+
+    def draw(self, shape: CropShape, even: float, rng: np.random.Generator) -> Crop:
+        """Return a random crop; see :func:`draw_place` for ``even``."""
+        number, pixel = draw_place(self.examples, even, rng)
+        return draw_crop(self.examples, number, shape, rng, pixel)
+
+
+@dataclass(frozen=True, eq=False)
+class MixedSource:
+    """Draws crops from several sources, each as often as it has weight."""
+
+    sources: Sequence[Source]
+    weights: Sequence[float]
+
+    @cached_property
+    def shares(self) -> NDArray[np.float64]:
+        """``(K,)``: mean probability of each class."""
+        return np.average([source.shares for source in self.sources], axis=0, weights=self.weights)
+
+    def draw(self, shape: CropShape, even: float, rng: np.random.Generator) -> Crop:
+        """Return a random crop; see :func:`draw_place` for ``even``."""
+        parts = np.asarray(self.weights, np.float64) / np.sum(self.weights)
+        return self.sources[int(rng.choice(len(self.sources), p=parts))].draw(shape, even, rng)
+
+
+def class_weights(shares: NDArray[np.float64], power: float) -> NDArray[np.float32]:
+    """Return weights ``(K,)`` of classes: their mean probability to a negative power.
 
     The mean weight of a voxel is 1. Shares below :data:`SHARE` count as that.
     """
-    total = sum(example.tile.probabilities.sum(axis=(1, 2), dtype=np.float64) for example in examples)
-    shares: NDArray[np.float64] = np.asarray(total) / np.sum(total)
     weights = np.maximum(shares, SHARE) ** -power
     return np.asarray(weights / (weights * shares).sum(), np.float32)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hrvol.distil.augment import augmented
-from hrvol.distil.examples import Crop, CropShape, Example, crop_shape, draw_crop, draw_place
+from hrvol.distil.examples import Crop, CropShape, Source, crop_shape
 from hrvol.errors import ModelError
 from hrvol.segment.student.network import StudentNetwork
 from hrvol.segment.student.normalise import network_input
@@ -109,17 +109,15 @@ class Fit:
         """Voxels of the crops of a step."""
         return self._shape.count * prod(self._shape.side)
 
-    def run_step(
-        self, examples: Sequence[Example], class_weights: NDArray[np.float32] | None = None
-    ) -> float:
+    def run_step(self, source: Source, class_weights: NDArray[np.float32] | None = None) -> float:
         """Do one step on random crops and return the loss.
 
         The random numbers depend on the seed and the step alone.
 
         Parameters
         ----------
-        examples
-            Tiles to learn from.
+        source
+            What to learn from.
         class_weights
             ``(K,)``: how much voxels of each class count; ``None``: all the same.
 
@@ -132,8 +130,7 @@ class Fit:
         rng = np.random.default_rng([settings.seed, self.step])
         crops = []
         for _ in range(self._shape.count):
-            number, pixel = draw_place(examples, settings.even, rng)
-            crop = draw_crop(examples, number, self._shape, rng, pixel)
+            crop = source.draw(self._shape, settings.even, rng)
             crops.append(augmented(crop, rng, settings.augmentation))
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate()

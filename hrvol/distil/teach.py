@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 
 from hrvol.distil.cache import DistilCache
 from hrvol.distil.check import GAP, LOST, SEEN, WORSE, Agreement, agreement, fit_temperature, tempered
-from hrvol.distil.examples import Example, crop_shape, read_example, trimmed
+from hrvol.distil.examples import trimmed
 from hrvol.distil.fit import FitSettings
 from hrvol.distil.held_out import HeldOut
 from hrvol.distil.options import AUTO, DistilOptions
 from hrvol.distil.rarity import is_even, odds_factors, weighed
 from hrvol.distil.sample import TeacherSample
+from hrvol.distil.sources import Sources
 from hrvol.distil.training import KeptBack, Trainer, few_threads
 from hrvol.engine.stop import Stop
 from hrvol.progress import ProgressCallback
@@ -130,15 +132,11 @@ def teach(
     settings = FitSettings(distilling.steps, rare=rare, seed=distilling.seed)
     found: dict[str, tuple[StudentClassifier, Agreement, float, list[NDArray[np.float32]]]] = {}
     truth = [tile.probabilities for tile in kept.tiles]
-    examples: list[Example] = []
-    shape = None
+    sources = Sources(sample, training, trainer, settings)
     for name in names:
         spec = student_spec(name, sample.sees)
-        if shape != crop_shape(spec):
-            shape = crop_shape(spec)
-            examples = [read_example(sample.volume, teacher.window, tile, shape) for tile in training]
         with few_threads():
-            trained = trainer.train(name, spec, examples, settings)
+            trained = trainer.train(name, spec, partial(sources.of, spec), settings)
         predicted = kept.predict(trained, device)
         temperature = fit_temperature(truth, predicted, distilling.seed)
         found[name] = (trained, agreement(truth, predicted, temperature), temperature, predicted)

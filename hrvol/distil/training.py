@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hrvol.device import cpus
 from hrvol.distil.cache import DistilCache
-from hrvol.distil.examples import Example, LabelledTile, class_weights
+from hrvol.distil.examples import LabelledTile, Source, class_weights
 from hrvol.distil.fit import Fit, FitSettings
 from hrvol.distil.label import stopped
 from hrvol.engine.stop import Stop
@@ -27,7 +27,7 @@ from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.intensity import Window, to_unit
 from hrvol.volume.volume import Volume
 
-TRAINING = 2
+TRAINING = 3
 """Version of the training: raised when the same tiles and settings come to give another student."""
 
 LOOKS = 4
@@ -134,7 +134,7 @@ class Trainer:
     device: str = "cpu"
 
     def train(
-        self, name: str, spec: StudentSpec, examples: Sequence[Example], settings: FitSettings
+        self, name: str, spec: StudentSpec, source: Callable[[], Source], settings: FitSettings
     ) -> StudentClassifier:
         """Train one student, unless one was trained with the same settings on the same tiles.
 
@@ -146,8 +146,8 @@ class Trainer:
             Of its size, for messages.
         spec
             Its architecture.
-        examples
-            Tiles to train on.
+        source
+            Returns what to train on; called only if there is something to train.
         settings
             How it is trained.
 
@@ -160,6 +160,7 @@ class Trainer:
         """
         key = {
             **self.key,
+            "student": name,  # not all are trained on the same crops
             "spec": spec.to_dict(),
             "settings": asdict(settings),
             "threads": torch.get_num_threads(),
@@ -171,7 +172,8 @@ class Trainer:
             return StudentClassifier(spec, self.values, arrays)
         fit, best = self._resume(fit, key)
         looks = sorted({max(1, round(share * settings.steps)) for share in _SHARES})
-        weights = class_weights(examples, settings.rare) if settings.rare else None
+        examples = source()
+        weights = class_weights(examples.shares, settings.rare) if settings.rare else None
         saved = time.monotonic()
         while fit.step < settings.steps:
             fit.run_step(examples, weights)

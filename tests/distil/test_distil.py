@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from run_data import QUICK, draw, make_volume
+from scipy.ndimage import gaussian_filter
 
 from hrvol import distil_model, fit_classes, train_model
 from hrvol.distil.cache import distil_dir
@@ -96,6 +97,25 @@ def test_a_student_is_trained_once(image: np.ndarray, teacher: Model) -> None:
         file.write_text('{"clusters": [0, 9]}')
     assert trained() == (first, False)
     assert looked[-1]
+
+
+def test_students_of_volumes_learn_from_cubes_along_all_axes(teacher: Model) -> None:
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=(40, 96, 96)), 3)
+    blobs = np.uint8(np.clip(100 + 60 * noise / noise.std(), 0, 255))  # the same along all axes
+    stages: list[str] = []
+
+    def distilled() -> bytes:
+        stages.clear()
+        report = distil_model(
+            blobs, teacher, tiles=6, progress=lambda stage, *_: stages.append(stage), **QUICKLY
+        )
+        assert report.student.classifier.spec.is_3d
+        return model_bytes(report.student)
+
+    found = distilled()
+    assert list(dict.fromkeys(stages))[-3:] == ["train planes", "label cubes", "train small"]
+    assert distilled() == found
+    assert not {"train planes", "label cubes", "train small"} & set(stages)
 
 
 class _StopAfter(Stop):

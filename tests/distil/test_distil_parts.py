@@ -21,6 +21,8 @@ from hrvol.distil.examples import (
     CropShape,
     Example,
     LabelledTile,
+    MixedSource,
+    TileSource,
     class_weights,
     draw_crop,
     draw_place,
@@ -72,6 +74,31 @@ def test_crops_have_the_grey_values_and_targets_of_their_voxels(axis: int, posit
     assert difference.max() < 1e-3
     assert np.abs(crop.target.sum(0) - 1)[crop.labelled].max() < 2e-3
     assert crop.grey.shape == tuple(s + 2 * m for s, m in zip(shape.side, shape.margin, strict=True))
+
+
+@given(axis=st.integers(0, 2), position=st.integers(0, 9), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_tiles_of_all_axes_are_turned_for_students_of_planes(axis: int, position: int, seed: int) -> None:
+    volume = volume_of((40, 70, 90))
+    tile = labelled(volume, axis, position)
+    example = read_example(open_volume(volume), (0.0, volume.size), tile, SHAPE, turned=True)
+    crop = draw_crop([example], 0, SHAPE, np.random.default_rng(seed))
+    assert crop.labelled.sum() == min(tile.probabilities.shape[1], 32) * 32
+    difference = np.abs(crop.grey[:, 4:-4, 4:-4] - crop.target[0])[crop.labelled]
+    assert difference.max() < 1e-3
+    rows, columns = (np.abs(np.diff(crop.grey[0], axis=number)).max() for number in (0, 1))
+    if crop.labelled.all() and position > 5:
+        steps = [stride / volume.size for stride in (70 * 90, 90, 1)]
+        del steps[axis]
+        assert np.allclose([rows, columns], steps, rtol=0.05, atol=1e-6)
+
+
+def test_sources_are_drawn_from_as_often_as_they_have_weight() -> None:
+    sources = [TileSource(examples_to_learn(1)), TileSource(examples_to_learn(2))]
+    mixed = MixedSource(sources, [1.0, 3.0])
+    expected = (sources[0].shares + 3 * sources[1].shares) / 4
+    np.testing.assert_allclose(mixed.shares, expected)
+    assert mixed.draw(SMALL, 0.0, np.random.default_rng(0)).grey.shape == (1, 136, 136)
 
 
 def test_tiles_that_cross_are_averaged() -> None:
@@ -164,15 +191,15 @@ def test_training_has_the_same_bits_whether_interrupted_or_not() -> None:
     examples, wanted = examples_to_learn(), FitSettings(steps=6)
     whole = Fit(TINY, 2, wanted, shape=SMALL)
     for _ in range(6):
-        whole.run_step(examples)
+        whole.run_step(TileSource(examples))
     first = Fit(TINY, 2, wanted, shape=SMALL)
     for _ in range(3):
-        first.run_step(examples)
+        first.run_step(TileSource(examples))
     second = Fit(TINY, 2, replace(wanted), shape=SMALL)
     torch.manual_seed(99)  # nothing depends on the global generator
     second.restore(first.state())
     for _ in range(3):
-        second.run_step(examples)
+        second.run_step(TileSource(examples))
     assert second.step == 6
     for name, value in whole.state().items():
         assert torch.equal(value, second.state()[name]), name
@@ -186,12 +213,13 @@ def test_rare_classes_count_more_and_the_mean_voxel_counts_once() -> None:
         first[:6, :16] = 1  # a 96th
         tile = replace(example.tile, probabilities=np.stack([first, 1 - first]))
         found.append(replace(example, tile=tile))
-    weights = class_weights(found, 0.5)
+    weights = class_weights(TileSource(found).shares, 0.5)
     np.testing.assert_allclose(weights @ [1 / 96, 95 / 96], 1, rtol=1e-3)
     np.testing.assert_allclose(weights[0] / weights[1], 95**0.5, rtol=1e-3)
-    np.testing.assert_allclose(class_weights(found, 0.0), 1)
+    np.testing.assert_allclose(class_weights(TileSource(found).shares, 0.0), 1)
     even, weighed = (
-        Fit(TINY, 2, FitSettings(steps=2), shape=SMALL).run_step(found, entry) for entry in (None, weights)
+        Fit(TINY, 2, FitSettings(steps=2), shape=SMALL).run_step(TileSource(found), entry)
+        for entry in (None, weights)
     )
     assert even != weighed
 
@@ -200,13 +228,11 @@ def test_states_are_compared_by_what_the_training_minimises() -> None:
     fit = Fit(TINY, 2, FitSettings(steps=2), shape=SMALL)
     sure = np.array([0.95, 0.05], np.float16)
     teacher = [np.tile(sure[:, None, None], (1, 8, 8)), np.tile(sure[::-1, None, None], (1, 8, 2))]
-    weights = class_weights(
-        [
-            replace(one, tile=replace(one.tile, probabilities=p))
-            for one, p in zip(examples_to_learn(2), teacher, strict=True)
-        ],
-        1.0,
-    )
+    tiles = [
+        replace(one, tile=replace(one.tile, probabilities=p))
+        for one, p in zip(examples_to_learn(2), teacher, strict=True)
+    ]
+    weights = class_weights(TileSource(tiles).shares, 1.0)
 
     def unsure(share: float) -> list[np.ndarray]:
         """Return what a student predicts that cannot tell the two apart."""
@@ -225,7 +251,7 @@ def test_states_are_compared_by_what_the_training_minimises() -> None:
 def test_training_learns_what_the_tiles_show() -> None:
     fit = Fit(TINY, 2, FitSettings(steps=60, augmentation=0, learning_rate=1e-2), shape=SMALL)
     examples = examples_to_learn()
-    losses = [fit.run_step(examples) for _ in range(60)]
+    losses = [fit.run_step(TileSource(examples)) for _ in range(60)]
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
 
@@ -234,7 +260,7 @@ def test_a_loss_that_is_not_finite_is_one_line() -> None:
     tile = examples[0].tile
     broken = replace(examples[0], tile=replace(tile, probabilities=np.full_like(tile.probabilities, np.nan)))
     with pytest.raises(ModelError, match=r"found a loss of nan at step 0, expected a finite one"):
-        Fit(TINY, 2, FitSettings(steps=2), shape=SMALL).run_step([broken])
+        Fit(TINY, 2, FitSettings(steps=2), shape=SMALL).run_step(TileSource([broken]))
 
 
 def test_a_student_that_loses_a_class_is_rejected() -> None:
