@@ -23,6 +23,7 @@ from hrvol.engine.stop import Stop
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.segment.student.lattice import Lattice
 from hrvol.segment.student.runner import StudentRunner
+from hrvol.segment.student.spec import StudentSpec
 from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.grid.tiling import Box, box_shape
 from hrvol.volume.intensity import Window, to_unit
@@ -126,6 +127,11 @@ class CubeSource:
                 first, last = max(first, min(place - side + 1, last)), min(last, place)
             start.append(int(rng.integers(first, last + 1)))
         return self.cubes[number].crop((start[0], start[1], start[2]), shape)
+
+
+def learns_from_cubes(spec: StudentSpec) -> bool:
+    """Return whether students of an architecture are trained on cubes: those that see as far along z."""
+    return spec.is_3d and spec.alignment[0] > 1
 
 
 def cube_boxes(shape: Shape3, tiles: Sequence[LabelledTile]) -> list[Box]:

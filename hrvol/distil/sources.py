@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from hrvol.distil.cubes import CubeSource, cube_boxes, label_cubes
+from hrvol.distil.cubes import CubeSource, cube_boxes, label_cubes, learns_from_cubes
 from hrvol.distil.examples import (
     Example,
     LabelledTile,
@@ -59,8 +59,8 @@ class Sources:
         """
         shape = crop_shape(spec)
         if shape not in self._made:
-            cubic = spec.is_3d and spec.alignment[0] > 1
-            self._made[shape] = self._cubes(spec) if cubic else TileSource(self._examples(spec))
+            cubes = learns_from_cubes(spec)
+            self._made[shape] = self._cubes(spec) if cubes else TileSource(self._examples(spec))
         return self._made[shape]
 
     def _examples(

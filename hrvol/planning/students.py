@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hrvol.arrays import Shape3, most_likely, to_host
 from hrvol.device import cpus
+from hrvol.distil.cubes import MOST, SIDE, learns_from_cubes
 from hrvol.distil.dimensions import Wish, apparent_spacing, dimensions_of
 from hrvol.distil.examples import crop_shape
 from hrvol.distil.fit import FitSettings
@@ -142,6 +143,8 @@ def _plan_student(task: Task, plan: Plan, size: str, spec: StudentSpec, backend:
         each = max(busy, each / 2)  # is computed
     trained = per_computed if backend == TORCH else _measure(student, lattice, engine.device, TORCH)
     training = _training_seconds(spec, trained, engine.device)
+    if learns_from_cubes(spec):
+        training += _planes_seconds(task, lattice.shape)
     return StudentPlan(
         size=size,
         kflop=flop_per_voxel(spec, len(model.classes)) / 1e3,
@@ -212,6 +215,17 @@ def _labelling_seconds(task: Task, plan: Plan) -> float:
     tiles = max(1, round(prod(grid.side[1:]) / task.prepared.model.recipe.tiles.core**2))
     of_tile = plan.block_s / (grid.side[0] * tiles)
     return max(60 * LABELLING * default, FEWEST * of_tile / task.workers)
+
+
+def _planes_seconds(task: Task, shape: Shape3) -> float:
+    """Return the seconds for training a student of planes that labels cubes, and for these."""
+    planes, device = student_spec("small"), task.spec.device
+    student = stand_in(task.prepared.model, planes).classifier
+    assert isinstance(student, StudentClassifier)
+    per_voxel = _measure(student, run_lattice(shape, student, device), device, TORCH)
+    voxels = min(3 * MOST * SIDE**3, 3 * prod(shape))
+    threads = 1 if device == "cuda" else cpus()
+    return _training_seconds(planes, per_voxel, device) + voxels * per_voxel / threads
 
 
 def _training_seconds(spec: StudentSpec, per_voxel: float, device: str) -> float:
