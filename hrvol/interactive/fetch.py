@@ -17,6 +17,7 @@ from hrvol.interactive.region import Region
 from hrvol.interactive.regions import TileKey, keys_of_region
 from hrvol.interactive.results import StageName
 from hrvol.interactive.stages import Stage
+from hrvol.memory import release_memory
 
 MOST_TILES = 25
 """Tiles of a view that features are prepared of, those near its middle first."""
@@ -124,6 +125,7 @@ class Fetcher:
         else:
             for _ in pool.map(lambda key: self._one(view, stage, key, gate), self._current):
                 pass
+        release_memory()  # arrays of tiles that differ leave gaps that others do not fit
         if not held:
             self._live.missing(stage, self._strokes.read())  # keeps the features of its stroke pixels
             self._unseen = True
