@@ -211,6 +211,20 @@ def cluster(stage: Stage) -> None:
         panel.list.item(i).setCheckState(Qt.CheckState.Checked)
 
 
+def merge(stage: Stage) -> None:
+    """The classes of a search, merged again."""
+    panel = stage.panel("Cluster")
+    box = panel.merging
+    if not panel.list.count():
+        cluster(stage)
+    stage.wait(box.isVisible)
+    box.preview_button.click()
+    stage.wait(lambda: box.layer is not None)
+    box.classes.setValue(2)
+    stage.wait(lambda: box.infos is not None and len(box.infos) == 2)
+    stage.scroll_down(panel)
+
+
 def similar(stage: Stage) -> None:
     """What is similar to a point."""
     for layer in stage.viewer.layers:
@@ -244,7 +258,7 @@ def paint(stage: Stage) -> None:
 
 PICTURES: dict[str, Callable[[Stage], None]] = {
     function.__name__.replace("_", "-"): function
-    for function in (sample, plan, result, distil, cluster, similar, paint, *TOUR)
+    for function in (sample, plan, result, distil, cluster, merge, similar, paint, *TOUR)
 }
 
 
