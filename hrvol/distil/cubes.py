@@ -35,6 +35,10 @@ SIDE = 160
 MOST = 8
 """Most cubes."""
 
+STEPS = 2
+"""Steps of a student of cubes for each step of another one: where all voxels are labelled, many small steps
+teach more than few large ones of the same cost."""
+
 _PLANES = 8  # that are predicted together
 
 
@@ -132,6 +136,11 @@ class CubeSource:
 def learns_from_cubes(spec: StudentSpec) -> bool:
     """Return whether students of an architecture are trained on cubes: those that see as far along z."""
     return spec.is_3d and spec.alignment[0] > 1
+
+
+def steps_of(spec: StudentSpec, steps: int) -> int:
+    """Return the optimisation steps of a student of an architecture."""
+    return STEPS * steps if learns_from_cubes(spec) else steps
 
 
 def cube_boxes(shape: Shape3, tiles: Sequence[LabelledTile]) -> list[Box]:

@@ -36,7 +36,7 @@ CROP_CUBE = (48, 64, 64)
 """The same for students whose levels are coarser along z, too."""
 
 CROPS_3D = 2
-"""Crops of volumes in a step."""
+"""Crops of volumes in a step, for students that see few planes; of cubes there is one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +134,10 @@ class CropShape:
 def crop_shape(spec: StudentSpec) -> CropShape:
     """Return the shape and number of the crops that a student of this architecture is trained on."""
     margin = [whole - network for whole, network in zip(spec.halo, spec.network_halo, strict=True)]
-    side: Shape3 = (1, CROP, CROP)
+    side, count = (1, CROP, CROP), CROPS
     if spec.is_3d:
-        side = CROP_CUBE if spec.alignment[0] > 1 else CROP_3D
-    return CropShape(side, (margin[0], margin[1], margin[2]), CROPS_3D if spec.is_3d else CROPS)
+        side, count = (CROP_CUBE, 1) if spec.alignment[0] > 1 else (CROP_3D, CROPS_3D)
+    return CropShape(side, (margin[0], margin[1], margin[2]), count)
 
 
 def trimmed(tile: LabelledTile, side: int) -> LabelledTile:

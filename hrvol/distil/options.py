@@ -38,7 +38,7 @@ class DistilOptions:
     rarity
         Power of the classes' mean probabilities that their odds are multiplied by; 0: none.
     steps
-        Optimisation steps of each student.
+        Optimisation steps of each student; those that see volumes take two smaller ones for each.
     accept
         Whether a student that fails the check is returned all the same.
     held_out

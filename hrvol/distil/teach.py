@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hrvol.distil.cache import DistilCache
 from hrvol.distil.check import GAP, LOST, SEEN, WORSE, Agreement, agreement, fit_temperature, tempered
+from hrvol.distil.cubes import steps_of
 from hrvol.distil.examples import trimmed
 from hrvol.distil.fit import FitSettings
 from hrvol.distil.held_out import HeldOut
@@ -136,7 +137,8 @@ def teach(
     for name in names:
         spec = student_spec(name, sample.sees)
         with few_threads():
-            trained = trainer.train(name, spec, partial(sources.of, spec), settings)
+            fit = replace(settings, steps=steps_of(spec, settings.steps))
+            trained = trainer.train(name, spec, partial(sources.of, spec), fit)
         predicted = kept.predict(trained, device)
         temperature = fit_temperature(truth, predicted, distilling.seed)
         found[name] = (trained, agreement(truth, predicted, temperature), temperature, predicted)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hrvol.arrays import Shape3, most_likely, to_host
 from hrvol.device import cpus
-from hrvol.distil.cubes import MOST, SIDE, learns_from_cubes
+from hrvol.distil.cubes import MOST, SIDE, learns_from_cubes, steps_of
 from hrvol.distil.dimensions import Wish, apparent_spacing, dimensions_of
 from hrvol.distil.examples import crop_shape
 from hrvol.distil.fit import FitSettings
@@ -233,4 +233,4 @@ def _training_seconds(spec: StudentSpec, per_voxel: float, device: str) -> float
     shape = crop_shape(spec)
     crops = shape.count * prod(shape.side)
     threads = 1 if device == "cuda" else min(cpus(), THREADS)
-    return FitSettings().steps * crops * _BACKWARD * per_voxel / threads
+    return steps_of(spec, FitSettings().steps) * crops * _BACKWARD * per_voxel / threads
