@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from hrvol.features.deep.backbone import random_backbone
-from hrvol.features.deep.layout import layout_of
-from hrvol.features.deep.upsample import Linear, grouped, token_grids, upsample
+from hrvol.features.deep.image_tokens import kept_again, kept_shapes
+from hrvol.features.deep.upsample import Linear, token_grids, upsample
 from hrvol.recipe.specs import DeepSpec
 
 SPECS = {
@@ -37,10 +37,12 @@ def test_single_pixels_have_the_bits_of_the_whole_image(backbone, image, spec):
     assert tokens.nbytes == sum(grid.nbytes for grid in tokens.grids) > 0
 
 
-def test_tokens_that_were_stored_are_grouped_again(backbone, image):
-    spec = SPECS["mirrored and turned"]
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_tokens_that_were_stored_are_used_again(backbone, image, spec):
     tokens = token_grids(backbone, image, spec)
-    again = grouped(tokens.grids, spec, layout_of(backbone.patch, spec, (75, 93)))
+    again = kept_again(tokens.grids, backbone.patch, spec, (75, 93))
+    shapes = kept_shapes(backbone.patch, spec, (75, 93))
+    assert shapes == tuple(grid.shape[:2] for grid in tokens.grids)
     y, x = torch.arange(70), torch.arange(70)
     assert torch.equal(again.at(y, x), tokens.at(y, x))
 
