@@ -90,6 +90,15 @@ def test_sums_are_those_of_the_views_one_by_one(name, data):
     assert torch.equal(again, part)
 
 
+@pytest.mark.parametrize("name", ["fast", "balanced", "best", "paper", "cas-paper"])
+def test_sums_of_presets_are_those_of_the_views_to_a_millionth(name):
+    spec, shape = SPECS[name], (100, 90)
+    layout, views, grids = tokens_of(spec, shape, channels=16)
+    found = spread_jointly(joint_grid(layout, views, spec.interpolation).add_up(grids), shape)
+    expected = spread_by_view(grids, spec, layout, shape)
+    assert (found - expected).norm() <= 1e-6 * expected.norm()
+
+
 def test_knots_at_the_size_of_a_tile():
     """As many as tokens of all views, or fewer: what is kept of a tile does not grow."""
     found = {}
