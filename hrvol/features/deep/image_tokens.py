@@ -2,8 +2,8 @@
 
 Views are added up on a joint grid (:mod:`hrvol.features.deep.joint_grid`) where it holds no more values than
 the tokens, and half as many as the pixels. Otherwise, with many shifts or small strides (`paper`), each view
-is interpolated at the pixels (:mod:`hrvol.features.deep.token_grids`): there a joint grid would need the
-memory of the features, and save nothing. The choice depends on the spec and the shape of the image alone.
+is interpolated at the pixels (:mod:`hrvol.features.deep.token_grids`): there a joint grid would need as much
+memory as the features. The choice depends on the spec and the shape of the image alone.
 """
 
 from __future__ import annotations
