@@ -18,7 +18,7 @@ from benchmarks.data import load_dense
 from benchmarks.speed.peers import PATCH, figures, serve, timed
 from benchmarks.speed.work import block_products, network_flop, work_of
 from hrvol.features.deep.backbone import load_backbone
-from hrvol.features.deep.upsample import views_of
+from hrvol.features.deep.views import views_of
 from hrvol.features.featuriser import load_featuriser
 from hrvol.phantom import draw_strokes
 from hrvol.recipe.specs import DeepSpec, FeatureSpec

@@ -26,7 +26,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.markdown import line, table
 from benchmarks.quality.strokes import draw
 from hrvol.features.deep.backbone import Backbone
-from hrvol.features.deep.upsample import TokenGrids
+from hrvol.features.deep.joint_grid import JointGrid, JointTokens
+from hrvol.features.deep.token_grids import TokenGrids
 from hrvol.features.filters import bank as classical
 from hrvol.recipe.recipe import PRESETS
 from hrvol.run.segment import segment_volume
@@ -38,7 +39,7 @@ from hrvol.volume.volume import Volume
 
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "network": ((Backbone, "tokens"),),
-    "spreading": ((TokenGrids, "spread"),),
+    "spreading": ((JointGrid, "add_up"), (JointTokens, "spread"), (TokenGrids, "spread")),
     "filters": ((classical, "classical_features"),),
     "classifier": ((PixelClassifier, "predict_proba"),),
     "input and output": ((Volume, "read"), (LabelStore, "write"), (LabelStore, "checksums")),

@@ -23,6 +23,7 @@ from hrvol.distil.teach import DistilReport, teach
 from hrvol.engine.check import check_engine
 from hrvol.engine.stop import Stop
 from hrvol.errors import ModelError
+from hrvol.features.arithmetic import ARITHMETIC
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.run.job import ModelContent
@@ -167,7 +168,9 @@ def distil(
             raise ModelError(f"{teacher.source}: found a student, expected a model of hrvol train or cluster")
         LOG.info("%s", choice)
         identity = opened.identity()
-        cache = DistilCache.of({"teacher": content.sha256, "device": options.engine.device})
+        cache = DistilCache.of(
+            {"teacher": content.sha256, "device": options.engine.device, "arithmetic": ARITHMETIC}
+        )
         region = region_box(options.input.roi, opened)
         spacing = apparent_spacing(opened, distilling.seed, region)
         sees, axes = dimensions_of(distilling.volumetric, spacing, box_shape(region))

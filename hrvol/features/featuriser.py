@@ -13,7 +13,8 @@ from torch import Tensor
 from hrvol.device import lacking
 from hrvol.errors import InputError, MissingExtraError
 from hrvol.features.deep.backbone import Backbone, load_backbone
-from hrvol.features.deep.upsample import Linear, Upsampled, grid_size, project, token_grids, upsample
+from hrvol.features.deep.image_tokens import grid_size
+from hrvol.features.deep.upsample import Linear, Upsampled, project, token_grids, upsample
 from hrvol.features.filters import bank as classical
 from hrvol.recipe.specs import FeatureSpec
 
@@ -135,7 +136,14 @@ class Featuriser:
         tokens = filtered = None
         if whole is None:
             if backbone is not None:
-                tokens = token_grids(backbone, torch.from_numpy(plane), spec, batch_size=batch_size)
+                tokens = token_grids(
+                    backbone,
+                    torch.from_numpy(plane),
+                    spec,
+                    batch_size=batch_size,
+                    rows=inside[0],
+                    columns=columns,
+                )
             if self.spec.uses_classical:
                 values = classical.classical_features(_for_filters(plane, self.device), self.spec.classical)
                 filtered = torch.as_tensor(values).permute(1, 2, 0)

@@ -254,8 +254,7 @@ def _fit_line(features: NDArray[np.float32], labels: NDArray[Any], spec: Classif
     pipeline.fit(features.astype(np.float64), labels)
     head = linear_head("logistic", pipeline)
     ((weight, bias),) = head.layers
-    scaled = weight / head.scale[:, None]
-    return _Line(scaled.astype(np.float32), (bias - head.mean @ scaled).astype(np.float32))
+    return _Line(weight.astype(np.float32), bias.astype(np.float32))
 
 
 def _fit_forest(

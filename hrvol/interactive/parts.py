@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.features.arithmetic import ARITHMETIC
 from hrvol.features.filters.bank import classical_features
 from hrvol.features.weights.source import WeightsSource
 from hrvol.interactive.holds import Holds
@@ -36,10 +37,10 @@ from hrvol.volume.volume import Volume
 if TYPE_CHECKING:
     import torch
 
-    from hrvol.features.deep.token_grids import TokenGrids
+    from hrvol.features.deep.image_tokens import ImageTokens
     from hrvol.features.featuriser import Featuriser
 
-_FORMAT = 1
+_FORMAT = 2
 
 _WAIT = 0.05  # seconds between two looks at a gate while another thread computes the same tile
 
@@ -48,7 +49,7 @@ _WAIT = 0.05  # seconds between two looks at a gate while another thread compute
 class DeepPart:
     """Tokens of a tile, and whether they are exact, or rounded to half precision."""
 
-    tokens: TokenGrids
+    tokens: ImageTokens
     exact: bool
 
 
@@ -113,7 +114,7 @@ class TileValues:
         return np.concatenate(parts, axis=1)
 
 
-def tokens_at(tokens: TokenGrids, y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float32]:
+def tokens_at(tokens: ImageTokens, y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float32]:
     """Return the deep features ``(n, C)`` of pixels of a window."""
     import torch  # only where a network computes features
 
@@ -243,7 +244,9 @@ class TileParts:
         self.holds.note(key, digest)
         return image
 
-    def tokens(self, spec: FeatureSpec, image: NDArray[np.float32], gate: Gate, *, exact: bool) -> TokenGrids:
+    def tokens(
+        self, spec: FeatureSpec, image: NDArray[np.float32], gate: Gate, *, exact: bool
+    ) -> ImageTokens:
         """Return the tokens of an image, exact ones or those that are at hand.
 
         Parameters
@@ -297,29 +300,29 @@ class TileParts:
                 self._computed.discard(name)
                 self._computing.notify_all()
 
-    def _stored(self, featuriser: Featuriser, key: str, shape: Sequence[int]) -> TokenGrids | None:
+    def _stored(self, featuriser: Featuriser, key: str, shape: Sequence[int]) -> ImageTokens | None:
         """Return tokens from disk, in single precision again."""
         import torch
 
-        from hrvol.features.deep.layout import layout_of
-        from hrvol.features.deep.upsample import grouped, views_of
+        from hrvol.features.deep.image_tokens import kept_again, kept_shapes
 
         if self.disk is None or featuriser.backbone is None:
             return None
-        spec = featuriser.spec.deep
-        layout = layout_of(featuriser.backbone.patch, spec, (shape[0], shape[1]))
-        sides = (len(layout.centres[0]), len(layout.centres[1]), _channels(featuriser))
-        count = len(views_of(spec))
-        arrays = self.disk.read(key, {str(i): sides for i in range(count)})
+        image = (featuriser.backbone.patch, featuriser.spec.deep, (shape[0], shape[1]))
+        channels = _channels(featuriser)
+        arrays = self.disk.read(
+            key, {str(i): (*sides, channels) for i, sides in enumerate(kept_shapes(*image))}
+        )
         if arrays is None:
             return None
-        grids = (torch.from_numpy(arrays[str(i)].astype(np.float32)) for i in range(count))
-        return grouped(grids, spec, layout)
+        grids = (torch.from_numpy(arrays[str(i)].astype(np.float32)) for i in range(len(arrays)))
+        return kept_again(grids, *image)
 
     def _key(self, featuriser: Featuriser, digest: str) -> str:
         return key_of(
             {
                 "format": _FORMAT,
+                "arithmetic": ARITHMETIC,
                 "image": digest,
                 "features": featuriser.spec.deep.to_dict(),
                 "weights": _weights_of(featuriser),
@@ -358,12 +361,12 @@ def _channels(featuriser: Featuriser) -> int:
     return int(columns.stop - columns.start)
 
 
-def _computed(featuriser: Featuriser, image: NDArray[np.float32], gate: Gate) -> TokenGrids:
+def _computed(featuriser: Featuriser, image: NDArray[np.float32], gate: Gate) -> ImageTokens:
     """Run the network; tokens are returned on the CPU."""
     import torch
 
-    from hrvol.features.deep.layout import layout_of
-    from hrvol.features.deep.upsample import grouped, token_grids
+    from hrvol.features.deep.image_tokens import kept_again
+    from hrvol.features.deep.upsample import token_grids
 
     assert featuriser.backbone is not None
     source = _Gated(featuriser.backbone, gate)
@@ -372,8 +375,8 @@ def _computed(featuriser: Featuriser, image: NDArray[np.float32], gate: Gate) ->
     tokens = token_grids(source, plane, spec)
     if featuriser.device.type == "cpu":
         return tokens
-    layout = layout_of(featuriser.backbone.patch, spec, (image.shape[0], image.shape[1]))
-    return grouped((grid.cpu() for grid in tokens.grids), spec, layout)
+    grids = (grid.cpu() for grid in tokens.grids)
+    return kept_again(grids, featuriser.backbone.patch, spec, (image.shape[0], image.shape[1]))
 
 
 class _Gated:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+ARITHMETIC = "arithmetic"
+"""Attribute with :data:`hrvol.features.arithmetic.ARITHMETIC`; outputs of 0.1.0 and of students have none."""
+
 CLASS_WEIGHTS = "class_weights"
 """Attribute with the factor of each class; outputs without class weights have none."""
 

@@ -11,12 +11,14 @@ from pydantic import Field
 
 from hrvol.classes import ClassInfo
 from hrvol.errors import HrvolError, InputError
+from hrvol.features import arithmetic
 from hrvol.reading.schema import Schema, validated
 from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import CrfSpec
-from hrvol.run.attribute_names import CLASS_WEIGHTS, FRACTIONS
+from hrvol.run.attribute_names import ARITHMETIC, CLASS_WEIGHTS, FRACTIONS
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.model.model import Model, current_versions
+from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Box, whole
 from hrvol.volume.storage.location import Location
@@ -70,6 +72,8 @@ def provenance(
         "input": volume.identity(),
         "region": [[span.start, span.stop] for span in region],
     }
+    if not isinstance(model.classifier, StudentClassifier):
+        attributes[ARITHMETIC] = arithmetic.ARITHMETIC
     if isinstance(model.classifier, ClusterClassifier):
         attributes["clusters"] = describe_clusters(model.classifier)
     for name, numbers in ((CLASS_WEIGHTS, class_factors), (FRACTIONS, fractions)):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hrvol.errors import OtherRunError, OutputExistsError
 from hrvol.progress import ProgressCallback
-from hrvol.run.attribute_names import BACKEND, CLASS_WEIGHTS, COMPANION, FRACTIONS
+from hrvol.run.attribute_names import ARITHMETIC, BACKEND, CLASS_WEIGHTS, COMPANION, FRACTIONS
 from hrvol.run.block_job import BlockStore
 from hrvol.run.ledger import Ledger, check_free
 from hrvol.run.ledger_entries import DONE
@@ -133,7 +133,12 @@ def differences(stored: Mapping[str, Any] | None, requested: Mapping[str, Any]) 
     own = (*own, "mask") if now.get("mask", "") is None else own
     no_longer = {name for name in before if name.partition(".")[0] in own}
     for name in sorted(now.keys() | no_longer):
-        if before.get(name) != now.get(name):
+        if before.get(name) == now.get(name):
+            continue
+        if name == ARITHMETIC:
+            numbers = f"was {_shown(before.get(name, 1))}, now {_shown(now.get(name))}"
+            yield f"{name} {numbers} (resume it with the version that began it)"
+        else:
             yield f"{printable(name, 100)} was {_shown(before.get(name))}, now {_shown(now.get(name))}"
 
 

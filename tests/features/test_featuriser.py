@@ -104,7 +104,7 @@ def test_nothing_of_a_tile_is_held_when_it_is_done(backbone, image, monkeypatch)
 
     def keep(*arguments, **options):
         found = token_grids(*arguments, **options)
-        made.extend(weakref.ref(grid) for group in found.groups for grid in group.grids)
+        made.extend(weakref.ref(grid) for grid in found.grids)
         return found
 
     monkeypatch.setattr(featuriser_module, "token_grids", keep)

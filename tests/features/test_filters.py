@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrvol.errors import InputError
-from hrvol.features.filters import kernels as filters
+from hrvol.features.filters import membrane
 from hrvol.features.filters.bank import _backend, channel_names, classical_features, halo
+from hrvol.features.filters.kernels import shifted
 from hrvol.recipe.specs import ClassicalSpec, FilterName
 
 FILTERS: tuple[FilterName, ...] = get_args(FilterName)
@@ -331,12 +332,37 @@ def test_backend_follows_the_array(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _backend(np.zeros(1)) == (np, scipy.ndimage)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (23, 34)])
+def test_sums_of_runs_are_those_of_the_pixels_of_each_line(shape: tuple[int, int]) -> None:
+    reach = membrane.line_reach()
+
+    def pixel_by_pixel(padded: np.ndarray) -> np.ndarray:
+        sums = [sum(shifted(padded, reach, *pixel) for pixel in line) for line in membrane._line_taps()]
+        return np.stack(sums)
+
+    eight_bits = np.pad(grey_image(shape).astype(np.float32), reach, mode="symmetric")
+    sums = membrane._line_sums(np, eight_bits, reach)
+    assert sums.dtype == np.float32
+    np.testing.assert_array_equal(sums, pixel_by_pixel(eight_bits))
+    fractions = np.random.default_rng(0).random(eight_bits.shape, np.float32)
+    np.testing.assert_allclose(
+        membrane._line_sums(np, fractions, reach), pixel_by_pixel(fractions), rtol=1e-6
+    )
+
+
+def test_lines_are_their_runs() -> None:
+    for line, (axis, runs) in zip(membrane._line_taps(), membrane._line_runs(), strict=True):
+        step = (1, 0) if axis == 0 else (0, 1)
+        pixels = [(y + i * step[0], x + i * step[1]) for y, x, count in runs for i in range(count)]
+        assert sorted(pixels) == sorted(line)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 16, 29, 30, 33])
 def test_ranked_values_are_those_of_a_sort(count) -> None:
     images = np.random.default_rng(count).integers(0, 5, (count, 4, 50)).astype(np.float32)
     ranks = tuple(sorted({0, count // 3, count // 2, count - 1}))
     before = images.copy()
-    found = filters._ranked(np, images, ranks)
+    found = membrane._ranked(np, images, ranks)
     np.testing.assert_array_equal(np.stack(found), np.sort(images, axis=0)[list(ranks)])
     np.testing.assert_array_equal(images, before)
 

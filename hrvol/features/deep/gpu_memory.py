@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from hrvol.features.deep.backbone import Backbone
+from hrvol.features.deep.image_tokens import grid_size
 from hrvol.features.deep.layout import layout_of
-from hrvol.features.deep.upsample import grid_size, views_of
+from hrvol.features.deep.views import views_of
 from hrvol.features.filters import bank as classical
 from hrvol.features.weights.registry import weights_info
 from hrvol.recipe.specs import BATCH, DeepSpec, FeatureSpec
@@ -88,7 +89,10 @@ class DeviceNeed:
 
     @property
     def torch(self) -> int:
-        """Peak of torch: first the network runs, then pixels get their features."""
+        """Peak of torch: first the network runs, then pixels get their features.
+
+        In between, views are added up on a joint grid, which needs less: it holds no more than the tokens.
+        """
         return self.weights + self.workspace + self.tokens + max(self.batch, self.features)
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hrvol.errors import InputError
 from hrvol.features.deep.placement import interleaved_offsets, stretched_centres, token_centres
+from hrvol.features.deep.views import View, transposes
 from hrvol.recipe.specs import DeepSpec
 
 
@@ -50,6 +51,15 @@ class Layout:
         """Shape of the canvas."""
         height, width = (side + sum(pad) for side, pad in zip(self.scaled, self.pad, strict=True))
         return height, width
+
+    def pixels_of(self, view: View) -> tuple[np.ndarray, np.ndarray]:
+        """Return where a view has the rows and columns of the image's pixels.
+
+        They are positions along the axes of :attr:`centres`: the tokens of a view that exchanges rows and
+        columns are transposed to the orientation of the image.
+        """
+        y, x = view.where(*self.pixels, self.canvas)
+        return (x, y) if transposes(view) else (y, x)
 
     @property
     def transposed(self) -> Layout:

@@ -57,6 +57,10 @@ class Axis:
         """Return the weights of some of the pixels."""
         return Axis(self.low[pixels], self.high[pixels], self.fraction[pixels])
 
+    def to(self, device: str | torch.device) -> Axis:
+        """Return the weights on a device."""
+        return Axis(self.low.to(device), self.high.to(device), self.fraction.to(device))
+
 
 def axis_weights(centres: np.ndarray, pixels: np.ndarray, how: Interpolation) -> Axis:
     """Return interpolation weights from token centres to pixel centres, constant beyond the ends.
@@ -80,6 +84,13 @@ def axis_weights(centres: np.ndarray, pixels: np.ndarray, how: Interpolation) ->
     gap = np.where(upper > lower, centres[upper] - centres[lower], 1.0)
     fraction = np.clip((pixels - centres[lower]) / gap, 0.0, 1.0).astype(np.float32)
     return Axis(torch.from_numpy(lower), torch.from_numpy(upper), torch.from_numpy(fraction))
+
+
+def interleave(passes: Tensor, per_axis: int) -> Tensor:
+    """Interleave ``(k*k, C, h, w)`` tokens of k x k offsets in one grid ``(h*k, w*k, C)``."""
+    _, channels, height, width = passes.shape
+    grid = passes.reshape(per_axis, per_axis, channels, height, width).permute(3, 0, 4, 1, 2)
+    return grid.reshape(height * per_axis, width * per_axis, channels)
 
 
 def spread(

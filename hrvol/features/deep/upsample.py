@@ -8,10 +8,10 @@ scores) can be applied to tokens before upsampling: the result is exact, with K 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby, islice
 from typing import Any, Protocol
 
@@ -21,10 +21,12 @@ from torch import Tensor
 
 from hrvol.errors import InputError
 from hrvol.features.deep.backbone import HeadMap, Positions, Tokens
+from hrvol.features.deep.image_tokens import ImageTokens, grouped, joint_grid_of, view_groups
+from hrvol.features.deep.joint_grid import WHOLE, JointGrid, JointTokens
 from hrvol.features.deep.layout import Layout, canvas_of, layout_of
-from hrvol.features.deep.placement import Axis, axis_weights
-from hrvol.features.deep.token_grids import TokenGrids, ViewGroup
-from hrvol.features.deep.views import View, combine, flips, rotations, shifts, symmetries, transposes
+from hrvol.features.deep.placement import interleave
+from hrvol.features.deep.token_grids import ViewGroup
+from hrvol.features.deep.views import transposes, views_of
 from hrvol.recipe.specs import BATCH, DeepSpec
 
 
@@ -83,20 +85,6 @@ class Upsampled:
     head_map: Tensor | None
 
 
-def views_of(spec: DeepSpec) -> tuple[View, ...]:
-    """Return the views that a recipe averages over, at least one."""
-    sets: list[tuple[View, ...]] = []
-    if spec.shifts:
-        sets.append(shifts(spec.shifts, spec.neighbourhood))
-    if spec.flips and spec.rotations:
-        sets.append(symmetries())
-    elif spec.rotations:
-        sets.append(rotations())
-    elif spec.flips:
-        sets.append(flips("published" if spec.flips == "published" else "group"))
-    return combine(*sets)
-
-
 def upsample(
     backbone: TokenSource,
     image: Tensor,
@@ -142,34 +130,44 @@ def upsample(
         The image is empty, or (``placement: stretch``) smaller than one patch.
     """
     layout = _checked_layout(backbone, image, spec)
-    views = views_of(spec)
     results: dict[str, Tensor] = {} if out is None else {"features": out}
     maps = {"attention": attention, "head_map": head_map}
     grids = _grids(backbone, image, spec, layout, linear, unit, batch_size, **maps)
-    for number, (rows, columns) in enumerate(_groups(layout, spec)):
-        per_view = list(islice(grids, len(rows)))
-        for name in list(per_view[0]):
-            group = ViewGroup(tuple(grids_of.pop(name) for grids_of in per_view), rows, columns)
+    joint = joint_grid_of(backbone.patch, spec, _shape(image), backbone.device)
+    if joint is None:
+        _put_by_view(grids, spec, layout, results)
+    else:
+        of_views = list(grids)
+        for name in list(of_views[0]):
+            tokens = _added_up(joint, [grids_of.pop(name) for grids_of in of_views])
             if name not in results:
-                channels, device = group.grids[0].shape[-1], group.grids[0].device
-                results[name] = torch.empty((*image.shape, channels), device=device)
-            group.put(results[name], first=number == 0, share=1 / len(views))
-            del group  # release its grids before the next ones are computed
+                size = (*image.shape, tokens.grid.shape[-1])
+                results[name] = torch.empty(size, device=tokens.grid.device)
+            tokens.spread(WHOLE, WHOLE, results[name])
+            del tokens  # release its values before those of the next map are added up
     by_channel = {name: values.permute(2, 0, 1) for name, values in results.items()}
     return Upsampled(by_channel["features"], by_channel.get("attention"), by_channel.get("head_map"))
 
 
 def token_grids(
-    backbone: TokenSource, image: Tensor, spec: DeepSpec, *, batch_size: int = BATCH
-) -> TokenGrids:
+    backbone: TokenSource,
+    image: Tensor,
+    spec: DeepSpec,
+    *,
+    batch_size: int = BATCH,
+    rows: slice = WHOLE,
+    columns: slice = WHOLE,
+) -> ImageTokens:
     """Run the network on one image, without upsampling.
 
-    :meth:`TokenGrids.spread` upsamples the tokens with the same bits as :func:`upsample`.
+    :meth:`ImageTokens.spread` upsamples the tokens with the same bits as :func:`upsample`.
 
     Parameters
     ----------
     backbone, image, spec, batch_size
         As for :func:`upsample`.
+    rows, columns
+        Region of pixels that will be upsampled, as slices without a step: others may be refused.
 
     Raises
     ------
@@ -178,24 +176,37 @@ def token_grids(
     """
     layout = _checked_layout(backbone, image, spec)
     grids = _grids(backbone, image, spec, layout, None, False, batch_size)
-    return grouped((grids_of["features"] for grids_of in grids), spec, layout)
+    features = (grids_of["features"] for grids_of in grids)
+    joint = joint_grid_of(backbone.patch, spec, _shape(image), backbone.device)
+    if joint is None:
+        return grouped(features, spec, layout)
+    return _added_up(joint, list(features), rows, columns)
 
 
-def grouped(grids: Iterable[Tensor], spec: DeepSpec, layout: Layout) -> TokenGrids:
-    """Return tokens ``(h, w, C)`` of all views of a spec, in order, with the weights of a layout."""
-    each = iter(grids)
-    return TokenGrids(
-        tuple(
-            ViewGroup(tuple(islice(each, len(rows))), rows, columns)
-            for rows, columns in _groups(layout, spec)
-        )
-    )
+def _added_up(
+    joint: JointGrid, grids: list[Tensor], rows: slice = WHOLE, columns: slice = WHOLE
+) -> JointTokens:
+    """Return the mean of views at the knots, with the same bits on any number of cores."""
+    add_up = partial(joint.add_up, grids, rows, columns)
+    tokens: JointTokens = _in_pool(add_up) if grids[0].device.type == "cpu" else add_up()
+    return tokens
 
 
-def grid_size(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> int:
-    """Return the number of tokens of all views that :func:`token_grids` keeps of an image of a shape."""
-    layout = layout_of(patch, spec, shape)
-    return len(views_of(spec)) * len(layout.centres[0]) * len(layout.centres[1])
+def _put_by_view(
+    grids: Iterator[dict[str, Tensor]], spec: DeepSpec, layout: Layout, results: dict[str, Tensor]
+) -> None:
+    """Interpolate views at the pixels as they are computed, and write their mean to results, or new ones."""
+    views = len(views_of(spec))
+    for number, (rows, columns) in enumerate(view_groups(layout, spec)):
+        per_view = list(islice(grids, len(rows)))
+        for name in list(per_view[0]):
+            group = ViewGroup(tuple(grids_of.pop(name) for grids_of in per_view), rows, columns)
+            if name not in results:
+                channels, device = group.grids[0].shape[-1], group.grids[0].device
+                height, width = (len(pixels) for pixels in layout.pixels)
+                results[name] = torch.empty((height, width, channels), device=device)
+            group.put(results[name], first=number == 0, share=1 / views)
+            del group  # release its grids before the next ones are computed
 
 
 def project(features: Tensor, linear: Linear) -> Tensor:
@@ -267,17 +278,14 @@ def _one_by_one(tokens: Tokens) -> Iterator[Tokens]:
         yield Tokens(*(None if values is None else values[i : i + 1] for values in fields))  # type: ignore[arg-type]
 
 
-def _interleave(passes: Tensor, per_axis: int) -> Tensor:
-    """Interleave ``(k*k, C, h, w)`` tokens of k x k offsets in one grid ``(h*k, w*k, C)``."""
-    _, channels, height, width = passes.shape
-    grid = passes.reshape(per_axis, per_axis, channels, height, width).permute(3, 0, 4, 1, 2)
-    return grid.reshape(height * per_axis, width * per_axis, channels)
-
-
 def _checked_layout(backbone: TokenSource, image: Tensor, spec: DeepSpec) -> Layout:
     if image.ndim != 2 or 0 in image.shape:
         raise InputError(f"expected an image (Y, X), found shape {tuple(image.shape)}")
-    return layout_of(backbone.patch, spec, (int(image.shape[0]), int(image.shape[1])))
+    return layout_of(backbone.patch, spec, _shape(image))
+
+
+def _shape(image: Tensor) -> tuple[int, int]:
+    return int(image.shape[0]), int(image.shape[1])
 
 
 def _grids(
@@ -318,7 +326,7 @@ def _view_grids(
 ) -> dict[str, Tensor]:
     """Return the tokens and maps of the passes of one view, each as a grid ``(h, w, C)``."""
     grids = {
-        name: _interleave(torch.cat([getattr(tokens, name) for tokens in passes]), layout.per_axis)
+        name: interleave(torch.cat([getattr(tokens, name) for tokens in passes]), layout.per_axis)
         for name in ("features", "attention", "head_map")
         if getattr(passes[0], name) is not None
     }
@@ -328,29 +336,3 @@ def _view_grids(
         weight, bias = linear.weight.to(grids["features"]), linear.bias.to(grids["features"])
         grids["features"] = _in_pool(F.linear, grids["features"], weight, bias)
     return grids
-
-
-def _axes(layout: Layout, view: View, spec: DeepSpec) -> tuple[Axis, Axis]:
-    """Return the interpolation weights of the rows and columns of one view."""
-    y, x = view.where(*layout.pixels, layout.canvas)
-    if transposes(view):
-        y, x = x, y
-    return (
-        axis_weights(layout.centres[0], y, spec.interpolation),
-        axis_weights(layout.centres[1], x, spec.interpolation),
-    )
-
-
-def _groups(layout: Layout, spec: DeepSpec) -> Iterator[tuple[tuple[Axis, ...], Axis]]:
-    """Yield the row weights of successive views that share their column weights, and the column weights."""
-    rows: list[Axis] = []
-    columns: Axis | None = None
-    for view in views_of(spec):
-        y, x = _axes(layout, view, spec)
-        if columns is not None and not columns.same_as(x):
-            yield tuple(rows), columns
-            rows = []
-        rows.append(y)
-        columns = x
-    assert columns is not None  # there is always a view
-    yield tuple(rows), columns

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, Protocol
 
+from hrvol.recipe.specs import DeepSpec
+
 Neighbourhood = Literal["moore", "von_neumann"]
 
 _DIRECTIONS: dict[Neighbourhood, tuple[tuple[int, int], ...]] = {
@@ -163,6 +165,20 @@ def symmetries() -> tuple[View, ...]:
 def combine(*sets: Iterable[View]) -> tuple[View, ...]:
     """Return the Cartesian product of sets of views; each member is a chain in the order of the sets."""
     return tuple(Chain(views) for views in product(*sets))
+
+
+def views_of(spec: DeepSpec) -> tuple[View, ...]:
+    """Return the views that a recipe averages over, at least one."""
+    sets: list[tuple[View, ...]] = []
+    if spec.shifts:
+        sets.append(shifts(spec.shifts, spec.neighbourhood))
+    if spec.flips and spec.rotations:
+        sets.append(symmetries())
+    elif spec.rotations:
+        sets.append(rotations())
+    elif spec.flips:
+        sets.append(flips("published" if spec.flips == "published" else "group"))
+    return combine(*sets)
 
 
 def transposes(view: View) -> bool:

@@ -20,6 +20,7 @@ import scipy.ndimage
 from hrvol.errors import InputError
 from hrvol.features.filters import kernels as filters
 from hrvol.features.filters.kernels import BLUR, GREY, Array, Plane
+from hrvol.features.filters.membrane import line_reach, membrane
 from hrvol.recipe.specs import ClassicalSpec, FilterName
 
 
@@ -186,7 +187,7 @@ def halo(spec: ClassicalSpec) -> int:
     if "difference_of_gaussians" in spec.filters:
         reaches += [filters.gaussian_reach(BLUR * sigma) for sigma in scales]
     if "membrane" in spec.filters:
-        reaches.append(filters.line_reach())
+        reaches.append(line_reach())
     if "bilateral" in spec.filters:
         reaches.append(max(filters.BILATERAL_RADII))
     return max(reaches, default=0)
@@ -210,7 +211,7 @@ def _channels(plane: Plane, spec: ClassicalSpec) -> Iterator[Array]:
         for small, large in _pairs(scales):
             yield plane.gaussian(small) - plane.gaussian(large)
     if "membrane" in spec.filters:
-        yield from filters.membrane(plane)
+        yield from membrane(plane)
     if "bilateral" in spec.filters:
         yield from filters.bilateral(plane)
 

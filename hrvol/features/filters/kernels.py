@@ -3,8 +3,8 @@
 All filters are local: the value of a pixel depends on pixels up to a fixed reach, and the order of its
 computation does not depend on its position.
 
-Sums over discs and lines are sums of shifted copies: a disc of radius r costs 4r additions instead of 3 r^2
-with a footprint, and a one-pixel line has about 20 nonzeros in a kernel of 27 x 27.
+Sums over discs are sums of shifted copies: a disc of radius r costs 4r additions instead of 3 r^2 with a
+footprint.
 
 Images are processed only with functions that both NumPy / SciPy and CuPy have.
 """
@@ -14,11 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.ndimage
 
 Array = Any
 """A :class:`numpy.ndarray` or a :class:`cupy.ndarray`."""
@@ -32,10 +31,6 @@ _TRUNCATE = 4.0
 
 BLUR = 0.4
 """Standard deviation of ImageJ's Gaussian blur per unit of its radius, which Weka calls sigma."""
-
-_LINE = 19
-
-_ANGLES = range(0, 180, 6)
 
 BILATERAL_RADII = (5, 10)
 
@@ -53,10 +48,6 @@ NEIGHBOURS = {
     "down": (1, 0),
     "down_right": (1, 1),
 }
-
-_BAND_PIXELS = {"numpy": 2**16, "cupy": 2**20}
-"""Pixels of a band of rows in the membrane filter, which holds 30 versions of it: few for the cache of a CPU,
-many to keep a GPU busy."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +247,7 @@ def neighbours(plane: Plane, sigma: float) -> Iterator[Array]:
     distance = neighbour_distance(sigma)
     padded = plane.padded(plane.image, distance)
     for direction in NEIGHBOURS.values():
-        yield _shifted(padded, distance, *(distance * step for step in direction))
+        yield shifted(padded, distance, *(distance * step for step in direction))
 
 
 def neighbour_distance(sigma: float) -> int:
@@ -264,104 +255,10 @@ def neighbour_distance(sigma: float) -> int:
     return max(1, round(sigma))
 
 
-def _shifted(padded: Array, width: int, dy: int, dx: int) -> Array:
+def shifted(padded: Array, width: int, dy: int, dx: int) -> Array:
     """Return, at every pixel of an image padded by ``width``, the pixel ``(dy, dx)`` away."""
     rows, columns = padded.shape
     return padded[width + dy : rows - width + dy, width + dx : columns - width + dx]
-
-
-@cache
-def _line_taps() -> tuple[tuple[tuple[int, int], ...], ...]:
-    """Return the pixels ``(dy, dx)`` of a line through the centre of a square, for every angle.
-
-    The lines are those of the published method: one column of a 19 x 19 kernel, rotated with cubic splines
-    into a larger kernel and rounded to 0 or 1. The centre of a kernel of even side is half a pixel off.
-    """
-    upright = np.zeros((_LINE, _LINE))
-    upright[:, _LINE // 2] = 1
-    lines = []
-    for angle in _ANGLES:
-        kernel = np.rint(scipy.ndimage.rotate(upright, angle))
-        # A convolution mirrors its kernel.
-        offsets = np.array(kernel.shape) // 2 - np.argwhere(kernel)
-        lines.append(tuple((int(dy), int(dx)) for dy, dx in offsets))
-    return tuple(lines)
-
-
-def line_reach() -> int:
-    """Return the reach in pixels of the lines of the membrane filter along an axis."""
-    return max(abs(step) for line in _line_taps() for offset in line for step in offset)
-
-
-def membrane(plane: Plane) -> Array:
-    """Return mean, maximum, minimum, sum, deviation and median of the sums along 30 lines; ``(6, Y, X)``."""
-    xp, reach, lines = plane.xp, line_reach(), _line_taps()
-    height, width = plane.image.shape
-    padded = plane.padded(plane.levels, reach)
-    out = xp.empty((6, height, width), dtype=xp.float32)
-    band = max(1, _BAND_PIXELS[xp.__name__] // width)
-    for top in range(0, height, band):
-        rows = slice(top, min(top + band, height))
-        strip = padded[rows.start : rows.stop + 2 * reach]
-        sums = xp.zeros((len(lines), rows.stop - rows.start, width), dtype=xp.float32)
-        for total, line in zip(sums, lines, strict=True):
-            for dy, dx in line:
-                total += _shifted(strip, reach, dy, dx)
-        middle = len(lines) // 2
-        smallest, lower, upper, largest = _ranked(xp, sums, (0, middle - 1, middle, len(lines) - 1))
-        medians = (lower + upper) / 2
-        everything = xp.sum(sums, axis=0)
-        results = (
-            everything / len(lines),
-            largest,
-            smallest,
-            everything,
-            xp.std(sums, axis=0),
-            medians,
-        )
-        for channel, result in zip(out, results, strict=True):
-            channel[rows] = result / GREY
-    return out
-
-
-@cache
-def _sorting_network(count: int, ranks: tuple[int, ...]) -> tuple[tuple[int, int, bool, bool], ...]:
-    """Return the steps of Batcher's odd-even merge sort that determine some ranks.
-
-    A step compares positions ``a < b``; its flags tell whether the smaller value (at ``a``) and the larger
-    one are needed later.
-    """
-    steps = []
-    run = 1
-    while run < count:
-        apart = run
-        while apart:
-            for start in range(apart % run, count - apart, 2 * apart):
-                for a in range(start, min(start + apart, count - apart)):
-                    if a // (2 * run) == (a + apart) // (2 * run):
-                        steps.append((a, a + apart))
-            apart //= 2
-        run *= 2
-    needed, kept = set(ranks), []
-    for a, b in reversed(steps):
-        if a in needed or b in needed:
-            kept.append((a, b, a in needed, b in needed))
-            needed |= {a, b}
-    return tuple(reversed(kept))
-
-
-def _ranked(xp: Any, images: Array, ranks: tuple[int, ...]) -> tuple[Array, ...]:
-    """Return, at every pixel, the values of some ranks (0: the smallest) among images ``(n, Y, X)``.
-
-    Each step compares whole images. This is slightly faster than sorting each pixel on a CPU, and much faster
-    with CuPy, which sorts pairs of pixel index and value.
-    """
-    values = list(images)
-    for a, b, smaller, larger in _sorting_network(len(images), ranks):
-        low = xp.minimum(values[a], values[b]) if smaller else values[a]
-        values[b] = xp.maximum(values[a], values[b]) if larger else values[b]
-        values[a] = low
-    return tuple(values[rank] for rank in ranks)
 
 
 def bilateral(plane: Plane) -> Iterator[Array]:
@@ -377,7 +274,7 @@ def bilateral(plane: Plane) -> Iterator[Array]:
             for dx in range(-radius, radius + 1):
                 if not inner < dy * dy + dx * dx <= radius * radius:
                     continue
-                deviation = _shifted(padded, reach, dy, dx) - plane.levels
+                deviation = shifted(padded, reach, dy, dx) - plane.levels
                 distance = xp.abs(deviation)
                 for total, count, limit in zip(sums, counts, BILATERAL_RANGES, strict=True):
                     near = distance <= limit

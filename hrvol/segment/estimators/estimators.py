@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, VotingClassifier
@@ -63,9 +62,20 @@ from hrvol.segment.estimators.keywords import (
     kmeans_settings,
     voters,
 )
+from hrvol.segment.estimators.linear import linear_head
 
 CHUNK = 4096
 """Pixels a thread predicts at once: their features fit its cache (measured faster than 16k and 64k)."""
+
+_AT_ONCE = 512
+"""Pixels whose features are in float64 at once, for matrix products: they fit the cache of a core."""
+
+_LINEAR: dict[type, ClassifierKind] = {
+    LogisticRegression: "logistic",
+    RidgeClassifier: "ridge",
+    MLPClassifier: "mlp",
+}
+"""Kinds of classifiers by the last step of their pipeline."""
 
 _ROWS = 16_384  # rows whose distances to centroids are held at once
 
@@ -258,26 +268,26 @@ def probabilities(estimator: Any, features: NDArray[np.float32]) -> NDArray[np.f
     if type(estimator) is RandomForestClassifier:
         return _forest_probabilities(estimator, features)
     if isinstance(estimator, Pipeline):
-        return _pipeline_probabilities(estimator, features)[: len(features)]
+        return _pipeline_probabilities(estimator, features)
     if hasattr(estimator, "predict_proba"):
         return np.asarray(estimator.predict_proba(features), dtype=np.float64)
     raise TypeError(f"found a {type(estimator).__name__}, expected a classifier of a known kind")
 
 
 def _pipeline_probabilities(estimator: Pipeline, features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return float64 probabilities of the rows, padded to at least :data:`CHUNK` rows.
+    """Return float64 probabilities of the rows, :data:`_AT_ONCE` at a time.
 
-    The bits of a matrix product may depend on its number of rows.
+    The bits of a matrix product may depend on its number of rows, so the last rows are predicted together
+    with others.
     """
-    rows, columns = features.shape
-    exact = np.zeros((max(rows, CHUNK), columns))
-    exact[:rows] = features
-    if hasattr(estimator, "predict_proba"):
-        return np.asarray(estimator.predict_proba(exact), dtype=np.float64)
-    scores = np.asarray(estimator.decision_function(exact), dtype=np.float64)
-    if scores.ndim == 1:
-        scores = np.stack([-scores, scores], axis=1)
-    return np.asarray(softmax(scores, axis=1), dtype=np.float64)
+    head = linear_head(_LINEAR[type(estimator[-1])], estimator)
+    exact = np.zeros((_AT_ONCE, features.shape[1]))
+    found = []
+    for start in range(0, len(features), _AT_ONCE):
+        rows = features[start : start + _AT_ONCE]
+        exact[: len(rows)] = rows
+        found.append(head.probabilities(exact)[: len(rows)])
+    return np.concatenate(found)
 
 
 def _forest_probabilities(

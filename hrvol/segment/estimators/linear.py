@@ -1,8 +1,8 @@
 """Predict with linear classifiers and MLPs on arrays of any library.
 
-scikit-learn predicts on the host. The same sums, written with the array API, run on the device of the
-features. They are computed in float64 and differ from those of
-:func:`hrvol.segment.estimators.estimators.probabilities` by rounding only.
+The standardisation of a pipeline of scikit-learn is folded into its first layer, and sums are computed in
+float64, written with the array API, on the device of the features. They differ from those of scikit-learn by
+rounding only.
 """
 
 from __future__ import annotations
@@ -26,27 +26,24 @@ _ROWS = 4096
 
 @dataclass(frozen=True, eq=False)
 class LinearHead:
-    """The weights of a fitted pipeline: standardisation, then linear layers with ReLU between them.
+    """The weights of a fitted pipeline: linear layers with ReLU between them.
 
     Attributes
     ----------
-    mean, scale
-        ``(C,)`` float64: subtracted from each column, and its divisor.
     layers
-        Weight ``(n, m)`` and bias ``(m,)`` of each layer, float64.
+        Weight ``(n, m)`` and bias ``(m,)`` of each layer, float64; the first one includes the standardisation
+        of the columns.
     ending
         See :data:`Ending`.
     """
 
-    mean: Array
-    scale: Array
     layers: tuple[tuple[Array, Array], ...]
     ending: Ending
 
     def to_device_of(self, values: Array) -> LinearHead:
         """Return the head with its weights in the library and on the device of an array."""
         layers = tuple((beside(weight, values), beside(bias, values)) for weight, bias in self.layers)
-        return replace(self, mean=beside(self.mean, values), scale=beside(self.scale, values), layers=layers)
+        return replace(self, layers=layers)
 
     def probabilities(self, features: Array) -> Array:
         """Return class probabilities ``(n, K)`` float64 of features ``(n, C)`` on the head's device.
@@ -62,7 +59,7 @@ class LinearHead:
 
     def _probabilities(self, features: Array) -> Array:
         xp = namespace(features)
-        values = (xp.astype(features, xp.float64) - self.mean) / self.scale
+        values = xp.astype(features, xp.float64, copy=False)
         zero = xp.zeros((), dtype=xp.float64, device=where_is(features))
         last = len(self.layers) - 1
         for i, (weight, bias) in enumerate(self.layers):
@@ -109,7 +106,9 @@ def linear_head(kind: ClassifierKind, estimator: Any) -> LinearHead:
     ending: Ending = "softmax"
     if layers[-1][1].shape == (1,):
         ending = "mirrored" if kind == "ridge" else "sigmoid"
-    return LinearHead(_float64(scaler.mean_), _float64(scaler.scale_), layers, ending)
+    (weight, bias), *others = layers
+    weight = weight / _float64(scaler.scale_)[:, None]
+    return LinearHead(((weight, bias - _float64(scaler.mean_) @ weight), *others), ending)
 
 
 def _float64(values: Any) -> NDArray[np.float64]:

@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from hrvol.features.deep.backbone import random_backbone
+from hrvol.features.deep.image_tokens import grouped, kept_again, kept_shapes
+from hrvol.features.deep.joint_grid import JointTokens
 from hrvol.features.deep.layout import layout_of
-from hrvol.features.deep.upsample import Linear, grouped, token_grids, upsample
+from hrvol.features.deep.token_grids import TokenGrids
+from hrvol.features.deep.upsample import Linear, _grids, token_grids, upsample
 from hrvol.recipe.specs import DeepSpec
 
 SPECS = {
@@ -37,10 +40,52 @@ def test_single_pixels_have_the_bits_of_the_whole_image(backbone, image, spec):
     assert tokens.nbytes == sum(grid.nbytes for grid in tokens.grids) > 0
 
 
-def test_tokens_that_were_stored_are_grouped_again(backbone, image):
-    spec = SPECS["mirrored and turned"]
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_views_that_are_added_up_are_those_one_by_one(backbone, image, spec):
+    layout = layout_of(backbone.patch, spec, (75, 93))
+    views = [grids["features"] for grids in _grids(backbone, image, spec, layout, None, False, 4)]
+    expected = torch.empty(75, 93, 384)
+    grouped(views, spec, layout).spread(slice(0, 75), slice(0, 93), expected)
+    found = upsample(backbone, image, spec).features.permute(1, 2, 0)
+    assert (found - expected).norm() <= 1e-6 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        (SPECS["plain"], JointTokens),
+        (SPECS["mirrored and turned"], JointTokens),
+        (DeepSpec(block=1, stride=4, shifts=(1,), flips="published"), TokenGrids),
+        (DeepSpec(block=1, offsets=7, flips=True), TokenGrids),  # as many knots as pixels
+    ],
+)
+def test_views_are_added_up_where_that_keeps_fewer_values(spec, kind):
+    shapes = kept_shapes(14, spec, (75, 93))
+    views = [torch.zeros(*shape, 2) for shape in shapes]
+    tokens = kept_again(views, 14, spec, (75, 93))
+    assert type(tokens) is kind
+    layout = layout_of(14, spec, (75, 93))
+    by_view = grouped([torch.zeros(len(layout.centres[0]), len(layout.centres[1]), 2)] * 99, spec, layout)
+    assert tokens.nbytes <= by_view.nbytes
+
+
+def test_sums_have_the_same_bits_in_any_number_of_threads(backbone, image):
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(token_grids(backbone, image, SPECS["mirrored and turned"]).grids[0])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_tokens_that_were_stored_are_used_again(backbone, image, spec):
     tokens = token_grids(backbone, image, spec)
-    again = grouped(tokens.grids, spec, layout_of(backbone.patch, spec, (75, 93)))
+    again = kept_again(tokens.grids, backbone.patch, spec, (75, 93))
+    shapes = kept_shapes(backbone.patch, spec, (75, 93))
+    assert shapes == tuple(grid.shape[:2] for grid in tokens.grids)
     y, x = torch.arange(70), torch.arange(70)
     assert torch.equal(again.at(y, x), tokens.at(y, x))
 

@@ -10,7 +10,10 @@ from pydantic import ValidationError
 
 from hrvol.errors import InputError, UsageError
 from hrvol.features.deep.backbone import Tokens
-from hrvol.features.deep.upsample import Linear, _run, project, token_grids, upsample, views_of
+from hrvol.features.deep.image_tokens import view_groups
+from hrvol.features.deep.layout import layout_of
+from hrvol.features.deep.upsample import Linear, _run, project, upsample
+from hrvol.features.deep.views import views_of
 from hrvol.recipe.specs import DeepSpec
 
 
@@ -56,14 +59,14 @@ def edge_error(spec, size, column, axis=1):
 
 
 def test_mirror_images_that_share_their_columns_are_spread_together():
-    found = token_grids(PatchMean(), torch.rand(60, 70), WAYS["interleaved 4, flips"])
-    assert [len(group.grids) for group in found.groups] == [2, 2]
-    found = token_grids(PatchMean(), torch.rand(60, 70), WAYS["interleaved 4"])
-    assert [len(group.grids) for group in found.groups] == [1]
-    found = token_grids(PatchMean(), torch.rand(60, 70), WAYS["interleaved 4, rotations"])
-    assert [len(group.grids) for group in found.groups] == [2, 2]
-    found = token_grids(PatchMean(), torch.rand(60, 70), WAYS["interleaved 3, flips, rotations"])
-    assert [len(group.grids) for group in found.groups] == [4, 4]
+    def groups(way):
+        layout = layout_of(PatchMean.patch, WAYS[way], (60, 70))
+        return [len(rows) for rows, _ in view_groups(layout, WAYS[way])]
+
+    assert groups("interleaved 4, flips") == [2, 2]
+    assert groups("interleaved 4") == [1]
+    assert groups("interleaved 4, rotations") == [2, 2]
+    assert groups("interleaved 3, flips, rotations") == [4, 4]
 
 
 @pytest.mark.parametrize("way", WAYS)

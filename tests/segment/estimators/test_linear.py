@@ -7,6 +7,7 @@ import array_api_strict as strict
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 
 from hrvol.arrays import to_host, where_is
 from hrvol.errors import ModelError
@@ -32,6 +33,14 @@ def drawn(classes, count=400, seed=0):
     return (features * [1, 100, 1e-3, 1, 1, 30] + [0, 5000, 0, 0, -3, 0]).astype(np.float32), labels
 
 
+def by_scikit_learn(estimator, features):
+    exact = features.astype(np.float64)
+    if hasattr(estimator, "predict_proba"):
+        return estimator.predict_proba(exact)
+    scores = estimator.decision_function(exact)
+    return softmax(scores if scores.ndim == 2 else np.stack([-scores, scores], axis=1), axis=1)
+
+
 @pytest.mark.parametrize("move", LIBRARIES.values(), ids=LIBRARIES)
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("kind", KINDS)
@@ -40,7 +49,8 @@ def test_products_have_the_probabilities_of_scikit_learn(kind, classes, move):
     estimator = fit_classifier(spec, *drawn(classes), 0)
     unseen = drawn(classes, 4100, seed=1)[0]  # more than one batch
     unseen[:20] *= 5  # far from any sample
-    expected = probabilities(estimator, unseen)
+    expected = by_scikit_learn(estimator, unseen)
+    np.testing.assert_allclose(probabilities(estimator, unseen), expected, rtol=0, atol=1e-12)
     result = device_probabilities(kind, estimator, move(unseen))
     assert where_is(result) == where_is(move(unseen))
     assert to_host(result).dtype == np.float64
@@ -58,7 +68,7 @@ def test_a_head_is_moved_to_a_device_once_and_freed_with_its_classifier():
     with ThreadPoolExecutor(4) as pool:
         heads = list(pool.map(lambda _: device._prepared("ridge", estimators[0], moved), range(8)))
     assert len({id(head) for head in heads}) == 1
-    assert where_is(heads[0].mean) == where_is(moved)
+    assert where_is(heads[0].layers[0][0]) == where_is(moved)
     assert len(device._PREPARED) == before + 1
     estimators.clear()
     gc.collect()
