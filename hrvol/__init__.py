@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hrvol.interactive.session import Session
     from hrvol.planning.plan_run import plan_run
     from hrvol.recipe.recipe import Recipe
+    from hrvol.run.clean.clean_labels import clean_labels
     from hrvol.run.cluster import cluster_volume
     from hrvol.run.convert.convert_volume import convert_volume
     from hrvol.run.export.export_volume import export_volume
@@ -50,6 +51,7 @@ _HOME = {
     "StrokesSource": "hrvol.volume.strokes.source",
     "Volume": "hrvol.volume.volume",
     "build_pyramid": "hrvol.run.pyramid.build_pyramid",
+    "clean_labels": "hrvol.run.clean.clean_labels",
     "cluster_volume": "hrvol.run.cluster",
     "connect": "hrvol.interactive.remote.connection",
     "convert_volume": "hrvol.run.convert.convert_volume",
@@ -88,6 +90,7 @@ __all__ = [
     "Volume",
     "__version__",
     "build_pyramid",
+    "clean_labels",
     "cluster_volume",
     "connect",
     "convert_volume",

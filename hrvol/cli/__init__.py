@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from hrvol import __version__
+from hrvol.cli.clean import clean
 from hrvol.cli.cluster import cluster
 from hrvol.cli.common.output import debugging, echo, echo_lines, quiet_libraries
 from hrvol.cli.common.streams import safe_streams
@@ -161,7 +162,7 @@ def main(context: click.Context) -> None:
 
 _COMMANDS = (
     *(demo, doctor, info, convert, weights, recipe, strokes, tune, train, distil, plan, segment, status),
-    *(pyramid, cluster, merge, detect, similar, pca, evaluate, features, export, serve, run_command),
+    *(pyramid, cluster, merge, detect, similar, pca, evaluate, features, export, clean, serve, run_command),
 )
 for _command in _COMMANDS:
     main.add_command(_command)
