@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
     from hrvol.analysis.evaluate import evaluate_volumes
+    from hrvol.analysis.measuring.measure_labels import measure_labels
     from hrvol.distil.distil import distil_model
     from hrvol.engine.stop import stop_signals
     from hrvol.explore.detect import detect_objects
@@ -65,6 +66,7 @@ _HOME = {
     "fit_classes": "hrvol.training.cluster",
     "load_featuriser": "hrvol.features.featuriser",
     "load_model": "hrvol.segment.model.model",
+    "measure_labels": "hrvol.analysis.measuring.measure_labels",
     "merge_classes": "hrvol.training.merging",
     "open_volume": "hrvol.volume.volume",
     "pca_picture": "hrvol.explore.pca",
@@ -104,6 +106,7 @@ __all__ = [
     "fit_classes",
     "load_featuriser",
     "load_model",
+    "measure_labels",
     "merge_classes",
     "open_volume",
     "pca_picture",

@@ -71,7 +71,8 @@ class Components:
         several = list(tables)
         columns = zip(*((table.labels, table.sizes, table.boxes) for table in several), strict=True)
         sums = [table.sums for table in several if table.sums is not None]
-        return cls(*map(np.concatenate, columns), np.concatenate(sums) if sums else None)
+        labels, sizes, boxes = map(np.concatenate, columns)
+        return cls(labels, sizes, boxes, np.concatenate(sums) if sums else None)
 
     def __getitem__(self, rows: NDArray[Any]) -> Components:
         """Return the rows that a mask or an index array selects."""

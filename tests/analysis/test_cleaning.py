@@ -16,8 +16,8 @@ from scipy import ndimage
 from skimage import measure
 
 from hrvol import clean_labels, open_volume, run_status
-from hrvol.analysis.cleaning.components import decide
 from hrvol.analysis.cleaning.filters import ball
+from hrvol.analysis.cleaning.joining import decide
 from hrvol.analysis.cleaning.steps import parse_step
 from hrvol.analysis.sizes import VoxelGrid, least_voxels, radius_voxels
 from hrvol.classes import ClassInfo, default_classes

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrvol.analysis.cleaning.components import Decisions, Pieces, Place, apply_step, survey
+from hrvol.analysis.cleaning.components import Place, apply_step, survey
 from hrvol.analysis.cleaning.filters import apply_filter
+from hrvol.analysis.cleaning.joining import Decisions, Pieces
 from hrvol.analysis.cleaning.steps import Step
 from hrvol.arrays import Shape3
 from hrvol.engine.task import computing, configuration

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hrvol.analysis.cleaning.components import Decisions, Pieces, decide
+from hrvol.analysis.cleaning.joining import Decisions, Pieces, decide
 from hrvol.engine.check import check_engine
 from hrvol.engine.engine import open_engine
 from hrvol.engine.spec import EngineSpec
