@@ -29,7 +29,7 @@ def classes_of(labels: Volume, source: Any, block: Shape3, name: str | None = No
     Raises
     ------
     InputError
-        A value is negative or above 65,535, or there is none above 0.
+        A value is negative or above 65,535, or no value is above 0.
     """
     infos = class_info(source, name=name)
     if infos:

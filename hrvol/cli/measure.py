@@ -78,7 +78,7 @@ def measure(
 ) -> None:
     """Measure labels: volume fractions with intervals, surfaces, contacts, components, chords.
 
-    Lengths, areas and volumes are in the unit of the voxel size; in voxels where there is none. Labels of any
+    Lengths, areas and volumes are in the unit of the voxel size; in voxels where it is unknown. Labels of any
     size are read block by block. The 95 % intervals say how much fractions depend on where the sample was
     taken, if the cells (--cell) are larger than its structure.
 
@@ -125,8 +125,8 @@ def _echo(result: Measurements) -> None:
     summary = result.summary
     rows = []
     for row in summary["classes"]:
-        low, high = row["fraction_95"] or (None, None)
-        interval = "-" if low is None else f"{100 * low:.2f} to {100 * high:.2f} %"
+        ends = row["fraction_95"]
+        interval = "-" if ends is None else f"{100 * ends[0]:.2f} to {100 * ends[1]:.2f} %"
         share = "-" if row["fraction"] is None else f"{100 * row['fraction']:.2f} %"
         size, surface = (
             next(value for name, value in row.items() if name.startswith(kinds))

@@ -77,7 +77,7 @@ def survey(labels: NDArray[Any], step: Step, block: int, place: Place, *, backgr
     Parameters
     ----------
     labels
-        ``(z, y, x)`` of the block and of one voxel around it, where the volume goes on.
+        ``(z, y, x)`` of the block and of one voxel around it, where the volume does not end.
     step
         ``remove``, ``keep-largest`` or ``fill``.
     block, place

@@ -17,7 +17,7 @@ from hrvol.analysis.object_blocks import Contact
 from hrvol.errors import InputError
 
 NO_LABEL = -1
-"""In place of a label: there is none."""
+"""In place of a label: no label."""
 
 
 @dataclass(frozen=True, eq=False)

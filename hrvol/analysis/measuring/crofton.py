@@ -62,7 +62,7 @@ def pairs(map_box: Box, core: Box, directed: bool) -> Iterator[tuple[int, Box, B
     Parameters
     ----------
     map_box
-        Where the map lies in the volume: the block, and one voxel around it where the volume goes on.
+        Where the map lies in the volume: the block, and one voxel around it where the volume does not end.
     core
         The block.
     directed

@@ -177,7 +177,7 @@ def measure_labels(
     Returns
     -------
     Measurements
-        Lengths, areas and volumes in the unit of the voxel size, or of voxels where there is none.
+        Lengths, areas and volumes in the unit of the voxel size, or of voxels where it is unknown.
 
     Raises
     ------
