@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
     from hrvol.analysis.evaluate import evaluate_volumes
+    from hrvol.analysis.measuring.measure_labels import measure_labels
     from hrvol.distil.distil import distil_model
     from hrvol.engine.stop import stop_signals
     from hrvol.explore.detect import detect_objects
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hrvol.interactive.session import Session
     from hrvol.planning.plan_run import plan_run
     from hrvol.recipe.recipe import Recipe
+    from hrvol.run.clean.clean_labels import clean_labels
     from hrvol.run.cluster import cluster_volume
     from hrvol.run.convert.convert_volume import convert_volume
     from hrvol.run.export.export_volume import export_volume
@@ -50,6 +52,7 @@ _HOME = {
     "StrokesSource": "hrvol.volume.strokes.source",
     "Volume": "hrvol.volume.volume",
     "build_pyramid": "hrvol.run.pyramid.build_pyramid",
+    "clean_labels": "hrvol.run.clean.clean_labels",
     "cluster_volume": "hrvol.run.cluster",
     "connect": "hrvol.interactive.remote.connection",
     "convert_volume": "hrvol.run.convert.convert_volume",
@@ -63,6 +66,7 @@ _HOME = {
     "fit_classes": "hrvol.training.cluster",
     "load_featuriser": "hrvol.features.featuriser",
     "load_model": "hrvol.segment.model.model",
+    "measure_labels": "hrvol.analysis.measuring.measure_labels",
     "merge_classes": "hrvol.training.merging",
     "open_volume": "hrvol.volume.volume",
     "pca_picture": "hrvol.explore.pca",
@@ -88,6 +92,7 @@ __all__ = [
     "Volume",
     "__version__",
     "build_pyramid",
+    "clean_labels",
     "cluster_volume",
     "connect",
     "convert_volume",
@@ -101,6 +106,7 @@ __all__ = [
     "fit_classes",
     "load_featuriser",
     "load_model",
+    "measure_labels",
     "merge_classes",
     "open_volume",
     "pca_picture",

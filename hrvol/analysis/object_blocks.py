@@ -10,7 +10,7 @@ one component for each patch, and no voxels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -63,7 +63,13 @@ class BlockObjects:
 
 
 def label_block(
-    labels: NDArray[Any], origin: Shape3, halo_low: Shape3, foreground: Sequence[int], *, open_high: Shape3
+    labels: NDArray[Any],
+    origin: Shape3,
+    halo_low: Shape3,
+    foreground: Sequence[int],
+    *,
+    open_high: Shape3,
+    sums: Callable[[NDArray[Any], int], NDArray[np.int64]] | None = None,
 ) -> BlockObjects:
     """Find the components of one block of a grid of blocks.
 
@@ -78,6 +84,8 @@ def label_block(
         For each axis, 1 if there are blocks on the low side (hence a halo), and on the high side, else 0.
     foreground
         Foreground classes, from 1; the same for all blocks.
+    sums
+        As for :func:`hrvol.analysis.objects.measure_components`.
 
     Raises
     ------
@@ -87,8 +95,10 @@ def label_block(
     if labels.ndim != 3:
         raise InputError(f"labels: found a block of shape {labels.shape}, expected (z, y, x)")
     kept = np.where(foreground_mask(labels, foreground), labels, 0)
-    numbered, components, united_of = measure_components(kept, origin, halo_low)
-    return BlockObjects(origin, components, united_of, _contacts(kept, numbered, origin, halo_low, open_high))
+    numbered, components, united_of = measure_components(kept, origin, halo_low, sums)
+    return BlockObjects(
+        origin, components, united_of, contacts_of(kept, numbered, origin, halo_low, open_high)
+    )
 
 
 def join_blocks(
@@ -115,6 +125,28 @@ def join_blocks(
     return select_objects(*joiner.finish(), mode, superbox_iou)
 
 
+def join_components(reports: Iterable[BlockObjects], take: Callable[[Components], None]) -> None:
+    """Join the components of blocks, and hand them over as they become whole.
+
+    Parameters
+    ----------
+    reports
+        As for :func:`join_blocks`.
+    take
+        Called with whole components of single classes, and those of all foreground classes (label 0); in an
+        order that depends on that of the reports.
+
+    Raises
+    ------
+    InputError
+        As for :func:`join_blocks`.
+    """
+    joiner = _Joiner(take=take)
+    for report in reports:
+        joiner.add(report)
+    joiner.finish()
+
+
 class _Joiner:
     """The components of the blocks so far, as nodes of a graph whose edges mean "the same component".
 
@@ -122,8 +154,8 @@ class _Joiner:
     nodes of one kind. Two components that share a patch are the same, and so are those that hold them.
     """
 
-    def __init__(self, min_size: int) -> None:
-        self._min_size = min_size
+    def __init__(self, min_size: int = 1, take: Callable[[Components], None] | None = None) -> None:
+        self._min_size, self._take = min_size, take
         self._nodes: list[Components] = []
         self._count = 0
         self._limit = _COMPACT
@@ -182,16 +214,34 @@ class _Joiner:
             waiting[group[nodes]] = True
         number = np.cumsum(waiting) - 1
         self._waiting = {key: number[group[nodes]] for key, nodes in self._waiting.items()}
-        objects, largest = merged[~waiting].to_objects(self._min_size)
-        self._objects += objects
-        self._largest = min((item for item in (self._largest, largest) if item), key=rank, default=None)
+        if self._take is not None:
+            self._take(merged[~waiting])
+        else:
+            objects, largest = merged[~waiting].to_objects(self._min_size)
+            self._objects += objects
+            self._largest = min((item for item in (self._largest, largest) if item), key=rank, default=None)
         self._nodes, self._edges, self._count = [merged[waiting]], [], int(waiting.sum())
 
 
-def _contacts(
-    kept: NDArray[Any], numbered: NDArray[Any], origin: Shape3, halo_low: Shape3, open_high: Shape3
+def contacts_of(
+    kept: NDArray[Any],
+    numbered: NDArray[Any],
+    origin: Shape3,
+    halo_low: Shape3,
+    open_high: Shape3,
+    connectivity: int = 3,
 ) -> dict[Contact, NDArray[np.int32]]:
-    """Return the component (from 0) of each patch of each contact; see :class:`BlockObjects`."""
+    """Return the component (from 0) of each patch of each contact; see :class:`BlockObjects`.
+
+    Parameters
+    ----------
+    kept, numbered
+        ``(z, y, x)`` labels, 0 off the foreground, and the number of each voxel's component, from 1.
+    origin, halo_low, open_high
+        As for :func:`label_block`.
+    connectivity
+        With which components were found: 1 (faces) to 3 (faces, edges and corners).
+    """
     contacts: dict[Contact, NDArray[np.int32]] = {}
     lowest, highest = (0, 0, 0), tuple(size - 1 for size in kept.shape)
     for side in product((0, 1), (0, 1), (0, 1)):
@@ -202,7 +252,9 @@ def _contacts(
             starts = np.where(side, ends, halo_low)
             stops = np.where(side, starts + 1, kept.shape)
             contact = tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True))
-            patches, count = measure.label(kept[contact], background=0, return_num=True, connectivity=3)
+            patches, count = measure.label(
+                kept[contact], background=0, return_num=True, connectivity=connectivity
+            )
             numbers = np.zeros(count + 1, np.int32)
             numbers[patches] = numbered[contact]
             z, y, x = (starts + origin - halo_low).tolist()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -56,21 +56,28 @@ class Components:
     boxes
         ``(n, 2 * D)`` int32, as in :class:`Object`; a component without pixels has a box that ends before it
         starts.
+    sums
+        ``(n, m)`` int64: other measures that add up over the pieces of a component; ``None``: none.
     """
 
     labels: NDArray[np.int64]
     sizes: NDArray[np.int64]
     boxes: NDArray[np.int32]
+    sums: NDArray[np.int64] | None = None
 
     @classmethod
     def concatenated(cls, tables: Iterable[Components]) -> Components:
         """Return the rows of several tables, in order."""
-        columns = zip(*((table.labels, table.sizes, table.boxes) for table in tables), strict=True)
-        return cls(*map(np.concatenate, columns))
+        several = list(tables)
+        columns = zip(*((table.labels, table.sizes, table.boxes) for table in several), strict=True)
+        sums = [table.sums for table in several if table.sums is not None]
+        labels, sizes, boxes = map(np.concatenate, columns)
+        return cls(labels, sizes, boxes, np.concatenate(sums) if sums else None)
 
     def __getitem__(self, rows: NDArray[Any]) -> Components:
         """Return the rows that a mask or an index array selects."""
-        return Components(self.labels[rows], self.sizes[rows], self.boxes[rows])
+        sums = None if self.sums is None else self.sums[rows]
+        return Components(self.labels[rows], self.sizes[rows], self.boxes[rows], sums)
 
     def merged(self, group: NDArray[Any]) -> Components:
         """Return the union of each group of rows; ``group`` ``(n,)`` numbers the groups 0..m-1."""
@@ -81,6 +88,7 @@ class Components:
             self.labels[order][starts],
             np.add.reduceat(self.sizes[order], starts),
             np.hstack([np.minimum.reduceat(lows, starts), np.maximum.reduceat(highs, starts)]),
+            None if self.sums is None else np.add.reduceat(self.sums[order], starts),
         )
 
     def to_objects(self, min_size: int) -> tuple[list[Object], Object | None]:
@@ -174,7 +182,10 @@ def as_rows(
 
 
 def measure_components(
-    kept: NDArray[Any], origin: tuple[int, ...], halo_low: tuple[int, ...]
+    kept: NDArray[Any],
+    origin: tuple[int, ...],
+    halo_low: tuple[int, ...],
+    sums: Callable[[NDArray[Any], int], NDArray[np.int64]] | None = None,
 ) -> tuple[NDArray[Any], Components, NDArray[np.int32]]:
     """Label and measure the connected components of a map that is 0 off the foreground.
 
@@ -186,6 +197,9 @@ def measure_components(
         Position in the volume of the first voxel behind the halo.
     halo_low
         Voxels of halo on the low side of each axis; they are labelled but do not count.
+    sums
+        Called with the numbers behind the halo and the highest one; returns ``(numbers, m)`` other measures
+        of the components 1, 2, ... that add up.
 
     Returns
     -------
@@ -209,8 +223,9 @@ def measure_components(
         if spans is not None:
             boxes[number] = [span.start for span in spans] + [span.stop for span in spans]
     boxes[sizes[1:] > 0] += np.array(origin * 2, np.int32)
-    single = Components(labels[1:], sizes[1:], boxes)
-    united = Components(np.zeros(count, np.int64), sizes[1:], boxes).merged(united_of[1:] - 1)
+    added = None if sums is None else sums(inside, count)
+    single = Components(labels[1:], sizes[1:], boxes, added)
+    united = replace(single, labels=np.zeros(count, np.int64)).merged(united_of[1:] - 1)
     components = Components.concatenated([single, united])
     return numbered, components, (count - 1 + united_of[1:]).astype(np.int32)
 

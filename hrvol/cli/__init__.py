@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from hrvol import __version__
+from hrvol.cli.clean import clean
 from hrvol.cli.cluster import cluster
 from hrvol.cli.common.output import debugging, echo, echo_lines, quiet_libraries
 from hrvol.cli.common.streams import safe_streams
@@ -27,6 +28,7 @@ from hrvol.cli.evaluate import evaluate
 from hrvol.cli.export import export
 from hrvol.cli.features import features
 from hrvol.cli.info import info
+from hrvol.cli.measure import measure
 from hrvol.cli.merge import merge
 from hrvol.cli.pca import pca
 from hrvol.cli.plan import plan
@@ -161,7 +163,8 @@ def main(context: click.Context) -> None:
 
 _COMMANDS = (
     *(demo, doctor, info, convert, weights, recipe, strokes, tune, train, distil, plan, segment, status),
-    *(pyramid, cluster, merge, detect, similar, pca, evaluate, features, export, serve, run_command),
+    *(pyramid, cluster, merge, detect, similar, pca, evaluate, features, export, clean, measure),
+    *(serve, run_command),
 )
 for _command in _COMMANDS:
     main.add_command(_command)

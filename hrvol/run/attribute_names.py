@@ -16,3 +16,6 @@ COMPANION = "companion"
 
 FRACTIONS = "fractions"
 """Attribute with the volume fraction of each class by which factors were chosen, if they were."""
+
+CLEANING = "cleaning"
+"""Steps of a cleaning; only cleaned labels have it."""

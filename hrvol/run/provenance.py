@@ -14,8 +14,8 @@ from hrvol.errors import HrvolError, InputError
 from hrvol.features import arithmetic
 from hrvol.reading.schema import Schema, validated
 from hrvol.recipe.recipe import Recipe
-from hrvol.recipe.specs import CrfSpec
-from hrvol.run.attribute_names import ARITHMETIC, CLASS_WEIGHTS, FRACTIONS
+from hrvol.recipe.specs import CrfSpec, TileSpec
+from hrvol.run.attribute_names import ARITHMETIC, CLASS_WEIGHTS, CLEANING, FRACTIONS
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.model.model import Model, current_versions
 from hrvol.segment.student.student import StudentClassifier
@@ -118,6 +118,35 @@ def read_attributes(location: Location) -> RunAttributes:
             " expected an output of hrvol segment or cluster"
         )
     return validated(RunAttributes, provenance, f"{location}: attributes")
+
+
+class _Cleaned(Schema):
+    """What of the provenance of cleaned labels tells their blocks, and whether they are complete."""
+
+    input: _Input
+    block_shape: tuple[_Side, _Side, _Side]
+    complete: bool = False
+
+
+def cleaned_grid(location: Location) -> tuple[BlockGrid, bool] | None:
+    """Return the blocks of cleaned labels, and whether they are complete; ``None`` for other outputs.
+
+    Raises
+    ------
+    InputError
+        The provenance is damaged, or there are too many blocks.
+    """
+    found = (location.attributes() or {}).get("hrvol")
+    if not isinstance(found, dict) or CLEANING not in found:
+        return None
+    cleaned = validated(_Cleaned, found, f"{location}: attributes")
+    sides = (1, 1, *cleaned.input.shape)[-3:]
+    grid = BlockGrid((sides[0], sides[1], sides[2]), TileSpec(), sides=cleaned.block_shape)
+    if math.prod(grid.counts) > MOST_BLOCKS:
+        raise InputError(
+            f"{location}: found {math.prod(grid.counts):,} blocks, expected {MOST_BLOCKS:,} at most"
+        )
+    return grid, cleaned.complete
 
 
 def run_grid(attributes: RunAttributes, location: Location) -> tuple[BlockGrid, Box]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hrvol.errors import OtherRunError, OutputExistsError
 from hrvol.progress import ProgressCallback
-from hrvol.run.attribute_names import ARITHMETIC, BACKEND, CLASS_WEIGHTS, COMPANION, FRACTIONS
+from hrvol.run.attribute_names import ARITHMETIC, BACKEND, CLASS_WEIGHTS, CLEANING, COMPANION, FRACTIONS
 from hrvol.run.block_job import BlockStore
 from hrvol.run.ledger import Ledger, check_free
 from hrvol.run.ledger_entries import DONE
@@ -99,9 +99,10 @@ def check_output(
     stored, written = location.attributes(), recorded_documents(location)
     if stored is None and written is None and not location.occupied():
         return None, None
+    kind = CLEANING if CLEANING in attributes else "model"
     root = (stored or {}).get("hrvol")
-    root = root if isinstance(root, Mapping) and "model" in root else None
-    if written is not None and "model" not in written.provenance:
+    root = root if isinstance(root, Mapping) and kind in root else None
+    if written is not None and kind not in written.provenance:
         written = None
     if root is None and written is None:
         what = "no Zarr, or damaged metadata" if stored is None else "no labels written by hrvol"

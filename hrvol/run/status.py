@@ -14,7 +14,7 @@ from hrvol.errors import InputError
 from hrvol.recipe.specs import TileSpec
 from hrvol.run.ledger import PULSE, LedgerState, entries, lanes
 from hrvol.run.ledger_entries import DONE, FAILED, PENDING
-from hrvol.run.provenance import Summary, read_attributes, run_grid
+from hrvol.run.provenance import Summary, cleaned_grid, read_attributes, run_grid
 from hrvol.volume.grid.order import MOST_BLOCKS, BlockGrid
 from hrvol.volume.grid.tiling import whole
 from hrvol.volume.ome.converted import ImageLayout, layout_of, provenance_of
@@ -35,8 +35,8 @@ def run_status(
     Parameters
     ----------
     out
-        An output of :func:`hrvol.segment_volume`, :func:`hrvol.cluster_volume` or
-        :func:`hrvol.convert_volume`, path or URL.
+        An output of :func:`hrvol.segment_volume`, :func:`hrvol.cluster_volume`, :func:`hrvol.convert_volume`
+        or :func:`hrvol.clean_labels`, path or URL.
     storage_options
         Keywords of the fsspec file system of a URL.
 
@@ -60,6 +60,9 @@ def run_status(
         if complete:
             summary = Summary(blocks=len(grid), voxels=math.prod(grid.shape), fractions={})
             return _without_ledger(location, summary)
+    elif (cleaned := cleaned_grid(location)) is not None:
+        grid, complete = cleaned
+        region = whole(grid.shape)
     else:
         attributes = read_attributes(location)
         if attributes.summary is not None:

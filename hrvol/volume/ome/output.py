@@ -24,7 +24,9 @@ CHANNELS_PER_SHARD = 16
 _OWN_OF_IMAGES = {MARK, "c", "ledger"}
 """Names at the top of outputs without labels; levels are numbered."""
 
-_OWN_OF_LABELS = {MARK, "labels", "probabilities", "uncertainty", "ledger", "model", "companion", "mask"}
+_OWN_OF_LABELS = {
+    *(MARK, "labels", "probabilities", "uncertainty", "ledger", "model", "companion", "mask", "survey")
+}
 """Names at the top of outputs with labels."""
 
 

@@ -1,0 +1,1 @@
+"""Measure label volumes: fractions with intervals, surfaces, contacts, components, correlations, chords."""

@@ -1,0 +1,147 @@
+"""The command measure: fractions with intervals, surfaces, contacts, components, correlations, chords."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hrvol.cli.common.options import ENGINE, bundle, engine_of, fresh_option, json_option, storage_option
+from hrvol.cli.common.output import echo, echo_json, echo_table, suggest_fresh
+from hrvol.cli.common.reading import reads
+
+if TYPE_CHECKING:
+    from hrvol.analysis.measuring.measure_labels import Measurements, MeasureOptions
+
+
+def _measure_options(
+    engine: str,
+    scheduler_file: str | None,
+    engine_options: dict[str, Any],
+    workers: int | None,
+    **values: Any,
+) -> MeasureOptions:
+    """Return the request of the command; its values by the names of the options."""
+    from hrvol.analysis.measuring.measure_labels import MeasureOptions
+
+    return MeasureOptions(engine=engine_of(engine, scheduler_file, engine_options, workers), **values)
+
+
+_MEASURE = {
+    "background": click.option(
+        "--background", is_flag=True, help="0 is a class, the background [0 is what was not labelled]."
+    ),
+    "name": click.option("--name", metavar="NAME", help="Name of the labels, if the image has several."),
+    "components": click.option(
+        "--components/--no-components", default=True, help="Label connected components."
+    ),
+    "chords": click.option("--chords/--no-chords", default=True, help="Count chords along the axes."),
+    "correlation": click.option(
+        "--correlation/--no-correlation", default=True, help="Compute the two-point correlation."
+    ),
+    "min_size": click.option(
+        "--min-size",
+        type=click.IntRange(1),
+        default=8,
+        show_default=True,
+        help="Voxels of the smallest component in the table.",
+    ),
+    "cell": click.option(
+        "--cell",
+        type=click.IntRange(1, 2**20),
+        metavar="VOXELS",
+        help="Side, along x, of the cells that intervals are made of [the largest of which there are 30].",
+    ),
+    "seed": click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draws of intervals."
+    ),
+}
+
+measure_options = bundle("options", _measure_options, _MEASURE | ENGINE)
+
+
+@click.command()
+@click.argument("labels", metavar="LABELS")
+@click.option("-o", "--output", metavar="FOLDER", help="Write tables (CSV) and summary.json to this folder.")
+@measure_options
+@fresh_option
+@storage_option
+@json_option
+@reads("labels")
+def measure(
+    labels: str,
+    output: str | None,
+    options: MeasureOptions,
+    fresh: bool,
+    storage_options: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Measure labels: volume fractions with intervals, surfaces, contacts, components, chords.
+
+    Lengths, areas and volumes are in the unit of the voxel size; in voxels where it is unknown. Labels of any
+    size are read block by block. The 95 % intervals say how much fractions depend on where the sample was
+    taken, if the cells (--cell) are larger than its structure.
+
+    \b
+    Tables in FOLDER, with units in their headers (also as Parquet with the extra measure):
+        classes         voxels, fraction, surface, Euler number, components, percolation of each class
+        planes          fractions in each plane
+        contacts        areas between classes
+        representative  deviation of fractions among cells, by their side
+        correlation     two-point correlation along the axes
+        components      size, diameter, surface, sphericity, centre and box of each component
+        chords          number of chords by axis and length
+
+    \b
+    Examples:
+        hrvol measure labels.ome.zarr
+        hrvol measure labels.ome.zarr -o measures --workers 8
+        hrvol measure mask.tif -o measures --background --voxel-size 0.5 --unit um --no-chords
+    """  # noqa: D301 (click needs the escape)
+    from hrvol.analysis.measuring.measure_labels import measure as run_measure
+    from hrvol.analysis.measuring.write_tables import check_folder, write_results
+    from hrvol.cli.common.progress import display
+    from hrvol.volume.guard import keep_inputs
+
+    folder = None
+    if output is not None:
+        keep_inputs(output, labels)
+        with suggest_fresh():
+            folder = check_folder(output, fresh)
+    with display() as progress:
+        result = run_measure(labels, options, storage_options, progress)
+    if folder is not None:
+        write_results(folder, result.summary, result.tables)
+    if as_json:
+        echo_json(result.summary)
+        return
+    _echo(result)
+    if folder is not None:
+        echo(f"{folder}: {len(result.tables)} tables")
+
+
+def _echo(result: Measurements) -> None:
+    """Print the fractions and surfaces of the classes."""
+    summary = result.summary
+    rows = []
+    for row in summary["classes"]:
+        ends = row["fraction_95"]
+        interval = "-" if ends is None else f"{100 * ends[0]:.2f} to {100 * ends[1]:.2f} %"
+        share = "-" if row["fraction"] is None else f"{100 * row['fraction']:.2f} %"
+        size, surface = (
+            next(value for name, value in row.items() if name.startswith(kinds))
+            for kinds in (("volume [", "area ["), ("surface [", "boundary ["))
+        )
+        rows.append([row["name"], share, interval, f"{size:.4g}", f"{surface:.4g}"])
+    names = list(summary["classes"][0])
+    heads = [
+        next(name for name in names if name.startswith(kinds))
+        for kinds in (("volume [", "area ["), ("surface [", "boundary ["))
+    ]
+    echo_table(["class", "fraction", "95 % interval", *heads], rows)
+    cells = summary["intervals"]
+    echo(f"intervals: {cells['cells']} cells of {cells['cell_side [voxel]']} voxels a side")
+    for note in summary["notes"]:
+        echo(note)
+    if summary["empty_classes"]:
+        echo(f"classes without voxels: {', '.join(summary['empty_classes'])}")

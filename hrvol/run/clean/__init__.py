@@ -1,0 +1,1 @@
+"""Clean labels of any size: block by block, on any engine, resumable."""
