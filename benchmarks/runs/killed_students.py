@@ -32,7 +32,7 @@ from hrvol.recipe.recipe import Recipe
 from hrvol.segment.model.model import save_model
 from hrvol.training.train import train_model
 
-STAGES = ("look at the volume", "label tiles", "train small", "segment")
+STAGES = ("look at the volume", "label tiles", "train planes", "label cubes", "train small", "segment")
 """Of a run, in order, as its progress names them."""
 
 
