@@ -35,6 +35,9 @@ LOG = logging.getLogger("hrvol.run")
 TRIM = 256
 """Side of the part of a tile that serves students that see volumes: they need what is around it, too."""
 
+COMPARED = 32
+"""Most kept-back tiles on which students that see volumes are compared: each costs a slab of the volume."""
+
 RARE = 0.5
 """Power of :attr:`hrvol.distil.fit.FitSettings.rare`."""
 
@@ -122,6 +125,8 @@ def teach(
         for tiles in (sample.kept_back, sample.training)
     )
     kept = KeptBack(sample.volume, teacher.window, kept_back)
+    if volumetric:
+        kept = kept.some(COMPARED)
     key = {
         "teacher": sample.sha256,
         "volume": sample.identity["sha256"],
