@@ -84,7 +84,9 @@ def members(data):
 def train(folder, file):
     data = np.load(folder / "volume.npz")
     recipe = hrvol.Recipe.from_dict(json.loads((folder / "recipe.json").read_text()))
-    model = hrvol.train_model([(data["image"], data["strokes"])], recipe=recipe, classes=["matrix", "disc"], backend="torch")
+    model = hrvol.train_model(
+        [(data["image"], data["strokes"])], recipe=recipe, classes=["matrix", "disc"], backend="torch"
+    )
     file.write_bytes(model_bytes(model))
 
 

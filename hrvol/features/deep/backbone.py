@@ -6,8 +6,9 @@ and keys of the last layer are computed a second time for the attention.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -183,13 +184,14 @@ class Backbone:
             Half precision overflowed.
         """
         numbers = tuple(blocks) if blocks is not None else (self.depth,)
-        x, rope, grid = self._embed(images, stride or self.patch, positions)
+        embed = partial(self._embed, images, stride or self.patch, positions)
         weights: Tensor | None = None
         per_head: Tensor | None = None
         if self._layers is not None and not attention and head_map is None:
+            x, rope, grid = embed()
             stacked = self._layers(x, rope, numbers)
         else:
-            stacked, weights, per_head = self._torch_layers(x, rope, numbers, attention, head_map)
+            stacked, weights, per_head, grid = self._torch_layers(embed, numbers, attention, head_map)
 
         def on_grid(flat: Tensor | None) -> Tensor | None:
             return None if flat is None else flat.transpose(1, 2).reshape(len(flat), -1, *grid)
@@ -200,14 +202,14 @@ class Backbone:
 
     def _torch_layers(
         self,
-        x: Tensor,
-        rope: Tensor | None,
+        embed: Callable[[], tuple[Tensor, Tensor | None, tuple[int, int]]],
         numbers: tuple[int, ...],
         attention: bool,
         head_map: HeadMap | None,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return tokens ``(B, N, C * layers)``, CLS attention and head map ``(B, N, heads)``."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, tuple[int, int]]:
+        """Return tokens ``(B, N, C * layers)``, attention, head map ``(B, N, heads)``, the grid's shape."""
         net = self.net
+        x, rope, grid = embed()  # here, so that nobody holds what the first layer was given
         stop = self.depth if attention or head_map else max(numbers)
         extra = {} if rope is None else {"rope": rope}
         outputs: dict[int, Tensor] = {}
@@ -225,7 +227,7 @@ class Backbone:
                 f"features.deep.precision: found tokens of {self.name} beyond the range of fp16,"
                 " expected finite ones; use bf16 or fp32"
             )
-        return stacked, *maps
+        return stacked, *maps, grid
 
     def _embed(
         self, images: Tensor, stride: int, positions: Positions
