@@ -190,7 +190,7 @@ class Featuriser:
 
     def one_offset(self) -> Featuriser:
         """Return a fast, coarse featuriser: only deep features, with one pass per view."""
-        deep = self.spec.deep.model_copy(update={"shifts": (), "offsets": 1})
+        deep = self.spec.deep.model_copy(update={"shifts": (), "offsets": 1, "weave": 0})
         return Featuriser(self.spec.model_copy(update={"kind": "deep", "deep": deep}), self.backbone)
 
     def pixels(
