@@ -227,15 +227,22 @@ def project(features: Tensor, linear: Linear) -> Tensor:
 
 
 @lru_cache(maxsize=1)
+def _threads() -> int:
+    """Return the number of threads of the pool: torch's in the thread that asks first.
+
+    Torch's number is one of each thread: those that ask later may compute on one core themselves.
+    """
+    return torch.get_num_threads()
+
+
+@lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
     """Return a pool of threads that compute on one core each.
 
     Passes run in parallel on one core each, instead of one after the other on all cores: a pass then has the
     same bits on any number of cores or workers, and small passes use the machine better.
     """
-    return ThreadPoolExecutor(
-        torch.get_num_threads(), "hrvol-forward", initializer=torch.set_num_threads, initargs=(1,)
-    )
+    return ThreadPoolExecutor(_threads(), "hrvol-forward", initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _in_pool(function: Any, *arguments: Any) -> Any:
@@ -261,8 +268,7 @@ def _run(
         )
 
     if backbone.device.type == "cpu":
-        threads = torch.get_num_threads()
-        at_once = len(crops) if batch_size >= BATCH else max(1, threads * batch_size // BATCH)
+        at_once = len(crops) if batch_size >= BATCH else max(1, _threads() * batch_size // BATCH)
         for start in range(0, len(crops), at_once):
             yield from _pool().map(run, [crop[None, None] for crop in crops[start : start + at_once]])
     else:
@@ -303,7 +309,7 @@ def _grids(
     maps = {"attention": False, "head_map": None} | maps
     per_view = len(views[0][1].starts)
     # Views with few passes run together, so that all threads, or a whole batch, are used.
-    at_once = torch.get_num_threads() if backbone.device.type == "cpu" else batch_size
+    at_once = _threads() if backbone.device.type == "cpu" else batch_size
     together = -(-at_once // per_view)
     for first in range(0, len(views), together):
         some = views[first : first + together]
