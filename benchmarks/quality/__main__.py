@@ -252,7 +252,12 @@ def _parser() -> argparse.ArgumentParser:
     names = f"of {', '.join(ALL)}; default all; none with --add: only render the page again"
     add("--datasets", nargs="*", type=_data_set, default=list(ALL), metavar="NAME", help=names)
     add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of strokes and classifiers")
-    add("--presets", nargs="+", choices=("fast", "balanced", "best", "paper"), default=["balanced"])
+    add(
+        "--presets",
+        nargs="+",
+        choices=("fast", "balanced", "best", "fast-0.1", "balanced-0.1", "best-0.1", "paper"),
+        default=["balanced"],
+    )
     add("--classifiers", nargs="+", choices=tuple(CLASSIFIERS), default=list(CLASSIFIERS), metavar="NAME")
     add("--step", type=int, default=1, help="compare every n-th row and column (super1: every n/2-th)")
     add(

@@ -25,7 +25,7 @@ from hrvol.features.featuriser import load_featuriser
 from hrvol.recipe.recipe import PRESETS
 from hrvol.recipe.specs import FeatureSpec
 
-NAMES = ("paper", "fast", "balanced", "best")
+NAMES = ("paper", "fast-0.1", "balanced-0.1", "best-0.1", "fast", "balanced", "best")
 PUBLISHED, OURS = "forest, published", "vote"
 TRAIN, TEST = 1, 2
 TOLERANCE = 0.005

@@ -39,9 +39,12 @@ features. *vote*, the default, is the mean of such a forest and of logistic regr
 frequency. Deep features by preset: {presets}."""
 
 _PRESETS = {
-    "fast": "`fast` is block 6 with 2 x 2 interleaved offsets",
-    "balanced": "`balanced` (the default) is block 6 with 2 x 2 interleaved offsets of four mirror images",
-    "best": "`best` is block 6 with 2 x 2 interleaved offsets of eight mirrored and turned images",
+    "fast": "`fast` is block 6 with woven mirror images",
+    "balanced": "`balanced` (the default) is block 6 with woven mirror images, turned ones, too",
+    "best": "`best` is block 6 with woven mirror images, turned ones, too, each twice",
+    "fast-0.1": "`fast-0.1` is block 6 with 2 x 2 interleaved offsets",
+    "balanced-0.1": "`balanced-0.1` is block 6 with 2 x 2 interleaved offsets of four mirror images",
+    "best-0.1": "`best-0.1` is block 6 with 2 x 2 interleaved offsets of eight mirrored and turned images",
     "paper": "`paper` is the last block at stride 4 with 16 averaged shifts, stretched",
 }
 

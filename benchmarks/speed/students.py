@@ -28,6 +28,7 @@ from benchmarks.results import load, save
 from benchmarks.runs.scale_run import STEADY
 from benchmarks.runs.scale_run import copy as plain_copy
 from benchmarks.runs.scale_watch import Watch
+from hrvol.backend import choose_backend
 from hrvol.classes import default_classes
 from hrvol.features.featuriser import load_featuriser
 from hrvol.phantom import draw_strokes, make_phantom
@@ -37,7 +38,6 @@ from hrvol.run.classify import classify
 from hrvol.run.segment import segment_volume
 from hrvol.run.students.predict_student import run_lattice
 from hrvol.segment.model.model import Model, save_model
-from hrvol.segment.student.backend import choose_backend
 from hrvol.segment.student.network import StudentNetwork, folded, network_arrays
 from hrvol.segment.student.runner import StudentRunner
 from hrvol.segment.student.shapes import flop_per_voxel

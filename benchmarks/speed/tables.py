@@ -204,7 +204,7 @@ def _side(side: int, listed: Sequence[Entry]) -> str:
         f"The reference code takes **{_times(reference.seconds / entry.seconds)} times** as long as hrvol"
         f" `{entry.name}`, for {_times(reference.flop / entry.flop)} times as many operations."
         for entry in listed
-        if reference and entry.who == HRVOL and entry.name == "balanced"
+        if reference and entry.who == HRVOL and entry.name in ("balanced", "balanced-0.1")
     )
     return f"### {side} x {side} px\n\n{_table(titles, lines)}\n{verdict}\n"
 

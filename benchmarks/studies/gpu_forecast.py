@@ -16,7 +16,7 @@ from benchmarks.speed.work import HALF, Work, network_flop, work_of
 from hrvol.recipe.recipe import PRESETS
 from hrvol.recipe.specs import DeepSpec
 
-SHOWN = ("fast", "balanced", "best", "paper", "cas", "cas-volume")
+SHOWN = ("fast", "balanced", "best", "fast-0.1", "balanced-0.1", "best-0.1", "paper", "cas", "cas-volume")
 CLASSICAL_CHANNELS = 58
 UTILISATIONS = (0.2, 0.4)
 

@@ -1,6 +1,6 @@
 """Measure the effect of half precision on features and labels: ``python -m benchmarks.studies.precision``.
 
-Hybrid features of the preset ``fast`` on crops of all dense data sets, with the network in float32, bfloat16
+Hybrid features of ``fast-0.1`` on crops of all dense data sets, with the network in float32, bfloat16
 and float16, on the CPU, which is slow but rounds as any device does. Figures are kept as JSON beside the page
 and are not measured again. ``--compile`` measures ``torch.compile``, too.
 """
@@ -33,7 +33,7 @@ from hrvol.segment.pixel_classifier import PixelClassifier
 
 EXACT = "fp32"
 HALVES = ("bf16", "fp16")
-PRESET = "fast"
+PRESET = "fast-0.1"
 TRAIN, TEST = 1, 2
 OTHER_SEED = 1000
 """Added to a forest's seed, to count the labels that another forest changes."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrvol.cli.common.of_strokes import offsets_option, pairs_of, paths_of
-from hrvol.cli.common.options import classes_option, recipe_compute_options
+from hrvol.cli.common.options import classes_option, train_options
 from hrvol.cli.common.output import echo, echo_table, news, suggest_fresh
 from hrvol.cli.common.reading import reads
 from hrvol.cli.tune import echo_tuned
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0), help="Overrides the recipe's seed (0).")
 @click.option("--fresh", is_flag=True, help="Replace a model that exists.")
 @offsets_option
-@recipe_compute_options
+@train_options
 @reads("data")
 def train(
     data: tuple[str, ...],

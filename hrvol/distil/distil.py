@@ -28,6 +28,7 @@ from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.run.job import ModelContent
 from hrvol.run.options import InputOptions, RunOptions, engine_spec
+from hrvol.run.students.student_backend import of_backend, with_backend
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.grid.tiling import Box, box_shape
@@ -60,6 +61,7 @@ def distil_model(
     engine_options: Mapping[str, Any] | None = None,
     device: str = "auto",
     devices: Sequence[str] | None = None,
+    backend: str = "auto",
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -109,7 +111,7 @@ def distil_model(
         Resolution of a multiscale volume, 0 the finest.
     engine, workers, scheduler_file, engine_options, device, devices
         Where tiles are labelled, as in :func:`hrvol.segment_volume`. The student is trained in this process.
-    weights_path, offline, storage_options, stop, progress
+    backend, weights_path, offline, storage_options, stop, progress
         As in :func:`hrvol.segment_volume`.
 
     Returns
@@ -133,6 +135,7 @@ def distil_model(
         InputOptions(roi, None, level),
         weights=WeightsSource.of(weights_path, offline),
         storage_options=storage_options,
+        backend=backend,
     )
     return distil(
         volume,
@@ -163,6 +166,7 @@ def distil(
         source = content.source(
             options.weights, options.engine.device, stack, workers=not options.engine.serial
         )
+        source = with_backend(source, content.model, options)
         teacher, _ = (source if options.engine.serial else replace(source, device="cpu")).load()
         if isinstance(teacher.classifier, StudentClassifier):
             raise ModelError(f"{teacher.source}: found a student, expected a model of hrvol train or cluster")
@@ -170,6 +174,7 @@ def distil(
         identity = opened.identity()
         cache = DistilCache.of(
             {"teacher": content.sha256, "device": options.engine.device, "arithmetic": ARITHMETIC}
+            | of_backend(source.backend)
         )
         region = region_box(options.input.roi, opened)
         spacing = apparent_spacing(opened, distilling.seed, region)

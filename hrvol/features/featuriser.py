@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hrvol.backend import TORCH
 from hrvol.device import lacking
 from hrvol.errors import InputError, MissingExtraError
+from hrvol.features.choose_backend import choose_for_features
 from hrvol.features.deep.backbone import Backbone, load_backbone
 from hrvol.features.deep.image_tokens import grid_size
 from hrvol.features.deep.upsample import Linear, Upsampled, project, token_grids, upsample
@@ -71,6 +73,11 @@ class Featuriser:
     def device(self) -> torch.device:
         """Device on which features are computed."""
         return self.backbone.device if self.backbone is not None else self._device
+
+    @property
+    def backend(self) -> str:
+        """What computes the network, see :func:`hrvol.backend.choose_backend`; ``torch`` without one."""
+        return self.backbone.backend if self.backbone is not None else TORCH
 
     @property
     def weights_sha256(self) -> str | None:
@@ -183,7 +190,7 @@ class Featuriser:
 
     def one_offset(self) -> Featuriser:
         """Return a fast, coarse featuriser: only deep features, with one pass per view."""
-        deep = self.spec.deep.model_copy(update={"shifts": (), "offsets": 1})
+        deep = self.spec.deep.model_copy(update={"shifts": (), "offsets": 1, "weave": 0})
         return Featuriser(self.spec.model_copy(update={"kind": "deep", "deep": deep}), self.backbone)
 
     def pixels(
@@ -278,9 +285,14 @@ _LOADED: dict[tuple[Any, ...], Featuriser] = {}
 
 
 def load_featuriser(
-    spec: FeatureSpec, *, device: str = "auto", weights_path: str | None = None, offline: bool = False
+    spec: FeatureSpec,
+    *,
+    device: str = "auto",
+    weights_path: str | None = None,
+    offline: bool = False,
+    backend: str = TORCH,
 ) -> Featuriser:
-    """Return a featuriser, loaded once per process for each spec, device and weights.
+    """Return a featuriser, loaded once per process for each spec, device, weights and backend.
 
     Specs that use one network in one precision share it.
 
@@ -295,15 +307,20 @@ def load_featuriser(
         File of the network's weights, used instead of the cache.
     offline
         Do not download weights.
+    backend
+        What computes the network, see :func:`hrvol.backend.choose_backend`.
 
     Raises
     ------
     WeightsError
         The weights could not be obtained, or do not match the network.
+    UsageError, DeviceError
+        As :func:`hrvol.features.choose_backend.choose_for_features`.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() and not lacking() else "cpu"
-    key = (spec, device, weights_path)
+    backend = choose_for_features(backend, torch.device(device).type, spec).name
+    key = (spec, device, weights_path, backend)
     with _LOCK:
         if key not in _LOADED:
             backbone = None
@@ -314,14 +331,17 @@ def load_featuriser(
                     precision=spec.deep.precision,
                     weights_path=weights_path,
                     offline=offline,
+                    backend=backend,
                 )
             _LOADED[key] = Featuriser(spec, backbone, device)
         return _LOADED[key]
 
 
-def _loaded_backbone(spec: FeatureSpec, device: str, weights_path: str | None) -> Backbone | None:
+def _loaded_backbone(
+    spec: FeatureSpec, device: str, weights_path: str | None, backend: str
+) -> Backbone | None:
     """Return the network of a spec if a featuriser of another spec has loaded it."""
-    key = (spec.deep.weights, spec.deep.precision, device, weights_path)
+    key = (spec.deep.weights, spec.deep.precision, device, weights_path, backend)
     for (other, *source), loaded in _LOADED.items():
         if (other.deep.weights, other.deep.precision, *source) == key and loaded.backbone is not None:
             return loaded.backbone

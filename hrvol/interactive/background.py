@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
+
 from hrvol.errors import HrvolError, UsageError, one_line
 from hrvol.interactive.answers import find_places
 from hrvol.interactive.drawing import Drawing, Drawn, DrawnStrokes
@@ -221,7 +223,9 @@ class Background:
         """Import and load what the first preview needs."""
         for stage in self._quick.stages:
             gate.check()
-            self._parts.load(stage.features)
+            featuriser = self._parts.load(stage.features)
+            if featuriser.backbone is not None:  # the first pass compiles the network
+                featuriser(np.zeros((featuriser.backbone.patch,) * 2, np.float32))
 
     def _fetch(self) -> None:
         self._features.submit("fetch", self._fetcher.run, restart=False)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.backend import backend_versions
 from hrvol.features.arithmetic import ARITHMETIC
 from hrvol.features.filters.bank import classical_features
 from hrvol.features.weights.source import WeightsSource
@@ -189,7 +190,7 @@ class TileParts:
 
     def load(self, spec: FeatureSpec) -> Featuriser:
         """Return the featuriser of a spec, loaded once per process."""
-        return load_features(spec, self.device, self.weights)
+        return load_features(spec, self.device, self.weights, "auto")
 
     def tile(self, key: TileKey) -> Tile:
         """Return the tile of a key."""
@@ -327,7 +328,9 @@ class TileParts:
                 "features": featuriser.spec.deep.to_dict(),
                 "weights": _weights_of(featuriser),
                 "device": self.device,
-                "versions": {k: v for k, v in _versions() if k in ("hrvol", "torch", "timm")},
+                "backend": featuriser.backend,
+                "versions": {k: v for k, v in _versions() if k in ("hrvol", "torch", "timm")}
+                | backend_versions(featuriser.backend),
             }
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from hrvol.interactive.results import StageName
 from hrvol.recipe.recipe import Recipe
@@ -42,10 +43,13 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 def fast_features(deep: DeepSpec) -> DeepSpec:
     """Return deep features of the same network, layer and scale that take four passes at most."""
+    offsets = min(deep.offsets, _FAST_OFFSETS) if deep.stride == "native" else _FAST_OFFSETS
+    woven: dict[str, Any] = {"flips": True, "weave": 1} if offsets == _FAST_OFFSETS else {}
     return DeepSpec(
         weights=deep.weights,
         block=deep.block,
-        offsets=min(deep.offsets, _FAST_OFFSETS) if deep.stride == "native" else _FAST_OFFSETS,
+        offsets=offsets,
         input_scale=deep.input_scale,
         precision=deep.precision,
+        **woven,
     )

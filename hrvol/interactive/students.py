@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hrvol.arrays import softmax, to_host
+from hrvol.backend import choose_backend
 from hrvol.errors import ModelError
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.preview import RawPreview
@@ -15,7 +16,6 @@ from hrvol.interactive.region import Region
 from hrvol.interactive.regions import on_grid
 from hrvol.run.students.predict_student import cell_scores, read_cells, run_lattice, shifted
 from hrvol.segment.model.model import Model, load_model
-from hrvol.segment.student.backend import choose_backend
 from hrvol.segment.student.student import StudentClassifier
 from hrvol.volume.grid.tiling import intersection
 from hrvol.volume.volume import Volume

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.arrays import Shape3, most_likely, to_host
+from hrvol.backend import TORCH, choose_backend
 from hrvol.device import cpus
 from hrvol.distil.cubes import MOST, SIDE, learns_from_cubes, steps_of
 from hrvol.distil.dimensions import Wish, apparent_spacing, dimensions_of
@@ -30,7 +31,6 @@ from hrvol.planning.task import Task
 from hrvol.run.cache_choice import choose_cache
 from hrvol.run.students.predict_student import run_lattice
 from hrvol.segment.model.model import Model
-from hrvol.segment.student.backend import TORCH, choose_backend
 from hrvol.segment.student.lattice import Lattice, bytes_per_voxel, student_tiles
 from hrvol.segment.student.runner import StudentRunner
 from hrvol.segment.student.shapes import flop_per_voxel

@@ -40,8 +40,11 @@ DEFAULT_BLOCK = 6
 CLUSTER_BLOCK = 9
 """Layer of the tokens for finding classes without strokes."""
 
-BALANCED = DeepSpec(block=DEFAULT_BLOCK, offsets=2, flips=True)
+BALANCED = DeepSpec(block=DEFAULT_BLOCK, offsets=2, flips=True, rotations=True, weave=1)
 """Default deep features of a recipe."""
+
+MIRRORED = DeepSpec(block=DEFAULT_BLOCK, offsets=2, flips=True)
+"""Those of recipes with settings that exclude woven views, or from before there were any."""
 
 
 class Recipe(Spec):
@@ -87,9 +90,11 @@ class Recipe(Spec):
         deep = features.get("deep", {})
         if not isinstance(deep, Mapping):
             return values
-        defaults: dict[str, Any] = {"block": BALANCED.block, "flips": BALANCED.flips}
+        views = BALANCED if _may_weave(deep) else MIRRORED
+        defaults: dict[str, Any] = {"block": views.block, "flips": views.flips}
+        defaults |= {"rotations": views.rotations, "weave": views.weave}
         if deep.get("stride", "native") == "native" and deep.get("placement") != "stretch":
-            defaults["offsets"] = BALANCED.offsets
+            defaults["offsets"] = views.offsets
         return {**values, "features": {**features, "deep": {**defaults, **deep}}}
 
     @model_validator(mode="after")
@@ -184,6 +189,21 @@ class Recipe(Spec):
         return Recipe.from_dict(values)
 
 
+def _may_weave(deep: Mapping[str, Any]) -> bool:
+    """Return whether views are woven by default beside these settings.
+
+    Recipes that were completed before there were woven views have ``offsets`` and no ``weave``.
+    """
+    woven = {"stride": "native", "flips": True, "placement": "aligned", "interpolation": "bilinear"}
+    if any(deep.get(name, value) != value for name, value in woven.items()) or deep.get("shifts"):
+        return False
+    return bool(deep.get("weave", "offsets" not in deep))
+
+
+def _with(deep: DeepSpec) -> Recipe:
+    return Recipe(features=FeatureSpec(deep=deep))
+
+
 def _presets() -> dict[str, Recipe]:
     paper_forest = ClassifierSpec(
         kind="forest", trees=200, max_features=2, max_depth=10, min_samples_leaf=1, grey_share=1
@@ -197,9 +217,12 @@ def _presets() -> dict[str, Recipe]:
         interpolation="nearest",
     )
     return {
-        "fast": Recipe(features=FeatureSpec(deep=DeepSpec(block=DEFAULT_BLOCK, offsets=2))),
+        "fast": _with(BALANCED.model_copy(update={"rotations": False})),
         "balanced": Recipe(),
-        "best": Recipe(features=FeatureSpec(deep=BALANCED.model_copy(update={"rotations": True}))),
+        "best": _with(BALANCED.model_copy(update={"weave": 2})),
+        "fast-0.1": _with(MIRRORED.model_copy(update={"flips": False})),
+        "balanced-0.1": _with(MIRRORED),
+        "best-0.1": _with(MIRRORED.model_copy(update={"rotations": True})),
         "paper": Recipe(features=FeatureSpec(deep=paper_deep), classifier=paper_forest),
         "classical": Recipe(features=FeatureSpec(kind="classical")),
         "deep": Recipe(features=FeatureSpec(kind="deep", deep=BALANCED)),
@@ -228,9 +251,12 @@ subtracts that information, at a quarter of the cost.
 """
 
 SUMMARIES: dict[str, str] = {
-    "fast": "filters and network, tokens 7 px apart, 4 passes per tile",
-    "balanced": "as fast, averaged over four mirror images, 16 passes (the default)",
-    "best": "as balanced, averaged over quarter turns, too, 32 passes",
+    "fast": "filters and network, mirror images woven to tokens 7 px apart, 4 passes per tile",
+    "balanced": "as fast, averaged over quarter turns, 8 passes (the default)",
+    "best": "as balanced, each view twice, 16 passes",
+    "fast-0.1": "fast of version 0.1: 4 offsets, 4 passes",
+    "balanced-0.1": "balanced of version 0.1: four mirror images at 4 offsets, 16 passes",
+    "best-0.1": "best of version 0.1: quarter turns, too, 32 passes",
     "paper": "published settings: tokens 4 px apart, 17 passes, a forest; slow",
     "classical": "filters only: needs no network",
     "deep": "as balanced, without filters",

@@ -5,6 +5,7 @@ The ``Attributes`` of a docstring are the descriptions of fields in the JSON sch
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -101,6 +102,11 @@ class DeepSpec(Spec):
         left-right, identity, up-down).
     rotations
         ``true`` averages over quarter turns; with ``flips: true`` over all eight symmetries of a square.
+    weave
+        With ``flips: true`` and ``offsets: 2``: passes of each view, instead of one at every pair of offsets.
+        Mirror images at one pair of offsets have their tokens between each other's: together they form one
+        grid, of which neighbours are averaged. ``1`` or ``2``; with ``rotations: true`` turned views, at the
+        other pair, form a grid of their own. 0: all views are computed at all offsets.
     placement
         ``aligned`` puts each token at the true centre of its patch; ``stretch`` stretches the token grid
         over the image, as published.
@@ -120,6 +126,8 @@ class DeepSpec(Spec):
     neighbourhood: Literal["moore", "von_neumann"] = "moore"
     flips: bool | Literal["published"] = False
     rotations: bool = False
+    # Left out where it is 0, so that recipes from before it are written as they were.
+    weave: Annotated[int, Field(ge=0, le=2, exclude_if=lambda passes: passes == 0)] = 0
     placement: Literal["aligned", "stretch"] = "aligned"
     interpolation: Literal["bilinear", "nearest"] = "bilinear"
     input_scale: Annotated[float, Field(ge=0.05, le=8)] = 1.0
@@ -148,9 +156,25 @@ class DeepSpec(Spec):
             raise invalid(f"found {self.input_scale}, expected 1 with placement: stretch", "input_scale")
         if self.rotations and self.flips == "published":
             raise invalid("found published, expected true or false with rotations: true", "flips")
+        if self.weave:
+            self._check_weave()
         if isinstance(self.block, tuple) and not self.block:
             raise invalid("found an empty list, expected at least one number", "block")
         return self
+
+    def _check_weave(self) -> None:
+        """Check that mirror images can form one grid."""
+        needed = {
+            "flips": (self.flips, True),
+            "offsets": (self.offsets, 2),
+            "shifts": (self.shifts, ()),
+            "placement": (self.placement, "aligned"),
+            "interpolation": (self.interpolation, "bilinear"),
+        }
+        for name, (found, expected) in needed.items():
+            if found != expected:
+                given = f"found {self.weave} with {name}: {json.dumps(found)}"
+                raise invalid(f"{given}, expected {name}: {json.dumps(expected)}", "weave")
 
 
 class ClassicalSpec(Spec):

@@ -95,6 +95,7 @@ def cluster_volume(
     mask: Any = None,
     level: int = 0,
     overwrite: bool = False,
+    backend: str = "auto",
     scratch: str | Path | None = None,
     weights_path: str | Path | None = None,
     offline: bool = False,
@@ -120,7 +121,7 @@ def cluster_volume(
     model
         File of the model to write; it labels other volumes with :func:`hrvol.segment_volume`.
     engine, workers, scheduler_file, engine_options, device, devices, probabilities, uncertainty, roi, mask,
-    level, overwrite, scratch
+    level, overwrite, backend, scratch
         As in :func:`hrvol.segment_volume`. With ``roi`` the classes are fitted on that region only. An
         unfinished output is resumed with the classes that were fitted for it.
     weights_path, offline, storage_options, stop, progress
@@ -140,6 +141,7 @@ def cluster_volume(
         OutputOptions(probabilities=probabilities, uncertainty=uncertainty, crf=crf, overwrite=overwrite),
         WeightsSource.of(weights_path, offline),
         storage_options,
+        backend=backend,
         scratch=scratch,
     )
     finding = ClusterOptions(recipe, clusters, merge, classes, seed)

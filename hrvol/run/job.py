@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hrvol.backend import TORCH
 from hrvol.device import check_gpu
 from hrvol.errors import ModelError
 from hrvol.features.weights.source import WeightsSource
 from hrvol.recipe.specs import TileSpec
 from hrvol.run.options import PredictOptions
 from hrvol.segment.model.model import Model, check_weights, model_bytes, read_model, read_model_bytes
-from hrvol.segment.student.backend import TORCH
 from hrvol.segment.student.block_lattice import reach_of
 from hrvol.segment.student.lattice import Lattice
 from hrvol.segment.student.student import StudentClassifier
@@ -57,7 +57,7 @@ class ModelSource:
     kept_as
         Name of the copy that the output keeps.
     backend
-        What computes the network of a student, resolved.
+        What computes the network of the model, resolved.
     """
 
     model_file: str
@@ -103,7 +103,11 @@ class ModelSource:
 
         spec = model.recipe.features
         featuriser = load_featuriser(
-            spec, device=self.device, weights_path=self.weights.path, offline=self.weights.offline
+            spec,
+            device=self.device,
+            weights_path=self.weights.path,
+            offline=self.weights.offline,
+            backend=self.backend,
         )
         check_weights(model, featuriser.weights_sha256, self.weights.path or spec.deep.weights)
         if featuriser.channels != model.channels:
@@ -252,11 +256,14 @@ class ModelContent:
         Its bytes.
     sha256
         Their digest.
+    model
+        The model.
     """
 
     file: Path
     data: bytes = field(repr=False)
     sha256: str
+    model: Model = field(repr=False)
 
     @classmethod
     def of(cls, model: str | Path | Model) -> ModelContent:
@@ -272,8 +279,9 @@ class ModelContent:
         else:
             file, data = Path(model), read_model_bytes(model)
         digest = _sha256(data)
-        keep_model(digest, model if isinstance(model, Model) else read_model(data, str(model)))
-        return cls(file, data, digest)
+        found = model if isinstance(model, Model) else read_model(data, str(model))
+        keep_model(digest, found)
+        return cls(file, data, digest, found)
 
     def source(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.backend import check_name
 from hrvol.device import DeviceChoice
 from hrvol.engine.placement import place
 from hrvol.engine.spec import EngineSpec
@@ -19,7 +20,6 @@ from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import BATCH, CrfSpec
 from hrvol.run.ledger_entries import check_part
 from hrvol.segment.class_weights import ClassWeights
-from hrvol.segment.student.backend import check_name
 from hrvol.volume.ome.metadata import DEFAULT_LABELS
 from hrvol.volume.region import Region
 
@@ -170,7 +170,7 @@ class RunOptions:
     companion
         A student, or its file, whose probabilities are averaged with the model's; ``None``: none.
     backend
-        What computes the networks of students: see :func:`hrvol.segment.student.backend.choose_backend`.
+        What computes networks on the CPU: see :func:`hrvol.backend.choose_backend`.
     scratch
         Folder on a local disk of the workers for decoded chunks beyond the usual memory; ``None``: none.
     """

@@ -101,6 +101,7 @@ def prepare(
     mask = run_mask(location, opened, options)
     content = ModelContent.of(model)
     source = content.source(options.weights, spec.device, stack, workers=not spec.serial)
+    source = with_backend(source, content.model, options)
     # A wrong model or missing weights are reported before anything is written.
     loaded, _ = _of_driver(source, options).load()
     if not isinstance(model, Model):  # cached by its content: it may be from another file of the same bytes
@@ -108,7 +109,6 @@ def prepare(
     lattice = None
     if isinstance(loaded.classifier, StudentClassifier):
         check_refinement(loaded, crf=output.crf)
-        source = with_backend(source, options)
         lattice = run_lattice(opened.shape, loaded.classifier, spec.device)
         loaded = replace(loaded, recipe=loaded.recipe.with_(tiles=student_tiles(lattice)))
     tiles = loaded.recipe.tiles

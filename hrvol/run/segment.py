@@ -142,10 +142,9 @@ def segment_volume(
         Both must have the same classes. Excludes ``crf`` and ``fractions``. The output records it and can be
         resumed with the same one only.
     backend
-        What computes the network of a student on the CPU, see
-        :func:`hrvol.segment.student.backend.choose_backend`: ``torch``, ``openvino``, ``openvino-bf16``, or
-        ``auto``, the fastest that is installed. The output records it and can be resumed with the same one
-        only.
+        What computes the network of the model on the CPU, see :func:`hrvol.backend.choose_backend`:
+        ``torch``, ``openvino``, ``openvino-bf16``, or ``auto``, the fastest that is installed. The output
+        records it and can be resumed with the same one only.
     scratch
         Folder on a local disk of the workers. Where chunks of the input are whole planes, and those of a
         layer of blocks have more than 512 MiB, each worker keeps them in a file there, which has no name and

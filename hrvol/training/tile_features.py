@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.backend import TORCH
 from hrvol.features.weights.source import WeightsSource
 from hrvol.recipe.specs import FeatureSpec, TileSpec
 from hrvol.volume.grid.tiling import Tile
@@ -72,8 +73,13 @@ class TileFeatures:
         return np.pad(image, beyond, mode="reflect")
 
 
-def load_features(spec: FeatureSpec, device: str, weights: WeightsSource) -> Featuriser:
-    """Load the featuriser of a recipe on a device (``cpu``, ``cuda`` or another name of torch's)."""
+def load_features(spec: FeatureSpec, device: str, weights: WeightsSource, backend: str = TORCH) -> Featuriser:
+    """Load the featuriser of a recipe on a device (``cpu``, ``cuda`` or another name of torch's).
+
+    ``backend`` computes its network, see :func:`hrvol.backend.choose_backend`.
+    """
     from hrvol.features.featuriser import load_featuriser  # torch: only where features are computed
 
-    return load_featuriser(spec, device=device, weights_path=weights.path, offline=weights.offline)
+    return load_featuriser(
+        spec, device=device, weights_path=weights.path, offline=weights.offline, backend=backend
+    )

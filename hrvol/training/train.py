@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hrvol.backend import backend_versions
 from hrvol.classes import ClassInfo
 from hrvol.device import choose_device, cpus
+from hrvol.features.choose_backend import choose_for_features
 from hrvol.features.weights.source import WeightsSource
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.recipe import Recipe
-from hrvol.segment.model.model import Model
+from hrvol.segment.model.model import Model, current_versions
 from hrvol.segment.pixel_classifier import PixelClassifier
 from hrvol.segment.strokes import StrokePixels, choose_pixels
 from hrvol.training.strokes import (
@@ -42,6 +44,7 @@ def train_model(
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    backend: str = "auto",
     on_tuned: Callable[[TuningResult], None] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Model:
@@ -74,6 +77,8 @@ def train_model(
         Look for weights on this machine only.
     storage_options
         Keywords of the fsspec file system of URLs.
+    backend
+        What computes the network on the CPU, see :func:`hrvol.backend.choose_backend`; the model records it.
     on_tuned
         Called with the result of tuning if the recipe is ``auto``, before training.
     progress
@@ -91,7 +96,7 @@ def train_model(
     WeightsError
         Network weights could not be obtained or do not match the model.
     DeviceError
-        ``cuda`` is requested, and there is no GPU.
+        ``cuda`` is requested, and there is no GPU; or the backend is not installed.
     """
     check_data(data, "train")
     choice = choose_device(device)
@@ -117,8 +122,12 @@ def train_model(
     )
     infos = name_classes(sorted(pixels.drawn), classes, [pair.strokes for pair in pairs])
 
-    featuriser = load_features(spec.features, choice.device, WeightsSource.of(weights_path, offline))
+    computing = choose_for_features(backend, choice.device, spec.features)
+    weights = WeightsSource.of(weights_path, offline)
+    featuriser = load_features(spec.features, choice.device, weights, computing.name)
     LOG.info("%s", choice)
+    if spec.features.uses_deep:
+        LOG.info("%s", computing)
     check_context(featuriser, volumes, spec.tiles)
     window = common_window(volumes, spec.intensity, spec.seed)
     features = TileFeatures(featuriser, window, spec.tiles)
@@ -177,6 +186,8 @@ def fit_model(
         classifier=classifier,
         weights_sha256=featuriser.weights_sha256,
         channels=featuriser.channels,
+        backend=featuriser.backend,
+        versions=current_versions() | backend_versions(featuriser.backend),
         trained_on=tuple(
             pair.volume.identity()
             | {"strokes": pair.strokes.source, "samples": {str(k): n for k, n in samples.counts(i).items()}}

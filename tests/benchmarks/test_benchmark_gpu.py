@@ -25,8 +25,10 @@ SMALL = (
 def threads():
     """The benchmarks hold torch to one thread."""
     before = torch.get_num_threads()
+    upsample._threads.cache_clear()
     upsample._pool.cache_clear()  # tests before may have made one of more threads, whose seconds add up
     yield
+    upsample._threads.cache_clear()
     upsample._pool.cache_clear()
     torch.set_num_threads(before)
 

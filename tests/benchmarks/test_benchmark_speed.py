@@ -52,7 +52,13 @@ def test_operations_are_those_that_torch_counts():
 
 @pytest.mark.parametrize(
     ("preset", "passes", "tokens", "blocks"),
-    [("fast", 4, 577, 6), ("balanced", 16, 577, 6), ("best", 32, 577, 6), ("paper", 17, 6562, 12)],
+    [
+        ("fast", 4, 577, 6),
+        ("balanced", 8, 577, 6),
+        ("best", 16, 577, 6),
+        ("balanced-0.1", 16, 577, 6),
+        ("paper", 17, 6562, 12),
+    ],
 )
 def test_work_of_presets(preset, passes, tokens, blocks):
     work = work_of(PRESETS[preset].features.deep, (336, 336))

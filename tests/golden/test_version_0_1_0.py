@@ -25,7 +25,7 @@ from hrvol.run.resume import differences
 from hrvol.segment.model.model import current_versions, model_bytes
 
 ARCHIVE = Path(__file__).with_name("version_0_1_0.zip")
-OUTPUTS = {"probabilities": True, "uncertainty": True}
+OUTPUTS = {"probabilities": True, "uncertainty": True, "backend": "torch"}
 NUMERIC = ("numpy", "scipy", "scikit-learn")
 """Packages whose releases may change last bits."""
 OTHER_ARITHMETIC = f"arithmetic was 1, now {ARITHMETIC} (resume it with the version that began it)"
@@ -84,7 +84,9 @@ def members(data):
 def train(folder, file):
     data = np.load(folder / "volume.npz")
     recipe = hrvol.Recipe.from_dict(json.loads((folder / "recipe.json").read_text()))
-    model = hrvol.train_model([(data["image"], data["strokes"])], recipe=recipe, classes=["matrix", "disc"])
+    model = hrvol.train_model(
+        [(data["image"], data["strokes"])], recipe=recipe, classes=["matrix", "disc"], backend="torch"
+    )
     file.write_bytes(model_bytes(model))
 
 

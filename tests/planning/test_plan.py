@@ -208,7 +208,7 @@ def test_a_gpu_needs_room_for_features_cuda_and_trees(project):
     )
     beside = gpu_need(spec, model, free=lambda spec: None, companion=True)
     assert beside.needed == CUDA_BYTES + tree_bytes(model) + classical.total + WINDOW_BYTES
-    deep = replace(model, recipe=PRESETS["best"])
+    deep = replace(model, recipe=PRESETS["best-0.1"])
     by_room = {free: gpu_need(spec, deep, free=lambda spec, free=free: free) for free in (None, 2**34, 2**30)}
     much, little = by_room[2**34], by_room[2**30]
     assert much.needed == by_room[None].needed  # an unknown GPU is taken to have room

@@ -76,7 +76,13 @@ def test_a_bad_recipe_is_one_clear_line(text, problem, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["seed: 0", "features: {kind: hybrid}", "features: {deep: {flips: true}}", "features: {deep: {}}"],
+    [
+        "seed: 0",
+        "features: {kind: hybrid}",
+        "features: {deep: {flips: true}}",
+        "features: {deep: {rotations: true}}",
+        "features: {deep: {}}",
+    ],
 )
 def test_a_recipe_with_few_keys_is_the_default_in_all_else(text, tmp_path):
     file = tmp_path / "recipe.yaml"
@@ -84,8 +90,16 @@ def test_a_recipe_with_few_keys_is_the_default_in_all_else(text, tmp_path):
     assert Recipe.load(file) == PRESETS["balanced"]
     file.write_text("features: {deep: {block: last}}")
     assert Recipe.load(file).features.deep.block == "last"
-    file.write_text("features: {deep: {rotations: true}}")
-    assert Recipe.load(file) == PRESETS["best"]
+    for deep, preset in (
+        ("rotations: false", "fast"),
+        ("weave: 2", "best"),
+        ("weave: 0", "balanced-0.1"),
+        ("offsets: 2", "balanced-0.1"),
+        ("offsets: 2, flips: true, rotations: true", "best-0.1"),
+        ("flips: false", "fast-0.1"),
+    ):
+        file.write_text(f"features: {{deep: {{{deep}}}}}")
+        assert Recipe.load(file) == PRESETS[preset], deep
     file.write_text("features: {deep: {stride: 7}}")
     assert Recipe.load(file).features.deep == DeepSpec(block=6, stride=7, flips=True)
 

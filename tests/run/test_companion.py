@@ -10,6 +10,7 @@ from run_data import QUICK, draw, make_volume
 from student_data import CUBIC, FLAT, student_model
 
 from hrvol.arrays import added_up
+from hrvol.backend import choose_backend
 from hrvol.classes import ClassInfo
 from hrvol.errors import BlockError, ModelError, OtherRunError, UsageError
 from hrvol.features.featuriser import load_featuriser
@@ -25,7 +26,6 @@ from hrvol.run.segment import segment_volume
 from hrvol.run.students.companion import CompanionPlanes
 from hrvol.segment.class_weights import weighted
 from hrvol.segment.model.model import save_model
-from hrvol.segment.student.backend import choose_backend
 from hrvol.segment.student.block_lattice import block_lattice, reach_of
 from hrvol.segment.student.lattice import Lattice
 from hrvol.segment.student.runner import StudentRunner

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from hrvol.cli.common.of_strokes import offset_option
+from hrvol.cli.common.of_students import BACKEND
 from hrvol.cli.common.options import (
     DEVICES,
     ENGINE,
@@ -44,6 +45,7 @@ def _distil_options(
         InputOptions(values["roi"], None, values["level"]),
         weights=weights_of(values["weights_path"], values["offline"]),
         storage_options=values["storage_options"],
+        backend=values["backend"],
     )
 
 
@@ -129,7 +131,8 @@ _DISTILLING = {
 distilling_options = bundle("distilling", _distilling, _DISTILLING)
 """How a model is distilled, as one :class:`~hrvol.distil.options.DistilOptions`."""
 _WHERE = {"roi": INPUT["roi"], "level": INPUT["level"]}
-distil_run_options = bundle("options", _distil_options, ENGINE | DEVICES | _WHERE | STORAGE | WEIGHTS)
+_DISTIL_RUN = ENGINE | DEVICES | _WHERE | STORAGE | WEIGHTS | BACKEND
+distil_run_options = bundle("options", _distil_options, _DISTIL_RUN)
 """Where tiles are labelled, and which part of the volume they are from."""
 
 

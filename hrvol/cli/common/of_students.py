@@ -1,10 +1,10 @@
-"""Options of runs with students."""
+"""Options of runs: what computes networks on the CPU, and students beside a model."""
 
 from __future__ import annotations
 
 import click
 
-from hrvol.segment.student.backend import BACKENDS
+from hrvol.backend import BACKENDS
 
 BACKEND = {
     "backend": click.option(
@@ -12,7 +12,7 @@ BACKEND = {
         type=click.Choice(BACKENDS),
         default="auto",
         show_default=True,
-        help="What computes a student on the CPU: torch or openvino (pip install 'hrvol[cpu]'), in float32 or"
+        help="What computes networks on the CPU: torch or openvino (pip install 'hrvol[cpu]'), in float32 or"
         " with products of bfloat16 numbers; auto is the fastest that is installed.",
     )
 }

@@ -323,15 +323,15 @@ def _run_options(
         weights_of(values["weights_path"], values["offline"]),
         values["storage_options"],
         values.get("companion"),
-        values.get("backend", "auto"),
+        values["backend"],
         values["scratch"],
     )
 
 
-_RUN = ENGINE | DEVICES | _OUTPUT | INPUT | SCRATCH | _FRESH | STORAGE | WEIGHTS
+_RUN = ENGINE | DEVICES | _OUTPUT | INPUT | SCRATCH | _FRESH | STORAGE | WEIGHTS | BACKEND
 run_options = bundle("options", _run_options, _RUN)
 """All options of a run, as one :class:`~hrvol.run.options.RunOptions`."""
-_SEGMENT = _RUN | PART | CLASS_WEIGHTS | COMPANION | BACKEND
+_SEGMENT = _RUN | PART | CLASS_WEIGHTS | COMPANION
 segment_options = bundle("options", _run_options, _SEGMENT | LABELS)
 """The same for a given model, whose classes are known, and with parts of the blocks."""
 
@@ -385,6 +385,10 @@ recipe_compute_options = bundle(
     "computing", dict, {"recipe": recipe_option, "device": device_option} | STORAGE | WEIGHTS
 )
 """The same, and the recipe."""
+train_options = bundle(
+    "computing", dict, {"recipe": recipe_option, "device": device_option} | STORAGE | WEIGHTS | BACKEND
+)
+"""The same, and what computes the network."""
 
 finding_options = bundle("finding", _finding, _FINDING)
 

@@ -6,16 +6,21 @@ and keys of the last layer are computed a second time for the attention.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrvol.backend import TORCH, check_backend
 from hrvol.errors import UsageError, WeightsError
 from hrvol.features.weights.registry import load_verified, weights_info
+
+if TYPE_CHECKING:
+    from hrvol.features.deep.openvino_layers import OpenVinoLayers
 
 HeadMap = Literal["q", "k", "v", "o"]
 
@@ -61,11 +66,16 @@ class Backbone:
         ``fp32``, ``bf16`` or ``fp16`` arithmetic in the network; results are float32.
     sha256
         Content SHA-256 of the weights, ``None`` for random weights.
+    backend
+        What computes the layers, resolved: see :func:`hrvol.features.choose_backend.choose_for_features`.
+        Attention maps, and the layers where they are requested, are computed by torch.
 
     Raises
     ------
     UsageError
         The GPU does not support this precision.
+    DeviceError
+        The backend is not installed, or the processor has no instructions for it.
     """
 
     def __init__(
@@ -78,7 +88,9 @@ class Backbone:
         device: str | torch.device = "cpu",
         precision: str = "fp32",
         sha256: str | None = None,
+        backend: str = TORCH,
     ) -> None:
+        check_backend(backend)
         self.name = name
         self.sha256 = sha256
         self.device = torch.device(device)
@@ -86,6 +98,12 @@ class Backbone:
             check_precision(precision, torch.cuda.get_device_capability(self.device))
         self.dtype = _DTYPES[precision]
         self.net: Any = net.eval().requires_grad_(False).to(self.device, self.dtype)
+        self.backend = backend
+        self._layers: OpenVinoLayers | None = None
+        if backend != TORCH:
+            from hrvol.features.deep.openvino_layers import OpenVinoLayers
+
+            self._layers = OpenVinoLayers(self.net, backend)
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1)
 
@@ -165,10 +183,34 @@ class Backbone:
         UsageError
             Half precision overflowed.
         """
-        net = self.net
         numbers = tuple(blocks) if blocks is not None else (self.depth,)
+        embed = partial(self._embed, images, stride or self.patch, positions)
+        weights: Tensor | None = None
+        per_head: Tensor | None = None
+        if self._layers is not None and not attention and head_map is None:
+            x, rope, grid = embed()
+            stacked = self._layers(x, rope, numbers)
+        else:
+            stacked, weights, per_head, grid = self._torch_layers(embed, numbers, attention, head_map)
+
+        def on_grid(flat: Tensor | None) -> Tensor | None:
+            return None if flat is None else flat.transpose(1, 2).reshape(len(flat), -1, *grid)
+
+        features = on_grid(stacked)
+        assert features is not None
+        return Tokens(features, on_grid(weights), on_grid(per_head))
+
+    def _torch_layers(
+        self,
+        embed: Callable[[], tuple[Tensor, Tensor | None, tuple[int, int]]],
+        numbers: tuple[int, ...],
+        attention: bool,
+        head_map: HeadMap | None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, tuple[int, int]]:
+        """Return tokens ``(B, N, C * layers)``, attention, head map ``(B, N, heads)``, the grid's shape."""
+        net = self.net
+        x, rope, grid = embed()  # here, so that nobody holds what the first layer was given
         stop = self.depth if attention or head_map else max(numbers)
-        x, rope, grid = self._embed(images, stride or self.patch, positions)
         extra = {} if rope is None else {"rope": rope}
         outputs: dict[int, Tensor] = {}
         maps: tuple[Tensor | None, Tensor | None] = (None, None)
@@ -185,13 +227,7 @@ class Backbone:
                 f"features.deep.precision: found tokens of {self.name} beyond the range of fp16,"
                 " expected finite ones; use bf16 or fp32"
             )
-
-        def on_grid(flat: Tensor | None) -> Tensor | None:
-            return None if flat is None else flat.transpose(1, 2).reshape(len(flat), -1, *grid)
-
-        features = on_grid(stacked)
-        assert features is not None
-        return Tokens(features, on_grid(maps[0]), on_grid(maps[1]))
+        return stacked, *maps, grid
 
     def _embed(
         self, images: Tensor, stride: int, positions: Positions
@@ -319,6 +355,7 @@ def load_backbone(
     precision: str = "fp32",
     weights_path: str | None = None,
     offline: bool = False,
+    backend: str = TORCH,
 ) -> Backbone:
     """Load a network by name, and download its weights if they are not cached.
 
@@ -336,7 +373,7 @@ def load_backbone(
             f"weights {name}: {weights_path or weights_info(name).cached} holds another network;"
             " remove it and fetch again"
         ) from None
-    return Backbone(net, name, device=device, precision=precision, sha256=digest, **settings)
+    return Backbone(net, name, device=device, precision=precision, sha256=digest, backend=backend, **settings)
 
 
 def random_backbone(name: str, *, seed: int = 0, **options: Any) -> Backbone:

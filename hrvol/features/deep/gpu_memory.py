@@ -11,8 +11,7 @@ import torch
 
 from hrvol.features.deep.backbone import Backbone
 from hrvol.features.deep.image_tokens import grid_size
-from hrvol.features.deep.layout import layout_of
-from hrvol.features.deep.views import views_of
+from hrvol.features.deep.layout import layout_of, view_layouts
 from hrvol.features.filters import bank as classical
 from hrvol.features.weights.registry import weights_info
 from hrvol.recipe.specs import BATCH, DeepSpec, FeatureSpec
@@ -241,8 +240,8 @@ def device_need(
         tokens, pass_pixels = _pass(network.patch, deep, shape)
         channels = layers * network.channels
         weights, workspace = network.parameters * _BYTES[precision], _WORKSPACE
-        grid, views = grid_size(network.patch, deep, shape), len(views_of(deep))
-        passes = len(layout_of(network.patch, deep, shape).starts)
+        layouts = [layout for _, layout in view_layouts(network.patch, deep, shape)]
+        grid, views, passes = grid_size(network.patch, deep, shape), len(layouts), len(layouts[0].starts)
         at_once = min(batch, passes * views)
         inside = at_once * image_bytes(tokens, network.channels, pass_pixels, precision, blocks=layers)
         held = views

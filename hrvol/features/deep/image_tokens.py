@@ -1,7 +1,8 @@
 """Keep the tokens of an image so that any of its pixels can be upsampled: added up, or view by view.
 
 Views are added up on a joint grid (:mod:`hrvol.features.deep.joint_grid`) where it holds no more values than
-the tokens, and half as many as the pixels. Otherwise, with many shifts or small strides (`paper`), each view
+the tokens, and half as many as the pixels. Woven views always
+are. Otherwise, with many shifts or small strides (`paper`), each view
 is interpolated at the pixels (:mod:`hrvol.features.deep.token_grids`): there a joint grid would need as much
 memory as the features. The choice depends on the spec and the shape of the image alone.
 """
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor
 
 from hrvol.features.deep.joint_grid import JointGrid, JointTokens, joint_grid
-from hrvol.features.deep.layout import Layout, layout_of
+from hrvol.features.deep.layout import Layout, layout_of, view_layouts
 from hrvol.features.deep.placement import Axis, axis_weights
 from hrvol.features.deep.token_grids import TokenGrids, ViewGroup
 from hrvol.features.deep.views import views_of
+from hrvol.features.deep.weave import woven_grid
 from hrvol.recipe.specs import DeepSpec
 
 
@@ -53,8 +55,8 @@ class ImageTokens(Protocol):
 
 def grid_size(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> int:
     """Return the number of tokens of all views of an image of a shape."""
-    layout = layout_of(patch, spec, shape)
-    return len(views_of(spec)) * len(layout.centres[0]) * len(layout.centres[1])
+    passes = view_layouts(patch, spec, shape)
+    return sum(len(layout.centres[0]) * len(layout.centres[1]) for _, layout in passes)
 
 
 @lru_cache(maxsize=32)
@@ -62,6 +64,8 @@ def joint_grid_of(
     patch: int, spec: DeepSpec, shape: tuple[int, int], device: torch.device
 ) -> JointGrid | None:
     """Return the joint grid of a spec's views on a device, or ``None`` where views are not added up."""
+    if spec.weave:
+        return woven_grid(view_layouts(patch, spec, shape), device=device)
     joint = joint_grid(layout_of(patch, spec, shape), views_of(spec), spec.interpolation, device=device)
     knots, tokens, pixels = math.prod(joint.knots), grid_size(patch, spec, shape), math.prod(shape)
     return joint if knots <= tokens <= pixels and 2 * knots <= pixels else None

@@ -86,11 +86,18 @@ def knots_of(
     weights = tuple(
         _dense(axis_weights(centres, np.interp(knots, number, at), how), len(centres)) for at in positions
     )
-    # Before the first token and after the last one, the first and the last pixel add nothing.
+    return trimmed(weights, knots, number)
+
+
+def trimmed(weights: tuple[Tensor, ...], knots: NDArray[np.float64], pixels: NDArray[np.float64]) -> Knots:
+    """Return knots without the first and the last pixel where these add nothing.
+
+    They add nothing where they are before the first token and after the last one.
+    """
     first = int(len(knots) > 1 and all(torch.equal(view[0], view[1]) for view in weights))
     last = len(knots) - int(len(knots) - first > 1 and all(torch.equal(v[-1], v[-2]) for v in weights))
     weights = tuple(view[first:last] for view in weights)
-    return Knots(weights, axis_weights(knots[first:last], number, how))
+    return Knots(weights, axis_weights(knots[first:last], pixels, "bilinear"))
 
 
 def _breakpoints(centres: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -351,11 +358,16 @@ def joint_grid(
     positions = [layout.pixels_of(view) for view in views]
     down = knots_of(layout.centres[0], [y for y, _ in positions], how)
     across = knots_of(layout.centres[1], [x for _, x in positions], how)
+    return assembled(down, across, 1 / len(views), device)
+
+
+def assembled(down: Knots, across: Knots, share: float, device: str | torch.device) -> JointGrid:
+    """Return the joint grid of the knots of both axes, with the share of each view in the sum."""
     numbers: dict[bytes, int] = {}
     group = tuple(numbers.setdefault(w.numpy().tobytes(), len(numbers)) for w in across.weights)
     distinct = [across.weights[group.index(number)] for number in range(len(numbers))]
     return JointGrid(
-        rows=tuple((weights / len(views)).to(device) for weights in down.weights),
+        rows=tuple((weights * share).to(device) for weights in down.weights),
         reach=tuple(_reach(weights) for weights in down.weights),
         group=group,
         columns=torch.cat(distinct, 1).to(device),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hrvol.errors import InputError
 from hrvol.features.deep.placement import interleaved_offsets, stretched_centres, token_centres
-from hrvol.features.deep.views import View, transposes
+from hrvol.features.deep.views import View, transposes, views_of
 from hrvol.recipe.specs import DeepSpec
 
 
@@ -60,6 +60,12 @@ class Layout:
         """
         y, x = view.where(*self.pixels, self.canvas)
         return (x, y) if transposes(view) else (y, x)
+
+    def at_offset(self, number: int) -> Layout:
+        """Return the layout of the one pass at the same offset along both axes, by its number."""
+        y, x = (axis[number :: self.per_axis] for axis in self.centres)
+        start = self.starts[number * (self.per_axis + 1)]
+        return replace(self, starts=(start,), per_axis=1, centres=(y, x))
 
     @property
     def transposed(self) -> Layout:
@@ -122,6 +128,22 @@ def layout_of(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> Layout:
         per_axis=len(offsets),
         centres=(y[0], x[0]),
         pixels=(y[1], x[1]),
+    )
+
+
+def view_layouts(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> tuple[tuple[View, Layout], ...]:
+    """Return the views of images of one shape, each with the layout of its passes.
+
+    Views that are woven have one pass each: turned ones at another offset than the others, and again at the
+    offset of these for ``weave: 2``.
+    """
+    layout, views = layout_of(patch, spec, shape), views_of(spec)
+    if not spec.weave:
+        return tuple((view, layout) for view in views)
+    return tuple(
+        (view, layout.at_offset((first + transposes(view)) % layout.per_axis))
+        for first in range(spec.weave)
+        for view in views
     )
 
 

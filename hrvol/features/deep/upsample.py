@@ -23,10 +23,10 @@ from hrvol.errors import InputError
 from hrvol.features.deep.backbone import HeadMap, Positions, Tokens
 from hrvol.features.deep.image_tokens import ImageTokens, grouped, joint_grid_of, view_groups
 from hrvol.features.deep.joint_grid import WHOLE, JointGrid, JointTokens
-from hrvol.features.deep.layout import Layout, canvas_of, layout_of
+from hrvol.features.deep.layout import Layout, canvas_of, layout_of, view_layouts
 from hrvol.features.deep.placement import interleave
 from hrvol.features.deep.token_grids import ViewGroup
-from hrvol.features.deep.views import transposes, views_of
+from hrvol.features.deep.views import View, transposes, views_of
 from hrvol.recipe.specs import BATCH, DeepSpec
 
 
@@ -132,7 +132,7 @@ def upsample(
     layout = _checked_layout(backbone, image, spec)
     results: dict[str, Tensor] = {} if out is None else {"features": out}
     maps = {"attention": attention, "head_map": head_map}
-    grids = _grids(backbone, image, spec, layout, linear, unit, batch_size, **maps)
+    grids = _grids(backbone, image, spec, linear, unit, batch_size, **maps)
     joint = joint_grid_of(backbone.patch, spec, _shape(image), backbone.device)
     if joint is None:
         _put_by_view(grids, spec, layout, results)
@@ -175,7 +175,7 @@ def token_grids(
         As :func:`upsample`.
     """
     layout = _checked_layout(backbone, image, spec)
-    grids = _grids(backbone, image, spec, layout, None, False, batch_size)
+    grids = _grids(backbone, image, spec, None, False, batch_size)
     features = (grids_of["features"] for grids_of in grids)
     joint = joint_grid_of(backbone.patch, spec, _shape(image), backbone.device)
     if joint is None:
@@ -227,15 +227,22 @@ def project(features: Tensor, linear: Linear) -> Tensor:
 
 
 @lru_cache(maxsize=1)
+def _threads() -> int:
+    """Return the number of threads of the pool: torch's in the thread that asks first.
+
+    Torch's number is one of each thread: those that ask later may compute on one core themselves.
+    """
+    return torch.get_num_threads()
+
+
+@lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
     """Return a pool of threads that compute on one core each.
 
     Passes run in parallel on one core each, instead of one after the other on all cores: a pass then has the
     same bits on any number of cores or workers, and small passes use the machine better.
     """
-    return ThreadPoolExecutor(
-        torch.get_num_threads(), "hrvol-forward", initializer=torch.set_num_threads, initargs=(1,)
-    )
+    return ThreadPoolExecutor(_threads(), "hrvol-forward", initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _in_pool(function: Any, *arguments: Any) -> Any:
@@ -261,8 +268,7 @@ def _run(
         )
 
     if backbone.device.type == "cpu":
-        threads = torch.get_num_threads()
-        at_once = len(crops) if batch_size >= BATCH else max(1, threads * batch_size // BATCH)
+        at_once = len(crops) if batch_size >= BATCH else max(1, _threads() * batch_size // BATCH)
         for start in range(0, len(crops), at_once):
             yield from _pool().map(run, [crop[None, None] for crop in crops[start : start + at_once]])
     else:
@@ -292,33 +298,35 @@ def _grids(
     backbone: TokenSource,
     image: Tensor,
     spec: DeepSpec,
-    layout: Layout,
     linear: Linear | None,
     unit: bool,
     batch_size: int,
     **maps: Any,
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the tokens and maps of each view as grids ``(h, w, C)`` in the orientation of the image."""
-    canvas = canvas_of(image.to(backbone.device), layout)
+    views = view_layouts(backbone.patch, spec, _shape(image))
+    canvas = canvas_of(image.to(backbone.device), views[0][1])
     maps = {"attention": False, "head_map": None} | maps
-    views, per_view = views_of(spec), len(layout.starts)
+    per_view = len(views[0][1].starts)
     # Views with few passes run together, so that all threads, or a whole batch, are used.
-    at_once = torch.get_num_threads() if backbone.device.type == "cpu" else batch_size
+    at_once = _threads() if backbone.device.type == "cpu" else batch_size
     together = -(-at_once // per_view)
     for first in range(0, len(views), together):
         some = views[first : first + together]
-        layouts = [layout.transposed if transposes(view) else layout for view in some]
-        crops = [
-            image[y : y + geometry.pass_shape[0], x : x + geometry.pass_shape[1]]
-            for image, geometry in zip((view.apply(canvas) for view in some), layouts, strict=True)
-            for y, x in geometry.starts
-        ]
+        crops = [crop for view, layout in some for crop in _crops(canvas, view, layout)]
         done = _run(backbone, crops, spec, batch_size, **maps)
-        for view in some:
+        for view, layout in some:
             grids = _view_grids(list(islice(done, per_view)), layout, linear, unit)
             if transposes(view):
                 grids = {name: grid.transpose(0, 1).contiguous() for name, grid in grids.items()}
             yield grids
+
+
+def _crops(canvas: Tensor, view: View, layout: Layout) -> Iterator[Tensor]:
+    """Yield what each pass of a view sees."""
+    image, own = view.apply(canvas), layout.transposed if transposes(view) else layout
+    for y, x in own.starts:
+        yield image[y : y + own.pass_shape[0], x : x + own.pass_shape[1]]
 
 
 def _view_grids(

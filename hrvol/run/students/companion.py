@@ -89,11 +89,11 @@ def prepare_companion(
     source = content.source(
         options.weights, spec.device, stack, workers=not spec.serial, kept_as=COMPANION_FILE
     )
+    source = with_backend(source, content.model, options)
     loaded, _ = (source if spec.serial else replace(source, device="cpu")).load()
     if not isinstance(given, Model):
         loaded = replace(loaded, source=source.model_file)
     _check(model, loaded, options)
-    source = with_backend(source, options)
     student = cast(StudentClassifier, loaded.classifier)
     shape, tiles = volume.shape, model.recipe.tiles
     lattice = block_lattice(

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import InconsistentVersionWarning
 
+from hrvol.backend import TORCH
 from hrvol.classes import ClassInfo
 from hrvol.errors import HrvolError, ModelError, first_line
 from hrvol.files import atomic_write
@@ -108,6 +109,8 @@ class Model:
         Package versions at training.
     trained_on
         One mapping of JSON values per image, such as its name and the number of samples of each class.
+    backend
+        What computed the network at training, see :func:`hrvol.backend.choose_backend`.
     source
         Name for messages: the path of the file.
     """
@@ -120,6 +123,7 @@ class Model:
     channels: tuple[str, ...]
     versions: Mapping[str, str] = field(default_factory=current_versions)
     trained_on: tuple[Mapping[str, Any], ...] = ()
+    backend: str = TORCH
     source: str = field(default="model", compare=False)
 
     def __post_init__(self) -> None:
@@ -143,6 +147,8 @@ def model_bytes(model: Model) -> bytes:
         "versions": dict(model.versions),
         "trained_on": [dict(entry) for entry in model.trained_on],
     }
+    if model.backend != TORCH:
+        info["backend"] = model.backend
     return zip_bytes(
         {
             "info.json": _json(info | entries),
@@ -298,6 +304,7 @@ def _read_archive(archive: zipfile.ZipFile, source: str) -> Model:
         info.channels,
         info.versions,
         trained_on,
+        info.backend,
         source,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -70,6 +70,7 @@ class ModelInfo(Schema):
     weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
     channels: Annotated[tuple[Name, ...], Field(min_length=1, max_length=_CHANNELS)]
     versions: Annotated[dict[Name, Name], Field(max_length=100)]
+    backend: Literal["torch", "openvino", "openvino-bf16"] = "torch"
     members: Annotated[tuple[MemberEntry, ...], Field(max_length=3)] = ()
     clusters: ClusterEntry | None = None
 

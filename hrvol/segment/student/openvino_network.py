@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.backend import compiled
 from hrvol.segment.student.spec import StudentSpec
 
 
@@ -27,12 +27,12 @@ class OpenVinoNetwork:
         The architecture.
     arrays
         Weights by name, of :func:`hrvol.segment.student.network.network_arrays`.
-    precision
-        ``f32``, or ``bf16``: products of bfloat16 numbers, where the processor has them.
+    backend
+        ``openvino`` or ``openvino-bf16``.
     """
 
-    def __init__(self, spec: StudentSpec, arrays: Mapping[str, NDArray[np.float32]], precision: str) -> None:
-        self._spec, self._arrays, self._precision = spec, dict(arrays), precision
+    def __init__(self, spec: StudentSpec, arrays: Mapping[str, NDArray[np.float32]], backend: str) -> None:
+        self._spec, self._arrays, self._backend = spec, dict(arrays), backend
         self._compiled = threading.local()
 
     def __call__(self, first: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -50,21 +50,12 @@ class OpenVinoNetwork:
         """
         shape, request = getattr(self._compiled, "last", (None, None))
         if shape != first.shape:  # the cells of a lattice have one shape
-            request = self._compile(first.shape).create_infer_request()
+            model = graph(self._spec, self._arrays, first.shape)
+            request = compiled(model, self._backend).create_infer_request()
             self._compiled.last = (first.shape, request)
         assert request is not None
         found: NDArray[np.float32] = request.infer(first, share_inputs=True, share_outputs=True)[0]
         return found
-
-    def _compile(self, shape: Sequence[int]) -> Any:
-        settings = {
-            "INFERENCE_PRECISION_HINT": self._precision,
-            # A thread computes on one core and is not bound to it: other processes have the others.
-            "INFERENCE_NUM_THREADS": 1,
-            "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,
-        }
-        return _core().compile_model(graph(self._spec, self._arrays, shape), "CPU", settings)
 
 
 def graph(spec: StudentSpec, arrays: Mapping[str, NDArray[np.float32]], shape: Sequence[int]) -> Any:
@@ -124,15 +115,3 @@ def _ops() -> Any:
     from openvino import opset13
 
     return opset13
-
-
-@cache
-def _core() -> Any:
-    from openvino import Core
-
-    return Core()
-
-
-def has_bfloat16() -> bool:
-    """Return whether OpenVINO multiplies bfloat16 numbers on this processor."""
-    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

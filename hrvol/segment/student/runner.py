@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hrvol.arrays import Array, Shape3, softmax
-from hrvol.segment.student.backend import BFLOAT16, TORCH, check_backend
+from hrvol.backend import TORCH, check_backend
 from hrvol.segment.student.lattice import planes_at_once
 from hrvol.segment.student.layout import by_class, gathered, placed
 from hrvol.segment.student.network import network_arrays, network_of
@@ -62,7 +62,7 @@ class StudentRunner:
     device
         Name of torch's device.
     backend
-        What computes the network, resolved: see :func:`hrvol.segment.student.backend.choose_backend`.
+        What computes the network, resolved: see :func:`hrvol.backend.choose_backend`.
 
     Attributes
     ----------
@@ -86,8 +86,7 @@ class StudentRunner:
         if backend != TORCH:
             from hrvol.segment.student.openvino_network import OpenVinoNetwork
 
-            precision = "bf16" if backend == BFLOAT16 else "f32"
-            self._levels = OpenVinoNetwork(student.spec, network_arrays(self._network), precision)
+            self._levels = OpenVinoNetwork(student.spec, network_arrays(self._network), backend)
 
     @property
     def on_cpu(self) -> bool:

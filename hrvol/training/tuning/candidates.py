@@ -10,8 +10,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from hrvol.recipe.recipe import Recipe
-from hrvol.recipe.specs import ClassifierKind, Combine, DeepSpec, FeatureKind
+from hrvol.recipe.recipe import MIRRORED, Recipe
+from hrvol.recipe.specs import ClassifierKind, Combine, DeepSpec, FeatureKind, FeatureSpec
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,30 @@ class ViewBudget:
         Approximate distance of interleaved tokens, in pixels of the volume.
     flips, rotations
         Whether features are averaged over the four mirror images, and these over quarter turns.
+    weave
+        Passes of each mirror image where they can be woven: where two offsets have that distance. Else all
+        views are computed at all offsets.
     """
 
     spacing: float
     flips: bool = False
     rotations: bool = False
+    weave: int = 0
 
     def of(self, deep: DeepSpec, scale: float) -> DeepSpec:
         """Return settings of deep features with these views at an input scale."""
         offsets = int(np.clip(round(_PATCH / (scale * self.spacing)), 1, _PATCH))
-        views = {"flips": self.flips, "rotations": self.rotations}
+        views: dict[str, Any] = {"flips": self.flips, "rotations": self.rotations, "weave": 0}
+        if self.weave and offsets == _WOVEN:
+            views |= {"flips": True, "weave": self.weave}
         return deep.model_copy(update={"input_scale": scale, "offsets": offsets, **views})
 
 
-VIEW_BUDGETS = (ViewBudget(7), ViewBudget(7, flips=True), ViewBudget(7, flips=True, rotations=True))
+VIEW_BUDGETS = (
+    ViewBudget(7, weave=1),
+    ViewBudget(7, flips=True, rotations=True, weave=1),
+    ViewBudget(7, flips=True, rotations=True, weave=2),
+)
 """The views of the presets ``fast``, ``balanced`` and ``best``."""
 
 SCALES = (0.5, 2.0)
@@ -53,6 +63,9 @@ _KINDS: tuple[tuple[FeatureKind, Combine], ...] = (
 )
 
 _PATCH, _CHANNELS = 14, 384
+
+_WOVEN = 2
+"""Offsets along an axis of woven views."""
 
 _CLASSIFIER: Mapping[ClassifierKind, float] = {
     "logistic": 1,
@@ -184,6 +197,7 @@ def describe(recipe: Recipe) -> str:
 def describe_deep(deep: DeepSpec) -> list[str]:
     """Describe the settings of deep features that candidates differ in."""
     dense = f"{deep.offsets} x {deep.offsets} offsets" if deep.stride == "native" else f"stride {deep.stride}"
+    dense = ("woven", "woven twice")[deep.weave - 1] if deep.weave else dense
     scale = [f"scale {deep.input_scale:g}"] if deep.input_scale != 1 else []
     views = [word for word, averaged in (("mirrored", deep.flips), ("turned", deep.rotations)) if averaged]
     return [*scale, dense, *([" and ".join(views)] if views else [])]
@@ -221,7 +235,8 @@ def network_work(deep: DeepSpec, side: int) -> float:
     """
     per_pass = (side * deep.input_scale / (_PATCH if deep.stride == "native" else deep.stride)) ** 2
     views = (1, 4, 8)[bool(deep.flips) + deep.rotations]
-    return float(views * deep.offsets**2 * per_pass * (1 + per_pass / (6 * _CHANNELS)))
+    each = deep.weave or deep.offsets**2
+    return float(views * each * per_pass * (1 + per_pass / (6 * _CHANNELS)))
 
 
 def price(recipe: Recipe) -> float:
@@ -247,7 +262,12 @@ def short_yaml(recipe: Recipe, comment: str) -> str:
         One or more lines, written before it.
     """
     head = "".join(f"# {line}\n" for line in comment.splitlines())
-    changed = _difference(recipe.to_dict(), Recipe().to_dict())
+    woven = bool(recipe.features.deep.weave)
+    default = Recipe() if woven else Recipe(features=FeatureSpec(deep=MIRRORED))
+    changed = _difference(recipe.to_dict(), default.to_dict())
+    if not woven:
+        changed = {**changed, "features": {**changed.get("features", {})}}
+        changed["features"]["deep"] = {**changed["features"].get("deep", {}), "weave": 0}
     if not changed:
         return head + "# All settings are the defaults (preset balanced).\n{}\n"
     return head + str(yaml.safe_dump(changed, sort_keys=False, default_flow_style=False))

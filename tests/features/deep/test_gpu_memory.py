@@ -40,8 +40,8 @@ ON_AN_H100 = {
 }
 MEASURED = {
     "fast": PRESETS["fast"],
-    "balanced": PRESETS["balanced"],
-    "3 x 3": PRESETS["balanced"].with_(**{"features.deep.offsets": 3}),
+    "balanced": PRESETS["balanced-0.1"],
+    "3 x 3": PRESETS["balanced-0.1"].with_(**{"features.deep.offsets": 3}),
 }
 
 
@@ -92,7 +92,7 @@ def test_the_forecast_is_no_less_than_an_h100_took_and_not_much_more(preset, pre
 
 
 def test_a_tile_has_no_more_images_than_passes_times_views():
-    for preset, images in (("fast", 4), ("balanced", 16), ("best", 32)):
+    for preset, images in (("fast", 4), ("balanced", 8), ("best", 16), ("best-0.1", 32)):
         features = PRESETS[preset].features
         need = device_need(features, (518, 518), VITS14, batch=MOST, rows=64)
         assert need.batch == images * image_bytes(1370, 384, 518**2, "fp32")

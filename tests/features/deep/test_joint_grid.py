@@ -17,7 +17,10 @@ from hrvol.recipe.specs import DeepSpec
 
 PATCH = 14
 
-SPECS = {name: PRESETS[name].features.deep for name in ("fast", "balanced", "best", "paper", "cas-paper")} | {
+SPECS = {
+    name: PRESETS[name].features.deep
+    for name in ("fast-0.1", "balanced-0.1", "best-0.1", "paper", "cas-paper")
+} | {
     "shifts that wrap around, bilinear": DeepSpec(stride=4, shifts=(1, 2), placement="stretch"),
     "shifts in a margin": DeepSpec(offsets=2, shifts=(1, 3), flips=True),
     "four offsets": DeepSpec(offsets=4, flips=True, rotations=True),
@@ -90,7 +93,7 @@ def test_sums_are_those_of_the_views_one_by_one(name, data):
     assert torch.equal(again, part)
 
 
-@pytest.mark.parametrize("name", ["fast", "balanced", "best", "paper", "cas-paper"])
+@pytest.mark.parametrize("name", ["fast-0.1", "balanced-0.1", "best-0.1", "paper", "cas-paper"])
 def test_sums_of_presets_are_those_of_the_views_to_a_millionth(name):
     spec, shape = SPECS[name], (100, 90)
     layout, views, grids = tokens_of(spec, shape, channels=16)
@@ -102,14 +105,14 @@ def test_sums_of_presets_are_those_of_the_views_to_a_millionth(name):
 def test_knots_at_the_size_of_a_tile():
     """As many as tokens of all views, or fewer: what is kept of a tile does not grow."""
     found = {}
-    for name in ("fast", "balanced", "best"):
+    for name in ("fast-0.1", "balanced-0.1", "best-0.1"):
         spec = SPECS[name]
         found[name] = joint_grid(layout_of(PATCH, spec, (518, 518)), views_of(spec)).knots
-    assert found == {"fast": (74, 74), "balanced": (148, 148), "best": (148, 148)}
+    assert found == {"fast-0.1": (74, 74), "balanced-0.1": (148, 148), "best-0.1": (148, 148)}
 
 
 def test_a_region_keeps_only_the_knots_that_its_pixels_need():
-    spec = SPECS["balanced"]
+    spec = SPECS["balanced-0.1"]
     layout, views, grids = tokens_of(spec, (100, 90))
     joint = joint_grid(layout, views)
     tokens = joint.add_up(grids, slice(40, 50), slice(3, 4))
@@ -127,7 +130,7 @@ def test_a_region_keeps_only_the_knots_that_its_pixels_need():
 
 
 def test_single_pixels_have_the_bits_of_the_whole_image():
-    spec = SPECS["best"]
+    spec = SPECS["best-0.1"]
     layout, views, grids = tokens_of(spec, (61, 47), channels=37)
     tokens = joint_grid(layout, views).add_up(grids)
     whole = spread_jointly(tokens, (61, 47))
@@ -137,7 +140,7 @@ def test_single_pixels_have_the_bits_of_the_whole_image():
     assert tokens.nbytes == tokens.grid.numel() * 4
 
 
-@pytest.mark.parametrize("name", ["balanced", "paper"])
+@pytest.mark.parametrize("name", ["balanced-0.1", "paper"])
 def test_linear_maps_of_tokens_before_and_after_the_sum(name):
     """K logits made of tokens, features mapped at the knots, and features mapped at pixels agree."""
     spec, shape = SPECS[name], (45, 52)
@@ -153,7 +156,7 @@ def test_linear_maps_of_tokens_before_and_after_the_sum(name):
 
 
 def test_a_stripe_may_be_some_columns_of_a_wider_matrix():
-    spec, shape = SPECS["balanced"], (40, 41)
+    spec, shape = SPECS["balanced-0.1"], (40, 41)
     layout, views, grids = tokens_of(spec, shape, channels=5)
     features = torch.zeros(*shape, 8)
     joint_grid(layout, views).add_up(grids).spread(slice(None), slice(None), features[:, :, 2:7])
@@ -163,7 +166,7 @@ def test_a_stripe_may_be_some_columns_of_a_wider_matrix():
 
 
 def test_sums_agree_however_many_rows_are_added_up_at_once(monkeypatch):
-    spec = SPECS["best"]
+    spec = SPECS["best-0.1"]
     layout, views, grids = tokens_of(spec, (64, 50))
     joint = joint_grid(layout, views)
     expected = joint.add_up(grids).grid
@@ -173,7 +176,7 @@ def test_sums_agree_however_many_rows_are_added_up_at_once(monkeypatch):
 
 
 def test_tokens_are_not_changed():
-    spec = SPECS["fast"]
+    spec = SPECS["fast-0.1"]
     layout, views, grids = tokens_of(spec, (40, 40))
     before = [grid.clone() for grid in grids]
     joint_grid(layout, views).add_up(grids)
@@ -181,7 +184,7 @@ def test_tokens_are_not_changed():
 
 
 def test_views_must_match():
-    spec = SPECS["balanced"]
+    spec = SPECS["balanced-0.1"]
     layout, views, grids = tokens_of(spec, (40, 40))
     with pytest.raises(ValueError, match="found the tokens of 3 views, expected 4"):
         joint_grid(layout, views).add_up(grids[:3])
@@ -204,7 +207,7 @@ def test_a_single_view_is_interpolated_as_by_numpy(tokens, pixels, start, mirror
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", ["balanced", "best", "paper"])
+@pytest.mark.parametrize("name", ["balanced-0.1", "best-0.1", "paper"])
 def test_a_gpu_has_the_sums_of_the_cpu(name):
     spec, shape = SPECS[name], (120, 130)
     layout, views, grids = tokens_of(spec, shape, channels=64)

@@ -43,7 +43,7 @@ def test_single_pixels_have_the_bits_of_the_whole_image(backbone, image, spec):
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_views_that_are_added_up_are_those_one_by_one(backbone, image, spec):
     layout = layout_of(backbone.patch, spec, (75, 93))
-    views = [grids["features"] for grids in _grids(backbone, image, spec, layout, None, False, 4)]
+    views = [grids["features"] for grids in _grids(backbone, image, spec, None, False, 4)]
     expected = torch.empty(75, 93, 384)
     grouped(views, spec, layout).spread(slice(0, 75), slice(0, 93), expected)
     found = upsample(backbone, image, spec).features.permute(1, 2, 0)

@@ -7,12 +7,12 @@ import pytest
 import zarr
 from student_data import CUBIC, FLAT, KINDS, grey, student, student_model
 
-import hrvol.segment.student.backend as backend_module
+import hrvol.backend as backend_module
+from hrvol.backend import choose_backend
 from hrvol.cli import main
 from hrvol.errors import DeviceError, OtherRunError, UsageError
 from hrvol.run.segment import segment_volume
 from hrvol.segment.model.model import save_model
-from hrvol.segment.student.backend import choose_backend
 from hrvol.segment.student.runner import StudentRunner
 from hrvol.segment.student.spec import StudentSpec
 

@@ -1,4 +1,4 @@
-"""Choose the library that computes a student's network.
+"""Choose the library that computes networks on the CPU: students, and the backbone of deep features.
 
 The driver chooses once. Workers never choose: a worker that lacks the library of the run raises an error
 instead of taking another one, whose labels may differ.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
+from typing import Any
 
 from hrvol.errors import DeviceError, UsageError
 
@@ -94,7 +96,35 @@ def backend_versions(backend: str) -> dict[str, str]:
     return {} if backend == TORCH else {_PACKAGE: version(_PACKAGE)}
 
 
-def _bfloat16() -> bool:
-    from hrvol.segment.student.openvino_network import has_bfloat16
+def compiled(model: Any, backend: str) -> Any:
+    """Return an OpenVINO model compiled for one thread of the CPU.
 
-    return has_bfloat16()
+    A thread computes on one core and is not bound to it: other threads and processes have the others. So the
+    bits of its results do not depend on the number of cores.
+
+    Parameters
+    ----------
+    model
+        An ``openvino.Model``.
+    backend
+        ``openvino`` or ``openvino-bf16``.
+    """
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if backend == BFLOAT16 else "f32",
+        "INFERENCE_NUM_THREADS": 1,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+    }
+    return _core().compile_model(model, "CPU", settings)
+
+
+def _bfloat16() -> bool:
+    """Return whether OpenVINO multiplies bfloat16 numbers on this processor."""
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@cache
+def _core() -> Any:
+    from openvino import Core
+
+    return Core()
