@@ -8,7 +8,7 @@ from pathlib import Path
 from hrvol.features.weights.source import WeightsSource
 from hrvol.interactive.tile_cache import MOST_BYTES
 
-MEMORY = 2**29
+MEMORY = 3 * 2**27
 """Bytes of features in memory; more where a view needs more."""
 
 
