@@ -144,7 +144,7 @@ def _predicted(model: PixelClassifier, features: NDArray[np.float32]) -> NDArray
 def render(found: Mapping[str, Any], args: argparse.Namespace) -> str:
     """Return the page of results."""
     lines = ["# What computes the network on CPUs", "", "Made by", "", "```"]
-    lines += ["python -m benchmarks.studies.backbones", "```", ""]
+    lines += [f"python -m benchmarks.studies.backbones --datasets {' '.join(found)}", "```", ""]
     lines += [f"Machine: {describe_machine(1)}.", "", " ".join((__doc__ or "").split("\n\n")[1].split()), ""]
     rows: list[list[str]] = []
     changes: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--datasets", nargs="*", choices=ALL, default=list(ALL), metavar="NAME", help=f"of {', '.join(ALL)}")
     add("--seeds", nargs="*", type=int, default=list(range(5)), help="of the drawings")
-    add("--preset", default="balanced")
+    add("--preset", default="balanced-0.1")
     add("--planes", type=int, default=2, help="compared at most")
     add("-o", "--output", type=Path, default=OUTPUT)
     return parser

@@ -3,8 +3,8 @@
 Hybrid features and the default classifier, trained on strokes of some planes, are compared with the truth of
 whole other planes (every third row and column). On ``tcells`` images with strokes are left out in turn and
 their strokes are the truth; of ``superalloy`` and ``nanoparticles`` there is one image with strokes and truth
-each. The network is computed by the fastest backend that is installed. Figures are kept as JSON beside the
-page, and are not measured again.
+each. Crops of more data sets are in ``benchmarks.quality.presets``. The network is computed by the fastest
+backend that is installed. Figures are kept as JSON beside the page, and are not measured again.
 """
 
 from __future__ import annotations
@@ -168,10 +168,11 @@ def _human(name: str) -> Drawn:
 
 def render(found: Mapping[str, Any]) -> str:
     """Return the page of results."""
-    lines = ["# Woven views", "", "Made by", "", "```", "python -m benchmarks.studies.woven", "```", ""]
+    names = list(dict.fromkeys(key.split(" | ")[0] for key in found))
+    command = f"python -m benchmarks.studies.woven --datasets {' '.join(names)}"
+    lines = ["# Woven views", "", "Made by", "", "```", command, "```", ""]
     lines += [f"Machine: {describe_machine(1)}; network: {choose_backend('auto', 'cpu').name}.", ""]
     lines += [" ".join((__doc__ or "").split("\n\n")[1].split()), ""]
-    names = list(dict.fromkeys(key.split(" | ")[0] for key in found))
     ways = [way for way in WAYS if any(f"{name} | {way}" in found for name in names)]
     rows = []
     for name in names:

@@ -225,7 +225,8 @@ def _presets() -> dict[str, Recipe]:
         "best-0.1": _with(MIRRORED.model_copy(update={"rotations": True})),
         "paper": Recipe(features=FeatureSpec(deep=paper_deep), classifier=paper_forest),
         "classical": Recipe(features=FeatureSpec(kind="classical")),
-        "deep": Recipe(features=FeatureSpec(kind="deep", deep=BALANCED)),
+        # Woven, deep features alone lose small precipitates (super1 in benchmarks/quality/presets.md).
+        "deep": Recipe(features=FeatureSpec(kind="deep", deep=MIRRORED)),
         # The paper describes cosine distances; its code uses Euclidean distances of unit vectors.
         "cas": Recipe(
             features=FeatureSpec(kind="deep", deep=DeepSpec(block=CLUSTER_BLOCK, offsets=2, flips=True)),
@@ -259,7 +260,7 @@ SUMMARIES: dict[str, str] = {
     "best-0.1": "best of version 0.1: quarter turns, too, 32 passes",
     "paper": "published settings: tokens 4 px apart, 17 passes, a forest; slow",
     "classical": "filters only: needs no network",
-    "deep": "as balanced, without filters",
+    "deep": "as balanced-0.1, without filters",
     "cas": "classes without strokes, for images of one tile",
     "cas-volume": "classes without strokes, for larger images and volumes",
     "cas-paper": "classes without strokes, published settings; slow",
