@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from hrvol.classes import ClassInfo
 from hrvol.errors import InputError
-from hrvol.run.ledger import LedgerState, entries
+from hrvol.run.ledger_totals import ledger_totals
 from hrvol.run.provenance import read_attributes, run_grid
 from hrvol.volume.storage.location import Location
 from hrvol.volume.volume import class_info, open_labels
@@ -94,7 +93,7 @@ def class_volumes(
         raise InputError(f"{location}: found labels without classes, expected an output of hrvol segment")
     counts: Mapping[int, int]
     if attributes.summary is None:
-        counts = _counted(location, len(run_grid(attributes, location)[0]))
+        counts = ledger_totals(location, len(run_grid(attributes, location)[0])).counts
     else:  # labels of an image keep no ledger; a fraction times the voxels is a whole number
         summary = attributes.summary
         names = {info.name: info.value for info in infos}
@@ -112,18 +111,6 @@ def class_volumes(
         number = counts.get(info.value, 0)
         rows.append(ClassVolume(info, number, number / max(total, 1), number * size * factor))
     return ClassVolumes(tuple(rows), total, unit, labels.ndim)
-
-
-def _counted(location: Location, blocks: int) -> Mapping[int, int]:
-    """Return the voxels of each class, added up over the latest entries of finished blocks."""
-    state, counts = LedgerState(blocks), Counter[int]()
-    for entry in entries(location):
-        state.take(entry)
-    for entry in entries(location):
-        if state.current(entry):
-            for value, number in entry["counts"].items():
-                counts[int(value)] += number
-    return counts
 
 
 def _readable(unit: str | None, ndim: int, most: float) -> tuple[str | None, float]:

@@ -1,0 +1,261 @@
+"""Make the pictures of a report: slices along the axes, planes of a slider, a montage, surfaces, the worst plane."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrvol.analysis.sizes import VoxelGrid
+from hrvol.classes import ClassInfo
+from hrvol.figures.slices import (
+    bar_of,
+    class_layer,
+    encoded,
+    grey_picture,
+    heat_picture,
+    montage,
+    over,
+    picture_size,
+    resized,
+    with_bar,
+)
+from hrvol.figures.surfaces import draw_surfaces
+from hrvol.report.planes import coarse_labels
+from hrvol.report.view import View, positions
+from hrvol.volume.grid.tiling import Box, intersection
+from hrvol.volume.units import metres
+
+MOST_PLANES, FEWEST_PLANES = 24, 6
+"""Planes of the slider."""
+
+ALL_VOXELS = 2**30
+"""Most voxels that are decoded for all planes of the slider, about."""
+
+SURFACE_VOXELS = 2**21
+"""Most voxels of the labels whose surfaces are drawn."""
+
+_OPACITY = 0.55
+
+_TILES, _TILE = 12, 220  # of the montage, and pixels of their longer side
+
+_MOST_SURFACE = (
+    0.5  # share of the voxels that the classes have together whose surfaces are drawn, if not chosen
+)
+
+_AXES = "zyx"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture of a page.
+
+    Attributes
+    ----------
+    data
+        A data URL.
+    width, height
+        In pixels.
+    alt
+        What it shows.
+    """
+
+    data: str = field(repr=False)
+    width: int
+    height: int
+    alt: str
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A slice of a volume: grey values, and the classes to be laid over them.
+
+    Attributes
+    ----------
+    title
+        Such as ``z = 24``.
+    grey
+        Grey values with a scale bar; black with one where there are none.
+    classes
+        The classes, transparent where there is none.
+    bar
+        Length of the scale bar in words.
+    """
+
+    title: str
+    grey: Image
+    classes: Image
+    bar: str
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What is drawn: labels and grey values of one box.
+
+    Attributes
+    ----------
+    labels, grey
+        The same box; ``None``: no grey values.
+    classes
+        Of the labels.
+    window
+        Grey values that are black and white.
+    """
+
+    labels: View
+    grey: View | None
+    classes: tuple[ClassInfo, ...]
+    window: tuple[float, float]
+
+    @property
+    def unit_metres(self) -> float | None:
+        """Length of the unit in metres; ``None``: lengths are in voxels."""
+        grid = VoxelGrid.of(self.labels.levels[0])
+        return None if grid.unit is None else metres(grid.unit)
+
+    def lengths(self, box: Box) -> tuple[float, float, float]:
+        """Return the sides (z, y, x) of a box in units of length; in voxels without one."""
+        size = VoxelGrid.of(self.labels.levels[0]).voxel_size
+        z, y, x = ((span.stop - span.start) * side for span, side in zip(box, size, strict=True))
+        return z, y, x
+
+    def affordable(self, axis: int) -> tuple[View, View | None]:
+        """Return the views, cropped such that a plane across an axis is not too costly in any of them."""
+        box = self.labels.affordable(axis)
+        if self.grey is not None:
+            box = intersection(box, self.grey.affordable(axis)) or box
+        labels = View(self.labels.levels, box)
+        return labels, None if self.grey is None else View(self.grey.levels, box, averaged=True)
+
+    def pixels(self, axis: int, position: int) -> tuple[NDArray[np.uint8], NDArray[Any], float, bool]:
+        """Return grey values and labels of a plane as pictures of one size, its width, and whether it is cropped."""
+        labels, grey = self.affordable(axis)
+        sides = [length for number, length in enumerate(self.lengths(labels.box)) if number != axis]
+        size = picture_size(*sides)
+        classes = resized(labels.plane(axis, position), size)
+        if grey is None:
+            shown = np.zeros(size, np.uint8)
+        else:
+            shown = grey_picture(resized(grey.plane(axis, position), size), self.window)
+        return shown, classes, sides[1], labels.box != self.labels.box
+
+
+def slice_of(scene: Scene, axis: int, position: int) -> Slice:
+    """Return the slice across an axis at a voxel."""
+    grey, labels, width, cropped = scene.pixels(axis, position)
+    share, bar = bar_of(width, scene.unit_metres)
+    with_scale = with_bar(grey, share, bar)
+    padded = np.zeros(with_scale.shape[:2], labels.dtype)  # a bar below a low picture
+    padded[: labels.shape[0], : labels.shape[1]] = labels
+    where = f"{_AXES[axis]} = {position}" + (", a part around the middle" if cropped else "")
+    names = "".join(name for number, name in enumerate(_AXES) if number != axis)[::-1]
+    kind = "Grey values" if scene.grey is not None else "Scale bar"
+    return Slice(
+        f"{names}, {where}",
+        image_of(encoded(with_scale), with_scale, f"{kind} of the {names} slice at {where}; scale bar {bar}"),
+        image_of(class_layer(padded, scene.classes), padded, f"Classes of the same slice, {where}"),
+        bar,
+    )
+
+
+def orthogonal(scene: Scene) -> list[Slice]:
+    """Return the slices through the middle of the box across each axis with more than one voxel."""
+    box = scene.labels.box
+    shape = scene.labels.levels[0].shape
+    middles = [(span.start + span.stop) // 2 for span in box]
+    across = [axis for axis in range(3) if axis == 0 or (shape[0] > 1 and box[0].stop - box[0].start > 1)]
+    return [slice_of(scene, axis, middles[axis]) for axis in across]
+
+
+def slider_positions(scene: Scene) -> list[int]:
+    """Return the planes of the slider: as many as are not too costly."""
+    labels, grey = scene.affordable(0)
+    cost = max(view.cost(0) for view in (labels, grey) if view is not None)
+    return positions(labels.box[0], min(MOST_PLANES, max(FEWEST_PLANES, ALL_VOXELS // cost)))
+
+
+def montage_of(scene: Scene, planes: Sequence[int]) -> Image:
+    """Return some planes with their classes side by side."""
+    step = max(1, -(-len(planes) // _TILES))
+    shown = list(planes)[step // 2 :: step]
+    tiles = []
+    for position in shown:
+        grey, labels, _, _ = scene.pixels(0, position)
+        size = picture_size(*grey.shape, side=_TILE)
+        opacity = _OPACITY if scene.grey is not None else 1.0
+        tiles.append(over(resized(grey, size), resized(labels, size), scene.classes, opacity))
+    sheet = montage(tiles, min(4, len(tiles)))
+    return image_of(
+        encoded(sheet), sheet, f"Planes {', '.join(map(str, shown))} with their classes, row by row"
+    )
+
+
+def surface_classes(
+    classes: Sequence[ClassInfo], fractions: Sequence[float], chosen: Sequence[str]
+) -> tuple[ClassInfo, ...]:
+    """Return the classes whose surfaces are drawn: those chosen, or the rarest that fill less than half."""
+    if chosen:
+        return tuple(info for info in classes if info.name in chosen or str(info.value) in chosen)
+    order = sorted(
+        (share, info.value, info) for share, info in zip(fractions, classes, strict=True) if share > 0
+    )
+    found, total = [], 0.0
+    for share, _, info in order:
+        total += share
+        if found and total > _MOST_SURFACE:
+            break
+        found.append(info)
+    return tuple(found[:6])
+
+
+def surface_of(scene: Scene, classes: Sequence[ClassInfo]) -> Image | None:
+    """Return the surfaces of classes in 3D; ``None`` for images and where nothing is small enough to be read."""
+    box = scene.labels.box
+    if min(span.stop - span.start for span in box) < 2 or not classes:
+        return None
+    found = coarse_labels(scene.labels, SURFACE_VOXELS)
+    if found is None or min(found[0].shape) < 2:
+        return None
+    labels, spacing = found
+    if VoxelGrid.of(scene.labels.levels[0]).unit is None:
+        z, y, x = ((span.stop - span.start) / side for span, side in zip(box, labels.shape, strict=True))
+        spacing = (z, y, x)
+    picture = draw_surfaces(labels, {info.value: info.colour for info in classes}, spacing)
+    if picture is None:
+        return None
+    names = ", ".join(info.name for info in classes)
+    return image_of(encoded(picture), picture, f"Surfaces of {names} in 3D, seen from above")
+
+
+def doubtful_plane(scene: Scene, uncertainty: View, position: int) -> Image:
+    """Return a plane as grey values, with its classes, and its uncertainty as heat, side by side."""
+    grey, labels, width, _ = scene.pixels(0, position)
+    box = scene.affordable(0)[0].box
+    heat = heat_picture(
+        resized(View(uncertainty.levels, box, averaged=True).plane(0, position), grey.shape[:2])
+    )
+    share, bar = bar_of(width, scene.unit_metres)
+    opacity = _OPACITY if scene.grey is not None else 1.0
+    parts = [over(grey, labels, scene.classes, opacity), heat]
+    parts = [np.repeat(grey[..., None], 3, axis=-1), *parts] if scene.grey is not None else parts
+    parts[0] = with_bar(parts[0], share, bar)
+    height = parts[0].shape[0]
+    parts[1:] = [np.pad(part, ((0, height - part.shape[0]), (0, 0), (0, 0))) for part in parts[1:]]
+    sheet = montage(parts, len(parts))
+    first = "grey values, " if scene.grey is not None else ""
+    return image_of(
+        encoded(sheet),
+        sheet,
+        f"Plane {position}: {first}classes, uncertainty (bright: uncertain); scale bar {bar}",
+    )
+
+
+def image_of(file: tuple[str, bytes], picture: NDArray[Any], alt: str) -> Image:
+    """Return a picture of a page."""
+    kind, data = file
+    text = base64.b64encode(data).decode("ascii")
+    return Image(f"data:{kind};base64,{text}", picture.shape[1], picture.shape[0], alt)
