@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hrvol.figures.svg import inline_svg, new_figure
 
-WIDTH, HEIGHT = 7.0, 3.0
+WIDTH, HEIGHT = 5.4, 2.7
 """Inches of a chart."""
 
 _DASHES = ("-", "--", "-.", ":")  # so that curves differ without colour, too
@@ -94,8 +94,8 @@ def draw_curves(
         axes.axvline(position, color="black", linewidth=0.8, linestyle=":")
     if percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_ylim(bottom=0)
-    _finish(axes, *axes_names)
+    heights = [curve.values if curve.high is None else curve.high for curve in curves]
+    _finish(axes, axes_names, np.concatenate(heights))
     return inline_svg(figure, name, label)
 
 
@@ -133,17 +133,18 @@ def draw_sizes(
         axes.stairs(values, edges, color=_colour(colour), linestyle=dash_of(number), linewidth=1.8)
     axes.set_xscale("log")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_ylim(bottom=0)
-    _finish(axes, *axes_names)
+    _finish(axes, axes_names, np.concatenate(shares))
     return inline_svg(figure, name, label)
 
 
-def _finish(axes: Axes, horizontal: str, vertical: str) -> None:
+def _finish(axes: Axes, names: tuple[str, str], values: NDArray[np.float64]) -> None:
+    finite = values[np.isfinite(values)]
+    axes.set_ylim(0, 1.08 * float(finite.max(initial=0.0)) or 1.0)
     axes.patch.set_visible(False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#808080", alpha=0.35, linewidth=0.6)
-    axes.set_xlabel(horizontal)
-    axes.set_ylabel(vertical)
+    axes.set_xlabel(names[0])
+    axes.set_ylabel(names[1])
 
 
 def _colour(colour: Colour | None) -> tuple[float, ...] | str:

@@ -43,19 +43,23 @@ def resized(plane: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
         np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.intp), old - 1)
         for new, old in zip(size, plane.shape[:2], strict=True)
     )
-    return plane[rows][:, columns]
+    picture: NDArray[Any] = plane[rows][:, columns]
+    return picture
 
 
 def grey_picture(plane: NDArray[Any], window: tuple[float, float]) -> NDArray[np.uint8]:
     """Return a plane (Y, X) of grey values as uint8, the window from black to white."""
     low, high = window
     unit = (plane.astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1e-12))
-    return np.rint(255 * np.clip(np.nan_to_num(unit), 0, 1)).astype(np.uint8)
+    picture: NDArray[np.uint8] = np.rint(255 * np.clip(np.nan_to_num(unit), 0, 1)).astype(np.uint8)
+    return picture
 
 
 def heat_picture(plane: NDArray[Any]) -> NDArray[np.uint8]:
     """Return a plane (Y, X) of values in 0..255 in the colours of heat, uint8 (Y, X, 3)."""
-    return np.rint(255 * colormaps["magma"](plane.astype(np.uint8))[..., :3]).astype(np.uint8)
+    colours = np.asarray(colormaps["magma"](plane.astype(np.uint8)))[..., :3]
+    picture: NDArray[np.uint8] = np.rint(255 * colours).astype(np.uint8)
+    return picture
 
 
 def over(
@@ -101,30 +105,46 @@ def _round_length(most: float) -> float:
     return max(step for step in (1, 2, 5) if step * power <= most * (1 + 1e-9)) * power
 
 
-def with_bar(picture: NDArray[np.uint8], share: float, text: str) -> NDArray[np.uint8]:
-    """Return a picture (Y, X) or (Y, X, 3) with a scale bar in its lower left corner.
+def with_bar(
+    picture: NDArray[np.uint8], share: float, text: str
+) -> tuple[NDArray[np.uint8], tuple[slice, slice]]:
+    """Draw a scale bar on black into the lower left corner of a picture.
 
-    Pictures that are too low for it get it below, on black.
+    Pictures that are too low for it get it below.
+
+    Parameters
+    ----------
+    picture
+        ``(Y, X)`` or ``(Y, X, 3)``.
+    share
+        Share of the width that the bar takes, in 0..1.
+    text
+        Its length in words.
+
+    Returns
+    -------
+    tuple
+        The picture, and the pixels (y, x) of its corner with the bar.
     """
     image = Image.fromarray(picture)
     file = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # Pillow's own has no µ
     font = ImageFont.truetype(file, max(12, round(0.034 * max(image.size))))
-    _, _, wide, high = font.getbbox(text)
     margin, thick = max(4, image.width // 50), max(3, image.width // 140)
-    needed = round(high + thick + 3 * margin)
+    _, _, wide, high = (round(side) for side in font.getbbox(text))
+    needed = high + thick + 3 * margin
     if image.height < 3 * needed:
         taller = Image.new(image.mode, (image.width, image.height + needed))
         taller.paste(image, (0, 0))
         image = taller
-    length = max(1, round(share * picture.shape[1]))
-    draw = ImageDraw.Draw(image, "RGB" if image.mode == "RGB" else "L")
+    length = max(1, min(round(share * image.width), image.width - margin))
     white, black = ((255,) * 3, (0,) * 3) if image.mode == "RGB" else (255, 0)
+    top, right = image.height - needed, min(max(length, wide) + 2 * margin, image.width)
     bottom = image.height - margin
-    wide = min(max(length, wide), image.width - 2 * margin)
-    draw.rectangle((0, bottom - needed + margin, wide + 2 * margin, image.height), fill=black)
-    draw.rectangle((margin, bottom - thick, min(margin + length, image.width) - 1, bottom - 1), fill=white)
-    draw.text((margin, bottom - thick - margin - high), text, fill=white, font=font)
-    return np.asarray(image)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, top, right - 1, image.height), fill=black)
+    draw.rectangle((margin, bottom - thick, margin + length - 1, bottom - 1), fill=white)
+    draw.text((margin, top + margin), text, fill=white, font=font, anchor="lt")
+    return np.asarray(image), (slice(top, image.height), slice(0, right))
 
 
 def montage(pictures: Sequence[NDArray[np.uint8]], columns: int, gap: int = 4) -> NDArray[np.uint8]:

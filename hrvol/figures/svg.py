@@ -1,8 +1,8 @@
 """Turn matplotlib figures into SVG that stands inside of an HTML page.
 
-Such a page may forbid styles in elements, is read on light and on dark ground, and holds several figures whose
-names must not meet. So styles become attributes, black becomes the colour of the page's text, and of the names
-only those that are referred to are kept, with a prefix.
+Such a page may forbid styles in elements, is read on light and on dark ground, and holds several figures
+whose names must not meet. So styles become attributes, black becomes the colour of the page's text, and of
+the names only those that are referred to are kept, with a prefix.
 """
 
 from __future__ import annotations

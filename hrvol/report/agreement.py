@@ -129,8 +129,9 @@ def cluster_section(facts: Facts) -> dict[str, Any] | None:
     ]
     count, distance = found.get("count"), _number(found.get("semantic_distance"))
     columns = ["class", "share of the samples", "attention density", "foreground"]
+    number = str(count) if isinstance(count, int) else "-"
     return {
-        "text": f"{count if isinstance(count, int) else '-'} clusters were merged by a distance of {distance}.",
+        "text": f"{number} clusters were merged up to a distance of {distance}.",
         "table": PageTable("Classes by the attention of the network", columns, rows),
         "values": dict(found),
     }

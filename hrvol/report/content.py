@@ -66,7 +66,8 @@ def summary_text(facts: Facts) -> str:
         "" if facts.totals is None or not facts.totals.last else f"; last block {moment(facts.totals.last)}"
     )
     kind = "voxels" if finest.ndim == 3 else "pixels"
-    return f"{count(voxels)} labelled {kind} of {shape}, {classes} class{'' if classes == 1 else 'es'}, {share}{when}."
+    several = "" if classes == 1 else "es"
+    return f"{count(voxels)} labelled {kind} of {shape}, {classes} class{several}, {share}{when}."
 
 
 def warnings_of(facts: Facts) -> list[str]:
@@ -165,8 +166,8 @@ def plane_section(facts: Facts, shares: PlaneShares | None) -> Section | None:
     note = "Fraction of each class in each plane."
     if shares.level:
         note = (
-            f"Fraction of each class in each plane, at resolution level {shares.level}, where a voxel has the most"
-            " frequent class of the finer ones: structures that are thinner than its voxels count less."
+            f"Fraction of each class in each plane, at resolution level {shares.level}, where a voxel has the"
+            " most frequent class of the finer ones: structures thinner than its voxels count less."
         )
     values = {
         "level": shares.level,
@@ -196,8 +197,8 @@ def doubt_section(facts: Facts, doubt: PlaneDoubt, highest: Sequence[int]) -> Se
     level = f", at resolution level {doubt.level}" if doubt.level else ""
     return Section(
         text=(
-            f"The mean uncertainty is {percent(doubt.mean, 1)} (entropy of the probabilities: 0 where they are"
-            " certain, 100 % where all classes are equally likely)."
+            f"The mean uncertainty is {percent(doubt.mean, 1)} (entropy of the probabilities: 0 where they"
+            " are certain, 100 % where all classes are equally likely)."
         ),
         note=f"Mean uncertainty in each plane{level}. Lines: the planes of the table.",
         chart=chart,

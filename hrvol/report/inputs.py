@@ -1,4 +1,4 @@
-"""Find the grey volume and the model of an output: those given, or those that it records, if they are the same.
+"""Find the grey volume and the model of an output: those given, or those recorded if they are the same.
 
 What an output records may come from anybody: only files on this machine are tried, and they count only if
 their checksums are those recorded.
@@ -52,7 +52,7 @@ def find_grey(
         return found, ""
     recorded = facts.attributes.get("input")
     source = recorded.get("source") if isinstance(recorded, Mapping) else None
-    if not isinstance(source, str) or is_url(source):
+    if recorded is None or not isinstance(source, str) or is_url(source):
         return None, "the input is no file on this machine; give it with --volume"
     try:
         if not Path(split_inside(source)[0]).exists():

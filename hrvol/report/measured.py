@@ -181,7 +181,7 @@ def read_sizes(table: Path) -> tuple[tuple[Sizes, ...], str]:
 
 
 def distribution(sizes: Sequence[Sizes]) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
-    """Return the bins of diameters, evenly spaced on a logarithmic axis, and the share of each class in them."""
+    """Return bins of diameters, evenly spaced on a logarithmic axis, and the share of each class in them."""
     low = min(float(one.diameters[0]) for one in sizes)
     high = max(float(one.diameters[-1]) for one in sizes)
     if high <= low * 1.001:  # components of one size

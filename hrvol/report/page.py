@@ -1,4 +1,4 @@
-"""Write a report as one HTML page that loads nothing from elsewhere, in any browser, with or without scripts."""
+"""Write a report as one HTML page that loads nothing from elsewhere, and works without scripts, too."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ COUNTED_VOXELS = 2**28
 
 _AT_ONCE = 2**26  # voxels that are read at once, about
 
-_APART = 20  # planes that are suggested are as far from each other as this part of the volume, at least
+_APART = 12  # planes that are suggested are as far from each other as this part of the volume, at least
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Make the pictures of a report: slices along the axes, planes of a slider, a montage, surfaces, the worst plane."""
+"""Make the pictures of a report: slices along the axes, a slider, a montage, surfaces, the worst plane."""
 
 from __future__ import annotations
 
@@ -132,10 +132,10 @@ class Scene:
         return labels, None if self.grey is None else View(self.grey.levels, box, averaged=True)
 
     def pixels(self, axis: int, position: int) -> tuple[NDArray[np.uint8], NDArray[Any], float, bool]:
-        """Return grey values and labels of a plane as pictures of one size, its width, and whether it is cropped."""
+        """Return grey values and labels of a plane in one size, its width, and whether it is cropped."""
         labels, grey = self.affordable(axis)
         sides = [length for number, length in enumerate(self.lengths(labels.box)) if number != axis]
-        size = picture_size(*sides)
+        size = picture_size(sides[0], sides[1])
         classes = resized(labels.plane(axis, position), size)
         if grey is None:
             shown = np.zeros(size, np.uint8)
@@ -148,9 +148,10 @@ def slice_of(scene: Scene, axis: int, position: int) -> Slice:
     """Return the slice across an axis at a voxel."""
     grey, labels, width, cropped = scene.pixels(axis, position)
     share, bar = bar_of(width, scene.unit_metres)
-    with_scale = with_bar(grey, share, bar)
+    with_scale, corner = with_bar(grey, share, bar)
     padded = np.zeros(with_scale.shape[:2], labels.dtype)  # a bar below a low picture
     padded[: labels.shape[0], : labels.shape[1]] = labels
+    padded[corner] = 0
     where = f"{_AXES[axis]} = {position}" + (", a part around the middle" if cropped else "")
     names = "".join(name for number, name in enumerate(_AXES) if number != axis)[::-1]
     kind = "Grey values" if scene.grey is not None else "Scale bar"
@@ -185,7 +186,7 @@ def montage_of(scene: Scene, planes: Sequence[int]) -> Image:
     tiles = []
     for position in shown:
         grey, labels, _, _ = scene.pixels(0, position)
-        size = picture_size(*grey.shape, side=_TILE)
+        size = picture_size(grey.shape[0], grey.shape[1], _TILE)
         opacity = _OPACITY if scene.grey is not None else 1.0
         tiles.append(over(resized(grey, size), resized(labels, size), scene.classes, opacity))
     sheet = montage(tiles, min(4, len(tiles)))
@@ -203,7 +204,8 @@ def surface_classes(
     order = sorted(
         (share, info.value, info) for share, info in zip(fractions, classes, strict=True) if share > 0
     )
-    found, total = [], 0.0
+    found: list[ClassInfo] = []
+    total = 0.0
     for share, _, info in order:
         total += share
         if found and total > _MOST_SURFACE:
@@ -213,7 +215,7 @@ def surface_classes(
 
 
 def surface_of(scene: Scene, classes: Sequence[ClassInfo]) -> Image | None:
-    """Return the surfaces of classes in 3D; ``None`` for images and where nothing is small enough to be read."""
+    """Return the surfaces of classes in 3D; ``None`` for images and where no level is small enough."""
     box = scene.labels.box
     if min(span.stop - span.start for span in box) < 2 or not classes:
         return None
@@ -242,7 +244,7 @@ def doubtful_plane(scene: Scene, uncertainty: View, position: int) -> Image:
     opacity = _OPACITY if scene.grey is not None else 1.0
     parts = [over(grey, labels, scene.classes, opacity), heat]
     parts = [np.repeat(grey[..., None], 3, axis=-1), *parts] if scene.grey is not None else parts
-    parts[0] = with_bar(parts[0], share, bar)
+    parts[0], _ = with_bar(parts[0], share, bar)
     height = parts[0].shape[0]
     parts[1:] = [np.pad(part, ((0, height - part.shape[0]), (0, 0), (0, 0))) for part in parts[1:]]
     sheet = montage(parts, len(parts))

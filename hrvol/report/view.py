@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,8 @@ class View:
             return picture[step // 2 :: step, step // 2 :: step]
         height, width = (side // step for side in picture.shape)
         cells = picture[: height * step, : width * step].reshape(height, step, width, step)
-        return cells.mean(axis=(1, 3), dtype=np.float32)
+        means: NDArray[Any] = cells.mean(axis=(1, 3), dtype=np.float32)
+        return means
 
 
 def scaled_box(box: Box, shape: Shape3, other: Shape3) -> Box:

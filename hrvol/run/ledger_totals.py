@@ -38,7 +38,7 @@ class LedgerTotals:
     state: LedgerState
     voxels: int = 0
     counts: Mapping[int, int] = field(default_factory=dict)
-    seams: SeamDisagreement = SeamDisagreement()
+    seams: SeamDisagreement = field(default_factory=SeamDisagreement)
     seconds: float = 0.0
     read: int = 0
     peak: int = 0
