@@ -11,12 +11,12 @@ from hrvol.cli.common.output import echo, echo_json, suggest_fresh
 from hrvol.cli.common.reading import reads
 
 if TYPE_CHECKING:
-    from hrvol.report.write_report import ReportOptions
+    from hrvol.report.options import ReportOptions
 
 
 def _report_options(**values: Any) -> ReportOptions:
     """Return the request of the command; its values by the names of the options."""
-    from hrvol.report.write_report import ReportOptions
+    from hrvol.report.options import ReportOptions
 
     return ReportOptions(**values)
 

@@ -66,11 +66,13 @@ def over(
     grey: NDArray[np.uint8], labels: NDArray[np.integer[Any]], classes: Sequence[ClassInfo], opacity: float
 ) -> NDArray[np.uint8]:
     """Return a grey picture (Y, X) with the colours of classes above it, uint8 (Y, X, 3)."""
-    picture = np.repeat(grey[..., None], 3, axis=-1).astype(np.float32)
-    for info in classes:
-        mask = labels == info.value
-        picture[mask] = (1 - opacity) * picture[mask] + opacity * np.asarray(info.colour, np.float32)
-    return np.rint(picture).astype(np.uint8)
+    numbers = _numbers(labels, classes)
+    colours = np.array([(0, 0, 0), *(info.colour for info in classes)], np.float32)
+    weight = np.where(numbers > 0, np.float32(opacity), np.float32(0))[..., None]
+    picture: NDArray[np.uint8] = np.rint((1 - weight) * grey[..., None] + weight * colours[numbers]).astype(
+        np.uint8
+    )
+    return picture
 
 
 def bar_of(width: float, unit_metres: float | None) -> tuple[float, str]:
@@ -175,13 +177,18 @@ def class_layer(labels: NDArray[np.integer[Any]], classes: Sequence[ClassInfo]) 
     Of more than :data:`MOST_PALETTE` classes the first are drawn.
     """
     shown = list(classes)[:MOST_PALETTE]
-    numbers = np.zeros(labels.shape, np.uint8)
-    palette = [0, 0, 0]
-    for number, info in enumerate(shown, start=1):
-        numbers[labels == info.value] = number
-        palette += info.colour
-    image = Image.fromarray(numbers).convert("P")
-    image.putpalette(palette)
+    palette = [level for info in shown for level in info.colour]
+    image = Image.fromarray(_numbers(labels, shown).astype(np.uint8)).convert("P")
+    image.putpalette([0, 0, 0, *palette])
     stream = io.BytesIO()
     image.save(stream, "PNG", transparency=0, optimize=True)
     return "image/png", stream.getvalue()
+
+
+def _numbers(labels: NDArray[np.integer[Any]], classes: Sequence[ClassInfo]) -> NDArray[np.intp]:
+    """Return the number of each pixel's class from 1, and 0 for values without a class."""
+    most = max((info.value for info in classes), default=0)
+    table = np.zeros(most + 2, np.intp)
+    table[[info.value for info in classes]] = np.arange(1, len(classes) + 1)
+    numbers: NDArray[np.intp] = table[np.clip(labels, 0, most + 1)]
+    return numbers

@@ -20,6 +20,10 @@ from hrvol.volume.units import SYMBOLS
 
 _MOST_ROWS = 50
 
+_MOST_CURVES = 12
+
+_MOST_VALUES = 100  # classes whose fractions along z are among the figures
+
 
 @dataclass(frozen=True)
 class PageTable:
@@ -157,9 +161,13 @@ def plane_section(facts: Facts, shares: PlaneShares | None) -> Section | None:
     if shares is None or len(shares.positions) < 2:
         return None
     positions, unit = _along_z(facts, shares.positions)
-    curves = [
-        Curve(shares.fractions[:, number], row.info.colour)
-        for number, row in enumerate(facts.classes.classes)
+    every = list(enumerate(facts.classes.classes))
+    most = sorted(every, key=lambda one: -one[1].voxels)[:_MOST_CURVES]
+    shown = [(number, row) for number, row in every if (number, row) in most]
+    curves = [Curve(shares.fractions[:, number], row.info.colour) for number, row in shown]
+    key = [
+        {"name": row.info.name, "colour": row.info.colour, "dash": dash_of(place)}
+        for place, (_, row) in enumerate(shown)
     ]
     label = "Fraction of each class in the planes along z"
     chart = draw_curves("planes", label, positions, curves, (f"z [{unit}]", "fraction"), percent=True)
@@ -169,14 +177,15 @@ def plane_section(facts: Facts, shares: PlaneShares | None) -> Section | None:
             f"Fraction of each class in each plane, at resolution level {shares.level}, where a voxel has the"
             " most frequent class of the finer ones: structures thinner than its voxels count less."
         )
+    if len(every) > len(shown):
+        note += f" The {len(shown)} most frequent of {len(every)} classes are shown."
+    kept = every if len(every) <= _MOST_VALUES else shown
     values = {
         "level": shares.level,
         "plane": shares.positions,
-        "fractions": {
-            row.info.name: shares.fractions[:, number] for number, row in enumerate(facts.classes.classes)
-        },
+        "fractions": {row.info.name: shares.fractions[:, number] for number, row in kept},
     }
-    return Section(note=note, chart=chart, values=values)
+    return Section(note=note, chart=chart, key=key, values=values)
 
 
 def doubt_section(facts: Facts, doubt: PlaneDoubt, highest: Sequence[int]) -> Section:

@@ -121,10 +121,10 @@ def command(facts: Facts) -> str:
     words += [f"--{name}" for name in ("probabilities", "uncertainty") if outputs.get(name) is True]
     if isinstance(made.get(FRACTIONS), Mapping):
         named = _mapping(made, FRACTIONS)
-        words += ["--fractions", ",".join(f"{_text(name)}={value}" for name, value in named.items())]
+        words += ["--fractions", ",".join(f"{_text(name)}={_text(value)}" for name, value in named.items())]
     else:
         for name, factor in _mapping(made, CLASS_WEIGHTS).items():
-            words += ["--class-weight", f"{_text(name)}={factor}"] if factor != 1 else []
+            words += ["--class-weight", f"{_text(name)}={_text(factor)}"] if factor != 1 else []
     if not facts.clustered and (name := _text(outputs.get("labels"))) not in ("", "hrvol"):
         words += ["--name", name]
     if beside := _text(_mapping(made, COMPANION).get("source")):
@@ -177,4 +177,4 @@ def _text(value: Any) -> str:
     """Return a value from a file as text to show; empty for ``None``."""
     if value is None:
         return ""
-    return f"{value:g}" if isinstance(value, float) else printable(str(value), _LONGEST)
+    return repr(value) if isinstance(value, float) else printable(str(value), _LONGEST)

@@ -21,6 +21,8 @@ from hrvol.volume.volume import Volume
 COUNTED_VOXELS = 2**28
 """Most voxels of labels that are counted."""
 
+_IN_CELLS = 2**31  # most voxels times classes that are counted in cells
+
 _AT_ONCE = 2**26  # voxels that are read at once, about
 
 _APART = 12  # planes that are suggested are as far from each other as this part of the volume, at least
@@ -107,19 +109,19 @@ def count_planes(
     if level is None:
         return None
     volume, box = view.levels[level], view.box_at(level)
-    every = level == 0
+    voxels = math.prod(box_shape(box))
+    every = level == 0 and voxels * len(classes) <= _IN_CELLS
     plan = plan_cells(volume.shape, VoxelGrid.of(volume).voxel_size, None)
-    cells = np.zeros((*plan.counts, len(classes)), np.int64)
+    cells = np.zeros((*plan.counts, len(classes)) if every else (0,), np.int64)
+    numbers = [info.value for info in classes]
     planes = np.zeros((box[0].stop - box[0].start, len(classes)), np.int64)
-    tally = Tally(progress, "count classes", math.prod(box_shape(box)))
+    tally = Tally(progress, "count classes", voxels)
     for piece in _slabs(volume, box):
         values = volume.read(piece)
-        rows = slice(piece[0].start - box[0].start, piece[0].stop - box[0].start)
-        for number, info in enumerate(classes):
-            mask = values == info.value
-            planes[rows, number] += np.count_nonzero(mask, axis=(1, 2))
-            if every:
-                _add_cells(cells[..., number], mask, piece, plan)
+        for row, plane in enumerate(values, start=piece[0].start - box[0].start):
+            planes[row] = np.bincount(plane.ravel(), minlength=max(numbers) + 1)[numbers]
+        for number, info in enumerate(classes if every else ()):
+            _add_cells(cells[..., number], values == info.value, piece, plan)
         tally.finish(piece[0].start, values.size)
     totals = planes.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from contextlib import suppress
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -142,7 +143,8 @@ def test_equal_outputs_give_equal_bytes(run, tmp_path):
 
 def test_intervals_are_those_of_a_measurement(tmp_path):
     image, truth = make_volume(shape=(24, 150, 130))
-    model = train_model([(image, draw(truth, planes=(10, 14)))], recipe=QUICK, classes=["matrix", "disc"])
+    recipe = QUICK.with_(**{"tiles.across": 2})
+    model = train_model([(image, draw(truth, planes=(10, 14)))], recipe=recipe, classes=["matrix", "disc"])
     volume = open_volume(image, voxel_size=(0.5, 0.2, 0.2), unit="um")
     segment_volume(volume, tmp_path / "out.ome.zarr", model)
     files = write_report(tmp_path / "out.ome.zarr", tmp_path / "r.html", volume=volume)
@@ -150,7 +152,11 @@ def test_intervals_are_those_of_a_measurement(tmp_path):
     expected = [row["fraction_95"] for row in result.summary["classes"]]
     assert None not in expected
     assert [row["fraction_95"] for row in files.values["classes"]] == expected
-    assert f"over {result.summary['intervals']['cells']} cells" in check_page(files.page).text
+    page = check_page(files.page)
+    assert f"over {result.summary['intervals']['cells']} cells" in page.text
+    # Blocks of several tiles have seams.
+    assert "seams" in page.sections
+    assert f"of {files.values['seams']['pixels']:,} pixels had different labels" in page.text
 
 
 def test_names_from_files_stay_text(tmp_path, data):
@@ -210,6 +216,57 @@ def test_an_unfinished_output_is_reported_as_such(run, tmp_path, data):
     assert labels[position].any()
     with pytest.raises(InputError, match="unfinished output, expected a complete one for a truth"):
         write_report(tmp_path / "out.ome.zarr", tmp_path / "s.html", truth=np.ones_like(labels))
+
+
+def test_blocks_that_failed_are_listed(run, tmp_path, data):
+    array = zarr.create_array(tmp_path / "grey.zarr", shape=data[0].shape, chunks=(5, 25, 65), dtype="uint8")
+    array[:] = data[0]
+    chunk = tmp_path / "grey.zarr" / "c" / "0" / "0" / "1"
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    report = segment_volume(tmp_path / "grey.zarr", tmp_path / "out.ome.zarr", run / "m.hrvol")
+    assert report.failed
+    files = write_report(tmp_path / "out.ome.zarr", tmp_path / "r.html", volume=data[0])
+    page = check_page(files.page)
+    assert files.values["status"]["state"] == "failed"
+    assert "Failed blocks" in page.text
+    for failure in report.failed:
+        assert str(failure.index) in page.text
+    assert len(files.values["failures"]) == len(report.failed)
+
+
+ODD = [None, True, -1, 10**30, "x" * 10**4, [], {}, [[1, [2]]], {"source": 7, "shape": "a", "sha256": []}]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [("window", "versions", "model", "mask", "outputs", "device", "clusters", "weights_sha256"), ("input",)],
+)
+def test_odd_attributes_give_a_page_or_one_line(run, tmp_path, data, keys):
+    segment_volume(data[0][2, :64, :64], tmp_path / "out.ome.zarr", run / "m.hrvol")
+    root = zarr.open_group(tmp_path / "out.ome.zarr", mode="r+")
+    recorded = dict(root.attrs["hrvol"])
+    pages = 0
+    for number, value in enumerate([*ODD, {"share": [1], "count": "many", "foreground": 3}]):
+        root.attrs["hrvol"] = recorded | dict.fromkeys(keys, value)
+        page = tmp_path / f"{number}.html"
+        with suppress(InputError):  # a message is one line by its type
+            write_report(tmp_path / "out.ome.zarr", page)
+            check_page(page)
+            pages += 1
+    assert pages == (0 if keys == ("input",) else len(ODD) + 1)
+
+
+def test_many_classes_are_counted(tmp_path):
+    rng = np.random.default_rng(0)
+    truth = np.repeat(rng.integers(1, 41, (4, 20, 20)), 4, axis=1).repeat(4, axis=2).astype(np.uint8)
+    image = (truth * 6).astype(np.uint8)
+    model = train_model([(image, truth)], recipe=QUICK)
+    segment_volume(image, tmp_path / "out.ome.zarr", model)
+    files = write_report(tmp_path / "out.ome.zarr", tmp_path / "r.html", volume=image, truth=truth)
+    page = check_page(files.page)
+    assert "The 12 most frequent of 40 classes are shown" in page.text
+    assert "The first 12 of 40 classes are shown" in page.text
+    assert len(files.values["planes"]["fractions"]) == 40
 
 
 @pytest.mark.parametrize("shape", [(1, 150, 130), (150, 130)])
@@ -282,7 +339,7 @@ def test_labels_inside_of_an_image(run, tmp_path, data):
 
 
 def test_a_volume_with_coarser_levels_is_read_from_them(run, tmp_path, monkeypatch):
-    image, _ = make_volume(shape=(9, 600, 580))
+    image, _ = make_volume(shape=(4, 540, 530))
     write_image(tmp_path / "grey.ome.zarr", open_volume(image))
     segment_volume(tmp_path / "grey.ome.zarr", tmp_path / "out.ome.zarr", run / "m.hrvol", uncertainty=True)
     every = write_report(tmp_path / "out.ome.zarr", tmp_path / "a.html").values
