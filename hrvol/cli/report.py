@@ -72,7 +72,7 @@ def report(
     storage_options: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Write a report about an output of segment or cluster: one HTML file that needs no network.
+    """Write a report about an output of segment, cluster or clean: one HTML file that needs no network.
 
     It shows slices, a montage and surfaces, fractions with intervals, uncertainty with the planes to annotate
     next, agreement with a truth (--truth), sizes (--measure), and how the output was made. An unfinished

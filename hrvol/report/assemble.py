@@ -136,7 +136,7 @@ def assemble(
         "times": dict(times),
         "failures": facts.status["failures"],
         "command": content["command"],
-        "recipe": facts.recipe.to_dict(),
+        "recipe": None if facts.recipe is None else facts.recipe.to_dict(),
     }
     return content, values
 

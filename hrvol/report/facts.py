@@ -15,13 +15,16 @@ from hrvol.run.attribute_names import CLEANING
 from hrvol.run.class_volumes import ClassVolumes, class_volumes
 from hrvol.run.ledger_entries import DONE
 from hrvol.run.ledger_totals import LedgerTotals, ledger_totals
-from hrvol.run.provenance import read_attributes, run_grid
+from hrvol.run.provenance import cleaned_grid, read_attributes, run_grid
 from hrvol.run.status import run_status
+from hrvol.text import printable
 from hrvol.volume.grid.order import BlockGrid
-from hrvol.volume.grid.tiling import Box, hull, intersection
+from hrvol.volume.grid.tiling import Box, hull, intersection, whole
 from hrvol.volume.ome.converted import provenance_of
 from hrvol.volume.pictures import Picture, open_pictures
 from hrvol.volume.storage.location import Location
+
+_EXPECTED = "an output of hrvol segment, cluster or clean"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,7 @@ class Facts:
     attributes
         Its provenance, as it is in the file.
     recipe
-        Of its model.
+        Of its model; ``None``: they are cleaned labels.
     status
         See :func:`hrvol.run_status`.
     classes
@@ -52,7 +55,7 @@ class Facts:
 
     location: Location
     attributes: Mapping[str, Any] = field(repr=False)
-    recipe: Recipe = field(repr=False)
+    recipe: Recipe | None = field(repr=False)
     status: Mapping[str, Any] = field(repr=False)
     classes: ClassVolumes = field(repr=False)
     totals: LedgerTotals | None
@@ -67,6 +70,13 @@ class Facts:
         return bool(self.status["state"] == "complete")
 
     @property
+    def steps(self) -> list[str]:
+        """Steps of a cleaning, in order; none of other outputs."""
+        cleaning = self.attributes.get(CLEANING)
+        steps = cleaning.get("steps") if isinstance(cleaning, Mapping) else None
+        return [printable(str(step), 400) for step in steps] if isinstance(steps, list) else []
+
+    @property
     def clustered(self) -> bool:
         """Whether the classes were found without strokes."""
         return isinstance(self.attributes.get("clusters"), Mapping)
@@ -78,29 +88,32 @@ class Facts:
 
 
 def read_facts(location: Location) -> Facts:
-    """Read what an output of ``hrvol segment`` or ``hrvol cluster`` records.
+    """Read what an output of ``hrvol segment``, ``hrvol cluster`` or ``hrvol clean`` records.
 
     Raises
     ------
     InputError
         It is another thing, its metadata are damaged, or no block is done.
     """
-    found = (location.attributes() or {}).get("hrvol")
-    cleaned = isinstance(found, Mapping) and CLEANING in found
-    if cleaned or provenance_of(location):
-        kind = "cleaned labels" if cleaned else "a converted image"
-        raise InputError(f"{location}: found {kind}, expected an output of hrvol segment or cluster")
-    attributes = read_attributes(location)
-    grid, region = run_grid(attributes, location)
+    if provenance_of(location):
+        raise InputError(f"{location}: found a converted image, expected {_EXPECTED}")
+    cleaned = cleaned_grid(location)
+    if cleaned is not None:
+        (grid, complete), recipe, ledger = cleaned, None, True
+        region = whole(grid.shape)
+    else:
+        attributes = read_attributes(location)
+        (grid, region), complete = run_grid(attributes, location), attributes.complete
+        recipe = Recipe.from_dict(attributes.recipe, f"{location}: recipe")
+        ledger = attributes.summary is None
     raw: Any = (location.attributes() or {})["hrvol"]
-    recipe = Recipe.from_dict(attributes.recipe, f"{location}: recipe")
     pictures = open_pictures(location)
     labels = next((picture for picture in pictures if picture.kind == "labels"), None)
     if labels is None:
-        raise InputError(f"{location}: found no labels, expected an output of hrvol segment or cluster")
+        raise InputError(f"{location}: found no labels, expected {_EXPECTED}")
     uncertainty = next((picture for picture in pictures if picture.kind == "uncertainty"), None)
-    totals = None if attributes.summary is not None else ledger_totals(location, len(grid))
-    shown = region if totals is None or attributes.complete else _finished(grid, region, totals)
+    totals = ledger_totals(location, len(grid)) if ledger else None
+    shown = region if totals is None or complete else _finished(grid, region, totals)
     if shown is None:
         raise InputError(f"{location}: found no finished block, expected one or more")
     return Facts(

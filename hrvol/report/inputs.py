@@ -50,6 +50,8 @@ def find_grey(
                 f"{levels[0].source}: found shape {levels[0].shape}, expected {shape} as {facts.location}"
             )
         return found, ""
+    if facts.steps:
+        return None, "the input of a cleaning are labels; give the grey volume with --volume"
     recorded = facts.attributes.get("input")
     source = recorded.get("source") if isinstance(recorded, Mapping) else None
     if recorded is None or not isinstance(source, str) or is_url(source):

@@ -11,7 +11,7 @@ import yaml
 
 from hrvol.progress import duration, format_size
 from hrvol.report.facts import Facts
-from hrvol.run.attribute_names import ARITHMETIC, BACKEND, CLASS_WEIGHTS, COMPANION, FRACTIONS
+from hrvol.run.attribute_names import ARITHMETIC, BACKEND, CLASS_WEIGHTS, CLEANING, COMPANION, FRACTIONS
 from hrvol.text import printable
 
 _BIBTEX = """@misc{{docherty_upsampling,
@@ -38,7 +38,9 @@ def moment(seconds: float) -> str:
 
 
 def recipe_text(facts: Facts) -> str:
-    """Return the recipe as YAML."""
+    """Return the recipe as YAML; empty for cleaned labels."""
+    if facts.recipe is None:
+        return ""
     return str(yaml.safe_dump(facts.recipe.to_dict(), sort_keys=False, allow_unicode=True))
 
 
@@ -58,6 +60,7 @@ def made_rows(facts: Facts) -> Rows:
         ("input shape", " x ".join(_text(side) for side in _sequence(source.get("shape")))),
         ("input type", _text(source.get("dtype"))),
         ("input SHA-256 (of samples)", _text(source.get("sha256"))),
+        ("cleaned by", "; ".join(facts.steps)),
         ("resolution level", _text(made.get("level"))),
         ("region (z, y, x)", _region(facts)),
         ("mask", _mask(made.get("mask"))),
@@ -104,6 +107,11 @@ def time_rows(facts: Facts) -> Rows:
 def command(facts: Facts) -> str:
     """Return the command line that repeats the run, on one line."""
     made = facts.attributes
+    if facts.recipe is None:
+        words = ["hrvol", "clean", _text(_mapping(made, "input").get("source")), str(facts.location)]
+        words += [word for step in facts.steps for word in ("--step", step)]
+        background = _mapping(made, CLEANING).get("background") is True
+        return shlex.join([*words, "--background"] if background else words)
     words = ["hrvol", "cluster" if facts.clustered else "segment"]
     words += [_text(_mapping(made, "input").get("source")), str(facts.location)]
     if facts.clustered:

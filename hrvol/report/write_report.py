@@ -81,7 +81,8 @@ def write_report(
     Parameters
     ----------
     out
-        An output of :func:`hrvol.segment_volume` or :func:`hrvol.cluster_volume`, path or URL.
+        An output of :func:`hrvol.segment_volume`, :func:`hrvol.cluster_volume` or :func:`hrvol.clean_labels`,
+        path or URL.
     path
         ``*.html`` to write. Beside it ``*.json`` gets the figures and ``*-fractions.csv`` the fractions of
         classes.

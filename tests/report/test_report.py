@@ -375,6 +375,24 @@ def test_a_changed_input_is_not_shown(run, tmp_path):
     assert "the recorded input has changed" in check_page(files.page).text
 
 
+def test_cleaned_labels_show_their_steps(run, tmp_path):
+    steps = ["remove disc 5", "majority 1"]
+    clean_labels(run / "out.ome.zarr", tmp_path / "clean.ome.zarr", steps)
+    files = write_report(tmp_path / "clean.ome.zarr", tmp_path / "r.html")
+    page = check_page(files.page)
+    assert page.sections == ["slices", "fractions", "made", "cite"]
+    assert "remove disc 5; majority 1" in page.text
+    assert "give the grey volume with --volume" in page.text
+    labels = open_labels(tmp_path / "clean.ome.zarr").read()
+    assert [row["voxels"] for row in files.values["classes"]] == [int((labels == v).sum()) for v in (1, 2)]
+    words = shlex.split(files.values["command"])[1:]
+    words[2] = str(tmp_path / "again.ome.zarr")
+    assert CliRunner().invoke(main, [*words, "--engine", "serial"]).exit_code == 0
+    np.testing.assert_array_equal(open_labels(tmp_path / "again.ome.zarr").read(), labels)
+    with_grey = write_report(tmp_path / "clean.ome.zarr", tmp_path / "s.html", volume=run / "grey.ome.zarr")
+    assert "No grey values" not in check_page(with_grey.page).text
+
+
 def test_files_that_exist_are_kept(run, tmp_path):
     out = run / "out.ome.zarr"
     write_report(out, tmp_path / "r.html")
@@ -408,15 +426,12 @@ def test_files_that_exist_are_kept(run, tmp_path):
         ({"model": "truth.tif"}, "expected"),
         ({"surfaces": ["nickel"]}, "found 'nickel', expected one of disc, matrix"),
         ({"title": "a\nb"}, "expected 1 to 200 characters"),
-        ({"out": "grey.ome.zarr"}, "expected an output of hrvol segment or cluster"),
-        ({"out": "none.ome.zarr"}, "expected an output of hrvol segment or cluster"),
-        ({"out": "clean.ome.zarr"}, "found cleaned labels, expected an output of hrvol segment or cluster"),
+        ({"out": "grey.ome.zarr"}, "expected an output of hrvol segment"),
+        ({"out": "none.ome.zarr"}, "expected an output of hrvol segment"),
     ],
 )
 def test_bad_input_gives_one_line(run, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(run)
-    if not (run / "clean.ome.zarr").exists():
-        clean_labels("out.ome.zarr", "clean.ome.zarr", ["majority 1"])
     (run / "m.csv").write_text("a,b\n1,2\n")
     request = {"out": "out.ome.zarr", "path": tmp_path / "r.html", **arguments}
     with pytest.raises((InputError, UsageError), match=message) as caught:
