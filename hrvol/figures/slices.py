@@ -172,7 +172,7 @@ def encoded(picture: NDArray[np.uint8]) -> tuple[str, bytes]:
 
 
 def class_layer(labels: NDArray[np.integer[Any]], classes: Sequence[ClassInfo]) -> tuple[str, bytes]:
-    """Return a picture of classes (Y, X) to be laid over another: PNG, transparent where there is none.
+    """Return a picture of classes (Y, X) to be laid over another: PNG, transparent where no class is.
 
     Of more than :data:`MOST_PALETTE` classes the first are drawn.
     """

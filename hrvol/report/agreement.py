@@ -154,7 +154,7 @@ def _mapping(values: Any) -> Mapping[str, Any]:
 
 
 def _at(values: Any, number: int) -> str:
-    """Return an entry of a list from a file; a dash where there is none."""
+    """Return an entry of a list from a file; a dash where it is missing."""
     return _number(values[number]) if isinstance(values, list) and number < len(values) else "-"
 
 

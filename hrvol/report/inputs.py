@@ -25,7 +25,7 @@ from hrvol.volume.volume import Volume, open_volume
 def find_grey(
     facts: Facts, given: Any, storage_options: Mapping[str, Any] | None
 ) -> tuple[tuple[Volume, ...] | None, str]:
-    """Return the grey volume of an output with its coarser levels, and why there is none.
+    """Return the grey volume of an output with its coarser levels, and why it is missing.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def _levels(source: Any) -> tuple[Volume, ...]:
 
 
 def _from_shape(levels: tuple[Volume, ...], shape: tuple[int, int, int]) -> tuple[Volume, ...] | None:
-    """Return the levels from that of a shape on; ``None`` if there is none."""
+    """Return the levels from that of a shape on; ``None`` if no level has it."""
     for number, volume in enumerate(levels):
         if volume.shape == shape:
             return levels[number:]

@@ -81,7 +81,7 @@ class Slice:
     grey
         Grey values with a scale bar; black with one where there are none.
     classes
-        The classes, transparent where there is none.
+        The classes, transparent where no class is.
     bar
         Length of the scale bar in words.
     """
