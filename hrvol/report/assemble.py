@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hrvol.errors import UnreadableError
 from hrvol.files import SOFTWARE
 from hrvol.progress import ProgressCallback
 from hrvol.report.agreement import accuracy_section, cluster_section, seams_text, student_section
@@ -33,7 +34,7 @@ from hrvol.report.sections import (
     doubtful_plane,
     montage_of,
     orthogonal,
-    slice_of,
+    slider,
     slider_positions,
     surface_classes,
     surface_of,
@@ -93,11 +94,11 @@ def assemble(
         "summary": summary_text(facts),
         "warnings": warnings_of(facts),
         "contents": contents,
-        "has_grey": grey is not None,
-        "no_grey": no_grey,
+        "has_grey": scene.grey is not None,
+        "no_grey": no_grey or "they cannot be read",
         "classes": [{"name": info.name, "colour": info.colour} for info in infos],
         "orthogonal": orthogonal(scene),
-        "slider": [slice_of(scene, 0, position) for position in at] if len(at) > 1 else [],
+        "slider": slider(scene, at) if len(at) > 1 else [],
         "montage": montage_of(scene, at) if len(at) > 1 else None,
         "surface": surface,
         "surface_note": "" if options.surfaces else "The rarest classes are drawn.",
@@ -157,7 +158,10 @@ def _scene(facts: Facts, grey: tuple[Volume, ...] | None) -> Scene:
         low, high = (float(value) for value in recorded)
         if math.isfinite(low) and math.isfinite(high) and low < high:
             return Scene(labels, view, infos, (low, high))
-    middle = view.plane(0, (facts.shown[0].start + facts.shown[0].stop) // 2)
+    try:
+        middle = view.plane(0, (facts.shown[0].start + facts.shown[0].stop) // 2)
+    except UnreadableError:
+        return Scene(labels, None, infos, (0.0, 1.0))
     low, high = (float(value) for value in np.nanpercentile(middle, [0.5, 99.5]))
     return Scene(labels, view, infos, (low, high))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hrvol.analysis.sizes import VoxelGrid
 from hrvol.classes import ClassInfo
+from hrvol.errors import UnreadableError
 from hrvol.figures.slices import (
     bar_of,
     class_layer,
@@ -35,6 +36,9 @@ MOST_PLANES, FEWEST_PLANES = 24, 6
 
 ALL_VOXELS = 2**30
 """Most voxels that are decoded for all planes of the slider, about."""
+
+SLIDER_BYTES = 5_500_000
+"""Most bytes of the pictures of the slider: a page is to stay below 8 MB."""
 
 SURFACE_VOXELS = 2**21
 """Most voxels of the labels whose surfaces are drawn."""
@@ -91,6 +95,11 @@ class Slice:
     classes: Image
     bar: str
 
+    @property
+    def size(self) -> int:
+        """Bytes of both pictures in a page."""
+        return len(self.grey.data) + len(self.classes.data)
+
 
 @dataclass(frozen=True, eq=False)
 class Scene:
@@ -131,28 +140,31 @@ class Scene:
         labels = View(self.labels.levels, box)
         return labels, None if self.grey is None else View(self.grey.levels, box, averaged=True)
 
-    def pixels(self, axis: int, position: int) -> tuple[NDArray[np.uint8], NDArray[Any], float, bool]:
-        """Return grey values and labels of a plane in one size, its width, and whether it is cropped."""
+    def pixels(self, axis: int, position: int) -> tuple[NDArray[np.uint8], NDArray[Any], float, str]:
+        """Return grey values and labels of a plane in one size, its width, and what is special about it."""
         labels, grey = self.affordable(axis)
         sides = [length for number, length in enumerate(self.lengths(labels.box)) if number != axis]
         size = picture_size(sides[0], sides[1])
         classes = resized(labels.plane(axis, position), size)
-        if grey is None:
-            shown = np.zeros(size, np.uint8)
-        else:
-            shown = grey_picture(resized(grey.plane(axis, position), size), self.window)
-        return shown, classes, sides[1], labels.box != self.labels.box
+        shown = np.zeros(size, np.uint8)
+        note = "" if labels.box == self.labels.box else ", a part around the middle"
+        if grey is not None:
+            try:
+                shown = grey_picture(resized(grey.plane(axis, position), size), self.window)
+            except UnreadableError:  # blocks of this plane have failed for the same reason
+                note += ", grey values cannot be read"
+        return shown, classes, sides[1], note
 
 
 def slice_of(scene: Scene, axis: int, position: int) -> Slice:
     """Return the slice across an axis at a voxel."""
-    grey, labels, width, cropped = scene.pixels(axis, position)
+    grey, labels, width, note = scene.pixels(axis, position)
     share, bar = bar_of(width, scene.unit_metres)
     with_scale, corner = with_bar(grey, share, bar)
     padded = np.zeros(with_scale.shape[:2], labels.dtype)  # a bar below a low picture
     padded[: labels.shape[0], : labels.shape[1]] = labels
     padded[corner] = 0
-    where = f"{_AXES[axis]} = {position}" + (", a part around the middle" if cropped else "")
+    where = f"{_AXES[axis]} = {position}{note}"
     names = "".join(name for number, name in enumerate(_AXES) if number != axis)[::-1]
     kind = "Grey values" if scene.grey is not None else "Scale bar"
     return Slice(
@@ -177,6 +189,14 @@ def slider_positions(scene: Scene) -> list[int]:
     labels, grey = scene.affordable(0)
     cost = max(view.cost(0) for view in (labels, grey) if view is not None)
     return positions(labels.box[0], min(MOST_PLANES, max(FEWEST_PLANES, ALL_VOXELS // cost)))
+
+
+def slider(scene: Scene, planes: Sequence[int]) -> list[Slice]:
+    """Return the slices of the slider: every second one, or fewer, where all would be too large."""
+    slices = [slice_of(scene, 0, position) for position in planes]
+    while len(slices) > 2 and sum(one.size for one in slices) > SLIDER_BYTES:
+        slices = slices[len(slices) // 2 % 2 :: 2]
+    return slices
 
 
 def montage_of(scene: Scene, planes: Sequence[int]) -> Image:

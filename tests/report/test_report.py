@@ -24,6 +24,7 @@ from hrvol.cli import main
 from hrvol.engine.stop import Stop
 from hrvol.errors import InputError, OutputExistsError, StoppedError, UsageError
 from hrvol.report import planes as counting
+from hrvol.report import sections as drawing
 from hrvol.report import view as viewing
 from hrvol.run.clean.clean_labels import clean_labels
 from hrvol.training.train import train_model
@@ -221,7 +222,7 @@ def test_an_unfinished_output_is_reported_as_such(run, tmp_path, data):
 def test_blocks_that_failed_are_listed(run, tmp_path, data):
     array = zarr.create_array(tmp_path / "grey.zarr", shape=data[0].shape, chunks=(5, 25, 65), dtype="uint8")
     array[:] = data[0]
-    chunk = tmp_path / "grey.zarr" / "c" / "0" / "0" / "1"
+    chunk = tmp_path / "grey.zarr" / "c" / "0" / "5" / "0"
     chunk.write_bytes(chunk.read_bytes()[:20])
     report = segment_volume(tmp_path / "grey.zarr", tmp_path / "out.ome.zarr", run / "m.hrvol")
     assert report.failed
@@ -232,6 +233,8 @@ def test_blocks_that_failed_are_listed(run, tmp_path, data):
     for failure in report.failed:
         assert str(failure.index) in page.text
     assert len(files.values["failures"]) == len(report.failed)
+    recorded = write_report(tmp_path / "out.ome.zarr", tmp_path / "s.html")
+    assert "grey values cannot be read" in check_page(recorded.page).text
 
 
 ODD = [None, True, -1, 10**30, "x" * 10**4, [], {}, [[1, [2]]], {"source": 7, "shape": "a", "sha256": []}]
@@ -361,6 +364,17 @@ def test_a_volume_with_coarser_levels_is_read_from_them(run, tmp_path, monkeypat
     assert files.values["planes"] is None
     assert files.values["uncertainty"] is None
     assert "a part around the middle" in check_page(files.page).text
+
+
+def test_a_slider_has_fewer_planes_where_they_are_large(run, tmp_path, monkeypatch):
+    files = write_report(run / "out.ome.zarr", tmp_path / "a.html")
+    planes = len(re.findall(r"<figure data-title", files.page.read_text()))
+    size = files.page.stat().st_size
+    monkeypatch.setattr(drawing, "SLIDER_BYTES", size // 4)
+    files = write_report(run / "out.ome.zarr", tmp_path / "b.html")
+    assert planes == 5
+    assert 1 < len(re.findall(r"<figure data-title", files.page.read_text())) < planes
+    check_page(files.page)
 
 
 def test_a_changed_input_is_not_shown(run, tmp_path):
