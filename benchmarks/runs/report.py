@@ -55,10 +55,11 @@ import json, resource, sys, time
 began = time.perf_counter()
 from hrvol.report.write_report import write_report
 files = write_report(sys.argv[1], sys.argv[2])
+cpu = time.process_time()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 planes = files.values["planes"]
 level = None if planes is None else planes["level"]
-print(json.dumps([time.perf_counter() - began, peak, files.page.stat().st_size, level]))
+print(json.dumps([time.perf_counter() - began, cpu, peak, files.page.stat().st_size, level]))
 """
 
 
@@ -117,8 +118,8 @@ def _write_block(store: LabelStore, ledger: Ledger, grid: BlockGrid, number: int
     ledger.mark_done(number, checksum, read=values.size, peak=2**30, **report)
 
 
-def measure(out: Path, page: Path) -> tuple[float, int, int, int | None]:
-    """Write a report in a process of its own; return its seconds, bytes of memory, bytes, and level."""
+def measure(out: Path, page: Path) -> tuple[float, float, int, int, int | None]:
+    """Write a report in a process of its own; return its seconds, those of CPU, memory, size, and level."""
     done = subprocess.run(
         [sys.executable, "-c", _MEASURED, str(out), str(page)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -126,14 +127,14 @@ def measure(out: Path, page: Path) -> tuple[float, int, int, int | None]:
         text=True,
         check=True,
     )
-    seconds, peak, size, level = json.loads(done.stdout.splitlines()[-1])
-    return seconds, peak, size, level
+    seconds, cpu, peak, size, level = json.loads(done.stdout.splitlines()[-1])
+    return seconds, cpu, peak, size, level
 
 
 def render(rows: Sequence[Sequence[str]], shape: Shape3) -> str:
     """Return the page."""
     words = "" if list(shape) == parser().get_default("shape") else f" --shape {' '.join(map(str, shape))}"
-    head = ["output", "seconds", "peak memory [MiB]", "page [MB]", "level of figures along z"]
+    head = ["output", "seconds", "CPU seconds", "peak memory [MiB]", "page [MB]", "level of figures along z"]
     return f"""# Reports
 
 Made by `python -m benchmarks.runs.report{words}`. {describe_machine(1)}
@@ -173,12 +174,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, pyramid in (("complete", True), ("unfinished", False)):
             out = write_output(folder, name, grey, model, labels, pyramid)
             log(f"{out} written")
-            seconds, peak, size, level = measure(out, folder / f"{name}.html")
+            seconds, cpu, peak, size, level = measure(out, folder / f"{name}.html")
             about = (
                 "complete, with coarser levels" if pyramid else "all blocks done, no coarser levels of labels"
             )
             along = "none is small enough" if level is None else str(level)
-            rows.append([about, f"{seconds:.1f}", f"{peak / 2**20:.0f}", f"{size / 1e6:.2f}", along])
+            rows.append(
+                [about, f"{seconds:.1f}", f"{cpu:.1f}", f"{peak / 2**20:.0f}", f"{size / 1e6:.2f}", along]
+            )
             log(" | ".join(rows[-1]))
     options.out.write_text(render(rows, (z, y, x)), encoding="utf-8")
 

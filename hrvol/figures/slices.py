@@ -165,7 +165,7 @@ def encoded(picture: NDArray[np.uint8]) -> tuple[str, bytes]:
     stream = io.BytesIO()
     image = Image.fromarray(picture)
     if features.check("webp"):
-        image.save(stream, "WEBP", quality=_QUALITY, method=4)
+        image.save(stream, "WEBP", quality=_QUALITY, method=2)
         return "image/webp", stream.getvalue()
     image.save(stream, "JPEG", quality=_QUALITY)
     return "image/jpeg", stream.getvalue()
@@ -181,7 +181,7 @@ def class_layer(labels: NDArray[np.integer[Any]], classes: Sequence[ClassInfo]) 
     image = Image.fromarray(_numbers(labels, shown).astype(np.uint8)).convert("P")
     image.putpalette([0, 0, 0, *palette])
     stream = io.BytesIO()
-    image.save(stream, "PNG", transparency=0, optimize=True)
+    image.save(stream, "PNG", transparency=0)
     return "image/png", stream.getvalue()
 
 

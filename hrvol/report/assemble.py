@@ -35,7 +35,7 @@ from hrvol.report.sections import (
     montage_of,
     orthogonal,
     slider,
-    slider_positions,
+    slider_planes,
     surface_classes,
     surface_of,
 )
@@ -70,7 +70,7 @@ def assemble(
     sizes = None if measurement is None else size_section(measurement, infos)
     drawn = surface_classes(infos, [row.fraction for row in facts.classes.classes], options.surfaces)
     surface = surface_of(scene, drawn)
-    at = slider_positions(scene)
+    along = slider_planes(scene)
     doubt, worst = _doubt(facts, scene, progress)
     student = student_section(facts, find_model(facts, options.model))
     clusters = cluster_section(facts)
@@ -98,8 +98,8 @@ def assemble(
         "no_grey": no_grey or "they cannot be read",
         "classes": [{"name": info.name, "colour": info.colour} for info in infos],
         "orthogonal": orthogonal(scene),
-        "slider": slider(scene, at) if len(at) > 1 else [],
-        "montage": montage_of(scene, at) if len(at) > 1 else None,
+        "slider": slider(scene, along) if len(along) > 1 else [],
+        "montage": montage_of(scene, along) if len(along) > 1 else None,
         "surface": surface,
         "surface_note": "" if options.surfaces else "The rarest classes are drawn.",
         "fractions": table,

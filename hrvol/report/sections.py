@@ -102,6 +102,30 @@ class Slice:
 
 
 @dataclass(frozen=True, eq=False)
+class Plane:
+    """A plane as it was read.
+
+    Attributes
+    ----------
+    axis, position
+        Axis across, and voxel on it.
+    grey, labels
+        ``(Y, X)`` of one size: uint8, and label values.
+    width
+        In units of length.
+    note
+        What is special about it; begins with a comma.
+    """
+
+    axis: int
+    position: int
+    grey: NDArray[np.uint8]
+    labels: NDArray[Any]
+    width: float
+    note: str
+
+
+@dataclass(frozen=True, eq=False)
 class Scene:
     """What is drawn: labels and grey values of one box.
 
@@ -140,8 +164,8 @@ class Scene:
         labels = View(self.labels.levels, box)
         return labels, None if self.grey is None else View(self.grey.levels, box, averaged=True)
 
-    def pixels(self, axis: int, position: int) -> tuple[NDArray[np.uint8], NDArray[Any], float, str]:
-        """Return grey values and labels of a plane in one size, its width, and what is special about it."""
+    def plane(self, axis: int, position: int) -> Plane:
+        """Read a plane across an axis."""
         labels, grey = self.affordable(axis)
         sides = [length for number, length in enumerate(self.lengths(labels.box)) if number != axis]
         size = picture_size(sides[0], sides[1])
@@ -153,19 +177,18 @@ class Scene:
                 shown = grey_picture(resized(grey.plane(axis, position), size), self.window)
             except UnreadableError:  # blocks of this plane have failed for the same reason
                 note += ", grey values cannot be read"
-        return shown, classes, sides[1], note
+        return Plane(axis, position, shown, classes, sides[1], note)
 
 
-def slice_of(scene: Scene, axis: int, position: int) -> Slice:
-    """Return the slice across an axis at a voxel."""
-    grey, labels, width, note = scene.pixels(axis, position)
-    share, bar = bar_of(width, scene.unit_metres)
-    with_scale, corner = with_bar(grey, share, bar)
-    padded = np.zeros(with_scale.shape[:2], labels.dtype)  # a bar below a low picture
-    padded[: labels.shape[0], : labels.shape[1]] = labels
+def slice_of(scene: Scene, plane: Plane) -> Slice:
+    """Return the slice that shows a plane."""
+    share, bar = bar_of(plane.width, scene.unit_metres)
+    with_scale, corner = with_bar(plane.grey, share, bar)
+    padded = np.zeros(with_scale.shape[:2], plane.labels.dtype)  # a bar below a low picture
+    padded[: plane.labels.shape[0], : plane.labels.shape[1]] = plane.labels
     padded[corner] = 0
-    where = f"{_AXES[axis]} = {position}{note}"
-    names = "".join(name for number, name in enumerate(_AXES) if number != axis)[::-1]
+    where = f"{_AXES[plane.axis]} = {plane.position}{plane.note}"
+    names = "".join(name for number, name in enumerate(_AXES) if number != plane.axis)[::-1]
     kind = "Grey values" if scene.grey is not None else "Scale bar"
     return Slice(
         f"{names}, {where}",
@@ -181,38 +204,37 @@ def orthogonal(scene: Scene) -> list[Slice]:
     shape = scene.labels.levels[0].shape
     middles = [(span.start + span.stop) // 2 for span in box]
     across = [axis for axis in range(3) if axis == 0 or (shape[0] > 1 and box[0].stop - box[0].start > 1)]
-    return [slice_of(scene, axis, middles[axis]) for axis in across]
+    return [slice_of(scene, scene.plane(axis, middles[axis])) for axis in across]
 
 
-def slider_positions(scene: Scene) -> list[int]:
-    """Return the planes of the slider: as many as are not too costly."""
+def slider_planes(scene: Scene) -> list[Plane]:
+    """Read the planes of the slider: as many as are not too costly."""
     labels, grey = scene.affordable(0)
     cost = max(view.cost(0) for view in (labels, grey) if view is not None)
-    return positions(labels.box[0], min(MOST_PLANES, max(FEWEST_PLANES, ALL_VOXELS // cost)))
+    count = min(MOST_PLANES, max(FEWEST_PLANES, ALL_VOXELS // cost))
+    return [scene.plane(0, position) for position in positions(labels.box[0], count)]
 
 
-def slider(scene: Scene, planes: Sequence[int]) -> list[Slice]:
+def slider(scene: Scene, planes: Sequence[Plane]) -> list[Slice]:
     """Return the slices of the slider: every second one, or fewer, where all would be too large."""
-    slices = [slice_of(scene, 0, position) for position in planes]
+    slices = [slice_of(scene, plane) for plane in planes]
     while len(slices) > 2 and sum(one.size for one in slices) > SLIDER_BYTES:
         slices = slices[len(slices) // 2 % 2 :: 2]
     return slices
 
 
-def montage_of(scene: Scene, planes: Sequence[int]) -> Image:
+def montage_of(scene: Scene, planes: Sequence[Plane]) -> Image:
     """Return some planes with their classes side by side."""
     step = max(1, -(-len(planes) // _TILES))
     shown = list(planes)[step // 2 :: step]
     tiles = []
-    for position in shown:
-        grey, labels, _, _ = scene.pixels(0, position)
-        size = picture_size(grey.shape[0], grey.shape[1], _TILE)
+    for plane in shown:
+        size = picture_size(plane.grey.shape[0], plane.grey.shape[1], _TILE)
         opacity = _OPACITY if scene.grey is not None else 1.0
-        tiles.append(over(resized(grey, size), resized(labels, size), scene.classes, opacity))
+        tiles.append(over(resized(plane.grey, size), resized(plane.labels, size), scene.classes, opacity))
     sheet = montage(tiles, min(4, len(tiles)))
-    return image_of(
-        encoded(sheet), sheet, f"Planes {', '.join(map(str, shown))} with their classes, row by row"
-    )
+    names = ", ".join(str(plane.position) for plane in shown)
+    return image_of(encoded(sheet), sheet, f"Planes {names} with their classes, row by row")
 
 
 def surface_classes(
@@ -255,15 +277,14 @@ def surface_of(scene: Scene, classes: Sequence[ClassInfo]) -> Image | None:
 
 def doubtful_plane(scene: Scene, uncertainty: View, position: int) -> Image:
     """Return a plane as grey values, with its classes, and its uncertainty as heat, side by side."""
-    grey, labels, width, _ = scene.pixels(0, position)
+    plane = scene.plane(0, position)
     box = scene.affordable(0)[0].box
-    heat = heat_picture(
-        resized(View(uncertainty.levels, box, averaged=True).plane(0, position), grey.shape[:2])
-    )
-    share, bar = bar_of(width, scene.unit_metres)
+    doubt = View(uncertainty.levels, box, averaged=True).plane(0, position)
+    heat = heat_picture(resized(doubt, plane.grey.shape[:2]))
+    share, bar = bar_of(plane.width, scene.unit_metres)
     opacity = _OPACITY if scene.grey is not None else 1.0
-    parts = [over(grey, labels, scene.classes, opacity), heat]
-    parts = [np.repeat(grey[..., None], 3, axis=-1), *parts] if scene.grey is not None else parts
+    parts = [over(plane.grey, plane.labels, scene.classes, opacity), heat]
+    parts = [np.repeat(plane.grey[..., None], 3, axis=-1), *parts] if scene.grey is not None else parts
     parts[0], _ = with_bar(parts[0], share, bar)
     height = parts[0].shape[0]
     parts[1:] = [np.pad(part, ((0, height - part.shape[0]), (0, 0), (0, 0))) for part in parts[1:]]

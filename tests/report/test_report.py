@@ -219,14 +219,15 @@ def test_an_unfinished_output_is_reported_as_such(run, tmp_path, data):
         write_report(tmp_path / "out.ome.zarr", tmp_path / "s.html", truth=np.ones_like(labels))
 
 
-def test_blocks_that_failed_are_listed(run, tmp_path, data):
-    array = zarr.create_array(tmp_path / "grey.zarr", shape=data[0].shape, chunks=(5, 25, 65), dtype="uint8")
-    array[:] = data[0]
+def test_blocks_that_failed_are_listed(run, tmp_path):
+    image, _ = make_volume(shape=(5, 150, 400))
+    array = zarr.create_array(tmp_path / "grey.zarr", shape=image.shape, chunks=(5, 25, 65), dtype="uint8")
+    array[:] = image
     chunk = tmp_path / "grey.zarr" / "c" / "0" / "5" / "0"
     chunk.write_bytes(chunk.read_bytes()[:20])
     report = segment_volume(tmp_path / "grey.zarr", tmp_path / "out.ome.zarr", run / "m.hrvol")
     assert report.failed
-    files = write_report(tmp_path / "out.ome.zarr", tmp_path / "r.html", volume=data[0])
+    files = write_report(tmp_path / "out.ome.zarr", tmp_path / "r.html", volume=image)
     page = check_page(files.page)
     assert files.values["status"]["state"] == "failed"
     assert "Failed blocks" in page.text
