@@ -52,6 +52,11 @@ def percent(share: float | None, digits: int = 2) -> str:
     return "-" if share is None or share != share else f"{100 * share:.{digits}f} %"
 
 
+def short(number: float) -> str:
+    """Return a number with four digits, or a whole one from a thousand on."""
+    return f"{number:,.0f}" if 1e3 <= number < 1e12 else f"{number:.4g}"
+
+
 def symbol(unit: str | None) -> str:
     """Return the symbol of a unit of length; ``voxels`` without one."""
     return SYMBOLS.get(unit or "", printable(unit, 40)) if unit else "voxels"
@@ -103,7 +108,7 @@ def fraction_table(
     for row in volumes.classes:
         ends = of_class.get(row.info.value)
         shown = "-" if ends is None else f"{100 * ends[0]:.2f} to {100 * ends[1]:.2f} %"
-        size = [f"{row.volume:.4g}"] if unit is not None else []
+        size = [short(row.volume)] if unit is not None else []
         interval = [shown] if of_class else []
         rows.append([row.info.name, percent(row.fraction), *interval, f"{row.voxels:,}", *size])
         values.append(
@@ -242,9 +247,7 @@ def size_section(measurement: Measurement, classes: Sequence[ClassInfo]) -> Sect
     ]
     values = [one.values() for one in sizes]
     names = ("d10", "d50", "d90", "d50_by_volume", "largest")
-    rows = [
-        [row["class"], f"{row['components']:,}", *(f"{row[name]:.4g}" for name in names)] for row in values
-    ]
+    rows = [[row["class"], f"{row['components']:,}", *(short(row[name]) for name in names)] for row in values]
     columns = ["class", "components", "D10", "D50", "D90", "D50 by volume", "largest"]
     table = PageTable(f"Equivalent diameters of connected components [{unit}]", columns, rows)
     note = "Share of the components of each class by the diameter of the sphere of their volume."
