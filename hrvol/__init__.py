@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hrvol.interactive.session import Session
     from hrvol.planning.plan_run import plan_run
     from hrvol.recipe.recipe import Recipe
+    from hrvol.report.write_report import write_report
     from hrvol.run.clean.clean_labels import clean_labels
     from hrvol.run.cluster import cluster_volume
     from hrvol.run.convert.convert_volume import convert_volume
@@ -78,6 +79,7 @@ _HOME = {
     "stop_signals": "hrvol.engine.stop",
     "train_model": "hrvol.training.train",
     "tune_recipe": "hrvol.training.tuning.tune",
+    "write_report": "hrvol.report.write_report",
 }
 
 __all__ = [
@@ -118,6 +120,7 @@ __all__ = [
     "stop_signals",
     "train_model",
     "tune_recipe",
+    "write_report",
 ]
 
 

@@ -34,6 +34,7 @@ from hrvol.cli.pca import pca
 from hrvol.cli.plan import plan
 from hrvol.cli.pyramid import pyramid
 from hrvol.cli.recipe import recipe
+from hrvol.cli.report import report
 from hrvol.cli.run import run_command
 from hrvol.cli.segment import segment
 from hrvol.cli.serve import serve
@@ -163,7 +164,7 @@ def main(context: click.Context) -> None:
 
 _COMMANDS = (
     *(demo, doctor, info, convert, weights, recipe, strokes, tune, train, distil, plan, segment, status),
-    *(pyramid, cluster, merge, detect, similar, pca, evaluate, features, export, clean, measure),
+    *(pyramid, cluster, merge, detect, similar, pca, evaluate, features, export, clean, measure, report),
     *(serve, run_command),
 )
 for _command in _COMMANDS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 from hrvol.classes import ClassInfo
 from hrvol.errors import InputError
-from hrvol.run.ledger import LedgerState, entries
-from hrvol.run.provenance import read_attributes, run_grid
+from hrvol.run.ledger_totals import ledger_totals
+from hrvol.run.provenance import Summary, cleaned_grid, read_attributes, run_grid
+from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.storage.location import Location
 from hrvol.volume.volume import class_info, open_labels
 
@@ -77,7 +77,8 @@ def class_volumes(
     Parameters
     ----------
     out
-        An output of :func:`hrvol.segment_volume` or :func:`hrvol.cluster_volume`, path or URL.
+        An output of :func:`hrvol.segment_volume`, :func:`hrvol.cluster_volume` or :func:`hrvol.clean_labels`,
+        path or URL.
     storage_options
         Keywords of the fsspec file system of a URL.
 
@@ -87,16 +88,15 @@ def class_volumes(
         The path is not such an output, or its metadata are damaged.
     """
     location = Location.of(out, storage_options)
-    attributes = read_attributes(location)
+    grid, summary = _blocks(location)
     labels = open_labels(location)
     infos = class_info(location)
     if not infos:
         raise InputError(f"{location}: found labels without classes, expected an output of hrvol segment")
     counts: Mapping[int, int]
-    if attributes.summary is None:
-        counts = _counted(location, len(run_grid(attributes, location)[0]))
+    if summary is None:
+        counts = ledger_totals(location, len(grid)).counts
     else:  # labels of an image keep no ledger; a fraction times the voxels is a whole number
-        summary = attributes.summary
         names = {info.name: info.value for info in infos}
         counts = {
             names[name]: round(share * summary.voxels)
@@ -114,16 +114,12 @@ def class_volumes(
     return ClassVolumes(tuple(rows), total, unit, labels.ndim)
 
 
-def _counted(location: Location, blocks: int) -> Mapping[int, int]:
-    """Return the voxels of each class, added up over the latest entries of finished blocks."""
-    state, counts = LedgerState(blocks), Counter[int]()
-    for entry in entries(location):
-        state.take(entry)
-    for entry in entries(location):
-        if state.current(entry):
-            for value, number in entry["counts"].items():
-                counts[int(value)] += number
-    return counts
+def _blocks(location: Location) -> tuple[BlockGrid, Summary | None]:
+    """Return the blocks of an output, and what is kept of a ledger that is gone."""
+    if (cleaned := cleaned_grid(location)) is not None:
+        return cleaned[0], None
+    attributes = read_attributes(location)
+    return run_grid(attributes, location)[0], attributes.summary
 
 
 def _readable(unit: str | None, ndim: int, most: float) -> tuple[str | None, float]:

@@ -120,7 +120,10 @@ def _of_run(location: Location, node: zarr.Group, made: Mapping[str, Any], name:
             continue
         levels = _coarser(place, open_volume(place), _count(attributes, place.url))
         shown.append(Picture("uncertainty", f"{name}: uncertainty", levels, (), settled))
-    labels = [_labels(location, name, label, settled) for label in _names(node, location.url)]
+    names = _names(node, location.url)
+    if not names and "image-label" in ome.ome_attributes(node.attrs.asdict()):
+        names = ("",)  # of a run into an image the group of the labels is the output
+    labels = [_labels(location, name, label, settled) for label in names]
     return (*shown, *labels)
 
 

@@ -18,6 +18,18 @@ METRES = {
 }
 """Lengths of units in metres."""
 
+SYMBOLS = {
+    "picometer": "pm",
+    "angstrom": "Å",
+    "nanometer": "nm",
+    "micrometer": "µm",
+    "millimeter": "mm",
+    "centimeter": "cm",
+    "inch": "in",
+    "meter": "m",
+}
+"""Their symbols, for people."""
+
 # Other spellings, by users and other software.
 _SPELLINGS = {
     "å": "angstrom",

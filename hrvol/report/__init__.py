@@ -1,0 +1,1 @@
+"""Reports: one HTML file about an output, with pictures, figures and how it was made."""
