@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from hrvol.backend import TORCH
 from hrvol.progress import duration, format_size
 from hrvol.report.facts import Facts
 from hrvol.run.attribute_names import ARITHMETIC, BACKEND, CLASS_WEIGHTS, CLEANING, COMPANION, FRACTIONS
@@ -70,7 +71,7 @@ def made_rows(facts: Facts) -> Rows:
         ("student beside it", _text(_mapping(made, COMPANION).get("source"))),
         ("grey values", " to ".join(f"{part:g}" for part in _numbers(made.get("window")))),
         ("device", _text(made.get("device"))),
-        ("backend of the student", _text(made.get(BACKEND))),
+        ("backend", _backend(made)),
         ("arithmetic", _text(made.get(ARITHMETIC))),
         ("class weights", _pairs(made.get(CLASS_WEIGHTS))),
         ("fractions that were given", _pairs(made.get(FRACTIONS))),
@@ -136,12 +137,18 @@ def command(facts: Facts) -> str:
     if not facts.clustered and (name := _text(outputs.get("labels"))) not in ("", "hrvol"):
         words += ["--name", name]
     if beside := _text(_mapping(made, COMPANION).get("source")):
-        words += ["--companion", beside]
-    if backend := _text(made.get(BACKEND)):
+        words += ["--with", beside]
+    if backend := _backend(made):
         words += ["--backend", backend]
     if device := _text(made.get("device")):
         words += ["--device", device]
     return shlex.join(words)
+
+
+def _backend(made: Mapping[str, Any]) -> str:
+    """Return what computed the network; an output records nothing of torch."""
+    network = made.get("weights_sha256") is not None
+    return _text(_mapping(made, BACKEND).get("name")) or (TORCH if network else "")
 
 
 def _region(facts: Facts) -> str:

@@ -501,6 +501,26 @@ def test_the_recorded_command_repeats_the_run(run, tmp_path, monkeypatch):
     np.testing.assert_array_equal(open_labels(first).read(), open_labels(tmp_path / "second.ome.zarr").read())
 
 
+def test_the_command_has_the_options_of_segment(run, tmp_path, data):
+    segment_volume(data[0][2, :64, :64], tmp_path / "out.ome.zarr", run / "m.hrvol")
+    root = zarr.open_group(tmp_path / "out.ome.zarr", mode="r+")
+    recorded = dict(root.attrs["hrvol"])
+    beside = {"backend": {"name": "openvino", "versions": {}}, "companion": {"source": "student.hrvol"}}
+    network = {"weights_sha256": "0" * 64}
+    for number, (more, expected) in enumerate(
+        [
+            (beside, {"backend": "openvino", "companion": "student.hrvol"}),
+            (network, {"backend": "torch", "companion": None}),
+            ({}, {"backend": "auto", "companion": None}),
+        ]
+    ):
+        root.attrs["hrvol"] = recorded | more
+        files = write_report(tmp_path / "out.ome.zarr", tmp_path / f"{number}.html")
+        words = shlex.split(files.values["command"])[2:]
+        given = main.commands["segment"].make_context("segment", words).params
+        assert {name: given[name] for name in expected} == expected
+
+
 @pytest.mark.data
 def test_a_report_of_real_data(data_dir, tmp_path):
     image = tifffile.imread(data_dir / "xct_fibres" / "volume.tif")[:24, :160, :160]
