@@ -40,10 +40,10 @@ _INSTANCES = {
     ),
     "depth": click.option(
         "--depth",
-        default="25%",
+        default="30%",
         show_default=True,
         metavar="DEPTH",
-        help="How far an object rises above the neck to a thicker one: part of its own radius (25%), a length"
+        help="How far an object rises above the neck to a thicker one: part of its own radius (30%), a length"
         " (0.5um) or voxels. Larger depths separate less.",
     ),
     "largest": click.option(

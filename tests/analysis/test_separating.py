@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage import measure
 from skimage.metrics import adapted_rand_error
-from skimage.morphology import h_maxima
+from skimage.morphology import h_maxima, local_maxima, reconstruction
 from skimage.segmentation import watershed
 
 from hrvol import open_volume, run_status, separate_instances
@@ -35,7 +35,8 @@ from hrvol.volume.ome.label_documents import LabelOutputs
 from hrvol.volume.ome.labels import create_labels
 from hrvol.volume.volume import open_labels
 
-SHARE = Depth(share=0.25)
+SHARE = Depth(share=0.3)
+"""The default."""
 
 ALL = Choice()
 
@@ -120,25 +121,27 @@ def test_objects_are_as_many_as_h_maxima(seed, cell, depth):
     mask = blobs((16, 22, 19), seed, sigma=2.5) == 1
     heights = np.rint(ndimage.distance_transform_edt(mask) * STEPS).astype(np.int64)
     found = in_memory(mask.astype(np.uint8), (2 * cell,) * 3, cell=cell, depth=Depth(height=depth * STEPS))
-    least = max(round(depth * STEPS), 1)
-    peaks = measure.label(h_maxima(heights, least), connectivity=3)
-    assert found.max() == peaks.max()
-    # Each object holds the highest voxel of one peak.
+    lowered = heights - (max(round(depth * STEPS), 1) - 1)
+    domes = reconstruction(lowered, heights, footprint=np.ones((3, 3, 3)))
+    peaks = measure.label(local_maxima(domes, connectivity=3) & mask, connectivity=3)
+    # The highest peak of a component counts, however low it is.
+    components = measure.label(mask, connectivity=3)
+    lost = set(range(1, components.max() + 1)) - set(components[peaks > 0].tolist())
+    assert found.max() == peaks.max() + len(lost)
     tops = ndimage.maximum_position(heights, found, range(1, found.max() + 1))
-    assert len({peaks[top] for top in tops}) == peaks.max()
+    assert len({peaks[top] for top in tops} - {0}) == peaks.max()
 
 
-@settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 99), block=st.sampled_from([(8, 8, 8), (8, 16, 24)]))
-def test_borders_are_near_those_of_scikit_image(seed, block):
-    rng = np.random.default_rng(seed)
-    labels, _ = touching_balls((2, 3, 3), radius=6.0 + rng.random())
+@pytest.mark.parametrize(("cell", "most"), [(64, 0.001), (16, 0.06)])
+@pytest.mark.parametrize("seed", range(4))
+def test_borders_are_those_of_scikit_image_but_for_faces_of_cells(seed, cell, most):
+    labels, _ = touching_balls((2, 3, 3), radius=6.0 + np.random.default_rng(seed).random())
     distance = ndimage.distance_transform_edt(labels)
     markers = measure.label(h_maxima(np.rint(distance * STEPS), STEPS), connectivity=3)
     expected = watershed(-distance, markers, mask=labels > 0)
-    found = in_memory(labels, block, depth=Depth(height=STEPS))
+    found = in_memory(labels, (cell, cell, 2 * cell), cell=cell, depth=Depth(height=STEPS))
     assert found.max() == markers.max() == 18
-    assert adapted_rand_error(expected, found)[0] < 0.03
+    assert adapted_rand_error(expected, found)[0] <= most
 
 
 @pytest.mark.parametrize("most", [4.0, 64.0])
@@ -280,7 +283,7 @@ def test_a_stop_is_resumed_and_damage_is_repaired(tmp_path, source, expected):
 def test_changed_labels_are_separated_again(tmp_path, source):
     path, out = tmp_path / "labels.zarr", tmp_path / "out.zarr"
     labels = tifffile.imread(source)
-    zarr.save_array(path, labels, chunks=(8, 16, 16))
+    zarr.create_array(path, data=labels, chunks=(8, 16, 16))
 
     def kill(name, done, total):
         if name == "objects" and done > total // 2:
@@ -303,12 +306,12 @@ def test_changed_labels_are_separated_again(tmp_path, source):
 
 def test_the_output_tells_how_it_was_made(tmp_path, source):
     out = tmp_path / "out.zarr"
-    report = separate_instances(source, out, "2", depth="30%", min_size="7", border=False)
+    report = separate_instances(source, out, "2", depth="10%", min_size="7", border=False)
     attributes = zarr.open_group(out, mode="r").attrs["hrvol"]
     made = attributes["instances"]
     assert made["classes"] == {"2": "class 2"}
     assert (made["depth"], made["least_voxels"], made["border"], made["landscape"]) == (
-        *("30%", 7, False, "distance"),
+        *("10%", 7, False, "distance"),
     )
     assert attributes["complete"] is True
     assert attributes["versions"].keys() == {"hrvol", "scikit-image", "scipy"}
@@ -318,13 +321,15 @@ def test_the_output_tells_how_it_was_made(tmp_path, source):
     assert found.max() == report.objects["class 2"]
     assert not any(np.take(found, end, axis).any() for axis in range(3) for end in (0, -1))
     assert np.bincount(found.ravel())[1:].min() >= 7
-    assert separate_instances(source, out, "2", depth="30%", min_size="7", border=False).objects == (
+    assert separate_instances(source, out, "2", depth="10%", min_size="7", border=False).objects == (
         report.objects
     )
     with pytest.raises(OtherRunError, match="depth was"):
-        separate_instances(source, out, "2", depth="31%", min_size="7", border=False)
+        separate_instances(source, out, "2", depth="11%", min_size="7", border=False)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("x")
     with pytest.raises(OutputExistsError):
-        separate_instances(source, source.parent, "2", overwrite=True)
+        separate_instances(source, tmp_path / "mine", "2", overwrite=True)
 
 
 def test_many_objects_need_64_bits():
@@ -343,7 +348,7 @@ def test_an_image_and_a_volume_of_one_plane(tmp_path):
     assert found.shape == image.shape
     assert found.max() == 30
     np.testing.assert_array_equal(stored(tmp_path / "plane.zarr")[0], found)
-    thin = open_volume(image[None], voxel_size=(0.001, 2.0, 2.0), unit="um")
+    thin = open_volume(image[None, 5:-5, 5:-5], voxel_size=(0.001, 2.0, 2.0), unit="um")
     separate_instances(thin, tmp_path / "thin.zarr", "1", depth="2um", border=False)
     assert stored(tmp_path / "thin.zarr").max() == 12  # those of the rim are gone, not all of one plane
 

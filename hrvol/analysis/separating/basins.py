@@ -19,7 +19,7 @@ from skimage.segmentation import watershed
 from hrvol.arrays import Shape3
 from hrvol.volume.grid.tiling import grid
 
-CELL = 64
+CELL = 128
 """Voxels of the sides of cells."""
 
 _ID, _HEIGHT, _CLASS = np.uint64(0), np.uint64(32), np.uint64(48)

@@ -78,11 +78,11 @@ def _distances(classes: NDArray[np.uint16], core: Box, sampling: Spacing3) -> ND
         nearest = ndimage.distance_transform_edt(
             mask, sampling=sampling, return_distances=False, return_indices=True
         )
-        square = np.zeros(distances.shape)
+        places = np.nonzero(own)
+        square = np.zeros(len(places[0]))
         for axis, (span, side) in enumerate(zip(core, sampling, strict=True)):
-            places = np.arange(span.start, span.stop).reshape([-1 if a == axis else 1 for a in range(3)])
-            square += np.square((nearest[axis][core] - places) * side)
-        distances[own] = np.sqrt(square[own])
+            square += np.square((nearest[axis][core][own] - places[axis] - span.start) * side)
+        distances[own] = np.sqrt(square)
     return distances
 
 

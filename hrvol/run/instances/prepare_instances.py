@@ -40,7 +40,7 @@ DISTANCE, PROBABILITY = "distance", "probability"
 LANDSCAPES = (DISTANCE, PROBABILITY)
 """What can be flooded."""
 
-DEPTH = "25%"
+DEPTH = "30%"
 
 LARGEST = 256
 """Diameter from which on objects are as thick as each other, in shortest sides of voxels."""

@@ -117,7 +117,7 @@ def separate_instances(
     classes
         Names or numbers of the classes whose objects are separated; ``all``. No object is of two classes.
     depth
-        How far a peak rises above the pass to a higher one, to be an object of its own: ``25%`` of its own
+        How far a peak rises above the pass to a higher one, to be an object of its own: ``30%`` of its own
         height, a length (``0.5um``), or a number of voxels. Larger depths separate less. Of probabilities in
         percent.
     largest
@@ -134,7 +134,7 @@ def separate_instances(
     name
         Name of the labels, if the image has several.
     block_shape
-        Voxels (z, y, x) of a block, and of a shard; rounded up to multiples of 64.
+        Voxels (z, y, x) of a block, and of a shard; rounded up to multiples of 128.
     engine, workers, scheduler_file, engine_options, storage_options
         As in :func:`hrvol.segment_volume`.
     overwrite
