@@ -22,7 +22,7 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import measure
-from skimage.morphology import h_maxima
+from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 from sklearn.metrics import adjusted_rand_score
 
@@ -37,9 +37,9 @@ from hrvol.run.instances.prepare_instances import BLOCK, DEPTH, InstanceOptions
 from hrvol.run.instances.separate_instances import separate
 from hrvol.volume.volume import open_labels
 
-DEPTHS = ("10%", "20%", "25%", "30%", "35%", "40%", "50%", "70%", "0.5", "1", "2")
+DEPTHS = ("10%", "20%", "25%", "30%", "35%", "40%", "50%", "70%", "100%", "0.5", "1", "2")
 
-CUTS = ((64, 64, 64), (64, 128, 192))
+CUTS = ((128, 128, 128), (128, 128, 256))
 
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -194,13 +194,22 @@ def describe(data: Numbered) -> dict[str, Any]:
 
 
 def peer(data: Numbered) -> dict[str, Any]:
-    """Return the agreement of scikit-image's watershed from h-maxima of 1 voxel, on the whole array."""
+    """Return what scikit-image finds on the whole array, with a depth of a voxel, and how far it agrees."""
     began = time.monotonic()
     distance = ndimage.distance_transform_edt(data.labels)
-    markers = measure.label(h_maxima(distance, 1.0), connectivity=3)
-    found = watershed(-distance, markers, mask=data.labels > 0).astype(np.int64)
+    domes = reconstruction(distance - 1, distance, footprint=np.ones((3, 3, 3)))
+    peaks = local_maxima(domes, connectivity=3) & (data.labels > 0)
+    markers = measure.label(peaks, connectivity=3)
+    found = watershed(-distance, markers, mask=data.labels > 0, connectivity=3).astype(np.int64)
     seconds = time.monotonic() - began
-    return {**agreement(data.truth, found), "objects": int(found.max()), "seconds": round(seconds, 1)}
+    ours, _ = separated(data, "1")
+    both = (found > 0) & (ours > 0)
+    return {
+        **agreement(data.truth, found),
+        **describe(Numbered(data.labels, found)),
+        "seconds": round(seconds, 1),
+        "agrees": round(float(adjusted_rand_score(found[both], ours[both])), 4),
+    }
 
 
 def blocked(data: Numbered) -> dict[str, Any]:
@@ -251,9 +260,12 @@ def render(figures: Mapping[str, Any], words: Sequence[str]) -> str:
         rows.append(["scikit-image, 1", *_cells(other)])
         head = ["depth", "objects", "Rand", "recall", "precision", "length", "diameter"]
         lines += table(head, rows).splitlines()
+    agrees = ", ".join(f"{name} {figures[f'{name}, peer']['agrees']:.4f}" for name in SETS)
     lines += [
         "",
-        "`scikit-image, 1` is its watershed from h-maxima of 1 voxel on the whole array.",
+        "`scikit-image, 1` is its watershed on the whole array, from the regional maxima of the distance map",
+        "lowered by 1 voxel (reconstruction by dilation); components without one are lost there. Adjusted",
+        f"Rand index of its objects and those of the depth 1: {agrees}.",
         "",
         "## Blocks",
         "",

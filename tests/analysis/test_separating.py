@@ -14,6 +14,8 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from skimage import measure
 from skimage.metrics import adapted_rand_error
 from skimage.morphology import h_maxima, local_maxima, reconstruction
@@ -22,6 +24,8 @@ from skimage.segmentation import watershed
 from hrvol import open_volume, run_status, separate_instances
 from hrvol.analysis.classes_of_objects import classes_of_objects
 from hrvol.analysis.separating.basins import pack, unpack
+from hrvol.analysis.separating.contraction import contraction
+from hrvol.analysis.separating.graph import Passes
 from hrvol.analysis.separating.heights import STEPS, distance_heights
 from hrvol.analysis.separating.merging import Choice, Depth, merge_basins, merged_over
 from hrvol.classes import default_classes
@@ -70,7 +74,7 @@ def touching_balls(counts, radius=6.3, step=11.0, size=(1.0, 1.0, 1.0)):
 
 def in_memory(labels, block, *, cell=8, land=None, depth=SHARE, choice=ALL):
     """Separate objects by the functions that workers call, block by block."""
-    land = land or Landscape((1,), (1.0, 1.0, 1.0), 64.0, cell=cell)
+    land = land or Landscape((1,), (1.0, 1.0, 1.0), 64.0, depth, cell=cell)
     job = BasinJob(open_volume(labels), None, block, land)
     between = np.zeros(labels.shape, np.uint64)
     for piece in job.grid:
@@ -95,7 +99,7 @@ def in_memory(labels, block, *, cell=8, land=None, depth=SHARE, choice=ALL):
 )
 def test_blocks_give_what_the_whole_array_gives(seed, block, depth, most, sampling, choice):
     labels = blobs((13, 21, 18), seed, classes=3)
-    land = Landscape((1, 2), sampling, most, cell=5)
+    land = Landscape((1, 2), sampling, most, depth, cell=5)
     one = in_memory(labels, labels.shape, land=land, depth=depth, choice=choice)
     cut = in_memory(labels, tuple(5 * n for n in block), land=land, depth=depth, choice=choice)
     np.testing.assert_array_equal(cut, one)
@@ -174,18 +178,48 @@ def test_packing_keeps_all_bits():
 
 def test_a_low_peak_joins_the_object_behind_its_highest_pass():
     # Peaks 100, 60 and 90 in a row; the middle one is 10 above the pass to the first, 30 above the other.
-    meets, passes = np.array([[0, 1], [1, 2]]), np.array([50, 30], np.uint16)
     peaks = np.array([100, 60, 90], np.uint16)
 
-    def merged(**depth):
-        return merged_over(meets, passes, peaks, Depth(**depth)).tolist()
+    def merged(first, **depth):
+        heights = np.array([first, 30], np.uint16)
+        passes = Passes(np.array([[0, 1], [1, 2]]), heights, np.array([7, 5]))
+        return merged_over(passes, peaks, Depth(**depth)).tolist()
 
-    assert merged() == []
-    assert merged(height=10) == []
-    assert merged(height=11) == [0]
-    assert merged(share=0.2) == [0]
-    assert merged(height=61) == [0, 1]
-    assert merged_over(meets, np.array([60, 30], np.uint16), peaks, Depth()).tolist() == [0]
+    assert merged(50) == []
+    assert merged(50, height=10) == []
+    assert merged(50, height=11) == [[0, 1]]
+    assert merged(50, share=0.2) == [[0, 1]]
+    assert merged(50, height=61) == [[0, 1], [1, 2]]
+    assert merged(60) == [[0, 1]]
+    # Of equal passes, the first is opened first.
+    assert merged(30, height=31) == [[1, 2]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), depth=st.sampled_from([Depth(), Depth(height=2), Depth(share=0.3), Depth(share=1.0)]))
+def test_merging_in_blocks_first_changes_nothing(data, depth):
+    count = data.draw(st.integers(2, 12))
+    peaks = np.array(data.draw(st.lists(st.integers(1, 9), min_size=count, max_size=count)), np.uint16)
+    every = list(itertools.combinations(range(count), 2))
+    meets = np.array(data.draw(st.lists(st.sampled_from(every), min_size=1, unique=True)))
+    rows = len(meets)
+    levels = data.draw(st.lists(st.integers(1, 9), min_size=rows, max_size=rows))
+    heights = np.minimum(np.array(levels, np.uint16), peaks[meets].min(axis=1))
+    passes = Passes(meets, heights, np.array(data.draw(st.permutations(range(rows)))))
+    fixed = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+
+    def groups(passes, peaks, start):
+        links = merged_over(passes, peaks, depth)
+        graph = coo_array((np.ones(len(links)), links.T), shape=(count, count))
+        return connected_components(graph, directed=False)[1][start]
+
+    expected = groups(passes, peaks, np.arange(count))
+    into = contraction(passes, peaks, fixed, depth)
+    fewer = np.sort(into[meets], axis=1)
+    apart = fewer[:, 0] != fewer[:, 1]
+    rest = Passes(fewer[apart], heights[apart], passes.places[apart]).highest()
+    found = groups(rest, peaks, into)
+    assert len(set(zip(expected, found, strict=True))) == len(set(expected)) == len(set(found))
 
 
 @pytest.mark.parametrize("size", [(1.0, 1.0, 1.0), (2.0, 1.0, 1.0)])
@@ -223,7 +257,7 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(source):
     labels = tifffile.imread(source)
-    land = Landscape((1, 2), (1.0, 1.0, 1.0), 128.0, cell=8)
+    land = Landscape((1, 2), (1.0, 1.0, 1.0), 128.0, SHARE, cell=8)
     return in_memory(labels, labels.shape, land=land, choice=Choice(5))
 
 
@@ -300,7 +334,7 @@ def test_changed_labels_are_separated_again(tmp_path, source):
     changed[12:16, 18:30, 18:30] = 1  # not where the identity of the input is sampled
     zarr.open_array(path, mode="r+")[8:16, 16:32, 16:32] = changed[8:16, 16:32, 16:32]
     separate(path, out, OPTIONS, cell=8)
-    land = Landscape((1, 2), (1.0, 1.0, 1.0), 128.0, cell=8)
+    land = Landscape((1, 2), (1.0, 1.0, 1.0), 128.0, SHARE, cell=8)
     np.testing.assert_array_equal(stored(out), in_memory(changed, labels.shape, land=land, choice=Choice(5)))
 
 
@@ -383,6 +417,9 @@ def test_probabilities_separate_what_distances_do_not(tmp_path):
     # Of cleaned labels, the probabilities are those of the run.
     separate_instances(labels, tmp_path / "three.zarr", "2", probabilities=tmp_path / "run.zarr", **options)
     np.testing.assert_array_equal(stored(tmp_path / "three.zarr"), found)
+    other = options | {"engine": "local", "workers": 2}
+    separate_instances(tmp_path / "run.zarr", tmp_path / "four.zarr", "cell", **other)
+    np.testing.assert_array_equal(stored(tmp_path / "four.zarr"), found)
     with pytest.raises(InputError, match=r"probabilities of shape \(12, 32, 32\), expected that of"):
         separate_instances(
             labels[:8], tmp_path / "x.zarr", "2", probabilities=tmp_path / "run.zarr", **options

@@ -42,7 +42,7 @@ def basins_of(
     Returns
     -------
     tuple
-        Basins ``(z, y, x)`` from 1, 0 where there is none, and their number.
+        Basins ``(z, y, x)`` from 1, 0 outside of classes, and their number.
     """
     basins, count = np.zeros(heights.shape, np.uint32), 0
     for piece in grid(_triple(heights.shape), (cell, cell, cell)):

@@ -1,4 +1,4 @@
-"""Merge basins to objects: a peak that rises less than the depth above the pass to a higher one is none.
+"""Merge basins to objects: each peak that rises above the pass to a higher one by the depth is an object.
 
 That is the watershed from the h-maxima of the landscape, computed on the graph of basins: passes are opened
 from the highest to the lowest; where two groups of basins meet, the lower of their peaks rises above the pass
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
-from hrvol.analysis.separating.graph import Basins, counts_of, highest, split_key
+from hrvol.analysis.separating.graph import Basins, Passes, split_key
 from hrvol.errors import InputError
 
 
@@ -36,9 +36,13 @@ class Depth:
     height: float = 0.0
     share: float = 0.0
 
-    def least(self, peak: int) -> float:
-        """Return the least rise of a peak of some height."""
-        return max(self.height, self.share * peak)
+    def merges(self, peak: Any, level: Any) -> Any:
+        """Return whether a peak does not rise by the depth above a pass; of numbers or of arrays.
+
+        A peak that is as high as the pass never does.
+        """
+        rise = peak - level
+        return (rise < self.height) | (rise < self.share * peak) | (rise == 0)
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Objects:
     at_border: int
 
     def of(self, block: int) -> NDArray[np.unsignedinteger[Any]]:
-        """Return the objects ``(n + 1,)`` of basins 0..n of a block; basin 0 is none."""
+        """Return the objects ``(n + 1,)`` of basins 0..n of a block; 0 stays 0."""
         found = int(np.searchsorted(self.blocks, block))
         there = found < len(self.blocks) and self.blocks[found] == block
         start, stop = self.starts[found : found + 2] if there else (0, 0)
@@ -122,16 +126,14 @@ def merge_basins(reports: Iterable[Basins], depth: Depth, choice: Choice) -> Obj
         none = np.empty(0, np.int64)
         return Objects(none, np.zeros(1, np.int64), none, np.empty(0, np.uint16), none, 0, 0)
     blocks = np.array([report.block for report in pieces], np.int64)
-    starts = np.concatenate([[0], np.cumsum(counts_of(pieces))])
+    starts = np.concatenate([[0], np.cumsum([len(report.sizes) for report in pieces])])
     firsts = np.concatenate([report.firsts for report in pieces])
     peaks = np.concatenate([report.peaks for report in pieces])
     # The order of basins in the volume: that of blocks would depend on these.
     order = np.argsort(firsts)
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    meets, passes = _edges(pieces, blocks, starts, rank)
-    joined = merged_over(meets, passes, peaks[order], depth)
-    links = meets[joined]
+    links = merged_over(_edges(pieces, blocks, starts, rank), peaks[order], depth)
     count = len(order)
     graph = coo_array((np.ones(len(links), np.bool_), links.T), shape=(count, count))
     number, group = connected_components(graph, directed=False)
@@ -163,53 +165,45 @@ def merge_basins(reports: Iterable[Basins], depth: Depth, choice: Choice) -> Obj
 
 def _edges(
     pieces: list[Basins], blocks: NDArray[np.int64], starts: NDArray[np.int64], rank: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
-    """Return the pairs of basins that touch, as their ranks in the volume, and their passes."""
-    meets = np.concatenate([report.meets for report in pieces])
-    passes = np.concatenate([report.passes for report in pieces])
-    meets, passes = highest(meets, passes)  # a pair may meet at several faces
-    block, number = split_key(meets)
+) -> Passes:
+    """Return the passes between basins, these as their ranks in the volume."""
+    passes = Passes.concatenated([report.passes for report in pieces])  # a pair may meet at several faces
+    block, number = split_key(passes.meets)
     found = np.searchsorted(blocks, block)
     found[found == len(blocks)] = 0
     if not np.array_equal(blocks[found], block) or np.any(number > np.diff(starts)[found]):
         raise InputError("blocks: found a basin of no block, expected the reports of all blocks")
-    nodes = rank[starts[found] + number - 1]
-    return np.sort(nodes, axis=1), passes
+    return Passes(rank[starts[found] + number - 1], passes.heights, passes.places)
 
 
-def merged_over(
-    meets: NDArray[np.int64], passes: NDArray[np.uint16], peaks: NDArray[np.uint16], depth: Depth
-) -> NDArray[np.int64]:
-    """Return the pairs, by their rows, over whose passes basins are merged.
+def merged_over(passes: Passes, peaks: NDArray[np.uint16], depth: Depth) -> NDArray[np.int64]:
+    """Return the pairs ``(k, 2)`` of basins that are merged over their pass; they form a forest.
 
     Parameters
     ----------
-    meets, passes
-        ``(m, 2)`` pairs of basins 0..n-1, each once, and ``(m,)`` their highest passes.
+    passes
+        Between basins 0..n-1.
     peaks
         ``(n,)`` largest heights.
     depth
         As for :func:`merge_basins`.
     """
     count = len(peaks)
-    order = np.lexsort((meets[:, 1], meets[:, 0], -passes.astype(np.int64)))
-    # Of equal passes the first is taken: each has a weight of its own, and there is one tree only.
-    weights = np.arange(1, len(order) + 1, dtype=np.float64)
-    rows = meets[order]
-    tree = minimum_spanning_tree(coo_array((weights, rows.T), shape=(count, count)).tocsr())
-    opened = np.sort(tree.data.astype(np.int64)) - 1
+    ordered = passes.from_the_highest()
+    # Each pass has a weight of its own, so that there is one tree only.
+    weights = np.arange(1, len(ordered.places) + 1, dtype=np.float64)
+    edges = coo_array((weights, ordered.meets.T), shape=(count, count))
+    opened = np.sort(minimum_spanning_tree(edges.tocsr()).data.astype(np.int64)) - 1
+    tree = ordered[opened]
     top, parent = peaks.astype(np.int64).tolist(), list(range(count))
     merged = []
-    for row, (one, other), level in zip(
-        opened.tolist(), rows[opened].tolist(), passes[order][opened].tolist(), strict=True
-    ):
+    for row, ((one, other), level) in enumerate(zip(tree.meets.tolist(), tree.heights.tolist(), strict=True)):
         one, other = _root(parent, one), _root(parent, other)
         low, high = (one, other) if top[one] <= top[other] else (other, one)
-        rise = top[low] - level
-        if rise < depth.least(top[low]) or rise == 0:
+        if depth.merges(top[low], level):
             merged.append(row)
         parent[low] = high
-    return order[np.array(merged, np.int64)]
+    return np.asarray(tree.meets[np.array(merged, np.int64)], np.int64)
 
 
 def _root(parent: list[int], node: int) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.analysis.separating.basins import CELL, basins_of, pack, unpack
+from hrvol.analysis.separating.contraction import contract
 from hrvol.analysis.separating.graph import Basins, describe_basins
 from hrvol.analysis.separating.heights import (
     FIRST_DISTANCE,
@@ -18,7 +19,7 @@ from hrvol.analysis.separating.heights import (
     probability_heights,
     reach_of,
 )
-from hrvol.analysis.separating.merging import Objects
+from hrvol.analysis.separating.merging import Depth, Objects
 from hrvol.arrays import Shape3, Spacing3
 from hrvol.engine.task import computing, configuration
 from hrvol.quality.metrics import SeamDisagreement
@@ -56,6 +57,8 @@ class Landscape:
         Sides (z, y, x) of a voxel, the shortest 1.
     most
         Longer distances are as this one, in shortest sides of voxels.
+    depth
+        How far a peak rises to be one.
     probabilities
         Of each of the classes, in order; empty: the distance to other classes is flooded.
     cell
@@ -65,6 +68,7 @@ class Landscape:
     classes: tuple[int, ...]
     sampling: Spacing3
     most: float
+    depth: Depth
     probabilities: tuple[Volume, ...] = ()
     cell: int = CELL
 
@@ -166,7 +170,8 @@ class BasinJob(_Job):
             heights = probability_heights(kept, channels, land.classes)
         else:
             kept, heights = distance_heights(read, block.core, self.volume.shape, land.sampling, land.most)
-        basins, _ = basins_of(heights, kept, land.cell)
+        found, _ = basins_of(heights, kept, land.cell)
+        basins = contract(found, heights, kept, (block.core, self.volume.shape), land.depth)
         return pack(basins, heights, kept)
 
 

@@ -114,7 +114,7 @@ class PreparedInstances:
         Of the output.
     classes
         Those that are separated, ascending.
-    landscape, depth, choice
+    landscape, choice
         How.
     block_shape
         Voxels (z, y, x) of a block: whole cells.
@@ -128,7 +128,6 @@ class PreparedInstances:
     location: Location
     classes: tuple[ClassInfo, ...]
     landscape: Landscape
-    depth: Depth
     choice: Choice
     block_shape: Shape3
     dtype: str
@@ -173,8 +172,7 @@ def prepare_instances(
         opened,
         location,
         tuple(info for info in infos if info.value in values),
-        Landscape(values, _sampling(sizes), most, channels, cell),
-        depth,
+        Landscape(values, _sampling(sizes), most, depth, channels, cell),
         Choice(least, options.border),
         block,
         dtype_of(opened.shape, least),

@@ -301,7 +301,7 @@ def _survey(
         if stop.requested:
             raise stopped_error(run, stop)
 
-    return merge_basins(reports(), prepared.depth, prepared.choice)
+    return merge_basins(reports(), prepared.landscape.depth, prepared.choice)
 
 
 def _begin(
