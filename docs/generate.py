@@ -42,7 +42,8 @@ API = {
     "Training": ["train_model", "tune_recipe", "fit_classes", "merge_classes", "StrokesSource"],
     "Runs": [
         *("segment_volume", "cluster_volume", "plan_run", "run_series", "run_status", "stop_signals"),
-        *("evaluate_volumes", "export_volume", "clean_labels", "measure_labels", "write_report"),
+        *("evaluate_volumes", "export_volume", "clean_labels", "separate_instances"),
+        *("measure_labels", "write_report"),
     ],
     "Interactive": ["Session", "DrawingStore", "connect"],
     "Exploring": ["detect_objects", "find_similar", "pca_picture", "extract_features"],

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hrvol.run.convert.convert_volume import convert_volume
     from hrvol.run.export.export_volume import export_volume
     from hrvol.run.extract_features import extract_features
+    from hrvol.run.instances.separate_instances import separate_instances
     from hrvol.run.pyramid.build_pyramid import build_pyramid
     from hrvol.run.segment import segment_volume
     from hrvol.run.status import run_status
@@ -76,6 +77,7 @@ _HOME = {
     "run_status": "hrvol.run.status",
     "save_model": "hrvol.segment.model.model",
     "segment_volume": "hrvol.run.segment",
+    "separate_instances": "hrvol.run.instances.separate_instances",
     "stop_signals": "hrvol.engine.stop",
     "train_model": "hrvol.training.train",
     "tune_recipe": "hrvol.training.tuning.tune",
@@ -117,6 +119,7 @@ __all__ = [
     "run_status",
     "save_model",
     "segment_volume",
+    "separate_instances",
     "stop_signals",
     "train_model",
     "tune_recipe",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from hrvol.arrays import Shape3
 from hrvol.classes import MAX_VALUE, ClassInfo, default_classes
-from hrvol.errors import InputError
+from hrvol.errors import InputError, UsageError
 from hrvol.text import printable
 from hrvol.volume.grid.tiling import grid
 from hrvol.volume.volume import Volume, class_info
@@ -47,3 +48,42 @@ def classes_of(labels: Volume, source: Any, block: Shape3, name: str | None = No
     if not found - {0}:
         raise InputError(f"{labels.source}: found no labels above 0, expected some")
     return default_classes(sorted(found - {0}))
+
+
+def class_values(text: str, classes: Sequence[ClassInfo], where: str) -> tuple[int, ...]:
+    """Return the values of classes that a user names.
+
+    Parameters
+    ----------
+    text
+        Names or numbers separated by commas, or ``all``.
+    classes
+        Of the labels.
+    where
+        What names them, for messages.
+
+    Raises
+    ------
+    UsageError
+        There is no such class, or it is named twice.
+    """
+    if text.lower() == "all" and not any(info.name == text for info in classes):
+        return tuple(info.value for info in classes)
+    names = [info.name for info in classes]
+    parts = [text] if text in names else [part.strip() for part in text.split(",")]
+    values = tuple(class_value(part, classes, where) for part in parts)
+    if len(set(values)) < len(values):
+        raise UsageError(f"{where}: found a class twice, expected each once")
+    return values
+
+
+def class_value(text: str, classes: Sequence[ClassInfo], where: str, *, zero: bool = False) -> int:
+    """Return the value of one class, also 0 with ``zero``; see :func:`class_values`."""
+    for info in classes:
+        if info.name == text:
+            return info.value
+    known = {info.value for info in classes} | ({0} if zero else set())
+    if text.isdecimal() and len(text) < 9 and int(text) in known:
+        return int(text)
+    names = ", ".join(f"{info.value} {info.name}" for info in classes[:8])
+    raise UsageError(f"{where}: found class '{printable(text, 50)}', expected one of: {names}")

@@ -122,6 +122,31 @@ def radius_voxels(text: str, grid: VoxelGrid) -> Spacing3:
     return radius
 
 
+def shortest_sides(text: str, grid: VoxelGrid, what: str) -> float:
+    """Return a length in shortest sides of voxels (of an image, of pixels).
+
+    Parameters
+    ----------
+    text
+        ``2um``, or a number of voxels, ``1.5``.
+    grid
+        Of the volume.
+    what
+        What has the length, for messages.
+
+    Raises
+    ------
+    UsageError
+        It is no such length, or the voxel size is unknown.
+    """
+    number, unit, power = _parsed(text, f"a {what} such as 1.5 (voxels) or 2um")
+    if power is not None:
+        raise UsageError(f"{what}: found '{printable(text, 50)}', expected a length, such as 2um")
+    if unit in _VOXELS:
+        return number
+    return number * _factor(unit, text, grid) / min(grid.voxel_size[-grid.ndim :])
+
+
 def _parsed(text: str, expected: str) -> tuple[float, str, int | None]:
     found = _SIZE.fullmatch(text.strip())
     if found is None:

@@ -28,6 +28,7 @@ from hrvol.cli.evaluate import evaluate
 from hrvol.cli.export import export
 from hrvol.cli.features import features
 from hrvol.cli.info import info
+from hrvol.cli.instances import instances
 from hrvol.cli.measure import measure
 from hrvol.cli.merge import merge
 from hrvol.cli.pca import pca
@@ -164,8 +165,8 @@ def main(context: click.Context) -> None:
 
 _COMMANDS = (
     *(demo, doctor, info, convert, weights, recipe, strokes, tune, train, distil, plan, segment, status),
-    *(pyramid, cluster, merge, detect, similar, pca, evaluate, features, export, clean, measure, report),
-    *(serve, run_command),
+    *(pyramid, cluster, merge, detect, similar, pca, evaluate, features, export, clean),
+    *(instances, measure, report, serve, run_command),
 )
 for _command in _COMMANDS:
     main.add_command(_command)

@@ -28,6 +28,11 @@ def _measure_options(
 
 
 _MEASURE = {
+    "objects": click.option(
+        "--objects/--classes",
+        default=None,
+        help="Values are objects, or classes [objects of hrvol instances; else classes].",
+    ),
     "background": click.option(
         "--background", is_flag=True, help="0 is a class, the background [0 is what was not labelled]."
     ),
@@ -42,9 +47,7 @@ _MEASURE = {
     "min_size": click.option(
         "--min-size",
         type=click.IntRange(1),
-        default=8,
-        show_default=True,
-        help="Voxels of the smallest component in the table.",
+        help="Voxels of the smallest component in the table [8, of objects 1].",
     ),
     "cell": click.option(
         "--cell",
@@ -80,7 +83,8 @@ def measure(
 
     Lengths, areas and volumes are in the unit of the voxel size; in voxels where it is unknown. Labels of any
     size are read block by block. The 95 % intervals say how much fractions depend on where the sample was
-    taken, if the cells (--cell) are larger than its structure.
+    taken, if the cells (--cell) are larger than its structure. Of volumes of objects (hrvol instances) each
+    object is measured instead.
 
     \b
     Tables in FOLDER, with units in their headers (also as Parquet with the extra measure):
@@ -91,11 +95,14 @@ def measure(
         correlation     two-point correlation along the axes
         components      size, diameter, surface, sphericity, centre and box of each component
         chords          number of chords by axis and length
+        objects         of volumes of objects: size, diameter, surface, sphericity, centre, length, axes,
+                        direction, touching objects and box of each object
 
     \b
     Examples:
         hrvol measure labels.ome.zarr
         hrvol measure labels.ome.zarr -o measures --workers 8
+        hrvol measure particles.ome.zarr -o particles
         hrvol measure mask.tif -o measures --background --voxel-size 0.5 --unit um --no-chords
     """  # noqa: D301 (click needs the escape)
     from hrvol.analysis.measuring.measure_labels import measure as run_measure
@@ -121,8 +128,11 @@ def measure(
 
 
 def _echo(result: Measurements) -> None:
-    """Print the fractions and surfaces of the classes."""
+    """Print the fractions and surfaces of the classes, or the sizes of objects."""
     summary = result.summary
+    if "objects" in summary:
+        _echo_objects(summary)
+        return
     rows = []
     for row in summary["classes"]:
         ends = row["fraction_95"]
@@ -145,3 +155,17 @@ def _echo(result: Measurements) -> None:
         echo(note)
     if summary["empty_classes"]:
         echo(f"classes without voxels: {', '.join(summary['empty_classes'])}")
+
+
+def _echo_objects(summary: dict[str, Any]) -> None:
+    """Print the number of objects, and the distributions of their sizes."""
+    found = {name: values for name, values in summary["distributions"].items() if values}
+    rows = [[name, *(f"{value:.4g}" for value in values.values())] for name, values in found.items()]
+    if rows:
+        echo_table(["", *next(iter(found.values()))], rows)
+    echo(
+        f"{summary['objects']:,} objects, {summary['objects_at_border']:,} at the border;"
+        f" {summary['touching_pairs']:,} pairs touch"
+    )
+    for note in summary["notes"]:
+        echo(note)

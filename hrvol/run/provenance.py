@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from hrvol.analysis.classes_of_objects import INSTANCES
 from hrvol.classes import ClassInfo
 from hrvol.errors import HrvolError, InputError
 from hrvol.features import arithmetic
@@ -121,7 +122,7 @@ def read_attributes(location: Location) -> RunAttributes:
 
 
 class _Cleaned(Schema):
-    """What of the provenance of cleaned labels tells their blocks, and whether they are complete."""
+    """What of the provenance of cleaned labels or objects tells their blocks, and if they are complete."""
 
     input: _Input
     block_shape: tuple[_Side, _Side, _Side]
@@ -129,7 +130,7 @@ class _Cleaned(Schema):
 
 
 def cleaned_grid(location: Location) -> tuple[BlockGrid, bool] | None:
-    """Return the blocks of cleaned labels, and whether they are complete; ``None`` for other outputs.
+    """Return the blocks of cleaned labels or objects, and whether they are complete; ``None`` for others.
 
     Raises
     ------
@@ -137,7 +138,7 @@ def cleaned_grid(location: Location) -> tuple[BlockGrid, bool] | None:
         The provenance is damaged, or there are too many blocks.
     """
     found = (location.attributes() or {}).get("hrvol")
-    if not isinstance(found, dict) or CLEANING not in found:
+    if not isinstance(found, dict) or not {CLEANING, INSTANCES} & found.keys():
         return None
     cleaned = validated(_Cleaned, found, f"{location}: attributes")
     sides = (1, 1, *cleaned.input.shape)[-3:]

@@ -11,9 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.analysis.classes_of_objects import INSTANCES
 from hrvol.errors import OtherRunError, OutputExistsError
 from hrvol.progress import ProgressCallback
-from hrvol.run.attribute_names import ARITHMETIC, BACKEND, CLASS_WEIGHTS, CLEANING, COMPANION, FRACTIONS
+from hrvol.run.attribute_names import (
+    ARITHMETIC,
+    BACKEND,
+    CLASS_WEIGHTS,
+    CLEANING,
+    COMPANION,
+    FRACTIONS,
+)
 from hrvol.run.block_job import BlockStore
 from hrvol.run.ledger import Ledger, check_free
 from hrvol.run.ledger_entries import DONE
@@ -99,7 +107,7 @@ def check_output(
     stored, written = location.attributes(), recorded_documents(location)
     if stored is None and written is None and not location.occupied():
         return None, None
-    kind = CLEANING if CLEANING in attributes else "model"
+    kind = next((name for name in (CLEANING, INSTANCES) if name in attributes), "model")
     root = (stored or {}).get("hrvol")
     root = root if isinstance(root, Mapping) and kind in root else None
     if written is not None and kind not in written.provenance:

@@ -35,8 +35,8 @@ def run_status(
     Parameters
     ----------
     out
-        An output of :func:`hrvol.segment_volume`, :func:`hrvol.cluster_volume`, :func:`hrvol.convert_volume`
-        or :func:`hrvol.clean_labels`, path or URL.
+        An output of :func:`hrvol.segment_volume`, :func:`hrvol.cluster_volume`, :func:`hrvol.convert_volume`,
+        :func:`hrvol.clean_labels` or :func:`hrvol.separate_instances`, path or URL.
     storage_options
         Keywords of the fsspec file system of a URL.
 

@@ -35,6 +35,7 @@ def shown(figures):
     [
         ("quality/quality", "quality.tables", lambda figures: (figures, "")),
         ("quality/presets", "quality.presets", lambda figures: (shown(figures), options(5))),
+        ("quality/instances", "quality.instances", lambda figures: (figures, ())),
         ("cas/cas", "cas.tables", lambda figures: (figures["results"], figures["failed"], "")),
         ("speed/speed", "speed.tables", lambda figures: (figures, "speed.png")),
         ("studies/classifiers", "studies.classifiers", lambda figures: (figures, options(5))),

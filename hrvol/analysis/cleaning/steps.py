@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hrvol.analysis.label_classes import class_value, class_values
 from hrvol.analysis.sizes import VoxelGrid, least_voxels, radius_voxels
 from hrvol.arrays import Shape3, Spacing3
 from hrvol.classes import ClassInfo
@@ -115,15 +116,15 @@ def parse_step(text: str, classes: Sequence[ClassInfo], grid: VoxelGrid) -> tupl
         raise UsageError(
             f"step: found '{printable(text, 100)}', expected it to begin with {', '.join(FORMS)}"
         )
-    rest, into = words[1:], None
+    rest, into, where = words[1:], None, f"step '{printable(text, 100)}'"
     if name in (REMOVE, LARGEST, OPEN) and len(rest) > 2 and rest[-2].lower() == "into":
-        into = _value(rest[-1], classes, text, zero=True)
+        into = class_value(rest[-1], classes, where, zero=True)
         rest = rest[:-2]
     values: tuple[int, ...] = ()
     if name != MAJORITY:
         if not rest:
             raise _wrong(name, text)
-        values, rest = _values(rest[0], classes, text), rest[1:]
+        values, rest = class_values(rest[0], classes, where), rest[1:]
     size = " ".join(rest)
     if (not size and name not in (LARGEST, FILL)) or (size and name == LARGEST):
         raise _wrong(name, text)
@@ -142,30 +143,6 @@ def parse_step(text: str, classes: Sequence[ClassInfo], grid: VoxelGrid) -> tupl
     if name == MAJORITY:
         return (Step(name, radius=radius),)
     return tuple(Step(name, (value,), radius=radius, into=into) for value in values)
-
-
-def _values(text: str, classes: Sequence[ClassInfo], step: str) -> tuple[int, ...]:
-    if text.lower() == "all" and not any(info.name == text for info in classes):
-        return tuple(info.value for info in classes)
-    names = [info.name for info in classes]
-    parts = [text] if text in names else [part.strip() for part in text.split(",")]
-    values = tuple(_value(part, classes, step) for part in parts)
-    if len(set(values)) < len(values):
-        raise UsageError(f"step '{printable(step, 100)}': found a class twice, expected each once")
-    return values
-
-
-def _value(text: str, classes: Sequence[ClassInfo], step: str, *, zero: bool = False) -> int:
-    for info in classes:
-        if info.name == text:
-            return info.value
-    known = {info.value for info in classes} | ({0} if zero else set())
-    if text.isdecimal() and len(text) < 9 and int(text) in known:
-        return int(text)
-    names = ", ".join(f"{info.value} {info.name}" for info in classes[:8])
-    raise UsageError(
-        f"step '{printable(step, 100)}': found class '{printable(text, 50)}', expected one of: {names}"
-    )
 
 
 def _wrong(name: str, text: str) -> UsageError:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrvol.analysis.classes_of_objects import holds_objects
 from hrvol.analysis.label_classes import classes_of
 from hrvol.analysis.measuring.block_measures import (
     BlockMeasures,
@@ -20,6 +21,7 @@ from hrvol.analysis.measuring.block_measures import (
 )
 from hrvol.analysis.measuring.cells import plan_cells
 from hrvol.analysis.measuring.chords import column_chords, columns
+from hrvol.analysis.measuring.measure_objects import measure_objects
 from hrvol.analysis.measuring.tables import (
     Measured,
     Table,
@@ -53,6 +55,9 @@ BLOCK = (128, 512, 512)
 LAGS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Distances of the two-point correlation, in voxels."""
 
+LEAST = 8
+"""Voxels of the smallest component in the table."""
+
 MOST_CLASSES = 100
 
 MOST_CELL = 2**20
@@ -68,7 +73,7 @@ class Measurements:
         JSON values: units, measures of each class, how intervals were made.
     tables
         By name: ``classes``, ``planes``, ``contacts``, ``representative``, ``correlation``, and if they were
-        measured ``components`` and ``chords``. Headers have units.
+        measured ``components`` and ``chords``; of volumes of objects ``objects`` only. Headers have units.
     """
 
     summary: dict[str, Any]
@@ -88,7 +93,7 @@ class MeasureOptions:
     components, chords, correlation
         Whether to label components, to count chords, and to correlate.
     min_size
-        Voxels of the smallest component in the table.
+        Voxels of the smallest component in the table; ``None``: 8, of objects 1.
     cell
         Voxels along x of the side of the cells of intervals; ``None``: chosen.
     seed
@@ -97,6 +102,8 @@ class MeasureOptions:
         Where blocks are measured.
     block_shape
         Voxels (z, y, x) of a block.
+    objects
+        Whether values are objects, not classes; ``None``: if the labels are those of separated objects.
     """
 
     background: bool = False
@@ -104,14 +111,15 @@ class MeasureOptions:
     components: bool = True
     chords: bool = True
     correlation: bool = True
-    min_size: int = 8
+    min_size: int | None = None
     cell: int | None = None
     seed: int = 0
     engine: EngineSpec = EngineSpec()
     block_shape: Shape3 = BLOCK
+    objects: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.min_size < 1:
+        if self.min_size is not None and self.min_size < 1:
             raise UsageError(f"min_size: found {self.min_size}, expected at least 1 voxel")
         if self.cell is not None and not 1 <= self.cell <= MOST_CELL:
             raise UsageError(f"cell: found {self.cell}, expected 1 to {MOST_CELL} voxels")
@@ -128,7 +136,7 @@ def measure_labels(
     components: bool = True,
     chords: bool = True,
     correlation: bool = True,
-    min_size: int = 8,
+    min_size: int | None = None,
     cell: int | None = None,
     seed: int = 0,
     block_shape: tuple[int, int, int] = BLOCK,
@@ -137,12 +145,14 @@ def measure_labels(
     scheduler_file: str | Path | None = None,
     engine_options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    objects: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Measurements:
     """Measure labels of any size: fractions with intervals, surfaces, contacts, components, ...
 
-    Labels are read block by block; the results do not depend on the blocks.
+    Of volumes of objects, each object is measured: size, surface, axes, neighbours, box. Labels are read
+    block by block; the results do not depend on the blocks.
 
     Parameters
     ----------
@@ -159,7 +169,8 @@ def measure_labels(
         Whether to label connected components (by faces, edges and corners; with percolation), to count
         chords, which reads the labels once more along each axis, and the two-point correlation.
     min_size
-        Voxels of the smallest component in the table; smaller ones count in all other measures.
+        Voxels of the smallest component in the table; smaller ones count in all other measures. ``None``: 8
+        voxels, of objects 1.
     cell
         Voxels along x of the side of the cubes (in units of length) that the bootstrap of intervals draws;
         should be larger than the structure. ``None``: the largest of which there are 30.
@@ -171,6 +182,9 @@ def measure_labels(
         As in :func:`hrvol.segment_volume`.
     overwrite
         Replace the files of an earlier measurement in ``out``.
+    objects
+        Whether values are objects, not classes: any whole numbers. ``None``: if the labels are an output of
+        :func:`hrvol.separate_instances`.
     progress
         Called with the stage, voxels done and the total.
 
@@ -204,6 +218,7 @@ def measure_labels(
         seed,
         spec,
         block_shape,
+        objects,
     )
     folder = None if out is None else check_folder(out, overwrite)
     result = measure(labels, options, storage_options, progress)
@@ -220,12 +235,16 @@ def measure(
 ) -> Measurements:
     """Measure labels as :func:`measure_labels` does, with its keywords as one object."""
     # No features: no torch.
-    modules = ("block_measures", "chords")
+    modules = ("block_measures", "chords", "object_measures")
     imports = ("hrvol.engine.dask_engine", *(f"hrvol.analysis.measuring.{module}" for module in modules))
     spec = replace(options.engine, imports=imports)
     check_engine(spec)
     source = located(labels, storage_options)
     opened = open_labels(source, name=options.name)
+    if holds_objects(source) if options.objects is None else options.objects:
+        least = options.min_size or 1
+        summary, table = measure_objects(opened, source, least, options.block_shape, spec, progress)
+        return Measurements(summary, {"objects": table})
     sizes = VoxelGrid.of(opened)
     if opened.shape[0] == 1:  # a volume of one plane has areas, too
         sizes = replace(sizes, ndim=2)
@@ -233,7 +252,7 @@ def measure(
     if len(classes) > MOST_CLASSES:
         raise InputError(
             f"{opened.source}: found {len(classes)} labels, expected at most {MOST_CLASSES} classes"
-            " (classes, not objects)"
+            " (of objects: --objects)"
         )
     job = MeasureJob(
         opened,
@@ -242,7 +261,7 @@ def measure(
         tuple(lag for lag in LAGS if lag < max(opened.shape)) if options.correlation else (),
         options.components,
     )
-    totals = add_up(_reports(job, spec, options.block_shape, progress), job, options.min_size)
+    totals = add_up(_reports(job, spec, options.block_shape, progress), job, options.min_size or LEAST)
     names = (*(["background (0)"] if options.background else []), *(info.name for info in classes))
     measured = Measured(job, names, sizes, totals, options.seed)
     rows = class_rows(measured)
@@ -320,7 +339,7 @@ def _summary(measured: Measured, rows: list[dict[str, Any]], options: MeasureOpt
         },
         "surfaces": "Crofton's formula, 13 directions (4 of a plane); not those at borders of the volume",
         "components": (
-            {"connectivity": "faces, edges and corners", "min_size [voxel]": options.min_size}
+            {"connectivity": "faces, edges and corners", "min_size [voxel]": options.min_size or LEAST}
             if options.components
             else None
         ),

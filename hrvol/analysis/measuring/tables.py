@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +12,12 @@ from numpy.typing import NDArray
 from hrvol.analysis.measuring.block_measures import MeasureJob
 from hrvol.analysis.measuring.cells import coarser, deviations, draw_cells, intervals
 from hrvol.analysis.measuring.crofton import area_per_crossing
+from hrvol.analysis.measuring.shapes import AXES, place_columns, size_columns, unit_of
 from hrvol.analysis.measuring.totals import Totals
 from hrvol.analysis.sizes import VoxelGrid
 
 UNLABELLED = "not labelled"
 """Name of what has no class."""
-
-_AXES = "zyx"
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,7 @@ class Measured:
 
     def unit(self, power: int) -> str:
         """Return a unit of length, area (2) or volume (3) for headers; negative powers too."""
-        name = self.grid.length_unit()
-        return name if power == 1 else f"{name}^{power}"
+        return unit_of(self.grid, power)
 
     def areas(self) -> NDArray[np.float64]:
         """Return the areas ``(K + 1, K + 1)`` between classes; of an image lengths."""
@@ -124,7 +121,7 @@ def class_rows(measured: Measured) -> list[dict[str, Any]]:
                 "largest_component_share": int(totals.largest[number]) / count if count else None,
                 "percolating_share": {
                     axis: int(totals.percolating[position, number]) / count if count else None
-                    for position, axis in enumerate(_AXES)
+                    for position, axis in enumerate(AXES)
                     if measured.job.labels.shape[position] > 1
                 },
             }
@@ -188,7 +185,7 @@ def correlation_table(measured: Measured) -> Table:
     metric = f"distance [{measured.unit(1)}]"
     columns |= {} if grid.unit is None else {metric: []}
     columns |= {f"{name}: probability": [] for name in measured.names}
-    for position, axis in enumerate(_AXES):
+    for position, axis in enumerate(AXES):
         for row, lag in enumerate(measured.job.lags):
             pairs = int(totals.labelled[position, row])
             if not pairs:
@@ -212,7 +209,7 @@ def chord_table(measured: Measured, chords: Mapping[int, NDArray[np.int64]]) -> 
     columns |= {f"{name}: chords": [] for name in measured.names}
     for position, table in sorted(chords.items()):
         for length in np.flatnonzero(table.any(axis=0)).tolist():
-            columns["axis"].append(_AXES[position])
+            columns["axis"].append(AXES[position])
             columns["length [voxel]"].append(length)
             if grid.unit is not None:
                 columns[metric].append(length * grid.voxel_size[position])
@@ -228,7 +225,7 @@ def mean_chords(measured: Measured, chords: Mapping[int, NDArray[np.int64]]) -> 
         lengths = np.arange(table.shape[1]) * measured.grid.voxel_size[position]
         for number, name in enumerate(measured.names):
             if total := int(table[number].sum()):
-                found.setdefault(name, {})[_AXES[position]] = float(table[number] @ lengths) / total
+                found.setdefault(name, {})[AXES[position]] = float(table[number] @ lengths) / total
     return found
 
 
@@ -237,42 +234,18 @@ def component_table(measured: Measured) -> Table:
     table, grid = measured.totals.components, measured.grid
     assert table is not None
     assert table.sums is not None
-    flat = grid.ndim == 2
-    sizes = table.sizes * grid.voxel_volume
-    surface = table.sums[:, 3:] @ area_per_crossing(grid)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if flat:
-            diameter = np.sqrt(4 * sizes / math.pi)
-            roundness = 4 * math.pi * sizes / surface**2
-        else:
-            diameter = np.cbrt(6 * sizes / math.pi)
-            roundness = math.pi ** (1 / 3) * (6 * sizes) ** (2 / 3) / surface
     numbers = table.labels - 1
-    size, area, round_name = (
-        ("area", "boundary", "circularity") if flat else ("volume", "surface", "sphericity")
+    centres = table.sums[:, :3] / np.maximum(table.sizes, 1)[:, None]
+    places, extent = place_columns(centres, table.boxes, measured.job.labels.shape, grid)
+    return Table(
+        {
+            "component": list(range(1, len(numbers) + 1)),
+            "class": [measured.names[number] for number in numbers],
+            **size_columns(table.sizes, table.sums[:, 3:], grid),
+            **places,
+            **extent,
+        }
     )
-    columns: dict[str, Sequence[Any]] = {
-        "component": list(range(1, len(numbers) + 1)),
-        "class": [measured.names[number] for number in numbers],
-        "voxels": table.sizes.tolist(),
-        f"{size} [{measured.unit(grid.ndim)}]": sizes.tolist(),
-        f"equivalent diameter [{measured.unit(1)}]": diameter.tolist(),
-        f"{area} [{measured.unit(grid.ndim - 1)}]": surface.tolist(),
-        round_name: [float(value) if math.isfinite(value) else None for value in roundness],
-    }
-    axes = [axis for axis in range(3) if axis or not flat]
-    for axis in axes:
-        centre = table.sums[:, axis] / np.maximum(table.sizes, 1) * grid.voxel_size[axis]
-        columns[f"{_AXES[axis]} [{measured.unit(1)}]"] = centre.tolist()
-    for end in (0, 1):
-        for axis in axes:
-            columns[f"{_AXES[axis]}{end} [voxel]"] = table.boxes[:, axis + 3 * end].tolist()
-    border = np.zeros(len(numbers), np.bool_)
-    for axis, side in enumerate(measured.job.labels.shape):
-        if side > 1:
-            border |= (table.boxes[:, axis] == 0) | (table.boxes[:, axis + 3] == side)
-    columns["at border"] = border.astype(int).tolist()
-    return Table(columns)
 
 
 def _finite(ends: NDArray[np.float64]) -> list[float] | None:

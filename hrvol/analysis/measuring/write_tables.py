@@ -15,7 +15,7 @@ from hrvol.text import printable
 
 SUMMARY = "summary.json"
 
-NAMES = ("classes", "planes", "contacts", "representative", "correlation", "components", "chords")
+NAMES = ("classes", "planes", "contacts", "representative", "correlation", "components", "chords", "objects")
 """Names of tables, without a suffix."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,8 @@ from hrvol.run.block_job import BlockReport, check_unchanged, input_states, peak
 from hrvol.volume.cache_plan import CachePlan
 from hrvol.volume.chunk_cache import ChunkUses, uses_of
 from hrvol.volume.grid.order import BlockGrid
-from hrvol.volume.grid.tiling import Block, Box, box_shape, whole
+from hrvol.volume.grid.tiling import Block, Box, around, box_shape, whole
 from hrvol.volume.ome.labels import LabelStore
-from hrvol.volume.ome.pyramid import ImagePlan
 from hrvol.volume.storage.location import combined
 from hrvol.volume.volume import Reader, Volume
 
@@ -74,18 +72,6 @@ def stages_of(steps: Sequence[Step]) -> tuple[Stage, ...]:
         else:
             stages[-1] = longer
     return tuple(stages)
-
-
-class StageStore(LabelStore):
-    """Labels between two stages: without coarser levels."""
-
-    @cached_property
-    def images(self) -> tuple[ImagePlan, ...]:
-        """No image has levels to compute."""
-        return ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return StageStore, (self.location, self.name)
 
 
 @dataclass(frozen=True)
@@ -189,15 +175,6 @@ class CleanJob:
         inner = around(block.core, (one, one, one), self.volume.shape)
         z, y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, box, strict=True))
         return labels[z, y, x]
-
-
-def around(core: Box, reach: Shape3, shape: Shape3) -> Box:
-    """Return a box with so many voxels around it, inside a volume."""
-    z, y, x = (
-        slice(max(span.start - more, 0), min(span.stop + more, side))
-        for span, more, side in zip(core, reach, shape, strict=True)
-    )
-    return z, y, x
 
 
 def survey_block(block: Block) -> Pieces:

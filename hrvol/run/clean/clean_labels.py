@@ -22,25 +22,20 @@ from hrvol.progress import ProgressCallback, Tally, renamed
 from hrvol.run.block_job import forget_input
 from hrvol.run.cache_choice import choose_cache
 from hrvol.run.changed_input import changed_blocks, input_place
-from hrvol.run.clean.clean_block import CleanJob, StageStore, clean_block, survey_block
+from hrvol.run.clean.clean_block import CleanJob, clean_block, survey_block
 from hrvol.run.clean.prepare_cleaning import CleanOptions, PreparedCleaning, prepare_cleaning
 from hrvol.run.drive_blocks import LazyBlocks, Work, drive_blocks
 from hrvol.run.ledger import Ledger
 from hrvol.run.ledger_entries import DONE
 from hrvol.run.report import FailedBlock, Run, stopped_error, summarise
 from hrvol.run.resume import begin_output, recheck
+from hrvol.run.stages import STAGES, SURVEY, StageStore, discard_if_empty, stage_place
 from hrvol.volume.ome.documents import Documents
 from hrvol.volume.ome.labels import LabelStore, create_labels
 from hrvol.volume.storage.location import Location
 from hrvol.volume.volume import open_labels
 
 LOG = logging.getLogger("hrvol.run")
-
-SURVEY = "survey"
-"""Name of the checksum of a survey in an output."""
-
-STAGES = ".stages"
-"""Folder of the labels between two stages in an unfinished output."""
 
 
 @dataclass(frozen=True)
@@ -198,12 +193,12 @@ def clean(
     except Abandoned:
         raise stopped_error(run, stop) from None
     except (BlockError, EngineError):
-        _discard_if_empty(store, ledger)
+        discard_if_empty(store, ledger)
         raise
     finally:
         forget_input()
     if report.failed:
-        _discard_if_empty(store, ledger)
+        discard_if_empty(store, ledger)
     seconds, count = time.time() - began, len(prepared.stages)
     return CleanReport(
         report.voxels, report.before, seconds, report.fractions, count, report.failed, report.peak
@@ -227,7 +222,7 @@ def _all_stages(
             job = _job(prepared, number, store, options)
             _drive(job, final.ledger, options, stop, shown)
             return
-        place = _place(store.location, number)
+        place = stage_place(store.location, number)
         between, _ = _begin(prepared, place, number)
         job = _job(prepared, number, StageStore(between.location), options)
         with Ledger(place, len(job.grid)) as ledger:
@@ -310,7 +305,7 @@ def _job(prepared: PreparedCleaning, number: int, store: LabelStore, options: Cl
     """Return what workers need for a stage."""
     volume = prepared.labels
     if number:
-        place = _place(prepared.location, number - 1)
+        place = stage_place(prepared.location, number - 1)
         volume = open_labels(place) if place.attributes() is not None else volume
     dtype = "uint8" if max(info.value for info in prepared.classes) < 256 else "uint16"
     stage = prepared.stages[number]
@@ -318,15 +313,3 @@ def _job(prepared: PreparedCleaning, number: int, store: LabelStore, options: Cl
     grid = job.grid
     cache = choose_cache(volume, grid, grid.order(), job.region, options.engine, options.scratch)
     return replace(job, cache=cache)
-
-
-def _place(location: Location, number: int) -> Location:
-    """Return where the labels after a stage are."""
-    return replace(location, url=f"{location.url.rstrip('/')}/{STAGES}/{number}", reading=None)
-
-
-def _discard_if_empty(store: LabelStore, ledger: Ledger) -> None:
-    """Delete an output of which nothing was done."""
-    stages = STAGES in store.location.children()
-    if not stages and not np.any(ledger.state.of_block == DONE):
-        store.discard()

@@ -116,6 +116,15 @@ def intersection(a: Box, b: Box) -> Box | None:
     return shared if min(box_shape(shared)) > 0 else None
 
 
+def around(core: Box, reach: Shape3, shape: Shape3) -> Box:
+    """Return a box with so many voxels around it, inside a volume."""
+    z, y, x = (
+        slice(max(span.start - more, 0), min(span.stop + more, side))
+        for span, more, side in zip(core, reach, shape, strict=True)
+    )
+    return z, y, x
+
+
 def hull(a: Box, b: Box) -> Box:
     """Return the smallest box that holds two boxes."""
     z, y, x = (slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))

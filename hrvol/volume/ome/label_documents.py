@@ -31,11 +31,22 @@ UNCERTAINTY = "uncertainty"
 
 @dataclass(frozen=True)
 class LabelOutputs:
-    """The arrays of a label output: labels of a name, and optional arrays beside them."""
+    """The arrays of a label output: labels of a name, and optional arrays beside them.
+
+    Attributes
+    ----------
+    name
+        Of the labels.
+    probabilities, uncertainty
+        Whether to create these arrays.
+    dtype
+        Type of the labels; ``None``: uint8, or uint16 if a class value is above 255.
+    """
 
     name: str = DEFAULT_LABELS
     probabilities: bool = False
     uncertainty: bool = False
+    dtype: str | None = None
 
 
 LABELS_ONLY = LabelOutputs()
@@ -72,7 +83,7 @@ def label_documents(
     store = MemoryStore()
     root = zarr.create_group(store, zarr_format=3, attributes={"hrvol": provenance, "ome": entry})
     root.create_group("labels", attributes={"ome": {"version": ome.VERSION, "labels": [name]}})
-    dtype = "uint8" if max((c.value for c in classes), default=0) <= 255 else "uint16"
+    dtype = outputs.dtype or ("uint8" if max((c.value for c in classes), default=0) <= 255 else "uint16")
     image_label = {"image-label": ome.write_image_label(classes)}
     _create_image(root, f"labels/{name}", like, axes, first, block_shape, dtype, image_label)
     if outputs.uncertainty:

@@ -3,7 +3,7 @@
 A label output is one OME-Zarr image group::
 
     OUT.ome.zarr/          multiscales -> labels/hrvol/0, 1, ...; attributes["hrvol"]
-      labels/hrvol/0       uint8 (z, y, x), one shard per block, 0 = not processed
+      labels/hrvol/0       uint8 (z, y, x), one shard per block, 0 = not processed (objects: uint32 or uint64)
       labels/hrvol/1 ...   coarser levels, computed by finish()
       probabilities/0 ...  uint8 (c, z, y, x), optional
       uncertainty/0 ...    uint8 (z, y, x), optional
@@ -119,7 +119,7 @@ class LabelStore:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the labels: uint8, or uint16 if a class value is above 255."""
+        """Type of the labels: unsigned integers."""
         return np.dtype(self._arrays[""].dtype)
 
     def discard(self) -> None:
@@ -289,14 +289,14 @@ def create_labels(
     like
         Volume whose shape, voxel size, position and unit the labels share.
     classes
-        Class names and colours; labels are uint8, or uint16 if a value is above 255.
+        Class names and colours; none of objects.
     block_shape
         Shape (z, y, x) of the blocks to be written, each by one writer.
     attributes
         Provenance, ready for JSON; stored as ``attributes["hrvol"]``, with ``complete: false`` until
         :meth:`LabelStore.finish`.
     outputs
-        Name of the labels, and whether to create arrays of probabilities and uncertainty.
+        Name and type of the labels, and whether to create arrays of probabilities and uncertainty.
     overwrite
         Whether to replace an earlier output of hrvol.
     resume

@@ -25,7 +25,8 @@ _OWN_OF_IMAGES = {MARK, "c", "ledger"}
 """Names at the top of outputs without labels; levels are numbered."""
 
 _OWN_OF_LABELS = {
-    *(MARK, "labels", "probabilities", "uncertainty", "ledger", "model", "companion", "mask", "survey")
+    *(MARK, "labels", "probabilities", "uncertainty", "ledger", "model", "companion", "mask", "survey"),
+    "objects",
 }
 """Names at the top of outputs with labels."""
 

@@ -1,0 +1,1 @@
+"""Separate the touching objects of a class, block by block, as on the whole array."""
