@@ -83,7 +83,9 @@ def members(data):
 
 def train(folder, file):
     data = np.load(folder / "volume.npz")
-    recipe = hrvol.Recipe.from_dict(json.loads((folder / "recipe.json").read_text()))
+    values = json.loads((folder / "recipe.json").read_text())
+    values["features"]["deep"] = {"weave": 0}  # the defaults that were completed then
+    recipe = hrvol.Recipe.from_dict(values)
     model = hrvol.train_model(
         [(data["image"], data["strokes"])], recipe=recipe, classes=["matrix", "disc"], backend="torch"
     )

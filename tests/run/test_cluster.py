@@ -110,7 +110,7 @@ def stub(monkeypatch):
     """Puts the stub in the place of the network, in this process."""
     network = Stub()
 
-    def load(spec, *, device="cpu", weights_path=None, offline=False):
+    def load(spec, *, device="cpu", weights_path=None, offline=False, backend="torch"):
         return Featuriser(spec, network if spec.uses_deep else None)
 
     monkeypatch.setattr(featuriser_module, "load_featuriser", load)
