@@ -1,6 +1,7 @@
 """The panel *Paint* in a real viewer: what it searches, cancels and changes; planes, networks, classes."""
 
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,26 @@ def test_an_update_is_of_what_is_visible_at_its_end(painting, viewer, wait, news
     assert viewer.layers["prediction"].translate[0] == 3
     viewer.dims.set_point(0, 1)
     wait(lambda: learn.state.text() == "")  # nothing is shown of this plane
+    assert not errors(news)
+
+
+def test_an_update_that_was_seen_is_over(painting, viewer, wait, news, monkeypatch):
+    learn, ended = painting.panel.learn, threading.Event()
+    call = learn._background.call
+
+    def late(function, *receive):  # the answer arrives long after its preview
+        call(lambda: (function(), ended.wait(60))[0], *receive)
+
+    monkeypatch.setattr(learn._background, "call", late)
+    painting.paint()
+    viewer.dims.set_point(0, 3)
+    learn.update_button.click()
+    wait(lambda: learn.state.text() == "exact")
+    viewer.dims.set_point(0, 1)
+    wait(lambda: learn.state.text() != "exact")
+    ended.set()
+    wait(lambda: learn.state.text() == "" and not learn._background.busy)
+    assert viewer.layers["prediction"].translate[0] == 3
     assert not errors(news)
 
 

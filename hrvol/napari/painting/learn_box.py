@@ -63,6 +63,7 @@ class LearnBox(QWidget):
         self._tickets: list[Any] = []
         self._saved: SavedModel | None = None
         self._shown = ""  # what the present preview is
+        self._wanted: Any = None  # what an update is to show, until its exact preview is there
         self.suggest_minutes = SUGGEST_MINUTES
         self.recipe = narrow(QComboBox())
         self.recipe.addItems(PRESETS)
@@ -138,24 +139,26 @@ class LearnBox(QWidget):
 
     def update_once(self) -> None:
         """Make previews of what is visible, the last of them exact."""
-        looked: list[Any] = []
 
         def request(session: Any) -> Any:
-            looked.append(self._look())
+            self._wanted = self._look()
             return session.update()
 
         def made(_: Any) -> None:
-            with suppress(UsageError):  # no plane of z is visible any more
-                if self._look() != looked[-1]:  # what was made is not of what is visible now
-                    self.update_once()
+            if self._wanted is not None and self._visible() not in (None, self._wanted):
+                self.update_once()
 
         self._ask(request, made)
+
+    def _visible(self) -> Any:
+        with suppress(UsageError):
+            return self._look()
+        return None  # no plane of z
 
     def forget_shown(self) -> None:
         """Take note that the present preview is not of what is visible now."""
         self._shown = ""
-        if not self._tickets:
-            self._say("")
+        self._say("working" if self._tickets else "")
 
     def next_place(self) -> None:
         """Look for the next place."""
@@ -328,6 +331,8 @@ class LearnBox(QWidget):
         part = "" if preview.step == 1 else f", every {preview.step}th pixel"
         self._shown = f"{kind}{part}"
         self._say(self._shown)
+        if preview.exact and self._wanted is not None and self._visible() == self._wanted:
+            self._wanted = None
 
     def _emptied(self) -> None:
         self._shown = ""
