@@ -20,7 +20,7 @@ from hrvol.features.projection import fit_projection
 from hrvol.interactive.lane import Gate
 from hrvol.interactive.parts import TileValues
 from hrvol.recipe.specs import ClassifierKind, ClassifierSpec
-from hrvol.segment.estimators.estimators import CHUNK, make_classifier
+from hrvol.segment.estimators.estimators import CHUNK, make_classifier, one_thread
 from hrvol.segment.estimators.keywords import FOREST, classifier_settings, keywords_of
 from hrvol.segment.estimators.linear import linear_head
 
@@ -251,9 +251,10 @@ def _fit_line(features: NDArray[np.float32], labels: NDArray[Any], spec: Classif
     penalty = spec.regularisation if spec.kind in ("vote", "logistic") else None
     logistic = spec.model_copy(update={"kind": "logistic", "regularisation": penalty})
     pipeline = make_classifier(logistic, features.shape[1], seed)
-    # In single precision, unlike a model's: this fit is half of a preview's time, and labels are the same
-    # but for some in ten thousand.
-    pipeline.fit(np.ascontiguousarray(features, np.float32), labels)
+    # In single precision, unlike a model's: labels are the same but for some in ten thousand. On one thread:
+    # products with so few columns take BLAS many times as long on several, if others compute beside it.
+    with one_thread():
+        pipeline.fit(np.ascontiguousarray(features, np.float32), labels)
     head = linear_head("logistic", pipeline)
     ((weight, bias),) = head.layers
     return _Line(weight.astype(np.float32), bias.astype(np.float32))
