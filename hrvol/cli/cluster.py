@@ -9,6 +9,7 @@ import click
 from hrvol.cli.common.options import finding_options, min_size_option, run_options, yes_option
 from hrvol.cli.common.output import check_blocks, confirm_fresh, echo, echo_segmentation, news, suggest_fresh
 from hrvol.cli.common.reading import reads
+from hrvol.cli.common.reporting import ReportChoice, report_choice, write_run_report
 
 if TYPE_CHECKING:
     from hrvol.run.options import ClusterOptions, RunOptions
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @min_size_option
 @click.option("--model", metavar="OUT.hrvol", help="Write a model, to label other volumes with segment -m.")
 @run_options
+@report_choice
 @yes_option
 @reads("volume", "options.input.mask")
 def cluster(
@@ -32,6 +34,7 @@ def cluster(
     min_size: int,
     model: str | None,
     options: RunOptions,
+    reporting: ReportChoice,
     yes: bool,
 ) -> None:
     """Find the classes of a volume without strokes, and label all of it.
@@ -56,8 +59,11 @@ def cluster(
     files = ClusterFiles(boxes, min_size, model)
     with news(), suggest_fresh(), stop_signals(ends=True) as stop, display() as progress:
         report = run_cluster(volume, output, finding, files, options, stop, progress)
-    check_blocks(report.segmentation, output)
-    echo_segmentation(report.segmentation, output)
+    try:
+        check_blocks(report.segmentation, output)
+        echo_segmentation(report.segmentation, output)
+    finally:  # blocks that failed are in it
+        write_run_report(reporting, output, report.segmentation, options.storage_options)
     if report.objects is not None:
         echo(f"{boxes}: {len(report.objects)} boxes")
     if model is not None:

@@ -17,6 +17,7 @@ from hrvol.cli.common.output import (
     suggest_fresh,
 )
 from hrvol.cli.common.reading import reads
+from hrvol.cli.common.reporting import ReportChoice, report_choice, write_run_report
 from hrvol.cli.distil import echo_report
 from hrvol.cli.plan import SECONDS, show_plan
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 )
 @segment_options
 @first_distil_options
+@report_choice
 @yes_option
 @click.option("--dry-run", is_flag=True, help="Only estimate the cost, as hrvol plan does.")
 @reads("volume", "options.input.mask", "first_distil.options.held_out")
@@ -44,13 +46,15 @@ def segment(
     model: str,
     options: RunOptions,
     first_distil: FirstDistil | None,
+    reporting: ReportChoice,
     yes: bool,
     dry_run: bool,
 ) -> None:
     """Label a volume with a trained model.
 
     The result is an OME-Zarr whose labels/hrvol has the volume's shape, voxel size, class names and
-    colours, and coarser levels for viewers. Label 0 means not processed.
+    colours, and coarser levels for viewers. Label 0 means not processed. A report of it, one HTML file, is
+    written beside it (see hrvol report).
 
     A stopped or killed run is resumed by the same command. Ctrl-C stops after the blocks in progress, a
     second Ctrl-C at once.
@@ -67,6 +71,8 @@ def segment(
     A block that fails is tried three times. It does not end the run: failed blocks are listed at the end, the
     exit code is 1, and the same command tries them again.
     """  # noqa: D301 (click needs the escape)
+    if options.output.into_input and reporting.path is not None:
+        raise click.UsageError("--report needs an output of its own: found --into-input")
     into, output = output is None, _output(volume, output, options)
     if first_distil is not None:
         _check_distil(options)
@@ -86,10 +92,14 @@ def segment(
             model = _student(volume, output, model, first_distil, options, stop)
         with display() as progress:
             report = run_segment(volume, None if into else output, model, options, stop, progress)
-    check_blocks(report, output)
-    echo_segmentation(
-        report, output if report.left else output.removesuffix(".unfinished") if into else output
-    )
+    try:
+        check_blocks(report, output)
+        echo_segmentation(
+            report, output if report.left else output.removesuffix(".unfinished") if into else output
+        )
+    finally:  # blocks that failed are in it
+        if not into:
+            write_run_report(reporting, output, report, options.storage_options)
 
 
 def _output(volume: str, output: str | None, options: RunOptions) -> str:

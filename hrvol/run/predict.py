@@ -6,7 +6,7 @@ bytes of probabilities and uncertainty if requested, leave a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +128,7 @@ def predict_part(
     depth, height, width = box_shape(part)
     values = [info.value for info in model.classes]
     labels = np.zeros((depth, height, width), np.uint16)
+    constant: dict[Hashable, Array] = {}
     probabilities, uncertainty = None, None
     if options.probabilities:
         probabilities = np.zeros((len(values), depth, height, width), np.uint8)
@@ -135,7 +136,7 @@ def predict_part(
         uncertainty = np.zeros((depth, height, width), np.uint8)
     for k in range(depth):
         if mask is None or mask[k].any():
-            tiles = _classified(raw[k], views, model, featuriser, options)
+            tiles = _classified(raw[k], views, model, featuriser, options, constant)
             seams += _seams(views, tiles, neighbours)
             plane = blend_views(views, tiles, (height, width))
             if options.companion is not None:
@@ -174,7 +175,7 @@ def plane_probabilities(
     part = (slice(z, z + 1), rows, columns)
     views = part_views(block, part, volume.shape, model.recipe.tiles)
     raw = read_window(volume, block, part, model)
-    tiles = _classified(raw[0], views, model, featuriser, options)
+    tiles = _classified(raw[0], views, model, featuriser, options, {})
     plane: NDArray[np.float32] = to_host(blend_views(views, tiles, box_shape(part)[1:]))
     return plane
 
@@ -185,15 +186,34 @@ def _classified(
     model: Model,
     featuriser: Featuriser,
     options: PredictOptions,
+    constant: dict[Hashable, Array],
 ) -> list[Array]:
-    """Return the probabilities (y, x, K) of tiles of a plane, of whose windows the grey values are given."""
+    """Return the probabilities (y, x, K) of tiles of a plane, of whose windows the grey values are given.
+
+    Windows of one value, as around a round reconstruction, are classified once: ``constant`` keeps the
+    probabilities by what they depend on.
+    """
     top, left = (bound.start for bound in _bounds(views))
     tiles = []
     for view in views:
         y0, y1, x0, x1 = view.tile.window
-        image = to_unit(raw[y0 - top : y1 - top, x0 - left : x1 - left], model.window)
-        tiles.append(classify(image, view.in_window, model, featuriser, options))
+        window = raw[y0 - top : y1 - top, x0 - left : x1 - left]
+        key = _constant_key(window, view.in_window)
+        found = None if key is None else constant.get(key)
+        if found is None:
+            found = classify(to_unit(window, model.window), view.in_window, model, featuriser, options)
+            if key is not None:
+                constant[key] = found
+        tiles.append(found)
     return tiles
+
+
+def _constant_key(window: NDArray[Any], inside: tuple[slice, slice]) -> Hashable:
+    """Return what the probabilities inside a window of one value depend on; ``None`` if it has several."""
+    first = window[0, 0]
+    if window[-1, -1] != first or (window != first).any():
+        return None
+    return (first.item(), window.shape, *((span.start, span.stop) for span in inside))
 
 
 def blend_views(views: Sequence[PartView], tiles: Sequence[Array], shape: tuple[int, int]) -> Array:
