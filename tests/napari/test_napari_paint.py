@@ -417,6 +417,17 @@ def test_a_server_that_cannot_be_used_is_one_line(empty, viewer, server, tmp_pat
     assert not viewer.layers
 
 
+def test_a_recipe_chosen_while_a_session_begins_takes_its_place(panel, wait, news):
+    began = []
+    panel.desk.with_session("classical", began.append)
+    panel.desk.with_session("fast", began.append)
+    panel.desk.with_session("classical", began.append)
+    wait(lambda: panel.desk.session is not None and not panel.desk.busy)
+    assert panel.desk.recipe == "classical"
+    assert set(began) == {panel.desk.session}
+    assert not [line for severity, line in news() if severity == "error"]
+
+
 def test_strokes_that_cannot_be_opened_are_one_line(local, files, tmp_path, wait, news):
     local.close_strokes()
     local.path.set_path(str(tmp_path / "none.ome.zarr"))

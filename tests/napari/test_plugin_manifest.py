@@ -3,9 +3,13 @@
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "hrvol" / "napari" / "napari.yaml"
@@ -27,6 +31,55 @@ def test_the_dock_loads_neither_torch_nor_scikit_learn():
     if "QtBindingsNotFoundError" in done.stderr:
         pytest.skip("no binding of Qt is installed")
     assert done.stdout.strip() == "[]", done.stderr
+
+
+THIN = ("napari", "qtpy", "httpx", "zarr", "array-api-compat", "filelock")
+"""What docs/how-to/remote.md installs on a machine that only draws, besides a binding of Qt."""
+
+_REFUSE = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Refuse(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {refused!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+import hrvol.napari.dock
+from hrvol import connect
+try:
+    connect("http://127.0.0.1:9", token="x" * 40)
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+def test_a_machine_that_only_draws_needs_few_packages():
+    pytest.importorskip("napari")
+    pytest.importorskip("httpx")
+    text = " ".join((ROOT / "docs" / "how-to" / "remote.md").read_text(encoding="utf-8").split())
+    assert f'pip install "napari[pyqt6]" {" ".join(THIN[1:])}' in text
+    needed, ahead = set(), [*THIN, "pyqt6", "pyside6"]
+    while ahead:
+        name = canonicalize_name(ahead.pop())
+        if name in needed:
+            continue
+        needed.add(name)
+        with suppress(PackageNotFoundError):
+            wanted = map(Requirement, requires(name) or ())
+            ahead += [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    refused = sorted(
+        module
+        for module, owners in packages_distributions().items()
+        if not {canonicalize_name(owner) for owner in owners} & (needed | {"hrvol"})
+    )
+    assert {"torch", "sklearn", "distributed", "timm"} <= set(refused)
+    code = _REFUSE.format(refused=set(refused))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if "QtBindingsNotFoundError" in done.stderr:
+        pytest.skip("no binding of Qt is installed")
+    assert done.stdout.strip() == "ServerError", done.stderr
 
 
 def test_the_manifest_is_valid_and_its_commands_exist():

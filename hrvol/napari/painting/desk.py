@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any
 
@@ -105,6 +106,11 @@ class Desk(QObject):
             return board, recipe, session
 
         def failed(error: Exception) -> None:
+            wanted = board is self.board and self._opening == recipe
+            if isinstance(error, CancelledError):  # by the begin of another one: a server has one session
+                if wanted:  # that one was asked for earlier, and its thread was late
+                    self._background.call(begin, self._began, failed)
+                return
             if self._opening == recipe:
                 self._opening = ""
                 self._waiting.clear()
