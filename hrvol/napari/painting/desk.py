@@ -108,7 +108,7 @@ class Desk(QObject):
         def failed(error: Exception) -> None:
             wanted = board is self.board and self._opening == recipe
             if isinstance(error, CancelledError):  # by the begin of another one: a server has one session
-                if wanted:  # that one was asked for earlier, and its thread was late
+                if wanted:  # that one is an earlier one, whose thread was late
                     self._background.call(begin, self._began, failed)
                 return
             if self._opening == recipe:
