@@ -46,7 +46,7 @@ API = {
         *("measure_labels", "write_report"),
     ],
     "Interactive": ["Session", "DrawingStore", "connect"],
-    "Exploring": ["detect_objects", "find_similar", "pca_picture", "extract_features"],
+    "Exploring": ["detect_objects", "find_similar", "suggest_places", "pca_picture", "extract_features"],
 }
 """Pages of the API and their names. A public name that is missing here lands on a page ``Other``."""
 

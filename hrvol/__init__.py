@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hrvol.info import describe
     from hrvol.interactive.remote.connection import connect
     from hrvol.interactive.session import Session
+    from hrvol.interactive.suggest import suggest_places
     from hrvol.planning.plan_run import plan_run
     from hrvol.recipe.recipe import Recipe
     from hrvol.report.write_report import write_report
@@ -79,6 +80,7 @@ _HOME = {
     "segment_volume": "hrvol.run.segment",
     "separate_instances": "hrvol.run.instances.separate_instances",
     "stop_signals": "hrvol.engine.stop",
+    "suggest_places": "hrvol.interactive.suggest",
     "train_model": "hrvol.training.train",
     "tune_recipe": "hrvol.training.tuning.tune",
     "write_report": "hrvol.report.write_report",
@@ -121,6 +123,7 @@ __all__ = [
     "segment_volume",
     "separate_instances",
     "stop_signals",
+    "suggest_places",
     "train_model",
     "tune_recipe",
     "write_report",

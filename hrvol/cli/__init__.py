@@ -42,6 +42,7 @@ from hrvol.cli.serve import serve
 from hrvol.cli.similar import similar
 from hrvol.cli.status import status
 from hrvol.cli.strokes import strokes
+from hrvol.cli.suggest import suggest
 from hrvol.cli.train import train
 from hrvol.cli.tune import tune
 from hrvol.cli.weights import weights
@@ -165,7 +166,7 @@ def main(context: click.Context) -> None:
 
 _COMMANDS = (
     *(demo, doctor, info, convert, weights, recipe, strokes, tune, train, distil, plan, segment, status),
-    *(pyramid, cluster, merge, detect, similar, pca, evaluate, features, export, clean),
+    *(pyramid, cluster, merge, detect, similar, suggest, pca, evaluate, features, export, clean),
     *(instances, measure, report, serve, run_command),
 )
 for _command in _COMMANDS:

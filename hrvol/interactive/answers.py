@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,13 +29,35 @@ SAMPLE = 12
 """Tiles of a volume that are looked at."""
 
 
+@dataclass(frozen=True)
+class Search:
+    """Which places are wanted.
+
+    Attributes
+    ----------
+    scope
+        Where to look.
+    count
+        How many places; there may be fewer.
+    sample
+        Tiles of the volume that are looked at.
+    """
+
+    scope: Scope = "view"
+    count: int = 1
+    sample: int = SAMPLE
+
+    def __post_init__(self) -> None:
+        if self.scope not in ("view", "visited", "volume"):
+            raise UsageError(f"planes: found {self.scope!r}, expected view, visited or volume")
+
+
 def find_places(
     parts: TileParts,
     live: LivePreviews,
     drawn: Drawn,
     region: Region | None,
-    scope: Scope,
-    count: int,
+    search: Search,
     gate: Gate,
     *,
     progress: Callable[[str, int, int], None],
@@ -48,10 +71,8 @@ def find_places(
         Features, classifiers and strokes.
     region
         What is seen.
-    scope
-        Where to look.
-    count
-        How many places; there may be fewer.
+    search
+        Which places.
     gate
         Checked between steps.
     progress
@@ -64,17 +85,15 @@ def find_places(
     StrokesError
         Fewer than two classes are drawn.
     UsageError
-        There is no view yet, or no such scope.
+        There is no view yet.
     ResourceError
         Features of strokes were dropped before they were used.
     """
-    if scope not in ("view", "visited", "volume"):
-        raise UsageError(f"planes: found {scope!r}, expected view, visited or volume")
     if region is None:
         raise UsageError("places: found no view, expected one to look in")
     drawn.check()
     fitted = _fitted(parts, live, drawn, region, gate)
-    keys = _keys(parts, region, scope)
+    keys = _keys(parts, region, search)
     found: list[Candidates] = []
     for number, key in enumerate(keys):
         progress("places", number, len(keys))
@@ -82,7 +101,7 @@ def find_places(
         values = parts.get(fitted.stage, key)
         if values is None:
             continue
-        within = region if scope == "view" else None
+        within = region if search.scope == "view" else None
         some = candidates_of(parts, key, values, fitted, gate, within=within, threads=threads)
         if some is not None:
             found.append(some)
@@ -90,7 +109,7 @@ def find_places(
     if not found:
         return ()
     features = fitted.classifier.describe(live.features(fitted.stage, drawn))
-    return choose_places(Candidates.joined(found), drawn, features, count)
+    return choose_places(Candidates.joined(found), drawn, features, search.count)
 
 
 def _fitted(parts: TileParts, live: LivePreviews, drawn: Drawn, region: Region, gate: Gate) -> Fitted:
@@ -112,15 +131,15 @@ def _fitted(parts: TileParts, live: LivePreviews, drawn: Drawn, region: Region, 
     return found
 
 
-def _keys(parts: TileParts, region: Region, scope: Scope) -> tuple[TileKey, ...]:
+def _keys(parts: TileParts, region: Region, search: Search) -> tuple[TileKey, ...]:
     shape = parts.volume.shape
-    if scope == "view":
+    if search.scope == "view":
         return spread_keys(shape, parts.tiles, region, VIEW)
-    if scope == "visited":
+    if search.scope == "visited":
         visited, count = parts.visited, min(VISITED, len(parts.visited))
         return tuple(visited[i * len(visited) // count] for i in range(count))
     found = []
-    for z, owned, _ in stratified_tiles(shape, whole(shape), parts.tiles, SAMPLE, 0):
+    for z, owned, _ in stratified_tiles(shape, whole(shape), parts.tiles, search.sample, 0):
         corner = np.array([[z, owned[1].start, owned[2].start]], np.int64)
         key = tile_keys(shape, parts.tiles, corner)[0]
         found.append((int(key[0]), int(key[1]), int(key[2])))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hrvol.errors import HrvolError, UsageError, one_line
-from hrvol.interactive.answers import find_places
+from hrvol.interactive.answers import Search, find_places
 from hrvol.interactive.drawing import Drawing, Drawn, DrawnStrokes
 from hrvol.interactive.fetch import Fetcher
 from hrvol.interactive.lane import Cancelled, Gate, Lane, Ticket
@@ -23,7 +23,7 @@ from hrvol.interactive.parts import TileParts
 from hrvol.interactive.quality import cross_validate
 from hrvol.interactive.region import Region
 from hrvol.interactive.regions import count_tiles
-from hrvol.interactive.results import Place, Preview, Quality, Scope
+from hrvol.interactive.results import Place, Preview, Quality
 from hrvol.interactive.shown import Shown
 from hrvol.interactive.stages import stages_of
 from hrvol.interactive.students import student_preview
@@ -155,7 +155,7 @@ class Background:
         """Show the present preview with the present class weights."""
         self._publishing.submit("weights", lambda gate: self.shown.weigh())
 
-    def places(self, count: int, planes: Scope) -> Ticket[tuple[Place, ...]]:
+    def places(self, search: Search) -> Ticket[tuple[Place, ...]]:
         """Find places to draw next."""
 
         def find(gate: Gate) -> tuple[Place, ...]:
@@ -164,8 +164,7 @@ class Background:
                 self._quick,
                 self.strokes.read(),
                 self.shown.region,
-                planes,
-                count,
+                search,
                 gate,
                 progress=self._progress,
                 threads=self.options.threads,

@@ -15,6 +15,7 @@ from hrvol.arrays import Shape3
 from hrvol.device import choose_device, cpus
 from hrvol.errors import InputError
 from hrvol.features.weights.source import WeightsSource
+from hrvol.interactive.answers import SAMPLE, Search
 from hrvol.interactive.background import Background
 from hrvol.interactive.drawing import Drawing
 from hrvol.interactive.lane import Ticket
@@ -225,11 +226,13 @@ class Session:
         """Call a function with a stage, how much of it is done and all of it, in a thread of the session."""
         return self._work.listeners.add("progress", function)
 
-    def request_places(self, count: int = 1, planes: Scope = "view") -> Ticket[tuple[Place, ...]]:
+    def request_places(
+        self, count: int = 1, planes: Scope = "view", sample: int = SAMPLE
+    ) -> Ticket[tuple[Place, ...]]:
         """Begin to look for places to draw next, see :meth:`next_places`."""
-        return self._work.places(count, planes)
+        return self._work.places(Search(planes, count, sample))
 
-    def next_places(self, count: int = 1, planes: Scope = "view") -> tuple[Place, ...]:
+    def next_places(self, count: int = 1, planes: Scope = "view", sample: int = SAMPLE) -> tuple[Place, ...]:
         """Return places where a stroke would teach most, the best first.
 
         They stand for many uncertain pixels that are unlike what is drawn, and differ from each other.
@@ -241,6 +244,8 @@ class Session:
         planes
             Where: in the ``view``, in tiles that were ``visited``, or in a sample of the ``volume``, whose
             features are computed first.
+        sample
+            Tiles of the volume's sample.
 
         Raises
         ------

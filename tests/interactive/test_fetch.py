@@ -160,8 +160,7 @@ def test_places_of_large_views_are_looked_for_in_a_sample(wide):
         wide.live,
         wide.strokes.read(),
         wide.region,
-        "view",
-        1,
+        answers.Search("view"),
         Gate(),
         progress=lambda *values: wide.progress.append(values),
     )
@@ -208,6 +207,6 @@ def test_places_without_memory_are_an_error_of_one_line(everywhere, monkeypatch)
     desk = Desk(everywhere)
     desk.look(0)
     monkeypatch.setattr(desk.live, "fit", lambda *values: None)
-    values = desk.parts, desk.live, desk.strokes.read(), desk.region, "view", 1, Gate()
+    values = desk.parts, desk.live, desk.strokes.read(), desk.region, answers.Search("view"), Gate()
     with pytest.raises(ResourceError, match="found too little memory"):
         answers.find_places(*values, progress=lambda *progress: None)
