@@ -6,6 +6,7 @@ The CPU needs neither: there a pass always has one image (:mod:`hrvol.features.d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from hrvol.features.deep.backbone import Backbone
 from hrvol.features.deep.image_tokens import grid_size
 from hrvol.features.deep.layout import layout_of, view_layouts
 from hrvol.features.filters import bank as classical
+from hrvol.features.weights.architecture import create
 from hrvol.features.weights.registry import weights_info
 from hrvol.recipe.specs import BATCH, DeepSpec, FeatureSpec
 
@@ -201,10 +203,8 @@ def batch_in(free: int, network: Network, spec: DeepSpec, shape: tuple[int, int]
 
 def network_of(name: str) -> Network:
     """Return the sizes of a network by name, without its weights."""
-    import timm
-
     with torch.device("meta"):
-        net = timm.create_model(weights_info(name).model, pretrained=False, num_classes=0)
+        net: Any = create(weights_info(name))
     parameters = sum(parameter.numel() for parameter in net.parameters())
     return Network(int(net.patch_embed.patch_size[0]), int(net.num_features), parameters)
 
