@@ -1,15 +1,15 @@
 """Weights by a formula, and tokens of the reference codes with them, computed where their checkouts are.
 
 Random numbers differ between versions of libraries, so a weight is a hash of its name and its number: both
-the reference code and hrvol are given the same. ``reference_tokens.npz`` holds tokens that the reference codes
-computed; ``python reference_networks.py DINOV3 DINO_SAW`` writes it from checkouts of
+the reference code and hrvol are given the same. ``reference_tokens.npz`` holds tokens of the reference codes;
+``python reference_networks.py DINOV3 DINO_SAW`` writes it from checkouts of
 
 - https://github.com/facebookresearch/dinov3 at 6876159a11b4df116f30f667f8c9888617df0751
 - https://github.com/tldr-group/dino-saw at 636424c112ead8258f0ff6baee96409eb805ab26
 
-on a CPU in float32. Of dino-saw the code that is run is ``alibi_logic.py`` and ``add_alibi``. The package that
-builds its networks (PretrainedViTWrapper) was not at hand: timm's network is built here instead, by the name
-in an earlier version of dino-saw, and without positional embedding, as its registry has it.
+on a CPU in float32. Of dino-saw the code that is run is ``alibi_logic.py`` and ``add_alibi``. The package
+that builds its networks (PretrainedViTWrapper) was not at hand: timm's network is built here instead, by the
+name in an earlier version of dino-saw, and without positional embedding, as its registry has it.
 """
 
 import importlib
@@ -124,7 +124,7 @@ def dinov3_shapes(name):
 
 
 def periods(rounded=False):
-    """Return the periods of the rotary embedding of heads of 64 channels, rounded as in checkpoints or not."""
+    """Return the periods of the rotary embedding of heads of 64 channels, or rounded as in files."""
     values = 100.0 ** (2 * torch.arange(16, dtype=torch.float32) / 32)
     return values.bfloat16().float() if rounded else values
 
