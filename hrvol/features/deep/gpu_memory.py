@@ -265,7 +265,7 @@ def device_need(
 
 
 def _bias_bytes(network: Network, tokens: int) -> int:
-    """Return the bytes of the bias of all pairs of tokens, and of a copy that building and aligning it makes."""
+    """Return the bytes of the bias of all pairs of tokens, and of the copy that building it makes."""
     return 2 * tokens**2 * _FLOAT if network.alibi else 0
 
 
