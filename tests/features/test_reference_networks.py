@@ -32,6 +32,7 @@ from hrvol.errors import WeightsError
 from hrvol.features.deep.backbone import load_backbone
 from hrvol.features.weights import registry
 from hrvol.features.weights.architecture import PERIODS
+from hrvol.features.weights.digest import content_sha256
 
 BOUND = 1e-5
 
@@ -108,7 +109,7 @@ def test_the_record_is_what_the_reference_code_computes(case):
 
 @pytest.mark.parametrize(
     "case",
-    [case for case in CASES if case.stride < 14 and case.network != "dinov3_vitb16"],
+    [case for case in CASES if case.stride < 14 and case.network in ("dinov3_vits16plus", DINO_SAW[0])],
     ids=Case.key.fget,
 )
 def test_openvino_computes_the_same(case, networks):
@@ -149,6 +150,9 @@ def transformers_state(name):
 @pytest.mark.parametrize("name", ["dinov3_vits16", "dinov3_vits16plus"])
 def test_all_spellings_give_the_same_weights(name, tmp_path):
     files = {"original": dinov3_state(name), "transformers": transformers_state(name)}
+    files["transformers 5"] = {
+        re.sub(r"^layer\.", "model.layer.", key): values for key, values in files["transformers"].items()
+    }
     found = {}
     for kind, state in files.items():
         torch.save(state, tmp_path / f"{kind}.pth")
@@ -242,3 +246,29 @@ def test_other_networks_of_dino_saw_are_refused(change, problem, tmp_path):
     torch.save(dino_saw_state() | change, tmp_path / "odd.pth")
     with pytest.raises(WeightsError, match=f"odd.pth: does not hold dinosaw_vits14_alibi: .*{problem}"):
         registry.fetch_weights("dinosaw_vits14_alibi", path=tmp_path / "odd.pth")
+
+
+def test_periods_of_a_converted_file_are_checked_again(tmp_path):
+    torch.save(dinov3_state("dinov3_vits16", rounded=True), tmp_path / "original.pth")
+    converted, digest = registry.load_verified("dinov3_vits16", path=tmp_path / "original.pth")
+    file = tmp_path / "converted.safetensors"
+    save_file(converted, file)
+    assert registry.fetch_weights("dinov3_vits16", path=file) == file
+    assert load_backbone("dinov3_vits16", weights_path=str(file)).sha256 == digest
+    for odd in (torch.ones(16), torch.ones(3), torch.ones(())):
+        save_file(converted | {PERIODS: odd}, file)
+        with pytest.raises(WeightsError, match="periods are those of another rotary embedding"):
+            registry.fetch_weights("dinov3_vits16", path=file)
+
+
+def test_periods_are_nothing_to_other_networks(tmp_path):
+    state = dino_saw_state() | {PERIODS: periods()}
+    save_file(state, tmp_path / "odd.safetensors")
+    file = registry.fetch_weights("dinosaw_vits14_nope", path=tmp_path / "odd.safetensors")
+    assert PERIODS not in load_file(file)
+    digest = content_sha256(state)
+    cached = registry.cache_file("dinosaw_vits14_nope")
+    save_file(state, cached)
+    cached.with_suffix(".json").write_text(f'{{"content_sha256": "{digest}"}}')
+    with pytest.raises(WeightsError, match="holds another network"):
+        load_backbone("dinosaw_vits14_nope")

@@ -325,10 +325,13 @@ def load_backbone(
         The name is unknown, or the weights could not be obtained or belong to another network.
     """
     state, digest = load_verified(name, offline=offline, path=weights_path)
-    periods = state.pop(PERIODS, None)
     net, settings = _build(name, state)
+    rotary: Any = getattr(net, "rope", None)
+    periods = None if rotary is None else state.pop(PERIODS, None)
     try:
         net.load_state_dict(state)
+        if periods is not None:
+            periods = periods.view_as(rotary.periods)
     except RuntimeError:  # its message has a line for every tensor
         raise WeightsError(
             f"weights {name}: {weights_path or weights_info(name).cached} holds another network;"

@@ -92,7 +92,7 @@ def _fit(info: WeightsInfo, state: StateDict, file: Path) -> StateDict:
         raise WeightsError(f"{file}: does not hold {info.name}: {error}") from None
     fitting = create(info, state) if with_biases(info, state) else net
     expected = {key: tuple(value.shape) for key, value in fitting.state_dict().items()}
-    if PERIODS in state:
+    if PERIODS in state and info.positions == "rotary":
         expected[PERIODS] = tuple(state[PERIODS].shape)  # they were compared with the architecture's
     state = {key: value for key, value in state.items() if key in expected}
     missing = [key for key in expected if key not in state]

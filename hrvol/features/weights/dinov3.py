@@ -28,12 +28,15 @@ _FROM_TRANSFORMERS = (
     (r"^embeddings\.patch_embeddings\.", "patch_embed.proj."),
     (r"^embeddings\.register_tokens$", "storage_tokens"),
     (r"^embeddings\.", ""),
-    (r"^layer\.", "blocks."),
+    (r"^(model\.)?layer\.", "blocks."),
     (r"\.attention\.o_proj\.", ".attn.proj."),
     (r"\.attention\.", ".attn."),
     (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
 )
-"""Names of transformers (``DINOv3ViTModel``) and of the original code, without :data:`_PERCEPTRONS`."""
+"""Names of transformers' ``DINOv3ViTModel`` (version 5: with ``model.``) and of the original code.
+
+Those of perceptrons are in :data:`_PERCEPTRONS`.
+"""
 
 _PERCEPTRONS = {
     False: {"up_proj": "fc1", "down_proj": "fc2"},
@@ -74,7 +77,9 @@ def as_timm(state: StateDict, net: Any) -> StateDict:
     if "embeddings.cls_token" in state:
         state = _from_transformers(state)
     if "storage_tokens" not in state:
-        return _without_zero_biases(dict(state))
+        kept = _periods(state[PERIODS], net) if PERIODS in state else {}
+        named = {name: values for name, values in state.items() if name != PERIODS}
+        return _without_zero_biases(named | kept)
     masked = _with_masked_biases(state)
     found: StateDict = {}
     for name, values in masked.items():
@@ -151,5 +156,5 @@ def _periods(values: Tensor, net: Any) -> StateDict:
 
     expected, values = net.rope.periods, values.float()
     if values.shape != expected.shape or not torch.allclose(values, expected, rtol=_ROUNDING, atol=0):
-        raise WeightsError("rope_embed.periods are those of another rotary embedding")
+        raise WeightsError("the periods are those of another rotary embedding")
     return {} if torch.allclose(values, expected, rtol=1e-6, atol=0) else {PERIODS: values}
