@@ -16,6 +16,7 @@ def weights() -> None:
     Examples:
         hrvol weights list
         hrvol weights fetch dinov2_vits14
+        hrvol weights fetch dinov3_vits16 --accept-licence
         hrvol weights path dinov2_vits14
         hrvol weights verify
     """  # noqa: D301 (click needs the escape)
@@ -23,22 +24,34 @@ def weights() -> None:
 
 @weights.command("list")
 def weights_list() -> None:
-    """List the networks that recipes may name."""
+    """List the networks that recipes may name, and the licences of their weights."""
     from hrvol.features.weights.registry import list_weights
 
-    rows = [[info.name, info.licence, "yes" if info.cached else "no"] for info in list_weights()]
+    infos = list_weights()
+    rows = [[info.name, info.licence, "yes" if info.cached else "no"] for info in infos]
     echo_table(["network", "licence", "in the cache"], rows)
+    for licence, url in sorted({(info.licence, info.licence_url) for info in infos if info.licence_url}):
+        echo(
+            f"To be accepted before a download (hrvol weights fetch NAME --accept-licence): {licence}, {url}"
+        )
 
 
 @weights.command("fetch")
 @click.argument("name")
 @click.option("--weights", "file", metavar="PATH", help="Use this file.")
 @click.option("--offline", is_flag=True, help="Search this machine only.")
-def weights_fetch(name: str, file: str | None, offline: bool) -> None:
-    """Store a network's weights in the cache, and print the file's path."""
-    from hrvol.features.weights.registry import fetch_weights
+@click.option(
+    "--accept-licence",
+    is_flag=True,
+    help="Accept the licence of weights that ask for it before a download (hrvol weights list shows it).",
+)
+def weights_fetch(name: str, file: str | None, offline: bool, accept_licence: bool) -> None:
+    """Store a network's weights in the cache, and print the file's path (standard error: their licence)."""
+    from hrvol.features.weights.registry import fetch_weights, weights_info
 
-    click.echo(fetch_weights(name, offline=offline, path=file))
+    info = weights_info(name)
+    echo(f"{name}: {', '.join(filter(None, (info.licence, info.licence_url)))}", err=True)
+    click.echo(fetch_weights(name, offline=offline, path=file, accept_licence=accept_licence))
 
 
 @weights.command("path")

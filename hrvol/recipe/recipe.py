@@ -240,6 +240,8 @@ def _presets() -> dict[str, Recipe]:
             features=FeatureSpec(kind="deep", deep=paper_deep.model_copy(update={"flips": "published"})),
             cluster=ClusterSpec(distance="euclidean"),
         ),
+        "dinov3": _with(BALANCED.model_copy(update={"weights": "dinov3_vits16"})),
+        "dino-saw": _with(BALANCED.model_copy(update={"weights": "dinosaw_vits14_alibi"})),
     }
 
 
@@ -248,7 +250,8 @@ PRESETS: dict[str, Recipe] = _presets()
 
 Of those for classes without strokes, ``cas`` is the default for images of one tile: its flips average out
 some of the tokens' information on position. ``cas-volume`` is for larger images, where tiles must agree: it
-subtracts that information, at a quarter of the cost.
+subtracts that information, at a quarter of the cost. ``dinov3`` and ``dino-saw`` differ from ``balanced`` by
+their network; their quality was not measured.
 """
 
 SUMMARIES: dict[str, str] = {
@@ -264,5 +267,7 @@ SUMMARIES: dict[str, str] = {
     "cas": "classes without strokes, for images of one tile",
     "cas-volume": "classes without strokes, for larger images and volumes",
     "cas-paper": "classes without strokes, published settings; slow",
+    "dinov3": "as balanced, with DINOv3 ViT-S/16 (its licence must be accepted); not measured",
+    "dino-saw": "as balanced, with dino-saw ViT-S/14, without positional embedding; not measured",
 }
 """One line on each preset."""

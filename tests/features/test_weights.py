@@ -277,3 +277,66 @@ def test_importing_weights_imports_no_torch():
     assert (
         subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parent).returncode == 0
     )
+
+
+# Licences that must be accepted
+
+
+def fetch(*options):
+    done = CliRunner().invoke(main, ["weights", "fetch", *options])
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Have every look at the hub fail, and count them."""
+    asked = []
+    monkeypatch.setattr(weights, "_answers", lambda url: bool(asked.append(url)))
+    return asked
+
+
+def test_a_licence_is_accepted_before_a_download(empty_cache, no_network):
+    code, out, error = fetch("dinov3_vits16plus")
+    assert (code, out) == (1, "")
+    shown, problem = error.splitlines()
+    url = "https://ai.meta.com/resources/models-and-libraries/dinov3-license/"
+    assert shown == f"dinov3_vits16plus: DINOv3 licence, {url}"
+    assert f"read the DINOv3 licence, {url}" in problem
+    assert "hrvol weights fetch dinov3_vits16plus --accept-licence" in problem
+    assert not no_network
+    with pytest.raises(WeightsError, match="licence must be accepted"):
+        load_backbone("dinov3_vits16plus")
+    assert not no_network
+    code, _, error = fetch("dinov3_vits16plus", "--accept-licence")
+    assert code == 1
+    assert "were not found; tried" in error
+    assert len(no_network) == 1
+
+
+def test_other_licences_are_shown_and_nothing_is_asked(empty_cache, no_network):
+    for name, licence in (("dinosaw_vits14_alibi", "MIT"), ("dinov2_vitb14", "Apache-2.0")):
+        _, _, error = fetch(name)
+        assert error.startswith(f"{name}: {licence}\n")
+        assert "were not found; tried" in error
+    assert len(no_network) == 2
+
+
+def test_weights_on_this_machine_were_accepted_elsewhere(empty_cache, no_network):
+    state = random_backbone("dinov3_vits16").net.state_dict()
+    folder = empty_cache / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(state, folder / "dinov3_vits16_pretrain_lvd1689m-08c60483.pth")
+    for options in (("--weights", str(folder / "dinov3_vits16_pretrain_lvd1689m-08c60483.pth")), ()):
+        code, out, _ = fetch("dinov3_vits16", *options)
+        assert code == 0
+        note = json.loads(Path(out.strip()).with_suffix(".json").read_text())
+        assert note["licence"] == "DINOv3 licence"
+    assert not no_network
+
+
+def test_the_list_shows_licences():
+    lines = CliRunner().invoke(main, ["weights", "list"]).stdout.splitlines()
+    assert any("dinov3_vitb16" in line and "DINOv3 licence" in line for line in lines)
+    assert any("dinosaw_vits14_nope" in line and "MIT" in line for line in lines)
+    assert "--accept-licence" in lines[-1]
+    assert "https://ai.meta.com/" in lines[-1]

@@ -172,7 +172,7 @@ recipe_option = click.option(
     "--recipe",
     metavar="FILE|PRESET",
     help="A recipe file (YAML), or fast, balanced (default of train), best, paper, classical, deep,"
-    " cas (default of cluster and detect), cas-volume, cas-paper.",
+    " cas (default of cluster and detect), cas-volume, cas-paper, dinov3, dino-saw.",
 )
 
 roi_option = click.option(

@@ -6,25 +6,25 @@ and keys of the last layer are computed a second time for the attention.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvol.backend import TORCH, check_backend
 from hrvol.errors import UsageError, WeightsError
+from hrvol.features.deep.alibi import distance_bias
+from hrvol.features.deep.embedding import Positions, embed_patches, resize_positions
+from hrvol.features.weights.architecture import PERIODS, create
 from hrvol.features.weights.registry import load_verified, weights_info
 
 if TYPE_CHECKING:
     from hrvol.features.deep.openvino_layers import OpenVinoLayers
 
 HeadMap = Literal["q", "k", "v", "o"]
-
-Positions = Literal["exact", "published"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -66,6 +66,8 @@ class Backbone:
         ``fp32``, ``bf16`` or ``fp16`` arithmetic in the network; results are float32.
     sha256
         Content SHA-256 of the weights, ``None`` for random weights.
+    alibi
+        Attention falls with the distance between tokens (:mod:`hrvol.features.deep.alibi`).
     backend
         What computes the layers, resolved: see :func:`hrvol.features.choose_backend.choose_for_features`.
         Attention maps, and the layers where they are requested, are computed by torch.
@@ -88,10 +90,12 @@ class Backbone:
         device: str | torch.device = "cpu",
         precision: str = "fp32",
         sha256: str | None = None,
+        alibi: bool = False,
         backend: str = TORCH,
     ) -> None:
         check_backend(backend)
         self.name = name
+        self.alibi = alibi
         self.sha256 = sha256
         self.device = torch.device(device)
         if self.device.type == "cuda":
@@ -188,8 +192,8 @@ class Backbone:
         weights: Tensor | None = None
         per_head: Tensor | None = None
         if self._layers is not None and not attention and head_map is None:
-            x, rope, grid = embed()
-            stacked = self._layers(x, rope, numbers)
+            x, extra, grid = embed()
+            stacked = self._layers(x, extra, numbers)
         else:
             stacked, weights, per_head, grid = self._torch_layers(embed, numbers, attention, head_map)
 
@@ -202,16 +206,15 @@ class Backbone:
 
     def _torch_layers(
         self,
-        embed: Callable[[], tuple[Tensor, Tensor | None, tuple[int, int]]],
+        embed: Callable[[], tuple[Tensor, dict[str, Tensor], tuple[int, int]]],
         numbers: tuple[int, ...],
         attention: bool,
         head_map: HeadMap | None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None, tuple[int, int]]:
         """Return tokens ``(B, N, C * layers)``, attention, head map ``(B, N, heads)``, the grid's shape."""
         net = self.net
-        x, rope, grid = embed()  # here, so that nobody holds what the first layer was given
+        x, extra, grid = embed()  # here, so that nobody holds what the first layer was given
         stop = self.depth if attention or head_map else max(numbers)
-        extra = {} if rope is None else {"rope": rope}
         outputs: dict[int, Tensor] = {}
         maps: tuple[Tensor | None, Tensor | None] = (None, None)
         for number, layer in enumerate(net.blocks[:stop], 1):
@@ -231,8 +234,12 @@ class Backbone:
 
     def _embed(
         self, images: Tensor, stride: int, positions: Positions
-    ) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
-        """Return tokens with prefix and positions, the rotary embedding or ``None``, and the grid's shape."""
+    ) -> tuple[Tensor, dict[str, Tensor], tuple[int, int]]:
+        """Return tokens with prefix and positions, what else the layers are given, and the grid's shape.
+
+        That is the rotary embedding, or the bias of distances. Both depend on the grid alone, as in the
+        reference codes: its first and last tokens are at the same places whatever the stride.
+        """
         net = self.net
         images = (images.to(self.device).expand(-1, 3, -1, -1) - self._mean) / self._std
         x, grid = embed_patches(
@@ -244,11 +251,15 @@ class Backbone:
         if table is not None:
             # With registers the class token already includes its position.
             with_prefix = 0 if net.no_embed_class else prefix
-            x = x + _resize_positions(table[:, with_prefix:], grid, positions).to(self.dtype)
+            x = x + resize_positions(table[:, with_prefix:], grid, positions).to(self.dtype)
             if with_prefix:
                 head = [torch.cat(head, dim=1) + table[:, :prefix]]
-        rope = net.rope.get_embed(shape=grid) if getattr(net, "rope", None) is not None else None
-        return net.norm_pre(torch.cat([*head, x], dim=1)), rope, grid
+        extra = {}
+        if getattr(net, "rope", None) is not None:
+            extra["rope"] = net.rope.get_embed(shape=grid)
+        if self.alibi:
+            extra["attn_mask"] = distance_bias(grid, prefix, self.device).to(self.dtype)
+        return net.norm_pre(torch.cat([*head, x], dim=1)), extra, grid
 
     def _last_layer_maps(
         self, layer: Any, x: Tensor, attention: bool, head_map: HeadMap | None
@@ -297,57 +308,6 @@ def check_precision(precision: str, capability: tuple[int, int]) -> None:
         )
 
 
-def embed_patches(
-    images: Tensor, proj: Any, stride: int, *, convolve: bool
-) -> tuple[Tensor, tuple[int, int]]:
-    """Embed the patches of images.
-
-    Parameters
-    ----------
-    images
-        ``(B, 3, Y, X)``, normalised, in the network's precision.
-    proj
-        The convolution of the patch embedding.
-    stride
-        Pixels from patch to patch.
-    convolve
-        Compute a convolution instead of a matrix product. On GPUs cuDNN uses TF32 for float32
-        convolutions (10 bits of mantissa instead of 23) unless a process-wide setting forbids it.
-
-    Returns
-    -------
-    tuple
-        Tokens ``(B, h * w, C)``, and ``(h, w)``.
-    """
-    if convolve:
-        x = F.conv2d(images, proj.weight, proj.bias, stride=stride)
-        return x.flatten(2).transpose(1, 2), (int(x.shape[2]), int(x.shape[3]))
-    sides = proj.weight.shape[2:]
-    height, width = (
-        1 + (length - side) // stride for length, side in zip(images.shape[2:], sides, strict=True)
-    )
-    patches = F.unfold(images, tuple(sides), stride=stride).transpose(1, 2)
-    return F.linear(patches, proj.weight.flatten(1), proj.bias), (int(height), int(width))
-
-
-def _resize_positions(table: Tensor, grid: tuple[int, int], how: Positions) -> Tensor:
-    """Resize square positional embeddings ``(1, n*n, C)`` to ``(1, h*w, C)`` bicubically."""
-    side = round(table.shape[1] ** 0.5)
-    if grid == (side, side):
-        return table
-    square = table.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    if how == "exact":
-        resized = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
-    else:
-        # The reference adds a tenth of a token against rounding and samples with that scale: tokens at
-        # the far end are displaced by up to 0.1 tokens.
-        scale = tuple((n + 0.1) / side for n in grid)
-        resized = F.interpolate(
-            square, scale_factor=scale, mode="bicubic", align_corners=False, recompute_scale_factor=False
-        )
-    return resized.flatten(2).transpose(1, 2)
-
-
 def load_backbone(
     name: str,
     *,
@@ -365,15 +325,24 @@ def load_backbone(
         The name is unknown, or the weights could not be obtained or belong to another network.
     """
     state, digest = load_verified(name, offline=offline, path=weights_path)
-    net, settings = _build(name)
+    net, settings = _build(name, state)
+    rotary: Any = getattr(net, "rope", None)
+    periods = None if rotary is None else state.pop(PERIODS, None)
     try:
         net.load_state_dict(state)
+        if periods is not None:
+            periods = periods.view_as(rotary.periods)
     except RuntimeError:  # its message has a line for every tensor
         raise WeightsError(
             f"weights {name}: {weights_path or weights_info(name).cached} holds another network;"
             " remove it and fetch again"
         ) from None
-    return Backbone(net, name, device=device, precision=precision, sha256=digest, backend=backend, **settings)
+    found = Backbone(
+        net, name, device=device, precision=precision, sha256=digest, backend=backend, **settings
+    )
+    if periods is not None:  # timm computes its own again when a network is converted to half precision
+        found.net.rope.periods.copy_(periods)
+    return found
 
 
 def random_backbone(name: str, *, seed: int = 0, **options: Any) -> Backbone:
@@ -384,10 +353,10 @@ def random_backbone(name: str, *, seed: int = 0, **options: Any) -> Backbone:
     return Backbone(net, name, **settings, **options)
 
 
-def _build(name: str) -> tuple[nn.Module, dict[str, Any]]:
+def _build(name: str, names: Container[str] = ()) -> tuple[nn.Module, dict[str, Any]]:
     import timm
 
-    model = weights_info(name).model
-    net = timm.create_model(model, pretrained=False, num_classes=0, dynamic_img_size=True)
-    config = timm.get_pretrained_cfg(model)
-    return net, {"mean": config.mean, "std": config.std}
+    info = weights_info(name)
+    config = timm.get_pretrained_cfg(info.model)
+    settings = {"mean": config.mean, "std": config.std, "alibi": info.positions == "alibi"}
+    return create(info, names), settings

@@ -6,6 +6,7 @@ The CPU needs neither: there a pass always has one image (:mod:`hrvol.features.d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from hrvol.features.deep.backbone import Backbone
 from hrvol.features.deep.image_tokens import grid_size
 from hrvol.features.deep.layout import layout_of, view_layouts
 from hrvol.features.filters import bank as classical
+from hrvol.features.weights.architecture import create
 from hrvol.features.weights.registry import weights_info
 from hrvol.recipe.specs import BATCH, DeepSpec, FeatureSpec
 
@@ -52,11 +54,14 @@ class Network:
         Channels of the tokens of one layer.
     parameters
         Number of parameters.
+    alibi
+        Its layers are given a bias for all pairs of tokens.
     """
 
     patch: int
     channels: int
     parameters: int
+    alibi: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class DeviceNeed:
     weights
         Parameters of the network, throughout.
     workspace
-        Matrix products, throughout.
+        Matrix products, and the bias of ALiBi, throughout.
     batch
         Images in the network.
     tokens
@@ -174,7 +179,7 @@ def batch_for(backbone: Backbone, spec: DeepSpec, shape: tuple[int, int]) -> int
     """
     if backbone.device.type == "cpu":
         return BATCH
-    network = Network(backbone.patch, backbone.channels, 0)
+    network = Network(backbone.patch, backbone.channels, 0, backbone.alibi)
     return batch_in(free_bytes(backbone.device), network, spec, shape)
 
 
@@ -190,7 +195,7 @@ def batch_in(free: int, network: Network, spec: DeepSpec, shape: tuple[int, int]
     """
     tokens, pixels = _pass(network.patch, spec, shape)
     return fitting_batch(
-        free,
+        free - _bias_bytes(network, tokens),
         tokens=tokens,
         channels=network.channels,
         pixels=pixels,
@@ -201,12 +206,12 @@ def batch_in(free: int, network: Network, spec: DeepSpec, shape: tuple[int, int]
 
 def network_of(name: str) -> Network:
     """Return the sizes of a network by name, without its weights."""
-    import timm
-
+    info = weights_info(name)
     with torch.device("meta"):
-        net = timm.create_model(weights_info(name).model, pretrained=False, num_classes=0)
+        net: Any = create(info)
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    return Network(int(net.patch_embed.patch_size[0]), int(net.num_features), parameters)
+    alibi = info.positions == "alibi"
+    return Network(int(net.patch_embed.patch_size[0]), int(net.num_features), parameters, alibi)
 
 
 def device_need(
@@ -239,7 +244,8 @@ def device_need(
         layers, precision = _layer_count(deep), deep.precision
         tokens, pass_pixels = _pass(network.patch, deep, shape)
         channels = layers * network.channels
-        weights, workspace = network.parameters * _BYTES[precision], _WORKSPACE
+        weights = network.parameters * _BYTES[precision]
+        workspace = _WORKSPACE + _bias_bytes(network, tokens)
         layouts = [layout for _, layout in view_layouts(network.patch, deep, shape)]
         grid, views, passes = grid_size(network.patch, deep, shape), len(layouts), len(layouts[0].starts)
         at_once = min(batch, passes * views)
@@ -256,6 +262,11 @@ def device_need(
         channels += len(names)
     features = round((1 + _CHECKED) * min(rows, shape[0]) * shape[1] * channels * _FLOAT)
     return DeviceNeed(weights, workspace, inside, kept, filters, features)
+
+
+def _bias_bytes(network: Network, tokens: int) -> int:
+    """Return the bytes of the bias of all pairs of tokens, and of the copy that building it makes."""
+    return 2 * tokens**2 * _FLOAT if network.alibi else 0
 
 
 def _layer_count(spec: DeepSpec) -> int:

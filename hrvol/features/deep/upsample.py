@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrvol.errors import InputError
-from hrvol.features.deep.backbone import HeadMap, Positions, Tokens
+from hrvol.features.deep.backbone import HeadMap, Tokens
+from hrvol.features.deep.embedding import Positions
 from hrvol.features.deep.image_tokens import ImageTokens, grouped, joint_grid_of, view_groups
 from hrvol.features.deep.joint_grid import WHOLE, JointGrid, JointTokens
 from hrvol.features.deep.layout import Layout, canvas_of, layout_of, view_layouts

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from hrvol.errors import InputError, WeightsError, first_line
-from hrvol.features.weights.checkpoints import content_sha256
+from hrvol.features.weights.digest import content_sha256
 from hrvol.reading.bounded import parse_mapping, read_file
 from hrvol.text import printable
 
 if TYPE_CHECKING:
-    from hrvol.features.weights.checkpoints import StateDict
+    from hrvol.features.weights.digest import StateDict
 
 _NOTE_BYTES = 100_000
 

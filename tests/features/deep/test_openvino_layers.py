@@ -22,7 +22,7 @@ pytest.importorskip("openvino")
 FAST = choose_backend("auto", "cpu").name
 BFLOAT16 = FAST == "openvino-bf16"
 
-NAMES = ("dinov2_vits14", "dinov2_vits14_reg", "dino_vits16", "dinov3_vits16")
+NAMES = ("dinov2_vits14", "dinov2_vits14_reg", "dino_vits16", "dinov3_vits16", "dinosaw_vits14_alibi")
 
 
 def images(shape=(112, 84), count=1):

@@ -10,7 +10,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from hrvol.errors import UsageError
-from hrvol.features.deep.backbone import check_precision, embed_patches, load_backbone, random_backbone
+from hrvol.features.deep.backbone import check_precision, load_backbone, random_backbone
+from hrvol.features.deep.embedding import embed_patches
 
 BOUNDS = {"bf16": 0.03, "fp16": 0.004}
 """Of the relative error of tokens of block 9: about twice what is found (benchmarks/studies/precision.md)."""
