@@ -8,8 +8,12 @@ def overlapping_spheres(shape, radius, eta, seed):
     generator = np.random.default_rng(seed)
     sides = np.array(shape) + 2 * radius  # spheres that reach in from outside
     number = generator.poisson(eta * np.prod(sides) / (4 / 3 * np.pi * radius**3))
+    return _around(shape, generator.uniform(0, 1, (number, 3)) * sides - radius, radius)
+
+
+def _around(shape, centres, radius):
     pore = np.ones(shape, bool)
-    for centre in generator.uniform(0, 1, (number, 3)) * sides - radius:
+    for centre in centres:
         low = np.maximum(np.ceil(centre - radius).astype(int), 0)
         high = np.minimum(np.floor(centre + radius).astype(int) + 1, shape)
         if (low >= high).any():
@@ -18,6 +22,18 @@ def overlapping_spheres(shape, radius, eta, seed):
         inside = z[:, None, None] ** 2 + y[:, None] ** 2 + x**2 < radius**2
         pore[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] &= ~inside
     return pore
+
+
+def separate_spheres(shape, radius, share, seed):
+    """Return True in the pores between spheres that do not overlap, which fill a share of the volume."""
+    generator = np.random.default_rng(seed)
+    sides = np.array(shape) + 2 * radius
+    placed = np.empty((0, 3))
+    while len(placed) < share * np.prod(sides) / (4 / 3 * np.pi * radius**3):
+        centre = generator.uniform(0, 1, 3) * sides - radius
+        if (np.linalg.norm(placed - centre, axis=1) > 2 * radius).all():
+            placed = np.vstack([placed, centre])
+    return _around(shape, placed, radius)
 
 
 def ball(shape, radius, spacing=(1.0, 1.0, 1.0), shift=0.3):

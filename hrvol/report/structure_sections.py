@@ -36,7 +36,7 @@ def thickness_section(measurement: Measurement, classes: Sequence[ClassInfo]) ->
     chart = draw_sizes(
         "thickness",
         "Distribution of the local thickness of each class, by volume",
-        np.arange(low, high + 2) * shown[0].side,
+        np.arange(low, high + 2, dtype=np.float64) * shown[0].side,
         shares,
         of_each,
         (f"local thickness [{unit}]", "share of volume"),

@@ -106,7 +106,8 @@ def diffuse(
         Called with the number of iterations.
     """
     turned = np.moveaxis(mask, axis, 0)
-    spacing = (sampling[axis], *(side for other, side in enumerate(sampling) if other != axis))
+    first, second = (side for other, side in enumerate(sampling) if other != axis)
+    spacing = (sampling[axis], first, second)
     count = int(np.count_nonzero(turned))
     fraction = count / turned.size
     if not count:
