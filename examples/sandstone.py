@@ -3,7 +3,7 @@
     python examples/sandstone.py [FOLDER]
 
 Grains are balls that were placed without overlap and then grown, as by compaction; the rest are pores. FOLDER
-(sandstone) gets scan.ome.zarr, strokes.tif and truth.tif (1 pore, 2 grain).
+("sandstone") gets scan.ome.zarr, strokes.tif and truth.tif (1 pore, 2 grain).
 """
 
 import sys
@@ -17,21 +17,21 @@ import hrvol
 from hrvol.phantom import draw_strokes
 from hrvol.volume.write_image import write_image
 
-SHAPE = (96, 96, 96)
+SHAPE = (128, 128, 128)
 VOXEL = 2.5
 """Micrometres."""
 RADII = (8.0, 14.0)
 """Voxels, before the grains grow."""
-GROWTH = 1.16
+GROWTH = 1.27
 PORE, GRAIN = 1, 2
-STROKE_PLANES = (20, 48, 76)
+STROKE_PLANES = (26, 64, 102)
 
 
 def make_labels(generator: np.random.Generator) -> np.ndarray:
     """Return 1 in pores and 2 in grains."""
     most = RADII[1] * GROWTH
     placed = np.empty((0, 4))
-    for radius in np.sort(generator.uniform(*RADII, 30_000))[::-1]:
+    for radius in np.sort(generator.uniform(*RADII, 60_000))[::-1]:
         centre = generator.uniform(-most, np.array(SHAPE) + most)
         gap = np.linalg.norm(placed[:, :3] - centre, axis=1) - placed[:, 3] - radius
         if not (gap < 0).any():

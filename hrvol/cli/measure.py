@@ -201,9 +201,11 @@ def _echo_structure(summary: dict[str, Any]) -> None:
     """Print the local thickness and the tortuosity of classes, if they were measured."""
     if "thickness" in summary:
         rows = summary["thickness"]["classes"]
-        heads = [name for name in rows[0] if name.endswith("]")] if rows else []
+        keys = [name for name in rows[0] if name.endswith("]")] if rows else []
+        heads = [key.partition(" [")[0] for key in keys]
         echo_table(
-            ["thickness", *heads], [[row["name"], *(f"{row[head]:.4g}" for head in heads)] for row in rows]
+            [f"thickness [{summary['unit']}]", *heads],
+            [[row["name"], *(f"{row[key]:.4g}" for key in keys)] for row in rows],
         )
     if "tortuosity" in summary:
         heads = ["tortuosity factor", "relative diffusivity", "fraction"]

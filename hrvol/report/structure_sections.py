@@ -25,21 +25,22 @@ def thickness_section(measurement: Measurement, classes: Sequence[ClassInfo]) ->
     colours = {info.name: info.colour for info in classes}
     unit = symbol(measurement.thickness_unit if measurement.thickness_unit != "voxel" else None)
     shown = every[:_MOST_CURVES]
-    low = min(int(one.diameters[0]) for one in shown)
-    high = max(int(one.diameters[-1]) for one in shown)
-    shares = []
-    for one in shown:
-        values = np.zeros(high + 1 - low)
-        values[one.diameters - low] = one.shares
-        shares.append(values)
+    # In steps of two voxels: few balls of an odd number of voxels fit where walls follow the voxels.
+    low = min(int(one.diameters[0]) for one in shown) // 2
+    high = max(int(one.diameters[-1]) for one in shown) // 2
+    shares = [
+        np.bincount(one.diameters // 2 - low, one.shares, minlength=high + 1 - low).astype(np.float64)
+        for one in shown
+    ]
     of_each = [colours.get(one.name, (128, 128, 128)) for one in shown]
     chart = draw_sizes(
         "thickness",
         "Distribution of the local thickness of each class, by volume",
-        np.arange(low, high + 2, dtype=np.float64) * shown[0].side,
+        np.arange(2 * low, 2 * high + 3, 2, dtype=np.float64) * shown[0].side,
         shares,
         of_each,
         (f"local thickness [{unit}]", "share of volume"),
+        logarithmic=False,
     )
     key = [
         {"name": one.name, "colour": colour, "dash": dash_of(number)}

@@ -191,7 +191,7 @@ def test_the_command_writes_thickness(tmp_path):
     source, out = tmp_path / "labels.tif", tmp_path / "out"
     done = run("measure", source, "-o", out, *voxel, "--thickness", "--class", "2", "--max-thickness", "12um")
     assert done.exit_code == 0, done.output
-    assert "mean [micrometer]" in done.output
+    assert "thickness [micrometer]" in done.output
     with (out / "thickness.csv").open() as file:
         (header, *found) = csv.reader(file)
     assert header[:3] == ["class", "thickness [voxel]", "thickness [micrometer]"]

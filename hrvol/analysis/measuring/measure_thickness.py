@@ -32,7 +32,7 @@ LARGEST = 64
 MOST = 1000
 """Largest diameter that can be tested."""
 
-BYTES = 14
+BYTES = 17
 """Bytes of memory per voxel of a block and what is read around it, of labels of one byte."""
 
 QUANTILES = {"10 %": 0.1, "median": 0.5, "90 %": 0.9}

@@ -25,7 +25,7 @@ from hrvol.volume.volume import Volume
 SIZE = 256
 """Voxels of the side of the central part, where the whole volume does not fit in memory."""
 
-BYTES = 70
+BYTES = 72
 """Bytes of memory per voxel of the solver."""
 
 

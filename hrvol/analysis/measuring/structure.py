@@ -63,7 +63,7 @@ class Structure:
 def check_structure(
     labels: Volume, classes: Sequence[ClassInfo], sizes: VoxelGrid, options: MeasureOptions
 ) -> Structure | None:
-    """Check the request for thickness and tortuosity before anything is measured; ``None``: there is none.
+    """Check the request for thickness and tortuosity before anything is measured; ``None``: no request.
 
     Raises
     ------
