@@ -182,7 +182,7 @@ def test_planes_have_two_axes():
     for labels in (image, image[None]):
         result = measure_labels(labels, **FAST, tortuosity="all")
         assert [row["axis"] for row in result.summary["tortuosity"]["results"]] == ["y", "x"]
-        with pytest.raises(UsageError, match="expected several for tortuosity along it"):
+        with pytest.raises(UsageError, match="expected several planes for tortuosity along z"):
             measure_labels(labels, **FAST, tortuosity="z")
 
 

@@ -87,9 +87,10 @@ def axes_to_solve(text: str, labels: Volume) -> tuple[int, ...]:
         raise UsageError(f"{labels.source}: found one voxel, expected several along an axis for tortuosity")
     axis = AXES.index(text)
     if labels.shape[axis] < 2:
-        kind = "an image" if labels.ndim == 2 else "one plane" if axis == 0 else "one voxel"
+        kind = ("an image" if labels.ndim == 2 else "one plane") if axis == 0 else f"one voxel along {text}"
+        several = "planes" if axis == 0 else "voxels"
         raise UsageError(
-            f"{labels.source}: found {kind} along {text}, expected several for tortuosity along it"
+            f"{labels.source}: found {kind}, expected several {several} for tortuosity along {text}"
         )
     return (axis,)
 

@@ -147,7 +147,7 @@ def _solve(
     image = np.repeat(mask, parts, axis=0).astype(np.uint8)
     sides = (along / parts, *across)
     # Its messages are for terminals; what they tell is in the result.
-    with redirect_stdout(io.StringIO()):
+    with redirect_stdout(io.StringIO()), np.errstate(divide="ignore", invalid="ignore"):
         cubes = max(sides) <= min(sides) * (1 + 1e-9)
         solver: Any = (
             Solver(image, device=device)
