@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -67,6 +68,11 @@ _MEASURE = {
         metavar="LENGTH",
         help="Largest thickness that is tested, 40um or voxels: limits what is read around blocks"
         " [64 voxels].",
+    ),
+    "thickness_map": click.option(
+        "--thickness-map",
+        metavar="OUT.ome.zarr",
+        help="Write the thickness of each voxel as an image, computed in this process.",
     ),
     "tortuosity": click.option(
         "--tortuosity",
@@ -154,8 +160,8 @@ def measure(
         keep_inputs(output, labels)
         with suggest_fresh():
             folder = check_folder(output, fresh)
-    with display() as progress:
-        result = run_measure(labels, options, storage_options, progress)
+    with suggest_fresh(), display() as progress:
+        result = run_measure(labels, replace(options, overwrite=fresh), storage_options, progress)
     if folder is not None:
         write_results(folder, result.summary, result.tables)
     if as_json:

@@ -17,7 +17,7 @@ from hrvol.analysis.measuring.measure_thickness import LARGEST, largest_diameter
 from hrvol.analysis.measuring.thickness import thickness_numbers
 from hrvol.analysis.sizes import VoxelGrid
 from hrvol.cli import main
-from hrvol.errors import InputError, ResourceError, UsageError
+from hrvol.errors import InputError, OutputExistsError, ResourceError, UsageError
 
 pytest.importorskip("edt")
 
@@ -161,6 +161,22 @@ def test_two_workers_measure_what_one_process_measures(tmp_path):
     assert one.tables["thickness"] == two.tables["thickness"]
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_map_has_the_thickness_of_each_voxel(tmp_path, ndim):
+    pore = overlapping_spheres((70, 30, 32), 6, 0.7, 3)[:: 1 if ndim == 3 else 70]
+    spacing, path = (0.5, 0.2, 0.2), tmp_path / "map.ome.zarr"
+    labels = pore[0] if ndim == 2 else pore
+    options = {"spacing": spacing[-ndim:], "max_thickness": "20", "thickness_map": path}
+    thick(labels, **options)
+    image = open_volume(path)
+    assert (image.ndim, image.unit, image.voxel_size[-ndim:]) == (ndim, "micrometer", spacing[-ndim:])
+    sides = (1.0, 1.0, 1.0) if ndim == 2 else (2.5, 1.0, 1.0)
+    np.testing.assert_allclose(image.read(), thickness_numbers(pore, sides, 20) * 0.2, rtol=1e-6)
+    with pytest.raises(OutputExistsError, match="exists already"):
+        thick(labels, **options)
+    thick(labels, overwrite=True, **options)
+
+
 def test_a_volume_of_one_class_is_at_the_bound():
     result = measure_labels(np.ones((6, 7, 8), np.uint8), **FAST, thickness=True)
     row = rows(result, "class 1")
@@ -212,6 +228,8 @@ def test_odd_requests_are_one_line(tmp_path):
         (("--class", "9", "--thickness"), "found class '9', expected one of: 1 class 1, 2 class 2"),
         (("--class", "2"), "without thickness or tortuosity"),
         (("--max-thickness", "9"), "found it without thickness"),
+        (("--thickness-map", "map.ome.zarr"), "found it without thickness"),
+        (("--thickness", "--thickness-map", source), "is (or holds, or is inside) the input"),
         (("--thickness", "--max-thickness", "4um"), "found no voxel size"),
         (("--thickness", "--objects"), "found objects, expected classes"),
     ):

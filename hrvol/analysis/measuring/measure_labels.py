@@ -100,6 +100,7 @@ def measure_labels(
     classes: str | Sequence[str] = (),
     thickness: bool = False,
     max_thickness: str | None = None,
+    thickness_map: str | Path | None = None,
     tortuosity: str | None = None,
     tortuosity_size: int | None = None,
     device: str = "auto",
@@ -138,7 +139,7 @@ def measure_labels(
     engine, workers, scheduler_file, engine_options, storage_options
         As in :func:`hrvol.segment_volume`.
     overwrite
-        Replace the files of an earlier measurement in ``out``.
+        Replace the files of an earlier measurement in ``out``, and an earlier map of thickness.
     objects
         Whether values are objects, not classes: any whole numbers. ``None``: if the labels are an output of
         :func:`hrvol.separate_instances`.
@@ -150,6 +151,9 @@ def measure_labels(
     max_thickness
         Largest diameter that is tested, ``40um`` or voxels; so much is read around blocks. ``None``: 64
         voxels.
+    thickness_map
+        Path of an OME-Zarr image to write: the thickness of each voxel in units of length, 0 outside of the
+        classes. It is computed a second time, in this process. ``None``: none.
     tortuosity
         ``z``, ``y``, ``x`` or ``all``: compute the tortuosity factor of classes along these axes, in memory
         (extra ``measure``).
@@ -199,6 +203,8 @@ def measure_labels(
         (classes,) if isinstance(classes, str) else tuple(classes),
         thickness,
         max_thickness,
+        None if thickness_map is None else str(thickness_map),
+        overwrite,
         tortuosity,
         tortuosity_size,
         device,

@@ -48,6 +48,10 @@ class MeasureOptions:
         Whether to measure the local thickness.
     max_thickness
         Largest diameter that is tested, ``40um`` or voxels; ``None``: 64 voxels.
+    thickness_map
+        Path of an OME-Zarr image of the thickness to write; ``None``: none.
+    overwrite
+        Whether to replace an earlier image there.
     tortuosity
         Axes along which the tortuosity is computed, ``z``, ``y``, ``x`` or ``all``; ``None``: none.
     tortuosity_size
@@ -70,6 +74,8 @@ class MeasureOptions:
     classes: tuple[str, ...] = ()
     thickness: bool = False
     max_thickness: str | None = None
+    thickness_map: str | None = None
+    overwrite: bool = False
     tortuosity: str | None = None
     tortuosity_size: int | None = None
     device: str = "auto"
@@ -92,5 +98,7 @@ class MeasureOptions:
             raise UsageError("class: found one without thickness or tortuosity, expected one of these")
         if self.max_thickness is not None and not self.thickness:
             raise UsageError("max_thickness: found it without thickness, expected both")
+        if self.thickness_map is not None and not self.thickness:
+            raise UsageError("thickness_map: found it without thickness, expected both")
         if self.tortuosity_size is not None and self.tortuosity is None:
             raise UsageError("tortuosity_size: found it without tortuosity, expected both")

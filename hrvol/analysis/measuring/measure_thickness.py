@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,19 +176,26 @@ def measure_thickness(
 def thickness_of_block(block: Block) -> NDArray[np.int64]:
     """Count the voxels of a block by class and thickness; the task that engines hand to workers."""
     job: ThicknessJob = configuration()
-    box = job.box(block.core)
+    counts = np.zeros((len(job.chosen), job.most + 1), np.int64)
+    for row, found in enumerate(thickness_of_box(job, block.core)):
+        counts[row] = np.bincount(found.ravel(), minlength=job.most + 1)
+    counts[:, 0] = 0
+    return counts
+
+
+def thickness_of_box(job: ThicknessJob, core: Box) -> Iterator[NDArray[np.uint16]]:
+    """Yield the thickness of each chosen class in a box, in shortest sides, 0 outside of the class."""
+    box = job.box(core)
     values = job.labels.read(box)
+    z, y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(core, box, strict=True))
     with computing():
-        z, y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(block.core, box, strict=True))
         classes = class_numbers(values, job.values, job.labels.source)
-        counts = np.zeros((len(job.chosen), job.most + 1), np.int64)
-        for row, number in enumerate(job.chosen):
+        for number in job.chosen:
             mask = classes == number
             if mask[z, y, x].any():
-                found = thickness_numbers(mask, job.sampling, job.most)[z, y, x]
-                counts[row] = np.bincount(found.ravel(), minlength=job.most + 1)
-        counts[:, 0] = 0
-        return counts
+                yield thickness_numbers(mask, job.sampling, job.most)[z, y, x]
+            else:
+                yield np.zeros(box_shape(core), np.uint16)
 
 
 def thickness_table(measured: Thickness) -> Table:

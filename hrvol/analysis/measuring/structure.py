@@ -27,6 +27,7 @@ from hrvol.analysis.measuring.measure_tortuosity import (
 )
 from hrvol.analysis.measuring.tables import Measured, Table
 from hrvol.analysis.measuring.thickness import check_distances
+from hrvol.analysis.measuring.thickness_map import check_map, write_thickness_map
 from hrvol.analysis.measuring.tortuosity import check_taufactor
 from hrvol.analysis.sizes import VoxelGrid
 from hrvol.classes import ClassInfo
@@ -73,6 +74,8 @@ def check_structure(
         A package is not installed.
     DeviceError
         There is no such device.
+    OutputExistsError
+        The path of the map is occupied.
     ResourceError
         The part of which the tortuosity is computed does not fit in memory.
     """
@@ -83,6 +86,8 @@ def check_structure(
     if options.thickness:
         check_distances()
         most = largest_diameter(options.max_thickness, sizes)
+        if options.thickness_map is not None:
+            check_map(options.thickness_map, labels, options.overwrite)
     axes: tuple[int, ...] = ()
     device = "cpu"
     if options.tortuosity is not None:
@@ -150,8 +155,9 @@ def add_structure(
             )
     names = [measured.names[number] for number in chosen]
     if structure.most is not None:
+        task = ThicknessJob(job.labels, job.values, chosen, sides_of(measured.grid), structure.most)
         thick = measure_thickness(
-            ThicknessJob(job.labels, job.values, chosen, sides_of(measured.grid), structure.most),
+            task,
             names,
             measured.grid,
             options.block_shape,
@@ -161,6 +167,8 @@ def add_structure(
         tables["thickness"] = thickness_table(thick)
         summary["thickness"] = thickness_summary(thick)
         summary["notes"] = [*summary["notes"], *thickness_notes(thick)]
+        if options.thickness_map is not None:
+            write_thickness_map(options.thickness_map, task, measured.grid, options.overwrite, progress)
     if structure.axes:
         found = measure_tortuosity(
             job.labels,
