@@ -1,7 +1,8 @@
-"""The command measure: fractions with intervals, surfaces, contacts, components, correlations, chords."""
+"""The command measure: fractions with intervals, surfaces, components, chords, thickness, tortuosity."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +12,8 @@ from hrvol.cli.common.output import echo, echo_json, echo_table, suggest_fresh
 from hrvol.cli.common.reading import reads
 
 if TYPE_CHECKING:
-    from hrvol.analysis.measuring.measure_labels import Measurements, MeasureOptions
+    from hrvol.analysis.measuring.measure_labels import Measurements
+    from hrvol.analysis.measuring.measure_options import MeasureOptions
 
 
 def _measure_options(
@@ -22,7 +24,7 @@ def _measure_options(
     **values: Any,
 ) -> MeasureOptions:
     """Return the request of the command; its values by the names of the options."""
-    from hrvol.analysis.measuring.measure_labels import MeasureOptions
+    from hrvol.analysis.measuring.measure_options import MeasureOptions
 
     return MeasureOptions(engine=engine_of(engine, scheduler_file, engine_options, workers), **values)
 
@@ -57,6 +59,46 @@ _MEASURE = {
     ),
     "seed": click.option(
         "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draws of intervals."
+    ),
+    "thickness": click.option(
+        "--thickness", is_flag=True, help="Measure the local thickness of classes (extra measure)."
+    ),
+    "max_thickness": click.option(
+        "--max-thickness",
+        metavar="LENGTH",
+        help="Largest thickness that is tested, 40um or voxels: limits what is read around blocks"
+        " [64 voxels].",
+    ),
+    "thickness_map": click.option(
+        "--thickness-map",
+        metavar="OUT.ome.zarr",
+        help="Write the thickness of each voxel as an image, computed in this process.",
+    ),
+    "tortuosity": click.option(
+        "--tortuosity",
+        type=click.Choice(["z", "y", "x", "all"]),
+        help="Compute the tortuosity of classes along an axis, in memory (extra measure).",
+    ),
+    "tortuosity_size": click.option(
+        "--tortuosity-size",
+        type=click.IntRange(2),
+        metavar="VOXELS",
+        help="Side of the central part of which tortuosity is computed [all if it fits in memory, else 256].",
+    ),
+    "classes": click.option(
+        "--class",
+        "classes",
+        multiple=True,
+        metavar="NAME",
+        help="Class of which thickness and tortuosity are measured, by name or number; may be repeated"
+        " [all].",
+    ),
+    "device": click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where tortuosity is computed; auto: a GPU if there is one.",
     ),
 }
 
@@ -95,6 +137,8 @@ def measure(
         correlation     two-point correlation along the axes
         components      size, diameter, surface, sphericity, centre and box of each component
         chords          number of chords by axis and length
+        thickness       volume of each class by its local thickness (--thickness)
+        tortuosity      tortuosity factor and relative diffusivity of classes along axes (--tortuosity)
         objects         of volumes of objects: size, diameter, surface, sphericity, centre, length, axes,
                         direction, touching objects and box of each object
 
@@ -102,6 +146,7 @@ def measure(
     Examples:
         hrvol measure labels.ome.zarr
         hrvol measure labels.ome.zarr -o measures --workers 8
+        hrvol measure labels.ome.zarr -o measures --class pore --thickness --tortuosity all
         hrvol measure particles.ome.zarr -o particles
         hrvol measure mask.tif -o measures --background --voxel-size 0.5 --unit um --no-chords
     """  # noqa: D301 (click needs the escape)
@@ -115,8 +160,8 @@ def measure(
         keep_inputs(output, labels)
         with suggest_fresh():
             folder = check_folder(output, fresh)
-    with display() as progress:
-        result = run_measure(labels, options, storage_options, progress)
+    with suggest_fresh(), display() as progress:
+        result = run_measure(labels, replace(options, overwrite=fresh), storage_options, progress)
     if folder is not None:
         write_results(folder, result.summary, result.tables)
     if as_json:
@@ -151,10 +196,36 @@ def _echo(result: Measurements) -> None:
     echo_table(["class", "fraction", "95 % interval", *heads], rows)
     cells = summary["intervals"]
     echo(f"intervals: {cells['cells']} cells of {cells['cell_side [voxel]']} voxels a side")
+    _echo_structure(summary)
     for note in summary["notes"]:
         echo(note)
     if summary["empty_classes"]:
         echo(f"classes without voxels: {', '.join(summary['empty_classes'])}")
+
+
+def _echo_structure(summary: dict[str, Any]) -> None:
+    """Print the local thickness and the tortuosity of classes, if they were measured."""
+    if "thickness" in summary:
+        rows = summary["thickness"]["classes"]
+        keys = [name for name in rows[0] if name.endswith("]")] if rows else []
+        heads = [key.partition(" [")[0] for key in keys]
+        echo_table(
+            [f"thickness [{summary['unit']}]", *heads],
+            [[row["name"], *(f"{row[key]:.4g}" for key in keys)] for row in rows],
+        )
+    if "tortuosity" in summary:
+        heads = ["tortuosity factor", "relative diffusivity", "fraction"]
+        echo_table(
+            ["tortuosity", "axis", *heads, "status"],
+            [
+                [row["class"], row["axis"], *(_number(row[head]) for head in heads), row["status"]]
+                for row in summary["tortuosity"]["results"]
+            ],
+        )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _echo_objects(summary: dict[str, Any]) -> None:

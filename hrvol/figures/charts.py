@@ -106,8 +106,10 @@ def draw_sizes(
     shares: Sequence[NDArray[np.float64]],
     colours: Sequence[Colour],
     axes_names: tuple[str, str],
+    *,
+    logarithmic: bool = True,
 ) -> str:
-    """Draw distributions over a logarithmic axis as steps.
+    """Draw distributions over a common axis as steps.
 
     Parameters
     ----------
@@ -121,6 +123,8 @@ def draw_sizes(
         Of each distribution.
     axes_names
         Of the horizontal and the vertical axis.
+    logarithmic
+        Whether the horizontal axis is.
 
     Returns
     -------
@@ -131,7 +135,7 @@ def draw_sizes(
     axes = figure.subplots()
     for number, (values, colour) in enumerate(zip(shares, colours, strict=True)):
         axes.stairs(values, edges, color=_colour(colour), linestyle=dash_of(number), linewidth=1.8)
-    axes.set_xscale("log")
+    axes.set_xscale("log" if logarithmic else "linear")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     _finish(axes, axes_names, np.concatenate(shares))
     return inline_svg(figure, name, label)

@@ -39,6 +39,7 @@ from hrvol.report.sections import (
     surface_classes,
     surface_of,
 )
+from hrvol.report.structure_sections import thickness_section, tortuosity_section
 from hrvol.report.view import View
 from hrvol.text import printable
 from hrvol.volume.volume import Volume
@@ -68,6 +69,8 @@ def assemble(
     table, class_values = fraction_table(facts, shares, measurement)
     planes = plane_section(facts, shares)
     sizes = None if measurement is None else size_section(measurement, infos)
+    thickness = None if measurement is None else thickness_section(measurement, infos)
+    tortuosity = None if measurement is None else tortuosity_section(measurement)
     drawn = surface_classes(infos, [row.fraction for row in facts.classes.classes], options.surfaces)
     surface = surface_of(scene, drawn)
     along = slider_planes(scene)
@@ -81,6 +84,8 @@ def assemble(
         ("slices", "Slices"),
         ("fractions", "Fractions"),
         *([("sizes", "Sizes")] if sizes else []),
+        *([("thickness", "Thickness")] if thickness else []),
+        *([("tortuosity", "Tortuosity")] if tortuosity else []),
         *([("uncertainty", "Uncertainty")] if doubt else []),
         *([("accuracy", "Accuracy")] if accuracy else []),
         *([("clusters", "Classes found")] if clusters else []),
@@ -105,6 +110,8 @@ def assemble(
         "fractions": table,
         "along_z": planes,
         "sizes": sizes,
+        "thickness": thickness,
+        "tortuosity": tortuosity,
         "doubt": None if doubt is None else vars(doubt) | {"picture": worst},
         "accuracy": accuracy,
         "clusters": clusters,
@@ -128,6 +135,8 @@ def assemble(
         "classes": class_values,
         "planes": None if planes is None else planes.values,
         "sizes": None if sizes is None else sizes.values,
+        "thickness": None if thickness is None else thickness.values,
+        "tortuosity": None if tortuosity is None else tortuosity.values,
         "uncertainty": None if doubt is None else doubt.values,
         "accuracy": None if accuracy is None else accuracy["values"],
         "clusters": None if clusters is None else clusters["values"],

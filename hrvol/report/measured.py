@@ -1,4 +1,4 @@
-"""Read a measurement that ``hrvol measure`` wrote: intervals of fractions, sizes of components."""
+"""Read a measurement that ``hrvol measure`` wrote: intervals, sizes of components, thickness, tortuosity."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ from hrvol.analysis.measuring.write_tables import SUMMARY
 from hrvol.errors import InputError
 from hrvol.reading.bounded import parse_mapping, read_file
 from hrvol.reading.schema import Schema, validated
+from hrvol.report.measured_structure import (
+    THICKNESS,
+    DiffusionRows,
+    ThicknessRange,
+    ThicknessShares,
+    read_thickness,
+)
 from hrvol.text import printable
 
 COMPONENTS = "components.csv"
@@ -49,6 +56,8 @@ class _Summary(Schema):
     unit: Annotated[str, Field(max_length=100)]
     classes: Annotated[list[_Class], Field(max_length=1000)]
     intervals: _Intervals
+    thickness: ThicknessRange | None = None
+    tortuosity: DiffusionRows | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +107,11 @@ class Measurement:
         Of each class with components, by falling number.
     unit
         Of the diameters.
+    thickness, thickness_unit, thickness_tested
+        Volume of classes by local thickness, its unit, and the largest that was tested, in voxels (``None``:
+        unknown).
+    tortuosity
+        Of classes along axes; ``None``: was not computed.
     """
 
     source: str
@@ -105,6 +119,10 @@ class Measurement:
     cells: int
     sizes: tuple[Sizes, ...]
     unit: str
+    thickness: tuple[ThicknessShares, ...] = ()
+    thickness_unit: str = ""
+    thickness_tested: int | None = None
+    tortuosity: DiffusionRows | None = None
 
 
 def read_measurement(path: str | Path, shape: Sequence[int]) -> Measurement:
@@ -130,7 +148,7 @@ def read_measurement(path: str | Path, shape: Sequence[int]) -> Measurement:
     else:
         summary, table = place, place.parent / COMPONENTS
     intervals: dict[int, tuple[float, float]] = {}
-    cells = 0
+    cells, tested, tortuosity = 0, None, None
     if summary is not None:
         expected = "a folder of hrvol measure, or its summary.json"
         values = parse_mapping(read_file(summary, 2**26, expected), str(summary))
@@ -141,9 +159,12 @@ def read_measurement(path: str | Path, shape: Sequence[int]) -> Measurement:
                 f" expected {tuple(shape)} as the output"
             )
         intervals = {row.value: row.fraction_95 for row in found.classes if row.fraction_95 is not None}
-        cells = found.intervals.cells
+        cells, tortuosity = found.intervals.cells, found.tortuosity
+        tested = None if found.thickness is None else found.thickness.tested[1]
     sizes, unit = read_sizes(table) if summary is None or table.exists() else ((), "")
-    return Measurement(str(place), intervals, cells, sizes, unit)
+    thick = table.parent / THICKNESS
+    thickness, length = read_thickness(thick) if summary is not None and thick.exists() else ((), "")
+    return Measurement(str(place), intervals, cells, sizes, unit, thickness, length, tested, tortuosity)
 
 
 def read_sizes(table: Path) -> tuple[tuple[Sizes, ...], str]:

@@ -134,6 +134,56 @@ def test_a_report_shows_what_the_output_has(run, tmp_path):
     assert [int(row["voxels"]) for row in table] == [row["voxels"] for row in values["classes"]]
 
 
+@pytest.fixture(scope="module")
+def structure(run, tmp_path_factory):
+    """A measurement with thickness and tortuosity."""
+    pytest.importorskip("edt")
+    pytest.importorskip("taufactor")
+    folder = tmp_path_factory.mktemp("structure") / "measures"
+    options = {"thickness": True, "max_thickness": "12", "tortuosity": "all"}
+    measure_labels(run / "out.ome.zarr", folder, chords=False, correlation=False, **options)
+    return folder
+
+
+def test_thickness_and_tortuosity_are_shown(run, structure, tmp_path):
+    files = write_report(run / "out.ome.zarr", tmp_path / "r.html", measurement=structure)
+    page = check_page(files.page)
+    assert page.sections[2:5] == ["sizes", "thickness", "tortuosity"]
+    values = json.loads(files.figures.read_text())
+    summary = json.loads((structure / "summary.json").read_text())
+    expected = {row["name"]: row for row in summary["thickness"]["classes"]}
+    assert values["thickness"]["unit"] == "micrometer"
+    for row in values["thickness"]["classes"]:
+        for name, key in (("mean", "mean"), ("d10", "10 %"), ("d50", "median"), ("d90", "90 %")):
+            assert row[name] == pytest.approx(expected[row["class"]][f"{key} [micrometer]"])
+    assert "Balls of more than 12 voxels were not tested" in page.text
+    for row, found in zip(summary["tortuosity"]["results"], values["tortuosity"]["results"], strict=True):
+        assert found["tortuosity_factor"] == row["tortuosity factor"]
+        assert row["status"] in page.text
+    # Without these tables the sections are left out.
+    measure_labels(run / "out.ome.zarr", tmp_path / "plain", chords=False, correlation=False)
+    plain = write_report(run / "out.ome.zarr", tmp_path / "p.html", measurement=tmp_path / "plain")
+    assert not {"thickness", "tortuosity"} & set(check_page(plain.page).sections)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("thickness [voxel]", "<script>", "found no columns"),
+        ("matrix,3,", "matrix,9,", "no distribution"),
+        ("matrix,3,", "matrix,x,", "expected rows of a table"),
+    ],
+)
+def test_a_damaged_table_of_thickness_is_one_line(run, structure, tmp_path, old, new, message):
+    shutil.copytree(structure, tmp_path / "measures")
+    table = tmp_path / "measures" / "thickness.csv"
+    text = table.read_text()
+    assert old in text
+    table.write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=message):
+        write_report(run / "out.ome.zarr", tmp_path / "r.html", measurement=tmp_path / "measures")
+
+
 def test_equal_outputs_give_equal_bytes(run, tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from hrvol.analysis.measuring.block_measures import (
 from hrvol.analysis.measuring.cells import plan_cells
 from hrvol.analysis.measuring.chords import column_chords, columns
 from hrvol.analysis.measuring.measure_objects import measure_objects
+from hrvol.analysis.measuring.measure_options import BLOCK, MeasureOptions
+from hrvol.analysis.measuring.structure import add_structure, check_structure
 from hrvol.analysis.measuring.tables import (
     Measured,
     Table,
@@ -49,9 +51,6 @@ from hrvol.volume.grid.tiling import box_shape, grid
 from hrvol.volume.storage.location import located
 from hrvol.volume.volume import open_labels
 
-BLOCK = (128, 512, 512)
-"""Voxels (z, y, x) of a block."""
-
 LAGS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Distances of the two-point correlation, in voxels."""
 
@@ -59,8 +58,6 @@ LEAST = 8
 """Voxels of the smallest component in the table."""
 
 MOST_CLASSES = 100
-
-MOST_CELL = 2**20
 
 
 @dataclass(frozen=True)
@@ -73,58 +70,12 @@ class Measurements:
         JSON values: units, measures of each class, how intervals were made.
     tables
         By name: ``classes``, ``planes``, ``contacts``, ``representative``, ``correlation``, and if they were
-        measured ``components`` and ``chords``; of volumes of objects ``objects`` only. Headers have units.
+        measured ``components``, ``chords``, ``thickness`` and ``tortuosity``; of volumes of objects
+        ``objects`` only. Headers have units.
     """
 
     summary: dict[str, Any]
     tables: Mapping[str, Table] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class MeasureOptions:
-    """What is measured, and how.
-
-    Attributes
-    ----------
-    background
-        Whether 0 is a class, ``background (0)``.
-    name
-        Name of the labels to read of several in an image.
-    components, chords, correlation
-        Whether to label components, to count chords, and to correlate.
-    min_size
-        Voxels of the smallest component in the table; ``None``: 8, of objects 1.
-    cell
-        Voxels along x of the side of the cells of intervals; ``None``: chosen.
-    seed
-        Of the draws of intervals.
-    engine
-        Where blocks are measured.
-    block_shape
-        Voxels (z, y, x) of a block.
-    objects
-        Whether values are objects, not classes; ``None``: if the labels are those of separated objects.
-    """
-
-    background: bool = False
-    name: str | None = None
-    components: bool = True
-    chords: bool = True
-    correlation: bool = True
-    min_size: int | None = None
-    cell: int | None = None
-    seed: int = 0
-    engine: EngineSpec = EngineSpec()
-    block_shape: Shape3 = BLOCK
-    objects: bool | None = None
-
-    def __post_init__(self) -> None:
-        if self.min_size is not None and self.min_size < 1:
-            raise UsageError(f"min_size: found {self.min_size}, expected at least 1 voxel")
-        if self.cell is not None and not 1 <= self.cell <= MOST_CELL:
-            raise UsageError(f"cell: found {self.cell}, expected 1 to {MOST_CELL} voxels")
-        if len(self.block_shape) != 3 or min(self.block_shape) < 1:
-            raise UsageError(f"block_shape: found {self.block_shape}, expected three whole numbers above 0")
 
 
 def measure_labels(
@@ -146,6 +97,13 @@ def measure_labels(
     engine_options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     objects: bool | None = None,
+    classes: str | Sequence[str] = (),
+    thickness: bool = False,
+    max_thickness: str | None = None,
+    thickness_map: str | Path | None = None,
+    tortuosity: str | None = None,
+    tortuosity_size: int | None = None,
+    device: str = "auto",
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Measurements:
@@ -181,10 +139,29 @@ def measure_labels(
     engine, workers, scheduler_file, engine_options, storage_options
         As in :func:`hrvol.segment_volume`.
     overwrite
-        Replace the files of an earlier measurement in ``out``.
+        Replace the files of an earlier measurement in ``out``, and an earlier map of thickness.
     objects
         Whether values are objects, not classes: any whole numbers. ``None``: if the labels are an output of
         :func:`hrvol.separate_instances`.
+    classes
+        Names or numbers of the classes of which thickness and tortuosity are measured; empty: all.
+    thickness
+        Whether to measure the local thickness: the diameter of the largest ball inside of the class that
+        holds a voxel (extra ``measure``).
+    max_thickness
+        Largest diameter that is tested, ``40um`` or voxels; so much is read around blocks. ``None``: 64
+        voxels.
+    thickness_map
+        Path of an OME-Zarr image to write: the thickness of each voxel in units of length, 0 outside of the
+        classes. It is computed a second time, in this process. ``None``: none.
+    tortuosity
+        ``z``, ``y``, ``x`` or ``all``: compute the tortuosity factor of classes along these axes, in memory
+        (extra ``measure``).
+    tortuosity_size
+        Voxels of the side of the central part of which it is computed. ``None``: the whole volume, if it
+        fits in half of the free memory, or else 256.
+    device
+        Where it is computed: ``auto``, ``cpu`` or ``cuda``.
     progress
         Called with the stage, voxels done and the total.
 
@@ -198,7 +175,11 @@ def measure_labels(
     UsageError
         An option cannot be used.
     InputError
-        The labels cannot be read, or are of too many classes.
+        The labels cannot be read, are of too many classes, or a chosen class has no voxels.
+    MissingExtraError
+        Thickness or tortuosity need a package that is not installed.
+    ResourceError
+        They do not fit in memory.
     OutputExistsError
         The folder holds files.
     BlockError
@@ -219,6 +200,14 @@ def measure_labels(
         spec,
         block_shape,
         objects,
+        (classes,) if isinstance(classes, str) else tuple(classes),
+        thickness,
+        max_thickness,
+        None if thickness_map is None else str(thickness_map),
+        overwrite,
+        tortuosity,
+        tortuosity_size,
+        device,
     )
     folder = None if out is None else check_folder(out, overwrite)
     result = measure(labels, options, storage_options, progress)
@@ -235,13 +224,15 @@ def measure(
 ) -> Measurements:
     """Measure labels as :func:`measure_labels` does, with its keywords as one object."""
     # No features: no torch.
-    modules = ("block_measures", "chords", "object_measures")
+    modules = ("block_measures", "chords", "measure_thickness", "object_measures")
     imports = ("hrvol.engine.dask_engine", *(f"hrvol.analysis.measuring.{module}" for module in modules))
     spec = replace(options.engine, imports=imports)
     check_engine(spec)
     source = located(labels, storage_options)
     opened = open_labels(source, name=options.name)
     if holds_objects(source) if options.objects is None else options.objects:
+        if options.thickness or options.tortuosity:
+            raise UsageError(f"{opened.source}: found objects, expected classes for thickness and tortuosity")
         least = options.min_size or 1
         summary, table = measure_objects(opened, source, least, options.block_shape, spec, progress)
         return Measurements(summary, {"objects": table})
@@ -254,6 +245,7 @@ def measure(
             f"{opened.source}: found {len(classes)} labels, expected at most {MOST_CLASSES} classes"
             " (of objects: --objects)"
         )
+    structure = check_structure(opened, classes, sizes, options)
     job = MeasureJob(
         opened,
         (*([0] if options.background else []), *(info.value for info in classes)),
@@ -265,7 +257,7 @@ def measure(
     names = (*(["background (0)"] if options.background else []), *(info.name for info in classes))
     measured = Measured(job, names, sizes, totals, options.seed)
     rows = class_rows(measured)
-    tables = {
+    tables: dict[str, Table] = {
         "classes": class_table(rows),
         "planes": plane_table(measured),
         "contacts": contact_table(measured),
@@ -280,6 +272,8 @@ def measure(
         chords = _chords(job, spec, progress)
         tables["chords"] = chord_table(measured, chords)
         summary[f"mean_chord [{measured.unit(1)}]"] = mean_chords(measured, chords)
+    if structure is not None:
+        add_structure(measured, structure, options, spec, summary, tables, progress)
     return Measurements(summary, tables)
 
 

@@ -15,7 +15,10 @@ from hrvol.text import printable
 
 SUMMARY = "summary.json"
 
-NAMES = ("classes", "planes", "contacts", "representative", "correlation", "components", "chords", "objects")
+NAMES = (
+    *("classes", "planes", "contacts", "representative", "correlation", "components", "chords", "thickness"),
+    *("tortuosity", "objects"),
+)
 """Names of tables, without a suffix."""
 
 
