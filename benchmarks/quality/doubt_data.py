@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.data import REFERENCED, STROKED, load_dense, load_stroked
-from benchmarks.quality.sampling import plane_tiles
 from benchmarks.quality.strokes import draw
 from hrvol.recipe.recipe import Recipe
 from hrvol.run.drift import compared_tiles, sampled_rows
@@ -19,6 +18,7 @@ from hrvol.segment.strokes import Samples, StrokePixels, choose_pixels
 from hrvol.training.strokes import TrainingPair, gather, stroke_blocks
 from hrvol.training.tile_features import TileFeatures
 from hrvol.training.tuning.folds import number_strokes
+from hrvol.training.tuning.pixel_folds import capped
 from hrvol.volume.grid.regions import stratified_tiles
 from hrvol.volume.grid.tiling import whole
 from hrvol.volume.intensity import common_window, read_unit
@@ -32,7 +32,7 @@ PIXELS = 2000
 """Pixels of a test tile that are compared with the truth."""
 
 TESTED = 8
-"""Most test planes."""
+"""Most test planes, and most tiles of them whose pixels are compared with the truth."""
 
 _KEPT = 0.75  # of a person's strokes in a drawing
 
@@ -103,6 +103,31 @@ def drawings(name: str, seeds: Sequence[int], featuriser: Any, folder: Path) -> 
     return found
 
 
+def only_one_plane(drawing: Drawing, seed: int) -> Drawing:
+    """Return what of a drawing is in one of its planes."""
+    planes = np.unique(drawing.pixels.where[:, 1])
+    z = int(planes[seed % len(planes)])
+    some = drawing.pixels.where[:, 1] == z
+    volume = drawing.pair.volume
+    strokes = np.zeros(volume.shape, np.uint8)
+    box = (slice(z, z + 1), slice(0, volume.shape[1]), slice(0, volume.shape[2]))
+    strokes[z] = drawing.pair.strokes.read(box)[0]
+    pixels = StrokePixels(drawing.pixels.where[some], drawing.pixels.labels[some], drawing.pixels.drawn)
+    samples = drawing.samples
+    rows = Samples(samples.features[some], samples.labels[some], samples.image[some])
+    return Drawing(TrainingPair(volume, open_strokes(strokes)), pixels, rows, drawing.window)
+
+
+def fewer(drawing: Drawing, most: int, seed: int) -> Drawing:
+    """Return a drawing with at most so many pixels of a class, drawn at random."""
+    labels = drawing.pixels.labels
+    kept = capped(labels, np.ones(len(labels), bool), most, seed)
+    pixels = StrokePixels(drawing.pixels.where[kept], labels[kept], drawing.pixels.drawn)
+    samples = drawing.samples
+    rows = Samples(samples.features[kept], samples.labels[kept], samples.image[kept])
+    return Drawing(drawing.pair, pixels, rows, drawing.window)
+
+
 def flat(where: NDArray[np.int64], shape: tuple[int, int, int]) -> NDArray[np.int64]:
     """Return rows of image, z, y, x as one number each."""
     return np.asarray(np.ravel_multi_index(tuple(where[:, 1:].T), shape), np.int64)
@@ -113,18 +138,18 @@ def test_pixels(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Return the features ``(n, C)`` and the classes ``(n,)`` of random pixels of the test planes."""
     data = load_dense(name)
-    volume = open_volume(data.images)
+    planes = list(_tested(data.test))
+    volume, classes = open_volume(data.images[planes]), data.truth[planes]
 
     def compute() -> dict[str, NDArray[Any]]:
         rng = np.random.default_rng(1)
         features, truth = [], []
-        for z in _tested(data.test):
-            for tile in plane_tiles(volume.shape, RECIPE):
-                y0, y1, x0, x1 = tile.core
-                y, x = rng.integers(y0, y1, PIXELS), rng.integers(x0, x1, PIXELS)
-                found = featuriser(read_unit(volume, z, tile, window))
-                features.append(found[:, y - tile.window[0], x - tile.window[2]].numpy(force=True).T.copy())
-                truth.append(data.truth[z, y, x])
+        for z, _, tile in stratified_tiles(volume.shape, whole(volume.shape), RECIPE.tiles, TESTED, 0):
+            y0, y1, x0, x1 = tile.core
+            y, x = rng.integers(y0, y1, PIXELS), rng.integers(x0, x1, PIXELS)
+            found = featuriser(read_unit(volume, z, tile, window))
+            features.append(found[:, y - tile.window[0], x - tile.window[2]].numpy(force=True).T.copy())
+            truth.append(classes[z, y, x])
         return {"features": np.concatenate(features), "truth": np.concatenate(truth)}
 
     kept = cached(folder / f"test_{name}.npz", compute)
@@ -134,7 +159,7 @@ def test_pixels(
 def compared(
     name: str, window: tuple[float, float], featuriser: Any, folder: Path
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return what a run compares of the test planes of a data set: features ``(n, C)`` and planes ``(n,)``."""
+    """Return what a run compares of the test planes: features ``(n, C)`` and planes ``(n,)``."""
     volume = open_volume(images_of(name, test=True))
 
     def compute() -> dict[str, NDArray[Any]]:

@@ -23,6 +23,7 @@ from hrvol.report.content import (
     summary_text,
     warnings_of,
 )
+from hrvol.report.doubt import calibration_section, drift_section
 from hrvol.report.facts import Facts
 from hrvol.report.inputs import find_grey, find_model
 from hrvol.report.made import citation, command, made_rows, recipe_text, time_rows
@@ -72,7 +73,9 @@ def assemble(
     surface = surface_of(scene, drawn)
     along = slider_planes(scene)
     doubt, worst = _doubt(facts, scene, progress)
-    student = student_section(facts, find_model(facts, options.model))
+    model = find_model(facts, options.model)
+    student = student_section(facts, model)
+    drift, calibration = drift_section(facts), calibration_section(facts, model)
     clusters = cluster_section(facts)
     seams = seams_text(facts)
     made, times = made_rows(facts), time_rows(facts)
@@ -82,6 +85,8 @@ def assemble(
         ("fractions", "Fractions"),
         *([("sizes", "Sizes")] if sizes else []),
         *([("uncertainty", "Uncertainty")] if doubt else []),
+        *([("drift", "Distance from the strokes")] if drift else []),
+        *([("calibration", "Calibration")] if calibration else []),
         *([("accuracy", "Accuracy")] if accuracy else []),
         *([("clusters", "Classes found")] if clusters else []),
         *([("student", "Student")] if student else []),
@@ -106,6 +111,8 @@ def assemble(
         "along_z": planes,
         "sizes": sizes,
         "doubt": None if doubt is None else vars(doubt) | {"picture": worst},
+        "drift": drift,
+        "calibration": calibration,
         "accuracy": accuracy,
         "clusters": clusters,
         "student": student,
@@ -129,6 +136,8 @@ def assemble(
         "planes": None if planes is None else planes.values,
         "sizes": None if sizes is None else sizes.values,
         "uncertainty": None if doubt is None else doubt.values,
+        "drift": None if drift is None else drift.values,
+        "calibration": None if calibration is None else calibration.values,
         "accuracy": None if accuracy is None else accuracy["values"],
         "clusters": None if clusters is None else clusters["values"],
         "student": None if student is None else student["values"],

@@ -6,37 +6,30 @@ there.
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from hrvol.arrays import Shape3, to_host
 from hrvol.engine.stop import Stop
 from hrvol.errors import InputError, StoppedError
 from hrvol.progress import ProgressCallback, Tally
-from hrvol.reading.schema import Schema, validated
 from hrvol.recipe.specs import TileSpec
-from hrvol.run.attribute_names import DRIFT
 from hrvol.run.classify import STRIPE
+from hrvol.run.drift_entry import Drift
 from hrvol.run.fractions.sample_probabilities import Place, chosen_places
 from hrvol.run.job import ModelSource, SegmentJob
 from hrvol.segment.drift import DriftRecord
 from hrvol.segment.model.model import Model
-from hrvol.text import listed
 from hrvol.volume.grid.regions import region_tiles
 from hrvol.volume.grid.tiling import Box
 from hrvol.volume.intensity import read_unit
 
 if TYPE_CHECKING:
     from hrvol.features.featuriser import Featuriser
-
-LOG = logging.getLogger("hrvol.run")
 
 STAGE = "compare with the strokes"
 """Name of the stage in progress reports."""
@@ -51,93 +44,6 @@ PIXELS = 1000
 """Pixels of a tile, about."""
 
 _PATCH = 7  # pixels between the tokens of dense features: a sample is not in step with them
-
-_SHOWN = 6  # planes in a warning
-
-
-class DriftEntry(Schema):
-    """What an output records of the distance of its planes from the training pixels."""
-
-    threshold: float = Field(gt=0)
-    planes: list[int] = Field(min_length=1, max_length=10_000)
-    distances: list[float] = Field(min_length=1, max_length=10_000)
-    tiles: int = Field(ge=1)
-
-
-@dataclass(frozen=True)
-class Drift:
-    """Distance of some planes of a volume from the training pixels.
-
-    Attributes
-    ----------
-    threshold
-        Distance beyond which a plane is far.
-    planes, distances
-        Planes of which tiles were compared, in order, and the median distance of the pixels in each.
-    tiles
-        How many tiles were compared.
-    """
-
-    threshold: float
-    planes: tuple[int, ...]
-    distances: tuple[float, ...]
-    tiles: int
-
-    @property
-    def far(self) -> tuple[int, ...]:
-        """Planes that are far."""
-        return tuple(z for z, d in zip(self.planes, self.distances, strict=True) if d > self.threshold)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values, from which :func:`read_entry` makes the same object."""
-        return {
-            "threshold": self.threshold,
-            "planes": list(self.planes),
-            "distances": list(self.distances),
-            "tiles": self.tiles,
-        }
-
-    def warnings(self, volume: str) -> tuple[str, ...]:
-        """Return which planes are far and what to do, a line each; nothing if none is."""
-        if not self.far:
-            return ()
-        of_plane = dict(zip(self.planes, self.distances, strict=True))
-        shown = sorted(sorted(self.far, key=lambda z: -of_plane[z])[:_SHOWN])
-        found = listed(f"{z} ({of_plane[z]:.2f})" for z in shown)
-        several, some = ("s", "some of these planes") if len(self.far) > 1 else ("", "this plane")
-        return (
-            f"{volume}: {len(self.far)} of {len(self.planes)} compared planes look unlike the training"
-            f" strokes: plane{several} {found}; expected distances of at most {self.threshold:.2f}",
-            f"labels there may be wrong: draw strokes on {some}, and train again with the others",
-        )
-
-
-def read_entry(values: Any, source: str) -> Drift | None:
-    """Return what an output records; ``None`` if it records nothing.
-
-    Raises
-    ------
-    InputError
-        The values are damaged.
-    """
-    if values is None:
-        return None
-    entry = validated(DriftEntry, values, f"{source}: attributes: {DRIFT}")
-    if len(entry.planes) != len(entry.distances):
-        raise InputError(
-            f"{source}: attributes: {DRIFT}: found {len(entry.distances)} distances, expected"
-            f" {len(entry.planes)}"
-        )
-    return Drift(entry.threshold, tuple(entry.planes), tuple(entry.distances), entry.tiles)
-
-
-def recorded_drift(settings: Mapping[str, Any], source: str) -> Drift | None:
-    """Return what the settings of an output record; ``None`` for nothing, or if it is damaged."""
-    try:
-        return read_entry(settings.get(DRIFT), source)
-    except InputError as error:
-        LOG.warning("%s", error)
-        return None
 
 
 def measure_drift(

@@ -15,7 +15,8 @@ from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
 from hrvol.run.attribute_names import CALIBRATION, CLASS_WEIGHTS, COMPANION, DRIFT
 from hrvol.run.cache_choice import MASK_CAPACITY, choose_cache
-from hrvol.run.drift import measure_drift, recorded_drift
+from hrvol.run.drift import measure_drift
+from hrvol.run.drift_entry import recorded_drift
 from hrvol.run.find_mask import run_mask
 from hrvol.run.fractions.match_fractions import matched_factors, settled_factors
 from hrvol.run.job import ModelContent, ModelSource, SegmentJob
