@@ -153,7 +153,8 @@ drawing is three quarters of the strokes at random.
 
 Expected calibration error (15 bins) on strokes that were held out in a cross-validation, after with
 temperatures that were fitted without the fold, and on random pixels of the test planes, whose classes are
-known. At most {SAMPLES} samples of a class. Mean and standard deviation over the drawings. Labels are the same before and after.
+known. At most {SAMPLES} samples of a class. Mean and standard deviation over the drawings. Labels are the
+same before and after.
 
 {calibration_table(figures, seeds)}
 {CALIBRATION_REMARK}

@@ -7,7 +7,7 @@ from hrvol.segment.drift import COMPONENTS, FeatureCloud
 
 
 def pixels(seed, n=600, width=40, shift=0.0, across=0.0):
-    """Two classes that differ along the first column; others vary along few directions and a little in all."""
+    """Two classes that differ in the first column; all vary along few directions, and a little in each."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(1, 3, n)
     directions = np.random.default_rng(99).normal(size=(3, width))

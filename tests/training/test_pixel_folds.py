@@ -86,11 +86,13 @@ def test_the_threshold_is_that_of_held_out_strokes(image):
 
 def test_calibration_brings_probabilities_nearer_to_the_truth(image):
     pairs, pixels, samples, featuriser = samples_of(image, (1, 4, 6, 9))
-    recipe = QUICK.with_(**{"classifier.kind": "forest"})
+    noise = np.random.default_rng(0).normal(size=samples.features.shape) * samples.features.std(axis=0)
+    samples = replace(samples, features=(samples.features + 3 * noise).astype(np.float32))
+    recipe = QUICK.with_(**{"classifier.kind": "forest", "classifier.trees": 100})
     folds = fold_pixels(pairs, pixels, QUICK.tiles, 0)
     found = calibrate(samples, folds, recipe, featuriser.groups, featuriser.grey)
     assert found.pixels == len(pixels)
-    assert found.after.error < found.before.error
+    assert found.after.error < 0.8 * found.before.error
     again = calibrate(samples, folds, recipe, featuriser.groups, featuriser.grey, n_jobs=2)
     assert again.temperature == found.temperature
 
@@ -100,7 +102,7 @@ def test_strokes_that_cannot_be_held_out_are_named(image):
     never = Folds(np.full(len(pixels), UNUSED, np.int8), 4, "none")
     never.of[:50] = -1
     never.of[-50:] = -1
-    with pytest.raises(StrokesError, match="found strokes for 0 folds .* expected two or more"):
+    with pytest.raises(StrokesError, match=r"found strokes for 0 folds .* expected two or more"):
         calibrate(samples, never, QUICK, featuriser.groups, featuriser.grey)
 
 

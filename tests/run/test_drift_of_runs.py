@@ -24,7 +24,13 @@ from hrvol.volume.ome.labels import open_label_store
 
 SHAPE = (24, 96, 96)
 RECIPE = Recipe.load("classical").with_(
-    **{"classifier.trees": 10, "classifier.samples_per_class": 800, "tiles.core": 64, "tiles.planes": 8}
+    **{
+        "classifier.trees": 10,
+        "classifier.samples_per_class": 800,
+        "tiles.core": 64,
+        "tiles.overlap": 28,
+        "tiles.planes": 8,
+    }
 )
 ARRAYS = ("labels/hrvol/0", "probabilities/0", "uncertainty/0")
 
@@ -44,7 +50,8 @@ def model(phantom):
 
 @pytest.fixture(scope="module")
 def noise(phantom):
-    return np.random.default_rng(0).integers(0, 256, SHAPE).astype(phantom.image.dtype)
+    low, high = np.percentile(phantom.image, [1, 99]).astype(int)
+    return np.random.default_rng(0).integers(low, high, SHAPE).astype(phantom.image.dtype)
 
 
 def warned(caplog):
@@ -63,7 +70,7 @@ def test_the_same_volume_is_silent(phantom, model, tmp_path, caplog):
     segment_volume(phantom.image, tmp_path / "out", model)
     assert warned(caplog) == []
     found = drift_of(tmp_path / "out")
-    assert len(found["planes"]) == found["tiles"] == 6
+    assert len(found["planes"]) == found["tiles"] == 3
     assert max(found["distances"]) < found["threshold"] == round(model.drift.threshold, 3)
     json.dumps(found, allow_nan=False)
 
@@ -75,7 +82,7 @@ def test_another_texture_warns_and_names_planes(phantom, model, noise, tmp_path,
     planes, what_to_do = warned(caplog)
     found = drift_of(tmp_path / "out")
     far = [z for z, d in zip(found["planes"], found["distances"], strict=True) if d > found["threshold"]]
-    assert f"{len(far)} of 6 compared planes look unlike the training strokes: plane" in planes
+    assert f"{len(far)} of 3 compared planes look unlike the training strokes: plane" in planes
     assert all(f"{z} (" in planes for z in far)
     assert "draw strokes on" in what_to_do
     assert "\n" not in planes + what_to_do
@@ -183,7 +190,7 @@ def test_calibration_changes_probabilities_and_no_label(phantom, model, tmp_path
     expected = before ** (1 / temperature)
     expected /= expected.sum(axis=0)
     clear = before.min(axis=0) > 0.05  # bytes of small probabilities are coarse
-    assert clear.mean() > 0.05
+    assert clear.mean() > 0.02
     assert abs(with_[ARRAYS[1]] / 255 - expected)[:, clear].max() < 0.03
     assert (with_[ARRAYS[2]].astype(int) <= without[ARRAYS[2]]).mean() > 0.99  # it makes this model surer
     stored = open_label_store(tmp_path / "with").attributes
@@ -220,7 +227,7 @@ def test_models_keep_it_in_their_file(model):
         ({"threshold": 0, "planes": [1], "distances": [1.0], "tiles": 1}, "threshold"),
         (
             {"threshold": 1.0, "planes": [1, 2], "distances": [1.0], "tiles": 1},
-            "found 1 distances, expected 2",
+            "found 1 distances",
         ),
         ({"threshold": 1.0, "planes": [1], "distances": ["x"], "tiles": 1}, "distances"),
         ([1], "drift"),
