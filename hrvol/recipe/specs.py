@@ -290,7 +290,7 @@ class ClassifierSpec(Spec):
     regularisation: Annotated[float, Field(ge=1e-12, le=1e12)] | None = None
     hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=2048)], ...], Field(max_length=8)] = (100, 100, 100)
     max_iter: Annotated[int, Field(ge=1, le=20_000)] = 1000
-    # Left out where it is none, so that recipes from before it are written as they were.
+    # Left out at its default, so that recipes from before it are written as they were.
     calibration: Annotated[
         Literal["none", "temperature"], Field(exclude_if=lambda value: value == "none")
     ] = "none"

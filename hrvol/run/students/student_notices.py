@@ -59,10 +59,9 @@ def notices(model: Model, volume: Volume, sha256: str, lattice: Lattice) -> Iter
     if taught.get("sha256") in (None, sha256):
         return
     other = printable(str(taught.get("source", "unknown")), 200)
-    yield f"{model.source}: taught on another volume ({other}) than {volume.source}"
     yield (
-        f"{model.source}: a student has no features that could be compared with the training strokes;"
-        " segment a few planes with its teacher (--roi) to check how far this volume is from them"
+        f"{model.source}: taught on another volume ({other}) than {volume.source}; a student has no features to"
+        " compare with the training strokes: segment a few planes with its teacher (--roi) to have it compared"
     )
     with suppress(InputError):  # blocks with unreadable voxels will report them
         yield from _shift(model, model.classifier.taught.get("grey") or {}, volume)
