@@ -58,16 +58,20 @@ FURTHER = (
 SAMPLES = 1000
 """Samples of a class of the classifiers that are calibrated: there are five fits for each drawing."""
 
-CALIBRATION_REMARK = """All three classifiers are less sure than they should be on strokes, and a temperature below 1 mends
-that. On the truth it helps as much only where pixels beside strokes are as easy as those under them, as on
-super1. On vnc, where one label of six is wrong, mostly at borders that strokes avoid, two drawings gain and
-others lose; the fibres were calibrated before, and are made too sure."""
+CALIBRATION_REMARK = """
+All three classifiers are less sure than they should be on strokes, and a temperature below 1 mends that. On
+the truth it helps as much only where pixels beside strokes are as easy as those under them, as on super1. On
+vnc, where nearly one label of five is wrong, three drawings gain and two lose; the fibres were calibrated
+before, and are made too sure.
+""".strip()
 
-DRIFT_REMARK = """The margin of 1.2 and the number of components were chosen on super1, xct_fibres, fibsem_medulla,
-needle_block and superalloy as training sets. Where it fails: the four training images of ebc2 differ so much
-from each other that superalloys and cells are no farther, and nothing warns. With strokes on one image of a set
-of dissimilar images (super1, ebc2) other images of the same set do warn; with strokes on one plane of a volume
-(vnc, xct_fibres, fibsem_medulla) none does."""
+DRIFT_REMARK = """
+The margin and the number of components were chosen with super1, xct_fibres, fibsem_medulla, needle_block and
+superalloy as training sets. Where it fails: the four training images of ebc2 differ so much from each other
+that superalloys and cells are no farther, and nothing warns. With strokes on one image of a set of dissimilar
+images (super1, ebc2) other images of the same set may warn; with strokes on one plane of a volume (vnc,
+xct_fibres, fibsem_medulla) none does.
+""".strip()
 
 
 def measure_calibration(

@@ -60,8 +60,9 @@ def notices(model: Model, volume: Volume, sha256: str, lattice: Lattice) -> Iter
         return
     other = printable(str(taught.get("source", "unknown")), 200)
     yield (
-        f"{model.source}: taught on another volume ({other}) than {volume.source}; a student has no features to"
-        " compare with the training strokes: segment a few planes with its teacher (--roi) to have it compared"
+        f"{model.source}: taught on another volume ({other}) than {volume.source}; a student has no features"
+        " to compare with the training strokes: segment a few planes with its teacher (--roi) to have it"
+        " compared"
     )
     with suppress(InputError):  # blocks with unreadable voxels will report them
         yield from _shift(model, model.classifier.taught.get("grey") or {}, volume)
