@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hrvol.errors import InputError
+from hrvol.run.attribute_names import DRIFT
+from hrvol.run.drift_entry import read_entry
 from hrvol.text import printable
 from hrvol.volume.importers.registry import list_datasets
 from hrvol.volume.ome.labels import open_label_store
@@ -101,7 +103,16 @@ def describe(
         "made_with": attributes.get("versions"),
     }
     companion = _source(attributes, "companion", path)
-    return values if companion is None else values | {"companion": companion}
+    values |= {} if companion is None else {"companion": companion}
+    drift = read_entry(attributes.get(DRIFT), path)
+    if drift is not None:
+        distances = zip(drift.planes, drift.distances, strict=True)
+        values["drift"] = {
+            "threshold": drift.threshold,
+            "distance_of_plane": {str(z): distance for z, distance in distances},
+            "far": [str(z) for z in drift.far] or ["none"],
+        }
+    return values
 
 
 def _source(attributes: Mapping[str, Any], key: str, path: str) -> Any:
@@ -135,8 +146,30 @@ def _describe_model(model: Model) -> dict[str, Any]:
         "weights": recipe.features.deep.weights if recipe.features.uses_deep else None,
         "weights_sha256": model.weights_sha256,
         "trained_on": [str(entry.get("source")) for entry in model.trained_on],
+        "calibration": _describe_calibration(model),
+        "drift": _describe_drift(model),
         "made_with": dict(model.versions),
     }
+
+
+def _describe_calibration(model: Model) -> dict[str, Any] | None:
+    found = model.calibration
+    if found is None:
+        return None
+    return {
+        "temperature": found.temperature,
+        "error_before": round(found.before.error, 4),
+        "error_after": round(found.after.error, 4),
+        "pixels": found.pixels,
+        "held_out": found.held_out,
+    }
+
+
+def _describe_drift(model: Model) -> dict[str, Any] | None:
+    found = model.drift
+    if found is None:
+        return None
+    return {"threshold": round(found.threshold, 3), "held_out": found.description}
 
 
 def _describe_student(model: Model, student: StudentClassifier) -> dict[str, Any]:

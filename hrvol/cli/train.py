@@ -13,6 +13,7 @@ from hrvol.cli.common.reading import reads
 from hrvol.cli.tune import echo_tuned
 
 if TYPE_CHECKING:
+    from hrvol.quality.calibration import Calibration
     from hrvol.training.tuning.tune import TuningResult
 
 
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 @classes_option
 @click.option("--seed", type=click.IntRange(0), help="Overrides the recipe's seed (0).")
 @click.option("--fresh", is_flag=True, help="Replace a model that exists.")
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Fit a temperature to the probabilities on held-out strokes; labels stay, training takes longer.",
+)
+@click.option(
+    "--reliability",
+    metavar="FILE.png",
+    help="With --calibrate: draw how often labels are right against their probability.",
+)
 @offsets_option
 @train_options
 @reads("data")
@@ -31,6 +42,8 @@ def train(
     classes: tuple[str, ...] | None,
     seed: int | None,
     fresh: bool,
+    calibrate: bool,
+    reliability: str | None,
     offsets: tuple[tuple[int, int, int], ...],
     computing: dict[str, Any],
 ) -> None:
@@ -48,6 +61,7 @@ def train(
         hrvol train volume.zarr strokes.zarr -o quick.hrvol --recipe classical
         hrvol train volume.zarr strokes.zarr -o tuned.hrvol --recipe auto
         hrvol train volume.zarr project.ilp -o cells.hrvol
+        hrvol train volume.zarr strokes.zarr -o phases.hrvol --calibrate --reliability phases.png
         hrvol train volume.zarr crop.tif -o cells.hrvol --offset 120,0,512
 
     --recipe auto chooses one by cross-validation on the strokes in about five minutes, as hrvol tune does.
@@ -55,17 +69,22 @@ def train(
     Files: Zarr, OME-Zarr (its labels are taken as strokes), TIFF, folders of images, HDF5 and NeXus
     (FILE::/PATH), MRC, NIfTI, NRRD, DICOM, raw files and more.
     """  # noqa: D301 (click needs the escape)
+    if reliability is not None and not calibrate:
+        raise click.UsageError("--reliability draws what --calibrate measures: give both")
     pairs = pairs_of(data, offsets)
     from hrvol.cli.common.progress import display
-    from hrvol.files import MODEL, check_file
+    from hrvol.files import MODEL, check_file, check_picture
     from hrvol.segment.model.model import save_model
     from hrvol.training.train import train_model
     from hrvol.volume.guard import file_or_none, keep_inputs
 
     given = paths_of(pairs)
-    keep_inputs(output, *given, file_or_none(computing["recipe"]), computing["weights_path"])
+    for file in filter(None, (output, reliability)):
+        keep_inputs(file, *given, file_or_none(computing["recipe"]), computing["weights_path"])
     with suggest_fresh():
         check_file(output, MODEL, fresh)  # before the work, not after it
+        if reliability is not None:
+            check_picture(reliability, fresh)
     tuned: list[TuningResult] = []
     try:
         with news(), display() as progress:
@@ -74,6 +93,7 @@ def train(
                 classes=classes,
                 seed=seed,
                 **computing,
+                calibrate=calibrate,
                 on_tuned=tuned.append,
                 progress=progress,
             )
@@ -88,4 +108,19 @@ def train(
             counts[int(value)] = counts.get(int(value), 0) + n
     rows = [[info.name, str(info.value), str(counts.get(info.value, 0))] for info in model.classes]
     echo_table(["class", "value", "pixels used"], rows)
+    if model.calibration is not None:
+        _echo_calibration(model.calibration, reliability)
     echo(f"{output}: {len(model.channels)} features, {len(model.classes)} classes")
+
+
+def _echo_calibration(found: Calibration, picture: str | None) -> None:
+    """Print what a calibration does on held-out strokes, and draw it."""
+    echo(
+        f"calibration: temperature {found.temperature:g}; expected calibration error {found.before.error:.4f}"
+        f" before, {found.after.error:.4f} after, on {found.pixels} held-out pixels ({found.held_out})"
+    )
+    if picture is not None:
+        from hrvol.figures.reliability import write_reliability
+
+        write_reliability(picture, found)
+        echo(f"{picture}: written")

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
+from hrvol.quality.calibration import Reliability, temperature_for, tempered
 from hrvol.quality.metrics import Confusion, iou_per_class, mean_iou, pixel_accuracy
 
 GAP = 0.08
@@ -31,9 +31,6 @@ SEEN = 500
 
 FAR = 0.15
 """A tile is reported if the share of pixels that agree is further below the median of tiles."""
-
-BINS = 15
-"""Bins of confidence of the calibration error."""
 
 _PIXELS = 200_000  # of the fit of a temperature
 
@@ -106,12 +103,12 @@ def agreement(
     teacher, student
         ``(K, rows, columns)`` probabilities of each tile.
     temperature
-        Of the student; see :func:`tempered`.
+        Of the student; see :func:`hrvol.quality.calibration.tempered`.
     """
     classes = teacher[0].shape[0]
     total: Confusion | None = None
     shares = []
-    histogram = np.zeros((3, BINS))
+    reliability: Reliability | None = None
     entropy, pixels = 0.0, 0
     for one, other in zip(teacher, student, strict=True):
         true, found = (values.argmax(axis=0) + 1 for values in (one, other))
@@ -119,23 +116,13 @@ def agreement(
         total = counted if total is None else total + counted
         shares.append(float((true == found).mean()))
         soft = tempered(other, temperature)
-        confidence = soft.max(axis=0).ravel()
-        bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-        for row, weights in enumerate((None, confidence, (true == found).ravel())):
-            histogram[row] += np.bincount(bins, weights, BINS)
+        of_tile = Reliability.of(soft, true - 1)
+        reliability = of_tile if reliability is None else reliability + of_tile
         entropy -= float((one.astype(np.float32) * np.log(np.maximum(soft, 1e-6))).sum())
         pixels += true.size
     assert total is not None
-    error = float(np.abs(histogram[1] - histogram[2]).sum() / histogram[0].sum())
-    return Agreement(total, np.array(shares), error, entropy / pixels)
-
-
-def tempered(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    """Return probabilities ``(K, ...)`` whose logits are divided by a temperature."""
-    if temperature == 1:
-        return probabilities
-    powers = np.maximum(probabilities, 1e-12) ** np.float32(1 / temperature)
-    return np.asarray(powers / powers.sum(axis=0), np.float32)
+    assert reliability is not None
+    return Agreement(total, np.array(shares), reliability.error, entropy / pixels)
 
 
 def fit_temperature(
@@ -160,12 +147,4 @@ def fit_temperature(
         np.concatenate([values[:, take] for values, take in zip(group, chosen, strict=True)], axis=1)
         for group in (flat, other)
     )
-    logits = np.log(np.maximum(found.astype(np.float64), 1e-12))
-    target = target.astype(np.float64)
-
-    def cost(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        return float(np.mean(np.logaddexp.reduce(scaled, axis=0) - (target * scaled).sum(axis=0)))
-
-    bound = np.log(10.0)
-    return float(round(np.exp(minimize_scalar(cost, bounds=(-bound, bound), method="bounded").x), 4))
+    return temperature_for(found, target)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.distil.cache import DistilCache
-from hrvol.distil.check import GAP, LOST, SEEN, WORSE, Agreement, agreement, fit_temperature, tempered
+from hrvol.distil.check import GAP, LOST, SEEN, WORSE, Agreement, agreement, fit_temperature
 from hrvol.distil.cubes import steps_of
 from hrvol.distil.examples import trimmed
 from hrvol.distil.fit import FitSettings
@@ -24,6 +24,7 @@ from hrvol.distil.sources import Sources
 from hrvol.distil.training import KeptBack, Trainer, few_threads
 from hrvol.engine.stop import Stop
 from hrvol.progress import ProgressCallback
+from hrvol.quality.calibration import tempered
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.shapes import flop_per_voxel
 from hrvol.segment.student.spec import NAMES, student_spec

@@ -266,6 +266,9 @@ class ClassifierSpec(Spec):
         Sizes of the hidden layers of the MLP.
     max_iter
         Most iterations of the solvers of linear models and of the MLP.
+    calibration
+        ``temperature`` fits a temperature on strokes that are held out, and applies it to probabilities and
+        uncertainty; labels stay. ``none``: probabilities are those of the classifier.
     """
 
     kind: ClassifierKind = "vote"
@@ -287,6 +290,10 @@ class ClassifierSpec(Spec):
     regularisation: Annotated[float, Field(ge=1e-12, le=1e12)] | None = None
     hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=2048)], ...], Field(max_length=8)] = (100, 100, 100)
     max_iter: Annotated[int, Field(ge=1, le=20_000)] = 1000
+    # Left out at its default, so that recipes from before it are written as they were.
+    calibration: Annotated[
+        Literal["none", "temperature"], Field(exclude_if=lambda value: value == "none")
+    ] = "none"
 
 
 class ClusterSpec(Spec):

@@ -23,6 +23,7 @@ from hrvol.report.content import (
     summary_text,
     warnings_of,
 )
+from hrvol.report.doubt import calibration_section, drift_section
 from hrvol.report.facts import Facts
 from hrvol.report.inputs import find_grey, find_model
 from hrvol.report.made import citation, command, made_rows, recipe_text, time_rows
@@ -75,7 +76,9 @@ def assemble(
     surface = surface_of(scene, drawn)
     along = slider_planes(scene)
     doubt, worst = _doubt(facts, scene, progress)
-    student = student_section(facts, find_model(facts, options.model))
+    model = find_model(facts, options.model)
+    student = student_section(facts, model)
+    drift, calibration = drift_section(facts), calibration_section(facts, model)
     clusters = cluster_section(facts)
     seams = seams_text(facts)
     made, times = made_rows(facts), time_rows(facts)
@@ -87,6 +90,8 @@ def assemble(
         *([("thickness", "Thickness")] if thickness else []),
         *([("tortuosity", "Tortuosity")] if tortuosity else []),
         *([("uncertainty", "Uncertainty")] if doubt else []),
+        *([("drift", "Distance from the strokes")] if drift else []),
+        *([("calibration", "Calibration")] if calibration else []),
         *([("accuracy", "Accuracy")] if accuracy else []),
         *([("clusters", "Classes found")] if clusters else []),
         *([("student", "Student")] if student else []),
@@ -113,6 +118,8 @@ def assemble(
         "thickness": thickness,
         "tortuosity": tortuosity,
         "doubt": None if doubt is None else vars(doubt) | {"picture": worst},
+        "drift": drift,
+        "calibration": calibration,
         "accuracy": accuracy,
         "clusters": clusters,
         "student": student,
@@ -138,6 +145,8 @@ def assemble(
         "thickness": None if thickness is None else thickness.values,
         "tortuosity": None if tortuosity is None else tortuosity.values,
         "uncertainty": None if doubt is None else doubt.values,
+        "drift": None if drift is None else drift.values,
+        "calibration": None if calibration is None else calibration.values,
         "accuracy": None if accuracy is None else accuracy["values"],
         "clusters": None if clusters is None else clusters["values"],
         "student": None if student is None else student["values"],

@@ -19,3 +19,9 @@ FRACTIONS = "fractions"
 
 CLEANING = "cleaning"
 """Steps of a cleaning; only cleaned labels have it."""
+
+DRIFT = "drift"
+"""Attribute with the distances of some planes from the training pixels; absent if none were compared."""
+
+CALIBRATION = "calibration"
+"""Attribute with the temperature of probabilities and uncertainty; absent without one."""

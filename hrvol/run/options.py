@@ -140,6 +140,8 @@ class PredictOptions:
     companion
         Returns the probabilities ``(K, y, x)`` float32 of the k-th plane of the block by another model, which
         are averaged with the model's; called with ascending k. Set by the worker of a block.
+    temperature
+        Of probabilities and uncertainty; labels do not depend on it.
     """
 
     probabilities: bool = False
@@ -149,6 +151,7 @@ class PredictOptions:
     batch_size: int = BATCH
     class_factors: tuple[float, ...] | None = None
     companion: Callable[[int], NDArray[np.float32]] | None = field(default=None, repr=False, compare=False)
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,8 @@ class RunOptions:
         What computes networks on the CPU: see :func:`hrvol.backend.choose_backend`.
     scratch
         Folder on a local disk of the workers for decoded chunks beyond the usual memory; ``None``: none.
+    drift
+        Whether to compare some tiles with the training pixels of the model first.
     """
 
     engine: EngineSpec = EngineSpec()
@@ -184,6 +189,7 @@ class RunOptions:
     companion: Any = field(default=None, repr=False)
     backend: str = "auto"
     scratch: str | Path | None = None
+    drift: bool = True
 
     def __post_init__(self) -> None:
         check_name(self.backend)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.arrays import Array, Shape3, added_up, beside, most_likely, namespace, to_host, where_is
+from hrvol.quality.calibration import tempered
 from hrvol.quality.metrics import SeamDisagreement, seam_disagreement
 from hrvol.recipe.specs import CrfSpec, TileSpec
 from hrvol.run.classify import classify
@@ -145,6 +146,8 @@ def predict_part(
                 # After blending and once per plane: unlike blending, the shift is not linear.
                 plane = weighted(plane, options.class_factors)
             labels[k] = to_host(most_likely(plane, values))
+            if probabilities is not None or uncertainty is not None:
+                plane = tempered(plane, options.temperature)  # keeps the order of classes
             if probabilities is not None:
                 probabilities[:, k] = to_host(as_bytes(plane))
             if uncertainty is not None:

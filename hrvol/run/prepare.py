@@ -13,14 +13,16 @@ from hrvol.device import cpus
 from hrvol.engine.stop import Stop
 from hrvol.progress import ProgressCallback
 from hrvol.recipe.specs import CrfSpec
-from hrvol.run.attribute_names import CLASS_WEIGHTS, COMPANION
+from hrvol.run.attribute_names import CALIBRATION, CLASS_WEIGHTS, COMPANION, DRIFT
 from hrvol.run.cache_choice import MASK_CAPACITY, choose_cache
+from hrvol.run.drift import measure_drift
+from hrvol.run.drift_entry import recorded_drift
 from hrvol.run.find_mask import run_mask
 from hrvol.run.fractions.match_fractions import matched_factors, settled_factors
 from hrvol.run.job import ModelContent, ModelSource, SegmentJob
 from hrvol.run.options import PredictOptions, RunOptions
 from hrvol.run.provenance import of_classes, provenance
-from hrvol.run.resume import partition
+from hrvol.run.resume import check_output, partition
 from hrvol.run.students.companion import PreparedCompanion, prepare_companion
 from hrvol.run.students.predict_student import run_lattice
 from hrvol.run.students.student_backend import of_backend, with_backend
@@ -134,12 +136,16 @@ def prepare(
     attributes |= of_backend(source.backend)
     if companion is not None:
         attributes[COMPANION] = companion.attributes
+    temperature = _temperature(loaded, options, crf)
+    if temperature != 1:
+        attributes[CALIBRATION] = {"temperature": temperature}
     predicting = PredictOptions(
         output.probabilities,
         output.uncertainty,
         crf,
         cpus() if spec.serial else 1,
         class_factors=factors,
+        temperature=temperature,
     )
     store = LabelStore(location, output.name)
     beside = None if companion is None else companion.companion
@@ -173,6 +179,48 @@ def _with_caches(job: SegmentJob, options: RunOptions) -> SegmentJob:
 def _of_driver(source: ModelSource, options: RunOptions) -> ModelSource:
     """Return the source of the model for this process, which uses a GPU only where no other computes."""
     return source if options.engine.serial else replace(source, device="cpu")
+
+
+def _temperature(model: Model, options: RunOptions, crf: CrfSpec | None) -> float:
+    """Return the temperature of the probabilities of a run; 1 where that of the model does not apply."""
+    calibration, output = model.calibration, options.output
+    if calibration is None:
+        return 1.0
+    what = "a CRF" if crf is not None else None if options.companion is None else "a second model"
+    if what is None:
+        return calibration.temperature
+    if output.probabilities or output.uncertainty:
+        LOG.warning(
+            "%s: its calibration is not applied: it was fitted to the probabilities without %s",
+            model.source,
+            what,
+        )
+    return 1.0
+
+
+def with_drift(
+    prepared: PreparedRun, options: RunOptions, stop: Stop | None, progress: ProgressCallback | None
+) -> PreparedRun:
+    """Compare a volume with the training pixels of its model, and warn of planes that are far from them.
+
+    An output that exists is resumed with what it records. The labels do not depend on it.
+    """
+    record, job = prepared.model.drift, prepared.job
+    if record is None or not options.drift:
+        return prepared
+    settings = None
+    if not options.output.overwrite:
+        settings, _ = check_output(prepared.location, prepared.attributes)
+    if settings is not None:
+        drift = recorded_drift(settings, str(prepared.location))
+    else:
+        source = _of_driver(job.model_source, options)
+        drift = measure_drift(job, prepared.model, record, source, stop, progress)
+    if drift is None:
+        return prepared
+    for line in drift.warnings(job.volume.source):
+        LOG.warning("%s", line)
+    return replace(prepared, attributes=prepared.attributes | {DRIFT: drift.to_dict()})
 
 
 def with_factors(

@@ -20,6 +20,7 @@ from hrvol.run.attribute_names import (
     CLASS_WEIGHTS,
     CLEANING,
     COMPANION,
+    DRIFT,
     FRACTIONS,
 )
 from hrvol.run.block_job import BlockStore
@@ -39,8 +40,10 @@ DIFFERENCES_SHOWN = 3
 
 _CHECKED_AT_ONCE = 128
 
-# Paths of input and model are not compared, nor the versions a model was made with: digests are.
+# Paths of input and model are not compared, nor the versions a model was made with: digests are. How far
+# planes are from the training pixels changes no label.
 _NOT_COMPARED = (
+    DRIFT,
     *("input.source", "mask.source", "model.source", "model.versions", "clusters"),
     *(f"{COMPANION}.source", f"{COMPANION}.versions"),
 )

@@ -23,7 +23,7 @@ from hrvol.run.job import COMPANION_FILE, MODEL_FILE
 from hrvol.run.ledger import Ledger
 from hrvol.run.ledger_entries import DONE, lane_of
 from hrvol.run.options import InputOptions, OutputOptions, RunOptions, engine_spec
-from hrvol.run.prepare import prepare, with_factors
+from hrvol.run.prepare import prepare, with_drift, with_factors
 from hrvol.run.report import Run, SegmentReport, stopped_error, summarise
 from hrvol.run.resume import begin_output, partition, recheck
 from hrvol.run.run_blocks import run_blocks
@@ -68,6 +68,7 @@ def segment_volume(
     companion: str | Path | Model | None = None,
     backend: str = "auto",
     scratch: str | Path | None = None,
+    drift: bool = True,
     weights_path: str | Path | None = None,
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -149,6 +150,11 @@ def segment_volume(
         Folder on a local disk of the workers. Where chunks of the input are whole planes, and those of a
         layer of blocks have more than 512 MiB, each worker keeps them in a file there, which has no name and
         is gone when the worker ends. ``None``: in memory, up to a third of what is free, or not.
+    drift
+        Compare some tiles, 3 to 6, with the strokes that the model was trained on, before blocks are
+        computed: a warning names planes that look unlike them, and the output records the distances
+        (``drift`` in its attributes). Labels do not depend on it. Nothing is compared with models of earlier
+        versions and with students.
     weights_path
         File with the network's weights, instead of the cache.
     offline
@@ -202,6 +208,7 @@ def segment_volume(
         companion,
         backend,
         scratch,
+        drift,
     )
     return segment(volume, out, model, options, stop, progress)
 
@@ -244,6 +251,7 @@ def _segment(
         prepared = prepare(volume, out, model, stack, options)
         check_engine(options.engine)
         prepared = with_factors(prepared, options, stop, progress)
+        prepared = with_drift(prepared, options, stop, progress)
         job, location = prepared.job, prepared.location
 
         def create(exists: bool, written: Documents | None) -> LabelStore:

@@ -17,6 +17,8 @@ from hrvol.recipe.recipe import Recipe
 from hrvol.segment.model.model import Model, current_versions
 from hrvol.segment.pixel_classifier import PixelClassifier
 from hrvol.segment.strokes import StrokePixels, choose_pixels
+from hrvol.training.calibrate import calibrate as fit_calibration
+from hrvol.training.drift import drift_record
 from hrvol.training.strokes import (
     TrainingPair,
     check_context,
@@ -28,6 +30,7 @@ from hrvol.training.strokes import (
     stroke_blocks,
 )
 from hrvol.training.tile_features import TileFeatures, load_features
+from hrvol.training.tuning.pixel_folds import fold_pixels
 from hrvol.training.tuning.tune import AUTO, TuningResult, tune_recipe
 from hrvol.volume.intensity import common_window
 
@@ -45,6 +48,7 @@ def train_model(
     offline: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     backend: str = "auto",
+    calibrate: bool = False,
     on_tuned: Callable[[TuningResult], None] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Model:
@@ -79,6 +83,10 @@ def train_model(
         Keywords of the fsspec file system of URLs.
     backend
         What computes the network on the CPU, see :func:`hrvol.backend.choose_backend`; the model records it.
+    calibrate
+        Set ``classifier.calibration: temperature`` in the recipe: strokes are held out in turn, and a
+        temperature is fitted to the probabilities that the classifier gives them. It changes probabilities
+        and uncertainty, and no label.
     on_tuned
         Called with the result of tuning if the recipe is ``auto``, before training.
     progress
@@ -115,6 +123,8 @@ def train_model(
         recipe = tuned.recipe
     spec = Recipe.load(recipe)
     spec = spec if seed is None else spec.with_(seed=seed)
+    if calibrate:
+        spec = spec.with_(**{"classifier.calibration": "temperature"})
     pairs = open_pairs(data, storage_options, classes)
     volumes = [pair.volume for pair in pairs]
     pixels = choose_pixels(
@@ -179,6 +189,19 @@ def fit_model(
     )
     if progress is not None:
         progress("fit", len(pixels), len(pixels))
+    folds = fold_pixels(pairs, pixels, recipe.tiles, recipe.seed)
+    calibration = None
+    if recipe.classifier.calibration == "temperature":
+        calibration = fit_calibration(
+            samples,
+            folds,
+            recipe,
+            featuriser.groups,
+            featuriser.grey,
+            n_jobs=cpus(),
+            device=device,
+            progress=progress,
+        )
     return Model(
         recipe=recipe,
         classes=classes,
@@ -193,4 +216,6 @@ def fit_model(
             | {"strokes": pair.strokes.source, "samples": {str(k): n for k, n in samples.counts(i).items()}}
             for i, pair in enumerate(pairs)
         ),
+        drift=drift_record(samples, pixels, folds, featuriser.groups, recipe.seed),
+        calibration=calibration,
     )

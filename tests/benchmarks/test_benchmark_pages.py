@@ -36,6 +36,7 @@ def shown(figures):
         ("quality/quality", "quality.tables", lambda figures: (figures, "")),
         ("quality/presets", "quality.presets", lambda figures: (shown(figures), options(5))),
         ("quality/instances", "quality.instances", lambda figures: (figures, ())),
+        ("quality/doubt", "quality.doubt", lambda figures: (figures, range(5))),
         ("cas/cas", "cas.tables", lambda figures: (figures["results"], figures["failed"], "")),
         ("speed/speed", "speed.tables", lambda figures: (figures, "speed.png")),
         ("studies/classifiers", "studies.classifiers", lambda figures: (figures, options(5))),

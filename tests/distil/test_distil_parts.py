@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hrvol.distil.augment import augmented
 from hrvol.distil.cache import DistilCache, distil_dir, tidy
-from hrvol.distil.check import agreement, fit_temperature, tempered
+from hrvol.distil.check import agreement, fit_temperature
 from hrvol.distil.choose import Turns, candidates
 from hrvol.distil.examples import (
     Crop,
@@ -34,6 +34,7 @@ from hrvol.distil.rarity import factors_of, weighed
 from hrvol.distil.sample import TeacherSample
 from hrvol.distil.teach import problems_of
 from hrvol.errors import ModelError
+from hrvol.quality.calibration import tempered
 from hrvol.recipe.specs import TileSpec
 from hrvol.segment.student.network import StudentNetwork, folded, network_arrays
 from hrvol.segment.student.runner import StudentRunner

@@ -106,9 +106,11 @@ def test_a_trained_model_has_the_same_bytes(folder, same_packages, tmp_path):
     else:
         train(folder, file)
     trained, before = members(file), members(folder / "model.hrvol")
-    assert trained.keys() == before.keys()
+    # It keeps what its training pixels look like as well, which that version does not read.
+    assert {name for name in trained.keys() - before.keys() if not name.startswith("drift_")} == set()
+    assert before.keys() <= trained.keys()
     if same_packages:
-        assert [name for name in trained if trained[name] != before[name]] == []
+        assert [name for name in before if trained[name] != before[name]] == []
 
 
 def test_a_segmentation_has_the_same_bits_and_settings(folder, records, same_packages, tmp_path, monkeypatch):

@@ -325,13 +325,21 @@ def _run_options(
         values.get("companion"),
         values["backend"],
         values["scratch"],
+        not values.get("no_drift"),
     )
 
 
 _RUN = ENGINE | DEVICES | _OUTPUT | INPUT | SCRATCH | _FRESH | STORAGE | WEIGHTS | BACKEND
 run_options = bundle("options", _run_options, _RUN)
 """All options of a run, as one :class:`~hrvol.run.options.RunOptions`."""
-_SEGMENT = _RUN | PART | CLASS_WEIGHTS | COMPANION
+_DRIFT = {
+    "no_drift": click.option(
+        "--no-drift",
+        is_flag=True,
+        help="Do not compare some tiles with the training strokes first, to warn of planes unlike them.",
+    )
+}
+_SEGMENT = _RUN | PART | CLASS_WEIGHTS | COMPANION | _DRIFT
 segment_options = bundle("options", _run_options, _SEGMENT | LABELS)
 """The same for a given model, whose classes are known, and with parts of the blocks."""
 

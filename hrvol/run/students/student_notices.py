@@ -59,7 +59,11 @@ def notices(model: Model, volume: Volume, sha256: str, lattice: Lattice) -> Iter
     if taught.get("sha256") in (None, sha256):
         return
     other = printable(str(taught.get("source", "unknown")), 200)
-    yield f"{model.source}: taught on another volume ({other}) than {volume.source}"
+    yield (
+        f"{model.source}: taught on another volume ({other}) than {volume.source}; a student has no features"
+        " to compare with the training strokes: segment a few planes with its teacher (--roi) to have it"
+        " compared"
+    )
     with suppress(InputError):  # blocks with unreadable voxels will report them
         yield from _shift(model, model.classifier.taught.get("grey") or {}, volume)
 

@@ -9,6 +9,7 @@
     estimator_<name>.skops one or more estimators; for a model without strokes instead
     <name>.npy             the arrays of a ClusterClassifier
     student.safetensors    the weights of a StudentClassifier
+    drift_<name>.npy       the arrays of a record of the training pixels, if it has one
 
 The file holds no pickle: arrays are read without it, and skops makes estimators of trusted types only. Files
 with other types, or with trees whose node numbers are out of bounds, are refused, and so are files that are
@@ -37,10 +38,12 @@ from hrvol.backend import TORCH
 from hrvol.classes import ClassInfo
 from hrvol.errors import HrvolError, ModelError, first_line
 from hrvol.files import atomic_write
+from hrvol.quality.calibration import Calibration
 from hrvol.reading.archive import open_archive, read_member
 from hrvol.reading.bounded import read_file
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.cluster_classifier import ClusterClassifier
+from hrvol.segment.drift import DriftRecord
 from hrvol.segment.estimators.validate import check_fitted
 from hrvol.segment.model import light_skops
 from hrvol.segment.model.archive import (
@@ -54,6 +57,12 @@ from hrvol.segment.model.archive import (
     zip_bytes,
 )
 from hrvol.segment.model.clusters import cluster_members, read_clusters
+from hrvol.segment.model.doubt import (
+    calibration_entries,
+    drift_members,
+    read_calibration,
+    read_drift,
+)
 from hrvol.segment.model.estimator_file import read_estimator
 from hrvol.segment.model.schemas import ModelInfo, read_class_table, read_info
 from hrvol.segment.model.students import read_student, student_members
@@ -113,6 +122,11 @@ class Model:
         What computed the network at training, see :func:`hrvol.backend.choose_backend`.
     source
         Name for messages: the path of the file.
+    drift
+        What its training pixels look like; ``None``: a model of a version that did not record it, without
+        strokes, or of too few.
+    calibration
+        Temperature of its probabilities; ``None``: not calibrated.
     """
 
     recipe: Recipe
@@ -125,6 +139,8 @@ class Model:
     trained_on: tuple[Mapping[str, Any], ...] = ()
     backend: str = TORCH
     source: str = field(default="model", compare=False)
+    drift: DriftRecord | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         values = tuple(info.value for info in self.classes)
@@ -149,6 +165,11 @@ def model_bytes(model: Model) -> bytes:
     }
     if model.backend != TORCH:
         info["backend"] = model.backend
+    if model.drift is not None:
+        arrays, entries["drift"] = drift_members(model.drift)
+        members |= arrays
+    if model.calibration is not None:
+        entries["calibration"] = calibration_entries(model.calibration)
     return zip_bytes(
         {
             "info.json": _json(info | entries),
@@ -306,6 +327,8 @@ def _read_archive(archive: zipfile.ZipFile, source: str) -> Model:
         trained_on,
         info.backend,
         source,
+        None if info.drift is None else read_drift(archive, info.drift, n_features, source),
+        None if info.calibration is None else read_calibration(info.calibration),
     )
 
 

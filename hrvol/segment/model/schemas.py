@@ -11,6 +11,7 @@ from pydantic import Field
 from hrvol.classes import MAX_VALUE, ClassInfo
 from hrvol.errors import ModelError
 from hrvol.reading.schema import Name, Schema, validated
+from hrvol.segment.model.doubt import CalibrationEntry, DriftEntry
 from hrvol.segment.positions import MAX_DEGREE
 from hrvol.segment.student.spec import StudentSpec
 
@@ -73,6 +74,8 @@ class ModelInfo(Schema):
     backend: Literal["torch", "openvino", "openvino-bf16"] = "torch"
     members: Annotated[tuple[MemberEntry, ...], Field(max_length=3)] = ()
     clusters: ClusterEntry | None = None
+    drift: DriftEntry | None = None
+    calibration: CalibrationEntry | None = None
 
 
 def read_info(values: Mapping[str, Any], source: str) -> tuple[ModelInfo, tuple[Mapping[str, Any], ...]]:

@@ -276,7 +276,7 @@ def short_yaml(recipe: Recipe, comment: str) -> str:
 def _difference(values: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
     changed = {}
     for name, value in values.items():
-        other = default[name]
+        other = default.get(name)  # left out at its default
         if isinstance(value, Mapping) and isinstance(other, Mapping):
             if nested := _difference(value, other):
                 changed[name] = nested

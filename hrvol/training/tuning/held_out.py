@@ -94,18 +94,18 @@ def hold_out(pairs: Sequence[TrainingPair], recipe: Recipe, seed: int, most_tile
     """
     counts, drawn = _drawn_tiles(pairs, recipe.tiles, seed)
     chosen = choose_tiles(counts, most_tiles, seed)
-    blocks = list(_read(pairs, chosen, recipe.tiles))
-    candidates, labels = _drawn_pixels(blocks)
+    blocks = list(read_tiles(pairs, chosen, recipe.tiles))
+    candidates, labels = drawn_pixels(blocks)
     split = split_strokes(candidates, labels, FOLDS, seed)
     _erase(blocks, candidates[split.of == UNUSED])
     cap = recipe.classifier.samples_per_class
     most = max(1, PIXELS // len(drawn))
     pixels = choose_pixels(blocks, most if cap is None else min(cap, most), seed, source=sources_of(pairs))
-    folds = replace(split, of=split.of[_indices(candidates, pixels.where)])
+    folds = replace(split, of=split.of[indices_of(candidates, pixels.where)])
     sampled = np.bincount(np.searchsorted(list(drawn), pixels.labels), minlength=len(drawn))
     shapes = [pair.volume.shape for pair in pairs]
     all_tiles = sum(z * _tiles_per_plane(y, x, recipe.tiles) for z, y, x in shapes)
-    read = {_tile_of(row, shapes[row[0]], recipe.tiles) for row in pixels.where.tolist()}
+    read = {tile_of(row, shapes[row[0]], recipe.tiles) for row in pixels.where.tolist()}
     of = f" of {len(counts)}" if len(chosen) < len(counts) else ""
     return HeldOut(
         pairs=pairs,
@@ -205,7 +205,9 @@ def _count(counts: dict[TileKey, dict[int, int]], block: StrokeBlock, shape: Sha
             of_tile[key % _VALUES] = of_tile.get(key % _VALUES, 0) + number
 
 
-def _read(pairs: Sequence[TrainingPair], chosen: Sequence[TileKey], tiles: TileSpec) -> Iterator[StrokeBlock]:
+def read_tiles(
+    pairs: Sequence[TrainingPair], chosen: Sequence[TileKey], tiles: TileSpec
+) -> Iterator[StrokeBlock]:
     """Yield the strokes in the cores of tiles."""
     for image, z, row, column in chosen:
         _, height, width = pairs[image].volume.shape
@@ -217,7 +219,7 @@ def _read(pairs: Sequence[TrainingPair], chosen: Sequence[TileKey], tiles: TileS
         yield StrokeBlock(image, (z, spans[0].start, spans[1].start), labels)
 
 
-def _drawn_pixels(blocks: Sequence[StrokeBlock]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+def drawn_pixels(blocks: Sequence[StrokeBlock]) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Return all drawn pixels, ``(n, 4)`` in order of image, z, y, x, and their classes."""
     pixels, labels = [], []
     for block in blocks:
@@ -239,14 +241,15 @@ def _erase(blocks: Sequence[StrokeBlock], pixels: NDArray[np.int64]) -> None:
         block.labels[tuple(zyx[inside].T)] = 0
 
 
-def _indices(pixels: NDArray[np.int64], some: NDArray[np.int64]) -> NDArray[np.intp]:
+def indices_of(pixels: NDArray[np.int64], some: NDArray[np.int64]) -> NDArray[np.intp]:
     """Return the indices of some of the sorted pixels ``(n, 4)``."""
     sides = (pixels.max(axis=0) + 1).tolist()
     keys, some_keys = (np.ravel_multi_index(tuple(rows.T), sides) for rows in (pixels, some))
     return np.asarray(np.searchsorted(keys, some_keys), np.intp)
 
 
-def _tile_of(pixel: Sequence[int], shape: Shape3, tiles: TileSpec) -> TileKey:
+def tile_of(pixel: Sequence[int], shape: Shape3, tiles: TileSpec) -> TileKey:
+    """Return the tile of a pixel: image, z, y, x."""
     image, z, y, x = pixel
     return image, z, y // core_side(shape[1], tiles), x // core_side(shape[2], tiles)
 
