@@ -26,6 +26,7 @@ from hrvol.interactive.students import open_student
 from hrvol.interactive.tile_cache import MOST_BYTES, cache_dir
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.model.model import Model
+from hrvol.training.colour import recipe_for
 from hrvol.volume.volume import Volume, open_volume
 
 _POLL = 0.03  # seconds between two looks at the version of strokes in live mode
@@ -120,7 +121,7 @@ class Session:
             memory,
             threads or cpus(),
         )
-        session = cls(opened, drawing, Recipe.load(recipe), options)
+        session = cls(opened, drawing, recipe_for(Recipe.load(recipe), [opened]), options)
         if student is not None:
             session.student = open_student(student)
         return session

@@ -17,6 +17,7 @@ from hrvol.recipe.recipe import Recipe
 from hrvol.segment.model.model import Model, current_versions
 from hrvol.segment.pixel_classifier import PixelClassifier
 from hrvol.segment.strokes import StrokePixels, choose_pixels
+from hrvol.training.colour import recipe_for
 from hrvol.training.strokes import (
     TrainingPair,
     check_context,
@@ -51,7 +52,7 @@ def train_model(
     """Train a pixel classifier on strokes.
 
     Only tiles with strokes are read. The model holds one intensity window, which covers the windows of all
-    training volumes, and applies it to whatever it segments.
+    training volumes, and applies it to whatever it segments. Colour volumes give a model of colour.
 
     Parameters
     ----------
@@ -117,6 +118,7 @@ def train_model(
     spec = spec if seed is None else spec.with_(seed=seed)
     pairs = open_pairs(data, storage_options, classes)
     volumes = [pair.volume for pair in pairs]
+    spec = recipe_for(spec, volumes)
     pixels = choose_pixels(
         stroke_blocks(pairs), spec.classifier.samples_per_class, spec.seed, source=sources_of(pairs)
     )

@@ -283,7 +283,7 @@ def test_info(raw):
         ("--raw-shape", "5,0,7"),
         ("--raw-dtype", "uint8"),
         ("--channel", "-1"),
-        ("--channel", "red"),
+        ("--channel", ""),
     ],
 )
 def test_options_of_the_command_line_that_are_wrong(raw, wrong):
