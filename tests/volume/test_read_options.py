@@ -204,7 +204,7 @@ def test_channels_of_zarr_through_the_cache_of_chunks(tmp_path):
         {"axis_order": "zyxq"},
         {"axis_order": "z"},
         {"channel": -1},
-        {"channel": "red"},
+        {"channel": " "},
         {"channel": True},
     ],
     ids=str,
