@@ -140,7 +140,7 @@ def _cell(found: Sequence[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("page", type=Path, nargs="?", help="Markdown page to write")
-    parser.add_argument("--images", type=int, default=6)
+    parser.add_argument("--images", type=int, default=5)
     parser.add_argument("--drawings", type=int, default=5)
     parser.add_argument("--strokes", type=int, default=3, help="per class")
     parser.add_argument("--step", type=int, default=2)

@@ -65,7 +65,9 @@ _VISITS = 5_000  # of the simulated cache
 
 
 def plan_students(task: Task, plan: Plan, backend: str = "auto") -> tuple[StudentPlan, ...]:
-    """Return what students of the sizes :data:`SIZES` would cost; none if the model is a student itself.
+    """Return what students of the sizes :data:`SIZES` would cost.
+
+    None if the model is a student itself, or the volume a colour one, of which there are no students.
 
     Parameters
     ----------
@@ -77,7 +79,9 @@ def plan_students(task: Task, plan: Plan, backend: str = "auto") -> tuple[Studen
         Of students, as in :func:`hrvol.segment_volume`.
     """
     model, job = task.prepared.model, task.job
-    if isinstance(model.classifier, StudentClassifier) or not plan.blocks or not plan.voxels:
+    if isinstance(model.classifier, StudentClassifier) or job.volume.colour:
+        return ()
+    if not plan.blocks or not plan.voxels:
         return ()
     sees = dimensions(job.volume, job.region)
     chosen = choose_backend(backend, task.spec.device).name

@@ -9,22 +9,27 @@ from PIL import Image
 from run_data import QUICK, draw
 
 from hrvol.analysis.evaluate import evaluate_volumes
+from hrvol.arrays import luminance
 from hrvol.distil.distil import distil_model
 from hrvol.errors import InputError, OtherRunError, OutputExistsError
 from hrvol.interactive.array_drawing import ArrayDrawing
 from hrvol.interactive.session import Session
 from hrvol.planning.plan_run import plan_run
-from hrvol.recipe.specs import TileSpec
+from hrvol.recipe.specs import CrfSpec, TileSpec
 from hrvol.report.write_report import write_report
 from hrvol.run.cluster import cluster_volume
 from hrvol.run.convert.convert_volume import convert_volume
 from hrvol.run.extract_features import extract_features
 from hrvol.run.segment import segment_volume
+from hrvol.segment.crf import refine, unary_from_probabilities
 from hrvol.segment.model.model import load_model, save_model
 from hrvol.training.train import train_model
 from hrvol.training.tuning.tune import tune_recipe
+from hrvol.volume.background.find import find_material
+from hrvol.volume.exporters.sources import open_exported
 from hrvol.volume.ome.labels import open_label_store
 from hrvol.volume.volume import open_labels, open_volume
+from hrvol.volume.voxel_array import VoxelArray
 
 CLUSTERS = QUICK.with_(
     **{
@@ -160,6 +165,7 @@ def test_plan(data, model, tmp_path):
     path = write_ome(tmp_path / "v.ome.zarr", data[0], "zyxc")
     plan = plan_run(path, tmp_path / "out.ome.zarr", model, seconds=1)
     assert plan.blocks == 12
+    assert plan.students == ()
     assert not (tmp_path / "out.ome.zarr").exists()
 
 
@@ -223,3 +229,57 @@ def test_what_sees_grey_only_says_so(data, model, tmp_path):
     with pytest.raises(InputError, match=r"found a colour volume .*one value per voxel"):
         convert_volume(colours, tmp_path / "c.ome.zarr")
     assert not (tmp_path / "c.ome.zarr").exists()
+
+
+@pytest.mark.data
+def test_a_photograph_is_better_in_colour(data_dir, tmp_path):
+    file = data_dir / "nat_ecssd/0372.jpg"
+    mask = np.asarray(Image.open(file.with_name("0372_mask.png")).convert("L")) > 127
+    truth = np.where(mask, 2, 1).astype(np.uint8)
+    strokes = np.zeros_like(truth)
+    strokes[::60, 20:-20] = truth[::60, 20:-20]
+    score = {}
+    for channel in (None, "mean"):
+        volume = open_volume(file, channel=channel)
+        out = tmp_path / f"{channel}.ome.zarr"
+        segment_volume(volume, out, train_model([(volume, strokes)], recipe=COLOURED))
+        score[channel] = iou(out, truth)
+    assert score[None] > score["mean"] + 0.1
+
+
+def test_what_shows_grey_only_says_so(data, tmp_path):
+    path = write_ome(tmp_path / "v.ome.zarr", data[0], "zyxc")
+    with pytest.raises(InputError, match=r"v\.ome\.zarr: found a colour volume .*viewers show one value"):
+        VoxelArray(open_volume(path))
+    with pytest.raises(InputError, match=r"export writes one value per voxel"):
+        open_exported(path, "image")
+    assert VoxelArray(open_volume(path, channel=1)).shape == data[1].shape
+
+
+def test_background_is_found_in_colour(tmp_path):
+    colours = np.zeros((4, 300, 300, 3), np.uint8)
+    colours[:, 100:200, 100:200] = make_coloured((4, 100, 100))[0]
+    mask = find_material(open_volume(colours))
+    assert mask is not None
+    grey = find_material(open_volume(colours, channel="mean"))
+    np.testing.assert_array_equal(mask.cells, grey.cells)
+
+
+def test_crf_compares_colours():
+    pytest.importorskip("pydensecrf")
+    colours, truth = make_coloured((1, 40, 50))
+    image = colours[0].astype(np.float32) / 255
+    rng = np.random.default_rng(0)
+    certain = np.where(truth[0] == 2, 0.6, 0.4) + rng.normal(0, 0.25, truth[0].shape)
+    certain = np.clip(certain, 0.01, 0.99).astype(np.float32)
+    unary = unary_from_probabilities(np.stack([1 - certain, certain], axis=-1))
+    right = {
+        name: (refine(unary, values, CrfSpec()).argmax(axis=2) + 1 == truth[0]).mean()
+        for name, values in (("colour", image), ("grey", luminance(image)))
+    }
+    assert right["colour"] > 0.95
+    assert right["colour"] > right["grey"]
+    threefold = np.repeat(image[..., :1], 3, axis=2)
+    np.testing.assert_array_equal(
+        refine(unary, threefold, CrfSpec()), refine(unary, np.ascontiguousarray(image[..., 0]), CrfSpec())
+    )
