@@ -190,6 +190,8 @@ def test_a_session_has_the_model_of_training(data):
     alone = train_model([(colours, strokes)], recipe=COLOURED)
     with Session.open(colours, drawing, recipe=COLOURED, cache=False, threads=1) as session:
         found = session.model()
+        with pytest.raises(InputError, match="students see grey only"):
+            session.student = found
     assert found.recipe == alone.recipe
     for mine, other in zip(found.classifier.members, alone.classifier.members, strict=True):
         values = np.random.default_rng(0).random((50, len(alone.channels)), np.float32)
