@@ -54,6 +54,18 @@ def namespace(*arrays: Array) -> Any:
     return array_api_compat.array_namespace(*arrays)
 
 
+LUMINANCE = (0.2125, 0.7154, 0.0721)
+"""Shares of red, green and blue in luminance (ITU-R BT.709), as in :func:`skimage.color.rgb2gray`."""
+
+
+def luminance(image: Array) -> Array:
+    """Return the luminance (...) of colours (..., 3), in the type of their numbers."""
+    red, green, blue = (
+        image[..., number] * image.dtype.type(share) for number, share in enumerate(LUMINANCE)
+    )
+    return red + green + blue
+
+
 def average(arrays: Sequence[Array]) -> Array:
     """Return the mean of arrays, summed from first to last."""
     return reduce(add, arrays) / len(arrays)

@@ -77,6 +77,8 @@ def describe(
         "voxel_size_from": volume.voxel_size_from or None,
         "gigavoxels": volume.shape[0] * volume.shape[1] * volume.shape[2] / 1e9,
     }
+    if volume.colour:
+        values["channels"] = volume.channels
     if volume.notes:
         values["notes"] = list(volume.notes)
     if len(datasets) > 1 and chosen in datasets:
@@ -138,6 +140,7 @@ def _describe_model(model: Model) -> dict[str, Any]:
         "path": model.source,
         "classes": {str(info.value): info.name for info in model.classes},
         "features": recipe.features.kind,
+        **({"input": "colour"} if recipe.features.of_colour else {}),
         "channels": len(model.channels),
         "classifier": "clusters" if clusters else recipe.classifier.kind,
         "combine": None if clusters else recipe.combine,

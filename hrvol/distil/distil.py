@@ -31,11 +31,12 @@ from hrvol.run.options import InputOptions, RunOptions, engine_spec
 from hrvol.run.students.student_backend import of_backend, with_backend
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.student import StudentClassifier
+from hrvol.training.colour import STUDENTS, check_input
 from hrvol.volume.grid.tiling import Box, box_shape
 from hrvol.volume.region import Region, region_box
 from hrvol.volume.storage.location import located
 from hrvol.volume.strokes.open_strokes import open_strokes
-from hrvol.volume.volume import open_volume
+from hrvol.volume.volume import expect_grey, open_volume
 
 LOG = logging.getLogger("hrvol.run")
 
@@ -162,6 +163,7 @@ def distil(
     stop = stop or Stop()
     with ExitStack() as stack:
         opened = open_volume(located(volume, options.storage_options), level=options.input.level)
+        expect_grey(opened, STUDENTS)
         content = ModelContent.of(model)
         source = content.source(
             options.weights, options.engine.device, stack, workers=not options.engine.serial
@@ -170,6 +172,7 @@ def distil(
         teacher, _ = (source if options.engine.serial else replace(source, device="cpu")).load()
         if isinstance(teacher.classifier, StudentClassifier):
             raise ModelError(f"{teacher.source}: found a student, expected a model of hrvol train or cluster")
+        check_input(teacher, opened)
         LOG.info("%s", choice)
         identity = opened.identity()
         cache = DistilCache.of(

@@ -27,12 +27,13 @@ from hrvol.segment.model.model import Model, load_model, read_model, save_model
 from hrvol.segment.student.spec import NAMES, student_spec
 from hrvol.segment.student.student import StudentClassifier
 from hrvol.text import printable
+from hrvol.training.colour import STUDENTS
 from hrvol.volume.guard import keep_inputs
 from hrvol.volume.ome.output import check_overwrite
 from hrvol.volume.region import region_box
 from hrvol.volume.storage.location import Location, located
 from hrvol.volume.strokes.source import place_of
-from hrvol.volume.volume import open_volume
+from hrvol.volume.volume import expect_grey, open_volume
 
 LOG = logging.getLogger("hrvol.run")
 
@@ -110,6 +111,7 @@ def _checked(
 ) -> Model:
     """Return a model if it is the student of a request; raise :class:`OutputExistsError` if not."""
     opened = open_volume(located(volume, options.storage_options), level=options.input.level)
+    expect_grey(opened, STUDENTS)
     expected = {
         "teacher": teacher.sha256,
         "volume": opened.identity()["sha256"],

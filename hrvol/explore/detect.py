@@ -26,6 +26,7 @@ from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model
 from hrvol.training.cluster import cluster_recipe, default_recipe, fit_classes
+from hrvol.training.colour import recipe_for
 from hrvol.training.tile_features import load_features
 from hrvol.volume.guard import keep_inputs
 from hrvol.volume.mask import write_mask
@@ -42,7 +43,7 @@ class Detection:
     volume, plane
         The volume and the number of the plane.
     image
-        Its grey values, ``(Y, X)`` float32 in [0, 1].
+        Its grey values, ``(Y, X)`` float32 in [0, 1], or colours ``(Y, X, 3)``.
     model
         Its classes, fitted to this plane alone.
     labels
@@ -77,7 +78,7 @@ class Detection:
         return {
             "image": self.volume.source,
             "plane": self.plane,
-            "shape": list(self.image.shape),
+            "shape": list(self.image.shape[:2]),
             "classes": len(self.model.classes),
             "semantic_distance": None if np.isnan(distance) else distance,
             "foreground": list(self.clusters.foreground),
@@ -141,7 +142,7 @@ def detect_objects(
     choice = choose_device(device)
     volume = open_volume(located(image, storage_options))
     base = default_recipe(volume) if recipe is None else recipe
-    spec = detection_recipe(base, clusters, merge, classes, crf, seed)
+    spec = recipe_for(detection_recipe(base, clusters, merge, classes, crf, seed), [volume])
     z = find_plane(volume, plane, "choose it with --plane z, or label all of them with hrvol cluster")
     _, height, width = volume.shape
     model = fit_classes(

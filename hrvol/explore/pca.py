@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hrvol.device import choose_device
 from hrvol.errors import InputError, UsageError
-from hrvol.explore.planes import LOOK_RECIPE, find_plane, name_of, read_plane, unit_windows
+from hrvol.explore.planes import LOOK_RECIPE, find_plane, is_plain, name_of, read_plane, unit_windows
 from hrvol.features.projection import Projection, fit_projection
 from hrvol.features.weights.source import WeightsSource
 from hrvol.figures.overlays import MOST_ROWS, ComponentRow, draw_components, thin
@@ -22,6 +22,7 @@ from hrvol.files import atomic_write, check_picture
 from hrvol.progress import ProgressCallback, Tally
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.positions import PositionField
+from hrvol.training.colour import recipe_for
 from hrvol.training.position_field import part_of, position_field
 from hrvol.training.sampling import sample_pixels
 from hrvol.training.strokes import check_context
@@ -173,6 +174,7 @@ def pca_picture(
     if not volumes:
         raise UsageError("pca: found no volume, expected at least one")
     opened = [open_volume(located(volume, storage_options)) for volume in volumes]
+    spec = recipe_for(spec, opened)
     keep_inputs(out, *opened, file_or_none(recipe), weights_path)
     file = check_picture(out, overwrite)
     chosen = [(volume, z) for volume in opened for z in choose_planes(volume, planes)]
@@ -217,7 +219,7 @@ def pca_picture(
         rows.append(
             ComponentRow(name_of(volume, z), thin(image), thin(colours), None if heat is None else thin(heat))
         )
-        tally.finish(len(rows), image.size)
+        tally.finish(len(rows), math.prod(image.shape[:2]))
     with atomic_write(file) as partial:
         draw_components(partial, rows)
     shown = tuple((volume.source, z) for volume, z in chosen)
@@ -255,9 +257,10 @@ def _plane(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
     """Return the colours ``(Y, X, 3)`` of a plane, and its attention ``(Y, X)`` or ``None``."""
     featuriser = features.featuriser
-    colours = np.empty((*image.shape, 3), np.uint8)
-    heat = np.empty(image.shape, np.float32) if attention else None
-    for tile in plane_tiles(image.shape, features.tiles):
+    shape = image.shape[:2]
+    colours = np.empty((*shape, 3), np.uint8)
+    heat = np.empty(shape, np.float32) if attention else None
+    for tile in plane_tiles(shape, features.tiles):
         crop = image[tile.window_slices]
         core, inside = tile.core_slices, tile.core_in_window
         if heat is None:
@@ -269,7 +272,7 @@ def _plane(
             mapped = featuriser.scores(crop, maps) if len(maps) > 1 else upsampled.features
         components: NDArray[np.float32] = mapped.numpy(force=True)[:, *inside]
         if field is not None:
-            positional = field.mapped(maps["deep"].weight.numpy(force=True), *inside, crop.shape)
+            positional = field.mapped(maps["deep"].weight.numpy(force=True), *inside, crop.shape[:2])
             components = components - np.moveaxis(positional, -1, 0)
         colours[core] = palette.colours(components)
     return colours, heat
@@ -277,5 +280,5 @@ def _plane(
 
 def _check_structure(volume: Volume, planes: Sequence[int], window: Window) -> None:
     """Raise an :class:`InputError` if all planes have one grey value: colours would show positions."""
-    if all(np.ptp(read_plane(volume, z, window)) == 0 for z in planes):
+    if all(is_plain(read_plane(volume, z, window)) for z in planes):
         raise InputError(f"{volume.source}: found one grey value in every plane, expected structure")

@@ -56,16 +56,24 @@ def unit_windows(volumes: Sequence[Volume], spec: IntensitySpec, seed: int) -> d
 
 
 def read_plane(volume: Volume, z: int, window: Window) -> NDArray[np.float32]:
-    """Return one plane ``(Y, X)`` in [0, 1]; :class:`InputError` if a grey value is not finite."""
+    """Return one plane ``(Y, X)``, or ``(Y, X, 3)`` of colour, in [0, 1].
+
+    Raises an :class:`InputError` if a value is not finite.
+    """
     _, rows, columns = whole(volume.shape)
     raw = volume.read((slice(z, z + 1), rows, columns))
     plane: NDArray[np.float32] = to_unit(raw, window, source=volume.source, origin=(z, 0, 0))[0]
     return plane
 
 
+def is_plain(plane: NDArray[np.float32]) -> bool:
+    """Return whether all pixels of a plane have one grey value, or one colour."""
+    return not np.ptp(plane, axis=(0, 1)).any()
+
+
 def check_seen(plane: NDArray[np.float32], name: str) -> None:
     """Raise an :class:`InputError` if a plane has one grey value only: its features would show positions."""
-    if np.ptp(plane) == 0:
+    if is_plain(plane):
         raise InputError(f"{name}: found one grey value everywhere, expected structure")
 
 

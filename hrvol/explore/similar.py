@@ -22,6 +22,7 @@ from hrvol.progress import ProgressCallback, Tally
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.positions import PositionField
 from hrvol.segment.retrieval import Match, query_vectors, similarity, top_matches
+from hrvol.training.colour import recipe_for
 from hrvol.training.position_field import position_field, subtract_field
 from hrvol.training.tile_features import TileFeatures, load_features
 from hrvol.volume.grid.regions import plane_tiles
@@ -100,13 +101,13 @@ class SimilarityResult:
         return {
             "image": self.source,
             "plane": self.plane,
-            "shape": list(self.image.shape),
+            "shape": list(self.image.shape[:2]),
             "points": [{"point": i, "y": y, "x": x} for i, (y, x) in enumerate(self.points, start=1)],
             "targets": [
                 {
                     "image": target.source,
                     "plane": target.plane,
-                    "shape": list(target.image.shape),
+                    "shape": list(target.image.shape[:2]),
                     "matches": [
                         {"point": i, "rank": rank, "y": m.y, "x": m.x, "similarity": m.similarity}
                         for i, matches in enumerate(target.matches, start=1)
@@ -198,6 +199,7 @@ def find_similar(
         for plane in _searched(volume, planes or ((z,) if opened.shape[0] > 1 else ()))
     ]
     volumes = [opened, *(volume for volume, _ in searched)]
+    spec = recipe_for(spec, volumes)
     if picture is not None:
         keep_inputs(picture, *volumes, file_or_none(recipe), weights_path)
         picture = check_picture(picture, overwrite)
@@ -216,15 +218,16 @@ def find_similar(
     tally = Tally(progress, "compare", sum(math.prod(volume.shape[1:]) for volume, _ in searched))
     results = []
     for number, (volume, plane) in enumerate(searched):
-        grey = _read(volume, plane, windows[volume])
-        maps = np.empty((len(yx), *grey.shape), np.float32)
-        for tile in plane_tiles(grey.shape, spec.tiles):
-            compared = similarity(_core_features(grey, tile, featuriser, field), queries)
+        values = _read(volume, plane, windows[volume])
+        sides = values.shape[:2]
+        maps = np.empty((len(yx), *sides), np.float32)
+        for tile in plane_tiles(sides, spec.tiles):
+            compared = similarity(_core_features(values, tile, featuriser, field), queries)
             maps[:, *tile.core_slices] = compared
             tally.finish((number, tile.core), compared[0].size)
-        distance = max(APART[0], round(APART[1] * max(grey.shape))) if apart is None else apart
+        distance = max(APART[0], round(APART[1] * max(sides))) if apart is None else apart
         matches = tuple(top_matches(heat, top, distance) for heat in maps)
-        results.append(Target(volume.source, plane, name_of(volume, plane), grey, maps[0].copy(), matches))
+        results.append(Target(volume.source, plane, name_of(volume, plane), values, maps[0].copy(), matches))
     result = SimilarityResult(opened.source, z, name_of(opened, z), shown, yx, tuple(results))
     if picture is not None:
         _draw(picture, result)
@@ -281,7 +284,7 @@ def _queries(
 ) -> NDArray[np.float32]:
     """Return the directions ``(n, C)`` of points' features, each from the tile that owns it."""
     vectors: dict[tuple[int, int], NDArray[np.float32]] = {}
-    for tile in plane_tiles(plane.shape, features.tiles):
+    for tile in plane_tiles(plane.shape[:2], features.tiles):
         y0, y1, x0, x1 = tile.core
         owned = [(y, x) for y, x in points if y0 <= y < y1 and x0 <= x < x1]
         if owned:

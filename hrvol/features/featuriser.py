@@ -16,7 +16,7 @@ from hrvol.errors import InputError, MissingExtraError
 from hrvol.features.choose_backend import choose_for_features
 from hrvol.features.deep.backbone import Backbone, load_backbone
 from hrvol.features.deep.image_tokens import grid_size
-from hrvol.features.deep.upsample import Linear, Upsampled, project, token_grids, upsample
+from hrvol.features.deep.upsample import Linear, Upsampled, image_tensor, project, token_grids, upsample
 from hrvol.features.filters import bank as classical
 from hrvol.recipe.specs import FeatureSpec
 
@@ -63,9 +63,10 @@ class Featuriser:
             self.groups["deep"] = slice(0, len(names))
         if spec.uses_classical:
             start = len(names)
-            names += classical.channel_names(spec.classical)
+            names += classical.channel_names(spec.classical, colour=spec.of_colour)
             self.groups["classical"] = slice(start, len(names))
-            self.grey = classical.grey_columns(spec.classical, start) if start else ()
+            if start:
+                self.grey = classical.grey_columns(spec.classical, start, colour=spec.of_colour)
         self.channels = tuple(names)
         self.halo = classical.halo(spec.classical) if spec.uses_classical else 0
 
@@ -90,7 +91,7 @@ class Featuriser:
         Parameters
         ----------
         image
-            ``(Y, X)`` float32 in [0, 1].
+            ``(Y, X)`` float32 in [0, 1], or ``(Y, X, 3)`` of colour.
         batch_size
             Images per pass of the network.
 
@@ -100,11 +101,11 @@ class Featuriser:
             ``(C, Y, X)`` float32. The memory holds pixel after pixel, so that
             ``features.permute(1, 2, 0).reshape(-1, C)`` is the estimators' ``(n, C)`` without a copy.
         """
-        plane = _checked(image)
-        features = torch.empty((*plane.shape, len(self.channels)), device=self.device)
+        plane = self._checked(image)
+        features = torch.empty((*plane.shape[:2], len(self.channels)), device=self.device)
         if self.backbone is not None:
             deep = features[:, :, self.groups["deep"]]
-            upsample(self.backbone, torch.from_numpy(plane), self.spec.deep, batch_size=batch_size, out=deep)
+            upsample(self.backbone, image_tensor(plane), self.spec.deep, batch_size=batch_size, out=deep)
         if self.spec.uses_classical:
             values = classical.classical_features(_for_filters(plane, self.device), self.spec.classical)
             features[:, :, self.groups["classical"]] = torch.as_tensor(values).permute(1, 2, 0)
@@ -121,7 +122,7 @@ class Featuriser:
         Parameters
         ----------
         image
-            ``(Y, X)`` float32 in [0, 1].
+            ``(Y, X)`` float32 in [0, 1], or ``(Y, X, 3)`` of colour.
         inside
             Rows and columns of the region, as slices with a start and a stop.
         rows
@@ -135,17 +136,20 @@ class Featuriser:
             Rows, relative to the region, and their features ``(y, x, C)`` float32, valid until the next
             stripe: on the CPU a NumPy array without a copy, on a GPU a tensor.
         """
-        plane = _checked(image)
+        plane = self._checked(image)
         top, bottom, columns = inside[0].start, inside[0].stop, inside[1]
         spec, backbone = self.spec.deep, self.backbone
-        more_tokens = backbone is not None and grid_size(backbone.patch, spec, plane.shape) > plane.size
+        height, width = plane.shape[:2]
+        more_tokens = (
+            backbone is not None and grid_size(backbone.patch, spec, (height, width)) > height * width
+        )
         whole = self(plane, batch_size=batch_size).permute(1, 2, 0) if more_tokens else None
         tokens = filtered = None
         if whole is None:
             if backbone is not None:
                 tokens = token_grids(
                     backbone,
-                    torch.from_numpy(plane),
+                    image_tensor(plane),
                     spec,
                     batch_size=batch_size,
                     rows=inside[0],
@@ -173,7 +177,7 @@ class Featuriser:
         Parameters
         ----------
         image
-            ``(Y, X)`` float32 in [0, 1].
+            ``(Y, X)`` float32 in [0, 1], or ``(Y, X, 3)`` of colour.
         linear
             See :func:`hrvol.features.deep.upsample.upsample`, which also accepts the other options.
 
@@ -185,8 +189,16 @@ class Featuriser:
         if self.backbone is None:
             raise InputError(f"features.kind: {self.spec.kind} has no attention; expected deep or hybrid")
         return upsample(
-            self.backbone, torch.from_numpy(_checked(image)), self.spec.deep, linear=linear, **options
+            self.backbone, image_tensor(self._checked(image)), self.spec.deep, linear=linear, **options
         )
+
+    def _checked(self, image: np.ndarray) -> np.ndarray:
+        """Return an image of the kind that the features are of."""
+        colour = self.spec.of_colour
+        if image.shape[2:] != ((3,) if colour else ()) or image.ndim < 2 or 0 in image.shape:
+            expected = "a colour image (Y, X, 3)" if colour else "a grey image (Y, X)"
+            raise InputError(f"expected {expected}, found an array of shape {image.shape}")
+        return np.ascontiguousarray(image, dtype=np.float32)
 
     def one_offset(self) -> Featuriser:
         """Return a fast, coarse featuriser: only deep features, with one pass per view."""
@@ -201,7 +213,7 @@ class Featuriser:
         Parameters
         ----------
         image
-            ``(Y, X)`` float32 in [0, 1].
+            ``(Y, X)`` float32 in [0, 1], or ``(Y, X, 3)`` of colour.
         y, x
             ``(n,)`` integer positions.
         unit
@@ -216,7 +228,7 @@ class Featuriser:
             Features ``(n, C)`` float32, and attention ``(n,)`` float32: mean over heads in units of uniform
             attention, ``None`` if not requested or without a network.
         """
-        plane = _checked(image)
+        plane = self._checked(image)
         features = np.empty((len(y), len(self.channels)), np.float32)
         weights = None
         if self.backbone is not None:
@@ -235,7 +247,7 @@ class Featuriser:
         Parameters
         ----------
         image
-            ``(Y, X)`` float32 in [0, 1].
+            ``(Y, X)`` float32 in [0, 1], or ``(Y, X, 3)`` of colour.
         maps
             Linear map of each of :attr:`groups`; their results are added. Deep tokens are scaled to length 1
             and mapped before they are upsampled: K channels instead of hundreds.
@@ -247,7 +259,7 @@ class Featuriser:
         Tensor
             ``(K, Y, X)`` float32, channels innermost in memory.
         """
-        plane = _checked(image)
+        plane = self._checked(image)
         total: Tensor | None = None
         if self.backbone is not None:
             total = self.upsampled(plane, linear=maps["deep"], unit=True, batch_size=batch_size).features
@@ -257,12 +269,6 @@ class Featuriser:
             total = mapped if total is None else total.add_(mapped)
         assert total is not None
         return total
-
-
-def _checked(image: np.ndarray) -> np.ndarray:
-    if image.ndim != 2 or 0 in image.shape:
-        raise InputError(f"expected a grey image (Y, X), found an array of shape {image.shape}")
-    return np.ascontiguousarray(image, dtype=np.float32)
 
 
 def _for_filters(plane: np.ndarray, device: torch.device) -> Any:

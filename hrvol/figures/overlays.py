@@ -76,7 +76,7 @@ class ComponentRow:
     name
         Title.
     image
-        ``(Y, X)`` float32 in [0, 1].
+        ``(Y, X)`` float32 in [0, 1], or ``(Y, X, 3)``.
     colours
         ``(Y, X, 3)`` uint8.
     attention
@@ -113,7 +113,7 @@ def draw_detection(
     name
         Title of the image.
     image, labels
-        ``(Y, X)`` each.
+        ``(Y, X)`` each; an image of colour is ``(Y, X, 3)``.
     classes
         Names and colours of the labels.
     density
@@ -126,7 +126,7 @@ def draw_detection(
     Path
         The file.
     """
-    figure, axes = _panels(2, 2, image.shape)
+    figure, axes = _panels(2, 2, image.shape[:2])
     axes[0, 0].imshow(grey(thin(image)), **_extent(image))
     axes[0, 0].set_title(name, fontsize=10)
     axes[0, 1].imshow(coloured(thin(image), thin(labels), classes), **_extent(image))
@@ -191,7 +191,7 @@ def draw_similar(
     Path
         The file.
     """
-    shapes = [query[1].shape, *(target.image.shape for target in targets)]
+    shapes = [image.shape[:2] for image in (query[1], *(target.image for target in targets))]
     count = len(shapes)
     columns = count if count <= 3 else math.ceil(math.sqrt(count))
     tallest = max(shapes, key=lambda shape: shape[0] / shape[1])
@@ -237,7 +237,7 @@ def draw_components(path: str | Path, rows: Sequence[ComponentRow]) -> Path:
         The file.
     """
     attention = [thin(row.attention) for row in rows if row.attention is not None]
-    shapes = [row.image.shape for row in rows]
+    shapes = [row.image.shape[:2] for row in rows]
     tallest = max(shapes, key=lambda shape: shape[0] / shape[1])
     figure, axes = _panels(len(rows), 3 if attention else 2, tallest)
     top = max((float(np.percentile(values, 99.5)) for values in attention), default=1.0)

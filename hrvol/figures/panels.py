@@ -30,12 +30,12 @@ _SPARSE = 0.2
 def grey(image: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
     """Return an image (Y, X) of any numeric type as a grey picture (Y, X, 3), float32 in [0, 1].
 
-    Its 0.5 and 99.5 percentiles become 0 and 1.
+    One of colour, (Y, X, 3), stays one. Its 0.5 and 99.5 percentiles become 0 and 1.
     """
     values = image.astype(np.float32)
     low, high = np.percentile(values, [0.5, 99.5])
     shown = np.clip((values - low) / max(float(high - low), 1e-9), 0.0, 1.0)
-    return np.repeat(shown[..., None], 3, axis=-1)
+    return shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=-1)
 
 
 def coloured(
@@ -49,7 +49,7 @@ def coloured(
     Parameters
     ----------
     image
-        (Y, X), any numeric type; see :func:`grey`.
+        (Y, X), or (Y, X, 3) of colour, any numeric type; see :func:`grey`.
     labels
         (Y, X) integers; 0 and values without a class stay grey. ``None`` gives the image alone.
     classes
@@ -70,7 +70,7 @@ def coloured(
     picture = grey(image)
     if labels is None:
         return picture
-    if labels.shape != image.shape:
+    if labels.shape != image.shape[:2]:
         raise InputError(f"picture: found labels of shape {labels.shape}, expected the image's {image.shape}")
     if np.count_nonzero(labels) < _SPARSE * labels.size:
         opacity = 1.0

@@ -224,7 +224,8 @@ class Background:
             gate.check()
             featuriser = self._parts.load(stage.features)
             if featuriser.backbone is not None:  # the first pass compiles the network
-                featuriser(np.zeros((featuriser.backbone.patch,) * 2, np.float32))
+                shape = (featuriser.backbone.patch,) * 2 + (3,) * self.volume.colour
+                featuriser(np.zeros(shape, np.float32))
 
     def _fetch(self) -> None:
         self._features.submit("fetch", self._fetcher.run, restart=False)

@@ -57,7 +57,8 @@ class KeptFeaturiser(Featuriser):
     def __init__(self, featuriser: Featuriser, parts: TileParts, gate: Gate) -> None:
         super().__init__(featuriser.spec, featuriser.backbone, featuriser.device)
         self._parts, self._gate = parts, gate
-        self._filters = parts.load(FeatureSpec(kind="classical", classical=featuriser.spec.classical))
+        spec = featuriser.spec
+        self._filters = parts.load(FeatureSpec(kind="classical", classical=spec.classical, input=spec.input))
 
     def stripes(
         self, image: NDArray[Any], inside: tuple[slice, slice], *, rows: int, batch_size: int = 4

@@ -28,7 +28,7 @@ from hrvol.interactive.recent import Recent
 from hrvol.interactive.regions import TileKey, tile_of
 from hrvol.interactive.stages import Stage
 from hrvol.interactive.tile_cache import TileCache, key_of
-from hrvol.recipe.specs import ClassicalSpec, DeepSpec, FeatureSpec, TileSpec
+from hrvol.recipe.specs import DeepSpec, FeatureSpec, TileSpec
 from hrvol.segment.model.model import current_versions
 from hrvol.training.tile_features import load_features
 from hrvol.volume.grid.tiling import Tile
@@ -229,7 +229,7 @@ class TileParts:
             image = self.image(key)
             spec = stage.features
             if spec.uses_classical:
-                self._filters(spec.classical, image, self.tile(key), gate)
+                self._filters(spec, image, self.tile(key), gate)
             if spec.uses_deep:
                 self.tokens(spec, image, gate, exact=False)
         self._visited.pop(key, None)
@@ -238,7 +238,7 @@ class TileParts:
             self._visited.pop(next(iter(self._visited)))
 
     def image(self, key: TileKey) -> NDArray[np.float32]:
-        """Return the grey values ``(Y, X)`` in [0, 1] of a tile's window."""
+        """Return the values ``(Y, X)``, or ``(Y, X, 3)`` of colour, in [0, 1] of a tile's window."""
         image = read_unit(self.volume, key[0], self.tile(key), self.window)
         digest = image_digest(image)
         self._digests.put(self._name(key), digest, 100)
@@ -255,7 +255,7 @@ class TileParts:
         spec
             Features with a network.
         image
-            ``(Y, X)`` float32 in [0, 1].
+            ``(Y, X)`` float32 in [0, 1], or ``(Y, X, 3)`` of colour.
         gate
             Checked before each pass of the network.
         exact
@@ -278,11 +278,12 @@ class TileParts:
             self.disk.write(key, {str(i): grid.numpy() for i, grid in enumerate(part.tokens.grids)})
         return part.tokens
 
-    def _filters(self, spec: ClassicalSpec, image: NDArray[np.float32], tile: Tile, gate: Gate) -> None:
-        name = (spec, image_digest(image), tile.core)  # tiles at a border may share a window
+    def _filters(self, spec: FeatureSpec, image: NDArray[np.float32], tile: Tile, gate: Gate) -> None:
+        name = (spec.classical, image_digest(image), tile.core)  # tiles at a border may share a window
         with self._alone(name, gate):
             if self.memory.get(name) is None:
-                featuriser = self.load(FeatureSpec(kind="classical", classical=spec))
+                filters = FeatureSpec(kind="classical", classical=spec.classical, input=spec.input)
+                featuriser = self.load(filters)
                 part = FilterPart.of(filtered(featuriser, image), tile)
                 self.memory.put(name, part, part.values.nbytes)
 
@@ -366,14 +367,12 @@ def _channels(featuriser: Featuriser) -> int:
 
 def _computed(featuriser: Featuriser, image: NDArray[np.float32], gate: Gate) -> ImageTokens:
     """Run the network; tokens are returned on the CPU."""
-    import torch
-
     from hrvol.features.deep.image_tokens import kept_again
-    from hrvol.features.deep.upsample import token_grids
+    from hrvol.features.deep.upsample import image_tensor, token_grids
 
     assert featuriser.backbone is not None
     source = _Gated(featuriser.backbone, gate)
-    plane = torch.from_numpy(np.ascontiguousarray(image, np.float32))
+    plane = image_tensor(np.ascontiguousarray(image, np.float32))
     spec: DeepSpec = featuriser.spec.deep
     tokens = token_grids(source, plane, spec)
     if featuriser.device.type == "cpu":

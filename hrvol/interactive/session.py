@@ -27,7 +27,8 @@ from hrvol.interactive.students import open_student
 from hrvol.interactive.tile_cache import MOST_BYTES, cache_dir
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.model.model import Model
-from hrvol.volume.volume import Volume, open_volume
+from hrvol.training.colour import STUDENTS, recipe_for
+from hrvol.volume.volume import Volume, expect_grey, open_volume
 
 _POLL = 0.03  # seconds between two looks at the version of strokes in live mode
 
@@ -121,9 +122,9 @@ class Session:
             memory,
             threads or cpus(),
         )
-        session = cls(opened, drawing, Recipe.load(recipe), options)
+        session = cls(opened, drawing, recipe_for(Recipe.load(recipe), [opened]), options)
         if student is not None:
-            session.student = open_student(student)
+            session.student = student
         return session
 
     def __enter__(self) -> Session:
@@ -159,6 +160,8 @@ class Session:
 
     @student.setter
     def student(self, model: Model | str | Path | None) -> None:
+        if model is not None:
+            expect_grey(self.volume, STUDENTS)
         self._work.student = None if model is None else open_student(model)
 
     @property

@@ -34,7 +34,7 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     last = Stage("recipe", features)
     if not features.uses_deep:
         return (last,)
-    filters = Stage("filters", FeatureSpec(kind="classical", classical=features.classical))
+    filters = Stage("filters", features.model_copy(update={"kind": "classical", "deep": DeepSpec()}))
     fast = features.model_copy(update={"deep": fast_features(features.deep)})
     if fast == features:
         return filters, last

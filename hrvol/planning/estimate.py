@@ -263,7 +263,8 @@ def _reading(basis: _Basis, measured: Measured) -> ReadForecast:
     """Return the bytes decoded in all; if chunks are unknown, the bytes of the windows read."""
     task, mask = basis.task, basis.mask
     job = task.job
-    itemsize = job.volume.decoded_itemsize if measured.decode_s else job.volume.dtype.itemsize
+    plain = job.volume.dtype.itemsize * job.volume.channels
+    itemsize = job.volume.decoded_itemsize if measured.decode_s else plain
     if measured.decode_s:
         capacity = job.cache.capacity
         reads = simulate_reads(

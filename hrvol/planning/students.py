@@ -36,12 +36,13 @@ from hrvol.segment.student.runner import StudentRunner
 from hrvol.segment.student.shapes import flop_per_voxel
 from hrvol.segment.student.spec import Dimensions, StudentSpec, student_spec
 from hrvol.segment.student.student import StudentClassifier
+from hrvol.training.colour import STUDENTS
 from hrvol.volume.grid.order import BlockGrid
 from hrvol.volume.grid.tiling import Box, box_shape
 from hrvol.volume.read_forecast import simulate_reads
 from hrvol.volume.region import region_box
 from hrvol.volume.storage.location import located
-from hrvol.volume.volume import Volume, open_volume
+from hrvol.volume.volume import Volume, expect_grey, open_volume
 
 if TYPE_CHECKING:
     from hrvol.run.options import RunOptions
@@ -64,7 +65,9 @@ _VISITS = 5_000  # of the simulated cache
 
 
 def plan_students(task: Task, plan: Plan, backend: str = "auto") -> tuple[StudentPlan, ...]:
-    """Return what students of the sizes :data:`SIZES` would cost; none if the model is a student itself.
+    """Return what students of the sizes :data:`SIZES` would cost.
+
+    None if the model is a student itself, or the volume a colour one, of which there are no students.
 
     Parameters
     ----------
@@ -76,7 +79,9 @@ def plan_students(task: Task, plan: Plan, backend: str = "auto") -> tuple[Studen
         Of students, as in :func:`hrvol.segment_volume`.
     """
     model, job = task.prepared.model, task.job
-    if isinstance(model.classifier, StudentClassifier) or not plan.blocks or not plan.voxels:
+    if isinstance(model.classifier, StudentClassifier) or job.volume.colour:
+        return ()
+    if not plan.blocks or not plan.voxels:
         return ()
     sees = dimensions(job.volume, job.region)
     chosen = choose_backend(backend, task.spec.device).name
@@ -105,6 +110,7 @@ def planned_student(
         How, and the request of the run.
     """
     opened = open_volume(located(volume, options.storage_options), level=options.input.level)
+    expect_grey(opened, STUDENTS)
     region = region_box(options.input.roi, opened)
     sees = dimensions(opened, region, distilling.volumetric, distilling.seed)
     size = "medium" if distilling.size == AUTO else distilling.size

@@ -186,6 +186,9 @@ class ClassicalSpec(Spec):
         Names of filters.
     sigmas
         Scales in pixels; by default doubling, as in Weka.
+    colour
+        Of colour images: filters of the ``luminance``, or of red, green and blue each (``channels``), which
+        are three times as many.
     """
 
     filters: tuple[FilterName, ...] = WEKA_FILTERS
@@ -195,6 +198,10 @@ class ClassicalSpec(Spec):
         4,
         8,
         16,
+    )
+    # Left out where it is the default, as are others below, so that recipes from before it are as they were.
+    colour: Annotated[Literal["luminance", "channels"], Field(exclude_if=lambda how: how == "luminance")] = (
+        "luminance"
     )
 
     @field_validator("filters")
@@ -216,11 +223,14 @@ class FeatureSpec(Spec):
         Settings of the network's features.
     classical
         Settings of the filters.
+    input
+        What features are of: ``grey`` or ``colour`` images. Training sets it to what its volumes are.
     """
 
     kind: FeatureKind = "hybrid"
     deep: DeepSpec = DeepSpec()
     classical: ClassicalSpec = ClassicalSpec()
+    input: Annotated[Literal["grey", "colour"], Field(exclude_if=lambda kind: kind == "grey")] = "grey"
 
     @property
     def uses_deep(self) -> bool:
@@ -231,6 +241,11 @@ class FeatureSpec(Spec):
     def uses_classical(self) -> bool:
         """Whether the filter bank is needed."""
         return self.kind != "deep"
+
+    @property
+    def of_colour(self) -> bool:
+        """Whether they are features of colour images."""
+        return self.input == "colour"
 
 
 class ClassifierSpec(Spec):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hrvol.segment.model.model import Model, read_model, read_model_bytes
 from hrvol.text import printable
 from hrvol.volume.ome.labels import LabelStore
 from hrvol.volume.pictures import open_pictures
+from hrvol.volume.read_options import ReadOptions
 from hrvol.volume.storage.location import Location, is_url, located, split_inside
 from hrvol.volume.volume import Volume, open_volume
 
@@ -49,7 +51,7 @@ def find_grey(
             raise InputError(
                 f"{levels[0].source}: found shape {levels[0].shape}, expected {shape} as {facts.location}"
             )
-        return found, ""
+        return _as_grey(found), ""
     if facts.steps:
         return None, "the input of a cleaning are labels; give the grey volume with --volume"
     recorded = facts.attributes.get("input")
@@ -59,11 +61,15 @@ def find_grey(
     try:
         if not Path(split_inside(source)[0]).exists():
             return None, "the recorded input is not there; give it with --volume"
-        found = _from_shape(_levels(Location.of(source)), shape)
+        found = _from_shape(_levels(_recorded(source, recorded.get("channel"))), shape)
         same = found is not None and found[0].identity()["sha256"] == recorded.get("sha256")
     except (HrvolError, OSError, ValueError):
         return None, "the recorded input cannot be read; give it with --volume"
-    return (found, "") if same else (None, "the recorded input has changed; give it with --volume")
+    return (
+        (_as_grey(found), "")
+        if same and found is not None
+        else (None, "the recorded input has changed; give it with --volume")
+    )
 
 
 def find_model(facts: Facts, given: str | Path | None) -> Model | None:
@@ -98,6 +104,18 @@ def find_model(facts: Facts, given: str | Path | None) -> Model | None:
     except (HrvolError, OSError, ValueError):
         return None
     return None
+
+
+def _recorded(source: str, channel: Any) -> Location:
+    """Return the place of a recorded input, of which one channel may have been read."""
+    location = Location.of(source)
+    chosen = isinstance(channel, int) or channel == "mean"
+    return replace(location, reading=ReadOptions(channel=channel)) if chosen else location
+
+
+def _as_grey(levels: tuple[Volume, ...]) -> tuple[Volume, ...]:
+    """Return volumes whose pictures are grey: the means of channels of colour ones."""
+    return tuple(volume.as_grey() for volume in levels)
 
 
 def _levels(source: Any) -> tuple[Volume, ...]:

@@ -35,6 +35,7 @@ from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.crf import check_available
 from hrvol.segment.model.model import Model, read_model, save_model
 from hrvol.training.cluster import cluster_recipe, default_recipe, fit_classes
+from hrvol.training.colour import recipe_for
 from hrvol.volume.grid.tiling import Box
 from hrvol.volume.guard import file_or_none, keep_inputs
 from hrvol.volume.ome.documents import recorded_documents
@@ -230,6 +231,7 @@ def _recipe(finding: ClusterOptions, volume: Volume, crf: bool) -> Recipe:
         finding.classes,
         finding.seed,
     )
+    recipe = recipe_for(recipe, [volume])
     return recipe.with_(crf=recipe.crf or CrfSpec()) if crf else recipe
 
 
@@ -246,11 +248,13 @@ def _earlier_model(
     if not isinstance(attributes, Mapping) or "clusters" not in attributes:
         return False, None
     before, model = attributes.get("input"), attributes.get("model")
+    identity = volume.identity()
     if (
         attributes.get("region") != [[span.start, span.stop] for span in region]
         or attributes.get("recipe") != json.loads(json.dumps(recipe.to_dict()))
         or not isinstance(before, Mapping)
-        or before.get("sha256") != volume.identity()["sha256"]
+        or before.get("sha256") != identity["sha256"]
+        or before.get("channel", identity.get("channel")) != identity.get("channel")
     ):
         return False, None
     stored = LabelStore(location).read_file(MODEL_FILE)

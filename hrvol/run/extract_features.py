@@ -22,6 +22,7 @@ from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import TileSpec
 from hrvol.run.cache_choice import choose_cache
 from hrvol.segment.model.model import current_versions
+from hrvol.training.colour import recipe_for
 from hrvol.training.sampling import sample_pixels
 from hrvol.training.tile_features import TileFeatures, load_features
 from hrvol.volume.chunk_cache import chunk_uses
@@ -117,6 +118,7 @@ def extract_features(
     """
     spec = Recipe.load(recipe)
     opened = open_volume(located(volume, storage_options))
+    spec = recipe_for(spec, [opened])
     region = region_box(roi, opened)
     location = Location.of(out, storage_options)
     keep_inputs(location, opened, file_or_none(recipe), weights_path)
@@ -214,7 +216,7 @@ def tile_features(
     raw = volume.read((planes, *tile.window_slices), reader)
     _, height, width = box_shape(owned)
     for z, plane in zip(range(planes.start, planes.stop), raw, strict=True):
-        image = to_unit(plane, features.window, source=volume.source, origin=(z, y0, x0))
+        image = to_unit(plane[None], features.window, source=volume.source, origin=(z, y0, x0))[0]
         values: Any = featuriser(image).numpy(force=True)[:, inside[0], inside[1]]
         if projection is not None:
             flat = np.moveaxis(values, 0, -1).reshape(height * width, -1)

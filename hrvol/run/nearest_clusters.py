@@ -17,6 +17,7 @@ from hrvol.run.classify import cluster_scores
 from hrvol.run.options import PredictOptions
 from hrvol.segment.cluster_classifier import ClusterClassifier
 from hrvol.segment.model.model import Model, check_weights
+from hrvol.training.colour import check_input
 from hrvol.training.tile_features import load_features
 from hrvol.volume.grid.regions import region_tiles
 from hrvol.volume.grid.tiling import Box, box_shape, whole
@@ -70,6 +71,7 @@ def nearest_clusters(
     if not isinstance(clusters, ClusterClassifier):
         raise UsageError(f"{model.source}: found a model without clusters, expected one of hrvol cluster")
     opened = open_volume(located(volume, storage_options))
+    check_input(model, opened)
     region = _region(opened.shape, plane, box, opened.source)
     spec = model.recipe
     featuriser = load_features(spec.features, choose_device(device).device, weights)

@@ -33,6 +33,7 @@ from hrvol.segment.fraction_factors import fraction_shares
 from hrvol.segment.model.model import Model
 from hrvol.segment.student.lattice import student_tiles
 from hrvol.segment.student.student import StudentClassifier
+from hrvol.training.colour import check_input
 from hrvol.volume.background.coarse_mask import mask_identity
 from hrvol.volume.grid.order import check_blocks
 from hrvol.volume.guard import keep_inputs
@@ -108,6 +109,7 @@ def prepare(
     loaded, _ = _of_driver(source, options).load()
     if not isinstance(model, Model):  # cached by its content: it may be from another file of the same bytes
         loaded = replace(loaded, source=source.model_file)
+    check_input(loaded, opened)
     lattice = None
     if isinstance(loaded.classifier, StudentClassifier):
         check_refinement(loaded, crf=output.crf)

@@ -143,6 +143,8 @@ def differences(stored: Mapping[str, Any] | None, requested: Mapping[str, Any]) 
     chosen = FRACTIONS not in requested or CLASS_WEIGHTS in requested
     own = (BACKEND, COMPANION, CLASS_WEIGHTS) if chosen else (BACKEND, COMPANION)
     own = (*own, "mask") if now.get("mask", "") is None else own
+    if "input.channel" not in before:  # of a version that did not record it, or of an image of one channel
+        now.pop("input.channel", None)
     no_longer = {name for name in before if name.partition(".")[0] in own}
     for name in sorted(now.keys() | no_longer):
         if before.get(name) == now.get(name):

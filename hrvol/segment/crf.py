@@ -73,7 +73,8 @@ def refine(unary: NDArray[np.float32], image: NDArray[np.floating], spec: CrfSpe
     unary
         ``(K, Y * X)`` energies in nats, see :func:`unary_from_probabilities`.
     image
-        ``(Y, X)`` in [0, 1]; other values are clipped. On a constant image only the distance smooths.
+        ``(Y, X)``, or ``(Y, X, 3)`` of colour, in [0, 1]; other values are clipped. On a constant image only
+        the distance smooths.
     spec
         Kernels and number of iterations; ``confidence`` is not used.
 
@@ -92,22 +93,22 @@ def refine(unary: NDArray[np.float32], image: NDArray[np.floating], spec: CrfSpe
         pydensecrf2 is not installed.
     """
     densecrf = _densecrf()
-    if image.ndim != 2 or image.size == 0:
-        raise InputError(f"crf: found an image of shape {image.shape}, expected (Y, X)")
-    if unary.ndim != 2 or len(unary) == 0 or unary.shape[1] != image.size:
+    if image.shape[2:] not in ((), (3,)) or image.ndim < 2 or image.size == 0:
+        raise InputError(f"crf: found an image of shape {image.shape}, expected (Y, X) or (Y, X, 3)")
+    height, width = image.shape[:2]
+    if unary.ndim != 2 or len(unary) == 0 or unary.shape[1] != height * width:
         raise InputError(
-            f"crf: found energies of shape {unary.shape}, expected (classes, {image.size}) "
-            f"for an image of {image.shape[0]} x {image.shape[1]}"
+            f"crf: found energies of shape {unary.shape}, expected (classes, {height * width}) "
+            f"for an image of {height} x {width}"
         )
     # One NaN would spread over the whole plane.
     _check_finite("crf: energies", unary)
     _check_finite("crf: image", image)
-    _check_kernels(image.shape, spec)
-    height, width = image.shape
+    _check_kernels((height, width), spec)
     n_classes = len(unary)
     if n_classes == 1:
         return np.ones((height, width, 1), np.float32)
-    grey = np.rint(np.clip(image, 0, 1) * _GREY).astype(np.uint8)
+    levels = np.rint(np.clip(image, 0, 1) * _GREY).astype(np.uint8)
     crf = densecrf.DenseCRF2D(width, height, n_classes)
     crf.setUnaryEnergy(np.ascontiguousarray(unary, dtype=np.float32))
     options = {"kernel": densecrf.FULL_KERNEL, "normalization": densecrf.NORMALIZE_SYMMETRIC}
@@ -115,7 +116,7 @@ def refine(unary: NDArray[np.float32], image: NDArray[np.floating], spec: CrfSpe
     crf.addPairwiseBilateral(
         sxy=(spec.sxy_bilateral,) * 2,
         srgb=(spec.srgb,) * 3,
-        rgbim=np.repeat(grey[:, :, None], 3, axis=2),
+        rgbim=np.repeat(levels[:, :, None], 3, axis=2) if levels.ndim == 2 else np.ascontiguousarray(levels),
         compat=spec.compat_bilateral,
         **options,
     )

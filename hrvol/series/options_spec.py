@@ -120,7 +120,7 @@ class ReadingSpec(Spec):
     axis_order
         Letters of the stored axes, the slowest first, such as ``xyz``.
     channel
-        Channel to read, from 0, or ``mean``.
+        Channel to read, from 0 or by its name, ``mean``, or ``rgb`` (the first three as colour).
     raw
         Layout of files without a header.
     """
@@ -128,7 +128,9 @@ class ReadingSpec(Spec):
     voxel_size: float | Annotated[tuple[float, ...], Field(min_length=2, max_length=3)] | None = None
     unit: Annotated[str, Field(max_length=100)] | None = None
     axis_order: Annotated[str, Field(max_length=20)] | None = None
-    channel: Literal["mean"] | Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    channel: (
+        Annotated[int, Field(ge=0, lt=2**31)] | Annotated[str, Field(min_length=1, max_length=200)] | None
+    ) = None
     raw: RawSpec | None = None
 
     @property

@@ -18,6 +18,7 @@ from hrvol.progress import ProgressCallback
 from hrvol.recipe.recipe import Recipe
 from hrvol.segment.cluster_classifier import ClusterClassifier, fit_clusters
 from hrvol.segment.model.model import Model
+from hrvol.training.colour import recipe_for
 from hrvol.training.position_field import position_field
 from hrvol.training.sampling import sample_pixels
 from hrvol.training.strokes import check_context
@@ -90,6 +91,7 @@ def fit_classes(
     spec = cluster_recipe(
         default_recipe(opened) if recipe is None else recipe, clusters, merge, classes, seed
     )
+    spec = recipe_for(spec, [opened])
     region = region_box(roi, opened)
     _check_structure(opened, region, spec.seed)
     if not spec.features.uses_deep and spec.cluster.classes is None:
@@ -189,7 +191,7 @@ def _check_structure(volume: Volume, region: Box, seed: int) -> None:
             for inner, span in zip(box, region, strict=True)
         )
         values = volume.read((z, y, x))
-        first = values.flat[0] if first is None else first
+        first = values[0, 0, 0] if first is None else first
         if np.any(values != first):
             return
     raise InputError(

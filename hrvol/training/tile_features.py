@@ -59,7 +59,9 @@ class TileFeatures:
         return values
 
     def image(self, volume: Volume, z: int, tile: Tile) -> NDArray[np.float32]:
-        """Return the grey values ``(Y, X)`` in [0, 1] of a tile of plane ``z``, context included.
+        """Return the values ``(Y, X)`` in [0, 1] of a tile of plane ``z``, context included.
+
+        Of a colour volume they are ``(Y, X, 3)``.
 
         The plane is reflected where the tile's window reaches beyond it.
         """
@@ -70,7 +72,7 @@ class TileFeatures:
             return read_unit(volume, z, tile, self.window)
         beyond = ((max(-y0, 0), max(y1 - height, 0)), (max(-x0, 0), max(x1 - width, 0)))
         image = read_unit(volume, z, replace(tile, window=inside), self.window)
-        return np.pad(image, beyond, mode="reflect")
+        return np.pad(image, (*beyond, *[(0, 0)] * (image.ndim - 2)), mode="reflect")
 
 
 def load_features(spec: FeatureSpec, device: str, weights: WeightsSource, backend: str = TORCH) -> Featuriser:

@@ -18,6 +18,7 @@ from hrvol.segment.model.model import Model, current_versions
 from hrvol.segment.pixel_classifier import PixelClassifier
 from hrvol.segment.strokes import StrokePixels, choose_pixels
 from hrvol.training.calibrate import calibrate as fit_calibration
+from hrvol.training.colour import recipe_for
 from hrvol.training.drift import drift_record
 from hrvol.training.strokes import (
     TrainingPair,
@@ -55,7 +56,7 @@ def train_model(
     """Train a pixel classifier on strokes.
 
     Only tiles with strokes are read. The model holds one intensity window, which covers the windows of all
-    training volumes, and applies it to whatever it segments.
+    training volumes, and applies it to whatever it segments. Colour volumes give a model of colour.
 
     Parameters
     ----------
@@ -127,6 +128,7 @@ def train_model(
         spec = spec.with_(**{"classifier.calibration": "temperature"})
     pairs = open_pairs(data, storage_options, classes)
     volumes = [pair.volume for pair in pairs]
+    spec = recipe_for(spec, volumes)
     pixels = choose_pixels(
         stroke_blocks(pairs), spec.classifier.samples_per_class, spec.seed, source=sources_of(pairs)
     )

@@ -109,5 +109,7 @@ def _channels(volume: Volume, length: int, side: int) -> range:
     """Return the rows of files along an axis that is not of space."""
     if volume.channel == "mean":
         return range(-(-length // side))
-    first = 0 if length == 1 or volume.channel is None else volume.channel // side
+    if volume.colour and length > 1:
+        return range(-(-volume.channels // side))
+    first = volume.channel // side if length > 1 and isinstance(volume.channel, int) else 0
     return range(first, first + 1)

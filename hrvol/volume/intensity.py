@@ -1,7 +1,7 @@
 """Map grey values to [0, 1] with one intensity window per volume.
 
 The window is chosen once. One per tile or per image would make predictions depend on the tile, and so draw
-seams.
+seams. Colour has one window for red, green and blue together: one of each would change the colours.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def to_unit(
     Parameters
     ----------
     array
-        Grey values of any real type, (z, y, x) or (y, x).
+        Grey values of any real type, (z, y, x) or (y, x); of colour with a last axis of 3.
     limits
         Low and high grey value: what becomes 0 and 1. Values outside are clipped.
     source, origin
@@ -165,7 +165,7 @@ def check_finite(array: npt.NDArray[Any], source: str, origin: tuple[int, ...] =
     Parameters
     ----------
     array
-        (z, y, x), or (y, x) of one plane.
+        (z, y, x), or (y, x) of one plane; or (z, y, x, 3).
     source, origin
         As for :func:`to_unit`.
     """
@@ -175,7 +175,7 @@ def check_finite(array: npt.NDArray[Any], source: str, origin: tuple[int, ...] =
     if finite.all():
         return
     first = np.unravel_index(int(np.argmin(finite)), array.shape)
-    position = (0,) * (3 - array.ndim) + tuple(int(i) for i in first)
+    position = (0,) * (3 - array.ndim) + tuple(int(i) for i in first)[:3]
     z, y, x = (o + p for o, p in zip((0,) * (3 - len(origin)) + tuple(origin), position, strict=True))
     raise InputError(f"{source}: found {array[first]} at z={z}, y={y}, x={x}, expected finite grey values")
 
@@ -196,7 +196,7 @@ def common_window(volumes: Sequence[Volume], spec: IntensitySpec, seed: int) -> 
 
 
 def read_unit(volume: Volume, z: int, tile: Tile, limits: Window) -> NDArray[np.float32]:
-    """Read what a tile sees of plane ``z`` as (Y, X) float32 in [0, 1]."""
+    """Read what a tile sees of plane ``z`` as (Y, X) float32 in [0, 1]; (Y, X, 3) of a colour volume."""
     origin = (z, tile.window[0], tile.window[2])
     raw = volume.read((slice(z, z + 1), *tile.window_slices))
     plane: NDArray[np.float32] = to_unit(raw, limits, source=volume.source, origin=origin)[0]

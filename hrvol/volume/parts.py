@@ -10,12 +10,13 @@ import zarr
 
 from hrvol.arrays import Spacing3
 from hrvol.errors import InputError
+from hrvol.text import listed, printable
 from hrvol.volume.axes import spacing, spatial_axes
 from hrvol.volume.importers.stored import StoredImage
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.converted import check_converted
 from hrvol.volume.ome.nodes import attributes_of, image_around, member, only_array
-from hrvol.volume.read_options import Channel, ReadOptions, ordered_axes
+from hrvol.volume.read_options import COLOUR, Channel, ReadOptions, ordered_axes
 from hrvol.volume.storage.bounded_array import bounded_array
 from hrvol.volume.storage.input_store import InputStore
 from hrvol.volume.storage.location import Location
@@ -44,6 +45,8 @@ class Parts:
         As of a volume.
     opened
         Files that were read, and their state.
+    channel_names
+        Names of the channels in the metadata, in order; empty if there are none.
     """
 
     source: str
@@ -56,6 +59,7 @@ class Parts:
     size_from: str = ""
     notes: tuple[str, ...] = ()
     opened: Opened = ()
+    channel_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class SpatialMetadata:
     unit
         OME name of a unit of length, or ``None``.
     channel
-        Number of the channel to read of several, or ``"mean"``; else ``None``.
+        Number of the channel to read of several, ``"mean"``, or ``"rgb"`` for colour; else ``None``.
     """
 
     axes: tuple[str, ...]
@@ -87,7 +91,7 @@ def spatial_metadata(parts: Parts, reading: ReadOptions) -> SpatialMetadata:
     Raises
     ------
     InputError
-        They cannot be found, or there are several channels.
+        They cannot be found, or there are several channels that are no colour.
     """
     source, shape = parts.source, tuple(int(n) for n in parts.array.shape)
     stored, given = parts.axes, None
@@ -108,8 +112,25 @@ def spatial_metadata(parts: Parts, reading: ReadOptions) -> SpatialMetadata:
     voxel_size, unit = common_unit((factor.get("z", 1.0), factor["y"], factor["x"]), named_units)
     translation, _ = common_unit((offset.get("z", 0.0), offset["y"], offset["x"]), named_units)
     axes = tuple(name if name in ("z", "y", "x") else "" for name in names)
-    several = any(not axis and side > 1 for axis, side in zip(axes, shape, strict=True))
-    return SpatialMetadata(axes, voxel_size, translation, unit, reading.channel if several else None)
+    count = max((side for axis, side in zip(axes, shape, strict=True) if not axis), default=1)
+    channel = _channel(parts, reading.channel, count) if count > 1 else None
+    return SpatialMetadata(axes, voxel_size, translation, unit, channel)
+
+
+def _channel(parts: Parts, channel: Channel | None, count: int) -> Channel:
+    """Return what is read of several channels: colour by default; one that is named, by its number."""
+    if channel is None:
+        return COLOUR
+    if not isinstance(channel, str) or channel in ("mean", COLOUR):
+        return channel
+    folded = [name.casefold() for name in parts.channel_names[:count]]
+    if folded.count(channel.casefold()) == 1:
+        return folded.index(channel.casefold())
+    found = f"channels named {listed(parts.channel_names, 8)}" if folded else "no names of channels"
+    raise InputError(
+        f"{parts.source}: found {found}, expected one named {printable(repr(channel), 60)}"
+        " (--channel also takes a number from 0, mean, or rgb)"
+    )
 
 
 def stored_parts(source: str, image: StoredImage, before: tuple[str, Stamp] | None) -> Parts:
@@ -241,6 +262,7 @@ def _level_parts(
         fixed_axes=True,
         size_from="OME-Zarr metadata",
         opened=_opened(array, location),
+        channel_names=multiscale.channel_names,
     )
 
 

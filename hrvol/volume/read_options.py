@@ -14,7 +14,11 @@ from hrvol.errors import UsageError
 from hrvol.text import printable
 from hrvol.volume.units import METRES, normal_unit
 
-Channel = int | Literal["mean"]
+Channel = int | str
+"""Number of a channel, its name, ``"mean"`` (of all) or ``"rgb"`` (the first three as colour)."""
+
+COLOUR: Literal["rgb"] = "rgb"
+"""Channel of a colour volume: red, green and blue together."""
 
 _AXES = frozenset("zyxct")
 
@@ -84,8 +88,8 @@ class ReadOptions:
         One letter per stored axis, the slowest first: ``"xyz"`` for a stack of which the first axis is x;
         ``c`` for channels. Not used for OME-Zarr, whose metadata name the axes.
     channel
-        Number (from 0) of the channel that is read of an image with several, or ``"mean"``; not used for an
-        image of one channel.
+        Number (from 0) or name of the channel that is read of an image with several; ``"mean"`` of all; or
+        ``"rgb"``: the first three of 3 or 4 as colour. Not used for an image of one channel.
     raw
         Layout of files without a header; not used for others.
     """
@@ -112,9 +116,10 @@ class ReadOptions:
                     " the order of the stored axes, such as xyz"
                 )
             object.__setattr__(self, "axis_order", order)
-        if self.channel is not None and self.channel != "mean" and not _is_index(self.channel):
+        named = isinstance(self.channel, str) and bool(self.channel.strip())
+        if self.channel is not None and not named and not _is_index(self.channel):
             shown = printable(str(self.channel), 60)
-            raise UsageError(f"channel: found {shown}, expected a number from 0, or mean")
+            raise UsageError(f"channel: found {shown}, expected a number from 0, a name, mean or rgb")
 
     def words(self) -> list[str]:
         """Return the same as options of the command line."""

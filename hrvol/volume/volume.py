@@ -26,10 +26,11 @@ from hrvol.volume.importers.remote_files import find_remote
 from hrvol.volume.ome import metadata as ome
 from hrvol.volume.ome.nodes import attributes_of, labels_of, open_zarr
 from hrvol.volume.parts import Parts, array_parts, check_level, node_parts, spatial_metadata, stored_parts
-from hrvol.volume.read_options import Channel, RawLayout, ReadOptions
+from hrvol.volume.read_options import COLOUR, Channel, RawLayout, ReadOptions
 from hrvol.volume.storage.bounded_array import check_shape
 from hrvol.volume.storage.location import Location
 from hrvol.volume.storage.stamps import Stamp, stamp_of
+from hrvol.volume.transparency import is_opaque
 from hrvol.volume.units import normal_unit
 
 _OTHERS = " nor a file of another format that hrvol reads"  # for messages
@@ -41,7 +42,7 @@ Reader = Callable[[Any, tuple[Any, ...]], npt.NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A grey or labelled volume, always presented as (z, y, x); a 2D image has one plane.
+    """A grey, colour or labelled volume, always presented as (z, y, x); a 2D image has one plane.
 
     A volume opened from a path or URL is pickled as that path, and reopened when unpickled.
 
@@ -69,7 +70,8 @@ class Volume:
         Files that were read when it was opened, and their state then: of a TIFF stack all files, of a Zarr
         array those of its metadata.
     channel
-        Number of the channel that is read of an array with several, or ``"mean"``; else ``None``.
+        Number of the channel that is read of an array with several, ``"mean"`` of all, or ``"rgb"``: the
+        first three are red, green and blue; else ``None``.
     voxel_size_from
         What of the file states the voxel size; empty if it is unknown.
     notes
@@ -89,6 +91,16 @@ class Volume:
     channel: Channel | None = None
     voxel_size_from: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def colour(self) -> bool:
+        """Whether a voxel has three values: red, green and blue."""
+        return self.channel == COLOUR
+
+    @property
+    def channels(self) -> int:
+        """Values per voxel: 3 of a colour volume, else 1."""
+        return 3 if self.colour else 1
 
     @property
     def shape(self) -> Shape3:
@@ -120,7 +132,7 @@ class Volume:
         """Bytes that are decoded for each voxel: of all channels that a chunk holds."""
         chunks = getattr(self.array, "chunks", None) or self.array.shape
         channels = [
-            length if self.channel == "mean" else min(int(chunk), length)
+            length if self.channel == "mean" else min(-(-self.channels // int(chunk)) * int(chunk), length)
             for axis, chunk, length in zip(self.axes, chunks, self.array.shape, strict=True)
             if not axis
         ]
@@ -140,7 +152,7 @@ class Volume:
         Returns
         -------
         numpy.ndarray
-            New array (z, y, x) in native byte order; bool becomes uint8.
+            New array (z, y, x), or (z, y, x, 3) of a colour volume, in native byte order; bool becomes uint8.
 
         Raises
         ------
@@ -170,10 +182,26 @@ class Volume:
             kept = [axis for axis, part in zip(self.axes, selection, strict=True) if isinstance(part, slice)]
             mean = np.asarray(values).mean(kept.index(""), np.float64)
             values = mean if self.dtype.kind == "f" else np.rint(mean)
-        stored = [axis for axis in self.axes if axis]
-        order = [stored.index(axis) for axis in "zyx" if axis in stored]
-        values = np.asarray(values).transpose(order).reshape(box_shape(box))
+        colour, shape = self.colour, box_shape(box)
+        stored = [
+            axis
+            for axis, part in zip(self.axes, selection, strict=True)
+            if axis or (colour and isinstance(part, slice))
+        ]
+        order = [stored.index(axis) for axis in ("z", "y", "x", "") if axis in stored]
+        values = np.asarray(values).transpose(order).reshape((*shape, 3) if colour else shape)
         return np.ascontiguousarray(values, dtype=self.dtype)
+
+    def as_grey(self) -> Volume:
+        """Return the mean of the channels of a colour volume as a grey one, for pictures; others as is."""
+        if not self.colour:
+            return self
+        origin = self.origin
+        if origin is not None:
+            location, labels, level = origin
+            reading = replace(location.reading or ReadOptions(), channel="mean")
+            origin = (replace(location, reading=reading), labels, level)
+        return replace(self, channel="mean", origin=origin)
 
     def identity(self) -> dict[str, Any]:
         """Return a description of this input that identifies it, ready for JSON.
@@ -182,7 +210,8 @@ class Volume:
         -------
         dict
             ``source``, ``shape``, ``dtype``, ``voxel_size``, ``unit`` and ``sha256``, a checksum of shape,
-            type and three small boxes of voxels (first corner, middle, last corner).
+            type and three small boxes of voxels (first corner, middle, last corner). Of an array with several
+            channels also ``channel``: that which is read, ``"mean"`` or ``"rgb"``.
         """
         digest = hashlib.sha256(f"{self.shape}{self.dtype}".encode())
         for fraction in (0.0, 0.5, 1.0):
@@ -191,7 +220,7 @@ class Volume:
                 for length, side in zip(self.shape, (1, 64, 64), strict=True)
             )
             digest.update(self.read((z, y, x)).tobytes())
-        return {
+        identity = {
             "source": self.source,
             "shape": list(self.shape[-self.ndim :]),
             "dtype": str(self.dtype),
@@ -199,6 +228,7 @@ class Volume:
             "unit": self.unit,
             "sha256": digest.hexdigest(),
         }
+        return identity if self.channel is None else identity | {"channel": self.channel}
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.origin is not None:
@@ -224,7 +254,9 @@ class Volume:
         """Return what is read along an axis that is not of space."""
         if length == 1 or self.channel is None:
             return 0
-        return slice(0, length) if self.channel == "mean" else self.channel
+        if isinstance(self.channel, int):
+            return self.channel
+        return slice(0, 3 if self.colour else length)
 
     def _spatial(self, stored: tuple[int, ...], missing: int) -> Shape3:
         sides = dict(zip(self.axes, stored, strict=True))
@@ -251,7 +283,7 @@ def open_volume(
         Path, URL or :class:`~hrvol.volume.storage.location.Location` of a file or folder of any format that
         hrvol reads; ``FILE::/PATH`` names a dataset inside of an HDF5 file. Or a Zarr array or group; a
         NumPy, Dask or xarray array; or a volume, which is returned unchanged. Axes of length 1 other than z,
-        y and x are dropped.
+        y and x are dropped; an axis of three channels or samples makes a colour volume.
     level
         Resolution level of an OME-Zarr image or a pyramidal TIFF; 0 is the finest.
     options
@@ -270,7 +302,7 @@ def open_volume(
     Raises
     ------
     InputError
-        The source does not exist, is not grey, or has an unsupported type.
+        The source does not exist, is neither grey nor colour, or has an unsupported type.
     UsageError
         An option is wrong, or the source is a volume already.
     MissingExtraError
@@ -308,8 +340,8 @@ def open_labels(source: Any, *, name: str | None = None, level: int = 0) -> Volu
     Raises
     ------
     InputError
-        As for :func:`open_volume`; or the type is not integer; or there are no labels of this name, or
-        several and no name was given.
+        As for :func:`open_volume`; or the type is not integer, or there are several values per voxel; or
+        there are no labels of this name, or several and no name was given.
     """
     if isinstance(source, str | Path | Location):
         labels = _open_path(Location.of(source), name or "", level)
@@ -320,7 +352,17 @@ def open_labels(source: Any, *, name: str | None = None, level: int = 0) -> Volu
         labels = open_volume(source, level=level)
     if labels.dtype.kind not in "iu":
         raise InputError(f"{labels.source}: found labels of type {labels.dtype}, expected whole numbers")
-    return labels
+    return expect_grey(labels, "labels have one value per voxel")
+
+
+def expect_grey(volume: Volume, why: str) -> Volume:
+    """Return a volume that is not a colour one; :class:`InputError` with the reason if it is."""
+    if volume.colour:
+        raise InputError(
+            f"{volume.source}: found a colour volume (red, green, blue), expected a grey one: {why};"
+            " take one channel with --channel N, or --channel mean"
+        )
+    return volume
 
 
 def class_info(source: Any, *, name: str | None = None) -> tuple[ClassInfo, ...] | None:
@@ -374,6 +416,10 @@ def _build(parts: Parts, origin: Origin | None, reading: ReadOptions | None) -> 
     if np.dtype(array.dtype).kind not in "biuf":
         raise InputError(f"{source}: found type {array.dtype}, expected integers or floating-point numbers")
     check_shape(source, array.shape, array.dtype)
+    if reading.channel is None and is_opaque(parts):
+        reading = replace(reading, channel=COLOUR)
+        if origin is not None:  # so that it is not read again where the volume is opened again
+            origin = (replace(origin[0], reading=reading), *origin[1:])
     found = spatial_metadata(parts, reading)
     return Volume(
         source,

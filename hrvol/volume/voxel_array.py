@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrvol.volume.chunk_cache import ChunkCache
-from hrvol.volume.volume import Volume
+from hrvol.volume.volume import Volume, expect_grey
 
 
 class VoxelArray:
@@ -28,7 +28,7 @@ class VoxelArray:
     """
 
     def __init__(self, volume: Volume, cache: ChunkCache | None = None) -> None:
-        self.volume = volume
+        self.volume = expect_grey(volume, "viewers show one value per voxel")
         self._reader = None if cache is None else cache.read
 
     @property

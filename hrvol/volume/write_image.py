@@ -14,7 +14,7 @@ from hrvol.volume.ome.metadata import Level
 from hrvol.volume.ome.output import clear_output
 from hrvol.volume.ome.pyramid import ImagePlan, plan_levels, write_levels
 from hrvol.volume.storage.location import Location
-from hrvol.volume.volume import Volume, open_volume
+from hrvol.volume.volume import Volume, expect_grey, open_volume
 
 
 def write_image(path: str | Path | Location, volume: Volume, *, overwrite: bool = False) -> Volume:
@@ -41,6 +41,7 @@ def write_image(path: str | Path | Location, volume: Volume, *, overwrite: bool 
     OutputExistsError
         The path is occupied: by anything without ``overwrite``, by anything but an output of hrvol with it.
     """
+    expect_grey(volume, "copies have one value per voxel")
     check_scale(volume.source, *volume.voxel_size, *volume.translation)
     location = Location.of(path)
     clear_output(location, overwrite)

@@ -12,6 +12,8 @@ import pytest
 import tifffile
 import zarr
 from click.testing import CliRunner
+from colour_data import make_coloured, write_ome
+from run_data import draw
 
 from hrvol.cli import main
 from hrvol.features import featuriser
@@ -208,11 +210,36 @@ def test_a_zarr_group_with_no_array(place, tmp_path):
     assert "empty.zarr: found a group with no array" in line
 
 
-def test_an_rgb_image(place, tmp_path):
+def test_a_colour_image_and_a_model_of_grey(place, tmp_path):
     tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((50, 60, 3), np.uint8), photometric="rgb")
     line = fails(*segment_of(place, tmp_path / "rgb.tif", tmp_path / "o.ome.zarr"))
-    assert "rgb.tif" in line
-    assert "RGB" in line
+    assert "rgb.tif: found a colour volume (red, green, blue), expected a grey one" in line
+    assert "--channel" in line
+    run(*segment_of(place, tmp_path / "rgb.tif", tmp_path / "o.ome.zarr"), "--channel", "mean")
+    line = fails(*segment_of(place, tmp_path / "rgb.tif", tmp_path / "o.ome.zarr"), "--channel", "1")
+    assert 'input.channel was "mean", now 1' in line
+
+
+def test_colour_from_strokes_to_labels(place, tmp_path):
+    colours, truth = make_coloured((2, 70, 100))
+    write_ome(tmp_path / "v.ome.zarr", np.moveaxis(colours, 3, 0), "czyx", ("red", "green", "blue"))
+    tifffile.imwrite(tmp_path / "s.tif", draw(truth, (0,)), photometric="minisblack")
+    (tmp_path / "r.yaml").write_text(RECIPE.replace("sigmas: [1, 2]", "sigmas: [1, 2], colour: channels"))
+    trained = ("-o", tmp_path / "m.hrvol", "--recipe", tmp_path / "r.yaml")
+    run("train", tmp_path / "v.ome.zarr", tmp_path / "s.tif", *trained)
+    assert json.loads(run("info", tmp_path / "m.hrvol", "--json").stdout)["input"] == "colour"
+    assert json.loads(run("info", tmp_path / "v.ome.zarr", "--json").stdout)["channels"] == 3
+    arguments = segment_of(place, tmp_path / "v.ome.zarr", tmp_path / "o.ome.zarr", tmp_path / "m.hrvol")
+    run(*arguments)
+    assert (open_labels(tmp_path / "o.ome.zarr").read() == truth).mean() > 0.9
+    line = fails(*arguments, "--fresh", "--channel", "green")
+    assert "found a grey volume, expected red, green and blue" in line
+    assert "trained on colour" in line
+    line = fails(*arguments, "--fresh", "--channel", "violet")
+    assert "found channels named red, green, blue, expected one named 'violet'" in line
+    arguments = segment_of(place, tmp_path / "v.ome.zarr", tmp_path / "p.ome.zarr", tmp_path / "m.hrvol")
+    plan = run("plan", *arguments[1:], "--json")
+    assert json.loads(plan.stdout)["blocks"] == 2
 
 
 def test_strokes_of_another_shape(place, tmp_path):

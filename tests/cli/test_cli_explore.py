@@ -198,11 +198,12 @@ def test_wrong_usage_is_one_line_and_exit_2(place, network, arguments, found):
 @pytest.mark.parametrize("command", [("detect",), ("similar", "--at", "1,1"), ("pca", "-o", "p.png")])
 def test_bad_images_are_one_line(place, tmp_path, command):
     (tmp_path / "text.tif").write_text("not an image")
-    tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((50, 60, 3), np.uint8), photometric="rgb")
+    plain = np.full((50, 60, 3), (10, 90, 200), np.uint8)
+    tifffile.imwrite(tmp_path / "rgb.tif", plain, photometric="rgb")
     for image, found in (
         (tmp_path / "none.tif", "no such file"),
         (tmp_path / "text.tif", "cannot be read"),
-        (tmp_path / "rgb.tif", "RGB"),
+        (tmp_path / "rgb.tif", "one grey value"),
         (place / "flat.tif", "one grey value"),
     ):
         line = fails(*command, image, "--recipe", place / "recipe.yaml")

@@ -204,7 +204,7 @@ def test_channels_of_zarr_through_the_cache_of_chunks(tmp_path):
         {"axis_order": "zyxq"},
         {"axis_order": "z"},
         {"channel": -1},
-        {"channel": "red"},
+        {"channel": " "},
         {"channel": True},
     ],
     ids=str,
@@ -283,7 +283,7 @@ def test_info(raw):
         ("--raw-shape", "5,0,7"),
         ("--raw-dtype", "uint8"),
         ("--channel", "-1"),
-        ("--channel", "red"),
+        ("--channel", ""),
     ],
 )
 def test_options_of_the_command_line_that_are_wrong(raw, wrong):

@@ -249,7 +249,7 @@ def test_labels_are_whole_numbers():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.zeros((40, 50, 3), np.uint8), r"3 samples per pixel .* \(40, 50, 3\)"),
+        (np.zeros((2, 40, 50, 4), np.uint8), r"4 samples per pixel .* \(2, 40, 50, 4\)"),
         (np.zeros((2, 5, 40, 50), np.uint8), r"found shape \(2, 5, 40, 50\)"),
         (np.zeros(5), r"found shape \(5,\)"),
         (np.zeros((0, 5)), "empty"),
@@ -259,7 +259,7 @@ def test_labels_are_whole_numbers():
         (17, "found int, expected a path"),
     ],
 )
-def test_what_is_not_a_grey_volume(values, message):
+def test_what_is_no_volume(values, message):
     with pytest.raises(InputError, match=message) as caught:
         open_volume(values)
     assert "\n" not in str(caught.value)

@@ -44,12 +44,12 @@ def _sides(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 
 
 def _channel(ctx: click.Context, param: click.Parameter, value: str | None) -> Channel | None:
-    """Return a number, or ``mean``."""
-    if value is None or value == "mean":
-        return cast("Channel | None", value)
-    if not value.isdecimal() or len(value) > 9:
-        raise click.BadParameter(f"found {value!r}, expected a number from 0, or mean")
-    return int(value)
+    """Return a number, or a name: ``mean``, ``rgb`` or that of a channel."""
+    if value is not None and value.isdecimal() and len(value) <= 9:
+        return int(value)
+    if value is not None and (not value.strip() or value.startswith("-")):
+        raise click.BadParameter(f"found {value!r}, expected a number from 0, a name, mean or rgb")
+    return value
 
 
 READING = {
@@ -69,8 +69,9 @@ READING = {
     "channel": click.option(
         "--channel",
         callback=_channel,
-        metavar="N|mean",
-        help="Channel to read of images with several, from 0, or their mean.",
+        metavar="N|NAME",
+        help="Channel to read of images with several, from 0 or by its name; mean: of all; rgb: the first"
+        " three as colour, which is the default where there are three.",
     ),
     "raw_shape": click.option(
         "--raw-shape", callback=_sides, metavar="z,y,x", help="Shape of files without a header."

@@ -238,7 +238,8 @@ def device_need(
     """
     pixels, channels = shape[0] * shape[1], 0
     weights = workspace = inside = kept = filters = 0
-    names = classical.channel_names(spec.classical) if spec.uses_classical else ()
+    colour = spec.of_colour
+    names = classical.channel_names(spec.classical, colour=colour) if spec.uses_classical else ()
     if network is not None and spec.uses_deep:
         deep = spec.deep
         layers, precision = _layer_count(deep), deep.precision

@@ -148,10 +148,11 @@ def view_layouts(patch: int, spec: DeepSpec, shape: tuple[int, int]) -> tuple[tu
 
 
 def canvas_of(image: Tensor, layout: Layout) -> Tensor:
-    """Return an image ``(Y, X)`` resized and reflected at its borders, as the network sees it."""
-    if tuple(image.shape) != layout.scaled:
-        scaled = F.interpolate(image[None, None], layout.scaled, mode="bilinear", antialias=True)[0, 0]
-        image = scaled.clamp(0, 1)
+    """Return an image ``(Y, X)``, or ``(3, Y, X)``, resized and reflected at its borders for the network."""
+    if tuple(image.shape[-2:]) != layout.scaled:
+        one = image.reshape(1, -1, *image.shape[-2:])
+        scaled = F.interpolate(one, layout.scaled, mode="bilinear", antialias=True)
+        image = scaled.reshape(*image.shape[:-2], *layout.scaled).clamp(0, 1)
     if not any(sum(layout.pad, ())):
         return image
     # NumPy reflects repeatedly, torch only once: an image may be smaller than its padding.
@@ -159,4 +160,4 @@ def canvas_of(image: Tensor, layout: Layout) -> Tensor:
         torch.from_numpy(np.pad(np.arange(side), pad, "reflect")).to(image.device)
         for side, pad in zip(layout.scaled, layout.pad, strict=True)
     )
-    return image[rows][:, cols]
+    return image[..., rows, :][..., cols]

@@ -15,8 +15,10 @@ from functools import lru_cache, partial
 from itertools import groupby, islice
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hrvol.errors import InputError
@@ -55,7 +57,7 @@ class TokenSource(Protocol):
         head_map: HeadMap | None,
         positions: Positions,
     ) -> Tokens:
-        """Return the tokens of ``(B, 1, Y, X)`` images."""
+        """Return the tokens of ``(B, 1, Y, X)`` images, or ``(B, 3, Y, X)`` of colour."""
         ...
 
 
@@ -105,7 +107,7 @@ def upsample(
     backbone
         The network.
     image
-        ``(Y, X)`` float32 in [0, 1].
+        ``(Y, X)`` float32 in [0, 1], or ``(3, Y, X)`` of colour, see :func:`image_tensor`.
     spec
         Stride or offsets, views, placement, interpolation.
     linear
@@ -142,7 +144,7 @@ def upsample(
         for name in list(of_views[0]):
             tokens = _added_up(joint, [grids_of.pop(name) for grids_of in of_views])
             if name not in results:
-                size = (*image.shape, tokens.grid.shape[-1])
+                size = (*_shape(image), tokens.grid.shape[-1])
                 results[name] = torch.empty(size, device=tokens.grid.device)
             tokens.spread(WHOLE, WHOLE, results[name])
             del tokens  # release its values before those of the next map are added up
@@ -271,11 +273,18 @@ def _run(
     if backbone.device.type == "cpu":
         at_once = len(crops) if batch_size >= BATCH else max(1, _threads() * batch_size // BATCH)
         for start in range(0, len(crops), at_once):
-            yield from _pool().map(run, [crop[None, None] for crop in crops[start : start + at_once]])
+            yield from _pool().map(
+                run, [_with_channels(crop[None]) for crop in crops[start : start + at_once]]
+            )
     else:
         for _, alike in groupby(crops, key=lambda crop: crop.shape):
             while batch := list(islice(alike, batch_size)):
-                yield from _one_by_one(run(torch.stack(batch)[:, None]))
+                yield from _one_by_one(run(_with_channels(torch.stack(batch))))
+
+
+def _with_channels(images: Tensor) -> Tensor:
+    """Return images ``(B, Y, X)`` as ``(B, 1, Y, X)``; those of colour, ``(B, 3, Y, X)``, as they are."""
+    return images if images.ndim == 4 else images[:, None]
 
 
 def _one_by_one(tokens: Tokens) -> Iterator[Tokens]:
@@ -286,13 +295,19 @@ def _one_by_one(tokens: Tokens) -> Iterator[Tokens]:
 
 
 def _checked_layout(backbone: TokenSource, image: Tensor, spec: DeepSpec) -> Layout:
-    if image.ndim != 2 or 0 in image.shape:
-        raise InputError(f"expected an image (Y, X), found shape {tuple(image.shape)}")
+    of_colour = image.ndim == 3 and image.shape[0] == 3
+    if not (image.ndim == 2 or of_colour) or 0 in image.shape:
+        raise InputError(f"expected an image (Y, X) or (3, Y, X), found shape {tuple(image.shape)}")
     return layout_of(backbone.patch, spec, _shape(image))
 
 
+def image_tensor(image: NDArray[np.float32]) -> Tensor:
+    """Return an image ``(Y, X)``, or ``(Y, X, 3)`` of colour as ``(3, Y, X)``, for :func:`upsample`."""
+    return torch.from_numpy(image if image.ndim == 2 else np.ascontiguousarray(np.moveaxis(image, -1, 0)))
+
+
 def _shape(image: Tensor) -> tuple[int, int]:
-    return int(image.shape[0]), int(image.shape[1])
+    return int(image.shape[-2]), int(image.shape[-1])
 
 
 def _grids(
@@ -327,7 +342,7 @@ def _crops(canvas: Tensor, view: View, layout: Layout) -> Iterator[Tensor]:
     """Yield what each pass of a view sees."""
     image, own = view.apply(canvas), layout.transposed if transposes(view) else layout
     for y, x in own.starts:
-        yield image[y : y + own.pass_shape[0], x : x + own.pass_shape[1]]
+        yield image[..., y : y + own.pass_shape[0], x : x + own.pass_shape[1]]
 
 
 def _view_grids(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 
+from hrvol.arrays import luminance
 from hrvol.errors import InputError
 from hrvol.features.filters import kernels as filters
 from hrvol.features.filters.kernels import BLUR, GREY, Array, Plane
@@ -95,6 +96,8 @@ _GREY = ("original", "gaussian", "mean", "median", "minimum", "maximum", "neighb
 
 _GREY_MEMBRANE = ("mean", "maximum", "minimum", "sum", "median")
 
+_COLOURS = ("red", "green", "blue")
+
 _MEMBRANE_PARTS = ("mean", "maximum", "minimum", "sum", "deviation", "median")
 
 
@@ -108,17 +111,23 @@ def _scale_name(sigma: float) -> str:
 
 
 def is_grey_value(name: str) -> bool:
-    """Return whether a channel is a grey value (averaged or selected), not a difference, shape or texture."""
+    """Return whether a channel is a grey value (averaged or selected), not a difference, shape or texture.
+
+    Of colour, values of red, green and blue count as such, too.
+    """
     kind, _, part = name.partition("_")
+    if kind in _COLOURS:
+        return is_grey_value(part)
     return kind in _GREY or (kind == "membrane" and part in _GREY_MEMBRANE)
 
 
-def grey_columns(spec: ClassicalSpec, start: int = 0) -> tuple[int, ...]:
+def grey_columns(spec: ClassicalSpec, start: int = 0, *, colour: bool = False) -> tuple[int, ...]:
     """Return the columns of grey values if the classical channels begin at column ``start``."""
-    return tuple(i for i, name in enumerate(channel_names(spec), start) if is_grey_value(name))
+    names = channel_names(spec, colour=colour)
+    return tuple(i for i, name in enumerate(names, start) if is_grey_value(name))
 
 
-def channel_names(spec: ClassicalSpec) -> tuple[str, ...]:
+def channel_names(spec: ClassicalSpec, *, colour: bool = False) -> tuple[str, ...]:
     """Return the names of the channels of :func:`classical_features` in order.
 
     The order does not depend on the order of ``spec.filters`` or ``spec.sigmas``: first the image itself,
@@ -129,12 +138,17 @@ def channel_names(spec: ClassicalSpec) -> tuple[str, ...]:
     ----------
     spec
         Filters and scales.
+    colour
+        Whether they are of colour images: with ``spec.colour: channels``, all of red, then green, then blue.
 
     Returns
     -------
     tuple of str
         Unique names such as ``hessian_trace_4``; a number at the end is the scale in pixels.
+        ``red_hessian_trace_4`` is that of red.
     """
+    if colour and spec.colour == "channels":
+        return tuple(f"{name}_{filtered}" for name in _COLOURS for filtered in channel_names(spec))
     scales = _scales(spec)
     names = ["original"]
     names += [
@@ -222,7 +236,8 @@ def classical_features(image: Array, spec: ClassicalSpec) -> Array:
     Parameters
     ----------
     image
-        ``(Y, X)`` floating point, finite, in [0, 1], NumPy or CuPy; any size from one pixel.
+        ``(Y, X)``, or ``(Y, X, 3)`` of colour, floating point, finite, in [0, 1], NumPy or CuPy; any size
+        from one pixel.
     spec
         Filters and scales.
 
@@ -235,16 +250,25 @@ def classical_features(image: Array, spec: ClassicalSpec) -> Array:
     Raises
     ------
     InputError
-        ``image`` is empty, not two-dimensional, not floating-point, or has NaN or infinite values.
+        ``image`` is empty, neither grey nor colour, not floating-point, or has NaN or infinite values.
     """
     xp, ndi = _backend(image)
-    if image.ndim != 2 or image.size == 0 or image.dtype.kind != "f":
+    of_colour = image.ndim == 3 and image.shape[2] == 3
+    if not (image.ndim == 2 or of_colour) or image.size == 0 or image.dtype.kind != "f":
         actual = f"{image.dtype} of shape {tuple(image.shape)}"
         raise InputError(f"classical features: found {actual}, expected a (Y, X) image of float32 in [0, 1]")
     if not bool(xp.isfinite(image).all()):
         raise InputError("classical features: found NaN or infinity, expected an image of finite numbers")
-    plane = Plane(xp, ndi, image.astype(xp.float32, copy=False))
-    out = xp.empty((len(channel_names(spec)), *image.shape), dtype=xp.float32)
-    for target, channel in zip(out, _channels(plane, spec), strict=True):
-        target[...] = channel
+    values = image.astype(xp.float32, copy=False)
+    planes = [values]
+    if of_colour:
+        each = spec.colour == "channels"
+        planes = [xp.ascontiguousarray(values[..., i]) for i in range(3)] if each else [luminance(values)]
+    count = len(channel_names(spec))
+    out = xp.empty((len(planes) * count, *image.shape[:2]), dtype=xp.float32)
+    for number, pixels in enumerate(planes):
+        plane = Plane(xp, ndi, pixels)
+        part = out[number * count : (number + 1) * count]
+        for target, channel in zip(part, _channels(plane, spec), strict=True):
+            target[...] = channel
     return out

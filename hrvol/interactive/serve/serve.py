@@ -17,7 +17,7 @@ from hrvol.recipe.recipe import Recipe
 from hrvol.volume.drawing_store.store import DrawingStore
 from hrvol.volume.pictures import open_pictures
 from hrvol.volume.storage.location import Location
-from hrvol.volume.volume import Volume
+from hrvol.volume.volume import Volume, expect_grey
 
 SUFFIX = "-strokes.ome.zarr"
 
@@ -105,7 +105,7 @@ def _levels(volume: str | Path | Location) -> tuple[Volume, ...]:
     """Return a volume at all its resolutions."""
     for picture in open_pictures(volume):
         if picture.kind == "image":
-            return picture.levels
+            return tuple(expect_grey(level, "viewers show one value per voxel") for level in picture.levels)
     raise InputError(f"{volume}: found no image, expected a volume to draw on")
 
 

@@ -34,7 +34,7 @@ from hrvol.volume.ome.documents import check_scale
 from hrvol.volume.ome.output import clear_output
 from hrvol.volume.region import region_box
 from hrvol.volume.storage.location import Location, located
-from hrvol.volume.volume import Volume, open_volume
+from hrvol.volume.volume import Volume, expect_grey, open_volume
 
 SHARD, CHUNK = (64, 512, 512), (64, 64, 64)
 """Voxels (z, y, x) of shards and chunks of volumes."""
@@ -72,6 +72,7 @@ def prepare_conversion(
 ) -> PreparedConversion:
     """Check a request before anything is written; parameters as for :func:`convert`."""
     opened = open_volume(located(volume, options.storage_options), level=options.level)
+    expect_grey(opened, "conversion writes one value per voxel (runs read colour files as they are)")
     location = Location.of(out, options.storage_options)
     region = region_box(options.roi, opened)
     position = _position(opened, region)

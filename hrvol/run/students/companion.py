@@ -26,6 +26,7 @@ from hrvol.segment.model.model import Model
 from hrvol.segment.student.block_lattice import block_lattice
 from hrvol.segment.student.lattice import Lattice, planes_at_once
 from hrvol.segment.student.student import StudentClassifier
+from hrvol.training.colour import check_input
 from hrvol.volume.grid.tiling import Block, Box, block_shape, box_shape, hull, intersection
 from hrvol.volume.intensity import check_finite, to_unit
 from hrvol.volume.volume import Reader, Volume
@@ -94,6 +95,7 @@ def prepare_companion(
     if not isinstance(given, Model):
         loaded = replace(loaded, source=source.model_file)
     _check(model, loaded, options)
+    check_input(loaded, volume)
     student = cast(StudentClassifier, loaded.classifier)
     shape, tiles = volume.shape, model.recipe.tiles
     lattice = block_lattice(

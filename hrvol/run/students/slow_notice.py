@@ -67,6 +67,8 @@ def with_notice(
 def recommendation(job: SegmentJob, options: RunOptions) -> str:
     """Return how to make a student for a run, as the end of a sentence; the command, if there are files.
 
+    It is empty for colour, of which there are no students.
+
     Parameters
     ----------
     job
@@ -74,6 +76,8 @@ def recommendation(job: SegmentJob, options: RunOptions) -> str:
     options
         Its request.
     """
+    if job.volume.colour:
+        return ""
     advice = ": a student of the model is many times as fast"
     output = job.store.location
     volume, model = job.volume.source, Path(job.model_source.model_file)

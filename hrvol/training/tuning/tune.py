@@ -23,6 +23,7 @@ from hrvol.recipe.recipe import Recipe
 from hrvol.recipe.specs import ClassifierKind, ClassifierSpec, DeepSpec, FeatureKind, FeatureSpec
 from hrvol.segment.pixel_classifier import Member, PixelClassifier
 from hrvol.segment.strokes import Samples
+from hrvol.training.colour import recipe_for
 from hrvol.training.strokes import check_context, check_data, gather, open_pairs
 from hrvol.training.tile_features import TileFeatures, load_features
 from hrvol.training.tuning.candidates import (
@@ -143,7 +144,9 @@ def tune_recipe(
     check_data(pairs, "tune")
     choice = devices.choose_device(device)
     most_tiles = 24 if minutes is None else max(4, round(1.2 * minutes))
-    held_out = hold_out(open_pairs(pairs, storage_options), base, seed, most_tiles)
+    opened = open_pairs(pairs, storage_options)
+    base = recipe_for(base, [pair.volume for pair in opened])
+    held_out = hold_out(opened, base, seed, most_tiles)
     LOG.info("tune: %s", choice)
     trials = _Trials(
         held_out,
@@ -298,6 +301,7 @@ class _Trials:
             kind="classical" if deep is None else "deep",
             deep=self.base.features.deep if deep is None else deep,
             classical=self.base.features.classical,
+            input=self.base.features.input,
         )
         featuriser = load_features(spec, self._device, self._weights)
         held_out, tiles = self._held_out, self.base.tiles
@@ -359,4 +363,4 @@ class _Trials:
         if features.kind != "hybrid":
             return ()
         deep, _ = self._computed(features.deep)
-        return grey_columns(features.classical, deep.shape[1])
+        return grey_columns(features.classical, deep.shape[1], colour=features.of_colour)

@@ -57,6 +57,7 @@ def read_coarsely(volume: Volume) -> CoarseValues:
     InputError
         The volume cannot be read.
     """
+    volume = volume.as_grey()
     depth, height, width = volume.shape
     across = max(1, math.ceil(max(height, width) / SIDE))
     if math.prod(volume.shape) <= MOST_READ:

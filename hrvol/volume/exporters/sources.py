@@ -17,7 +17,7 @@ from hrvol.volume.ome.nodes import attributes_of, member, open_zarr
 from hrvol.volume.storage.bounded_array import bounded_array
 from hrvol.volume.storage.location import Location
 from hrvol.volume.units import common_unit
-from hrvol.volume.volume import Volume, class_info, open_labels, open_volume
+from hrvol.volume.volume import Volume, class_info, expect_grey, open_labels, open_volume
 
 LABELS, IMAGE = "labels", "image"
 
@@ -73,7 +73,7 @@ def open_exported(
     if kind not in KINDS:
         raise UsageError(f"what: found {kind!r}, expected {', '.join(KINDS)}")
     if kind == IMAGE:
-        volume = open_volume(source, level=level)
+        volume = expect_grey(open_volume(source, level=level), "export writes one value per voxel")
         group, version = _group_of(volume)
         return (Exported(volume, None, group, version),)
     labels = open_labels(source, name=name)

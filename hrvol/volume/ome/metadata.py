@@ -47,11 +47,15 @@ class Level:
 
 @dataclass(frozen=True)
 class Multiscale:
-    """An image at several resolutions, finest first; ``units`` has one unit or ``None`` per axis."""
+    """An image at several resolutions, finest first.
+
+    ``units`` has one unit or ``None`` per axis, ``channel_names`` the names of channels, if they have any.
+    """
 
     axes: tuple[str, ...]
     units: tuple[str | None, ...]
     levels: tuple[Level, ...]
+    channel_names: tuple[str, ...] = ()
 
 
 def ome_attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -106,7 +110,15 @@ def read_multiscale(attributes: Mapping[str, Any], source: str) -> Multiscale | 
         _level(str(dataset.path), names, [*(dataset.coordinateTransformations or []), *outer], source)
         for dataset in image.datasets
     )
-    return Multiscale(names, tuple(axis.unit for axis in axes), levels)
+    return Multiscale(names, tuple(axis.unit for axis in axes), levels, _channel_names(inner))
+
+
+def _channel_names(inner: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of channels in the ``omero`` rendering; none where it is damaged or has fewer."""
+    rendering = inner.get("omero")
+    channels = _listed(rendering.get("channels")) if isinstance(rendering, Mapping) else []
+    names = [entry.get("label") if isinstance(entry, Mapping) else None for entry in channels]
+    return tuple(str(name) for name in names) if all(isinstance(name, str) for name in names) else ()
 
 
 def _level(path: str, names: Sequence[str], transformations: Sequence[Transformation], source: str) -> Level:

@@ -275,7 +275,7 @@ def test_errors():
     with pytest.raises(InputError, match="at least 14 px a side, found 13"):
         upsample(PatchMean(), torch.rand(13, 50), DeepSpec(stride=4, placement="stretch"))
     with pytest.raises(InputError, match=r"\(Y, X\)"):
-        upsample(PatchMean(), torch.rand(3, 50, 50), DeepSpec())
+        upsample(PatchMean(), torch.rand(2, 50, 50), DeepSpec())
     with pytest.raises(ValidationError, match="stretch"):
         DeepSpec(placement="stretch", offsets=4)
 

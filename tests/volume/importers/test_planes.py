@@ -154,10 +154,11 @@ def test_colours(tmp_path, kind):
     colours = np.repeat(VALUES[..., None], 3, axis=-1)
     colours[..., 1] //= 2
     folder = write(tmp_path / "v", f"{{}}.{kind}", values=colours)
-    with pytest.raises(InputError, match=r"found 3 samples per pixel .* --channel N, or --channel mean"):
-        open_volume(folder)
+    found = open_volume(folder)
+    assert found.colour
     if kind == "jpg":
         return
+    np.testing.assert_array_equal(found.read(), colours)
     np.testing.assert_array_equal(open_volume(folder, channel=1).read(), VALUES // 2)
     mean = open_volume(folder, channel="mean")
     np.testing.assert_array_equal(mean.read(), np.rint(colours.mean(-1)).astype(np.uint8))

@@ -92,8 +92,11 @@ def test_stack_that_was_taken_for_planar_rgb(tmp_path):
 
 def test_colour(tmp_path):
     tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((40, 50, 3), np.uint8), photometric="rgb")
-    with pytest.raises(InputError, match=r"rgb\.tif: found 3 samples per pixel .*\(40, 50, 3\)"):
-        open_volume(tmp_path / "rgb.tif")
+    assert open_volume(tmp_path / "rgb.tif").colour
+    deeper = np.zeros((40, 50, 5), np.uint8)
+    tifffile.imwrite(tmp_path / "s.tif", deeper, photometric="rgb", extrasamples=[0, 0])
+    with pytest.raises(InputError, match=r"s\.tif: found 5 samples per pixel .*\(40, 50, 5\)"):
+        open_volume(tmp_path / "s.tif")
     tifffile.imwrite(
         tmp_path / "c.tif", np.zeros((2, 40, 50), np.uint8), imagej=True, metadata={"axes": "CYX"}
     )
