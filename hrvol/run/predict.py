@@ -213,10 +213,10 @@ def _classified(
 
 def _constant_key(window: NDArray[Any], inside: tuple[slice, slice]) -> Hashable:
     """Return what the probabilities inside a window of one value depend on; ``None`` if it has several."""
-    first = window[0, 0]
-    if window[-1, -1] != first or (window != first).any():
+    first = window[0, 0]  # of a colour volume (3,)
+    if (window[-1, -1] != first).any() or (window != first).any():
         return None
-    return (first.item(), window.shape, *((span.start, span.stop) for span in inside))
+    return (first.tobytes(), window.shape, *((span.start, span.stop) for span in inside))
 
 
 def blend_views(views: Sequence[PartView], tiles: Sequence[Array], shape: tuple[int, int]) -> Array:

@@ -22,7 +22,7 @@ from hrvol.run.fractions.match_fractions import matched_factors, settled_factors
 from hrvol.run.job import ModelContent, ModelSource, SegmentJob
 from hrvol.run.options import PredictOptions, RunOptions
 from hrvol.run.provenance import of_classes, provenance
-from hrvol.run.resume import check_output, partition
+from hrvol.run.resume import check_output, clear_earlier, partition
 from hrvol.run.students.companion import PreparedCompanion, prepare_companion
 from hrvol.run.students.predict_student import run_lattice
 from hrvol.run.students.student_backend import of_backend, with_backend
@@ -210,9 +210,9 @@ def with_drift(
     record, job = prepared.model.drift, prepared.job
     if record is None or not options.drift:
         return prepared
-    settings = None
-    if not options.output.overwrite:
-        settings, _ = check_output(prepared.location, prepared.attributes)
+    if options.output.overwrite:  # what is in the way is refused before minutes are spent
+        clear_earlier(prepared.location)
+    settings, _ = check_output(prepared.location, prepared.attributes)
     if settings is not None:
         drift = recorded_drift(settings, str(prepared.location))
     else:

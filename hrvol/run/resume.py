@@ -83,11 +83,16 @@ def begin_output(
         The path holds something else, or (:class:`BusyError`) another driver is writing the output.
     """
     if overwrite:
-        check_free(location)
-        clear_output(location, True)
+        clear_earlier(location)
     settings, written = check_output(location, attributes)
     exists = settings is not None
     return create(exists, written), exists
+
+
+def clear_earlier(location: Location) -> None:
+    """Delete an earlier output, which no other driver may be writing."""
+    check_free(location)
+    clear_output(location, True)
 
 
 def check_output(
