@@ -6,7 +6,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side: more threads 
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(_name, "1")
 
-os.environ.setdefault("HRVOL_REPORT", "0")  # a report takes seconds; tests of it switch it on
+# They take seconds of each run; their own tests switch them on.
+os.environ.setdefault("HRVOL_REPORT", "0")
+os.environ.setdefault("HRVOL_DRIFT", "0")
 
 from multiprocessing import forkserver
 from pathlib import Path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,6 +44,9 @@ from hrvol.volume.storage.location import Location, located
 from hrvol.volume.volume import open_volume
 
 LOG = logging.getLogger("hrvol.run")
+
+DRIFT_SWITCH = "HRVOL_DRIFT"
+"""Environment variable: with ``0``, runs do not compare volumes with the strokes."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +212,7 @@ def with_drift(
     An output that exists is resumed with what it records. The labels do not depend on it.
     """
     record, job = prepared.model.drift, prepared.job
-    if record is None or not options.drift:
+    if record is None or not options.drift or os.environ.get(DRIFT_SWITCH) == "0":
         return prepared
     if options.output.overwrite:  # what is in the way is refused before minutes are spent
         clear_earlier(prepared.location)

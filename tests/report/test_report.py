@@ -35,6 +35,14 @@ HOSTILE = ("<script>alert(1)</script>", "\"><img src='https://x.example/a' onerr
 CHROMIUM = shutil.which("chromium")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compared():
+    """Runs compare volumes with the strokes, which tests/conftest.py switches off."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HRVOL_DRIFT", raising=False)
+        yield
+
+
 class Page(HTMLParser):
     """The elements, attributes and texts of a page."""
 

@@ -35,6 +35,14 @@ RECIPE = Recipe.load("classical").with_(
 ARRAYS = ("labels/hrvol/0", "probabilities/0", "uncertainty/0")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compared():
+    """Runs compare volumes with the strokes, which tests/conftest.py switches off."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HRVOL_DRIFT", raising=False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def phantom():
     return make_phantom(SHAPE, seed=1)
