@@ -108,7 +108,7 @@ class Case:
         stop = Stop()
 
         def progress(stage, done, total):
-            if stage == "segment" and done >= share * total:
+            if done >= share * total:
                 stop.request()
 
         with suppress(StoppedError):
@@ -433,23 +433,16 @@ def labels_are_zero(out, case, failed):
     return np.array_equal(found, whole)
 
 
-def is_whole(out, case, *, drift=True):
-    """Assert that an output is complete, and bit for bit that of an uninterrupted run.
-
-    With ``drift=False`` its comparison with the strokes, on tiles that could not all be read, may be another.
-    """
-    ours, theirs = contents(out), dict(case.expected)
-    if not drift:
-        for values in (ours, theirs):
-            values[""] = {**values[""], "hrvol": {**values[""]["hrvol"], "drift": None}}
-    found = differing(ours, theirs)
+def is_whole(out, case):
+    """Assert that an output is complete, and bit for bit that of an uninterrupted run."""
+    found = differing(contents(out), case.expected)
     assert found == [], found
     assert contents(out)[""]["hrvol"]["complete"]
     assert run_status(out)["state"] == "complete"
 
 
-def goes_on(out, case, log, *options, drift=True):
+def goes_on(out, case, log, *options):
     """Assert that the same command finishes an output."""
     with Run(case.command(out, *options), log) as run:
         assert run.wait() == 0, run.said
-    is_whole(out, case, drift=drift)
+    is_whole(out, case)

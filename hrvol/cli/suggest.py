@@ -56,8 +56,6 @@ def suggest(
     from hrvol.cli.common.progress import display
     from hrvol.interactive.suggest import suggest_places, to_dict
 
-    if computing["recipe"] is None:
-        computing["recipe"] = "fast"
     with news(), suggest_fresh(), display() as progress:
         found = suggest_places(
             volume,

@@ -74,7 +74,7 @@ def suggest_places(
     *,
     count: int = COUNT,
     tiles: int = TILES,
-    recipe: str | Path | Recipe | None = "fast",
+    recipe: str | Path | Recipe | None = None,
     table: str | Path | None = None,
     picture: str | Path | None = None,
     overwrite: bool = False,
@@ -101,7 +101,7 @@ def suggest_places(
     tiles
         Tiles of the volume that are looked at.
     recipe
-        A recipe, its file, or a preset's name.
+        A recipe, its file, or a preset's name; ``None``: ``fast``.
     table
         ``*.csv`` to write.
     picture
@@ -129,7 +129,7 @@ def suggest_places(
             raise UsageError(f"{name}: found {value}, expected at least 1")
     _check_files(table, picture, overwrite, volume, strokes)
     opened = open_volume(volume, storage_options=storage_options)
-    chosen = Recipe.load(recipe)
+    chosen = Recipe.load("fast" if recipe is None else recipe)
     with tempfile.TemporaryDirectory(prefix="hrvol-suggest-") as folder:
         store = DrawingStore.create(Path(folder) / "strokes.ome.zarr", opened, default_classes(()))
         with store:

@@ -19,7 +19,7 @@ LOG = logging.getLogger("hrvol.run")
 _SHOWN = 6  # planes in a warning
 
 
-class DriftEntry(Schema):
+class _Entry(Schema):
     """What an output records of the distance of its planes from the training pixels."""
 
     threshold: float = Field(gt=0)
@@ -86,7 +86,7 @@ def read_entry(values: Any, source: str) -> Drift | None:
     """
     if values is None:
         return None
-    entry = validated(DriftEntry, values, f"{source}: attributes: {DRIFT}")
+    entry = validated(_Entry, values, f"{source}: attributes: {DRIFT}")
     if len(entry.planes) != len(entry.distances):
         raise InputError(
             f"{source}: attributes: {DRIFT}: found {len(entry.distances)} distances, expected"

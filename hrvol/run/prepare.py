@@ -23,7 +23,7 @@ from hrvol.run.fractions.match_fractions import matched_factors, settled_factors
 from hrvol.run.job import ModelContent, ModelSource, SegmentJob
 from hrvol.run.options import PredictOptions, RunOptions
 from hrvol.run.provenance import of_classes, provenance
-from hrvol.run.resume import check_output, clear_earlier, partition
+from hrvol.run.resume import check_output, partition
 from hrvol.run.students.companion import PreparedCompanion, prepare_companion
 from hrvol.run.students.predict_student import run_lattice
 from hrvol.run.students.student_backend import of_backend, with_backend
@@ -209,13 +209,14 @@ def with_drift(
 ) -> PreparedRun:
     """Compare a volume with the training pixels of its model, and warn of planes that are far from them.
 
-    An output that exists is resumed with what it records. The labels do not depend on it.
+    An output that exists is resumed with what it records. The labels do not depend on it. Features at a
+    stride below that of the network (recipe ``paper``) are not compared: a tile takes minutes.
     """
     record, job = prepared.model.drift, prepared.job
-    if record is None or not options.drift or os.environ.get(DRIFT_SWITCH) == "0":
+    features = prepared.model.recipe.features
+    dense = features.uses_deep and features.deep.stride != "native"
+    if record is None or dense or not options.drift or os.environ.get(DRIFT_SWITCH) == "0":
         return prepared
-    if options.output.overwrite:  # what is in the way is refused before minutes are spent
-        clear_earlier(prepared.location)
     settings, _ = check_output(prepared.location, prepared.attributes)
     if settings is not None:
         drift = recorded_drift(settings, str(prepared.location))

@@ -25,7 +25,7 @@ from hrvol.run.ledger_entries import DONE, lane_of
 from hrvol.run.options import InputOptions, OutputOptions, RunOptions, engine_spec
 from hrvol.run.prepare import prepare, with_drift, with_factors
 from hrvol.run.report import Run, SegmentReport, stopped_error, summarise
-from hrvol.run.resume import begin_output, partition, recheck
+from hrvol.run.resume import begin_output, clear_earlier, partition, recheck
 from hrvol.run.run_blocks import run_blocks
 from hrvol.run.students.slow_notice import recommendation, with_notice
 from hrvol.segment.class_weights import ClassWeights
@@ -251,6 +251,8 @@ def _segment(
         prepared = prepare(volume, out, model, stack, options)
         check_engine(options.engine)
         prepared = with_factors(prepared, options, stop, progress)
+        if output.overwrite:  # what is in the way is refused before a volume is compared with the strokes
+            clear_earlier(prepared.location)
         prepared = with_drift(prepared, options, stop, progress)
         job, location = prepared.job, prepared.location
 
@@ -266,7 +268,7 @@ def _segment(
                 written=written,
             )
 
-        store, exists = begin_output(location, prepared.attributes, create, overwrite=output.overwrite)
+        store, exists = begin_output(location, prepared.attributes, create)
         save_mask(location, job.mask)
         if options.engine.remote or isinstance(prepared.model.classifier, ClusterClassifier):
             store.write_file(MODEL_FILE, prepared.content.data)

@@ -50,7 +50,6 @@ def drift_record(
     columns = groups["deep"] if deep else slice(0, samples.features.shape[1])
     chosen = capped(samples.labels, folds.of != UNUSED, PIXELS, seed)
     features, labels, of = samples.features[chosen], samples.labels[chosen], folds.of[chosen]
-    of_planes = "whole planes" in folds.description
     part = np.unique(pixels.where[chosen, :2], axis=0, return_inverse=True)[1].reshape(-1)
     medians = []
     for fold in range(folds.count):
@@ -60,7 +59,7 @@ def drift_record(
         cloud = FeatureCloud.of(features[~test], labels[~test], columns, standardise=not deep)
         if cloud is None:
             return None
-        distances, place = cloud.distances(features[test]), part[test] if of_planes else of[test]
+        distances, place = cloud.distances(features[test]), part[test] if folds.of_planes else of[test]
         medians += [
             float(np.median(distances[place == one]))
             for one in np.unique(place)

@@ -50,9 +50,9 @@ def test_a_run_writes_a_report_once(files, tmp_path):
     assert printed.splitlines()[-1] == f"{page}: the report"
     assert figures(page)["status"]["state"] == "complete"
     assert str(files / "volume.zarr") in page.read_text()
-    page.with_suffix(".json").unlink()
+    written = page.stat().st_mtime_ns
     assert "the report" not in segment(files, out).stdout  # nothing was computed: it stays as it is
-    assert not page.with_suffix(".json").exists()
+    assert page.stat().st_mtime_ns == written
     page.unlink()
     assert "the report" in segment(files, out).stdout
     assert figures(page)["status"]["state"] == "complete"
@@ -91,6 +91,17 @@ def test_a_file_of_others_stays_and_the_run_is_no_failure(files, tmp_path):
     assert str(page) in line
     assert page.read_text() == "mine"
     assert not page.with_suffix(".json").exists()
+
+
+def test_the_report_of_another_output_stays(files, tmp_path):
+    page = tmp_path / "labels-report.html"
+    segment(files, tmp_path / "labels.ome.zarr")
+    before = page.read_bytes()
+    result = segment(files, tmp_path / "labels.zarr", "--roi", "0:2,:,:")
+    assert "the report was not written: " in result.stderr
+    assert "exists" in result.stderr
+    segment(files, tmp_path / "other.zarr", "--report", page)
+    assert page.read_bytes() == before
 
 
 def test_failed_blocks_are_in_it(files, tmp_path, monkeypatch):

@@ -134,7 +134,7 @@ def test_input_that_cannot_be_read_fails_exactly_the_blocks_that_need_it(case, t
         assert not any(certain[block.core].any() for block in case.blocks if block.index in needing)
     finally:
         path.write_bytes(whole)
-    goes_on(out, case, tmp_path / "log", drift=False)
+    goes_on(out, case, tmp_path / "log")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")

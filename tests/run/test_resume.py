@@ -71,9 +71,7 @@ def reference(wide, wide_model, tmp_path_factory):
 def test_a_stopped_run_is_gone_on_with(wide, wide_model, reference, tmp_path, monkeypatch):
     out = tmp_path / "out.ome.zarr"
     with pytest.raises(StoppedError, match="7 of 30 blocks done; run the same command to resume") as stopped:
-        segment_volume(
-            wide[0], out, wide_model, probabilities=True, uncertainty=True, stop=After(7), drift=False
-        )
+        segment_volume(wide[0], out, wide_model, probabilities=True, uncertainty=True, stop=After(7))
     assert stopped.value.exit_code == 75
     assert not open_label_store(out).complete
     status = run_status(out)
@@ -131,7 +129,7 @@ def test_a_complete_output_stays_as_it_is(wide, wide_model, tmp_path):
 def test_other_settings_are_refused_and_named(wide, wide_model, tmp_path, changes, message):
     out = tmp_path / "out.ome.zarr"
     with pytest.raises(StoppedError):
-        segment_volume(wide[0], out, wide_model, stop=After(3), drift=False)
+        segment_volume(wide[0], out, wide_model, stop=After(3))
     with pytest.raises(OtherRunError, match=message):
         segment_volume(wide[0], out, wide_model, **changes)
     assert run_status(out)["done"] == 3
@@ -141,7 +139,7 @@ def test_another_input_or_model_is_refused(wide, wide_model, tmp_path):
     out = tmp_path / "out.ome.zarr"
     image, truth = wide
     with pytest.raises(StoppedError):
-        segment_volume(image, out, wide_model, stop=After(3), drift=False)
+        segment_volume(image, out, wide_model, stop=After(3))
     with pytest.raises(OtherRunError, match=r"input\.sha256 was"):
         segment_volume(255 - image, out, wide_model)
     other = train_model([(image, draw(truth))], recipe=QUICK, seed=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,8 +76,8 @@ def write_run_report(
 ) -> None:
     """Write the report of a run whose blocks were all computed or have failed.
 
-    A report of an earlier state is replaced; one of the present state stays as it is. If it cannot be
-    written, that is a warning: the labels of the run are there.
+    A report of an earlier state of the output is replaced; one of the present state, and that of an output
+    of another name, stay. If it cannot be written, that is a warning: the labels of the run are there.
     """
     page = choice.page(output)
     computed = run.voxels != run.before or bool(run.failed)
@@ -89,8 +90,18 @@ def write_run_report(
 
     try:
         with display() as progress:
-            report(output, page, ReportOptions(), True, storage_options, progress)
+            report(output, page, ReportOptions(), _is_of(page, output), storage_options, progress)
     except (HrvolError, OSError) as error:
         echo(f"hrvol: warning: the report was not written: {error}", err=True)
         return
     echo(f"{page}: the report")
+
+
+def _is_of(page: Path, output: str) -> bool:
+    """Whether there is a report of an output of this name, by the figures beside the page."""
+    try:
+        values = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    found = values.get("output") if isinstance(values, dict) else None
+    return isinstance(found, str) and Path(found).name == Path(output).name

