@@ -55,6 +55,10 @@ class ShownVolume(Protocol):
         """2 for an image, else 3."""
 
     @property
+    def colour(self) -> bool:
+        """Whether a voxel has three values."""
+
+    @property
     def voxel_size(self) -> Spacing3:
         """Of (z, y, x), in the unit."""
 

@@ -131,6 +131,11 @@ class RemoteVolume:
     _tiles: TileCache = field(repr=False)
 
     @property
+    def colour(self) -> bool:
+        """Whether a voxel has three values: never, servers refuse volumes of colour."""
+        return False
+
+    @property
     def chunks(self) -> Shape3:
         """Voxels that are read at once."""
         z, y, x = (min(side, n) for side, n in zip(TILE, self.shape, strict=True))

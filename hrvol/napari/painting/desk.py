@@ -55,6 +55,7 @@ class Desk(QObject):
         self._background = Background(self)
         self._waiting: list[Callable[[Any], Any]] = []
         self._opening = ""
+        self._requests = 0  # of sessions; that of the last one is begun, unless the strokes were closed
         self._cancelled = False  # and nothing was requested since
         self._forget: list[Callable[[], None]] = []
         self._news.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
@@ -97,21 +98,23 @@ class Desk(QObject):
         if self._opening == recipe:
             return
         self._opening = recipe
+        self._requests += 1
+        number = self._requests
         self._end_session()
 
-        def begin() -> tuple[Board, str, Any]:
+        def begin() -> tuple[int, str, Any]:
             session = board.begin(recipe)
             if not isalive(self):
                 session.close()
-            return board, recipe, session
+            return number, recipe, session
 
         def failed(error: Exception) -> None:
-            wanted = board is self.board and self._opening == recipe
+            wanted = number == self._requests
             if isinstance(error, CancelledError):  # by the begin of another one: a server has one session
                 if wanted:  # that one is an earlier one, whose thread was late
                     self._background.call(begin, self._began, failed)
                 return
-            if self._opening == recipe:
+            if wanted:
                 self._opening = ""
                 self._waiting.clear()
                 self.failed.emit()
@@ -120,9 +123,9 @@ class Desk(QObject):
 
         self._background.call(begin, self._began, failed)
 
-    def _began(self, found: tuple[Board, str, Any]) -> None:
-        board, recipe, session = found
-        if board is not self.board or recipe != self._opening:  # another one is wanted by now
+    def _began(self, found: tuple[int, str, Any]) -> None:
+        number, recipe, session = found
+        if number != self._requests:  # another one is wanted by now, or none
             _in_thread(session.close)
             return
         self._opening = ""
@@ -183,6 +186,7 @@ class Desk(QObject):
         self._forget.clear()
         self._waiting.clear()
         self._opening = ""
+        self._requests += 1
         self._end_session()
         if board is not None:
             self.closed.emit()
